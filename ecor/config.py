@@ -1,0 +1,206 @@
+"""Settings of the idea in, checked settings out: every number a user may choose, with its unit and its default.
+
+Nothing heavy is imported here, so that a command line built from these types answers `--help` at once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Method = Literal["joint", "inverted", "independent", "pairs"]
+ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "pairs"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` (what was given, and what would do) unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_at_least(name: str, value: float, lowest: float) -> None:
+    """Raise ValueError naming the setting and its value when it is below `lowest`."""
+    require(value >= lowest, f"{name} must be at least {lowest}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """Which CLIP, and how it is run."""
+
+    name: str = "ecor-demo"
+    """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path of an open_clip model config
+    (`…/model.json`), or an embedded model (`ecor-demo`)."""
+    pretrained: str | None = "embedded"
+    """An open_clip pretrained tag, the path of a weights file, `embedded` for weights that come with this package, or
+    None where the name already says (hub ids)."""
+    precision: Precision = "auto"
+    """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
+    compile: bool = False
+    """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptConfig:
+    """How many tokens are learned, and where. All zero is zero-shot CLIP."""
+
+    rationale_tokens: int = 4
+    """Learned text context tokens of Prompt_R (between the start token and the words)."""
+    category_tokens: int = 4
+    """Learned text context tokens of Prompt_{c|R}."""
+    visual_tokens: int = 0
+    """Learned visual prompt tokens per block (VPT)."""
+    visual_depth: int = 1
+    """Blocks with visual tokens of their own: 1 is shallow, more is deep."""
+    visual_shared: bool = True
+    """One set of visual tokens for both prompts (one image pass), or one for each (two passes)."""
+    init_std: float = 0.02
+    """Standard deviation of the normal initialisation."""
+    init_words: str = ""
+    """Words whose token embeddings initialise the text context, repeated to its length; empty: normal."""
+
+    def __post_init__(self) -> None:
+        for name in ("rationale_tokens", "category_tokens", "visual_tokens"):
+            require_at_least(name, getattr(self, name), 0)
+        require_at_least("visual_depth", self.visual_depth, 1)
+        require(self.init_std > 0, f"init_std must be positive, got {self.init_std}")
+
+    @property
+    def is_zero_shot(self) -> bool:
+        return self.rationale_tokens == self.category_tokens == self.visual_tokens == 0
+
+    @property
+    def tunes_text_only(self) -> bool:
+        return self.visual_tokens == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateConfig:
+    """The words around the names (DROR's wording by default, method.md decision 1)."""
+
+    rationale: str = "There is {rationale}."
+    """Prompt_R."""
+    category_given_rationale: str = "This is a photo of a {category} because there is {rationale}."
+    """Prompt_{c|R}."""
+    category: str = "This is a photo of a {category}."
+    """Category alone: the `inverted` and `independent` rivals, and plain zero-shot classification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """Where text features live."""
+
+    table_budget_bytes: int = 256 * 1024**2
+    """Up to this size the table of all sentences is held in memory (and computed at once)."""
+    cache_dir: str | None = None
+    """Folder of feature files, keyed by digest; None: no file, tables above the budget are kept in a temporary file."""
+    fill: Literal["auto", "ahead", "on_demand"] = "auto"
+    """Rows of a file: all encoded ahead, or each when first asked for; `auto` is ahead within the budget."""
+
+    def __post_init__(self) -> None:
+        require_at_least("table_budget_bytes", self.table_budget_bytes, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveConfig:
+    """What the tokens are tuned to minimise."""
+
+    name: ObjectiveName = "two_term"
+    """`two_term` is ECOR's loss with full-vocabulary negatives; `in_batch_pairs` and `in_batch_categories` are its
+    in-batch forms; `pairs` is DROR's one softmax over all pairs."""
+    max_sentences_per_step: int = 20_000
+    """Sentences encoded with gradient per step; above it negatives are sampled with log-Q correction."""
+    sentences_per_chunk: int = 512
+    """Sentences whose activations are held at once; the rest is recomputed in the backward pass."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_sentences_per_step", self.max_sentences_per_step, 4)
+        require_at_least("sentences_per_chunk", self.sentences_per_chunk, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """Optimiser and schedule."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    """SGD only."""
+    warmup_steps: int = 20
+    """Linear warm-up, then cosine to zero at the last step."""
+    clip_norm: float | None = 1.0
+    """Largest norm of the gradient over all tokens; None: not clipped."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require_at_least("weight_decay", self.weight_decay, 0)
+        require_at_least("warmup_steps", self.warmup_steps, 0)
+        require_at_least("accumulate", self.accumulate, 1)
+        require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive, got {self.clip_norm}")
+
+    @classmethod
+    def dror(cls, *, learning_rate: float = 40.0) -> "FitConfig":
+        """DROR's recipe (arXiv:2212.06202): SGD with momentum 0.9, lr 40 or 10, 1000 warm-up steps, cosine to 0."""
+        return cls(optimizer="sgd", learning_rate=learning_rate, warmup_steps=1000, clip_norm=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """How P(c, R | I) is decoded."""
+
+    method: Method = "joint"
+    top_k: int = 5
+    """Ranked (category, rationale) pairs kept per image."""
+    keep_rationales: int = 8
+    """K, the rationales kept per image to begin with; K grows until the top pairs are exact."""
+    max_keep_rationales: int = 64
+    """Where K stops growing; rows that are not certain by then carry pairs_exact = False."""
+
+    def __post_init__(self) -> None:
+        require_at_least("top_k", self.top_k, 1)
+        require_at_least("keep_rationales", self.keep_rationales, 1)
+        require(
+            self.max_keep_rationales >= self.keep_rationales,
+            f"max_keep_rationales ({self.max_keep_rationales}) must be at least keep_rationales "
+            f"({self.keep_rationales})",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperatures:
+    """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated."""
+
+    rationale: float = 1.0
+    category_given_rationale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.rationale > 0, f"rationale temperature must be positive, got {self.rationale}")
+        require(
+            self.category_given_rationale > 0,
+            f"category_given_rationale temperature must be positive, got {self.category_given_rationale}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """All that shapes a Recognizer except its vocabulary and its learned numbers."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    templates: TemplateConfig = field(default_factory=TemplateConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How a picture becomes pixels: the facts of open_clip's evaluation transform, without the transform."""
+
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of RGB values in [0, 1]."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    """`shortest` scales the shorter side and crops the centre, `longest` pads with `fill_color`, `squash` distorts."""
+    fill_color: int = 0

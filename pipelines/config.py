@@ -1,0 +1,246 @@
+"""Settings of the stages in, checked settings out: one frozen dataclass per stage, composed of `ecor.config`'s.
+
+The command line and the TOML file are both made from these types. Nothing heavy is imported here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ecor.config import (
+    BackboneConfig,
+    FitConfig,
+    ObjectiveConfig,
+    PromptConfig,
+    ScoringConfig,
+    TemplateConfig,
+    TextConfig,
+    require,
+    require_at_least,
+)
+
+Layout = Literal["auto", "dror", "folders", "table"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Where the work runs."""
+
+    address: str | None = None
+    """A Ray cluster's address (`auto`, `ray://host:10001`); None joins the cluster of a submitted job, or starts one
+    on this machine."""
+    num_cpus: int | None = None
+    """CPUs of a cluster started here; None: all of this machine's."""
+    num_gpus: int | None = None
+    """GPUs of a cluster started here; None: what Ray finds."""
+    no_progress_timeout_s: float = 1800.0
+    """A Ray Data stage that moves nothing for this long ends in an error."""
+
+    def __post_init__(self) -> None:
+        require(self.num_cpus is None or self.num_cpus >= 1, f"num_cpus must be at least 1, got {self.num_cpus}")
+        require(self.no_progress_timeout_s > 0, f"no_progress_timeout_s must be positive: {self.no_progress_timeout_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig:
+    """The MLflow server, or file, that runs and models are recorded in."""
+
+    uri: str | None = None
+    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder."""
+    experiment: str = "ecor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardConfig:
+    """Images to WebDataset tars."""
+
+    input: str
+    """A folder in DROR's layout (`<split>/<category>/<rationale>/<n>/<file>`), a folder per category (with or without
+    a level of splits above), or a table (CSV, Parquet, JSONL) with columns path, category, rationales[, split]."""
+    output: str
+    """Folder that gets `<split>/*.tar`, `<split>/manifest.json` and `vocabulary.json`."""
+    vocabulary: str | None = None
+    """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
+    of the images say."""
+    layout: Layout = "auto"
+    split_shares: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
+    )
+    """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
+    `train` and no `validation` split, `validation`'s share is taken from `train`."""
+    samples_per_shard: int = 512
+    validate: Literal["decode", "header"] = "decode"
+    """`decode` reads every pixel, `header` only the size and format: faster, finds less."""
+    max_rejected: float = 0.05
+    """Largest share of images in quarantine; above it the stage stops."""
+    fresh: bool = False
+    """Redo finished shards, and accept an output folder made with other settings."""
+
+    def __post_init__(self) -> None:
+        require_at_least("samples_per_shard", self.samples_per_shard, 1)
+        require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
+        shares = self.split_shares
+        require(
+            bool(shares) and all(share >= 0 for share in shares.values()) and abs(sum(shares.values()) - 1) < 1e-6,
+            f"split_shares must be shares that add up to 1, got {shares}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Shards to learned prompt tokens."""
+
+    shards: str
+    """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
+    output: str
+    """Folder of the run: `checkpoint/`, `summary.json`."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    templates: TemplateConfig = field(default_factory=TemplateConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    preset: Literal["none", "dror"] = "none"
+    """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
+    num_epochs: int = 10
+    batch_size: int = 64
+    """Images per step, over all workers."""
+    num_workers: int = 1
+    """Ray Train workers (ranks)."""
+    cpus_per_worker: float = 1.0
+    """CPUs reserved per worker; torch uses as many threads."""
+    use_gpu: bool = False
+    seed: int = 0
+    validation_split: str = "validation"
+    patience: int = 5
+    """Epochs without a better validation loss before stopping."""
+    checkpoint_every_steps: int = 200
+    calibrate: bool = True
+    """Fit one temperature per factor on validation after tuning."""
+    fresh: bool = False
+    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("batch_size", self.batch_size, 2)
+        require(
+            self.batch_size % self.num_workers == 0,
+            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
+        )
+        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterConfig:
+    """A checkpoint to a version of a registered model."""
+
+    checkpoint: str
+    """Folder written by `ecor train`, or its `checkpoint/`."""
+    name: str = "ecor"
+    """Registered model name."""
+    alias: str = "candidate"
+    """Alias that is set on the new version; empty: none."""
+    with_backbone: bool = True
+    """Pack the backbone's weights into the model, so that a cluster without a model hub can score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteConfig:
+    """The champion alias to a version."""
+
+    model: str = "models:/ecor@candidate"
+    """Model URI of the version to promote."""
+    alias: str = "champion"
+    evaluation: str | None = None
+    """Folder written by `ecor evaluate` for that version; with `champion_evaluation`, promotion is refused when the
+    candidate is worse beyond the confidence interval of the difference (strict RR)."""
+    champion_evaluation: str | None = None
+    force: bool = False
+    """Promote all the same; recorded as a tag on the version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreConfig:
+    """Images to explained labels."""
+
+    input: str
+    """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
+    `path`."""
+    output: str
+    """Folder that gets one Parquet file per unit of work, `quarantine.parquet` and `manifest.json`."""
+    model: str = "models:/ecor@champion"
+    """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder."""
+    vocabulary: str | None = None
+    """Another vocabulary than the model was tuned on (zero-shot transfer)."""
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    batch_size: int = 64
+    """Images per forward pass."""
+    unit_size: int = 512
+    """Images per unit of work of a plain folder or table."""
+    num_decoders: int | None = None
+    """Decoding actors; None: what the cluster's CPUs leave."""
+    num_scorers: int | None = None
+    """Scoring actors; None: one per GPU, or one."""
+    use_gpu: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    max_rejected: float = 0.05
+    """Largest share of images in quarantine; above it the job stops."""
+    fresh: bool = False
+    """Redo finished units, and accept an output folder made with other settings."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "unit_size"):
+            require_at_least(name, getattr(self, name), 1)
+        for name in ("num_decoders", "num_scorers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+        require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """Explained labels with known truth to metrics, tables and plots."""
+
+    predictions: tuple[str, ...]
+    """Folders written by `ecor score`; several are compared side by side."""
+    output: str
+    names: tuple[str, ...] = ()
+    """A name per folder for tables and plots; empty: folder names."""
+    confidence: float = 0.95
+    """Level of the bootstrap intervals."""
+    num_resamples: int = 2000
+    num_bins: int = 15
+    """Of the reliability diagram and the expected calibration error."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(bool(self.predictions), "name at least one folder of predictions")
+        require(
+            not self.names or len(self.names) == len(self.predictions),
+            f"{len(self.names)} names for {len(self.predictions)} folders of predictions",
+        )
+        require(0 < self.confidence < 1, f"confidence lies between 0 and 1, got {self.confidence}")
+        require_at_least("num_resamples", self.num_resamples, 100)
+        require_at_least("num_bins", self.num_bins, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """Explained labels to one page of HTML."""
+
+    predictions: str
+    """Folder written by `ecor score`."""
+    output: str = "report.html"
+    evaluation: str | None = None
+    """Folder written by `ecor evaluate`: its tables go into the page."""
+    max_images: int = 200
+    """Pictures in the gallery, drawn from all outcomes in equal parts."""
+    thumbnail_px: int = 192
+    """Longer side of a picture in the page."""
+    title: str = "Explained labels"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least("max_images", self.max_images, 1)
+        require_at_least("thumbnail_px", self.thumbnail_px, 16)
