@@ -244,3 +244,20 @@ class ReportConfig:
     def __post_init__(self) -> None:
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """The whole job on drawn scenes."""
+
+    output: str = "demo-run"
+    """Folder of everything the demo makes, MLflow's file included."""
+    num_train: int = 1200
+    num_validation: int = 400
+    """Images drawn per split."""
+    seed: int = 0
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_validation"):
+            require_at_least(name, getattr(self, name), 50)

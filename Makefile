@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all that a fresh machine needs; both set up .venv from the committed locks.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+BIN := .venv/bin
+
+.PHONY: demo test test-fast lint format lock bench clean
+
+demo: .venv/runtime
+	$(BIN)/ecor demo
+
+test: .venv/dev
+	$(BIN)/pytest
+
+test-fast: .venv/dev
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(UV)
+	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+.venv/runtime: requirements.lock pyproject.toml | $(UV) .venv/bin/python
+	$(UV) pip install -q --python $(BIN)/python -r requirements.lock
+	$(UV) pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.venv/dev: requirements-dev.lock .venv/runtime
+	$(UV) pip install -q --python $(BIN)/python -r requirements-dev.lock
+	@touch $@
+
+.venv/bin/python: | $(UV)
+	$(UV) venv -q --python "$(PYTHON)" .venv
+
+# Only where uv is not installed already.
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install -q uv
+
+clean:
+	rm -rf .venv .uv demo-run build *.egg-info

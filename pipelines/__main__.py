@@ -1,0 +1,204 @@
+"""Words on the command line in, a stage run and an exit code out: the command `ecor`.
+
+Only settings are imported up here, so that `ecor --help` answers at once; each command imports its stage when it runs.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from pipelines.config import (
+    ClusterConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PromoteConfig,
+    RegisterConfig,
+    ReportConfig,
+    ScoreConfig,
+    ShardConfig,
+    TrackingConfig,
+    TrainConfig,
+)
+
+DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
+UNPREFIXED = tyro.conf.arg(name="")
+DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Images to WebDataset tars with a manifest."""
+
+    config: Annotated[ShardConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def run(self) -> None:
+        from pipelines import shard
+
+        shard.run(self.config, cluster=self.cluster)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Shards to a checkpoint of learned prompt tokens."""
+
+    config: Annotated[TrainConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import train
+
+        train.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """A checkpoint to a version of a registered MLflow model."""
+
+    config: Annotated[RegisterConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import registry
+
+        version = registry.register(self.config, tracking=self.tracking)
+        print(f"registered {version.uri}")  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """The champion alias to a registered version."""
+
+    config: Annotated[PromoteConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import registry
+
+        version = registry.promote(self.config, tracking=self.tracking)
+        print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Images or shards to explained labels in Parquet."""
+
+    config: Annotated[ScoreConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import score
+
+        score.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Explained labels with known truth to metrics, tables and plots."""
+
+    config: Annotated[EvaluateConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import evaluate
+
+        evaluate.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Explained labels to one page of HTML."""
+
+    config: Annotated[ReportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines import report
+
+        print(report.run(self.config))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A whole pipeline from one TOML file: shard, train, register, evaluate, promote, score, report."""
+
+    pipeline: tyro.conf.Positional[str]
+    """Path of the TOML file; its sections are the stages' settings."""
+
+    def run(self) -> None:
+        from pipelines import flow
+
+        flow.run(flow.read_pipeline(self.pipeline))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
+
+    config: Annotated[DemoConfig, UNPREFIXED] = field(default_factory=DemoConfig)
+
+    def run(self) -> None:
+        from pipelines import demo
+
+        demo.run(self.config)
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Shard, tyro.conf.subcommand("shard")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Register, tyro.conf.subcommand("register")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Promote, tyro.conf.subcommand("promote")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def exit_code(deed: Callable[[], None]) -> int:
+    """Do `deed`; a mistake of the user's is one line on stderr and 2, a failure of ours a traceback and 1.
+
+    ECOR_DEBUG=1 shows the traceback of a user's mistake too.
+    """
+    try:
+        deed()
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from here", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if os.environ.get("ECOR_DEBUG"):
+            traceback.print_exc()
+        print(f"ecor: {_in_words(error)}", file=sys.stderr)  # noqa: T201
+        return USER_MISTAKE
+    except Exception:  # noqa: BLE001 - the last frame: show everything, and say that it is ours
+        traceback.print_exc()
+        return FAILED
+    return DONE
+
+
+def _in_words(error: ValueError | OSError) -> str:
+    """What went wrong in one line; an error that crossed Ray is told by its cause."""
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, ValueError | OSError) else error
+    return " ".join(str(told).split()) or type(told).__name__
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 when done, 2 for a user's mistake, 1 otherwise."""
+
+    def deed() -> None:
+        command: Command = tyro.cli(Command, prog="ecor", description=DESCRIPTION, args=args)  # type: ignore[call-overload]
+        command.run()
+
+    return exit_code(deed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
