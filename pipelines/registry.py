@@ -101,7 +101,7 @@ def finish_run(
 def log_evaluation(
     tracking: TrackingConfig, *, metrics: Mapping[str, float], folder: Path, tags: Mapping[str, str]
 ) -> str:
-    """Record an evaluation (metrics, the folder's tables and plots, lineage tags) as a run of its own; return its id."""
+    """Record an evaluation (metrics, the folder's tables and plots, lineage tags) as its own run; return its id."""
     with recorded_run(tracking, name="evaluate", params={}, tags=tags) as run_id:
         log_metrics(tracking, run_id=run_id, metrics=metrics)
         log_folder(tracking, run_id=run_id, folder=folder)
