@@ -17,7 +17,7 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def require_at_least(name: str, value: float, lowest: float) -> None:
+def require_at_least(name: str, value: float | int, lowest: float | int) -> None:
     """Raise ValueError naming the setting and its value when it is below `lowest`."""
     require(value >= lowest, f"{name} must be at least {lowest}, got {value}")
 
