@@ -261,3 +261,20 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig:
+    """A whole pipeline: what one TOML file says. Folders that are left out lie below `output`."""
+
+    output: str
+    """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""
+    shard: ShardConfig
+    train: TrainConfig
+    register: RegisterConfig
+    promote: PromoteConfig
+    score: ScoreConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

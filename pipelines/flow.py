@@ -1,0 +1,158 @@
+"""One TOML file in, a registered model and a page of explained labels out: the stages chained by their records.
+
+    shard -> train -> register (candidate) -> score and evaluate it on validation, and the champion of the day beside it
+          -> promote, unless the candidate is worse -> score with the champion -> evaluate, where truth is known -> report
+
+Every stage returns its finished record when its parents are the same, so that running the flow again goes on where it
+stopped.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ecor.predictions import PredictionSet
+from pipelines import cluster, evaluate, registry, report, score, shard, train
+from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig
+from pipelines.registry import ModelVersion
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineResult:
+    """Where a pipeline's results are."""
+
+    champion: ModelVersion
+    """The version that scored."""
+    predictions: PredictionSet
+    report: Path
+    """The page."""
+
+
+def read_pipeline(path: str | Path) -> PipelineConfig:
+    """Settings from a TOML file.
+
+    Raises:
+        ValueError: naming the file and every wrong, missing or unknown setting (with the nearest known name).
+        FileNotFoundError: when there is no such file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"no pipeline file {source}")
+    try:
+        settings = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is not TOML: {error}") from error
+    return pipeline_from(settings, source=str(source))
+
+
+def pipeline_from(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
+    """Settings from nested tables; folders that are left out are put below `output`. Raises ValueError as above."""
+    unknown = list(_unknown_settings(PipelineConfig, settings))
+    if unknown:
+        raise ValueError(f"{source}: {'; '.join(unknown)}")
+    try:
+        # By way of JSON, so that strictness allows a list where a tuple is meant and nothing else
+        return TypeAdapter(PipelineConfig).validate_json(json.dumps(_with_folders(settings)), strict=True)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {_told(each)}" for each in error.errors()]
+        raise ValueError(f"{source}: {'; '.join(wrong)}") from None
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """What pydantic found, without its preamble; the value too where the message does not hold it."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
+    return message + given
+
+
+def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """A sentence for every name that `kind` does not have, at any depth."""
+    assert is_dataclass(kind)
+    hints = get_type_hints(kind)
+    known = [each.name for each in fields(kind)]
+    found = []
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            found.append(f"unknown setting {prefix}{name}" + (f" (did you mean {prefix}{near[0]}?)" if near else ""))
+        elif is_dataclass(hints[name]) and isinstance(value, Mapping):
+            found += _unknown_settings(hints[name], value, prefix=f"{prefix}{name}.")
+    return found
+
+
+def _with_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with every folder that follows from another one written out."""
+    root = str(settings.get("output", ""))
+    defaults: dict[str, dict[str, Any]] = {
+        "shard": {"output": f"{root}/shards"},
+        "train": {"shards": f"{root}/shards", "output": f"{root}/run"},
+        "register": {"checkpoint": f"{root}/run"},
+        "promote": {},
+        "score": {"input": f"{root}/shards/test", "output": f"{root}/labels/final"},
+        "evaluate": {"predictions": [f"{root}/labels/final"], "output": f"{root}/evaluation/final"},
+        "report": {"predictions": f"{root}/labels/final", "output": f"{root}/report.html"},
+    }
+    given = {name: settings.get(name, {}) for name in defaults}
+    for name, section in given.items():
+        if not isinstance(section, Mapping):
+            given[name] = {}
+    name = given["register"].get("name", "ecor")
+    defaults["promote"] = {"model": f"models:/{name}@{CANDIDATE}"}
+    defaults["score"]["model"] = f"models:/{name}@{given['promote'].get('alias', CHAMPION)}"
+    return {**settings, **{section: defaults[section] | dict(given[section]) for section in defaults}}
+
+
+def run(config: PipelineConfig) -> PipelineResult:
+    """Run every stage in order; see the module's first lines."""
+    tracking = registry.resolved(config.tracking)
+    with cluster.connected(config.cluster):
+        shard.run(config.shard, cluster=config.cluster)
+        train.run(config.train, cluster=config.cluster, tracking=tracking)
+        candidate = registry.register(config.register, tracking=tracking)
+        champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
+        final = replace(config.score, model=champion.uri)
+        predictions = score.run(final, cluster=config.cluster, tracking=tracking)
+    if predictions.has_truth:
+        evaluate.run(config.evaluate, tracking=tracking)
+        config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
+    page = report.run(config.report)
+    return PipelineResult(champion=champion, predictions=predictions, report=page)
+
+
+def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersion:
+    """The champion after the contest on validation: the candidate, or the champion of the day where that is better."""
+    old = registry.find(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
+    promotion = replace(
+        config.promote,
+        model=candidate.uri,
+        evaluation=_contest(config, version=candidate, role=CANDIDATE),
+        champion_evaluation=old and _contest(config, version=old, role=CHAMPION),
+    )
+    return registry.promote(promotion, tracking=config.tracking)
+
+
+def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str:
+    """Score and evaluate one version on the validation split; the folder of the evaluation."""
+    place = f"{role}-{version.version}"
+    labels = f"{config.output}/labels/{place}"
+    scoring = ScoreConfig(
+        input=f"{config.shard.output}/{config.train.validation_split}",
+        output=labels,
+        model=version.uri,
+        vocabulary=f"{config.shard.output}/vocabulary.json",
+        scoring=config.score.scoring,
+        text=config.score.text,
+        use_gpu=config.score.use_gpu,
+    )
+    score.run(scoring, cluster=config.cluster, tracking=config.tracking)
+    evaluation = EvaluateConfig(predictions=(labels,), output=f"{config.output}/evaluation/{place}")
+    evaluate.run(evaluation, tracking=config.tracking)
+    return evaluation.output
