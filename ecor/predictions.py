@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecor.config import ScoringConfig
@@ -178,6 +179,8 @@ class PredictionPart:
     unit: str
     """The unit of work it holds: an input shard's name, or a slice of a listing."""
     num_rows: int
+    num_labelled: int
+    """Rows whose category and rationale are known, so that they can be evaluated."""
     num_bytes: int
     sha256: str
 
@@ -212,6 +215,11 @@ class PredictionSet:
     schema_version: str = SCHEMA_VERSION
     num_rows: int = field(init=False)
     num_bytes: int = field(init=False)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether there is a row that can be evaluated."""
+        return any(part.num_labelled for part in self.parts)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_rows", sum(part.num_rows for part in self.parts))
@@ -264,7 +272,15 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
     data = encode_parquet(check_schema(table, source=f"part {name}"))
     _write_bytes(f"{folder.rstrip('/')}/{name}", data)
     digest = hashlib.sha256(data).hexdigest()
-    return PredictionPart(name=name, unit=unit, num_rows=table.num_rows, num_bytes=len(data), sha256=digest)
+    labelled = pc.and_(table["category_true"].is_valid(), pc.greater(pc.list_value_length(table["rationales_true"]), 0))
+    return PredictionPart(
+        name=name,
+        unit=unit,
+        num_rows=table.num_rows,
+        num_labelled=pc.sum(labelled).as_py() or 0,
+        num_bytes=len(data),
+        sha256=digest,
+    )
 
 
 def encode_parquet(table: pa.Table) -> bytes:

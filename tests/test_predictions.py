@@ -199,6 +199,15 @@ def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
     assert read_predictions(str(tmp_path)).schema.equals(PREDICTION_SCHEMA)
 
 
+def test_rows_with_known_truth_are_counted(tmp_path: Path) -> None:
+    known = dataclasses.replace(example("a"), category_true="fox", rationales_true=("pointed ears",))
+    rows = [known, dataclasses.replace(known, rationales_true=()), dataclasses.replace(known, category_true=None)]
+    part = write_part(str(tmp_path), predictions_table(rows), name="a.parquet", unit="a")
+    assert part.num_labelled == 1
+    assert PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()).has_truth
+    assert not labels_folder(tmp_path).has_truth
+
+
 def test_origins_fill_what_is_not_known() -> None:
     table = origins_table(["a", "b"], shard=pa.array(["s", "s"]), rationales_true=[["x"], None])
     assert table.schema.equals(ORIGIN_SCHEMA)
