@@ -1,0 +1,427 @@
+"""Samples in, WebDataset tars with an index and a manifest out; and back, verified.
+
+A tar holds, per sample, `<key>.<jpg|png|…>` (the image's bytes untouched), `<key>.json` (all labels and provenance)
+and, where the category is known, `<key>.cls` (its id as text) and `<key>.txt` (a caption). The bytes of a tar are a
+function of its entries, the vocabulary and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
+
+Tars are written and read without webdataset: its TarWriter tells no offsets and takes longer than hashing, checking
+and writing take here (benchmarks/sharding.py). Its readers read them; the tests hold us to that.
+"""
+
+import hashlib
+import json
+import re
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from ecor.config import TemplateConfig
+from ecor.sample import Sample
+from ecor.templates import category_sentence, pair_sentence
+from ecor.vocabulary import Vocabulary
+
+MANIFEST_NAME = "manifest.json"
+VOCABULARY_NAME = "vocabulary.json"
+SCHEMA_VERSION = "1"
+_BLOCK = tarfile.BLOCKSIZE
+_NOT_IMAGES = ("json", "cls", "txt")
+Result = TypeVar("Result")
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("member_offset", pa.int64(), nullable=False),  # bytes from the tar's start to the image's first byte
+        pa.field("member_num_bytes", pa.int64(), nullable=False),
+        pa.field("extension", pa.string(), nullable=False),
+        pa.field("category", pa.string()),
+        pa.field("rationales", pa.list_(pa.string()), nullable=False),
+        pa.field("visible_rationales", pa.list_(pa.string())),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # of the image's bytes
+    ],
+    metadata={"ecor.schema": "shard_index", "ecor.schema_version": SCHEMA_VERSION},
+)
+"""A row per sample of a shard, in the tar's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A sample on its way into a tar."""
+
+    sample: Sample
+    sha256: str | None = None
+    """What the image's bytes must hash to, where that was found out before."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """More JSON values for the sample's `.json`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One tar, and what it must hold."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+    """Of the tar."""
+    index: str
+    """Name of the Parquet file that `read_index` reads."""
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardManifest:
+    """One split: its shards, and what they were made from."""
+
+    split: str
+    shards: tuple[ShardInfo, ...]
+    vocabulary_digest: str
+    num_samples: int
+    num_rejected: int
+    """Images in quarantine."""
+    num_duplicates: int
+    """Copies left out: their labels are kept with the copy that stays, unless that one is of the test split."""
+    config_digest: str
+    """Of the settings that shape the bytes."""
+    parents: dict[str, str]
+    """Digest of each thing it was made from, by name."""
+
+    def __post_init__(self) -> None:
+        counted = sum(shard.num_samples for shard in self.shards)
+        if counted != self.num_samples:
+            raise ValueError(f"split {self.split}: {self.num_samples} samples, but its shards hold {counted}")
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, of the manifest's JSON."""
+        return hashlib.sha256(_json_bytes(asdict(self))).hexdigest()
+
+
+def sample_key(source: str, *, sha256: str) -> str:
+    """A key without a dot: content first, so that sorted keys mix the categories, then the source's path and name.
+
+    Twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the file
+    name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(source).stem)[:40]
+    return f"{sha256[:12]}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{stem or '_'}"
+
+
+def write_shard(
+    entries: Iterable[Entry],
+    *,
+    folder: str | Path,
+    name: str,
+    vocabulary: Vocabulary,
+    templates: TemplateConfig | None = None,
+) -> ShardInfo:
+    """Write `<folder>/<name>` and its index; neither is seen under its name before it is whole.
+
+    `folder` is any address fsspec writes. Entries must come in the order of their keys; one is held at a time. Raises
+    ValueError for keys that are unsorted, repeated, dotted or too long for a tar, for names the vocabulary lacks, and
+    for an image that does not hash to its entry's `sha256`.
+    """
+    if not name.endswith(".tar"):
+        raise ValueError(f"a shard's name ends in .tar, got {name!r}")
+    templates = templates or TemplateConfig()
+    rows: list[dict[str, Any]] = []
+    with _published(folder, name=name) as path, path.open("wb") as file:
+        out = _HashingWriter(file)
+        for entry in entries:
+            rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
+            if len(rows) > 1 and rows[-2]["key"] >= rows[-1]["key"]:
+                raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
+        out.write(bytes(_padding(out.num_bytes, block=tarfile.RECORDSIZE, at_least=2 * _BLOCK)))
+    index_name = name.removesuffix(".tar") + ".index.parquet"
+    with _published(folder, name=index_name) as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
+        index_sha256 = _file_sha256(path)
+    return ShardInfo(
+        name=name,
+        num_samples=len(rows),
+        num_bytes=out.num_bytes,
+        sha256=out.hash.hexdigest(),
+        index=index_name,
+        index_sha256=index_sha256,
+    )
+
+
+def verify_shard(folder: str | Path, info: ShardInfo) -> None:
+    """Read the tar and its index; ValueError, naming the shard and what was expected, when one is not as written."""
+    expected = {info.name: info.sha256, info.index: info.index_sha256}
+    fs, root = fsspec.url_to_fs(str(folder))
+    for name, sha256 in expected.items():
+        if not fs.exists(f"{root}/{name}"):
+            raise ValueError(f"shard {folder}/{name} is missing")
+        with fs.open(f"{root}/{name}", "rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+            num_bytes = file.tell()
+        if name == info.name and num_bytes != info.num_bytes:
+            raise ValueError(f"shard {folder}/{name} has {num_bytes} bytes, its manifest says {info.num_bytes}")
+        if got != sha256:
+            raise ValueError(f"shard {folder}/{name} has sha256 {got}, its manifest says {sha256}")
+
+
+def fetch_shard(
+    folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None, num_attempts: int = 3
+) -> Path:
+    """Local path of a verified tar: where it lies, or for a remote `folder` a copy in `cache_dir` kept by digest.
+
+    Every attempt reads from the beginning. Raises ValueError as `verify_shard` does, OSError when the store fails.
+    """
+    fs, root = fsspec.url_to_fs(str(folder))
+    if isinstance(fs, LocalFileSystem):
+        verify_shard(folder, info)
+        return Path(root) / info.name
+    cache = Path(cache_dir) if cache_dir is not None else Path(tempfile.gettempdir()) / "ecor-shards"
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = cache / f"{info.sha256}.tar"
+    if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
+        return kept
+    with _published(cache, name=kept.name) as path:
+        _attempted(lambda: _download(fs, f"{root}/{info.name}", path=path, info=info), num_attempts=num_attempts)
+    return kept
+
+
+def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None) -> Iterator[Sample]:
+    """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`)."""
+    path, num_samples = fetch_shard(folder, info, cache_dir=cache_dir), 0
+    with tarfile.open(path, "r:") as tar:
+        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+            num_samples += 1
+            yield _sample_of_members(key, {member.name.partition(".")[2]: _member(tar, member) for member in members})
+    if num_samples != info.num_samples:
+        raise ValueError(f"shard {folder}/{info.name} holds {num_samples} samples, expected {info.num_samples}")
+
+
+def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
+    """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
+    data = _attempted(lambda: _read_bytes(f"{folder}/{info.index}"), num_attempts=num_attempts)
+    got = hashlib.sha256(data).hexdigest()
+    if got != info.index_sha256:
+        raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
+    table = pq.read_table(pa.BufferReader(data))
+    if table.num_rows != info.num_samples:
+        raise ValueError(f"index {folder}/{info.index} has {table.num_rows} rows, expected {info.num_samples}")
+    return table
+
+
+def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> list[Sample]:
+    """The samples at these rows of a shard's index, in that order, by seeking in a tar on this machine.
+
+    `path` is what `fetch_shard` gave. Raises ValueError when an image does not hash to what the index says.
+    """
+    samples = []
+    with Path(path).open("rb") as tar:
+        for row in index.take(pa.array(rows, pa.int64())).to_pylist():
+            tar.seek(row["member_offset"])
+            image = tar.read(row["member_num_bytes"])
+            if hashlib.sha256(image).hexdigest() != row["sha256"]:
+                raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
+            samples.append(_sample_of_row(row, image=image))
+    return samples
+
+
+def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
+    """Write `<folder>/manifest.json` in one step: last, so that it is there only when all it names is."""
+    write_text(_pretty({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
+
+
+def read_manifest(folder: str | Path) -> ShardManifest:
+    """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
+    url = f"{folder}/{MANIFEST_NAME}"
+    try:
+        fields = json.loads(_read_bytes(url))
+        digest = fields.pop("digest")
+        shards = tuple(ShardInfo(**shard) for shard in fields.pop("shards"))
+        manifest = ShardManifest(**fields, shards=shards)
+    except FileNotFoundError as error:
+        raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{url} is not a manifest of shards: {error}") from error
+    if manifest.digest != digest:
+        raise ValueError(f"{url} was changed: its digest is {manifest.digest}, it says {digest}")
+    return manifest
+
+
+def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: TemplateConfig | None = None) -> None:
+    """Beside the splits: `vocabulary.json`, and the class names and template CLIP_benchmark looks for."""
+    template = category_sentence(templates or TemplateConfig(), "{c}")
+    write_text(vocabulary.to_json() + "\n", folder=folder, name=VOCABULARY_NAME)
+    write_text("\n".join(vocabulary.categories) + "\n", folder=folder, name="classnames.txt")
+    write_text(template + "\n", folder=folder, name="zeroshot_classification_templates.txt")
+
+
+def write_text(text: str, *, folder: str | Path, name: str) -> None:
+    """Write a small file in one step."""
+    with _published(folder, name=name) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+class _HashingWriter:
+    """Bytes in; the file, their count and their sha256 out."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.hash.update(data)
+        self.num_bytes += len(data)
+
+
+def _write_entry(
+    entry: Entry, *, out: _HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
+) -> dict[str, Any]:
+    sample = entry.sample
+    if "." in sample.key or "/" in sample.key or not sample.key:
+        raise ValueError(f"key {sample.key!r} of {sample.source} must not be empty nor hold a dot or a slash")
+    sha256 = hashlib.sha256(sample.image).hexdigest()
+    if entry.sha256 not in (None, sha256):
+        raise ValueError(f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}")
+    row = {
+        "key": sample.key,
+        "member_offset": out.num_bytes + _BLOCK,
+        "member_num_bytes": len(sample.image),
+        "extension": sample.extension,
+        "category": sample.category,
+        "rationales": list(sample.rationales),
+        "visible_rationales": None if sample.visible_rationales is None else list(sample.visible_rationales),
+        "source": sample.source,
+        "sha256": sha256,
+    }
+    named = {name: row[name] for name in ("category", "key", "rationales", "sha256", "source", "visible_rationales")}
+    members = {sample.extension: sample.image, "json": _json_bytes({**entry.provenance, **named})}
+    if sample.category is not None:
+        members["cls"] = str(vocabulary.category_id(sample.category)).encode()
+        members["txt"] = _caption(sample, category=sample.category, templates=templates).encode()
+    for extension, data in members.items():
+        out.write(_tar_header(f"{sample.key}.{extension}", num_bytes=len(data)))
+        out.write(data)
+        out.write(bytes(_padding(len(data), block=_BLOCK)))
+    return row
+
+
+def _caption(sample: Sample, *, category: str, templates: TemplateConfig) -> str:
+    if not sample.rationales:
+        return category_sentence(templates, category)
+    return pair_sentence(templates, category, sample.rationales[0])
+
+
+@lru_cache(maxsize=1)
+def _header_template() -> bytes:
+    """The header of an empty file without a name: the same owner, mode and time for all."""
+    member = tarfile.TarInfo("")
+    member.mode, member.uname, member.gname = 0o444, "ecor", "ecor"
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _tar_header(name: str, *, num_bytes: int) -> bytes:
+    """`TarInfo.tobuf` with fixed metadata, 15 times as fast: only name, size and checksum (POSIX ustar) differ."""
+    encoded = name.encode()
+    if len(encoded) > 100 or num_bytes >= 8**11:
+        raise ValueError(f"tar member {name!r} of {num_bytes} bytes: names have at most 100 bytes, files 8 GiB")
+    header = bytearray(_header_template())
+    header[0 : len(encoded)] = encoded
+    header[124:136] = b"%011o\0" % num_bytes
+    header[148:156] = b" " * 8
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
+    return at_least + -(num_bytes + at_least) % block
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None, f"{member.name} is not a plain file"
+    return file.read()
+
+
+def _sample_of_members(key: str, members: Mapping[str, bytes]) -> Sample:
+    extension = next(name for name in members if name not in _NOT_IMAGES)
+    return _sample_of_row({**json.loads(members["json"]), "extension": extension}, image=members[extension])
+
+
+def _sample_of_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
+    visible = row["visible_rationales"]
+    return Sample(
+        key=row["key"],
+        image=image,
+        extension=row["extension"],
+        category=row["category"],
+        rationales=tuple(row["rationales"]),
+        visible_rationales=None if visible is None else tuple(visible),
+        source=row["source"],
+    )
+
+
+@contextmanager
+def _published(folder: str | Path, *, name: str) -> Iterator[Path]:
+    """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
+    fs, root = fsspec.url_to_fs(str(folder))
+    is_local = isinstance(fs, LocalFileSystem)
+    fs.makedirs(root, exist_ok=True)
+    staged = Path(root if is_local else tempfile.gettempdir()) / f".{name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield staged
+        if is_local:
+            staged.replace(f"{root}/{name}")  # a rename: atomic
+        else:
+            fs.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _download(fs: Any, url: str, *, path: Path, info: ShardInfo) -> None:
+    fs.get_file(url, str(path))
+    got = _file_sha256(path)
+    if got != info.sha256:
+        raise OSError(
+            f"shard {url}: read {path.stat().st_size} bytes with sha256 {got}, "
+            f"its manifest says {info.num_bytes} with {info.sha256}"
+        )
+
+
+def _attempted(attempt: Callable[[], Result], *, num_attempts: int) -> Result:
+    for _ in range(num_attempts - 1):
+        try:
+            return attempt()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            continue  # a store's passing failure: the next attempt begins anew; the last one's error is raised
+    return attempt()
+
+
+def _read_bytes(url: str) -> bytes:
+    with fsspec.open(url, "rb") as file:
+        return file.read()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _pretty(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
