@@ -193,6 +193,7 @@ def _flat_rationales(entries: Any, *, where: str, sub_rationales: bool) -> list[
     flat: list[str] = []
     for entry in entries:
         if not isinstance(entry, dict):
+            _checked_name(entry, where=f"{where}: a rationale")
             flat.append(entry)
             continue
         for rationale, below in entry.items():
