@@ -98,7 +98,7 @@ def test_mappings_that_are_refused(mapping, message):
         ('{"cat": ["a",\n]}', "line 2 column 1"),
         ("[]", "got a JSON list"),
         ('{"cat": [{"a": "b"}]}', "rationale 'a' needs a list"),
-        ('{"cat": [{"a": [""]}]}', "rationale 'a' has an empty name"),
+        ('{"cat": [{"a": [""]}]}', "rationale 'a': a rationale has an empty name"),
     ],
 )
 def test_json_that_is_refused(text, message):
