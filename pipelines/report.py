@@ -1,0 +1,347 @@
+"""Explained labels in, one page of HTML out: figures, lineage and a gallery drawn from all outcomes in equal parts."""
+
+import hashlib
+import heapq
+import io
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+import ecor
+from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_manifest, read_part
+from ecor.sample import ImageError, decode_image
+from ecor.shards import ShardInfo, read_index
+from ecor.shards import read_manifest as read_shard_manifest
+from pipelines.config import ReportConfig
+from pipelines.page import Card, Estimate, Fact, Outcome, Page, Picture, percent, render
+
+PICTURE_QUALITY = 82
+"""WebP quality of the pictures in the page (our choice: some 6 kB at 192 pixels)."""
+NUM_READERS = 8
+Indices = Mapping[str, Mapping[str, str] | str]
+OUTCOMES = {
+    "rr": "right, for the right reason",
+    "rw": "right, for a wrong reason",
+    "wr": "wrong, though the reason is right",
+    "ww": "wrong, and so is the reason",
+}
+METHODS = {
+    "joint": "rationale first, then the category given the rationale",
+    "inverted": "category first, then the rationale given the category",
+    "independent": "category and rationale apart from each other",
+    "pairs": "one choice among all pairs of category and rationale",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What one pass over the labels leaves: how many there are of each kind, and the rows for the gallery."""
+
+    rows: tuple[ExplainablePrediction, ...]
+    num_of: Mapping[str, int]
+    """Rows per outcome: category, then rationale, each `r` right, `w` wrong, `?` not known."""
+    num_calibrated: int
+    num_exact: int
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.num_of.values())
+
+
+def run(config: ReportConfig) -> Path:
+    """Write the page and return its path; the same labels, pictures and settings give the same bytes.
+
+    Raises ValueError when the folder of labels is unfinished or altered, or the evaluation is of other labels.
+    """
+    predictions = read_manifest(config.predictions)
+    drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed)
+    cards = tuple(_cards(drawn.rows, parents=predictions.parents, size_px=config.thumbnail_px))
+    page = _page(config, predictions=predictions, drawn=drawn, cards=cards)
+    return _write(Path(config.output), render(page))
+
+
+def outcome_of(
+    category: str, rationale: str, *, category_true: str | None, rationales_true: Sequence[str] | None
+) -> str:
+    """What became of one image under the strict rule (the arg-max pair): a key of `Drawn.num_of`."""
+    first = "?" if category_true is None else _judged(category == category_true)
+    second = _judged(rationale in rationales_true) if rationales_true else "?"
+    return first + second
+
+
+def _judged(is_right: bool) -> str:
+    return "r" if is_right else "w"
+
+
+def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -> Drawn:
+    """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
+
+    Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
+    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
+    """
+    lowest: dict[str, list[tuple[bytes, ExplainablePrediction]]] = {}
+    num_of: Counter[str] = Counter()
+    num_calibrated = num_exact = 0
+    for part in predictions.parts:
+        table = read_part(folder, part)
+        num_calibrated += pc.sum(table["calibrated"]).as_py() or 0
+        num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
+        for outcome, ranks in _ranks(table, seed=seed).items():
+            num_of[outcome] += len(ranks)
+            chosen = heapq.nsmallest(num_rows, ranks)
+            records = table.take([index for _, index in chosen]).to_pylist()
+            found = [
+                (rank, ExplainablePrediction.from_row(record))
+                for (rank, _), record in zip(chosen, records, strict=True)
+            ]
+            lowest[outcome] = _lowest(num_rows, [*lowest.get(outcome, []), *found])
+    shares = equal_parts(num_of, total=num_rows)
+    queues = [[row for _, row in lowest[outcome][: shares[outcome]]] for outcome in sorted(lowest)]
+    return Drawn(rows=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact)
+
+
+def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
+    """How many to take of each kind: the same of all, as far as there are, `total` in all or everything there is."""
+    parts: dict[str, int] = {}
+    for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
+        left = total - sum(parts.values())
+        parts[name] = min(available, -(-left // (len(num_of) - position)))
+    return parts
+
+
+def _ranks(table: pa.Table, *, seed: int) -> dict[str, list[tuple[bytes, int]]]:
+    ranks: dict[str, list[tuple[bytes, int]]] = {}
+    judged = table.select(["category", "rationale", "category_true", "rationales_true"]).to_pylist()
+    for index, (key, row) in enumerate(zip(table["key"].to_pylist(), judged, strict=True)):
+        rank = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
+        ranks.setdefault(outcome_of(**row), []).append((rank, index))
+    return ranks
+
+
+def _lowest(
+    number: int, ranked: Iterable[tuple[bytes, ExplainablePrediction]]
+) -> list[tuple[bytes, ExplainablePrediction]]:
+    return heapq.nsmallest(number, ranked, key=lambda item: item[0])
+
+
+def _in_turn(queues: list[list[ExplainablePrediction]]) -> Iterator[ExplainablePrediction]:
+    for position in range(max(map(len, queues), default=0)):
+        yield from (queue[position] for queue in queues if position < len(queue))
+
+
+def _cards(rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        indices = _indices(rows, parents=parents, readers=readers)
+        yield from readers.map(lambda row: _card(row, indices=indices, folder=parents.input, size_px=size_px), rows)
+
+
+def _card(row: ExplainablePrediction, *, indices: Indices, folder: str, size_px: int) -> Card:
+    picture, missing = None, ""
+    try:
+        picture = thumbnail(_encoded(row, indices=indices, folder=folder), size_px=size_px)
+    except ImageError as error:
+        missing = f"{error.reason}: {error.detail}"
+    except FileNotFoundError:
+        missing = f"not found: {row.source if row.shard is None else row.shard}"
+    except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
+        missing = str(error)
+    outcome = outcome_of(
+        row.category, row.rationale, category_true=row.category_true, rationales_true=row.rationales_true
+    )
+    judged = {"r": True, "w": False, "?": None}
+    return Card(
+        prediction=row,
+        picture=picture,
+        missing=missing,
+        category_right=judged[outcome[0]],
+        rationale_right=judged[outcome[1]],
+    )
+
+
+def _indices(
+    rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
+) -> Indices:
+    """Per shard that the rows lie in: what each image must hash to; or why that is not known."""
+    names = sorted({row.shard for row in rows if row.shard is not None})
+    if not names:
+        return {}
+    try:
+        manifest = read_shard_manifest(parents.input)
+    except (OSError, ValueError, ImportError) as error:
+        return dict.fromkeys(names, str(error))
+    if manifest.digest != parents.input_digest:
+        return dict.fromkeys(names, f"the shards in {parents.input} were written anew since")
+    shards = {shard.name: shard for shard in manifest.shards}
+    found = readers.map(lambda name: _index(shards.get(name), name=name, folder=parents.input), names)
+    return dict(zip(names, found, strict=True))
+
+
+def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
+    if shard is None:
+        return f"no shard {name} in {folder}"
+    try:
+        index = read_index(folder, shard)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return dict(zip(index["key"].to_pylist(), index["sha256"].to_pylist(), strict=True))
+
+
+def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
+    """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
+    if row.shard is None:
+        filesystem, path = fsspec.core.url_to_fs(row.source)
+        return filesystem.cat_file(path)
+    index = indices[row.shard]
+    if isinstance(index, str):
+        raise ValueError(index)
+    if row.member_offset is None or row.member_num_bytes is None:
+        raise ValueError(f"its place in {row.shard} is not known")
+    filesystem, path = fsspec.core.url_to_fs(f"{folder.rstrip('/')}/{row.shard}")
+    data = filesystem.cat_file(path, start=row.member_offset, end=row.member_offset + row.member_num_bytes)
+    if hashlib.sha256(data).hexdigest() != index.get(row.key):
+        raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
+    return data
+
+
+def thumbnail(data: bytes, *, size_px: int) -> Picture:
+    """The picture upright, its longer side at most `size_px`. Raises ImageError where it cannot be decoded."""
+    image = decode_image(data)
+    image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
+    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)
+
+
+def _page(config: ReportConfig, *, predictions: PredictionSet, drawn: Drawn, cards: tuple[Card, ...]) -> Page:
+    return Page(
+        title=config.title,
+        sentence=_sentence(predictions),
+        facts=tuple(_facts(predictions, drawn=drawn)),
+        lineage=tuple(_lineage(predictions)),
+        outcomes=tuple(_outcomes(drawn)),
+        outcome_words=_outcome_words(),
+        tables=(),
+        figure_words=(),
+        plots=(),
+        cards=cards,
+        gallery_words=tuple(_gallery_words(drawn, cards=cards)),
+        colophon=f"Written by ecor {ecor.__version__}. This file loads nothing from anywhere.",
+    )
+
+
+def _sentence(predictions: PredictionSet) -> str:
+    return (
+        f"{predictions.num_rows:,} {_pictures(predictions.num_rows)}, each labelled by {_model(predictions)} with a "
+        "category, the rationale that speaks for it, and the probability of both."
+    )
+
+
+def _model(predictions: PredictionSet) -> str:
+    name, version = predictions.parents.model_name, predictions.parents.model_version
+    return name if version is None else f"{name} version {version}"
+
+
+def _pictures(number: int) -> str:
+    return "picture" if number == 1 else "pictures"
+
+
+def _facts(predictions: PredictionSet, *, drawn: Drawn) -> Iterator[Fact]:
+    parents, scoring = predictions.parents, predictions.scoring
+    yield Fact(label="Model", value=_model(predictions), note=parents.model_digest[:12])
+    yield Fact(
+        label="Labelled",
+        value=f"{predictions.num_rows:,} {_pictures(predictions.num_rows)}",
+        note=f"{predictions.num_rejected:,} more could not be read"
+        if predictions.num_rejected
+        else "none was unreadable",
+    )
+    known = {code: number for code, number in drawn.num_of.items() if code[0] != "?"}
+    if known and not _has_outcomes(drawn):
+        right, total = known.get("r?", 0), sum(known.values())
+        yield Fact(
+            label="Category is right", value=percent(right / total, 1), note=f"{right:,} of {total:,} that are labelled"
+        )
+    yield Fact(label="Decoding", value=scoring.method, note=METHODS[scoring.method])
+    yield Fact(
+        label="Best pairs are certain",
+        value=_of(drawn.num_exact, drawn.num_rows),
+        note=f"{scoring.keep_rationales} to {scoring.max_keep_rationales} rationales kept per picture",
+    )
+    yield Fact(
+        label="Calibrated",
+        value=_of(drawn.num_calibrated, drawn.num_rows),
+        note="probabilities fitted on this vocabulary",
+    )
+
+
+def _of(number: int, total: int) -> str:
+    if number in (0, total):
+        return "all" if number else "none"
+    return f"{number:,} of {total:,}"
+
+
+def _lineage(predictions: PredictionSet) -> Iterator[Fact]:
+    parents, scoring = predictions.parents, predictions.scoring
+    yield Fact(label="Labels", value=predictions.digest, note=f"in {len(predictions.parts):,} parts")
+    yield Fact(label="Pictures", value=parents.input_digest, note=parents.input)
+    yield Fact(
+        label="Model", value=parents.model_digest, note=f"{_model(predictions)}, asked for as {parents.model_uri}"
+    )
+    yield Fact(label="Vocabulary", value=parents.vocabulary_digest)
+    yield Fact(
+        label="Scoring",
+        value=f"method {scoring.method}, top_k {scoring.top_k}, keep_rationales {scoring.keep_rationales}, "
+        f"max_keep_rationales {scoring.max_keep_rationales}",
+    )
+    if predictions.run_id:
+        yield Fact(label="MLflow run", value=predictions.run_id)
+
+
+def _has_outcomes(drawn: Drawn) -> bool:
+    return any(drawn.num_of.get(code) for code in OUTCOMES)
+
+
+def _outcomes(drawn: Drawn) -> Iterator[Outcome]:
+    total = sum(drawn.num_of.get(code, 0) for code in OUTCOMES)
+    for code, words in OUTCOMES.items() if total else ():
+        count = drawn.num_of.get(code, 0)
+        yield Outcome(code=code, words=words, share=Estimate(value=count / total), count=count)
+
+
+def _outcome_words() -> tuple[str, ...]:
+    return (
+        "A label is doubly right when its category is right and the rationale given for it is the one the picture was "
+        "labelled with. Judged is the most probable pair of category and rationale.",
+    )
+
+
+def _gallery_words(drawn: Drawn, *, cards: tuple[Card, ...]) -> Iterator[str]:
+    if len(cards) < drawn.num_rows and len(drawn.num_of) > 1:
+        yield (
+            f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn from all outcomes in equal parts: "
+            "mistakes are more frequent here than among all."
+        )
+    elif len(cards) < drawn.num_rows:
+        yield f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn at random."
+    missing = sum(card.picture is None for card in cards)
+    if missing:
+        yield f"{missing:,} of these {len(cards):,} could not be found again: in place of the picture stands why."
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
