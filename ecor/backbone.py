@@ -21,28 +21,12 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Visio
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ecor.causal import CausalText
 from ecor.config import BackboneConfig, Preprocess, require
 
 _TEXTS_PER_PASS = 256
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # how weights arrive, not what the model is
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CausalText:
-    """The parts of a plain causal text tower, lent to the encoder that walks it (`ecor.sentences`)."""
-
-    token_embedding: nn.Embedding
-    positional_embedding: Tensor
-    """[context_length W]"""
-    blocks: tuple[nn.Module, ...]
-    """open_clip ResidualAttentionBlocks."""
-    ln_final: nn.Module
-    project: Callable[[Tensor], Tensor]
-    """[N W] -> [N D]"""
-    start_token: int
-    end_token: int
-    """The feature is read here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +141,7 @@ class Backbone(nn.Module):
         return json.loads(json.dumps({"model_cfg": self.model_cfg, "preprocess_cfg": preprocess}))
 
     def save(self, folder: str | Path, *, stem: str = "backbone") -> tuple[Path, Path]:
-        """Write `<stem>.json` and `<stem>.safetensors`: as name and pretrained they load again, with the same digest."""
+        """Write `<stem>.json` and `<stem>.safetensors`: as name and pretrained they load again, digest and all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         json_path, weights_path = folder / f"{stem}.json", folder / f"{stem}.safetensors"
@@ -253,13 +237,11 @@ class Backbone(nn.Module):
             )
         return [[tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id] for text in texts]
 
-    def num_truncated(self, texts: Sequence[str], *, num_learned: int = 0) -> int:
-        """How many of the texts do not fit the context length beside `num_learned` tokens."""
-        room = self.context_length - num_learned
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before it is cut, start and end token (or whatever the tokenizer adds) included."""
         if isinstance(self.tokenizer, SimpleTokenizer):
-            return sum(len(ids) > room for ids in self.tokenize(texts))
-        lengths = [len(self.tokenizer.tokenizer(text).input_ids) for text in texts]
-        return sum(length > room for length in lengths)
+            return [len(ids) for ids in self.tokenize(texts)]
+        return [len(self.tokenizer.tokenizer(text).input_ids) for text in texts]
 
     def word_embeddings(self, words: str) -> Float[Tensor, "L W"]:
         """The token embeddings of some words, without start and end token (fp32, detached)."""

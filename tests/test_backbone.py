@@ -65,7 +65,7 @@ def test_text_features_are_open_clips(tmp_path: Path, settings: dict) -> None:
     ids = open_clip.SimpleTokenizer(context_length=40)(TEXTS)
     theirs = torch.nn.functional.normalize(backbone.model.encode_text(ids), dim=-1)
     assert_close(backbone.encode_text(TEXTS), theirs, rtol=0, atol=1e-6)
-    assert backbone.num_truncated(TEXTS) == 1
+    assert backbone.token_counts(TEXTS) == [4, 14, 62]
     assert backbone.encode_image(photos()).shape == (3, 32)
 
 
@@ -152,7 +152,7 @@ def test_a_long_sentence_keeps_its_end_token(backbone: Backbone) -> None:
     context = torch.randn(5, 48)
     long, cut = "word " * 60, "word " * (40 - 5 - 2)
     assert_close(*[backbone.encode_text([text], context=context) for text in (long, cut)], rtol=0, atol=1e-6)
-    assert backbone.num_truncated([long, cut], num_learned=5) == 1
+    assert backbone.token_counts([long, cut]) == [62, 35]
 
 
 def test_plain_causal_towers_are_known(tmp_path: Path) -> None:

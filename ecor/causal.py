@@ -1,0 +1,124 @@
+"""Token ids in, features out: a plain causal text tower read in parts, so that what was read is never read again.
+
+No token sees what follows it, so the keys and values of a beginning serve every sentence that begins with it. Exact:
+the same sums as in open_clip's forward, up to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize, scaled_dot_product_attention
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CausalText:
+    """The parts of a plain causal text tower, lent to the encoder of sentences by the backbone."""
+
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor
+    """[context_length W]"""
+    blocks: tuple[nn.Module, ...]
+    """open_clip ResidualAttentionBlocks."""
+    ln_final: nn.Module
+    project: Callable[[Tensor], Tensor]
+    """[N W] -> [N D]"""
+    start_token: int
+    end_token: int
+    """The feature is read here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What a tower keeps of tokens it has read: keys and values of each block."""
+
+    keys: tuple[Tensor, ...]
+    """One [N A L E] per block: sentences, heads, tokens, width of a head."""
+    values: tuple[Tensor, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.keys[0].shape[2]
+
+    def select(self, rows: slice | Tensor) -> "Read":
+        return Read(keys=tuple(each[rows] for each in self.keys), values=tuple(each[rows] for each in self.values))
+
+
+def read_start(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> Read:
+    """What sentences begin with: the start token, learned embeddings, and then the words that all share."""
+    x_1LW = tower.token_embedding(torch.tensor([tokens], device=tower.positional_embedding.device))
+    if context is not None:
+        x_1LW = torch.cat([x_1LW[:, :1], context.to(x_1LW.dtype)[None], x_1LW[:, 1:]], dim=1)
+    return _walk(tower, x_1LW + tower.positional_embedding[: x_1LW.shape[1]], before=())[1]
+
+
+def read_tokens(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...]) -> Read:
+    """Go on reading: H beginnings, all of one length."""
+    return _walk(tower, _embedded(tower, tokens, before=before), before=before)[1]
+
+
+def last_features(
+    tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...], num_heads: int
+) -> Float[Tensor, "H T D"]:
+    """Normalised fp32 features of T endings of one length, each after all H beginnings in `before`."""
+    x_NLW = _embedded(tower, tokens, before=before).repeat(num_heads, 1, 1)
+    last_NW = _walk(tower, x_NLW, before=before, last_only=True)[0][:, -1]
+    features_ND = tower.project(tower.ln_final(last_NW))
+    return normalize(features_ND.float(), dim=-1).unflatten(0, (num_heads, len(tokens)))
+
+
+def _embedded(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...]) -> Tensor:
+    """[N L W]: tokens of one length, with the positions that follow what was read."""
+    start = sum(each.num_tokens for each in before)
+    ids = torch.tensor(tokens, device=tower.positional_embedding.device)
+    return tower.token_embedding(ids) + tower.positional_embedding[start : start + ids.shape[1]]
+
+
+def _walk(
+    tower: CausalText, x_NLW: Tensor, *, before: tuple[Read, ...], last_only: bool = False
+) -> tuple[Tensor, Read]:
+    """All blocks, over tokens that follow what was read before; `last_only` spares the last block all other queries."""
+    keys, values = [], []
+    for index, block in enumerate(tower.blocks):
+        earlier = [(_spread(each.keys[index], len(x_NLW)), _spread(each.values[index], len(x_NLW))) for each in before]
+        ends = last_only and index == len(tower.blocks) - 1
+        x_NLW, key, value = _block(block, x_NLW, earlier=earlier, num_queries=1 if ends else x_NLW.shape[1])
+        keys.append(key)
+        values.append(value)
+    return x_NLW, Read(keys=tuple(keys), values=tuple(values))
+
+
+def _spread(kept: Tensor, num: int) -> Tensor:
+    """Keys or values of H beginnings for H x T sentences (beginning by beginning)."""
+    if len(kept) == 1:
+        return kept.expand(num, -1, -1, -1)
+    return kept if len(kept) == num else kept.repeat_interleave(num // len(kept), dim=0)
+
+
+def _block(
+    block: Any, x_NLW: Tensor, *, earlier: list[tuple[Tensor, Tensor]], num_queries: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """open_clip's ResidualAttentionBlock for the last `num_queries` tokens; also its keys and values of all tokens."""
+    attention, width = block.attn, x_NLW.shape[-1]
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    normed = block.ln_1(x_NLW)
+    query = linear(normed[:, -num_queries:], weight[:width], bias[:width])
+    key, value = linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+    query, key, value = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query, key, value))
+    all_keys = torch.cat([*(keys for keys, _ in earlier), key], dim=2)
+    all_values = torch.cat([*(values for _, values in earlier), value], dim=2)
+    attended = scaled_dot_product_attention(query, all_keys, all_values, attn_mask=_causal(num_queries, all_keys))
+    x_NQW = x_NLW[:, -num_queries:] + block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
+    return x_NQW + block.ls_2(block.mlp(block.ln_2(x_NQW))), key, value
+
+
+def _causal(num_queries: int, keys: Tensor) -> Tensor | None:
+    if num_queries == 1:
+        return None
+    num_keys = keys.shape[2]
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=keys.device).tril(num_keys - num_queries)
