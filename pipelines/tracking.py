@@ -1,0 +1,230 @@
+"""Settings, metrics and folders in, MLflow runs out.
+
+No call here uses MLflow's global state: every client is made for the URI of a `TrackingConfig`.
+"""
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.time import get_current_time_millis
+
+from ecor.config import require
+from pipelines.config import TrackingConfig
+
+DEFAULT_DATABASE = "mlflow.db"
+ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
+_PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
+_METRICS_PER_CALL = 1000
+_PARAM_LENGTH = 6000
+_PROBE_TIMEOUT_S = 10.0
+
+
+def resolved(tracking: TrackingConfig) -> TrackingConfig:
+    """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
+    environment.
+
+    None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
+    """
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_DATABASE}"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):
+        uri = prefix + str(Path(uri.removeprefix(prefix)).absolute())
+    return replace(tracking, uri=uri)
+
+
+def start_training_run(
+    tracking: TrackingConfig,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    run_id: str | None = None,
+) -> str:
+    """Open an MLflow run, or reattach to `run_id` after a restart, and return its id.
+
+    Args:
+        tracking: where; pass `resolved(tracking)` to workers, whose current folder is another.
+        name: the run's name.
+        params: settings; nested mappings become dotted names, values longer than MLflow's limit are cut.
+        tags: digests and lineage.
+        run_id: of the run to go on with; its parameters stay as they are.
+
+    Raises:
+        ValueError: when the server does not answer, or `run_id` is not known there.
+    """
+    client = client_of(tracking)
+    if run_id is not None:
+        _reopen(client, run_id=run_id, uri=uri_of(tracking))
+    else:
+        with quiet():
+            run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
+        _log_params(client, run_id=run_id, params=params)
+    client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+    return run_id
+
+
+def log_metrics(
+    tracking: TrackingConfig, *, run_id: str, metrics: Mapping[str, float], step: int | None = None
+) -> None:
+    """Add a point to the curve of each metric; `step` is the x axis (0 when None)."""
+    now = get_current_time_millis()
+    points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+    client = client_of(tracking, probe=False)
+    for start in range(0, len(points), _METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
+
+
+def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
+    """Upload every file of a local folder as artifacts of the run."""
+    with quiet():
+        client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
+
+
+def finish_run(
+    tracking: TrackingConfig, *, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
+) -> None:
+    """Close the run with its outcome."""
+    client_of(tracking, probe=False).set_terminated(run_id, status)
+
+
+def log_evaluation(
+    tracking: TrackingConfig, *, metrics: Mapping[str, float], folder: Path, tags: Mapping[str, str]
+) -> str:
+    """Record an evaluation (metrics, the folder's tables and plots, lineage tags) as its own run; return its id."""
+    with recorded_run(tracking, name="evaluate", params={}, tags=tags) as run_id:
+        log_metrics(tracking, run_id=run_id, metrics=metrics)
+        log_folder(tracking, run_id=run_id, folder=folder)
+    return run_id
+
+
+@contextmanager
+def recorded_run(
+    tracking: TrackingConfig, *, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run that is closed with the block: FINISHED, KILLED on Ctrl-C, FAILED on any other error."""
+    run_id = start_training_run(tracking, name=name, params=params, tags=tags)
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        finish_run(tracking, run_id=run_id, status=status)
+
+
+def uri_of(tracking: TrackingConfig) -> str:
+    """The URI of `resolved(tracking)`."""
+    uri = resolved(tracking).uri
+    assert uri is not None  # resolved() never leaves it open
+    return uri
+
+
+def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
+    """MLflow's client for that server; `probe` asks it something first.
+
+    Raises ValueError when the server does not answer, or MLflow refuses the URI.
+    """
+    uri = uri_of(tracking)
+    if probe:
+        _require_reachable(uri)
+    try:
+        with quiet():
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if probe:
+                client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise ValueError(
+            f"MLflow does not accept the tracking URI {uri}: {error.message.strip().splitlines()[0]} "
+            f"Use sqlite:///<file> or the URL of a server"
+        ) from error
+    return client
+
+
+def _require_reachable(uri: str) -> None:
+    """MLflow's own client would retry for minutes before it says that nobody answers."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310 (checked)
+    except urllib.error.HTTPError:
+        return  # somebody answers; what they answer is for MLflow's client to judge
+    except OSError as error:
+        raise ValueError(
+            f"the MLflow server {uri} does not answer ({error}): start it, or name another with --tracking.uri or "
+            f"MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back MLflow's and alembic's notes on tables made and migrations run."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    if experiment is not None:
+        require(
+            experiment.lifecycle_stage == "active",
+            f"the experiment {tracking.experiment} was deleted on {uri_of(tracking)}: restore it, or name another",
+        )
+        return experiment.experiment_id
+    try:
+        return client.create_experiment(tracking.experiment, artifact_location=_artifact_location(tracking))
+    except MlflowException:  # another process made it first
+        experiment = client.get_experiment_by_name(tracking.experiment)
+        if experiment is None:
+            raise
+        return experiment.experiment_id
+
+
+def _artifact_location(tracking: TrackingConfig) -> str | None:
+    """Beside the database for SQLite; a server decides for itself."""
+    uri = uri_of(tracking)
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).parent / ARTIFACTS_BESIDE_DATABASE).as_uri()
+
+
+def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        raise ValueError(
+            f"the MLflow run {run_id} is not on {uri}: name the server it was made on, or start afresh"
+        ) from error
+
+
+def _log_params(client: MlflowClient, *, run_id: str, params: Mapping[str, Any]) -> None:
+    entries = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in flat(params)]
+    for start in range(0, len(entries), _PARAMS_PER_CALL):
+        client.log_batch(run_id, params=entries[start : start + _PARAMS_PER_CALL])
+
+
+def flat(params: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names with values."""
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, prefix=f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
