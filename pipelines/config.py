@@ -116,6 +116,13 @@ class TrainConfig:
     checkpoint_every_steps: int = 200
     calibrate: bool = True
     """Fit one temperature per factor on validation after tuning."""
+    max_rejected: float = 0.05
+    """Largest share of pictures that cannot be read; above it the stage stops."""
+    max_failures: int = 0
+    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
+    cache_dir: str | None = None
+    """Folder on every node for copies of remote shards and for image features, shared by runs; None: below the
+    system's temporary folder."""
     fresh: bool = False
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
@@ -123,6 +130,8 @@ class TrainConfig:
         for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("batch_size", self.batch_size, 2)
+        require_at_least("max_failures", self.max_failures, 0)
+        require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         require(
             self.batch_size % self.num_workers == 0,
             f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
