@@ -1,0 +1,102 @@
+"""Temperatures: found again where they were put in; reliability: against torchmetrics and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_calibration_error
+
+from ecor.calibration import COLDEST, HOTTEST, fit_temperature, fit_temperatures, reliability
+from ecor.config import Temperatures
+from ecor.probability import ImageFeatures, category_given_rationale_log_prob, rationale_log_prob
+
+
+def drawn(log_prob: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
+    return torch.multinomial(log_prob.exp(), 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_that_made_the_labels_is_found(temperature):
+    logits = 5 * torch.randn(20_000, 6, generator=torch.Generator().manual_seed(1))
+    targets = drawn((logits / temperature).log_softmax(-1))
+    assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.05)
+    assert fit_temperature(logits.log_softmax(-1), targets) == pytest.approx(fit_temperature(logits, targets), rel=1e-3)
+
+
+def test_no_other_temperature_is_better():
+    logits = 5 * torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    targets = drawn(logits.log_softmax(-1) / 2)
+    found = fit_temperature(logits, targets)
+
+    def nll(temperature: float) -> float:
+        return torch.nn.functional.cross_entropy(logits / temperature, targets).item()
+
+    assert all(nll(found) <= nll(other) + 1e-6 for other in np.geomspace(COLDEST, HOTTEST, 200))
+
+
+def test_rows_without_a_target_do_not_count_and_are_needed_somewhere():
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    targets = torch.arange(50) % 4
+    with_unknown = torch.cat([logits, 100 * logits])
+    found = fit_temperature(with_unknown, torch.cat([targets, torch.full((50,), -1)]))
+    assert found == pytest.approx(fit_temperature(logits, targets))
+    with pytest.raises(ValueError, match="known target"):
+        fit_temperature(logits, torch.full((50,), -1))
+
+
+def test_data_that_is_always_right_or_noise_stays_within_bounds():
+    assert COLDEST <= fit_temperature(torch.eye(4), torch.arange(4)) < 0.1
+    assert 50 < fit_temperature(torch.eye(4), 3 - torch.arange(4)) <= HOTTEST
+
+
+class Text:
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.table = torch.nn.functional.normalize(torch.randn(5, 4, 8, generator=generator), dim=-1)
+        self.rationales = self.table[:, 0]
+        self.categories = self.table[0]
+
+    def row(self, rationale: int) -> torch.Tensor:
+        return self.table[rationale]
+
+    def column(self, category: int) -> torch.Tensor:
+        return self.table[:, category]
+
+
+def test_each_factor_finds_its_own_temperature():
+    features = torch.nn.functional.normalize(torch.randn(20_000, 8, generator=torch.Generator().manual_seed(2)), dim=-1)
+    image, text = ImageFeatures(rationale=features, category=features), Text()
+    true = Temperatures(rationale=0.7, category_given_rationale=1.9)
+    rationales = drawn(rationale_log_prob(image, text, logit_scale=8.0, temperatures=true))
+    given = category_given_rationale_log_prob(
+        image, text, rationales=rationales.unsqueeze(1), logit_scale=8.0, temperatures=true
+    )
+    categories = drawn(given.squeeze(1))
+    rationales[:50] = categories[30:80] = -1
+    found = fit_temperatures(image, text, categories=categories, rationales=rationales, logit_scale=8.0)
+    assert found.rationale == pytest.approx(0.7, rel=0.05)
+    assert found.category_given_rationale == pytest.approx(1.9, rel=0.05)
+    with pytest.raises(ValueError, match="known rationale"):
+        fit_temperatures(image, text, categories=categories, rationales=rationales * 0 - 1, logit_scale=8.0)
+
+
+@pytest.mark.parametrize("num_bins", [2, 10, 15])
+def test_expected_calibration_error_equals_torchmetrics(num_bins):
+    rng = np.random.default_rng(0)
+    confidence = rng.random(500)
+    right = rng.random(500) < confidence**2
+    theirs = binary_calibration_error(torch.tensor(confidence), torch.tensor(right).int(), n_bins=num_bins, norm="l1")
+    assert reliability(confidence, right, num_bins=num_bins).error == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_reliability_by_hand():
+    found = reliability(np.array([0.0, 0.1, 0.5, 0.9, 1.0]), np.array([False, True, True, True, True]), num_bins=2)
+    assert found.num_images.tolist() == [3, 2]
+    assert found.confidence.tolist() == pytest.approx([0.2, 0.95])
+    assert found.accuracy.tolist() == pytest.approx([2 / 3, 1.0])
+    assert found.error == pytest.approx((3 * (2 / 3 - 0.2) + 2 * 0.05) / 5)
+    empty = reliability(np.array([0.9]), np.array([True]), num_bins=4)
+    assert empty.num_images.tolist() == [0, 0, 0, 1]
+    assert math.isnan(empty.accuracy[0])
+    assert empty.error == pytest.approx(0.1)
