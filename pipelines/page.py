@@ -202,12 +202,11 @@ def render(page: Page) -> str:
 
 def percent(share: float, digits: int = 0) -> str:
     """A share for people: `87%`, `61.2%`; never 0% or 100% for what is only close to it."""
-    smallest = 10.0**-digits
-    if 0 < share < smallest / 200:
-        return f"<{smallest:g}%"
-    if 1 - smallest / 200 < share < 1:
-        return f">{100 - smallest:g}%"
-    return f"{100 * share:.{digits}f}%"
+    text, nothing, everything = (f"{100 * each:.{digits}f}%" for each in (share, 0.0, 1.0))
+    step = 10.0**-digits
+    if text == nothing and share > 0:
+        return f"<{step:g}%"
+    return f">{100 - step:g}%" if text == everything and share < 1 else text
 
 
 def points(share: float) -> str:

@@ -99,7 +99,11 @@
   // `#gallery` and the like lead to a part of the page and are no state
   addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) read(); });
   for (const link of document.querySelectorAll("a.outcome")) {
-    link.addEventListener("click", () => document.getElementById("gallery").scrollIntoView());
+    link.addEventListener("click", () => {
+      const gallery = document.getElementById("gallery");
+      gallery.scrollIntoView();
+      gallery.focus({ preventScroll: true });
+    });
   }
   read();
 })();
