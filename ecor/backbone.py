@@ -149,12 +149,16 @@ class Backbone(nn.Module):
         save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, weights_path)
         return json_path, weights_path
 
+    @property
+    def precision(self) -> str:
+        """What `auto` comes to on this device."""
+        if self.config.precision != "auto":
+            return self.config.precision
+        return "bf16" if self.device.type == "cuda" else "fp32"
+
     def autocast(self) -> AbstractContextManager[None]:
         """Lower precision for the frozen towers, as configured; softmaxes and learned tokens stay outside, in fp32."""
-        precision = self.config.precision
-        if precision == "auto":
-            precision = "bf16" if self.device.type == "cuda" else "fp32"
-        return torch.autocast(self.device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "fp32")
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """8-bit pixels to the values the tower was trained on."""

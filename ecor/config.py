@@ -30,8 +30,9 @@ class BackboneConfig:
     """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path of an open_clip model config
     (`…/model.json`), or an embedded model (`ecor-demo`)."""
     pretrained: str | None = "embedded"
-    """An open_clip pretrained tag, the path of a weights file, `embedded` for weights that come with this package, or
-    None where the name already says (hub ids)."""
+    """An open_clip pretrained tag, the path of a weights file, `embedded` for weights that come with this package,
+    `random` for untrained weights (always the same: for tests and timing), or None where the name already says (hub
+    ids)."""
     precision: Precision = "auto"
     """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
     compile: bool = False
@@ -94,6 +95,8 @@ class TextConfig:
     """Folder of feature files, keyed by digest; None: no file, tables above the budget are kept in a temporary file."""
     fill: Literal["auto", "ahead", "on_demand"] = "auto"
     """Rows of a file: all encoded ahead, or each when first asked for; `auto` is ahead within the budget."""
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """Of kept features, in memory as in files: fp16 takes half the room and moves logits by a few thousandths."""
 
     def __post_init__(self) -> None:
         require_at_least("table_budget_bytes", self.table_budget_bytes, 0)
