@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -18,15 +19,20 @@ from PIL import Image
 import ecor
 from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_manifest, read_part
 from ecor.sample import ImageError, decode_image
-from ecor.shards import ShardInfo, read_index
+from ecor.shards import ShardInfo, read_index, sample_key
 from ecor.shards import read_manifest as read_shard_manifest
+from ecor.verdicts import labels_of, strict
 from pipelines.config import ReportConfig
 from pipelines.page import Card, Estimate, Fact, Outcome, Page, Picture, percent, render
 
 PICTURE_QUALITY = 82
 """WebP quality of the pictures in the page (our choice: some 6 kB at 192 pixels)."""
 NUM_READERS = 8
+HASH_LENGTH = 12
+"""Hexadecimal digits of the content that a key of `ecor.shards.sample_key` begins with."""
+IS_RIGHT = {"r": True, "w": False, "?": None}
 Indices = Mapping[str, Mapping[str, str] | str]
+"""By shard: what each image must hash to, by key; or why that is not known."""
 OUTCOMES = {
     "rr": "right, for the right reason",
     "rw": "right, for a wrong reason",
@@ -42,12 +48,21 @@ METHODS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What one pass over the labels leaves: how many there are of each kind, and the rows for the gallery."""
+class Judged:
+    """A label and what became of it."""
 
-    rows: tuple[ExplainablePrediction, ...]
+    row: ExplainablePrediction
+    outcome: str
+    """As `outcomes_of` has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What one pass over the labels leaves: how many there are of each kind, and those for the gallery."""
+
+    labels: tuple[Judged, ...]
     num_of: Mapping[str, int]
-    """Rows per outcome: category, then rationale, each `r` right, `w` wrong, `?` not known."""
+    """Rows per outcome, as `outcomes_of` has them."""
     num_calibrated: int
     num_exact: int
 
@@ -63,22 +78,21 @@ def run(config: ReportConfig) -> Path:
     """
     predictions = read_manifest(config.predictions)
     drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed)
-    cards = tuple(_cards(drawn.rows, parents=predictions.parents, size_px=config.thumbnail_px))
+    cards = tuple(_cards(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px))
     page = _page(config, predictions=predictions, drawn=drawn, cards=cards)
     return _write(Path(config.output), render(page))
 
 
-def outcome_of(
-    category: str, rationale: str, *, category_true: str | None, rationales_true: Sequence[str] | None
-) -> str:
-    """What became of one image under the strict rule (the arg-max pair): a key of `Drawn.num_of`."""
-    first = "?" if category_true is None else _judged(category == category_true)
-    second = _judged(rationale in rationales_true) if rationales_true else "?"
-    return first + second
-
-
-def _judged(is_right: bool) -> str:
-    return "r" if is_right else "w"
+def outcomes_of(table: pa.Table) -> list[str]:
+    """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
+    labels = labels_of(table)
+    verdicts = strict(labels.answers, labels.truth)
+    known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
+    letters = (
+        np.where(is_known, np.where(is_right, "r", "w"), "?")
+        for is_known, is_right in zip(known, (verdicts.category, verdicts.rationale), strict=True)
+    )
+    return ["".join(pair) for pair in zip(*letters, strict=True)]
 
 
 def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -> Drawn:
@@ -87,7 +101,7 @@ def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -
     Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
     seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
     """
-    lowest: dict[str, list[tuple[bytes, ExplainablePrediction]]] = {}
+    lowest: dict[str, list[tuple[bytes, Judged]]] = {}
     num_of: Counter[str] = Counter()
     num_calibrated = num_exact = 0
     for part in predictions.parts:
@@ -96,16 +110,13 @@ def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -
         num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
         for outcome, ranks in _ranks(table, seed=seed).items():
             num_of[outcome] += len(ranks)
-            chosen = heapq.nsmallest(num_rows, ranks)
-            records = table.take([index for _, index in chosen]).to_pylist()
-            found = [
-                (rank, ExplainablePrediction.from_row(record))
-                for (rank, _), record in zip(chosen, records, strict=True)
-            ]
+            found = _rows(table, heapq.nsmallest(num_rows, ranks), outcome=outcome)
             lowest[outcome] = _lowest(num_rows, [*lowest.get(outcome, []), *found])
     shares = equal_parts(num_of, total=num_rows)
-    queues = [[row for _, row in lowest[outcome][: shares[outcome]]] for outcome in sorted(lowest)]
-    return Drawn(rows=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact)
+    queues = [[judged for _, judged in lowest[outcome][: shares[outcome]]] for outcome in sorted(lowest)]
+    return Drawn(
+        labels=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
+    )
 
 
 def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
@@ -119,32 +130,37 @@ def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
 
 def _ranks(table: pa.Table, *, seed: int) -> dict[str, list[tuple[bytes, int]]]:
     ranks: dict[str, list[tuple[bytes, int]]] = {}
-    judged = table.select(["category", "rationale", "category_true", "rationales_true"]).to_pylist()
-    for index, (key, row) in enumerate(zip(table["key"].to_pylist(), judged, strict=True)):
+    for index, (key, outcome) in enumerate(zip(table["key"].to_pylist(), outcomes_of(table), strict=True)):
         rank = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
-        ranks.setdefault(outcome_of(**row), []).append((rank, index))
+        ranks.setdefault(outcome, []).append((rank, index))
     return ranks
 
 
-def _lowest(
-    number: int, ranked: Iterable[tuple[bytes, ExplainablePrediction]]
-) -> list[tuple[bytes, ExplainablePrediction]]:
+def _rows(table: pa.Table, ranks: Sequence[tuple[bytes, int]], *, outcome: str) -> Iterator[tuple[bytes, Judged]]:
+    records = table.take([index for _, index in ranks]).to_pylist()
+    for (rank, _), record in zip(ranks, records, strict=True):
+        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcome)
+
+
+def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
     return heapq.nsmallest(number, ranked, key=lambda item: item[0])
 
 
-def _in_turn(queues: list[list[ExplainablePrediction]]) -> Iterator[ExplainablePrediction]:
+def _in_turn(queues: Sequence[Sequence[Judged]]) -> Iterator[Judged]:
     for position in range(max(map(len, queues), default=0)):
         yield from (queue[position] for queue in queues if position < len(queue))
 
 
-def _cards(rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
+def _cards(labels: Sequence[Judged], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        indices = _indices(rows, parents=parents, readers=readers)
-        yield from readers.map(lambda row: _card(row, indices=indices, folder=parents.input, size_px=size_px), rows)
+        indices = _indices([label.row for label in labels], parents=parents, readers=readers)
+        yield from readers.map(
+            lambda label: _card(label, indices=indices, folder=parents.input, size_px=size_px), labels
+        )
 
 
-def _card(row: ExplainablePrediction, *, indices: Indices, folder: str, size_px: int) -> Card:
-    picture, missing = None, ""
+def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
+    row, picture, missing = label.row, None, ""
     try:
         picture = thumbnail(_encoded(row, indices=indices, folder=folder), size_px=size_px)
     except ImageError as error:
@@ -153,23 +169,19 @@ def _card(row: ExplainablePrediction, *, indices: Indices, folder: str, size_px:
         missing = f"not found: {row.source if row.shard is None else row.shard}"
     except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
         missing = str(error)
-    outcome = outcome_of(
-        row.category, row.rationale, category_true=row.category_true, rationales_true=row.rationales_true
-    )
-    judged = {"r": True, "w": False, "?": None}
+    category_right, rationale_right = (IS_RIGHT[letter] for letter in label.outcome)
     return Card(
         prediction=row,
         picture=picture,
         missing=missing,
-        category_right=judged[outcome[0]],
-        rationale_right=judged[outcome[1]],
+        category_right=category_right,
+        rationale_right=rationale_right,
     )
 
 
 def _indices(
     rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
 ) -> Indices:
-    """Per shard that the rows lie in: what each image must hash to; or why that is not known."""
     names = sorted({row.shard for row in rows if row.shard is not None})
     if not names:
         return {}
@@ -198,7 +210,12 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
     """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
     if row.shard is None:
         filesystem, path = fsspec.core.url_to_fs(row.source)
-        return filesystem.cat_file(path)
+        data = filesystem.cat_file(path)
+        expected = sample_key(row.source, sha256=hashlib.sha256(data).hexdigest())
+        # a key that was made from this path begins with what the content hashed to
+        if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
+            raise ValueError(f"{row.source} has changed since it was labelled")
+        return data
     index = indices[row.shard]
     if isinstance(index, str):
         raise ValueError(index)

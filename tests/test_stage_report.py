@@ -206,7 +206,7 @@ def test_what_is_drawn_depends_on_seed_and_keys_alone(tmp_path: Path) -> None:
         )
         for name, some, num_parts, seed in [("a", rows, 1, 0), ("b", shuffled, 7, 0), ("c", rows, 1, 1)]
     ]
-    keys = [[row.key for row in each.rows] for each in drawn]
+    keys = [[label.row.key for label in each.labels] for each in drawn]
     assert keys[0] == keys[1]
     assert set(keys[0]) != set(keys[2])
     outcomes = Counter(
@@ -221,12 +221,12 @@ def test_what_is_drawn_depends_on_seed_and_keys_alone(tmp_path: Path) -> None:
 def test_every_row_of_an_outcome_is_drawn_about_as_often(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", [prediction(number, truth="none") for number in range(20)])
     counts = Counter(
-        row.key
-        for seed in range(80)
-        for row in report.draw(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).rows
+        label.row.key
+        for seed in range(40)
+        for label in report.draw(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).labels
     )
-    # 80 draws of 5 of 20: 20 expected each, standard deviation 3.9
-    assert len(counts) == 20 and all(4 < number < 36 for number in counts.values())
+    # 40 draws of 5 of 20: 10 expected each, standard deviation 2.7
+    assert len(counts) == 20 and all(0 < number < 22 for number in counts.values())
 
 
 # ------------------------------------------------------------------------------------------------------- the page
@@ -370,6 +370,16 @@ def _sharded(folder: Path, rows: Sequence[ExplainablePrediction]) -> tuple[_Shar
         for each, (_, row) in zip(index, entries, strict=True)
     ]  # fmt: skip
     return _Sharded(found, manifest.digest), plain
+
+
+def test_a_file_that_changed_since_it_was_labelled_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "fox.png"
+    path.write_bytes(encoded(1))
+    key = sample_key(str(path), sha256=hashlib.sha256(encoded(1)).hexdigest())
+    write_labels(tmp_path / "labels", [prediction(0, source=str(path), key=key)], num_parts=1)
+    assert "changed since" not in made(tmp_path)
+    path.write_bytes(encoded(2))
+    assert "has changed since it was labelled" in made(tmp_path)
 
 
 def test_a_picture_that_is_gone_or_damaged_leaves_a_card_with_the_reason(tmp_path: Path) -> None:
