@@ -1,0 +1,251 @@
+"""A Recognizer in, a folder that rebuilds it out, and back: learned tokens, temperatures, names, and digests of all.
+
+checkpoint.json      the record: settings, temperatures, digests, parents, metrics
+tokens.safetensors   learned tokens, nothing else
+vocabulary.json      DROR's flat form
+backbone/            optional: architecture and weights, for machines without a model hub
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from safetensors.torch import load_file, save_file
+
+from ecor.backbone import Backbone, load_backbone
+from ecor.config import (
+    BackboneConfig,
+    ModelConfig,
+    Precision,
+    PromptConfig,
+    Temperatures,
+    TemplateConfig,
+    TextConfig,
+)
+from ecor.model import Recognizer
+from ecor.prompts import PromptLearner
+from ecor.vocabulary import read_vocabulary
+
+FORMAT_VERSION = 1
+FOLDER = "checkpoint"
+RECORD, TOKENS, VOCABULARY, BACKBONE = "checkpoint.json", "tokens.safetensors", "vocabulary.json", "backbone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The record of a saved model."""
+
+    folder: str
+    """Where it lies; not part of what it is."""
+    model: ModelConfig
+    temperatures: Temperatures
+    calibrated_on: str | None
+    """Digest of the vocabulary that the temperatures were fitted on."""
+    model_digest: str
+    """`Recognizer.digest`: of all that decides its numbers except the vocabulary."""
+    backbone_digest: str
+    vocabulary_digest: str
+    tokens_sha256: str
+    """Of tokens.safetensors."""
+    has_backbone: bool
+    """Whether the backbone's weights lie inside."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the saved tokens, on validation."""
+    run_id: str | None = None
+    """MLflow run that made it."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
+        return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
+
+
+def save_checkpoint(
+    recognizer: Recognizer,
+    folder: str | Path,
+    *,
+    parents: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    run_id: str | None = None,
+    with_backbone: bool = False,
+) -> Checkpoint:
+    """Write all that rebuilds the model; a checkpoint that was there before is replaced.
+
+    The folder is filled beside its place and then renamed: it is there whole or not at all.
+
+    Args:
+        recognizer: the model.
+        folder: a local folder.
+        parents: digests of what it was made from, by name.
+        metrics: of the model, on validation.
+        run_id: of the MLflow run that made it.
+        with_backbone: put the backbone's weights inside.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        unfinished.mkdir()
+        save_file(recognizer.tokens(), unfinished / TOKENS)
+        (unfinished / VOCABULARY).write_text(recognizer.vocabulary.to_json(), encoding="utf-8")
+        if with_backbone:
+            recognizer.backbone.save(unfinished / BACKBONE)
+        record = Checkpoint(
+            folder=str(target),
+            model=recognizer.config,
+            temperatures=recognizer.temperatures,
+            calibrated_on=recognizer.calibrated_on,
+            model_digest=recognizer.digest,
+            backbone_digest=recognizer.backbone.digest,
+            vocabulary_digest=recognizer.vocabulary.digest,
+            tokens_sha256=_sha256(unfinished / TOKENS),
+            has_backbone=with_backbone,
+            parents=dict(parents or {}),
+            metrics=dict(metrics or {}),
+            run_id=run_id,
+        )
+        text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
+        (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
+        publish_folder(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return record
+
+
+def publish_folder(finished: Path, target: Path) -> None:
+    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
+    replaced = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    if target.exists():
+        target.replace(replaced)
+    finished.replace(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """The record of a checkpoint folder, or of the run folder that holds one.
+
+    Raises ValueError when there is none, or when it was altered or is of another format.
+    """
+    found = _found(Path(folder))
+    try:
+        values = json.loads((found / RECORD).read_text(encoding="utf-8"))
+        digest = values.pop("digest")
+        model = values.pop("model")
+        record = Checkpoint(
+            folder=str(found),
+            model=ModelConfig(
+                backbone=BackboneConfig(**model["backbone"]),
+                prompts=PromptConfig(**model["prompts"]),
+                templates=TemplateConfig(**model["templates"]),
+            ),
+            temperatures=Temperatures(**values.pop("temperatures")),
+            **values,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{found / RECORD} is no checkpoint's record ({error}): save the model again") from error
+    if record.format_version != FORMAT_VERSION:
+        raise ValueError(f"{found} has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
+    if record.digest != digest:
+        raise ValueError(f"{found / RECORD} was altered: it says {digest}, its content has {record.digest}")
+    return record
+
+
+def load(
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision | None = None,
+    text: TextConfig | None = None,
+    backbone: Backbone | None = None,
+) -> Recognizer:
+    """Open a saved model, with every part checked against its digest.
+
+    Args:
+        folder: written by `save_checkpoint`, or the run folder that holds it as `checkpoint/`; local, or a URL that
+            fsspec opens.
+        device: where it runs.
+        precision: another than it was tuned with.
+        text: where text features are kept.
+        backbone: towers that are open already, instead of opening them again.
+
+    Raises:
+        ValueError: when a part is missing or altered, or the backbone is not the one the tokens were tuned on.
+
+    Example:
+        >>> import ecor
+        >>> model = ecor.load("run/checkpoint")  # doctest: +SKIP
+        >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
+    """
+    filesystem, path = fsspec.core.url_to_fs(str(folder))
+    if "file" not in filesystem.protocol:
+        with tempfile.TemporaryDirectory() as local:
+            filesystem.get(path.rstrip("/") + "/", local + "/", recursive=True)
+            return load(local, device=device, precision=precision, text=text, backbone=backbone)
+    record = read_checkpoint(path)
+    found = Path(record.folder)
+    vocabulary = read_vocabulary(found / VOCABULARY)
+    _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {found}")
+    _require_digest(_sha256(found / TOKENS), record.tokens_sha256, what=f"{TOKENS} of {found}")
+    backbone = backbone or load_backbone(_backbone_config(record, precision=precision), device=device)
+    if backbone.digest != record.backbone_digest:
+        raise ValueError(
+            f"the tokens of {found} were tuned on backbone {record.backbone_digest}, but {record.model.backbone.name} "
+            f"is {backbone.digest}: name those weights, or save the checkpoint with its backbone inside"
+        )
+    prompts = PromptLearner(record.model.prompts, backbone)
+    prompts.load_state_dict(load_file(found / TOKENS))
+    recognizer = Recognizer(
+        backbone=backbone,
+        prompts=prompts,
+        vocabulary=vocabulary,
+        templates=record.model.templates,
+        temperatures=record.temperatures,
+        calibrated_on=record.calibrated_on,
+        text_config=text,
+        name=str(folder),
+    )
+    _require_digest(recognizer.digest, record.model_digest, what=f"the model in {found}")
+    return recognizer
+
+
+def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> BackboneConfig:
+    """The backbone inside the checkpoint where there is one, else the one it names."""
+    config = record.model.backbone
+    if record.has_backbone:
+        inside = Path(record.folder) / BACKBONE / BACKBONE
+        config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors")
+    return config if precision is None else replace(config, precision=precision)
+
+
+def _found(folder: Path) -> Path:
+    for candidate in (folder, folder / FOLDER):
+        if (candidate / RECORD).is_file():
+            return candidate
+    raise ValueError(f"neither {folder} nor its folder {FOLDER}/ holds a {RECORD}: name a folder of `ecor train`")
+
+
+def _content(record: Checkpoint) -> dict[str, Any]:
+    return {name: value for name, value in asdict(record).items() if name not in ("folder", "run_id")}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: save the model again") from error
+
+
+def _require_digest(found: str, expected: str, *, what: str) -> None:
+    if found != expected:
+        raise ValueError(f"{what} was altered: its digest is {found}, the record says {expected}")

@@ -1,0 +1,422 @@
+"""Backbone, learned prompts and vocabulary in, pictures labelled with categories and reasons out."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from ecor.backbone import Backbone, load_backbone
+from ecor.config import (
+    BackboneConfig,
+    ModelConfig,
+    PromptConfig,
+    ScoringConfig,
+    Temperatures,
+    TemplateConfig,
+    TextConfig,
+)
+from ecor.predictions import (
+    PREDICTION_SCHEMA,
+    ExplainablePrediction,
+    iterate_predictions,
+    origins_table,
+)
+from ecor.probability import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
+from ecor.prompts import PromptLearner
+from ecor.sample import ImageError, decode_image, image_to_pixels
+from ecor.templates import check_templates
+from ecor.text import SentenceEncoder, TextFeatures, text_features
+from ecor.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
+
+Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
+"""A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
+Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
+"""A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a row says about the model that made it."""
+
+    model_name: str
+    model_version: str | None
+    model_digest: str
+    vocabulary_digest: str
+    calibrated: bool
+
+
+class Predictions(Sequence[ExplainablePrediction]):
+    """The labels of some pictures, in their order: a list of records, and a table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def to_arrow(self) -> pa.Table:
+        """One row per picture, with the columns of `ecor.predictions.PREDICTION_SCHEMA`."""
+        return self._table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per picture."""
+        return self._table.to_pandas()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: Any) -> Any:
+        rows = range(len(self))[index]
+        if isinstance(rows, range):
+            return Predictions(self._table.take(list(rows)))
+        return next(iterate_predictions(self._table.slice(rows, 1)))
+
+    def __iter__(self) -> Iterator[ExplainablePrediction]:
+        return iterate_predictions(self._table)
+
+    def __repr__(self) -> str:
+        return (
+            f"Predictions({len(self)} pictures)\n{self.to_pandas()[['source', 'category', 'rationale', 'confidence']]}"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas()[["source", "category", "rationale", "confidence"]].to_html()
+
+
+class Recognizer:
+    """CLIP with ECOR's two prompts and the names it chooses from (arXiv:2404.12839).
+
+    Without learned tokens it is zero-shot CLIP: the same numbers as open_clip's. Names it was never tuned on are taken
+    with `with_vocabulary`; the temperatures then stay, and its rows are marked uncalibrated.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        prompts: PromptLearner,
+        vocabulary: Vocabulary,
+        templates: TemplateConfig | None = None,
+        temperatures: Temperatures | None = None,
+        calibrated_on: str | None = None,
+        text_config: TextConfig | None = None,
+        name: str = "unsaved",
+        version: str | None = None,
+    ) -> None:
+        """Put the parts together; text features are made when they are first needed.
+
+        Args:
+            backbone: frozen towers.
+            prompts: learned tokens for that backbone.
+            vocabulary: categories and rationales to choose from.
+            templates: the words around the names; ValueError when a placeholder is missing.
+            temperatures: one per factor.
+            calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
+            text_config: where text features are kept.
+            name: of the model, for the rows it makes.
+            version: in the registry, for the rows it makes.
+        """
+        self.backbone = backbone
+        self.prompts = prompts
+        self.vocabulary = vocabulary
+        self.templates = templates or TemplateConfig()
+        self.temperatures = temperatures or Temperatures()
+        self.calibrated_on = calibrated_on
+        self.text_config = text_config or TextConfig()
+        self.name = name
+        self.version = version
+        self._text: TextFeatures | None = None
+        check_templates(self.templates)
+
+    @classmethod
+    def zero_shot(
+        cls, vocabulary: Names, *, backbone: Backbone | None = None, templates: TemplateConfig | None = None
+    ) -> "Recognizer":
+        """Plain CLIP with hand-written sentences: no learned token. `backbone` None: the embedded model."""
+        backbone = backbone or load_backbone(BackboneConfig())
+        prompts = PromptLearner(PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0), backbone)
+        names = as_vocabulary(vocabulary)
+        return cls(backbone=backbone, prompts=prompts, vocabulary=names, templates=templates, name="zero-shot")
+
+    def _like(self, **changes: Any) -> "Recognizer":
+        kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on", "text_config")
+        parts = {part: getattr(self, part) for part in (*kept, "name", "version")}
+        return Recognizer(**{**parts, **changes})
+
+    def with_vocabulary(self, vocabulary: Names) -> "Recognizer":
+        """The same model choosing from other names (zero-shot transfer); towers and tokens are shared."""
+        return self._like(vocabulary=as_vocabulary(vocabulary))
+
+    def with_temperatures(self, temperatures: Temperatures) -> "Recognizer":
+        """The same model with temperatures that were fitted on its vocabulary."""
+        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest)
+        like._text = self._text
+        return like
+
+    def with_name(self, name: str, *, version: str | None = None) -> "Recognizer":
+        """The same model under the name and version that its rows shall carry."""
+        like = self._like(name=name, version=version)
+        like._text = self._text
+        return like
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    @property
+    def config(self) -> ModelConfig:
+        """What shapes the model except its vocabulary and its learned numbers."""
+        return ModelConfig(backbone=self.backbone.config, prompts=self.prompts.config, templates=self.templates)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the temperatures were fitted on this vocabulary."""
+        return self.calibrated_on == self.vocabulary.digest
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that decides its numbers except the vocabulary, which each row names beside it."""
+        content = {
+            "backbone": self.backbone.digest,
+            "prompts": asdict(self.prompts.config),
+            "tokens": hashlib.sha256(safetensors_bytes(self.tokens())).hexdigest(),
+            "templates": asdict(self.templates),
+            "temperatures": asdict(self.temperatures),
+            "calibrated_on": self.calibrated_on,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(
+            model_name=self.name,
+            model_version=self.version,
+            model_digest=self.digest,
+            vocabulary_digest=self.vocabulary.digest,
+            calibrated=self.calibrated,
+        )
+
+    def tokens(self) -> dict[str, Tensor]:
+        """A copy of the learned tokens on the CPU, by name."""
+        return {name: value.detach().cpu().clone() for name, value in self.prompts.state_dict().items()}
+
+    @property
+    def encoder(self) -> SentenceEncoder:
+        """Encodes this model's sentences; gradients reach the text tokens."""
+        return SentenceEncoder(
+            self.backbone,
+            vocabulary=self.vocabulary,
+            templates=self.templates,
+            rationale_context=self.prompts.rationale_context,
+            category_context=self.prompts.category_context,
+        )
+
+    @property
+    def text(self) -> TextFeatures:
+        """Features of all sentences, made when first asked for. Make a new Recognizer after the tokens have changed."""
+        if self._text is None:
+            with torch.no_grad():
+                self._text = text_features(self.encoder, config=self.text_config, device=self.device)
+        return self._text
+
+    @torch.no_grad()
+    def image_features(self, images: UInt8[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """L2-normalised features of pixels as `ecor.sample.image_to_pixels` makes them."""
+        return self.prompts.image_features(self.backbone, images)
+
+    @torch.no_grad()
+    def joint(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures, *, scoring: ScoringConfig | None = None) -> Joint:
+        """log P(c, r | I) by the method that `scoring` names, with this model's temperatures."""
+        features = images if isinstance(images, ImageFeatures) else self.image_features(images)
+        return joint_probability(
+            features,
+            self.text,
+            scoring=scoring or ScoringConfig(),
+            logit_scale=self.backbone.logit_scale,
+            temperatures=self.temperatures,
+        )
+
+    def label(
+        self,
+        images: UInt8[Tensor, "B 3 H W"] | ImageFeatures,
+        *,
+        origins: pa.Table,
+        scoring: ScoringConfig | None = None,
+        provenance: Provenance | None = None,
+    ) -> pa.Table:
+        """Pixels in, rows with `PREDICTION_SCHEMA` out.
+
+        Args:
+            images: B pictures as pixels, or their features.
+            origins: B rows with `ecor.predictions.ORIGIN_SCHEMA`, in the same order.
+            scoring: how to decode.
+            provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
+        """
+        scoring = scoring or ScoringConfig()
+        return rows_from_joint(
+            self.joint(images, scoring=scoring),
+            vocabulary=self.vocabulary,
+            scoring=scoring,
+            origins=origins,
+            provenance=provenance or self.provenance,
+        )
+
+    def predict(
+        self,
+        images: Sequence[Picture],
+        *,
+        vocabulary: Names | None = None,
+        scoring: ScoringConfig | None = None,
+        batch_size: int = 64,
+    ) -> Predictions:
+        """Label pictures with a category, the reason for it, and how sure the model is.
+
+        Args:
+            images: PIL images, arrays [H W 3] of 8-bit RGB, paths, or bytes of image files.
+            vocabulary: other names than the model's own (zero-shot transfer).
+            scoring: method and number of pairs to keep.
+            batch_size: pictures per forward pass.
+
+        Raises:
+            ValueError: naming the picture that cannot be read.
+
+        Example:
+            >>> import ecor
+            >>> model = ecor.Recognizer.zero_shot({"fox": ["pointed ears"], "whale": ["a tail fin"]})
+            >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
+        """
+        if isinstance(images, str | Path | bytes | Image.Image):
+            raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
+        model = self if vocabulary is None else self.with_vocabulary(vocabulary)
+        provenance = model.provenance
+        tables = [PREDICTION_SCHEMA.empty_table()]
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(images), batch_size):
+                indices = range(start, min(start + batch_size, len(images)))
+                pixels = list(pool.map(lambda index: model._pixels(images[index], index=index), indices))
+                sources = [_source(images[index], index=index) for index in indices]
+                origins = origins_table([f"{index:08d}" for index in indices], source=sources)
+                batch = torch.from_numpy(np.stack(pixels))
+                tables.append(model.label(batch, origins=origins, scoring=scoring, provenance=provenance))
+        return Predictions(pa.concat_tables(tables))
+
+    def _pixels(self, picture: Picture, *, index: int) -> UInt8[np.ndarray, "3 H W"]:
+        try:
+            return image_to_pixels(_decoded(picture), preprocess=self.backbone.preprocess)
+        except (ImageError, OSError) as error:
+            raise ValueError(f"{_source(picture, index=index)} cannot be read: {error}") from error
+
+
+def as_vocabulary(names: Names) -> Vocabulary:
+    """A vocabulary from any form a user has it in; ValueError as the readers raise it."""
+    if isinstance(names, Vocabulary):
+        return names
+    return vocabulary_from_mapping(names) if isinstance(names, Mapping) else read_vocabulary(names)
+
+
+def rows_from_joint(
+    joint: Joint,
+    *,
+    vocabulary: Vocabulary,
+    scoring: ScoringConfig,
+    origins: pa.Table,
+    provenance: Provenance,
+) -> pa.Table:
+    """B images' probabilities in, B rows with `PREDICTION_SCHEMA` out; ids become names column by column.
+
+    Pairs that decoding has not looked at are left out, so that a row may hold fewer than `top_k`. The hard rule takes
+    the most probable kept rationale, then the most probable category given it.
+
+    Args:
+        joint: of B images.
+        vocabulary: the one that gave the ids.
+        scoring: how many pairs, categories and rationales a row holds.
+        origins: B rows with `ecor.predictions.ORIGIN_SCHEMA`.
+        provenance: of the model.
+    """
+    assert origins.num_rows == len(joint.log_prob), "one origin per image"
+    pairs = ranked_pairs(joint, scoring.top_k)
+    categories = joint.category_log_prob.topk(min(scoring.top_k, joint.category_log_prob.shape[1]), dim=-1)
+    num_rationales = min(joint.rationales.shape[1], max(scoring.top_k, scoring.keep_rationales))
+    rationales = joint.rationale_log_prob.topk(num_rationales, dim=-1)
+    rationale_ids = joint.rationales.gather(1, rationales.indices)
+    hard_given = joint.log_prob[torch.arange(len(joint.log_prob)), rationales.indices[:, 0]].argmax(dim=-1)
+    category_names, rationale_names = pa.array(vocabulary.categories), pa.array(vocabulary.rationales)
+    top_categories = pairs.categories[:, 0]
+    columns = {
+        **{column: origins[column] for column in origins.column_names},
+        "category": _names(category_names, top_categories),
+        "rationale": _names(rationale_names, pairs.rationales[:, 0]),
+        "confidence": _floats(pairs.log_prob[:, 0].exp()),
+        "category_log_prob": _floats(joint.category_log_prob.gather(1, top_categories[:, None])[:, 0]),
+        "pairs": _ranked_pairs(pairs, category_names=category_names, rationale_names=rationale_names),
+        "categories": _ranked(categories.values, category=(category_names, categories.indices)),
+        "rationales": _ranked(rationales.values, rationale=(rationale_names, rationale_ids)),
+        "two_stage_category": _names(category_names, hard_given),
+        "two_stage_rationale": _names(rationale_names, rationale_ids[:, 0]),
+        "kept_mass": _floats(joint.kept_mass),
+        "pairs_exact": pa.array(joint.pairs_exact.cpu().numpy()),
+        "method": pa.repeat(joint.method, origins.num_rows),
+        **{name: pa.repeat(value, origins.num_rows) for name, value in asdict(provenance).items() if value is not None},
+    }
+    if provenance.model_version is None:
+        columns["model_version"] = pa.nulls(origins.num_rows, pa.string())
+    return pa.table({name: columns[name] for name in PREDICTION_SCHEMA.names}).cast(PREDICTION_SCHEMA)
+
+
+def _ranked_pairs(pairs: RankedPairs, *, category_names: pa.Array, rationale_names: pa.Array) -> pa.ListArray:
+    return _ranked(
+        pairs.log_prob, category=(category_names, pairs.categories), rationale=(rationale_names, pairs.rationales)
+    )
+
+
+def _ranked(log_prob: Float[Tensor, "B k"], **named: tuple[pa.Array, Tensor]) -> pa.ListArray:
+    """[B k] log-probabilities, best first, beside their names, as a list of structs per image; −inf is dropped."""
+    values_Bk = log_prob.float().cpu().numpy()
+    held_Bk = np.isfinite(values_Bk)
+    offsets = np.concatenate([[0], held_Bk.sum(axis=1).cumsum()]).astype(np.int32)
+    entries = [names.take(pa.array(ids.cpu().numpy()[held_Bk])) for names, ids in named.values()]
+    structs = pa.StructArray.from_arrays(
+        [*entries, pa.array(values_Bk[held_Bk])],
+        fields=[*(pa.field(name, pa.string(), nullable=False) for name in named), _LOG_PROB_FIELD],
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), structs)
+
+
+_LOG_PROB_FIELD = pa.field("log_prob", pa.float32(), nullable=False)
+
+
+def _names(names: pa.Array, ids: Tensor) -> pa.Array:
+    return names.take(pa.array(ids.cpu().numpy()))
+
+
+def _floats(values: Tensor) -> pa.Array:
+    return pa.array(values.float().cpu().numpy())
+
+
+def _decoded(picture: Picture) -> Image.Image:
+    if isinstance(picture, str | Path):
+        return decode_image(Path(picture).read_bytes())
+    if isinstance(picture, bytes):
+        return decode_image(picture)
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
+    return Image.fromarray(array)
+
+
+def _source(picture: Picture, *, index: int) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"picture {index}"
