@@ -78,7 +78,9 @@ class Pen:
     def box(self, colour: Colour, left: float, top: float, right: float, bottom: float) -> None:
         self.polygon(colour, (left, top), (right, top), (right, bottom), (left, bottom))
 
-    def ellipse(self, colour: Colour, x: float, y: float, rx: float, ry: float | None = None, turn: float = 0) -> None:
+    def ellipse(
+        self, colour: Colour, x: float, y: float, rx: float, ry: float | None = None, turn: int | float = 0
+    ) -> None:
         """An ellipse turned clockwise by `turn` degrees."""
         ry = rx if ry is None else ry
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -165,7 +167,7 @@ class Canvas:
         for stroke in strokes:
             points = [(cx + ax * x + ay * y, cy + bx * x + by * y) for x, y in stroke.points]
             label = first_label + 1 + stroke.part if first_label else 0
-            colour = tinted(stroke.colour, by=-wash) if wash else stroke.colour
+            colour = tinted(stroke.colour, by=0.5 if stroke.width else -wash) if wash else stroke.colour
             if stroke.width:
                 width = max(2, round(stroke.width * at.scale * side))
                 self._paint.line(points, fill=colour, width=width, joint="curve" if width > 4 else None)

@@ -1,0 +1,151 @@
+"""A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
+
+import random
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from ecor.demo.scenes import NUM_PIXELS, compose, draw
+from ecor.demo.world import KINDS, UNNAMED, WorldSet, rationales_of_world
+
+CATEGORIES = tuple(KINDS)
+RATIONALES = rationales_of_world()
+_OWN = tuple(tuple(RATIONALES.index(text) for text in kind.rationales) for kind in KINDS.values())
+NAMED = tuple(k for k, category in enumerate(CATEGORIES) if category not in UNNAMED)
+
+CATEGORY_TEMPLATES = ("a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}", "the {c}")
+RATIONALE_TEMPLATES = ("There is {r}.", "There is {r}.", "{r}", "something with {r}")
+PAIR_TEMPLATES = (
+    "a {c} with {r}",
+    "This is a photo of a {c} because there is {r}.",
+    "This is a photo of a {c} because there is {r}.",
+    "a photo of a {c}, with {r}",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Drawn images and what is in each of their (at most two) things; category -1 stands for no second thing."""
+
+    pixels: UInt8[np.ndarray, "N 64 64 3"]
+    categories: Int[np.ndarray, "N 2"]
+    visible: Bool[np.ndarray, "N 2 R"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a caption says; -1 for nothing said."""
+
+    category: int
+    rationale: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionedBatch:
+    """Images of a batch with distinct captions: own ones, and contradictions that were written against them."""
+
+    rows: Int[np.ndarray, " B"]
+    captions: tuple[str, ...]
+    own: Bool[np.ndarray, "B T"]
+    true: Bool[np.ndarray, "B T"]
+    attributes: Bool[np.ndarray, "B A"]
+
+
+def draw_corpus(*, num_images: int, seed: int, num_processes: int) -> Corpus:
+    """Scenes of every kind, more varied in size and in missing parts than the evaluation sets."""
+    keys = [f"corpus/{seed}/{k}" for k in range(num_images)]
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(_draw_part, (keys[k : k + 1000] for k in range(0, num_images, 1000))))
+    return Corpus(
+        pixels=np.concatenate([p.pixels for p in parts]),
+        categories=np.concatenate([p.categories for p in parts]),
+        visible=np.concatenate([p.visible for p in parts]),
+    )
+
+
+def _draw_part(keys: list[str]) -> Corpus:
+    pixels = np.empty((len(keys), NUM_PIXELS, NUM_PIXELS, 3), dtype=np.uint8)
+    categories = np.full((len(keys), 2), -1, dtype=np.int64)
+    visible = np.zeros((len(keys), 2, len(RATIONALES)), dtype=bool)
+    everything = WorldSet(categories=CATEGORIES, role="pretraining", two_things=0.3)
+    category_id = {c: k for k, c in enumerate(CATEGORIES)}
+    rationale_id = {r: k for k, r in enumerate(RATIONALES)}
+    for n, key in enumerate(keys):
+        rng = random.Random(f"{key}/style")
+        scene = compose(everything, seed=key, size=rng.uniform(0.8, 1.15), part_missing=rng.uniform(0.1, 0.5))
+        drawing = draw(scene)
+        pixels[n] = np.asarray(drawing.image)
+        for o, (thing, seen) in enumerate(zip(scene.things, drawing.visible, strict=True)):
+            categories[n, o] = category_id[thing.category]
+            visible[n, o, [rationale_id[text] for text in seen]] = True
+    return Corpus(pixels=pixels, categories=categories, visible=visible)
+
+
+def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
+    """Two true captions and a contradiction per image; a share `noise` of the true ones describes another image."""
+    texts: dict[str, tuple[int, Claim]] = {}
+    own_pairs = []
+    for b, row in enumerate(rows):
+        told = int(rng.choice(rows)) if rng.random() < noise else int(row)
+        thing = 0 if corpus.categories[told, 1] < 0 or rng.random() < 0.8 else 1
+        category = int(corpus.categories[told, thing])
+        seen = np.flatnonzero(corpus.visible[told, thing]).tolist()
+        for claim in _true_claims(category, seen, rng=rng):
+            own_pairs.append((b, texts.setdefault(_caption(claim, rng=rng), (len(texts), claim))[0]))
+        for claim in _contradictions(category, seen, rng=rng):
+            texts.setdefault(_caption(claim, rng=rng), (len(texts), claim))
+    own = np.zeros((len(rows), len(texts)), dtype=bool)
+    own[tuple(np.array(own_pairs).T)] = True
+    claims = [claim for _, claim in texts.values()]
+    true = holds(corpus, rows, claims)
+    present = np.zeros((len(rows), len(CATEGORIES) + 1), dtype=bool)
+    for o in (0, 1):
+        present[np.arange(len(rows)), corpus.categories[rows, o]] = True
+    attributes = np.concatenate([present[:, list(NAMED)], corpus.visible[rows].any(1)], axis=1)
+    return CaptionedBatch(rows=rows, captions=tuple(texts), own=own, true=true, attributes=attributes)
+
+
+def holds(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
+    """Which claim is true of which image: one thing in it must be of the category and show the rationale."""
+    c_T = np.array([claim.category for claim in claims])
+    r_T = np.array([claim.rationale for claim in claims])
+    things_BO = corpus.categories[rows]
+    right_kind = (c_T == -1) | (things_BO[:, :, None] == c_T)
+    shows = (r_T == -1) | corpus.visible[rows][:, :, r_T]
+    exists = (things_BO >= 0)[:, :, None]
+    return np.asarray((right_kind & shows & exists).any(1))
+
+
+def _true_claims(category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
+    """One about the category and one about a part, or both at once; parts alone of what has no name."""
+    said = category if category in NAMED else -1
+    if not seen:
+        return [Claim(said, -1)] if said >= 0 else []
+    if said < 0:
+        return [Claim(-1, rng.choice(seen))]
+    first = Claim(said, -1) if rng.random() < 0.6 else Claim(-1, rng.choice(seen))
+    return [first, Claim(said, rng.choice(seen)) if rng.random() < 0.6 else Claim(-1, rng.choice(seen))]
+
+
+def _contradictions(category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
+    """A wrong name with a part that is there, a part that is missing here, or the right name with a part it lacks."""
+    said = category if category in NAMED else rng.choice(NAMED)
+    absent = [r for r in _OWN[category] if r not in seen]
+    draw = rng.random()
+    if seen and draw < 0.4:
+        return [Claim(rng.choice(NAMED), rng.choice(seen))]
+    if absent and draw < 0.6:
+        return [Claim(-1, rng.choice(absent))]
+    lie = rng.choice(absent) if absent and draw < 0.8 else rng.randrange(len(RATIONALES))
+    return [Claim(said, lie)] if lie not in seen else []
+
+
+def _caption(claim: Claim, *, rng: random.Random) -> str:
+    if claim.rationale < 0:
+        return rng.choice(CATEGORY_TEMPLATES).format(c=CATEGORIES[claim.category])
+    if claim.category < 0:
+        return rng.choice(RATIONALE_TEMPLATES).format(r=RATIONALES[claim.rationale])
+    return rng.choice(PAIR_TEMPLATES).format(c=CATEGORIES[claim.category], r=RATIONALES[claim.rationale])

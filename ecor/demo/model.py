@@ -1,0 +1,63 @@
+"""Where the small CLIP's files lie, and open_clip's plain loading of them; pixels and texts in, features out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+MODEL_NAME = "ecor-demo"
+_FOLDER = Path(__file__).parent / "weights"
+_MEAN, _STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+
+
+def config_path() -> Path:
+    """open_clip's model config, for `open_clip.add_model_config`."""
+    return _FOLDER / f"{MODEL_NAME}.json"
+
+
+def weights_path() -> Path:
+    """The pretrained weights, for `pretrained=`."""
+    return _FOLDER / f"{MODEL_NAME}.safetensors"
+
+
+def create_clip(*, weights: Path | None) -> nn.Module:
+    """The small CLIP in fp32, with `weights` or randomly initialised by torch's generator."""
+    open_clip.add_model_config(config_path())
+    model: nn.Module = open_clip.create_model(MODEL_NAME, pretrained=str(weights) if weights else None)
+    return model.eval()
+
+
+def normalised(pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+    """Pixels as open_clip's transform gives them to a tower of the same size."""
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
+    mean, std = torch.tensor(_MEAN).view(3, 1, 1), torch.tensor(_STD).view(3, 1, 1)
+    return images.sub_(mean).div_(std)
+
+
+def tokenized(captions: Sequence[str]) -> tuple[Int[Tensor, "T L"], Int[Tensor, " T"]]:
+    """Token ids cut after the longest caption, and where each ends, by open_clip's tokenizer."""
+    open_clip.add_model_config(config_path())
+    tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions))
+    ends = tokens.argmax(dim=-1)
+    return tokens[:, : int(ends.max()) + 1], ends
+
+
+@torch.inference_mode()
+def image_features(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B D"]:
+    """Normalised features of many images, in chunks."""
+    chunks = [model.encode_image(normalised(pixels[k : k + 256])) for k in range(0, len(pixels), 256)]  # type: ignore[operator]
+    return functional.normalize(torch.cat(chunks).float(), dim=-1)
+
+
+@torch.inference_mode()
+def text_features(model: nn.Module, captions: Sequence[str]) -> Float[Tensor, "T D"]:
+    """Normalised features of many captions, in chunks, by open_clip's own `encode_text`."""
+    open_clip.add_model_config(config_path())
+    tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions))
+    chunks = [model.encode_text(tokens[k : k + 512]) for k in range(0, len(tokens), 512)]  # type: ignore[operator]
+    return functional.normalize(torch.cat(chunks).float(), dim=-1)

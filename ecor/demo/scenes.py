@@ -1,0 +1,165 @@
+"""A seed and a set's name in; a drawn scene out: pixels, and the truth about what is visible in them."""
+
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from ecor.demo.drawing import Canvas, Colour, Pen, Placement, tinted
+from ecor.demo.world import KINDS, WorldSet
+
+NUM_PIXELS = 64
+# A part is visible when this many pixels show it: fewer could not be told from noise.
+MIN_VISIBLE_PIXELS = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """One object of a scene, not yet drawn."""
+
+    category: str
+    # seed of its colours and wiggles
+    seed: int
+    placement: Placement
+    # rationales that this specimen lacks
+    left_out: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Everything that decides a picture; the first thing is the labelled one, drawn last and in front."""
+
+    things: tuple[Thing, ...]
+    # seed of background, clutter and noise
+    seed: int
+    style: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A scene as pixels, with its truth."""
+
+    image: Image.Image
+    # per pixel 0 for nothing, else a key of `legend`
+    labels: Image.Image
+    # label -> (index of the thing, rationale or None for the rest of its body)
+    legend: dict[int, tuple[int, str | None]]
+    # per thing its rationales that can be seen
+    visible: tuple[tuple[str, ...], ...]
+
+
+def compose(
+    world: WorldSet, *, seed: str, category: str | None = None, part_missing: float = 0.22, size: float = 1.0
+) -> Scene:
+    """A random scene of a set: `category` (or a random one) in front, sometimes a second thing behind it.
+
+    `part_missing` is the chance that a specimen lacks a given part, `size` scales the things.
+    """
+    rng = random.Random(seed)
+    main = category or rng.choice(world.categories)
+    others = [c for c in world.categories if c != main]
+    two = bool(others) and rng.random() < world.two_things
+    x, y = rng.uniform(0.44, 0.56), rng.uniform(0.44, 0.56)
+    scale = rng.uniform(0.36, 0.45) * size
+    if two:
+        side = rng.choice((-1, 1))
+        x, y, scale = 0.5 + side * rng.uniform(0.1, 0.16), rng.uniform(0.5, 0.6), rng.uniform(0.32, 0.37) * size
+    things = [_thing(rng, main, x=x, y=y, scale=scale, part_missing=part_missing)]
+    if two:
+        small = rng.uniform(0.17, 0.23) * size
+        x2, y2 = 0.5 - side * rng.uniform(0.26, 0.32), rng.uniform(0.2, 0.34)
+        things.append(_thing(rng, rng.choice(others), x=x2, y=y2, scale=small, part_missing=part_missing))
+    return Scene(things=tuple(things), seed=rng.getrandbits(32), style=world.style)
+
+
+def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, part_missing: float) -> Thing:
+    rationales = KINDS[category].rationales
+    left_out = {text for text in rationales if rng.random() < part_missing}
+    if len(left_out) == len(rationales):
+        left_out.discard(rng.choice(rationales))
+    stretch = rng.choice((-1, 1)) * rng.uniform(0.88, 1.12)
+    placement = Placement(x=x, y=y, scale=scale, stretch=stretch, turn=rng.gauss(0, 7))
+    return Thing(category=category, seed=rng.getrandbits(32), placement=placement, left_out=frozenset(left_out))
+
+
+def without(scene: Scene, rationale: str) -> Scene:
+    """The same scene, whose first thing lacks one more part."""
+    first = replace(scene.things[0], left_out=scene.things[0].left_out | {rationale})
+    return replace(scene, things=(first, *scene.things[1:]))
+
+
+def draw(scene: Scene) -> Drawing:
+    """The pixels of a scene and what can be seen in them."""
+    rng = random.Random(scene.seed)
+    chalk = scene.style == "chalk"
+    canvas = _background(rng, chalk=chalk)
+    outline = 1.0 if chalk else rng.choice((0.0, 0.0, 0.4, 0.7))
+    legend: dict[int, tuple[int, str | None]] = {}
+    for index, thing in reversed(list(enumerate(scene.things))):
+        kind, first = (
+            KINDS[thing.category],
+            1 + sum(1 + len(KINDS[t.category].rationales) for t in scene.things[:index]),
+        )
+        pen = Pen(parts=kind.rationales, left_out=thing.left_out, rng=random.Random(thing.seed))
+        kind.draw(pen)
+        canvas.draw(pen.strokes, at=thing.placement, first_label=first, outline=outline, wash=0.72 if chalk else 0.0)
+        legend |= {first + k: (index, text) for k, text in enumerate((None, *kind.rationales))}
+    _clutter(rng, canvas, in_front=True)
+    image, labels = canvas.finished()
+    counts = labels.histogram()
+    visible = tuple(
+        tuple(
+            text
+            for label, (owner, text) in sorted(legend.items())
+            if owner == index and text is not None and counts[label] >= MIN_VISIBLE_PIXELS
+        )
+        for index in range(len(scene.things))
+    )
+    return Drawing(image=_with_noise(image, seed=scene.seed), labels=labels, legend=legend, visible=visible)
+
+
+def _background(rng: random.Random, *, chalk: bool) -> Canvas:
+    if chalk:
+        base: Colour = (rng.randint(20, 45), rng.randint(45, 65), rng.randint(40, 60))
+    else:
+        base = (rng.randint(150, 240), rng.randint(160, 240), rng.randint(150, 245))
+    canvas = Canvas(num_pixels=NUM_PIXELS, background=base)
+    if not chalk and rng.random() < 0.6:
+        ground = (rng.randint(110, 215), rng.randint(130, 215), rng.randint(90, 190))
+        pen, top = Pen(parts=(), left_out=frozenset(), rng=rng), rng.uniform(0.55, 0.8)
+        left, right = top + rng.uniform(-0.07, 0.07), top + rng.uniform(-0.07, 0.07)
+        pen.polygon(ground, (0.0, left), (1.0, right), (1.0, 1.0), (0.0, 1.0))
+        canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
+    _clutter(rng, canvas, in_front=False)
+    return canvas
+
+
+_WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
+
+
+def _clutter(rng: random.Random, canvas: Canvas, *, in_front: bool) -> None:
+    """Shapes that mean nothing: pale ones behind, and now and then one in front that hides something."""
+    pen = Pen(parts=(), left_out=frozenset(), rng=rng)
+    num = int(rng.random() < 0.3) if in_front else rng.randint(0, 4)
+    for _ in range(num):
+        colour = (rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230))
+        colour = colour if in_front else tinted(colour, by=0.35)
+        x, y, r = rng.random(), rng.random(), rng.uniform(0.04, 0.1)
+        shape = rng.randrange(3)
+        if shape == 0:
+            pen.ellipse(colour, x, y, r, r * rng.uniform(0.5, 1))
+        elif shape == 1:
+            pen.polygon(colour, *((x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(3)))
+        else:
+            pen.line(colour, r * 0.4, (x, y), (x + rng.uniform(-0.25, 0.25), y + rng.uniform(-0.25, 0.25)))
+    canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
+
+
+def _with_noise(image: Image.Image, *, seed: int) -> Image.Image:
+    """Film grain and a random exposure."""
+    rng = np.random.default_rng(seed)
+    pixels = np.asarray(image, dtype=np.float32)
+    grain = rng.normal(0, rng.uniform(0, 7), pixels.shape[:2]).astype(np.float32)
+    exposed = pixels * np.float32(rng.uniform(0.8, 1.12)) + grain[:, :, None]
+    return Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))
