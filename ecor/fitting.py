@@ -241,7 +241,7 @@ def evaluation_step(
     terms = objective(
         features,
         categories=categories,
-        rationales=rationales[:, 0],
+        rationales=rationales[:, 0].contiguous(),
         sentences=ConstantSentences(recognizer.text),
         logit_scale=recognizer.backbone.logit_scale,
     )
