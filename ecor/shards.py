@@ -137,7 +137,7 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with _published(folder, name=name) as path, path.open("wb") as file:
+    with published(folder, name=name) as path, path.open("wb") as file:
         out = _HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
@@ -145,7 +145,7 @@ def write_shard(
                 raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
         out.write(bytes(_padding(out.num_bytes, block=tarfile.RECORDSIZE, at_least=2 * _BLOCK)))
     index_name = name.removesuffix(".tar") + ".index.parquet"
-    with _published(folder, name=index_name) as path:
+    with published(folder, name=index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
         index_sha256 = _file_sha256(path)
     return ShardInfo(
@@ -190,7 +190,7 @@ def fetch_shard(
     kept = cache / f"{info.sha256}.tar"
     if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
         return kept
-    with _published(cache, name=kept.name) as path:
+    with published(cache, name=kept.name) as path:
         _attempted(lambda: _download(fs, f"{root}/{info.name}", path=path, info=info), num_attempts=num_attempts)
     return kept
 
@@ -266,7 +266,7 @@ def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: T
 
 def write_text(text: str, *, folder: str | Path, name: str) -> None:
     """Write a small file in one step."""
-    with _published(folder, name=name) as path:
+    with published(folder, name=name) as path:
         path.write_text(text, encoding="utf-8")
 
 
@@ -372,7 +372,7 @@ def _sample_of_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
 
 
 @contextmanager
-def _published(folder: str | Path, *, name: str) -> Iterator[Path]:
+def published(folder: str | Path, *, name: str) -> Iterator[Path]:
     """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
     fs, root = fsspec.url_to_fs(str(folder))
     is_local = isinstance(fs, LocalFileSystem)

@@ -85,6 +85,10 @@ class Vocabulary:
         """Id of a rationale, whatever its spelling; ValueError with the nearest name when it is unknown."""
         return _find(name, ids=self._rationale_ids, kind="rationale")
 
+    def has_rationale(self, name: str) -> bool:
+        """Whether `rationale_id` would find it."""
+        return normalise_name(name) in self._rationale_ids
+
 
 def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str = "mapping") -> Vocabulary:
     """Vocabulary of {category: [rationale, …]} in the mapping's order.

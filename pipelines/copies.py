@@ -1,0 +1,62 @@
+"""Images with content hashes in, one per content out, with the labels of all its copies."""
+
+import json
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+def with_copies_marked(images: pa.Table) -> pa.Table:
+    """Decide which of the images that have the same bytes stay.
+
+    Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with two more columns:
+    `duplicate_of`, the key of the copy that stays instead (null for those that stay), and `labels`, JSON of all that
+    the copies are labelled with.
+
+    A test split that the input has (`protected`) is never altered: all its images stay, labelled as they are, and
+    copies elsewhere go. Otherwise one copy stays, in the split that comes first (test, validation, others by name);
+    its category is that of its first source by name, its rationales those of all copies with that category (our
+    choice).
+    """
+    schema = images.schema.append(pa.field("duplicate_of", pa.string())).append(pa.field("labels", pa.string()))
+    rows = sorted(images.to_pylist(), key=lambda row: (row["sha256"], *_precedence(row)))
+    marked = [row for _, copies in groupby(rows, key=lambda row: row["sha256"]) for row in _marked(list(copies))]
+    return pa.Table.from_pylist(marked, schema=schema)
+
+
+def _precedence(row: Row) -> tuple[bool, int, str, str]:
+    order = {"test": 0, "validation": 1}
+    return not row["protected"], order.get(row["split"], 2), row["split"], row["source"]
+
+
+def _marked(copies: list[Row]) -> list[Row]:
+    if not copies[0]["protected"]:
+        return _merged(copies)
+    staying = [row for row in copies if row["protected"]]
+    kept = [
+        row for _, same in groupby(staying, key=lambda row: row["source"]) for row in _merged(list(same))
+    ]  # a table may name one file in several rows
+    gone = [row | {"duplicate_of": copies[0]["key"]} for row in copies if not row["protected"]]
+    return kept + gone
+
+
+def _merged(copies: list[Row]) -> list[Row]:
+    first = copies[0]
+    same_category = [row for row in copies if row["category"] == first["category"]]
+    visible = [row["visible_rationales"] for row in copies if row["visible_rationales"] is not None]
+    labels = [{name: row[name] for name in ("category", "rationales", "source")} for row in copies]
+    kept = first | {
+        "duplicate_of": None,
+        "rationales": _distinct(row["rationales"] for row in same_category),
+        "visible_rationales": _distinct(visible) if visible else None,
+        "labels": json.dumps(labels, ensure_ascii=False, sort_keys=True),
+    }
+    return [kept, *(row | {"duplicate_of": first["key"]} for row in copies[1:])]
+
+
+def _distinct(lists: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(name for names in lists for name in names))

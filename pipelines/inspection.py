@@ -1,0 +1,258 @@
+"""Listed images in, what each is out: split, names, hash and format, or why it is rejected; then its shard entry.
+
+Plain functions on tables, no cluster: `pipelines/shard.py` has workers call them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from ecor.sample import ImageError, ImageHeader, Sample, check_header, decode_image
+from ecor.shards import Entry, sample_key
+from ecor.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
+from pipelines.config import ShardConfig
+from pipelines.listing import address
+
+INSPECTED_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("protected", pa.bool_()),  # of a test split that the input has
+        pa.field("category", pa.string()),
+        pa.field("rationales", pa.list_(pa.string())),
+        pa.field("visible_rationales", pa.list_(pa.string())),
+        pa.field("truth", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("extension", pa.string()),
+        pa.field("width", pa.int64()),
+        pa.field("height", pa.int64()),
+        pa.field("reason", pa.string()),  # why it is rejected
+        pa.field("detail", pa.string()),
+    ]
+)
+IMAGES_PER_READ = 32
+_HASH_DIGITS = 13
+"""Hex digits that decide a split: the last ones, because the first ones decide the order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A way that images are labelled, and one image that is."""
+
+    split: str | None
+    category: str | None
+    rationale: str | None
+    is_visible: bool
+    """Known to be seen, rather than labelled."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the bytes of the shards depend on, and where they go."""
+
+    config: ShardConfig
+    root: str
+    """Address that sources are within."""
+    vocabulary: Vocabulary
+    given_splits: tuple[str, ...]
+    """Splits that the input has; empty: shares decide."""
+    from_vocabulary: bool
+    """Images have no rationales of their own and get their category's."""
+    parents: dict[str, str]
+    """Digest of what the shards are made from, by name."""
+    output: str
+    """Address of the output folder; not relative, because workers stand elsewhere."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are written."""
+        if not self.given_splits:
+            return tuple(sorted(split for split, share in self.config.split_shares.items() if share > 0))
+        return tuple(sorted({*self.given_splits, *(["validation"] if self.validation_share else [])}))
+
+    @property
+    def validation_share(self) -> float:
+        """Share of a given train split that becomes validation, where there is none."""
+        is_lacking = "train" in self.given_splits and "validation" not in self.given_splits
+        return self.config.split_shares.get("validation", 0.0) if is_lacking else 0.0
+
+    @property
+    def config_digest(self) -> str:
+        names = ("layout", "samples_per_shard", "split_shares", "validate")
+        return digest_of({name: getattr(self.config, name) for name in names})
+
+    @property
+    def name(self) -> str:
+        return digest_of([self.config_digest, self.parents, self.vocabulary.digest])[:16]
+
+
+def digest_of(value: Any) -> str:
+    """sha256, in hex, of JSON values."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def labels_in(listing: pa.Table) -> list[Label]:
+    """The distinct labels of listed images, each with its first source."""
+    labels: dict[tuple[Any, ...], str] = {}
+    for row in listing.to_pylist():
+        if row["problem"] is not None:
+            continue
+        rationales = [(rationale, False) for rationale in (*row["rationales"], None)]
+        for rationale, is_visible in [*rationales, *((name, True) for name in row["visible_rationales"] or ())]:
+            name = (row["split"], row["category"], rationale, is_visible)
+            labels[name] = min(labels.get(name, row["source"]), row["source"])
+    return [
+        Label(split=split, category=category, rationale=rationale, is_visible=is_visible, source=source)
+        for (split, category, rationale, is_visible), source in labels.items()
+    ]
+
+
+def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
+    """All that images are labelled with, in the order of the names."""
+    names: dict[str, set[str]] = {}
+    for label in labels:
+        if label.category is not None and not label.is_visible:
+            rationales = names.setdefault(normalise_name(label.category), set())
+            rationales.update([] if label.rationale is None else [normalise_name(label.rationale)])
+    flat = {category: sorted(rationales) for category, rationales in sorted(names.items())}
+    return vocabulary_from_mapping(flat, source="labels of the images")
+
+
+def check_labels(labels: Sequence[Label], *, job: Job) -> None:
+    """Raise ValueError, naming an image and the nearest name, for a label that the vocabulary lacks."""
+    for label in labels:
+        try:
+            _named(label.category, [] if label.rationale is None else [label.rationale], job=job)
+        except ValueError as error:
+            raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
+
+
+def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
+    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order."""
+    rows = listing.to_pylist()
+    contents = _contents([row["source"] for row in rows], root=job.root)
+    found = [_finding(row, content, job=job) for row, content in zip(rows, contents, strict=True)]
+    return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
+
+
+def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
+    """Images that stay, in this order, as `write_shard` takes them; OSError for one that cannot be read any more."""
+    for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
+        listed = batch.to_pylist()
+        contents = _contents([row["source"] for row in listed], root=job.root)
+        for row, content in zip(listed, contents, strict=True):
+            if isinstance(content, OSError):
+                raise content
+            yield _entry(row, content)
+
+
+def _named(category: str | None, rationales: Sequence[str], *, job: Job) -> tuple[str | None, list[str]]:
+    """Labels in the vocabulary's own words."""
+    vocabulary = job.vocabulary
+    ids = [number for text in rationales for number in _rationale_ids(text, vocabulary=vocabulary)]
+    if category is None:
+        return None, _distinct_names(ids, vocabulary=vocabulary)
+    number = vocabulary.category_id(category)
+    if job.from_vocabulary and not ids:  # weak labels (our choice): what speaks for the category may be seen
+        ids = list(vocabulary.rationales_of[number])
+    return vocabulary.categories[number], _distinct_names(ids, vocabulary=vocabulary)
+
+
+def _distinct_names(ids: Sequence[int], *, vocabulary: Vocabulary) -> list[str]:
+    return [vocabulary.rationales[number] for number in dict.fromkeys(ids)]
+
+
+def _rationale_ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
+    """The id of a rationale; or, where "/" is no "or" but a sub-rationale's folder (DROR level 2), those there are."""
+    first, *below = text.split("/")
+    if vocabulary.has_rationale(text) or not below or not vocabulary.has_rationale(first):
+        return [vocabulary.rationale_id(text)]
+    return [vocabulary.rationale_id(part) for part in (first, *below) if vocabulary.has_rationale(part)]
+
+
+def _split_of(sha256: str, *, given: str | None, job: Job) -> str:
+    place = int(sha256[-_HASH_DIGITS:], 16) / 16**_HASH_DIGITS
+    if given is not None:
+        return "validation" if given == "train" and place < job.validation_share else given
+    ends = accumulate(job.config.split_shares[split] for split in job.splits)
+    return next((split for split, end in zip(job.splits, ends, strict=True) if place < end), job.splits[-1])
+
+
+def _finding(row: Mapping[str, Any], content: bytes | OSError, *, job: Job) -> dict[str, Any]:
+    data = b"" if isinstance(content, OSError) else content
+    sha256 = hashlib.sha256(data).hexdigest()
+    finding = {name: row.get(name) for name in INSPECTED_SCHEMA.names} | {
+        "key": sample_key(row["source"], sha256=sha256),
+        "split": _split_of(sha256, given=row["split"], job=job),
+        "protected": row["split"] == "test",
+        "sha256": sha256,
+    }
+    try:
+        if row["problem"] is not None:
+            raise ImageError("misplaced", row["problem"])
+        if isinstance(content, OSError):
+            raise ImageError("unreadable", str(content) or type(content).__name__)
+        header = _validated(data, how=job.config.validate)
+    except ImageError as error:
+        return finding | {"reason": error.reason, "detail": error.detail}
+    category, rationales = _named(row["category"], row["rationales"], job=job)
+    visible = row["visible_rationales"]
+    names = {
+        "category": category,
+        "rationales": rationales,
+        "visible_rationales": None if visible is None else _named(None, visible, job=job)[1],
+    }
+    return finding | asdict(header) | names
+
+
+def _validated(data: bytes, *, how: str) -> ImageHeader:
+    header = check_header(data)
+    if how == "decode":
+        decode_image(data)
+    return header
+
+
+def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
+    """Bytes of some files, or why there are none; from a remote store many at once."""
+    if isinstance(fsspec.url_to_fs(root)[0], LocalFileSystem):
+        return [_content(address(source, root=root)) for source in sources]
+    with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
+        return list(readers.map(_content, [address(source, root=root) for source in sources]))
+
+
+def _content(url: str) -> bytes | OSError:
+    try:
+        if "://" not in url:
+            return Path(url).read_bytes()
+        with fsspec.open(url, "rb") as file:
+            return file.read()
+    except OSError as error:
+        return error
+
+
+def _entry(row: Mapping[str, Any], content: bytes) -> Entry:
+    provenance = {name: row[name] for name in ("split", "width", "height")} | {"labels": json.loads(row["labels"])}
+    if row["truth"] is not None:
+        provenance["truth"] = json.loads(row["truth"])
+    visible = row["visible_rationales"]
+    sample = Sample(
+        key=row["key"],
+        image=content,
+        extension=row["extension"],
+        category=row["category"],
+        rationales=tuple(row["rationales"]),
+        visible_rationales=None if visible is None else tuple(visible),
+        source=row["source"],
+    )
+    return Entry(sample=sample, sha256=row["sha256"], provenance=provenance)

@@ -1,0 +1,516 @@
+"""A folder or table of images in, verified WebDataset tars and a manifest per split out (Ray Data).
+
+Workers list, read, hash and validate; Ray Data finds the copies and sorts; one task writes one shard and commits it to
+the ledger. The driver holds folders, counts and shards, never images. An interrupted run goes on where it was.
+"""
+
+import json
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+from fsspec.implementations.local import LocalFileSystem
+from ray.data import DataContext, Dataset
+from ray.data.context import ShuffleStrategy
+from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecor.shards import (
+    MANIFEST_NAME,
+    ShardInfo,
+    ShardManifest,
+    published,
+    read_manifest,
+    verify_shard,
+    write_manifest,
+    write_shard,
+    write_side_files,
+    write_text,
+)
+from ecor.vocabulary import read_vocabulary
+from pipelines.cluster import connected
+from pipelines.config import ClusterConfig, ShardConfig
+from pipelines.copies import with_copies_marked
+from pipelines.inspection import (
+    IMAGES_PER_READ,
+    Job,
+    Label,
+    check_labels,
+    digest_of,
+    entries,
+    inspected,
+    labels_in,
+    vocabulary_of,
+)
+from pipelines.ledger import Ledger
+from pipelines.listing import Place, Source, find_source, listed
+
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
+DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
+_IMAGES_PER_BLOCK = 1024
+_IMAGES_PER_BUCKET = 4096
+_LEDGER, _WORK = "_ledger", "_work"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Rows of one block."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A shard, and whether it was written now or found intact."""
+
+    info: ShardInfo
+    is_new: bool
+
+
+def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[str, ShardManifest]:
+    """Write the shards of every split, and return the manifests by split.
+
+    What an earlier run has finished is verified and kept. Raises ValueError for an input that fits no layout, labels
+    that the vocabulary lacks, more rejected images than `max_rejected`, and an output made from something else.
+    """
+    started = time.perf_counter()
+    with connected(cluster or ClusterConfig()), _settings(), _causes_raised():
+        source = find_source(config)
+        listing = _listing(source)
+        job = _job(config, source=source, listing=listing)
+        manifests, num_new = _finished(job), 0
+        if manifests is None:
+            manifests, num_new = _sharded(job, listing=listing)
+        _summarise(job, manifests=manifests, source=source, num_new=num_new, seconds=time.perf_counter() - started)
+    return manifests
+
+
+def _sharded(job: Job, *, listing: Dataset) -> tuple[dict[str, ShardManifest], int]:
+    ledger = _ledger(job)
+    found = _inspected(job, listing=listing, ledger=ledger)
+    rejected = _quarantined(job, found=found)
+    marked = _marked(found)
+    dropped = _each_block(marked, _dropped)
+    _write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
+    num_dropped = _tally(dropped, columns=("split",))
+    unique = _each_block(marked, _staying).sort(["split", "key"])
+    made = _written(job, blocks=unique.to_arrow_refs(), committed=ledger.committed())
+    manifests = {
+        split: ShardManifest(
+            split=split,
+            shards=tuple(shard.info for shard in shards),
+            vocabulary_digest=job.vocabulary.digest,
+            num_samples=sum(shard.info.num_samples for shard in shards),
+            num_rejected=sum(count for (in_split, _), count in rejected.items() if in_split == split),
+            num_duplicates=num_dropped[(split,)],
+            config_digest=job.config_digest,
+            parents=job.parents,
+        )
+        for split, shards in made.items()
+    }
+    _publish(job, manifests)
+    return manifests, sum(shard.is_new for shards in made.values() for shard in shards)
+
+
+# What there is
+
+
+def _listing(source: Source) -> Dataset:
+    places = [{"place": json.dumps(asdict(place))} for place in source.places]
+    one_each = ray.data.from_items(places, override_num_blocks=len(places))
+    tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
+    return tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize()
+
+
+def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
+    for place in batch["place"].to_pylist():
+        yield from listed(Place(**json.loads(place)))
+
+
+def _job(config: ShardConfig, *, source: Source, listing: Dataset) -> Job:
+    fingerprint, labels = _looked_through(listing)
+    given = tuple(sorted({label.split for label in labels if label.split is not None}))
+    vocabulary_file = config.vocabulary or source.vocabulary
+    job = Job(
+        config=config,
+        root=source.root,
+        vocabulary=read_vocabulary(vocabulary_file) if vocabulary_file else vocabulary_of(labels),
+        given_splits=given,
+        from_vocabulary=source.layout == "folders",
+        parents={"input": fingerprint},
+        output=_absolute(config.output),
+    )
+    check_labels(labels, job=job)
+    return job
+
+
+def _looked_through(listing: Dataset) -> tuple[str, list[Label]]:
+    """A digest of the listing, whatever its order, and the distinct labels in it."""
+    total, num_images = 0, 0
+    sources: dict[tuple[Any, ...], Label] = {}
+    for row in _each_block(listing, _look_through).iter_rows():
+        total += int(row["sum"], 16)
+        num_images += row["num_images"]
+        for label in (Label(**fields) for fields in json.loads(row["labels"])):
+            name = (label.split, label.category, label.rationale, label.is_visible)
+            sources[name] = min(label, sources.get(name, label), key=lambda each: each.source)
+    return digest_of([num_images, total % 2**256]), [sources[name] for name in sorted(sources, key=str)]
+
+
+def _look_through(table: pa.Table) -> pa.Table:
+    total = sum(int(digest_of(row), 16) for row in table.to_pylist())
+    labels = json.dumps([asdict(label) for label in labels_in(table)])
+    return pa.Table.from_pylist([{"num_images": table.num_rows, "sum": f"{total:x}", "labels": labels}])
+
+
+# What each image is
+
+
+def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
+    """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
+    found = ledger.committed().get("inspected")
+    if found is None or not _exists(found["folder"]):
+        ledger.discard("inspected")
+        folder = f"{job.output}/{_WORK}/{uuid.uuid4().hex}"
+        inspect = partial(inspected, job=job)
+        listing.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow").write_parquet(folder)
+        found = ledger.commit("inspected", {"folder": folder})
+    return ray.data.read_parquet(found["folder"])
+
+
+def _quarantined(job: Job, *, found: Dataset) -> Counter[tuple[str, ...]]:
+    """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
+    rejected = _each_block(found, _rejected)
+    _write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
+    counts = _tally(rejected, columns=("split", "reason"))
+    num_images, num_rejected = found.count(), sum(counts.values())
+    if num_rejected > job.config.max_rejected * num_images:
+        reasons: Counter[str] = Counter()
+        for (_, reason), count in counts.items():
+            reasons[reason] += count
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise ValueError(
+            f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
+            f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet"
+        )
+    return counts
+
+
+def _rejected(table: pa.Table) -> pa.Table:
+    table = table.filter(pc.is_valid(table["reason"]))
+    stage = pa.array(["shard"] * table.num_rows, pa.string())
+    return table.append_column("stage", stage).select(QUARANTINE_SCHEMA.names)
+
+
+# Which images stay
+
+
+def _marked(found: Dataset) -> Dataset:
+    """All valid images; those whose bytes another one has are marked with it."""
+    num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
+    valid = _each_block(found, partial(_bucketed, num_buckets=num_buckets))
+    return valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow").materialize()
+
+
+def _bucketed(table: pa.Table, *, num_buckets: int) -> pa.Table:
+    """Copies meet in one bucket of thousands, because Ray Data takes as long for a group of one."""
+    table = table.filter(pc.is_null(table["reason"]))
+    buckets = [int(sha256[:8], 16) % num_buckets for sha256 in table["sha256"].to_pylist()]
+    return table.append_column("bucket", pa.array(buckets, pa.int64()))
+
+
+def _dropped(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_valid(table["duplicate_of"])).select(DUPLICATES_SCHEMA.names)
+
+
+def _staying(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_null(table["duplicate_of"]))
+
+
+# Shards
+
+
+def _written(job: Job, *, blocks: Sequence[Any], committed: Mapping[str, Any]) -> dict[str, list[Made]]:
+    """Each split's shards, in order; `blocks` are sorted by split and key."""
+    counts = ray.get([_split_counts.remote(block) for block in blocks])
+    job_reference = ray.put(job)
+    pending = {}
+    for split in job.splits:
+        for number, pieces in enumerate(_pieces(counts, split=split, size=job.config.samples_per_shard)):
+            used, record = [blocks[index] for index in pieces], committed.get(_unit(split, number))
+            task = _make_shard.remote(job_reference, split, number, record, list(pieces.values()), *used)
+            pending[task] = (split, number)
+    made = {}
+    with _progress(len(pending)) as advance:
+        while pending:
+            (task,), _ = ray.wait(list(pending), num_returns=1)
+            made[pending.pop(task)] = ray.get(task)
+            advance()
+    return {split: [made[name] for name in sorted(made) if name[0] == split] for split in job.splits}
+
+
+def _pieces(counts: Sequence[Mapping[str, int]], *, split: str, size: int) -> list[dict[int, Slice]]:
+    """For each shard of a split, the rows it takes from which blocks: `size` in all, in the order of the blocks."""
+    before = [sum(count for name, count in block.items() if name < split) for block in counts]
+    ends = list(accumulate((block.get(split, 0) for block in counts), initial=0))
+    shards = []
+    for start in range(0, ends[-1], size):
+        pieces = {}
+        for index, (first, last) in enumerate(pairwise(ends)):
+            low, high = max(start, first), min(start + size, last)
+            if low < high:
+                pieces[index] = Slice(start=before[index] + low - first, stop=before[index] + high - first)
+        shards.append(pieces)
+    return shards
+
+
+@ray.remote(num_cpus=1)
+def _split_counts(block: pa.Table) -> dict[str, int]:
+    return dict(Counter(block["split"].to_pylist())) if block.num_rows else {}
+
+
+@ray.remote(num_cpus=1)
+def _make_shard(
+    job: Job, split: str, number: int, record: dict[str, Any] | None, slices: Sequence[Slice], *blocks: pa.Table
+) -> Made:
+    """Write and commit one shard, unless it was committed and is as it was."""
+    folder = f"{job.output}/{split}"
+    if record is not None and _is_intact(folder, ShardInfo(**record)):
+        return Made(info=ShardInfo(**record), is_new=False)
+    pieces = [block.slice(piece.start, piece.stop - piece.start) for block, piece in zip(blocks, slices, strict=True)]
+    info = write_shard(
+        entries(pa.concat_tables(pieces), job=job), folder=folder, name=f"{number}.tar", vocabulary=job.vocabulary
+    )
+    counting = _ledger(job).commit(_unit(split, number), asdict(info))
+    if counting != asdict(info):
+        raise ValueError(
+            f"{folder}/{info.name} has sha256 {info.sha256}, but {counting['sha256']} before: redo all, fresh"
+        )
+    return Made(info=info, is_new=True)
+
+
+def _is_intact(folder: str, info: ShardInfo) -> bool:
+    try:
+        verify_shard(folder, info)
+    except ValueError:
+        return False
+    return True
+
+
+_intact_on_a_worker = ray.remote(num_cpus=1)(_is_intact)
+
+
+# The output folder
+
+
+def _ledger(job: Job) -> Ledger:
+    return Ledger(f"{job.output}/{_LEDGER}/{job.name}")
+
+
+def _unit(split: str, number: int) -> str:
+    return f"{split}/{number}"
+
+
+def _finished(job: Job) -> dict[str, ShardManifest] | None:
+    """What a run that came to its end has left, if intact; ValueError when the folder holds something else's output."""
+    if job.config.fresh:
+        _clear(job.output)
+        return None
+    manifests = {}
+    for split in _names(job.output):
+        if _exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
+            manifests[split] = read_manifest(f"{job.output}/{split}")
+            _check_parents(manifests[split], job=job)
+    begun = [name for name in _names(f"{job.output}/{_LEDGER}") if name != job.name]
+    if begun:
+        raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
+    if set(manifests) != set(job.splits):
+        return None
+    checks = [
+        _intact_on_a_worker.remote(f"{job.output}/{split}", shard)
+        for split, manifest in manifests.items()
+        for shard in manifest.shards
+    ]
+    return manifests if all(ray.get(checks)) else None
+
+
+def _check_parents(manifest: ShardManifest, *, job: Job) -> None:
+    now = {"config": job.config_digest, "vocabulary": job.vocabulary.digest, **job.parents}
+    then = {"config": manifest.config_digest, "vocabulary": manifest.vocabulary_digest, **manifest.parents}
+    changed = [f"{name} was {then.get(name)}, is {digest}" for name, digest in now.items() if then.get(name) != digest]
+    if changed:
+        raise _other(job, "; ".join(changed))
+
+
+def _other(job: Job, told: str) -> ValueError:
+    return ValueError(f"{job.output} was made from something else ({told}): name another output, or pass --fresh")
+
+
+def _publish(job: Job, manifests: Mapping[str, ShardManifest]) -> None:
+    """Side files, then manifests; last, all that no manifest names goes."""
+    write_side_files(job.output, vocabulary=job.vocabulary)
+    for split, manifest in manifests.items():
+        folder = f"{job.output}/{split}"
+        write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
+        named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
+        _remove(folder, [name for name in _names(folder) if _is_ours(name) and name not in named])
+        write_manifest(manifest, folder)
+    _remove(job.output, [_WORK])
+
+
+def _clear(output: str) -> None:
+    """Forget what was made here: manifests first, so that nobody reads half of it."""
+    splits = [name for name in _names(output) if _exists(f"{output}/{name}/{MANIFEST_NAME}")]
+    for split in splits:
+        _remove(f"{output}/{split}", [MANIFEST_NAME])
+    _remove(output, [_LEDGER, _WORK])
+    for split in splits:
+        _remove(f"{output}/{split}", [name for name in _names(f"{output}/{split}") if _is_ours(name)])
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith((".tar", ".index.parquet", ".tmp"))
+
+
+def _summarise(
+    job: Job, *, manifests: Mapping[str, ShardManifest], source: Source, num_new: int, seconds: float
+) -> None:
+    num_shards = sum(len(manifest.shards) for manifest in manifests.values())
+    totals = {
+        name: sum(getattr(manifest, name) for manifest in manifests.values())
+        for name in ("num_samples", "num_rejected", "num_duplicates")
+    }
+    num_images = sum(totals.values())
+    summary = {
+        "stage": "shard",
+        "input": job.config.input,
+        "layout": source.layout,
+        **totals,
+        "num_ignored": source.num_ignored,
+        "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
+        "num_shards_written": num_new,
+        "num_shards_kept": num_shards - num_new,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(num_images / seconds, 1),
+        "config": asdict(job.config),
+        "vocabulary_digest": job.vocabulary.digest,
+        "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
+    }
+    write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
+    log.info(
+        "shard: %d images in %d shards (%d written, %d kept), %d rejected, %d copies left out; %.1f s, %.0f images/s",
+        totals["num_samples"], num_shards, num_new, num_shards - num_new,
+        totals["num_rejected"], totals["num_duplicates"], seconds, num_images / seconds,
+    )  # fmt: skip
+
+
+def _names(folder: str) -> list[str]:
+    fs, root = fsspec.url_to_fs(folder)
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)) if fs.exists(root) else []
+
+
+def _exists(url: str) -> bool:
+    fs, path = fsspec.url_to_fs(url)
+    return fs.exists(path)
+
+
+def _remove(folder: str, names: Sequence[str]) -> None:
+    fs, root = fsspec.url_to_fs(folder)
+    for name in names:
+        if fs.exists(f"{root}/{name}"):
+            fs.rm(f"{root}/{name}", recursive=True)
+
+
+def _absolute(url: str) -> str:
+    """The same address for workers, whose current folder is another."""
+    fs, root = fsspec.url_to_fs(url)
+    return root if isinstance(fs, LocalFileSystem) else url.rstrip("/")
+
+
+# Ray Data
+
+
+def _each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
+    return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
+
+
+def _tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """How many rows have which values; counted by workers."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for row in _each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
+        for values, count in json.loads(row["counts"]):
+            counts[tuple(values)] += count
+    return counts
+
+
+def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+    counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
+
+
+def _write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
+    """One Parquet file, sorted by source; put together by a worker."""
+    ray.get(_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs()))
+
+
+@ray.remote(num_cpus=1)
+def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
+    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
+    with published(folder, name=name) as path:
+        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Ray Data as this stage needs it: a shuffle that works on one CPU, and bars only where somebody watches."""
+    context = DataContext.get_current().copy()
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    loud = logging.getLogger("ray.data")
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        loud.setLevel(level)
+
+
+@contextmanager
+def _causes_raised() -> Iterator[None]:
+    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and (
+            isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, ValueError | OSError)
+        ):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
+
+
+@contextmanager
+def _progress(num_shards: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("shards"), TaskProgressColumn(show_speed=True), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("shards", total=num_shards)
+        yield lambda: bar.advance(task)
