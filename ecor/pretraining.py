@@ -3,11 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+
+# An open_clip CLIP: `visual`, and the parts of the text tower as attributes; open_clip carries no types.
+Clip = Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]
     return loss_BA.sum(1).mean()
 
 
-def encode_captions(model: nn.Module, tokens: Int[Tensor, "T L"], *, ends: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
+def encode_captions(model: Clip, tokens: Int[Tensor, "T L"], *, ends: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
     """Text features of an open_clip CLIP, not normalised, without encoding padding.
 
     open_clip's own `encode_text` wants sequences of the full context; the tower is causal, so what stands after the end
@@ -84,9 +88,9 @@ def encode_captions(model: nn.Module, tokens: Int[Tensor, "T L"], *, ends: Int[T
 class Pretrainer(nn.Module):
     """A CLIP with a linear head on its image embedding that names the attributes in view; the head is thrown away."""
 
-    def __init__(self, clip: nn.Module, *, embed_dim: int, num_attributes: int) -> None:
+    def __init__(self, clip: Clip, *, embed_dim: int, num_attributes: int) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip: Clip = clip
         self.attribute_head = nn.Linear(embed_dim, num_attributes)
         nn.init.constant_(self.attribute_head.bias, -4.0)
 

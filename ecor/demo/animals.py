@@ -383,7 +383,7 @@ def fox(pen: Pen) -> None:
 def panda(pen: Pen) -> None:
     fur = pen.colour(WHITE, spread=8)
     pen.ellipse(fur, 0.0, 0.5, 0.46, 0.42)
-    for x in (-1, 1):
+    for x in (-1.0, 1.0):
         pen.ellipse(BLACK, x * 0.42, 0.42, 0.14, 0.28, x * -25)
         pen.ellipse(BLACK, x * 0.3, 0.84, 0.2, 0.12)
     with pen.part("round black ears"):
@@ -594,7 +594,7 @@ def octopus(pen: Pen) -> None:
 
 def crab(pen: Pen) -> None:
     shell = pen.colour((220, 70, 40), (235, 120, 60))
-    for x in (-1, 1):
+    for x in (-1.0, 1.0):
         for k in range(3):
             pen.line(
                 tinted(shell, by=-0.2),
@@ -604,7 +604,7 @@ def crab(pen: Pen) -> None:
                 (x * (0.7 + 0.08 * k), 0.36 + 0.22 * k),
             )
     with pen.part("two big claws"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             pen.line(shell, 0.11, (x * 0.4, 0.1), (x * 0.72, -0.24))
             pen.ellipse(shell, x * 0.76, -0.46, 0.22, 0.26)
             pen.polygon(tinted(shell, by=-0.7), (x * 0.76, -0.42), (x * 0.72, -0.76), (x * 0.92, -0.7))
@@ -654,17 +654,17 @@ def snail(pen: Pen) -> None:
 
 def butterfly(pen: Pen) -> None:
     wing = pen.colour((240, 140, 40), (90, 110, 220), (230, 90, 140), YELLOW)
-    for x in (-1, 1):
+    for x in (-1.0, 1.0):
         pen.ellipse(wing, x * 0.46, -0.32, 0.4, 0.46, x * 40)
         pen.ellipse(wing, x * 0.38, 0.36, 0.28, 0.36, x * -30)
     with pen.part("wings with coloured rings"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             pen.ellipse(tinted(wing, by=-0.55), x * 0.5, -0.36, 0.2)
             pen.ellipse((250, 240, 200), x * 0.5, -0.36, 0.11)
             pen.ellipse(tinted(wing, by=-0.55), x * 0.4, 0.4, 0.14)
     pen.ellipse((60, 45, 40), 0.0, 0.05, 0.08, 0.5)
     with pen.part("curled antennae"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             pen.curve(BLACK, 0.045, (0.0, -0.4), (x * 0.1, -0.85), (x * 0.34, -0.88))
             pen.ellipse(BLACK, x * 0.34, -0.86, 0.06)
 
@@ -687,7 +687,7 @@ def bee(pen: Pen) -> None:
 def ladybird(pen: Pen) -> None:
     wing = pen.colour(RED, (235, 100, 30), YELLOW)
     with pen.part("six tiny black legs"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             for k in range(3):
                 pen.line(BLACK, 0.06, (x * 0.4, -0.15 + 0.3 * k), (x * 0.86, -0.3 + 0.42 * k))
     pen.ellipse(BLACK, 0.0, -0.55, 0.28, 0.24)
@@ -696,7 +696,7 @@ def ladybird(pen: Pen) -> None:
     pen.ellipse(wing, 0.0, 0.1, 0.58, 0.62)
     pen.line(BLACK, 0.05, (0.0, -0.5), (0.0, 0.7))
     with pen.part("black dots on the wings"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             for dx, y in ((0.22, -0.2), (0.36, 0.14), (0.18, 0.42)):
                 pen.ellipse(BLACK, x * dx, y, 0.1)
 
@@ -715,7 +715,7 @@ def spider(pen: Pen) -> None:
                 *((r * math.cos(k * math.pi / 4 + 0.2), r * math.sin(k * math.pi / 4 + 0.2)) for k in range(9)),
             )
     with pen.part("eight long jointed legs"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             for k in range(4):
                 pen.line(body, 0.07, (x * 0.1, 0.0), (x * 0.5, -0.55 + 0.28 * k), (x * 0.85, -0.35 + 0.38 * k))
     pen.ellipse(body, 0.0, 0.26, 0.3, 0.36)

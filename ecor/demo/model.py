@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -25,10 +26,10 @@ def weights_path() -> Path:
     return _FOLDER / f"{MODEL_NAME}.safetensors"
 
 
-def create_clip(*, weights: Path | None) -> nn.Module:
+def create_clip(*, weights: Path | None) -> Any:
     """The small CLIP in fp32, with `weights` or randomly initialised by torch's generator."""
     open_clip.add_model_config(config_path())
-    model: nn.Module = open_clip.create_model(MODEL_NAME, pretrained=str(weights) if weights else None)
+    model = open_clip.create_model(MODEL_NAME, pretrained=str(weights) if weights else None)
     return model.eval()
 
 

@@ -383,7 +383,7 @@ def cactus(pen: Pen) -> None:
     skin = pen.colour((60, 140, 75), (90, 150, 90))
     pot = pen.colour((190, 100, 60), BLUE, GREY)
     with pen.part("raised side arms"):
-        for x in (-1, 1):
+        for x in (-1.0, 1.0):
             pen.line(skin, 0.2, (x * 0.14, 0.1 - 0.08 * x), (x * 0.56, 0.1 - 0.08 * x), (x * 0.56, -0.42 - 0.1 * x))
             pen.ellipse(skin, x * 0.56, -0.42 - 0.1 * x, 0.1)
     pen.ellipse(skin, 0.0, -0.1, 0.25, 0.68)

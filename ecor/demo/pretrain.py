@@ -30,7 +30,7 @@ from ecor.demo.corpus import (
 )
 from ecor.demo.model import create_clip, normalised, tokenized
 from ecor.demo.validity import validation_images, zero_shot_table
-from ecor.pretraining import Pretrainer, PretrainingBatch, pretraining_optimizer, pretraining_step, warmup_cosine
+from ecor.pretraining import Clip, Pretrainer, PretrainingBatch, pretraining_optimizer, pretraining_step, warmup_cosine
 
 NUM_TOKEN_ROWS = 49408
 
@@ -134,7 +134,7 @@ def _varied(pixels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     return np.stack([image[y : y + side, x : x + side] for image, (y, x) in zip(padded, shifts, strict=True)])
 
 
-def save_weights(clip: nn.Module, path: Path, *, rows: Int[Tensor, " U"]) -> None:
+def save_weights(clip: Clip, path: Path, *, rows: Int[Tensor, " U"]) -> None:
     """Write fp16 weights with the full token table; rows of tokens that never occur share the mean row."""
     state = {
         name: value.detach().half().contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"
@@ -182,9 +182,8 @@ def run(config: PretrainConfig) -> None:
                 autocast=torch.bfloat16 if config.bfloat16 else None,
             )
             if (step + 1) % config.report_every == 0:
-                _print_line(
-                    step + 1, num_steps, terms, rate=config.batch_size * (step + 1) / (time.monotonic() - began)
-                )
+                rate = config.batch_size * (step + 1) / (time.monotonic() - began)
+                _say(_progress(step + 1, num_steps, terms, rate=rate))
             if (step + 1) % (10 * config.report_every) == 0 or step + 1 == num_steps:
                 save_weights(clip, config.out, rows=captions.rows)
                 _say(_zero_shot(config.out))
