@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ecor.evaluation import Comparison, Result
@@ -51,8 +52,8 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    handles = [axes.barh(0, 0, color=colour, label=words) for words, colour in OUTCOMES.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    axes.margins(y=0.02)
+    draw_legend(figure)
     save(figure, path)
 
 
@@ -124,6 +125,7 @@ def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path:
     axes.barh(range(len(wrong)), [-count for count, _ in wrong], color=OUTCOMES["ww"][1], height=0.75)
     axes.set_yticks(range(len(wrong)), [f"{short(true)} → {short(said)}" for _, (true, said) in wrong])
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
     axes.set_title(f"{short(result.name)}: most frequent confusions, true → said (strict)", size=10)
@@ -147,9 +149,15 @@ def draw_categories(result: Result, path: Path) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     of_all = f", the {MOST_BARS // 2} best and worst of {len(result.per_category)}" if cut else ""
     axes.set_title(f"{short(result.name)}: strict outcomes per category{of_all}", size=10)
-    handles = [axes.barh(0, 0, color=colour, label=words) for words, colour in OUTCOMES.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    axes.margins(y=0.01)
+    draw_legend(figure)
     save(figure, path)
+
+
+def draw_legend(figure: Figure) -> None:
+    """What the colours of outcomes mean."""
+    handles = [Patch(color=colour, label=words) for words, colour in OUTCOMES.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
