@@ -48,14 +48,14 @@ def tokenized(captions: Sequence[str]) -> tuple[Int[Tensor, "T L"], Int[Tensor, 
     return tokens[:, : int(ends.max()) + 1], ends
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def image_features(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B D"]:
     """Normalised features of many images, in chunks."""
     chunks = [model.encode_image(normalised(pixels[k : k + 256])) for k in range(0, len(pixels), 256)]  # type: ignore[operator]
     return functional.normalize(torch.cat(chunks).float(), dim=-1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def text_features(model: nn.Module, captions: Sequence[str]) -> Float[Tensor, "T D"]:
     """Normalised features of many captions, in chunks, by open_clip's own `encode_text`."""
     open_clip.add_model_config(config_path())

@@ -147,6 +147,7 @@ def save_weights(clip: Clip, path: Path, *, rows: Int[Tensor, " U"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(state, partial)
+    partial.chmod(0o644)
     partial.replace(path)
 
 
