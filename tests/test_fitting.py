@@ -123,7 +123,7 @@ def test_accumulated_batches_are_one_larger_batch(backbone: Backbone, objective:
         optimizer = optimizer_of(config, module.parameters())
         outcome = training_step(module, batches, optimizer=optimizer, config=config, step=0, num_steps=9)
         tokens.append({**model.tokens(), **outcome.terms, "norm": outcome.gradient_norm})
-    assert_close(tokens[0], tokens[1], rtol=0, atol=1e-6)
+    assert_close(tokens[0], tokens[1], rtol=1e-5, atol=1e-6)
 
 
 def test_cached_features_give_the_loss_of_pixels(backbone: Backbone) -> None:
@@ -200,7 +200,7 @@ def test_evaluation_counts_as_a_loop_does(backbone: Backbone) -> None:
     whole = objective(
         features,
         categories=categories,
-        rationales=labelled[:, 0],
+        rationales=labelled[:, 0].contiguous(),
         sentences=ConstantSentences(model.text),
         logit_scale=backbone.logit_scale,
     )
