@@ -1,35 +1,60 @@
 """ClusterConfig in, a connection to Ray out: the only place that calls `ray.init`."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+import ray.data
 from ray.data import DataContext
 
 from pipelines.config import ClusterConfig
+
+# Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
+_TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
     """Connect to the cluster that `config` names, or start one here; a connection that was there before is kept.
 
-    A cluster started here ends with the block; one that was joined goes on.
+    Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here ends with the
+    block; one that was joined goes on.
+
+    Raises ValueError when the cluster cannot be reached.
     """
     if ray.is_initialized():
         yield
         return
-    started_here = config.address is None
-    ray.init(
-        address=config.address,
-        num_cpus=config.num_cpus if started_here else None,
-        num_gpus=config.num_gpus if started_here else None,
-        include_dashboard=True if started_here else None,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+    joins = config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
+    _init(config.address, options={} if joins else _local_options(config))
     try:
-        DataContext.get_current().execution_options.verbose_progress = False
+        _settle(DataContext.get_current(), config=config)
         yield
     finally:
         ray.shutdown()
+
+
+def _init(address: str | None, *, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except ConnectionError as error:
+        raise ValueError(
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: start one (`ray start --head`), or "
+            "leave the address out to run on this machine"
+        ) from error
+
+
+def _local_options(config: ClusterConfig) -> dict[str, Any]:
+    """Of a cluster started here. With the dashboard: without it Ray Train's state API warns without end."""
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True}
+
+
+def _settle(context: DataContext, *, config: ClusterConfig) -> None:
+    context.print_on_execution_start = False
+    context.enable_progress_bars = False  # stages show their own progress, in images
+    context.execution_no_progress_timeout_s = config.no_progress_timeout_s
+    for name in _TALKATIVE:
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.ERROR)
