@@ -8,6 +8,7 @@ import base64
 import io
 import shutil
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
         model: MLflow's record, with the ids of the run and the logged model.
         with_backbone: put the backbone's weights inside, where the checkpoint has not done so.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow asks for type hints where a signature says more
         packed = _packed(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
         mlflow.pyfunc.save_model(
             path=str(target),
@@ -73,11 +75,12 @@ def pinned_requirements() -> list[str]:
 def signature() -> ModelSignature:
     """Any form of image in; see `pipelines.served_model.ServedRecognizer`.
 
-    A vocabulary is a JSON text, because MLflow would freeze the keys of a mapping into the signature.
+    The input column has no name, because MLflow would then refuse a plain list. A vocabulary is a JSON text, because it
+    would freeze the keys of a mapping into the signature.
     """
     defaults = params()
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), "image")]),
+        inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "category"),

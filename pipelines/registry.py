@@ -1,21 +1,296 @@
-"""Checkpoints in, registered and pinned model versions out; and the folder of a pinned one, on any machine."""
+"""Checkpoints in, registered and pinned model versions out; and the folder of a pinned one, on any machine.
 
+Runs are in `pipelines.tracking`, and what a model holds in `pipelines.packaging`; the calls that stages need are here.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from ecor.checkpoint import Checkpoint, publish_folder, read_checkpoint
+from ecor.config import require
+from pipelines.config import RegisterConfig, TrackingConfig
+from pipelines.packaging import ARTIFACT, write_model
 from pipelines.tracking import (
+    client_of,
     finish_run,
+    flat,
     log_evaluation,
     log_folder,
     log_metrics,
+    log_tags,
+    quiet,
     recorded_run,
     resolved,
     start_training_run,
+    uri_of,
 )
 
 __all__ = [
+    "ModelVersion",
+    "fetch",
+    "find",
     "finish_run",
     "log_evaluation",
     "log_folder",
     "log_metrics",
+    "log_tags",
     "recorded_run",
+    "register",
+    "resolve",
     "resolved",
     "start_training_run",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A model that is pinned: what it is called, and the digests that it must have."""
+
+    asked_for: str
+    """The URI it was resolved from; an alias in it may have moved since."""
+    uri: str
+    """`models:/<name>/<version>`, or the folder of a checkpoint."""
+    name: str
+    """Registered name, or the folder of a checkpoint."""
+    version: str | None
+    """None for a plain checkpoint."""
+    digest: str
+    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
+    vocabulary_digest: str
+    backbone_digest: str
+    run_id: str | None
+    """MLflow run that made it."""
+
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+_DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
+_CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
+
+
+def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
+    """Make a checkpoint a version of a registered model, and set the alias on it.
+
+    The same checkpoint, packed the same way, is one version however often it is registered.
+
+    Raises ValueError when the checkpoint is not one, or the server does not answer.
+    """
+    checkpoint = read_checkpoint(config.checkpoint)
+    client = client_of(tracking)
+    tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
+    with quiet():
+        version = _registered_already(client, name=config.name, tags=tags)
+        if version is None:
+            run_id = _run_of(client, checkpoint=checkpoint, tracking=tracking)
+            model_id, location = _log_model(client, checkpoint=checkpoint, config=config, run_id=run_id)
+            _ensure_registered_model(client, name=config.name)
+            made = client.create_model_version(
+                config.name, source=location, run_id=run_id, tags=tags, model_id=model_id
+            )
+            version = str(made.version)
+            linked = json.dumps([{"name": config.name, "version": version}])
+            client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: linked})
+        if config.alias:
+            client.set_registered_model_alias(config.name, config.alias, version)
+    return resolve(f"models:/{config.name}/{version}", tracking=tracking)
+
+
+def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
+    """Pin a model: an alias becomes the version it means now. Call it once, on the driver.
+
+    Args:
+        model_uri: `models:/<name>@<alias>`, `models:/<name>/<version>`, or the folder of a checkpoint.
+        tracking: where the registry is; not asked for a folder.
+
+    Raises:
+        ValueError: naming what there is, when the model, alias or version is not there.
+    """
+    if not model_uri.startswith("models:"):
+        return _plain(model_uri)
+    parts = _URI.fullmatch(model_uri)
+    if parts is None:
+        raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
+    client = client_of(tracking)
+    with quiet():
+        found = _lookup(client, **parts.groupdict())
+    if found is None:
+        raise ValueError(f"there is no {model_uri} on {uri_of(tracking)}: {_what_there_is(client, name=parts['name'])}")
+    digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
+    require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
+    return ModelVersion(
+        asked_for=model_uri,
+        uri=f"models:/{found.name}/{found.version}",
+        name=found.name,
+        version=str(found.version),
+        run_id=found.run_id,
+        **digests,
+    )
+
+
+def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
+    """As `resolve`, but None for a registered model, alias or version that is not there."""
+    parts = _URI.fullmatch(model_uri)
+    if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
+        return None
+    return resolve(model_uri, tracking=tracking)
+
+
+def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
+
+    Args:
+        model: what `resolve` gave.
+        tracking: where the registry is; pass `resolved(tracking)` to workers.
+        cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
+
+    Raises:
+        ValueError: when what was downloaded is another model than the registry's record says.
+    """
+    if model.version is None:
+        return _checked(Path(model.uri), model=model)
+    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
+    kept = cache / key.hexdigest()[:32]
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            _download(model, target=kept, tracking=tracking)
+    return _checked(kept, model=model)
+
+
+def default_cache_dir() -> Path:
+    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
+    own = os.environ.get("ECOR_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
+    return base / "models"
+
+
+def _plain(folder: str) -> ModelVersion:
+    checkpoint = read_checkpoint(folder)
+    return ModelVersion(
+        asked_for=folder,
+        uri=str(Path(checkpoint.folder).absolute()),
+        name=folder,
+        version=None,
+        digest=checkpoint.model_digest,
+        vocabulary_digest=checkpoint.vocabulary_digest,
+        backbone_digest=checkpoint.backbone_digest,
+        run_id=checkpoint.run_id,
+    )
+
+
+def _version_tags(checkpoint: Checkpoint, *, with_backbone: bool) -> dict[str, str]:
+    return {
+        _DIGEST_TAGS["digest"]: checkpoint.model_digest,
+        _DIGEST_TAGS["vocabulary_digest"]: checkpoint.vocabulary_digest,
+        _DIGEST_TAGS["backbone_digest"]: checkpoint.backbone_digest,
+        _CHECKPOINT_TAG: checkpoint.digest,
+        _BACKBONE_INSIDE_TAG: str(checkpoint.has_backbone or with_backbone).lower(),
+        **{f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()},
+    }
+
+
+def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
+    """The newest version with these tags."""
+    found = client.search_model_versions(f"name = '{name}' AND tag.`{_CHECKPOINT_TAG}` = '{tags[_CHECKPOINT_TAG]}'")
+    same = [each for each in found if each.tags.get(_BACKBONE_INSIDE_TAG) == tags[_BACKBONE_INSIDE_TAG]]
+    return max((str(each.version) for each in same), key=int, default=None)
+
+
+def _run_of(client: MlflowClient, *, checkpoint: Checkpoint, tracking: TrackingConfig) -> str:
+    """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
+    if checkpoint.run_id is not None:
+        try:
+            return client.get_run(checkpoint.run_id).info.run_id
+        except MlflowException:
+            pass  # trained under another server, or without one
+    parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
+    with recorded_run(tracking, name="register", params={}, tags=parents) as run_id:
+        return run_id
+
+
+def _log_model(client: MlflowClient, *, checkpoint: Checkpoint, config: RegisterConfig, run_id: str) -> tuple[str, str]:
+    """Upload the packed model; its id and its place.
+
+    The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
+    """
+    params = {name: str(value) for name, value in flat(asdict(checkpoint.model))}
+    logged = client.create_logged_model(
+        client.get_run(run_id).info.experiment_id, name=config.name, source_run_id=run_id, params=params
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        record = Model(
+            artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+        )
+        folder = Path(scratch) / "model"
+        write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id, logged.artifact_location
+
+
+def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise ValueError(f"the registry refuses the model name {name!r}: {error.message}") from error
+
+
+def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
+    """MLflow's record of a version, None if there is none."""
+    try:
+        if alias is not None:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _what_there_is(client: MlflowClient, *, name: str) -> str:
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException:
+        names = sorted(each.name for each in client.search_registered_models())
+        return f"registered models are {', '.join(names)}" if names else "no model is registered there"
+    versions = sorted((str(each.version) for each in client.search_model_versions(f"name = '{name}'")), key=int)
+    aliases = ", ".join(f"{alias} (version {version})" for alias, version in sorted(model.aliases.items()))
+    return f"{name} has the versions {', '.join(versions) or 'none'} and the aliases {aliases or 'none'}"
+
+
+def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
+    client = client_of(tracking)
+    place = client.get_model_version_download_uri(model.name, str(model.version))
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
+        uri = uri_of(tracking)
+        found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
+        _checked(Path(found), model=model)
+        publish_folder(Path(found), target)
+
+
+def _checked(folder: Path, *, model: ModelVersion) -> Path:
+    checkpoint = read_checkpoint(folder)
+    for name, expected, found in (
+        ("model", model.digest, checkpoint.model_digest),
+        ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),
+    ):
+        if found != expected:
+            raise ValueError(f"{model.uri} should be {name} {expected}, but {folder} holds {found}: register it again")
+    return folder

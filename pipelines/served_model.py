@@ -35,7 +35,7 @@ _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model
 class ServedRecognizer(PythonModel):  # type: ignore[misc]
     """`ecor.Recognizer` behind MLflow's pyfunc interface.
 
-    The input is a table with a column `image` (or its first column), or a list. An image is bytes, the path of a file
+    The input is a table with one column, or a list. An image is bytes, the path of a file
     on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs, `method`,
     and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
 
@@ -49,9 +49,8 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         self.recognizer = ecor.load(context.artifacts["checkpoint"], device=device)
         self.others: OrderedDict[str, Recognizer] = OrderedDict()
 
-    def predict(
-        self, context: PythonModelContext, model_input: Any, params: Mapping[str, Any] | None = None
-    ) -> pd.DataFrame:
+    # MLflow would make a signature of type hints; the model has one already
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         settings = dict(params or {})
         scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
         recognizer = self._choosing_from(settings.get("vocabulary") or "")
@@ -75,12 +74,15 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
 
 def _column(model_input: Any) -> list[Any]:
-    if isinstance(model_input, pd.DataFrame):
-        name = "image" if "image" in model_input.columns else model_input.columns[0]
-        return list(model_input[name])
+    """The images of a table, a mapping or a list; MLflow may put a whole list into one cell."""
     if isinstance(model_input, Mapping):
-        return _column(pd.DataFrame(model_input))
-    return list(np.asarray(model_input, dtype=object).reshape(-1))
+        model_input = model_input.get("image", next(iter(model_input.values()), []))
+    elif isinstance(model_input, pd.DataFrame):
+        model_input = model_input["image"] if "image" in model_input else model_input.iloc[:, 0]
+    images: list[Any] = []
+    for cell in model_input:
+        images += cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
+    return images
 
 
 def _labelled(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:

@@ -27,6 +27,7 @@ _PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
 _METRICS_PER_CALL = 1000
 _PARAM_LENGTH = 6000
 _PROBE_TIMEOUT_S = 10.0
+_PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def resolved(tracking: TrackingConfig) -> TrackingConfig:
@@ -90,6 +91,12 @@ def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> 
         client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
+def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
+    """Add what is known only at the end of a run: digests and places of what it made."""
+    client = client_of(tracking, probe=False)
+    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+
 def finish_run(
     tracking: TrackingConfig, *, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
 ) -> None:
@@ -109,10 +116,15 @@ def log_evaluation(
 
 @contextmanager
 def recorded_run(
-    tracking: TrackingConfig, *, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    tracking: TrackingConfig,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    run_id: str | None = None,
 ) -> Iterator[str]:
     """A run that is closed with the block: FINISHED, KILLED on Ctrl-C, FAILED on any other error."""
-    run_id = start_training_run(tracking, name=name, params=params, tags=tags)
+    run_id = start_training_run(tracking, name=name, params=params, tags=tags, run_id=run_id)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run_id
@@ -169,16 +181,22 @@ def _require_reachable(uri: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back MLflow's and alembic's notes on tables made and migrations run."""
+    """Hold back MLflow's and alembic's notes and progress bars; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
+    bars = os.environ.get(_PROGRESS_BARS)
+    os.environ[_PROGRESS_BARS] = "false"
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        if bars is None:
+            os.environ.pop(_PROGRESS_BARS, None)
+        else:
+            os.environ[_PROGRESS_BARS] = bars
 
 
 def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:

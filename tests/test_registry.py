@@ -1,13 +1,19 @@
 """Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused."""
 
+import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from models import tiny_checkpoint
 
+from ecor.checkpoint import Checkpoint, load
 from pipelines import registry
-from pipelines.config import TrackingConfig
+from pipelines.config import RegisterConfig, TrackingConfig
+from pipelines.registry import ModelVersion
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +80,88 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
             registry.start_training_run(TrackingConfig(uri=uri), name="x", params={}, tags={})
     with pytest.raises(ValueError, match="does not accept the tracking URI"):
         registry.start_training_run(TrackingConfig(uri=f"file:{tmp_path}/runs"), name="x", params={}, tags={})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return tiny_checkpoint(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def version(tracking: TrackingConfig, checkpoint: Checkpoint) -> ModelVersion:
+    return registry.register(RegisterConfig(checkpoint=checkpoint.folder, name="tiny"), tracking=tracking)
+
+
+def test_registering_pins_the_digests_and_sets_the_alias(
+    tracking: TrackingConfig, checkpoint: Checkpoint, version: ModelVersion
+) -> None:
+    assert (version.name, version.version, version.uri) == ("tiny", "1", "models:/tiny/1")
+    assert version.digest == checkpoint.model_digest
+    assert version.vocabulary_digest == checkpoint.vocabulary_digest
+    by_alias = registry.resolve("models:/tiny@candidate", tracking=tracking)
+    assert by_alias == replace(version, asked_for="models:/tiny@candidate")
+    record = client(tracking).get_model_version("tiny", "1")
+    assert record.tags["ecor.parent.train_manifest"] == "0" * 64
+    model_id = client(tracking).get_run(record.run_id).outputs.model_outputs[0].model_id
+    logged = client(tracking).get_logged_model(model_id)
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": "1"}]
+    assert logged.params["prompts.rationale_tokens"] == "2"
+
+
+def test_the_same_checkpoint_is_one_version(
+    tracking: TrackingConfig, checkpoint: Checkpoint, version: ModelVersion, tmp_path: Path
+) -> None:
+    again = RegisterConfig(checkpoint=checkpoint.folder, name="tiny", alias="again")
+    assert registry.register(again, tracking=tracking) == version
+    assert registry.resolve("models:/tiny@again", tracking=tracking).version == version.version
+    other = tiny_checkpoint(tmp_path, seed=1)
+    config = RegisterConfig(checkpoint=other.folder, name="tiny", alias="", with_backbone=False)
+    assert registry.register(config, tracking=tracking).version == "2"
+    assert registry.resolve("models:/tiny@candidate", tracking=tracking).version == "1"
+
+
+def test_what_is_not_there_is_answered_with_what_is(tracking: TrackingConfig, version: ModelVersion) -> None:
+    with pytest.raises(ValueError, match=r"tiny has the versions 1.* and the aliases .*candidate \(version 1\)"):
+        registry.resolve("models:/tiny@champion", tracking=tracking)
+    with pytest.raises(ValueError, match="registered models are tiny"):
+        registry.resolve("models:/other/1", tracking=tracking)
+    with pytest.raises(ValueError, match="models:/<name>@<alias>"):
+        registry.resolve("models:/tiny", tracking=tracking)
+    with pytest.raises(ValueError, match=r"nowhere .*checkpoint\.json"):
+        registry.resolve("nowhere", tracking=tracking)
+    assert registry.find("models:/tiny@champion", tracking=tracking) is None
+    assert registry.find("models:/other/1", tracking=tracking) is None
+    assert registry.find("models:/tiny/1", tracking=tracking) == version
+
+
+def test_a_fetched_model_gives_the_same_numbers_without_its_original(
+    tracking: TrackingConfig, version: ModelVersion, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    original = load(checkpoint.folder)
+    backbone_json = Path(original.backbone.config.name)
+    hidden = backbone_json.rename(backbone_json.with_suffix(".hidden"))  # only the packed backbone is left
+    try:
+        fetched = load(registry.fetch(version, tracking=tracking, cache_dir=tmp_path / "cache"))
+    finally:
+        hidden.rename(backbone_json)
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(fetched.joint(pixels).log_prob, original.joint(pixels).log_prob)
+    assert fetched.digest == version.digest
+
+
+def test_a_model_is_fetched_once_and_verified(
+    tracking: TrackingConfig, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.fetch(version, tracking=tracking, cache_dir=tmp_path)
+    monkeypatch.setattr(registry, "download_artifacts", None)  # a second download would fail
+    assert registry.fetch(version, tracking=tracking, cache_dir=tmp_path) == first
+    other = replace(version, digest="f" * 64)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="should be model ffff"):
+        registry.fetch(other, tracking=tracking, cache_dir=tmp_path)
+
+
+def test_a_checkpoint_folder_stands_for_a_model(tracking: TrackingConfig, checkpoint: Checkpoint) -> None:
+    plain = registry.resolve(checkpoint.folder, tracking=tracking)
+    assert (plain.version, plain.digest) == (None, checkpoint.model_digest)
+    assert registry.fetch(plain, tracking=tracking) == Path(checkpoint.folder)
