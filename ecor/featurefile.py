@@ -90,6 +90,6 @@ def _write_at(path: Path, data: bytes, *, offset: int) -> None:
         while view:
             written = os.pwrite(descriptor, view, offset)
             view, offset = view[written:], offset + written
-        os.fdatasync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)

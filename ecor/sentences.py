@@ -31,8 +31,9 @@ class SentenceEncoder:
     token kept, and counted in `num_truncated`. Towers that are not plain causal ones are read whole and padded, by
     open_clip's own forward: right, but slow.
 
-    `sentences_per_pass` bounds the sentences encoded at once, `bank_bytes` what a `detached()` encoder keeps of the
-    categories' beginnings between calls. ValueError if a template is malformed or a context leaves no room for words.
+    `sentences_per_pass` bounds the sentences encoded at once (None: what suits the device), `bank_bytes` what a
+    `detached()` encoder keeps of the categories' beginnings between calls. ValueError if a template is malformed or a
+    context leaves no room for words.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class SentenceEncoder:
         templates: TemplateConfig,
         rationale_context: Float[Tensor, "M W"] | None = None,
         category_context: Float[Tensor, "N W"] | None = None,
-        sentences_per_pass: int = 1024,
+        sentences_per_pass: int | None = None,
         bank_bytes: int = 2**30,
     ) -> None:
         check_templates(templates)
         self.backbone, self.vocabulary, self.templates = backbone, vocabulary, templates
         self.rationale_context, self.category_context = rationale_context, category_context
-        self.sentences_per_pass, self.bank_bytes = sentences_per_pass, bank_bytes
+        self.sentences_per_pass = sentences_per_pass or (1024 if backbone.device.type == "cpu" else 8192)
+        self.bank_bytes = bank_bytes
         self._bank: dict[int, Read] | None = None
         longest = max(_length(rationale_context), _length(category_context))
         require(

@@ -49,6 +49,7 @@ class TextFeatures:
         table_bytes = self.num_rationales * self.num_categories * encoder.embed_dim * self._dtype.itemsize
         fits = table_bytes <= config.table_budget_bytes
         self._table: Tensor | None = None
+        self._worked_s = self._told_s = 0.0
         if fits and config.fill != "on_demand":
             self._table = self._full_table(in_file=config.cache_dir is not None)
         elif config.fill == "ahead":
@@ -148,7 +149,20 @@ class TextFeatures:
         num_rows, width, _ = file.shape
         blocks = self._blocks(missing, num_rows=num_rows, width=width)
         _check_room(file, num_rows=sum(map(len, blocks)))
+        started = time.monotonic()
         _encode_blocks(blocks, encode=encode, keep=file.write, width=width)
+        self._tell(file, seconds=time.monotonic() - started)
+
+    def _tell(self, file: FeatureFile, *, seconds: float) -> None:
+        """Many short fills are one long one: say so now and then."""
+        self._worked_s += seconds
+        if self._worked_s - self._told_s > _LONG_S:
+            self._told_s = self._worked_s
+            kind, left = file.path.stem, len(file.missing())
+            _log.warning(
+                "text features: %d of %d %s are there, %.0f s spent on them; each is encoded when first asked for",
+                file.shape[0] - left, file.shape[0], kind, self._worked_s,
+            )  # fmt: skip
 
     def _blocks(self, rows: Sequence[int], *, num_rows: int, width: int) -> list[range]:
         """The fixed blocks that hold the rows: the unit of encoding, the same on every route."""

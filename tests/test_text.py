@@ -209,6 +209,8 @@ def test_a_long_fill_is_announced(
     monkeypatch.setattr("ecor.text._LONG_S", 0.0)
     text_features(encoder_of(backbone), config=ROUTES["table"])
     assert "encoding 15 sentences" in caplog.text
+    text_features(encoder_of(backbone), config=ROUTES["on demand"]).row(6)
+    assert "1 of 7 rows are there" in caplog.text
 
 
 IMAGENET = """
