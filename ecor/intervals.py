@@ -1,6 +1,6 @@
 """A statistic of images in, its value with a bootstrap confidence interval out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,15 @@ def bootstrap(
     return value, np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 
 
+def estimates(statistic: Statistic, *, num_images: int, sizes: Sequence[int], resampling: Resampling) -> list[Estimate]:
+    """The numbers of a statistic with their intervals; `sizes` says of how many images each is."""
+    ends = bootstrap(statistic, num_images=num_images, resampling=resampling)
+    return [
+        Estimate(value=value, low=low, high=high, num_images=size)
+        for value, low, high, size in zip(*(each.tolist() for each in ends), sizes, strict=True)
+    ]
+
+
 def resampled_counts(num_images: int, *, resampling: Resampling) -> Iterator[Float[np.ndarray, "S N"]]:
     """How often each image is drawn, a block of samples at a time; the same seed gives the same draws."""
     generator = np.random.default_rng(resampling.seed)
@@ -90,11 +99,6 @@ def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Re
     if not defined:
         return {}
     stacked = np.stack(list(defined.values())).astype(np.float64)
-    ends = bootstrap(means(stacked), num_images=stacked.shape[1], resampling=resampling)
-    counts = (~np.isnan(stacked)).sum(axis=1)
-    return {name: estimate(*numbers) for name, *numbers in zip(defined, *ends, counts, strict=True)}
-
-
-def estimate(value: float, low: float, high: float, num_images: int) -> Estimate:
-    """From numpy's numbers."""
-    return Estimate(value=float(value), low=float(low), high=float(high), num_images=int(num_images))
+    sizes = (~np.isnan(stacked)).sum(axis=1).tolist()
+    found = estimates(means(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
+    return dict(zip(defined, found, strict=True))

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from ecor.calibration import bin_of, reliability
 from ecor.config import require
-from ecor.intervals import Estimate, Resampling, Statistic, bootstrap, estimate, mean_estimates
+from ecor.intervals import Estimate, Resampling, Statistic, estimates, mean_estimates
 from ecor.verdicts import RULES, Answers, Labels, Truth, member
 
 HEADLINE = "strict/rr"
@@ -114,8 +114,8 @@ def calibration_estimate(
     def error(counts: np.ndarray) -> np.ndarray:
         return np.abs(counts @ gaps).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
 
-    value, low, high = bootstrap(error, num_images=len(gap), resampling=resampling)
-    return {"calibration/ece": estimate(value[0], low[0], high[0], len(gap))}
+    (found,) = estimates(error, num_images=len(gap), sizes=[len(gap)], resampling=resampling)
+    return {"calibration/ece": found}
 
 
 def reliability_bins(answers: Answers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
@@ -146,23 +146,25 @@ def category_results(
     verdicts = RULES["strict"](labels.answers, labels.truth)
     values = {name: each[chosen] for name, each in verdicts.shares().items()}
     values["accuracy"] = verdicts.category[chosen]
-    sizes = np.bincount(groups)
-    shares = {name: np.bincount(groups, weights=each) / sizes for name, each in values.items()}
-    rr, low, high = bootstrap(group_means(values["rr"], groups), num_images=len(chosen), resampling=resampling)
+    sizes = np.bincount(groups).tolist()
+    shares = {name: (np.bincount(groups, weights=each) / sizes).tolist() for name, each in values.items()}
+    by_category = {name: group_means(values[name], groups) for name in ("rr", "accuracy")}
+    rr = estimates(by_category["rr"], num_images=len(chosen), sizes=sizes, resampling=resampling)
     results = tuple(
         CategoryResult(
             category=labels.categories[category],
-            num_images=int(sizes[i]),
-            rr=estimate(rr[i], low[i], high[i], sizes[i]),
-            **{name: float(shares[name][i]) for name in ("rw", "wr", "ww", "accuracy")},
+            num_images=sizes[i],
+            rr=rr[i],
+            **{name: shares[name][i] for name in ("rw", "wr", "ww", "accuracy")},
         )
         for i, category in enumerate(ids)
     )
-    means = {}
-    for name in ("rr", "accuracy"):
-        by_group = group_means(values[name], groups)
-        value, lower, upper = bootstrap(mean_of(by_group), num_images=len(chosen), resampling=resampling)
-        means[f"per_category/{name}"] = estimate(value[0], lower[0], upper[0], len(chosen))
+    means = {
+        f"per_category/{name}": estimates(
+            mean_of(statistic), num_images=len(chosen), sizes=[len(chosen)], resampling=resampling
+        )[0]
+        for name, statistic in by_category.items()
+    }
     return results, means
 
 
