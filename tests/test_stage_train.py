@@ -1,0 +1,401 @@
+"""Training order, resuming and ranks: whatever happens to a run, its tokens are those of the run that nothing happened to."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from models import NAMES, TINY_CLIP
+from PIL import Image
+from safetensors.torch import load_file
+
+import ecor
+from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
+from ecor.sample import Sample, decode_image, image_to_pixels, label_ids
+from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
+from pipelines import train
+from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
+from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
+from pipelines.tuning import Progress, Tuning, settled
+
+VOCABULARY = vocabulary_from_mapping(NAMES)
+NUM_TRAIN, NUM_VALIDATION = 22, 7
+
+
+def sample(number: int, *, vocabulary: Vocabulary = VOCABULARY) -> Sample:
+    """A picture whose colours tell its category; the labels are all its category's rationales."""
+    random = np.random.default_rng(number)
+    category = number % len(vocabulary.categories)
+    colours = random.integers(0, 100, (8, 8, 3), dtype=np.uint8)
+    colours[..., category % 3] += 150
+    file = io.BytesIO()
+    Image.fromarray(colours).resize((40, 36), Image.Resampling.NEAREST).save(file, "png")
+    return Sample(
+        key=f"{number:04d}",
+        image=file.getvalue(),
+        extension="png",
+        category=vocabulary.categories[category],
+        rationales=tuple(vocabulary.rationales[r] for r in vocabulary.rationales_of[category]),
+        visible_rationales=None,
+        source=f"{number}.png",
+    )
+
+
+def write_split(folder: Path, samples: list[Sample], *, split: str, per_shard: int = 6) -> None:
+    shards = [
+        write_shard(
+            [Entry(sample=each) for each in samples[start : start + per_shard]],
+            folder=folder / split,
+            name=f"{start:06d}.tar",
+            vocabulary=VOCABULARY,
+        )
+        for start in range(0, len(samples), per_shard)
+    ]
+    manifest = ShardManifest(
+        split=split,
+        shards=tuple(shards),
+        vocabulary_digest=VOCABULARY.digest,
+        num_samples=len(samples),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest="c" * 64,
+        parents={},
+    )
+    write_manifest(manifest, folder / split)
+    write_side_files(folder, vocabulary=VOCABULARY)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP, and shards of two splits."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    write_split(folder / "shards", [sample(n) for n in range(NUM_TRAIN)], split="train")
+    write_split(folder / "shards", [sample(n) for n in range(100, 100 + NUM_VALIDATION)], split="validation")
+    return folder
+
+
+def config_of(world: Path, output: Path, **changes: object) -> TrainConfig:
+    settings: dict = {
+        "shards": str(world / "shards"),
+        "output": str(output),
+        "backbone": BackboneConfig(name=str(world / "tiny-clip.json"), pretrained="random"),
+        "prompts": PromptConfig(rationale_tokens=2, category_tokens=2),
+        "fit": FitConfig(learning_rate=0.02, warmup_steps=2),
+        "num_epochs": 3,
+        "batch_size": 4,
+        "checkpoint_every_steps": 2,
+        "cache_dir": str(output / "cache"),
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def tuning_of(config: TrainConfig, rank: Rank | None = None) -> Tuning:
+    return Tuning(
+        settled(config),
+        vocabulary=VOCABULARY,
+        train=read_split(f"{config.shards}/train", vocabulary=VOCABULARY),
+        validation=read_split(f"{config.shards}/validation", vocabulary=VOCABULARY),
+        rank=rank or Rank(),
+        cache_dir=Path(str(config.cache_dir)),
+    )
+
+
+def finished(tuning: Tuning, progress: Progress | None = None) -> Progress:
+    for report in tuning.reports(tuning.module(), progress=progress):
+        progress = report.progress or progress
+    assert progress is not None
+    return progress
+
+
+VISUAL = PromptConfig(rationale_tokens=1, category_tokens=1, visual_tokens=2, visual_shared=False)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_ranks_share_a_batch_equally(num_ranks: int) -> None:
+    order = order_of_epoch(25, seed=3, epoch=1)
+    assert sorted(order) == list(range(25))
+    assert not np.array_equal(order, order_of_epoch(25, seed=3, epoch=2))
+    assert num_batches(25, batch_size=6) == 4
+    seen = []
+    for batch in range(4):
+        ranks = [Rank(index=index, num_ranks=num_ranks) for index in range(num_ranks)]
+        parts = [batch_positions(order, batch=batch, batch_size=6, rank=rank) for rank in ranks]
+        assert {len(part) for part in parts} == {6 // num_ranks}
+        seen.extend(np.stack(parts, axis=1).flatten())  # in turn, they are the order again
+    assert seen == list(order[:24])
+
+
+def test_fewer_samples_than_a_batch_start_again() -> None:
+    assert num_batches(3, batch_size=8) == 1
+    order = order_of_epoch(3, seed=0, epoch=0)
+    assert list(batch_positions(order, batch=0, batch_size=8, rank=Rank())) == [*order, *order, *order[:2]]
+
+
+def test_rationales_are_taken_in_turn_as_samples_are_collated(world: Path) -> None:
+    split = read_split(str(world / "shards" / "train"), vocabulary=VOCABULARY)
+    for epoch in range(5):
+        expected = [label_ids(sample(n), vocabulary=VOCABULARY, epoch=epoch) for n in range(NUM_TRAIN)]
+        ours = zip(split.categories.tolist(), split.rationales_of_epoch(epoch).tolist(), strict=True)
+        assert list(ours) == expected
+
+
+def test_pictures_are_read_by_position(world: Path, tmp_path: Path) -> None:
+    tuning = tuning_of(config_of(world, tmp_path))
+    preprocess = tuning.backbone.preprocess
+    paths = fetch_shards(tuning.train, rank=Rank(), cache_dir=tmp_path)
+    reader = PictureReader(tuning.train, paths=paths, preprocess=preprocess, num_threads=2)
+    positions = np.array([13, 2, 21, 2])
+    pixels, readable = reader.pixels(positions)
+    assert readable.all()
+    for row, position in zip(pixels, positions, strict=True):
+        expected = image_to_pixels(decode_image(sample(int(position)).image), preprocess=preprocess)
+        np.testing.assert_array_equal(row.numpy(), expected)
+
+
+def test_samples_without_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    bare = [dataclasses.replace(sample(0), rationales=()), dataclasses.replace(sample(1), category=None), sample(2)]
+    write_split(tmp_path, bare, split="train")
+    split = read_split(str(tmp_path / "train"), vocabulary=VOCABULARY)
+    assert (len(split), split.num_unlabelled) == (1, 2)
+    write_split(tmp_path, bare[:2], split="test")
+    with pytest.raises(ValueError, match="none with a category and a rationale"):
+        read_split(str(tmp_path / "test"), vocabulary=VOCABULARY)
+
+
+def test_another_vocabulary_is_refused_with_both_digests(world: Path) -> None:
+    other = vocabulary_from_mapping({**NAMES, "cat": ["whiskers"]})
+    with pytest.raises(ValueError, match=f"vocabulary {other.digest} does not fit manifest .* {VOCABULARY.digest}"):
+        read_split(str(world / "shards" / "train"), vocabulary=other)
+
+
+@pytest.mark.parametrize("prompts", [PromptConfig(rationale_tokens=2, category_tokens=2), VISUAL])
+@pytest.mark.parametrize("stop_at", [2, 7])
+def test_going_on_equals_never_stopping_bit_for_bit(
+    world: Path, tmp_path: Path, prompts: PromptConfig, stop_at: int
+) -> None:
+    """Stopped within an epoch, and with sampled negatives, whose draws must be those of the same steps."""
+    config = config_of(
+        world,
+        tmp_path,
+        prompts=prompts,
+        objective=ObjectiveConfig(max_sentences_per_step=6),
+        fit=FitConfig(learning_rate=0.02, warmup_steps=2, accumulate=2),
+        batch_size=2,
+        checkpoint_every_steps=1,
+    )
+    whole = finished(tuning_of(config))
+    stopped = tuning_of(config)
+    for report in stopped.reports(stopped.module()):
+        if report.progress is not None and report.step == stop_at:
+            file = io.BytesIO()
+            state = {each.name: getattr(report.progress, each.name) for each in dataclasses.fields(report.progress)}
+            torch.save(state, file)
+            break
+    saved = Progress(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    again = finished(tuning_of(config), saved)
+    assert again.step == whole.step == 15
+    for name, value in whole.tokens.items():
+        assert torch.equal(again.tokens[name], value), name
+        assert torch.equal(again.best_tokens[name], whole.best_tokens[name]), name
+    assert [e["validation_loss"] for e in again.epochs] == [e["validation_loss"] for e in whole.epochs]
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(world: Path, tmp_path: Path) -> None:
+    config = config_of(world, tmp_path, fit=FitConfig(learning_rate=1e-30), num_epochs=9, patience=2)
+    progress = finished(tuning_of(config))
+    assert (len(progress.epochs), progress.best_epoch) == (3, 0)
+    learning = finished(tuning_of(config_of(world, tmp_path, num_epochs=4)))
+    losses = [epoch["validation_loss"] for epoch in learning.epochs]
+    assert learning.best_epoch == int(np.argmin(losses))
+    assert min(losses) < progress.epochs[0]["validation_loss"]
+
+
+def test_features_are_computed_once(world: Path, tmp_path: Path) -> None:
+    config = config_of(world, tmp_path, num_epochs=1)
+    first = finished(tuning_of(config))
+    (one, two) = sorted((tmp_path / "cache" / "features").iterdir())
+    before = one.stat().st_mtime_ns, two.stat().st_mtime_ns
+    again = finished(tuning_of(config))
+    assert before == (one.stat().st_mtime_ns, two.stat().st_mtime_ns)
+    assert all(torch.equal(again.tokens[name], value) for name, value in first.tokens.items())
+
+
+@pytest.mark.parametrize("prompts", [PromptConfig(rationale_tokens=2, category_tokens=2), VISUAL])
+def test_a_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path, world: Path, prompts: PromptConfig) -> None:
+    broken = dataclasses.replace(sample(3), image=sample(3).image[:40])
+    write_split(tmp_path / "shards", [sample(0), sample(1), sample(2), broken], split="train")
+    write_split(tmp_path / "shards", [sample(4), dataclasses.replace(broken, key="0005")], split="validation")
+    config = config_of(
+        world, tmp_path, shards=str(tmp_path / "shards"), num_epochs=1, max_rejected=0.5, prompts=prompts
+    )
+    progress = finished(tuning_of(config))
+    assert progress.epochs[0]["num_unreadable"] == 1
+    assert all(torch.isfinite(value).all() for value in progress.tokens.values())
+    with pytest.raises(ValueError, match="1 of 4 pictures cannot be read"):
+        finished(tuning_of(dataclasses.replace(config, max_rejected=0.1)))
+
+
+def test_an_altered_shard_is_an_error(tmp_path: Path, world: Path) -> None:
+    write_split(tmp_path / "shards", [sample(n) for n in range(8)], split="train")
+    write_split(tmp_path / "shards", [sample(20)], split="validation")
+    path = tmp_path / "shards" / "train" / "000006.tar"
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"000006\.tar has sha256"):
+        finished(tuning_of(config_of(world, tmp_path, shards=str(tmp_path / "shards"))))
+
+
+def test_presets_are_written_out() -> None:
+    config = settled(TrainConfig(shards="s", output="o", preset="dror"))
+    assert (config.fit, config.objective.name, config.preset) == (FitConfig.dror(), "pairs", "none")
+    assert config.prompts.rationale_tokens == 0
+    assert settled(config) == config
+
+
+def test_without_tokens_the_model_is_validated_and_calibrated(world: Path, tmp_path: Path) -> None:
+    none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0)
+    tuning = tuning_of(config_of(world, tmp_path, prompts=none))
+    progress = finished(tuning)
+    assert (progress.step, len(progress.epochs), progress.best_tokens) == (0, 1, {})
+    recognizer = tuning.finished_recognizer(progress)
+    assert recognizer.calibrated and recognizer.temperatures.rationale != 1.0
+
+
+# With Ray: the stage as a cluster runs it
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterConfig]:
+    ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    yield ClusterConfig()
+    ray.shutdown()
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> TrackingConfig:
+    return TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.slow
+def test_the_stage_saves_a_model_and_its_history(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    from mlflow import MlflowClient
+
+    config = config_of(world, tmp_path / "run")
+    record = train.run(config, cluster=cluster, tracking=tracking)
+    model = ecor.load(tmp_path / "run")
+    assert model.digest == record.model_digest
+    assert model.calibrated
+    local = tuning_of(config_of(world, tmp_path / "local"))
+    expected = finished(local)
+    for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
+        assert torch.equal(value, expected.best_tokens[name]), name
+    assert record.metrics["validation_loss"] == expected.epochs[expected.best_epoch]["validation_loss"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["num_train"], summary["num_steps"], summary["run_id"]) == (NUM_TRAIN, 15, record.run_id)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cache", "checkpoint", "summary.json"]
+
+    run = MlflowClient(tracking_uri=tracking.uri).get_run(record.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["fit.learning_rate"] == "0.02"
+    assert run.data.tags["train_manifest"] == record.parents["train_manifest"]
+    curve = MlflowClient(tracking_uri=tracking.uri).get_metric_history(record.run_id, "loss")
+    assert len(curve) == 15
+    assert "validation_rr" in run.data.metrics and "images_per_s" in run.data.metrics
+
+    assert train.run(config, cluster=cluster, tracking=tracking) == record
+    other = dataclasses.replace(config, seed=1)
+    with pytest.raises(ValueError, match=f"holds run {summary['digest']}, .* make run "):
+        train.run(other, cluster=cluster, tracking=tracking)
+    moved = train.run(dataclasses.replace(other, fresh=True, num_epochs=1), cluster=cluster, tracking=tracking)
+    assert moved.digest != record.digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["two_term", "in_batch_pairs"])
+@pytest.mark.parametrize("prompts", [PromptConfig(rationale_tokens=2, category_tokens=2), VISUAL])
+def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig, prompts: PromptConfig, objective: str
+) -> None:
+    tokens = {}
+    for num_workers in (1, 2):
+        config = config_of(
+            world,
+            tmp_path / str(num_workers),
+            prompts=prompts,
+            objective=ObjectiveConfig(name=objective),
+            num_workers=num_workers,
+            cpus_per_worker=0.5,
+            num_epochs=2,
+        )
+        if num_workers == 1:
+            tokens[1] = finished(tuning_of(config)).best_tokens
+        else:
+            train.run(config, cluster=cluster, tracking=tracking)
+            tokens[2] = load_file(Path(config.output) / "checkpoint" / "tokens.safetensors")
+    for name, value in tokens[1].items():
+        torch.testing.assert_close(tokens[2][name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_users_mistake_on_a_worker_is_told_as_such(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    config = config_of(world, tmp_path / "run", prompts=PromptConfig(visual_tokens=1, visual_depth=9))
+    with pytest.raises(ValueError, match="visual_depth must be at most 2"):
+        train.run(config, cluster=cluster, tracking=tracking)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle; the same command again gives the tokens, and the one MLflow run, of an unharmed run."""
+    from mlflow import MlflowClient
+
+    config = config_of(world, tmp_path / "run", num_epochs=40, checkpoint_every_steps=1, patience=40)
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            from ecor.config import *
+            from pipelines.config import *
+            from pipelines import train
+            config = {config!r}
+            print(train.run(config, cluster=ClusterConfig(num_cpus=1), tracking={tracking!r}).run_id)
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])}
+    started = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    states = tmp_path / "run" / "ray"
+    deadline = time.monotonic() + 120
+    while not list(states.glob("*/checkpoint_*")) and time.monotonic() < deadline:
+        assert started.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    reached = json.loads((tmp_path / "run" / "run.json").read_text())
+    again = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == reached["run_id"]
+    expected = finished(
+        tuning_of(config_of(world, tmp_path / "l", num_epochs=40, checkpoint_every_steps=1, patience=40))
+    )
+    for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
+        assert torch.equal(value, expected.best_tokens[name]), name
+    assert MlflowClient(tracking_uri=tracking.uri).get_run(reached["run_id"]).info.status == "FINISHED"
