@@ -211,7 +211,10 @@ class Pairs:
                 sentences_per_chunk=self.sentences_per_chunk,
             )
             nll.append((log_partition - target).masked_fill(~valid[members], 0.0))
-        return {"pair": mean_over_ranks(torch.cat(nll), valid)}
+        # Prompt_R has no part in this loss. It keeps a graph, of one sentence and zero gradient, as DDP expects of all
+        # parameters at every step.
+        unused = sentences.rationale_features(distinct(rationales)[:1]).sum() * 0.0
+        return {"pair": mean_over_ranks(torch.cat(nll), valid) + unused}
 
     def num_groups(self, num_images: int, sentences: Sentences) -> int:
         """Groups of images with draws of their own, so that a group's own pairs fill at most half of its grid."""
