@@ -41,8 +41,8 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure, with its interval where one is known."""
+class Figure:
+    """A share, with its interval where one is known."""
 
     value: float
     low: float | None = None
@@ -56,7 +56,7 @@ class Outcome:
     code: str
     """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
     words: str
-    share: Estimate
+    share: Figure
     count: int
 
     @property
@@ -81,14 +81,14 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[Estimate | None, ...]
+    cells: tuple[Figure | None, ...]
     marked: bool = False
     """Set in bold: the line that this page is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FigureTable:
-    """Figures with intervals."""
+class Table:
+    """Figures side by side."""
 
     title: str
     note: str = ""
@@ -158,7 +158,7 @@ class Page:
     outcomes: tuple[Outcome, ...]
     """In the order rr, rw, wr, ww; empty where no truth is known."""
     outcome_words: tuple[str, ...]
-    tables: tuple[FigureTable, ...]
+    tables: tuple[Table, ...]
     figure_words: tuple[str, ...]
     plots: tuple[Plot, ...]
     cards: tuple[Card, ...]

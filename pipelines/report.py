@@ -1,44 +1,33 @@
-"""Explained labels in, one page of HTML out: figures, lineage and a gallery drawn from all outcomes in equal parts."""
+"""Explained labels in, one page of HTML out: figures, lineage, and a gallery that can be searched."""
 
-import hashlib
-import heapq
-import io
+import json
+import time
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-import fsspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 import ecor
-from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_manifest, read_part
-from ecor.sample import ImageError, decode_image
-from ecor.shards import ShardInfo, read_index, sample_key
-from ecor.shards import read_manifest as read_shard_manifest
-from ecor.verdicts import labels_of, strict
+from ecor.evaluation import Evaluation, Result, read_evaluation
+from ecor.predictions import PredictionSet, read_manifest
 from pipelines.config import ReportConfig
-from pipelines.page import Card, Estimate, Fact, Outcome, Page, Picture, percent, render
+from pipelines.figures import figure_of, plots_of, tables_of
+from pipelines.gallery import Drawn, cards_of, draw
+from pipelines.page import Card, Fact, Figure, Outcome, Page, Plot, percent, render
 
-PICTURE_QUALITY = 82
-"""WebP quality of the pictures in the page (our choice: some 6 kB at 192 pixels)."""
-NUM_READERS = 8
-HASH_LENGTH = 12
-"""Hexadecimal digits of the content that a key of `ecor.shards.sample_key` begins with."""
-IS_RIGHT = {"r": True, "w": False, "?": None}
-Indices = Mapping[str, Mapping[str, str] | str]
-"""By shard: what each image must hash to, by key; or why that is not known."""
 OUTCOMES = {
     "rr": "right, for the right reason",
     "rw": "right, for a wrong reason",
     "wr": "wrong, though the reason is right",
     "ww": "wrong, and so is the reason",
 }
+OUTCOME_WORDS = (
+    "A label is doubly right when its category is right and the rationale given for it is one that the picture was "
+    "labelled with. Judged is the most probable pair of category and rationale (the strict rule).",
+)
 METHODS = {
     "joint": "rationale first, then the category given the rationale",
     "inverted": "category first, then the rationale given the category",
@@ -47,211 +36,69 @@ METHODS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A label and what became of it."""
-
-    row: ExplainablePrediction
-    outcome: str
-    """As `outcomes_of` has it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What one pass over the labels leaves: how many there are of each kind, and those for the gallery."""
-
-    labels: tuple[Judged, ...]
-    num_of: Mapping[str, int]
-    """Rows per outcome, as `outcomes_of` has them."""
-    num_calibrated: int
-    num_exact: int
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self.num_of.values())
-
-
 def run(config: ReportConfig) -> Path:
-    """Write the page and return its path; the same labels, pictures and settings give the same bytes.
+    """Write the page, and a summary beside it; return the page's path.
+
+    The same labels, pictures, evaluation and settings give the same bytes.
 
     Raises ValueError when the folder of labels is unfinished or altered, or the evaluation is of other labels.
     """
+    started = time.perf_counter()
     predictions = read_manifest(config.predictions)
+    evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
+    result = None if evaluation is None else evaluation.of(predictions.digest)
     drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed)
-    cards = tuple(_cards(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px))
-    page = _page(config, predictions=predictions, drawn=drawn, cards=cards)
-    return _write(Path(config.output), render(page))
-
-
-def outcomes_of(table: pa.Table) -> list[str]:
-    """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
-    labels = labels_of(table)
-    verdicts = strict(labels.answers, labels.truth)
-    known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
-    letters = (
-        np.where(is_known, np.where(is_right, "r", "w"), "?")
-        for is_known, is_right in zip(known, (verdicts.category, verdicts.rationale), strict=True)
-    )
-    return ["".join(pair) for pair in zip(*letters, strict=True)]
-
-
-def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -> Drawn:
-    """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
-
-    Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
-    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
-    """
-    lowest: dict[str, list[tuple[bytes, Judged]]] = {}
-    num_of: Counter[str] = Counter()
-    num_calibrated = num_exact = 0
-    for part in predictions.parts:
-        table = read_part(folder, part)
-        num_calibrated += pc.sum(table["calibrated"]).as_py() or 0
-        num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
-        for outcome, ranks in _ranks(table, seed=seed).items():
-            num_of[outcome] += len(ranks)
-            found = _rows(table, heapq.nsmallest(num_rows, ranks), outcome=outcome)
-            lowest[outcome] = _lowest(num_rows, [*lowest.get(outcome, []), *found])
-    shares = equal_parts(num_of, total=num_rows)
-    queues = [[judged for _, judged in lowest[outcome][: shares[outcome]]] for outcome in sorted(lowest)]
-    return Drawn(
-        labels=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
-    )
-
-
-def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
-    """How many to take of each kind: the same of all, as far as there are, `total` in all or everything there is."""
-    parts: dict[str, int] = {}
-    for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
-        left = total - sum(parts.values())
-        parts[name] = min(available, -(-left // (len(num_of) - position)))
-    return parts
-
-
-def _ranks(table: pa.Table, *, seed: int) -> dict[str, list[tuple[bytes, int]]]:
-    ranks: dict[str, list[tuple[bytes, int]]] = {}
-    for index, (key, outcome) in enumerate(zip(table["key"].to_pylist(), outcomes_of(table), strict=True)):
-        rank = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
-        ranks.setdefault(outcome, []).append((rank, index))
-    return ranks
-
-
-def _rows(table: pa.Table, ranks: Sequence[tuple[bytes, int]], *, outcome: str) -> Iterator[tuple[bytes, Judged]]:
-    records = table.take([index for _, index in ranks]).to_pylist()
-    for (rank, _), record in zip(ranks, records, strict=True):
-        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcome)
-
-
-def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
-    return heapq.nsmallest(number, ranked, key=lambda item: item[0])
-
-
-def _in_turn(queues: Sequence[Sequence[Judged]]) -> Iterator[Judged]:
-    for position in range(max(map(len, queues), default=0)):
-        yield from (queue[position] for queue in queues if position < len(queue))
-
-
-def _cards(labels: Sequence[Judged], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        indices = _indices([label.row for label in labels], parents=parents, readers=readers)
-        yield from readers.map(
-            lambda label: _card(label, indices=indices, folder=parents.input, size_px=size_px), labels
-        )
-
-
-def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
-    row, picture, missing = label.row, None, ""
-    try:
-        picture = thumbnail(_encoded(row, indices=indices, folder=folder), size_px=size_px)
-    except ImageError as error:
-        missing = f"{error.reason}: {error.detail}"
-    except FileNotFoundError:
-        missing = f"not found: {row.source if row.shard is None else row.shard}"
-    except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
-        missing = str(error)
-    category_right, rationale_right = (IS_RIGHT[letter] for letter in label.outcome)
-    return Card(
-        prediction=row,
-        picture=picture,
-        missing=missing,
-        category_right=category_right,
-        rationale_right=rationale_right,
-    )
-
-
-def _indices(
-    rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
-) -> Indices:
-    names = sorted({row.shard for row in rows if row.shard is not None})
-    if not names:
-        return {}
-    try:
-        manifest = read_shard_manifest(parents.input)
-    except (OSError, ValueError, ImportError) as error:
-        return dict.fromkeys(names, str(error))
-    if manifest.digest != parents.input_digest:
-        return dict.fromkeys(names, f"the shards in {parents.input} were written anew since")
-    shards = {shard.name: shard for shard in manifest.shards}
-    found = readers.map(lambda name: _index(shards.get(name), name=name, folder=parents.input), names)
-    return dict(zip(names, found, strict=True))
-
-
-def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
-    if shard is None:
-        return f"no shard {name} in {folder}"
-    try:
-        index = read_index(folder, shard)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return dict(zip(index["key"].to_pylist(), index["sha256"].to_pylist(), strict=True))
-
-
-def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
-    """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
-    if row.shard is None:
-        filesystem, path = fsspec.core.url_to_fs(row.source)
-        data = filesystem.cat_file(path)
-        expected = sample_key(row.source, sha256=hashlib.sha256(data).hexdigest())
-        # a key that was made from this path begins with what the content hashed to
-        if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
-            raise ValueError(f"{row.source} has changed since it was labelled")
-        return data
-    index = indices[row.shard]
-    if isinstance(index, str):
-        raise ValueError(index)
-    if row.member_offset is None or row.member_num_bytes is None:
-        raise ValueError(f"its place in {row.shard} is not known")
-    filesystem, path = fsspec.core.url_to_fs(f"{folder.rstrip('/')}/{row.shard}")
-    data = filesystem.cat_file(path, start=row.member_offset, end=row.member_offset + row.member_num_bytes)
-    if hashlib.sha256(data).hexdigest() != index.get(row.key):
-        raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
-    return data
-
-
-def thumbnail(data: bytes, *, size_px: int) -> Picture:
-    """The picture upright, its longer side at most `size_px`. Raises ImageError where it cannot be decoded."""
-    image = decode_image(data)
-    image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
-    sink = io.BytesIO()
-    image.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
-    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)
-
-
-def _page(config: ReportConfig, *, predictions: PredictionSet, drawn: Drawn, cards: tuple[Card, ...]) -> Page:
-    return Page(
+    cards = _followed(cards_of(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px), drawn=drawn)
+    page = Page(
         title=config.title,
         sentence=_sentence(predictions),
         facts=tuple(_facts(predictions, drawn=drawn)),
-        lineage=tuple(_lineage(predictions)),
-        outcomes=tuple(_outcomes(drawn)),
-        outcome_words=_outcome_words(),
-        tables=(),
-        figure_words=(),
-        plots=(),
+        lineage=tuple(_lineage(predictions, evaluation=evaluation)),
+        outcomes=tuple(_outcomes(drawn, result=result)),
+        outcome_words=OUTCOME_WORDS,
+        tables=() if evaluation is None or result is None else tuple(tables_of(evaluation, result)),
+        figure_words=() if evaluation is None or result is None else tuple(_figure_words(evaluation, result)),
+        plots=_plots(config, evaluation=evaluation, result=result),
         cards=cards,
         gallery_words=tuple(_gallery_words(drawn, cards=cards)),
         colophon=f"Written by ecor {ecor.__version__}. This file loads nothing from anywhere.",
     )
+    path = _write(Path(config.output), render(page))
+    seconds = time.perf_counter() - started
+    _write(path.with_suffix(".summary.json"), _summary(predictions, page=page, path=path, seconds=seconds))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {path}", markup=False
+    )
+    return path
+
+
+def _followed(cards: Iterable[Card], *, drawn: Drawn) -> tuple[Card, ...]:
+    """The cards, while a line on the terminal tells how far they are."""
+    console = Console(stderr=True)
+    return tuple(
+        track(cards, total=len(drawn.labels), description="pictures", console=console, transient=True,
+              disable=not console.is_terminal)
+    )  # fmt: skip
+
+
+def _summary(predictions: PredictionSet, *, page: Page, path: Path, seconds: float) -> str:
+    values = {
+        "stage": "report",
+        "seconds": round(seconds, 3),
+        "page": str(path),
+        "predictions_digest": predictions.digest,
+        "num_rows": predictions.num_rows,
+        "num_cards": len(page.cards),
+        "num_missing": sum(card.picture is None for card in page.cards),
+        "outcomes": {outcome.code: outcome.count for outcome in page.outcomes},
+    }
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _plots(config: ReportConfig, *, evaluation: Evaluation | None, result: Result | None) -> tuple[Plot, ...]:
+    if config.evaluation is None or evaluation is None or result is None:
+        return ()
+    return tuple(plots_of(config.evaluation, evaluation, result))
 
 
 def _sentence(predictions: PredictionSet) -> str:
@@ -305,38 +152,42 @@ def _of(number: int, total: int) -> str:
     return f"{number:,} of {total:,}"
 
 
-def _lineage(predictions: PredictionSet) -> Iterator[Fact]:
-    parents, scoring = predictions.parents, predictions.scoring
+def _lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -> Iterator[Fact]:
+    parents = predictions.parents
     yield Fact(label="Labels", value=predictions.digest, note=f"in {len(predictions.parts):,} parts")
     yield Fact(label="Pictures", value=parents.input_digest, note=parents.input)
     yield Fact(
         label="Model", value=parents.model_digest, note=f"{_model(predictions)}, asked for as {parents.model_uri}"
     )
     yield Fact(label="Vocabulary", value=parents.vocabulary_digest)
-    yield Fact(
-        label="Scoring",
-        value=f"method {scoring.method}, top_k {scoring.top_k}, keep_rationales {scoring.keep_rationales}, "
-        f"max_keep_rationales {scoring.max_keep_rationales}",
-    )
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(predictions.scoring).items())
+    yield Fact(label="Scoring", value=settings)
     if predictions.run_id:
-        yield Fact(label="MLflow run", value=predictions.run_id)
+        yield Fact(label="MLflow run of the labels", value=predictions.run_id)
+    if evaluation is not None:
+        yield Fact(label="Evaluation", value=evaluation.digest)
+    if evaluation is not None and evaluation.run_id:
+        yield Fact(label="MLflow run of the evaluation", value=evaluation.run_id)
 
 
 def _has_outcomes(drawn: Drawn) -> bool:
     return any(drawn.num_of.get(code) for code in OUTCOMES)
 
 
-def _outcomes(drawn: Drawn) -> Iterator[Outcome]:
+def _outcomes(drawn: Drawn, *, result: Result | None) -> Iterator[Outcome]:
     total = sum(drawn.num_of.get(code, 0) for code in OUTCOMES)
     for code, words in OUTCOMES.items() if total else ():
         count = drawn.num_of.get(code, 0)
-        yield Outcome(code=code, words=words, share=Estimate(value=count / total), count=count)
+        measured = None if result is None else figure_of(result, f"strict/{code}")
+        yield Outcome(code=code, words=words, share=measured or Figure(value=count / total), count=count)
 
 
-def _outcome_words() -> tuple[str, ...]:
-    return (
-        "A label is doubly right when its category is right and the rationale given for it is the one the picture was "
-        "labelled with. Judged is the most probable pair of category and rationale.",
+def _figure_words(evaluation: Evaluation, result: Result) -> Iterator[str]:
+    resampling = evaluation.resampling
+    yield (
+        f"Shares of the {result.num_explained:,} pictures whose category and rationale are known (of category alone: "
+        f"{result.num_images:,}). After each value stand the ends of its {percent(resampling.confidence)} interval, by "
+        f"{resampling.num_resamples:,} bootstrap samples of the pictures."
     )
 
 

@@ -9,7 +9,7 @@ import random
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.config import ScoringConfig
+from ecor.evaluation import Evaluation, evaluate
+from ecor.intervals import Resampling
 from ecor.predictions import (
     ExplainablePrediction,
     PredictionParents,
@@ -31,6 +33,7 @@ from ecor.predictions import (
     RankedRationale,
     predictions_table,
     read_manifest,
+    read_predictions,
     write_manifest,
     write_part,
 )
@@ -38,7 +41,7 @@ from ecor.sample import Sample
 from ecor.shards import Entry, ShardManifest, read_index, sample_key, write_shard
 from ecor.shards import write_manifest as write_shard_manifest
 from ecor.vocabulary import vocabulary_from_mapping
-from pipelines import report
+from pipelines import gallery, report
 from pipelines.config import ReportConfig
 from pipelines.page import percent
 
@@ -189,7 +192,7 @@ class Outline(HTMLParser):
     total=st.integers(1, 100),
 )
 def test_equal_parts_fill_the_gallery_and_no_outcome_is_favoured(num_of: dict[str, int], total: int) -> None:
-    parts = report.equal_parts(num_of, total=total)
+    parts = gallery.equal_parts(num_of, total=total)
     assert sum(parts.values()) == min(total, sum(num_of.values()))
     assert all(0 <= parts[name] <= num_of[name] for name in num_of)
     for one, other in itertools.permutations(num_of, 2):
@@ -201,7 +204,7 @@ def test_what_is_drawn_depends_on_seed_and_keys_alone(tmp_path: Path) -> None:
     rows = [prediction(number) for number in range(60)]
     shuffled = random.Random(1).sample(rows, len(rows))
     drawn = [
-        report.draw(
+        gallery.draw(
             str(tmp_path / name), write_labels(tmp_path / name, some, num_parts=num_parts), num_rows=16, seed=seed
         )
         for name, some, num_parts, seed in [("a", rows, 1, 0), ("b", shuffled, 7, 0), ("c", rows, 1, 1)]
@@ -223,7 +226,7 @@ def test_every_row_of_an_outcome_is_drawn_about_as_often(tmp_path: Path) -> None
     counts = Counter(
         label.row.key
         for seed in range(40)
-        for label in report.draw(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).labels
+        for label in gallery.draw(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).labels
     )
     # 40 draws of 5 of 20: 10 expected each, standard deviation 2.7
     assert len(counts) == 20 and all(0 < number < 22 for number in counts.values())
@@ -237,7 +240,7 @@ def test_same_labels_and_settings_give_the_same_bytes(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels", rows)
     assert made(tmp_path) == made(tmp_path)
     assert made(tmp_path) != made(tmp_path, max_images=5)
-    assert [path.name for path in (tmp_path / "page").iterdir()] == ["report.html"]
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "report.summary.json"}
 
 
 def test_page_loads_nothing_and_its_policy_names_its_own_style_and_script(tmp_path: Path) -> None:
@@ -262,15 +265,15 @@ def test_page_loads_nothing_and_its_policy_names_its_own_style_and_script(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("truth", "shown"), [("both", {"category", "rationale"}), ("category", {"category"}), ("none", set())]
+    ("truth", "factors"), [("both", {"category", "rationale"}), ("category", {"category"}), ("none", set())]
 )
-def test_filters_are_those_that_truth_allows(tmp_path: Path, truth: str, shown: set[str]) -> None:
+def test_filters_are_those_that_truth_allows(tmp_path: Path, truth: str, factors: set[str]) -> None:
     rows = write_images(tmp_path / "images", [prediction(number, truth=truth) for number in range(12)])
     write_labels(tmp_path / "labels", rows)
     text = made(tmp_path)
     outline = Outline(text)
     radios = {attrs["name"] for tag, attrs in outline.tags if tag == "input" and attrs["type"] == "radio"}
-    assert radios == shown
+    assert radios == factors
     assert len(outline.cards()) == 12
     assert ("Right, and for the right reason?" in text) == (truth == "both")
     assert ("Category is right" in text) == (truth == "category")
@@ -313,6 +316,69 @@ def test_shares_close_to_nothing_and_to_all_are_not_rounded_away(share: float, d
     assert percent(share, digits) == text
 
 
+# ------------------------------------------------------------------------------------------------------- figures
+
+
+def evaluated(folder: Path, *names: str, **options: Any) -> Evaluation:
+    """The evaluation of folders of labels, as `ecor evaluate` leaves it, with a plot."""
+    settings = {"resampling": Resampling(num_resamples=200), "num_bins": 5}
+    results = tuple(
+        evaluate(
+            read_predictions(str(folder / name)),
+            name=options.get(name, name),
+            predictions=read_manifest(str(folder / name)).digest,
+            parents=asdict(read_manifest(str(folder / name)).parents),
+            **settings,
+        )
+        for name in names
+    )
+    record = Evaluation(results=results, comparisons=(), **settings)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "evaluation.json").write_text(record.to_json())
+    (folder / "evaluation" / "reliability-labels.png").write_bytes(encoded(5))
+    return record
+
+
+def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", [prediction(number) for number in range(40)])
+    record = evaluated(tmp_path, "labels")
+    outline = Outline(made(tmp_path, evaluation=str(tmp_path / "evaluation")))
+    metrics = record.results[0].metrics
+    values, intervals = outline.texts["span"], set(outline.texts["span"])
+    for rule in ("strict", "dror_vote", "two_stage"):
+        for name in ("rr", "rw", "wr", "ww", "accuracy"):
+            estimate = metrics[f"{rule}/{name}"]
+            assert percent(estimate.value, 1) in values
+            assert f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}" in intervals
+    for name in ("strict/visible_rr", "calibration/ece", "rationales/recall@3"):
+        assert percent(metrics[name].value, 1) in values
+    assert record.digest in outline.texts["code"]
+    (plot,) = [attrs for tag, attrs in outline.tags if tag == "img"]
+    assert plot["src"] == "data:image/png;base64," + b64encode(encoded(5)).decode()
+    assert (plot["width"], plot["height"]) == ("90", "60")
+
+
+def test_methods_are_compared_and_the_pages_own_is_marked(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", [prediction(number) for number in range(20)])
+    write_labels(tmp_path / "other", [prediction(number, truth="both") for number in range(20, 40)])
+    evaluated(tmp_path, "other", "labels", other=HOSTILE[0])
+    text = made(tmp_path, evaluation=str(tmp_path / "evaluation"))
+    assert "Methods compared" in text
+    outline = Outline(text)
+    assert outline.texts["th"].count(HOSTILE[0] + " ") == 1 and outline.texts["th"].count("labels ") == 1
+    assert sum(tag == "script" for tag, _ in outline.tags) == 1
+    marked = text[text.index('<tr role="row" class="marked">') :]
+    assert marked.index(">labels ") < marked.index("</tr>")
+
+
+def test_evaluation_of_other_labels_is_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", [prediction(number) for number in range(10)])
+    write_labels(tmp_path / "other", [prediction(number) for number in range(10, 20)])
+    evaluated(tmp_path, "other")
+    with pytest.raises(ValueError, match="this evaluation is not of predictions"):
+        made(tmp_path, evaluation=str(tmp_path / "evaluation"))
+
+
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -321,7 +387,7 @@ def test_pictures_are_found_again_in_shards_and_altered_shards_are_told(tmp_path
     shards, plain = _sharded(tmp_path, rows)
     write_labels(tmp_path / "labels", shards.rows, input=str(tmp_path / "shards"), input_digest=shards.digest)
     pictures = [attrs["src"] for tag, attrs in Outline(made(tmp_path)).tags if tag == "img"]
-    expected = {report.thumbnail(data, size_px=192).uri for data in plain}
+    expected = {gallery.thumbnail(data, size_px=192).uri for data in plain}
     assert set(pictures) == expected and len(pictures) == 6
 
     tar = tmp_path / "shards" / "000000.tar"
@@ -397,9 +463,9 @@ def test_a_picture_that_is_gone_or_damaged_leaves_a_card_with_the_reason(tmp_pat
 def test_thumbnails_stand_upright_and_are_never_enlarged() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    turned = report.thumbnail(encoded(1, size=(400, 200), kind="JPEG", exif=exif), size_px=100)
+    turned = gallery.thumbnail(encoded(1, size=(400, 200), kind="JPEG", exif=exif), size_px=100)
     assert (turned.width, turned.height) == (50, 100)
-    small = report.thumbnail(encoded(1, size=(30, 20)), size_px=100)
+    small = gallery.thumbnail(encoded(1, size=(30, 20)), size_px=100)
     assert (small.width, small.height) == (30, 20) and small.small
     with Image.open(io.BytesIO(turned.data)) as image:
         assert image.size == (50, 100) and image.format == "WEBP"
@@ -445,11 +511,12 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 
 @pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ExplainablePrediction]]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ExplainablePrediction]]:
     folder = tmp_path_factory.mktemp("gallery")
     rows = write_images(folder / "images", [prediction(number) for number in range(40)])
     write_labels(folder / "labels", rows)
-    made(folder)
+    evaluated(folder, "labels")
+    made(folder, evaluation=str(folder / "evaluation"))
     return folder / "page" / "report.html", rows
 
 
@@ -499,8 +566,8 @@ def test_hostile_names_do_not_run_in_chromium(tab: Tab, tmp_path: Path) -> None:
      {"q": "key-01"}, {"rationale": "right", "name": "red fox", "from": "20", "q": "tail"}, {"q": "nosuchthing"}],
     ids=lambda state: "&".join(f"{name}={value}" for name, value in state.items()) or "all",
 )  # fmt: skip
-def test_filters_show_what_they_say(tab: Tab, gallery: tuple[Path, list[ExplainablePrediction]], state: Any) -> None:
-    page, rows = gallery
+def test_filters_show_what_they_say(tab: Tab, shown: tuple[Path, list[ExplainablePrediction]], state: Any) -> None:
+    page, rows = shown
     expected = fitting(rows, **state)
     fill = "".join(
         f"set('{name}', {json.dumps(value)});"
@@ -527,8 +594,8 @@ def test_filters_show_what_they_say(tab: Tab, gallery: tuple[Path, list[Explaina
 
 
 @pytest.mark.slow
-def test_order_and_keyboard(tab: Tab, gallery: tuple[Path, list[ExplainablePrediction]]) -> None:
-    page, rows = gallery
+def test_order_and_keyboard(tab: Tab, shown: tuple[Path, list[ExplainablePrediction]]) -> None:
+    page, rows = shown
     by_confidence = [row.key for row in sorted(rows, key=lambda row: row.confidence)]
     tab.open(page, fragment="#order=unsure")
     assert tab.run(SHOWN) == by_confidence
@@ -573,34 +640,37 @@ CONTRAST = """
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_is_legible(tab: Tab, gallery: tuple[Path, list[ExplainablePrediction]], dark: bool) -> None:
+def test_text_is_legible(tab: Tab, shown: tuple[Path, list[ExplainablePrediction]], dark: bool) -> None:
     """WCAG 2.2 AA, 1.4.3: contrast of at least 4.5 to 1."""
     tab.screen(width=1280, height=900, dark=dark)
-    tab.open(gallery[0])
+    tab.open(shown[0])
     assert tab.run(CONTRAST) == []
 
 
 @pytest.mark.slow
-def test_nothing_runs_over_the_edge_of_a_phone(tab: Tab, tmp_path: Path) -> None:
+def test_nothing_runs_over_the_edge_of_a_phone(
+    tab: Tab, shown: tuple[Path, list[ExplainablePrediction]], tmp_path: Path
+) -> None:
     write_hostile(tmp_path)
     made(tmp_path, title="W" * 60)
     tab.screen(width=360, height=740, phone=True)
-    tab.open(tmp_path / "page" / "report.html")
-    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert tab.run("document.documentElement.scrollWidth") == 360
-    beyond = (
-        "[...document.querySelectorAll('main *, header *')].filter(node => node.checkVisibility() && "
-        "!node.closest('.unseen, .source, svg') && node.getBoundingClientRect().right > 360.5)"
-        ".map(node => node.className)"
-    )
-    assert tab.run(beyond) == []
+    for page in (tmp_path / "page" / "report.html", shown[0]):
+        tab.open(page)
+        tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert tab.run("document.documentElement.scrollWidth") == 360
+        beyond = (
+            "[...document.querySelectorAll('main *, header *')].filter(node => node.checkVisibility() && "
+            "!node.closest('.unseen, .source, svg') && node.getBoundingClientRect().right > 360.5)"
+            ".map(node => node.className)"
+        )
+        assert tab.run(beyond) == []
 
 
 @pytest.mark.slow
 def test_in_print_filters_are_gone_and_every_card_is_whole(
-    tab: Tab, gallery: tuple[Path, list[ExplainablePrediction]], tmp_path: Path
+    tab: Tab, shown: tuple[Path, list[ExplainablePrediction]], tmp_path: Path
 ) -> None:
-    tab.open(gallery[0])
+    tab.open(shown[0])
     tab.call("Emulation.setEmulatedMedia", media="print")
     style = "getComputedStyle(document.querySelector('{}'))"
     assert tab.run(style.format(".filters") + ".display") == "none"
@@ -612,15 +682,30 @@ def test_in_print_filters_are_gone_and_every_card_is_whole(
 
 
 @pytest.mark.slow
-def test_layout_does_not_jump(tab: Tab, gallery: tuple[Path, list[ExplainablePrediction]]) -> None:
+def test_layout_does_not_jump(tab: Tab, shown: tuple[Path, list[ExplainablePrediction]]) -> None:
     tab.screen(width=1280, height=900)
-    tab.open(gallery[0])
+    tab.open(shown[0])
     shift = (
         "new Promise(done => { let sum = 0; const add = list => list.getEntries().forEach(each => sum += each.value);"
         "new PerformanceObserver(add).observe({type: 'layout-shift', buffered: true});"
         "scrollTo(0, 2500); setTimeout(() => done(sum), 400); })"
     )
     assert tab.run(shift) < 0.01
+
+
+@pytest.mark.slow
+def test_filtering_many_cards_takes_no_time_by_the_square_of_their_number(tab: Tab, tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", [prediction(number, source="/gone") for number in range(1000)])
+    made(tmp_path, max_images=1000)
+    tab.screen(width=1280, height=900)
+    tab.open(tmp_path / "page" / "report.html")
+    hide_all = (
+        "(() => { const search = document.getElementById('filters').elements.q; const began = performance.now();"
+        "search.value = 'nosuchthing'; search.dispatchEvent(new Event('input', {bubbles: true}));"
+        "document.body.offsetHeight; return performance.now() - began; })()"
+    )
+    assert tab.run(hide_all) < 2000  # milliseconds: some 50 here, and many seconds while cards were list items
+    assert tab.run(SHOWN) == []
 
 
 def test_manifest_of_the_labels_is_left_as_it_was(tmp_path: Path) -> None:
