@@ -20,7 +20,8 @@ from pipelines.config import Layout, ShardConfig
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
-within the split) and, where known, `visible_rationales`; all else in it becomes provenance."""
+within the split) and, where known, `visible_rationales`; all else in it becomes provenance. Label maps may lie in
+`<split>-masks` beside the split."""
 LISTING_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # path within the input, or the address a table gives
@@ -77,6 +78,7 @@ def find_source(config: ShardConfig) -> Source:
         folder, _, name = root.rpartition("/")
         return _source(fs, root=folder, layout="table", places=[Place(root="", layout="table", path=name)])
     folders, num_ignored = _children(fs, root)
+    folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
     split_folders = folders if folders and all(name in _SPLITS for name in folders) else [""]
     places = []
     for split_folder in split_folders:

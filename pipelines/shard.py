@@ -496,6 +496,7 @@ def _settings() -> Iterator[None]:
     context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True
     loud = logging.getLogger("ray.data")
     level = loud.level
     loud.setLevel(logging.ERROR)
@@ -511,15 +512,10 @@ def _causes_raised() -> Iterator[None]:
     """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
     try:
         yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and (
-            isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, ValueError | OSError)
-        ):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError | OSError):
+            raise error.cause from error
+        raise
 
 
 @contextmanager
