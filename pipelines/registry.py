@@ -29,6 +29,7 @@ from pipelines.tracking import (
     client_of,
     finish_run,
     flat,
+    knows_run,
     log_evaluation,
     log_folder,
     log_metrics,
@@ -45,6 +46,7 @@ __all__ = [
     "fetch",
     "find",
     "finish_run",
+    "knows_run",
     "log_evaluation",
     "log_folder",
     "log_metrics",
@@ -95,7 +97,7 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
     with quiet():
         version = _registered_already(client, name=config.name, tags=tags)
         if version is None:
-            run_id = _run_of(client, checkpoint=checkpoint, tracking=tracking)
+            run_id = _run_of(checkpoint, tracking=tracking)
             model_id, location = _log_model(client, checkpoint=checkpoint, config=config, run_id=run_id)
             _ensure_registered_model(client, name=config.name)
             made = client.create_model_version(
@@ -211,13 +213,10 @@ def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, s
     return max((str(each.version) for each in same), key=int, default=None)
 
 
-def _run_of(client: MlflowClient, *, checkpoint: Checkpoint, tracking: TrackingConfig) -> str:
+def _run_of(checkpoint: Checkpoint, *, tracking: TrackingConfig) -> str:
     """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
-    if checkpoint.run_id is not None:
-        try:
-            return client.get_run(checkpoint.run_id).info.run_id
-        except MlflowException:
-            pass  # trained under another server, or without one
+    if checkpoint.run_id is not None and knows_run(tracking, run_id=checkpoint.run_id):
+        return checkpoint.run_id
     parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
     with recorded_run(tracking, name="register", params={}, tags=parents) as run_id:
         return run_id

@@ -74,6 +74,16 @@ def start_training_run(
     return run_id
 
 
+def knows_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
+    """Whether the server has this run (None is no run)."""
+    if run_id is None:
+        return False
+    try:
+        return client_of(tracking).get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
 def log_metrics(
     tracking: TrackingConfig, *, run_id: str, metrics: Mapping[str, float], step: int | None = None
 ) -> None:

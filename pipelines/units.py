@@ -90,7 +90,7 @@ class ShardUnit:
         index = read_index(self.folder, self.info)
         path = fetch_shard(self.folder, self.info)
         for rows in _runs(range(index.num_rows), size=_PICTURES_PER_READ):
-            members = index.take(rows).select(["member_offset", "member_num_bytes"]).to_pylist()
+            members = index.take(list(rows)).select(["member_offset", "member_num_bytes"]).to_pylist()
             for sample, member in zip(read_members(path, index, rows=rows), members, strict=True):
                 yield Picture(
                     data=sample.image,
@@ -245,11 +245,11 @@ def _listed(row: Mapping[str, Any], *, base: str, fs: Any) -> Listed:
 
 
 def _names(cell: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names of a list, or of a text with ";" or "|" between them (a JSON list too); None for an empty cell."""
+    """Names of a list, or of a text that is a JSON list or has "|" between names; None for an empty cell."""
     if not cell:
         return None
     if isinstance(cell, str):
-        cell = json.loads(cell) if cell.startswith("[") else cell.replace("|", ";").split(";")
+        cell = json.loads(cell) if cell.startswith("[") else cell.split("|")
     return tuple(dict.fromkeys(filter(None, map(normalise_name, cell)))) or None
 
 

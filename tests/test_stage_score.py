@@ -1,0 +1,420 @@
+"""Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before."""
+
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
+
+from ecor.checkpoint import load
+from ecor.config import Preprocess, ScoringConfig
+from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_predictions
+from ecor.sample import Sample, decode_image, image_to_pixels
+from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard
+from ecor.vocabulary import vocabulary_from_mapping
+from pipelines import cluster, registry, score
+from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
+from pipelines.decoding import Decoder, Part, decoded_parts, images_per_part
+from pipelines.scoring import ScoredPart, Seconds
+from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
+
+PREPROCESS = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_checkpoint(tmp_path_factory.mktemp("run")).folder
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
+    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, num=22)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """Three shards of 9, 9 and 4 pictures with labels."""
+    folder = tmp_path_factory.mktemp("shards") / "test"
+    samples = sorted((labelled(path, number=n) for n, path in enumerate(sorted(pictures.rglob("*.png")))), key=key_of)
+    names = vocabulary_from_mapping(NAMES)
+    shards = [
+        write_shard(
+            [Entry(sample=sample) for sample in samples[start : start + 9]],
+            folder=folder,
+            name=f"{start // 9:06d}.tar",
+            vocabulary=names,
+        )
+        for start in range(0, len(samples), 9)
+    ]
+    manifest = ShardManifest(
+        split="test",
+        shards=tuple(shards),
+        vocabulary_digest=names.digest,
+        num_samples=len(samples),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest="0" * 64,
+        parents={},
+    )
+    write_manifest(manifest, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    with cluster.connected(ClusterConfig(num_cpus=2)):
+        yield
+
+
+def labelled(path: Path, *, number: int) -> Sample:
+    category = list(NAMES)[number % len(NAMES)]
+    data = path.read_bytes()
+    return Sample(
+        key=sample_key(str(path), sha256=f"{number:064x}"),
+        image=data,
+        extension="png",
+        category=category,
+        rationales=(NAMES[category][number % 2],),
+        visible_rationales=tuple(NAMES[category]) if number % 2 else None,
+        source=str(path),
+    )
+
+
+def key_of(sample: Sample) -> str:
+    return sample.key
+
+
+def config_of(input_: Path, output: Path, *, model: str, **settings: object) -> ScoreConfig:
+    return ScoreConfig(input=str(input_), output=str(output), model=model, batch_size=4, **settings)
+
+
+def scored(config: ScoreConfig, *, tracking: TrackingConfig) -> pd.DataFrame:
+    score.run(config, tracking=tracking)
+    return read_predictions(config.output).to_pandas()
+
+
+# --- units and parts, without Ray
+
+
+def test_a_folder_is_cut_into_units_in_sorted_order(pictures: Path) -> None:
+    found = read_input(str(pictures), unit_size=5)
+    assert [unit.num_images for unit in found.units] == [5, 5, 5, 5, 2]
+    read = [each for unit in found.units for each in unit.read()]
+    assert [Path(each.source) for each in read] == sorted(
+        pictures.rglob("*.png"), key=lambda path: str(path.relative_to(pictures))
+    )
+    assert len({each.key for each in read if isinstance(each, Picture)}) == 22
+    assert all("." not in each.key for each in read if isinstance(each, Picture))
+    assert read_input(str(pictures), unit_size=7).digest == found.digest
+
+
+def test_the_digest_of_a_listing_follows_its_files_and_not_its_place(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        write_pictures(tmp_path / place, num=4)
+    here = read_input(str(tmp_path / "here"), unit_size=8)
+    assert read_input(str(tmp_path / "there"), unit_size=8).digest == here.digest
+    next((tmp_path / "there").rglob("*.png")).write_bytes(b"else")
+    assert read_input(str(tmp_path / "there"), unit_size=8).digest != here.digest
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_table_gives_paths_and_truth(pictures: Path, tmp_path: Path, suffix: str) -> None:
+    paths = [str(path) for path in sorted(pictures.rglob("*.png"))[:3]]
+    columns = {"path": paths, "category": ["Fox", "Fox", None], "rationales": ["pointed_ears|A bushy tail", None, None]}
+    frame, table = pd.DataFrame(columns), tmp_path / f"list{suffix}"
+    if suffix == ".csv":
+        frame.to_csv(table, index=False)
+    elif suffix == ".parquet":
+        frame.to_parquet(table)
+    else:
+        frame.to_json(table, orient="records", lines=True)
+    read = [each for unit in read_input(str(table), unit_size=2).units for each in unit.read()]
+    assert [each.source for each in read] == paths
+    assert [each.category_true for each in read if isinstance(each, Picture)] == ["fox", "fox", None]
+    truths = [each.rationales_true for each in read if isinstance(each, Picture)]
+    assert truths == [("pointed ears", "a bushy tail"), None, None]
+
+
+def test_input_that_is_none_is_told_what_would_do(tmp_path: Path, split: Path) -> None:
+    with pytest.raises(ValueError, match="neither a folder nor a table"):
+        read_input(str(tmp_path / "nowhere"), unit_size=2)
+    with pytest.raises(ValueError, match="holds no image"):
+        read_input(str(tmp_path), unit_size=2)
+    with pytest.raises(ValueError, match="holds the splits test: name one"):
+        read_input(str(split.parent), unit_size=2)
+    (tmp_path / "twice.csv").write_text("path\na.png\nb.png\na.png\n")
+    with pytest.raises(ValueError, match=r"rows 0 and 2 both list a\.png"):
+        read_input(str(tmp_path / "twice.csv"), unit_size=2)
+
+
+@pytest.mark.parametrize("num_images", [1, 4, 9, 100])
+def test_parts_put_together_are_the_unit(split: Path, num_images: int) -> None:
+    unit = read_input(str(split), unit_size=1).units[0]
+    assert isinstance(unit, ShardUnit)
+    parts = [part_through_arrow(part) for part in decoded_parts(unit, preprocess=PREPROCESS, num_images=num_images)]
+    assert [part.index for part in parts] == list(range(parts[0].num_parts))
+    expected = [image_to_pixels(decode_image(each.data), preprocess=PREPROCESS) for each in unit.read()]
+    np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), np.stack(expected))
+    keys = [key for part in parts for key in part.origins["key"].to_pylist()]
+    assert keys == [each.key for each in unit.read() if isinstance(each, Picture)]
+
+
+def test_offsets_lead_back_to_the_picture(split: Path) -> None:
+    for unit in read_input(str(split), unit_size=1).units:
+        for part in decoded_parts(unit, preprocess=PREPROCESS, num_images=100):
+            for row in part.origins.to_pylist():
+                with (split / row["shard"]).open("rb") as tar:
+                    tar.seek(row["member_offset"])
+                    assert tar.read(row["member_num_bytes"]) == Path(row["source"]).read_bytes()
+
+
+def test_bad_pictures_are_recorded_and_an_unreadable_unit_still_ends(tmp_path: Path) -> None:
+    good = write_pictures(tmp_path, num=2)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "short.png").write_bytes(good[0].read_bytes()[:70])
+    (tmp_path / "words.jpeg").write_text("not an image")
+    units = read_input(str(tmp_path), unit_size=100).units
+    good[1].unlink()
+    [part] = [part_through_arrow(part) for part in decoded_parts(units[0], preprocess=PREPROCESS, num_images=9)]
+    reasons = {Path(each.source).name: (each.stage, each.reason) for each in part.rejected}
+    assert reasons["empty.jpg"] == ("decode", "empty")
+    assert reasons["words.jpeg"] == ("decode", "not_an_image")
+    assert reasons["short.png"][0] == "decode"
+    assert reasons[good[1].name] == ("read", "missing")
+    assert part.origins["source"].to_pylist() == [str(good[0])]
+    none = ListingUnit(name="none", files=units[0].files[-1:]) if isinstance(units[0], ListingUnit) else None
+    assert none is not None
+    [empty] = [part_through_arrow(part) for part in decoded_parts(none, preprocess=PREPROCESS, num_images=9)]
+    assert empty.pixels.shape == (0, 3, 32, 32)
+
+
+def part_through_arrow(part: Part) -> Part:
+    return Part.from_row(part.to_row())
+
+
+def test_the_decoder_actor_gives_a_row_per_part(split: Path) -> None:
+    unit = read_input(str(split), unit_size=1).units[0]
+    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [pickle.dumps(unit)]})))
+    assert [row.num_rows for row in rows] == [1, 1, 1]
+
+
+@given(st.integers(1, 700), st.sampled_from([32, 64, 224, 336, 1024]))
+def test_a_part_is_whole_batches_within_its_budget(batch_size: int, size: int) -> None:
+    preprocess = replace(PREPROCESS, image_size=(size, size))
+    num_images = images_per_part(preprocess, batch_size=batch_size)
+    assert num_images % batch_size == 0
+    assert num_images == batch_size or (num_images <= 512 and num_images * 3 * size * size <= 32 * 1024**2)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), min_size=1), st.integers())
+def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str, int], seed: int) -> None:
+    parts = [
+        ScoredPart(unit=u, index=i, num_parts=n, rows=PREDICTION_SCHEMA.empty_table(), rejected=(), seconds=Seconds())
+        for u, n in num_parts.items()
+        for i in range(n)
+    ]
+    random.Random(seed).shuffle(parts)
+    whole = list(score._whole_units(iter(parts)))
+    assert sorted(unit[0].unit for unit in whole) == sorted(num_parts)
+    assert all([part.index for part in unit] == list(range(num_parts[unit[0].unit])) for unit in whole)
+
+
+@given(
+    num_cpus=st.integers(1, 256),
+    num_gpus=st.integers(0, 16),
+    num_decoders=st.none() | st.integers(1, 64),
+    num_scorers=st.none() | st.integers(1, 64),
+)
+def test_both_kinds_of_actor_always_fit(
+    num_cpus: int, num_gpus: int, num_decoders: int | None, num_scorers: int | None
+) -> None:
+    config = ScoreConfig(input="", output="", use_gpu=num_gpus > 0, num_decoders=num_decoders, num_scorers=num_scorers)
+    found = score.reserve(config, resources={"CPU": float(num_cpus), "GPU": float(num_gpus)})
+    assert found.cpus_per_decoder > 0
+    assert found.cpus_per_scorer > 0
+    taken = found.num_decoders * found.cpus_per_decoder + found.num_scorers * found.cpus_per_scorer
+    assert taken <= num_cpus + 1e-9
+    assert found.num_scorers * found.gpus_per_scorer <= num_gpus + 1e-9
+    assert (found.gpus_per_scorer > 0) == (num_gpus > 0)
+    assert found.num_threads >= found.cpus_per_scorer
+
+
+def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
+    config = ScoreConfig(input="", output="")
+    assert score.reserve(config, resources={"CPU": 2.0}).num_threads == 2
+    with pytest.raises(ValueError, match="the cluster has no GPU"):
+        score.reserve(replace(config, use_gpu=True), resources={"CPU": 2.0})
+
+
+# --- the stage, on Ray
+
+
+@pytest.mark.slow
+def test_rows_are_the_recognizers_own(
+    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    version = registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
+    config = config_of(split, tmp_path / "labels", model="models:/tiny@candidate", scoring=ScoringConfig(top_k=3))
+    predictions = score.run(config, tracking=tracking)
+    rows = read_predictions(config.output).to_pandas()
+    assert len(rows) == 22
+    assert rows["key"].is_unique
+    assert (rows["model_version"] == "1").all()
+    assert (rows["model_digest"] == version.digest).all()
+    assert set(rows["category_true"]) == set(NAMES)
+    expected = load(checkpoint).predict(list(rows["source"]), scoring=config.scoring, batch_size=22).to_pandas()
+    assert list(rows["category"]) == list(expected["category"])
+    assert list(rows["rationale"]) == list(expected["rationale"])
+    np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-6)
+    assert predictions.parents.model_uri == "models:/tiny@candidate"
+    assert predictions.parents.model_version == "1"
+    run = MlflowClient(tracking_uri=tracking.uri).get_run(str(predictions.run_id))
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["num_rows"] == 22
+    assert run.data.tags["ecor.input_digest"] == predictions.parents.input_digest
+    assert run.data.tags["ecor.predictions_digest"] == predictions.digest
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
+    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    config = config_of(split, tmp_path, model=checkpoint)
+    first = score.run(config, tracking=tracking)
+    began = time.perf_counter()
+    assert score.run(config, tracking=tracking) == first
+    assert time.perf_counter() - began < 5  # no actor was started
+    damaged, kept = tmp_path / first.parts[1].name, tmp_path / first.parts[0].name
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    stray = tmp_path / "000000-deadbeef.parquet"
+    stray.write_bytes(b"an attempt that was killed before its commit")
+    before = kept.stat().st_mtime_ns
+    second = score.run(config, tracking=tracking)
+    assert second.digest == first.digest
+    assert second.run_id == first.run_id
+    assert kept.stat().st_mtime_ns == before
+    assert not stray.exists()
+    assert sorted(read_predictions(str(tmp_path))["key"].to_pylist()) == sorted(set(keys_of(split)))
+
+
+def keys_of(split: Path) -> list[str]:
+    units = read_input(str(split), unit_size=1).units
+    return [each.key for unit in units for each in unit.read() if isinstance(each, Picture)]
+
+
+@pytest.mark.slow
+def test_another_job_is_refused_with_both_values_unless_fresh(
+    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "others.json").write_text('{"cup": ["a handle"], "plate": ["a flat rim", "a round shape"]}')
+    config = config_of(split, tmp_path / "labels", model=checkpoint)
+    first = score.run(config, tracking=tracking)
+    other = replace(config, vocabulary=str(tmp_path / "others.json"))
+    digest = vocabulary_from_mapping(OTHER_NAMES).digest
+    with pytest.raises(ValueError, match=f"vocabulary_digest was {first.parents.vocabulary_digest}, is {digest}"):
+        score.run(other, tracking=tracking)
+    assert read_manifest(config.output) == first
+    rows = scored(replace(other, fresh=True), tracking=tracking)
+    assert set(rows["category"]) <= set(OTHER_NAMES)
+    assert not rows["calibrated"].any()
+    assert len(rows) == 22
+
+
+@pytest.mark.slow
+def test_bad_pictures_are_quarantined_and_too_many_stop_the_job(
+    two_cpus: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "in", num=6)
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    config = config_of(tmp_path / "in", tmp_path / "labels", model=checkpoint, unit_size=3)
+    with pytest.raises(ValueError, match=r"1 of 7 images are rejected, more than max_rejected \(0\.05\)"):
+        score.run(config, tracking=tracking)
+    told = pq.read_table(tmp_path / "labels" / "quarantine.parquet").to_pylist()
+    assert [(Path(row["source"]).name, row["stage"]) for row in told] == [("broken.png", "decode")]
+    predictions = score.run(replace(config, max_rejected=0.5), tracking=tracking)
+    assert (predictions.num_rows, predictions.num_rejected) == (6, 1)
+
+
+@pytest.mark.slow
+def test_an_altered_shard_is_an_error_that_names_it(
+    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    copy = tmp_path / "test"
+    copy.mkdir()
+    for path in split.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    tar = copy / "000001.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    with pytest.raises(ValueError, match=r"000001\.tar .* its manifest says"):
+        score.run(config_of(copy, tmp_path / "labels", model=checkpoint), tracking=tracking)
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(
+    two_cpus: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    config = config_of(pictures, tmp_path / "labels", model=checkpoint, unit_size=1)
+    whole = score.run(replace(config, output=str(tmp_path / "whole")), tracking=tracking)
+    words = ["score", "--input", config.input, "--output", config.output, "--model", checkpoint]
+    words += ["--batch-size", "4", "--unit-size", "1", "--tracking.uri", str(tracking.uri)]
+    address = ray.get_runtime_context().gcs_address
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *words, "--cluster.address", address], cwd=ROOT, stdout=log, stderr=log
+        )
+        commits = tmp_path / "labels" / "_commits" / "units"
+        deadline = time.monotonic() + 150
+        while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < deadline:
+            assert job.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.01)
+        job.send_signal(signal.SIGKILL)
+        job.wait(timeout=20)
+    num_done = len(list(commits.glob("*.json")))
+    assert num_done >= 1
+    predictions = score.run(config, tracking=tracking)
+    assert predictions.digest == whole.digest
+    assert (
+        read_predictions(config.output)["key"].to_pylist()
+        == read_predictions(str(tmp_path / "whole"))["key"].to_pylist()
+    )
+
+
+@pytest.mark.slow
+def test_one_cpu_is_enough(pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path) -> None:
+    words = ["score", "--input", str(pictures), "--output", str(tmp_path / "labels"), "--model", checkpoint]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    told = subprocess.run(
+        [sys.executable, "-m", "pipelines", *words, "--cluster.num-cpus", "1", "--tracking.uri", str(tracking.uri)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "scored 22 images in" in told.stdout
+    assert read_manifest(str(tmp_path / "labels")).num_rows == 22
