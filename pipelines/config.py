@@ -4,6 +4,7 @@ The command line and the TOML file are both made from these types. Nothing heavy
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ecor.config import (
@@ -19,6 +20,11 @@ from ecor.config import (
 )
 
 Layout = Literal["auto", "dror", "folders", "table"]
+
+
+def located(place: str) -> str:
+    """A local path made absolute, for workers run in folders of their own; a URI as it is."""
+    return place if "://" in place else str(Path(place).absolute())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

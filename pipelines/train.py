@@ -44,6 +44,7 @@ from pipelines.tuning import Progress, Report, Tuning, settled
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 STATE = "state.pt"
 _PLACEMENT = (
+    "shards",
     "output",
     "text",
     "num_workers",

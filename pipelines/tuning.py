@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from ecor.backbone import load_backbone
 from ecor.calibration import fit_temperatures
-from ecor.config import FitConfig, ObjectiveConfig, ObjectiveName, ScoringConfig, require
+from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, ObjectiveName, ScoringConfig, require
 from ecor.fitting import (
     ConstantSentences,
     LabelledBatch,
@@ -37,7 +37,7 @@ from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
 from ecor.prompts import PromptLearner
 from ecor.vocabulary import Vocabulary
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, located
 from pipelines.features import cached_features
 from pipelines.loader import (
     PictureReader,
@@ -57,7 +57,7 @@ TunedModule = TuningModule | DistributedDataParallel
 
 
 def settled(config: TrainConfig) -> TrainConfig:
-    """The settings with presets written out.
+    """The settings with presets written out, and with places that every worker finds.
 
     DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, so that prompt gets no
     learned tokens whenever the objective is `pairs` (our choice: they would keep their random start).
@@ -67,7 +67,13 @@ def settled(config: TrainConfig) -> TrainConfig:
         config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
     if config.objective.name == "pairs":
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
-    return config
+    return replace(config, shards=located(config.shards), backbone=_located(config.backbone))
+
+
+def _located(backbone: BackboneConfig) -> BackboneConfig:
+    """Names that are files of this machine, made absolute."""
+    files = {key: getattr(backbone, key) for key in ("name", "pretrained")}
+    return replace(backbone, **{key: located(name) for key, name in files.items() if name and Path(name).is_file()})
 
 
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
