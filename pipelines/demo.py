@@ -1,7 +1,7 @@
 """DemoConfig in, a page of explained labels out: the whole job on drawn scenes, with the model that comes with `ecor`.
 
 Three ways to label the same validation images are put side by side: zero-shot CLIP with the hand-written templates that
-are best there, DROR's one softmax over pairs, and ECOR. The stages are the ones a cluster runs; only the sizes are small.
+are best there, DROR's one softmax over pairs, and ECOR. The stages are those a cluster runs; only the sizes are small.
 """
 
 import json

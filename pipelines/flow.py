@@ -1,7 +1,7 @@
 """One TOML file in, a registered model and a page of explained labels out: the stages chained by their records.
 
-    shard -> train -> register (candidate) -> score and evaluate it on validation, and the champion of the day beside it
-          -> promote, unless the candidate is worse -> score with the champion -> evaluate, where truth is known -> report
+    shard -> train -> register (candidate) -> score and evaluate it on validation, and the champion of the day too
+          -> promote, unless the candidate is worse -> score with the champion -> evaluate, if truth is known -> report
 
 Every stage returns its finished record when its parents are the same, so that running the flow again goes on where it
 stopped.

@@ -16,7 +16,8 @@ def ecor(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, pipelines.__main__; print([m for m in ('torch', 'ray', 'mlflow', 'open_clip', 'pandas') if m in sys.modules])"
+    heavy = ("torch", "ray", "mlflow", "open_clip", "pandas")
+    code = f"import sys, pipelines.__main__; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

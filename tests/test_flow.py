@@ -45,6 +45,6 @@ def test_what_is_given_stays(tmp_path):
 )
 def test_mistakes_are_named(tmp_path, text, told):
     path = write(tmp_path, text)
-    with pytest.raises(ValueError, match="pipeline.toml") as error:
+    with pytest.raises(ValueError, match=r"pipeline\.toml") as error:
         read_pipeline(path)
     assert told in str(error.value)
