@@ -1,47 +1,21 @@
 """log P(c, r | I) and its rivals: against naive loops, sums to one, exactness of the kept rationales, sets."""
 
 import math
-from dataclasses import dataclass
-from itertools import combinations, permutations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from worlds import TableRows, world
 
 from ecor import probability
 from ecor.config import ScoringConfig, Temperatures
-from ecor.probability import ImageFeatures, joint_probability, ranked_pairs, ranked_sets, set_log_prob
+from ecor.probability import ImageFeatures, joint_probability, ranked_pairs
 
 METHODS = ("joint", "inverted", "independent", "pairs")
 SCALE = 20.0
 TEMPERATURES = Temperatures(rationale=1.7, category_given_rationale=0.6)
-
-
-@dataclass
-class TableRows:
-    """All sentences in one table [R C D]."""
-
-    table: Tensor
-    rationales: Tensor
-    categories: Tensor
-
-    def row(self, rationale: int) -> Tensor:
-        return self.table[rationale]
-
-    def column(self, category: int) -> Tensor:
-        return self.table[:, category]
-
-
-def world(*, num_images=5, num_categories=4, num_rationales=7, dim=6, seed=0) -> tuple[ImageFeatures, TableRows]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def unit(*shape: int) -> Tensor:
-        return torch.nn.functional.normalize(torch.randn(*shape, dim, generator=generator), dim=-1)
-
-    features = ImageFeatures(rationale=unit(num_images), category=unit(num_images))
-    return features, TableRows(unit(num_rationales, num_categories), unit(num_rationales), unit(num_categories))
 
 
 def scoring(method: str = "joint", **kwargs) -> ScoringConfig:
@@ -214,81 +188,3 @@ def test_an_unknown_method_lists_the_known_ones():
     object.__setattr__(config, "method", "backwards")
     with pytest.raises(ValueError, match="'backwards': choose from joint, inverted, independent, pairs"):
         score(features, text, config)
-
-
-def naive_set_prob(prob: list[float], members: tuple[int, ...]) -> float:
-    total = 0.0
-    for order in permutations(members):
-        left, term = 1.0, 1.0
-        for member in order:
-            term *= prob[member] / left
-            left -= prob[member]
-        total += term
-    return total
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_set_probability_sums_over_orders_and_to_one_over_sets(size):
-    prob = torch.tensor([[0.3, 0.05, 0.25, 0.1, 0.2, 0.1]])
-    sets = torch.tensor([list(combinations(range(6), size))])
-    log_prob = set_log_prob(prob.log(), torch.tensor([-math.inf]), sets=sets)
-    expected = [naive_set_prob(prob[0].tolist(), members) for members in combinations(range(6), size)]
-    torch.testing.assert_close(log_prob.exp(), torch.tensor([expected]), atol=1e-6, rtol=1e-5)
-    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
-
-
-def test_set_probability_survives_a_rationale_that_is_all_but_certain():
-    log_prob = torch.tensor([[0.0, -40.0, -41.0]])
-    found = set_log_prob(log_prob, torch.tensor([-math.inf]), sets=torch.tensor([[[0, 1], [0, 2], [1, 2]]]))
-    expected = torch.tensor([-math.log1p(math.exp(-1)), -1 - math.log1p(math.exp(-1))])
-    torch.testing.assert_close(found[0, :2], expected)
-    assert found[0, 2] < -39
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("keep", [3, 7])
-def test_ranked_sets_equal_enumeration(size, keep):
-    features, text = world()
-    joint = score(features, text, scoring(keep_rationales=keep, max_keep_rationales=keep, top_k=1))
-    num_sets = math.comb(joint.rationales.shape[1], size)
-    ranked = ranked_sets(joint, num_sets * 4, size=size, beam=10**4)
-    full = naive(features, text, "joint")
-    for b in range(5):
-        prob = full[b].sum(-1).tolist()
-        kept = joint.rationales[b][joint.looked_at[b]].tolist()
-        expected = {}
-        for members in combinations(sorted(kept), size):
-            weights = [prob[r] for r in members]
-            for c in range(4):
-                given_set = sum(float(full[b, r, c]) for r in members) / sum(weights)
-                expected[c, members] = naive_set_prob(prob, members) * given_set
-        found = {
-            (c, tuple(sorted(ids))): math.exp(value)
-            for c, ids, value in zip(
-                ranked.categories[b].tolist(), ranked.rationales[b].tolist(), ranked.log_prob[b].tolist(), strict=True
-            )
-            if value > -math.inf
-        }
-        assert found.keys() == expected.keys()
-        assert found == pytest.approx(expected, abs=1e-5)
-        if keep == 7:
-            assert sum(found.values()) == pytest.approx(1, abs=1e-4)
-
-
-def test_sets_of_one_are_the_joint_and_a_narrow_beam_finds_the_best():
-    features, text = world(num_rationales=12)
-    joint = score(features, text, scoring(keep_rationales=12, top_k=3))
-    pairs, sets = ranked_pairs(joint, 3), ranked_sets(joint, 3, size=1, beam=12)
-    assert sets.rationales.squeeze(-1).tolist() == pairs.rationales.tolist()
-    assert sets.categories.tolist() == pairs.categories.tolist()
-    torch.testing.assert_close(sets.log_prob, pairs.log_prob)
-    narrow, wide = ranked_sets(joint, 1, size=3, beam=8), ranked_sets(joint, 1, size=3, beam=500)
-    torch.testing.assert_close(narrow.log_prob, wide.log_prob)
-
-
-def test_sets_that_cannot_be_drawn_are_refused():
-    features, text = world()
-    joint = score(features, text, scoring(keep_rationales=2, max_keep_rationales=2))
-    for size, message in ((0, "1 to 6"), (7, "1 to 6"), (3, "keep more")):
-        with pytest.raises(ValueError, match=message):
-            ranked_sets(joint, 1, size=size)
