@@ -513,7 +513,9 @@ def _causes_raised() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError):
+        if isinstance(error.cause, ValueError):  # Ray Data puts advice on retries behind the message
+            raise ValueError(str(error.cause).partition("\nFailed to apply UDF")[0]) from error
+        if isinstance(error.cause, OSError):
             raise error.cause from error
         raise
 
