@@ -13,10 +13,12 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from ecor.predictions import ExplainablePrediction
+from ecor.predictions import ExplainablePrediction, RankedRationale
 
-SMALL_PX = 64
+SMALL_PX = 48
 """Pictures up to this size are enlarged with hard pixels, not blurred (our choice)."""
+MOST_RATIONALES = 5
+"""Rationales that a card lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,17 +130,22 @@ class Card:
     rationale_right: bool | None
 
     @property
+    def rationales(self) -> tuple[RankedRationale, ...]:
+        """The most probable ones, best first."""
+        return self.prediction.rationales[:MOST_RATIONALES]
+
+    @property
+    def visible_though_wrong(self) -> bool:
+        """Whether the rationale given is not a labelled one, but the image shows it."""
+        return self.rationale_right is False and self.mark(self.prediction.rationale) == "visible"
+
+    @property
     def search(self) -> str:
         """Text that the page's search looks through."""
         row = self.prediction
-        names = [
-            row.category,
-            row.category_true or "",
-            row.key,
-            row.source,
-            *(each.rationale for each in row.rationales),
-        ]
-        return "\n".join([*names, *(row.rationales_true or ()), *(row.visible_rationales or ())])
+        said = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
+        true = [row.category_true or "", *(row.rationales_true or ()), *(row.visible_rationales or ())]
+        return "\n".join([*said, *true, row.key, row.source])
 
     def mark(self, rationale: str) -> str:
         """What truth says of a rationale: `labelled`, `visible`, or nothing."""

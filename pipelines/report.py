@@ -125,7 +125,7 @@ def _facts(predictions: PredictionSet, *, drawn: Drawn) -> Iterator[Fact]:
         value=f"{predictions.num_rows:,} {_pictures(predictions.num_rows)}",
         note=f"{predictions.num_rejected:,} more could not be read"
         if predictions.num_rejected
-        else "none was unreadable",
+        else "none was left out as unreadable",
     )
     known = {code: number for code, number in drawn.num_of.items() if code[0] != "?"}
     if known and not _has_outcomes(drawn):
@@ -142,7 +142,7 @@ def _facts(predictions: PredictionSet, *, drawn: Drawn) -> Iterator[Fact]:
     yield Fact(
         label="Calibrated",
         value=_of(drawn.num_calibrated, drawn.num_rows),
-        note="probabilities fitted on this vocabulary",
+        note="with temperatures fitted on this vocabulary",
     )
 
 
