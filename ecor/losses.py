@@ -5,41 +5,21 @@ the backward pass, and above a budget negatives are sampled with the log-Q corre
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd import Function
-from torch.utils.checkpoint import checkpoint
 
+from ecor.candidates import Candidates, distinct, draw_candidates, positions
 from ecor.config import ObjectiveConfig, require
+from ecor.logits import Sentences, category_logits, in_chunks, pair_features, pair_log_partition, rationale_logits
 from ecor.probability import ImageFeatures, scaled_similarity
+from ecor.ranks import gather_features, gather_ids, mean_over_ranks
 
-
-@runtime_checkable
-class Sentences(Protocol):
-    """Sentences as L2-normalised features, with gradient to whatever is learned in them.
-
-    The same call must give the same numbers by the same operations: chunks are computed a second time.
-    """
-
-    @property
-    def num_categories(self) -> int: ...
-
-    @property
-    def num_rationales(self) -> int: ...
-
-    def rationale_features(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
-        """Prompt_R of the rationales `ids`, or of all."""
-
-    def category_features(
-        self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " N"] | None = None
-    ) -> Float[Tensor, "G N D"]:
-        """Prompt_{c|R} of each of some rationales with each of some categories, or with all."""
+__all__ = ["Objective", "Sentences", "objective_of"]
 
 
 @runtime_checkable
@@ -230,7 +210,7 @@ class Pairs:
         sentences: Sentences,
         budget: int,
         generator: torch.Generator | None,
-    ) -> "tuple[Candidates, Candidates]":
+    ) -> tuple[Candidates, Candidates]:
         """A grid within the budget with the vocabulary's proportions, holding the given ids on its sides."""
         num_r, num_c = sentences.num_rationales, sentences.num_categories
         size_c = min(num_c, max(len(categories) + 1, math.isqrt(budget * num_c // num_r)))
@@ -353,140 +333,6 @@ def clip_loss(logits: Float[Tensor, "B N"], targets: Int[Tensor, " B"]) -> Float
     return (to_text + per_text.mean()) / 2
 
 
-def rationale_logits(
-    image: Float[Tensor, "B D"],
-    sentences: Sentences,
-    *,
-    ids: Int[Tensor, " N"],
-    logit_scale: float,
-    sentences_per_chunk: int,
-) -> Float[Tensor, "B N"]:
-    """s · v · t(Prompt_R(r)) of every image with each of some rationales."""
-
-    def logits(part: Tensor) -> Tensor:
-        return scaled_similarity(image, sentences.rationale_features(part), scale=logit_scale)
-
-    return torch.cat(in_chunks(logits, ids.split(sentences_per_chunk)), dim=1)
-
-
-def category_logits(
-    image: Float[Tensor, "B D"],
-    sentences: Sentences,
-    *,
-    rows: Int[Tensor, " B"],
-    rationale_ids: Int[Tensor, " G"],
-    category_ids: Int[Tensor, " N"],
-    logit_scale: float,
-    sentences_per_chunk: int,
-) -> Float[Tensor, "B N"]:
-    """s · v · t(Prompt_{c|R}(c, r)) of each image with its own rationale, `rationale_ids[rows]`, and some categories.
-
-    Every image meets every sentence of a chunk and keeps its own row: the product is small beside the encoding, and
-    no sentence's feature outlives its chunk.
-    """
-
-    def part(rationales: slice, part_categories: slice) -> Tensor:
-        features_GND = sentences.category_features(rationale_ids[rationales], category_ids[part_categories])
-        inside = (rows >= rationales.start) & (rows < rationales.stop)
-        logits = scaled_similarity(image, features_GND.flatten(0, 1), scale=logit_scale)
-        logits_BGN = logits.unflatten(1, tuple(features_GND.shape[:2]))
-        own = (rows - rationales.start).clamp(0, features_GND.shape[0] - 1)
-        return logits_BGN[torch.arange(len(image), device=rows.device), own].where(inside.unsqueeze(1), 0.0)
-
-    grid = grid_chunks(len(rationale_ids), len(category_ids), size=sentences_per_chunk)
-    parts = in_chunks(part, *zip(*grid, strict=True))
-    columns: dict[int, Tensor] = {}
-    for (_, chosen), logits in zip(grid, parts, strict=True):
-        columns[chosen.start] = columns[chosen.start] + logits if chosen.start in columns else logits
-    return torch.cat(list(columns.values()), dim=1)
-
-
-def pair_log_partition(
-    image: Float[Tensor, "B D"],
-    sentences: Sentences,
-    *,
-    rationales: "Candidates",
-    categories: "Candidates",
-    targets: tuple[Int[Tensor, " B"], Int[Tensor, " B"]],
-    logit_scale: float,
-    sentences_per_chunk: int,
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Log-sum-exp over the grid of pairs, corrected for how it was drawn, and the logit of each image's own pair."""
-
-    def part(chosen_r: slice, chosen_c: slice) -> tuple[Tensor, Tensor]:
-        features_GND = sentences.category_features(rationales.ids[chosen_r], categories.ids[chosen_c])
-        logits = scaled_similarity(image, features_GND.flatten(0, 1), scale=logit_scale)
-        log_q = rationales.log_q[chosen_r].unsqueeze(1) + categories.log_q[chosen_c]
-        row, column = targets[0] - chosen_r.start, targets[1] - chosen_c.start
-        height, width = features_GND.shape[:2]
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        own = (row * width + column).where(inside, 0).unsqueeze(1)
-        target = logits.gather(1, own).squeeze(1).where(inside, 0.0)
-        return (logits - log_q.flatten()).logsumexp(dim=-1), target
-
-    grid = grid_chunks(len(rationales.ids), len(categories.ids), size=sentences_per_chunk)
-    partitions, found = zip(*in_chunks(part, *zip(*grid, strict=True)), strict=True)
-    return torch.stack(partitions).logsumexp(dim=0), torch.stack(found).sum(dim=0)
-
-
-def pair_features(sentences: Sentences, *, codes: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-    """Features of single pairs (code = rationale · C + category), in as few calls as the pairs share a side."""
-    rationales = torch.div(codes, sentences.num_categories, rounding_mode="floor")
-    categories = codes % sentences.num_categories
-    parts, slots = [], []
-    if len(rationales.unique()) <= len(categories.unique()):
-        for rationale in rationales.unique():
-            where = (rationales == rationale).nonzero().squeeze(1)
-            parts.append(sentences.category_features(rationale.unsqueeze(0), categories[where])[0])
-            slots.append(where)
-    else:
-        for category in categories.unique():
-            where = (categories == category).nonzero().squeeze(1)
-            parts.append(sentences.category_features(rationales[where], category.unsqueeze(0))[:, 0])
-            slots.append(where)
-    return torch.cat(parts)[torch.cat(slots).argsort()]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Ids that a softmax runs over, and how likely each was to be among them."""
-
-    ids: Int[Tensor, " N"]
-    """Distinct, ascending."""
-    log_q: Float[Tensor, " N"]
-    """Log of the inclusion probability; exp(logit − log q) summed over the ids estimates the full sum unbiased."""
-
-    def positions(self, ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where the ids are; −1 for an id that is negative or not among them."""
-        return positions(self.ids, ids)
-
-
-def draw_candidates(always: Int[Tensor, " A"], *, num: int, size: int, generator: torch.Generator | None) -> Candidates:
-    """About `size` of `num` ids: those in `always`, and others drawn uniformly without replacement, at least one."""
-    if size >= num:
-        return Candidates(ids=torch.arange(num, device=always.device), log_q=torch.zeros(num, device=always.device))
-    is_other = torch.ones(num, dtype=torch.bool, device=always.device).index_fill(0, always, value=False)
-    others = is_other.nonzero().squeeze(1)
-    num_drawn = min(len(others), max(1, size - len(always)))
-    device = generator.device if generator is not None else "cpu"
-    shuffled = torch.randperm(len(others), generator=generator, device=device)[:num_drawn].to(always.device)
-    log_q = math.log(num_drawn / len(others)) if num_drawn else 0.0
-    ids, order = torch.cat([always, others[shuffled]]).sort()
-    return Candidates(ids=ids, log_q=torch.where(order < len(always), 0.0, log_q))
-
-
-def distinct(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
-    """The distinct ids in ascending order without −1; [0] if none is left, so that every batch has a graph for DDP."""
-    found = ids[ids >= 0].unique()
-    return found if len(found) else torch.zeros_like(ids[:1])
-
-
-def positions(ascending: Int[Tensor, " N"], ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """Where each id is in `ascending`; −1 for an id that is negative or not in it."""
-    found = torch.searchsorted(ascending, ids).clamp(max=len(ascending) - 1)
-    return found.where(ascending[found] == ids, -1)
-
-
 def known(categories: Int[Tensor, " B"], rationales: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
     """Images with both labels."""
     return (categories >= 0) & (rationales >= 0)
@@ -496,77 +342,3 @@ def negative_log_likelihood(logits: Float[Tensor, "B N"], targets: Int[Tensor, "
     """−log softmax at each target, zero (with a graph) where it is −1."""
     log_prob = logits.log_softmax(dim=-1).gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
     return -log_prob.masked_fill(targets < 0, 0.0)
-
-
-def grid_chunks(num_rationales: int, num_categories: int, *, size: int) -> list[tuple[slice, slice]]:
-    """A grid of sentences cut into parts of at most `size`: all rationales if they fit, by some categories.
-
-    In that order an encoder that encodes "This is a photo of a {category} because there is" once per category and
-    call does so once in all.
-    """
-    height = min(num_rationales, size)
-    width = max(1, size // height)
-    return [
-        (slice(top, min(top + height, num_rationales)), slice(left, min(left + width, num_categories)))
-        for left in range(0, num_categories, width)
-        for top in range(0, num_rationales, height)
-    ]
-
-
-def in_chunks(function: Callable[..., Any], *arguments: "Any") -> list[Any]:
-    """The function over chunks; with more than one, each chunk's activations are made again in the backward pass."""
-    calls: Iterator[tuple[Any, ...]] = zip(*arguments, strict=True)
-    if len(arguments[0]) == 1:
-        return [function(*call) for call in calls]
-    return [checkpoint(function, *call, use_reentrant=False, preserve_rng_state=False) for call in calls]
-
-
-def mean_over_ranks(values: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
-    """The sum over this rank's images over the mean number of valid images per rank.
-
-    Its mean over ranks is the mean over all valid images, also where ranks hold unequal numbers of them.
-    """
-    count = valid.sum()
-    if is_distributed():
-        dist.all_reduce(count)
-        return values.sum() * dist.get_world_size() / count.clamp(min=1)
-    return values.sum() / count.clamp(min=1)
-
-
-def gather_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
-    """The ids of all ranks, in rank order."""
-    if not is_distributed():
-        return ids
-    parts = [torch.empty_like(ids) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, ids.contiguous())
-    return torch.cat(parts)
-
-
-def gather_features(features: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
-    """The features of all ranks, in rank order, with gradient to each rank's own."""
-    return GatherFeatures.apply(features) if is_distributed() else features
-
-
-class GatherFeatures(Function):
-    """all_gather whose backward sums the gradients that all ranks have for this rank's part.
-
-    Every rank computes the same loss of the gathered batch, so the sum is the world size times the gradient, and
-    DDP's mean over ranks, to which the other ranks' parts add theirs, makes it whole.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
-        parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, features.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def is_distributed() -> bool:
-    """Other ranks take part: a process group of several, and gradients are recorded."""
-    return torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

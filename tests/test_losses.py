@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from ecor import losses
+from ecor.candidates import draw_candidates
 from ecor.config import ObjectiveConfig
-from ecor.losses import draw_candidates, objective_of
+from ecor.logits import pair_features
+from ecor.losses import objective_of
 from ecor.probability import ImageFeatures
 
 NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "pairs")
@@ -300,6 +301,6 @@ def test_two_ranks_averaged_equal_one_with_all_images(tmp_path):
 def test_codes_of_pairs_come_back_in_their_order():
     sentences = LearnedSentences()
     for codes in (torch.tensor([23, 0, 5, 1, 22]), torch.tensor([20, 21, 22, 23]), torch.tensor([2, 10, 6])):
-        found = losses.pair_features(sentences, codes=codes)
+        found = pair_features(sentences, codes=codes)
         everything = sentences.category_features(torch.arange(NUM_RATIONALES)).flatten(0, 1)
         torch.testing.assert_close(found, everything[codes])

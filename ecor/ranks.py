@@ -1,0 +1,60 @@
+"""What one rank has in, what all ranks have out: means, labels and features, with the gradients DDP needs."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd import Function
+
+
+def mean_over_ranks(values: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
+    """The sum over this rank's images over the mean number of valid images per rank.
+
+    Its mean over ranks is the mean over all valid images, also where ranks hold unequal numbers of them.
+    """
+    count = valid.sum()
+    if is_distributed():
+        dist.all_reduce(count)
+        return values.sum() * dist.get_world_size() / count.clamp(min=1)
+    return values.sum() / count.clamp(min=1)
+
+
+def gather_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
+    """The ids of all ranks, in rank order."""
+    if not is_distributed():
+        return ids
+    parts = [torch.empty_like(ids) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, ids.contiguous())
+    return torch.cat(parts)
+
+
+def gather_features(features: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
+    """The features of all ranks, in rank order, with gradient to each rank's own."""
+    return GatherFeatures.apply(features) if is_distributed() else features
+
+
+class GatherFeatures(Function):
+    """all_gather whose backward sums the gradients that all ranks have for this rank's part.
+
+    Every rank computes the same loss of the gathered batch, so the sum is the world size times the gradient, and
+    DDP's mean over ranks, to which the other ranks' parts add theirs, makes it whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, features.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def is_distributed() -> bool:
+    """Other ranks take part: a process group of several, and gradients are recorded."""
+    return torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
