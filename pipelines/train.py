@@ -10,12 +10,11 @@ import json
 import platform
 import resource
 import shutil
-import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, Literal
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.queue import Queue
@@ -105,7 +105,7 @@ def _tuned(
 ) -> Checkpoint:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _work,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
@@ -120,11 +120,14 @@ def _tuned(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _told(messages), _interruptible():
+    with _told(messages):
         try:
             result = trainer.fit()
         except TrainingFailedError as error:
             raise _cause(error) from error
+        except KeyboardInterrupt:
+            trainer.stop()
+            raise
     with result.checkpoint.as_directory() as state:
         return _published(Path(state), output=output, tracking=tracking, run_id=run_id)
 
@@ -329,6 +332,8 @@ def _told(messages: Queue) -> Iterator[None]:
                 console.print(messages.get(timeout=1), highlight=False)
             except Empty:
                 continue
+            except RayError:
+                return  # the queue went with the cluster
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
@@ -340,17 +345,16 @@ def _told(messages: Queue) -> Iterator[None]:
         messages.shutdown()
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ray puts its own Ctrl-C handler in place and leaves it there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's own Ctrl-C handler would stay in place, swallow the interrupt and end the process; this one has none."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def stop(self) -> None:
+        """End the run's workers; their last saved state stays."""
+        with suppress(RayError, AttributeError):
+            ray.get(self._controller.abort.remote(), timeout=30)
 
 
 def _cause(error: TrainingFailedError) -> Exception:

@@ -67,13 +67,21 @@ def settled(config: TrainConfig) -> TrainConfig:
         config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
     if config.objective.name == "pairs":
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
-    return replace(config, shards=located(config.shards), backbone=_located(config.backbone))
+    return replace(
+        config,
+        shards=located(config.shards),
+        backbone=_located(config.backbone),
+        cache_dir=config.cache_dir and located(config.cache_dir),
+    )
 
 
 def _located(backbone: BackboneConfig) -> BackboneConfig:
     """Names that are files of this machine, made absolute."""
-    files = {key: getattr(backbone, key) for key in ("name", "pretrained")}
-    return replace(backbone, **{key: located(name) for key, name in files.items() if name and Path(name).is_file()})
+
+    def found(name: str) -> str:
+        return located(name) if Path(name).is_file() else name
+
+    return replace(backbone, name=found(backbone.name), pretrained=backbone.pretrained and found(backbone.pretrained))
 
 
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:

@@ -367,12 +367,14 @@ def test_a_users_mistake_on_a_worker_is_told_as_such(
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle; the same command again gives the tokens, and the one MLflow run, of an unharmed run."""
+    """Ctrl-C, then SIGKILL, in the middle; the same command again gives the tokens, and the one MLflow run, of an
+    unharmed run."""
     from mlflow import MlflowClient
 
     settings = {"num_epochs": 40, "checkpoint_every_steps": 1, "patience": 40}
     config = config_of(world, tmp_path / "run", **settings)
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(tracking_uri=tracking.uri)
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
@@ -385,22 +387,28 @@ def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
             """
         )
     )
+    command = [sys.executable, str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])}
-    started = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
-    states = tmp_path / "run" / "ray"
-    deadline = time.monotonic() + 120
-    while not list(states.glob("*/checkpoint_*")) and time.monotonic() < deadline:
-        assert started.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
-    assert not (tmp_path / "run" / "summary.json").exists()
-    reached = json.loads((tmp_path / "run" / "run.json").read_text())
-    again = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
-    assert again.stdout.strip() == reached["run_id"]
-    expected = finished(
-        tuning_of(config_of(world, tmp_path / "l", num_epochs=40, checkpoint_every_steps=1, patience=40))
-    )
+
+    def states() -> set[Path]:
+        return set((tmp_path / "run" / "ray").glob("*/checkpoint_*"))
+
+    run_ids = set()
+    for blow, status in ((signal.SIGINT, "KILLED"), (signal.SIGKILL, "RUNNING")):
+        before = states()
+        started = subprocess.Popen(command, env=environment, start_new_session=True)
+        while not states() - before:
+            assert started.poll() is None, "the run ended before it was hit"
+            time.sleep(0.05)
+        os.kill(started.pid, blow)
+        assert started.wait() != 0
+        assert not (tmp_path / "run" / "summary.json").exists()
+        run_ids.add(json.loads((tmp_path / "run" / "run.json").read_text())["run_id"])
+        assert client.get_run(next(iter(run_ids))).info.status == status
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run_ids == {again.stdout.strip()}
+    assert "epoch 40/40" in again.stderr
+    expected = finished(tuning_of(config_of(world, tmp_path / "local", **settings)))
     for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
         assert torch.equal(value, expected.best_tokens[name]), name
-    assert MlflowClient(tracking_uri=tracking.uri).get_run(reached["run_id"]).info.status == "FINISHED"
+    assert client.get_run(again.stdout.strip()).info.status == "FINISHED"
