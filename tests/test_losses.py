@@ -136,7 +136,7 @@ def test_terms_equal_the_formulas_written_as_loops_whatever_the_chunks(name, chu
 @pytest.mark.parametrize("max_sentences", [10_000, 18])
 def test_gradients_equal_finite_differences(name, max_sentences):
     sentences = LearnedSentences()
-    start = images(6)
+    start = images(4)
     context_r, context_c = sentences.rationale_context.data, sentences.category_context.data
 
     def total(v_r: Tensor, v_c: Tensor, learned_r: Tensor, learned_c: Tensor) -> Tensor:
@@ -147,8 +147,8 @@ def test_gradients_equal_finite_differences(name, max_sentences):
             name,
             sentences,
             image,
-            categories=CATEGORIES[:6],
-            rationales=RATIONALES[:6],
+            categories=CATEGORIES[2:6],
+            rationales=RATIONALES[2:6],
             max_sentences=max_sentences,
             chunk=5,
         )
@@ -224,7 +224,7 @@ def test_sampled_terms_estimate_the_full_ones(name):
                 key: value.exp()
                 for key, value in terms(name, sentences, image, **label, max_sentences=12, seed=seed).items()
             }
-            for seed in range(300)
+            for seed in range(200)
         ]
     for key, value in full.items():
         sampled = torch.stack([draw[key] for draw in draws])
