@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ecor.causal import CausalText
 from ecor.config import BackboneConfig, Preprocess, require
 
 _TEXTS_PER_PASS = 256
+_TEXTS_KEPT = 2**16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # how weights arrive, not what the model is
 
@@ -239,7 +240,12 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"{self.config.name!r} has its own tokenizer ({type(tokenizer).__name__}): use encode_text"
             )
-        return [[tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id] for text in texts]
+        return [[tokenizer.sot_token_id, *self._words(text), tokenizer.eot_token_id] for text in texts]
+
+    @cached_property
+    def _words(self) -> Callable[[str], list[int]]:
+        """CLIP's own tokenizer, which remembers: training tokenizes the same texts in each step."""
+        return lru_cache(maxsize=_TEXTS_KEPT)(self.tokenizer.encode)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before it is cut, start and end token (or whatever the tokenizer adds) included."""

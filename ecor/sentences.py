@@ -208,6 +208,8 @@ class SentenceEncoder:
 
     @cached_property
     def _pairs(self) -> "_Pairs | None":
+        if self.backbone.causal_text is None:
+            return None
         return _split_pairs(
             self.backbone,
             vocabulary=self.vocabulary,

@@ -9,10 +9,14 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.testing import assert_close
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from ecor.backbone import Backbone, load_backbone
-from ecor.config import BackboneConfig
+from ecor.config import BackboneConfig, TemplateConfig
+from ecor.sentences import SentenceEncoder
+from ecor.vocabulary import vocabulary_from_mapping
 
 VISION = {"image_size": 64, "patch_size": 16, "width": 64, "head_width": 32, "layers": 3}
 TEXT = {"context_length": 40, "width": 48, "heads": 4, "layers": 2}
@@ -146,6 +150,51 @@ def test_context_made_of_word_embeddings_equals_the_words(tmp_path: Path, settin
     expected = backbone.encode_text(["a photo of a dog", "a photo of my cat ."])
     assert_close(backbone.encode_text(["a dog", "my cat ."], context=context), expected, rtol=0, atol=1e-6)
     assert not backbone.token_embedding._forward_hooks
+
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def hugging_face(folder: Path) -> dict:
+    """Settings of a CLIP whose text tower and tokenizer are transformers' own, from files."""
+    words = {
+        word: number
+        for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "dog", "my", "cat", "."])
+    }
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP")}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertConfig(vocab_size=len(words), max_position_embeddings=40, **sizes).save_pretrained(folder)
+    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 40}
+    return TINY | {"text_cfg": text | {"hf_pooler_type": "mean_pooler", "hf_proj_type": "mlp"}}
+
+
+def test_transformers_towers_take_context_too(tmp_path: Path) -> None:
+    backbone = tiny(tmp_path, settings=hugging_face(tmp_path / "bert"))
+    assert backbone.causal_text is None and backbone.text_width == 48
+    assert backbone.token_counts(["a dog", "my cat ."]) == [4, 5]
+    expected = backbone.encode_text(["a photo of a dog", "a photo of my cat ."])
+    context = backbone.word_embeddings("a photo of").requires_grad_()
+    features = backbone.encode_text(["a dog", "my cat ."], context=context)
+    assert_close(features, expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(features[0], features[1], atol=1e-2)
+    features[:, 0].sum().backward()
+    assert bool(context.grad.abs().sum() > 0)
+    with pytest.raises(ValueError, match="its own tokenizer"):
+        backbone.tokenize(["a dog"])
+    pairs = SentenceEncoder(
+        backbone,
+        vocabulary=vocabulary_from_mapping({"dog": ["my cat"], "cat": ["a photo"]}),
+        templates=TemplateConfig(category_given_rationale="{category} of {rationale}"),
+        category_context=context,
+    )
+    expected = backbone.encode_text(["dog of a photo", "cat of a photo"], context=context)
+    assert_close(pairs.category_features(torch.tensor([1]))[0], expected, rtol=0, atol=1e-6)
+    assert pairs.num_truncated == 0
 
 
 def test_a_long_sentence_keeps_its_end_token(backbone: Backbone) -> None:
