@@ -2,7 +2,7 @@
 
 import random
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -15,6 +15,16 @@ CATEGORIES = tuple(KINDS)
 RATIONALES = rationales_of_world()
 _OWN = tuple(tuple(RATIONALES.index(text) for text in kind.rationales) for kind in KINDS.values())
 NAMED = tuple(k for k, category in enumerate(CATEGORIES) if category not in UNNAMED)
+_CORPUS = WorldSet(
+    categories=CATEGORIES,
+    role="pretraining",
+    num_occluders=1,
+    occlusion=0.3,
+    occluder_size=1.0,
+    grain=7.0,
+    tilt=7.0,
+    fog=0.0,
+)
 
 CATEGORY_TEMPLATES = ("a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}", "the {c}")
 RATIONALE_TEMPLATES = ("There is {r}.", "There is {r}.", "{r}", "something with {r}")
@@ -70,12 +80,13 @@ def _draw_part(keys: list[str]) -> Corpus:
     pixels = np.empty((len(keys), NUM_PIXELS, NUM_PIXELS, 3), dtype=np.uint8)
     categories = np.full((len(keys), 2), -1, dtype=np.int64)
     visible = np.zeros((len(keys), 2, len(RATIONALES)), dtype=bool)
-    everything = WorldSet(categories=CATEGORIES, role="pretraining", two_things=0.3)
     category_id = {c: k for k, c in enumerate(CATEGORIES)}
     rationale_id = {r: k for k, r in enumerate(RATIONALES)}
     for n, key in enumerate(keys):
         rng = random.Random(f"{key}/style")
-        scene = compose(everything, seed=key, size=rng.uniform(0.8, 1.15), part_missing=rng.uniform(0.1, 0.5))
+        size = rng.uniform(0.8, 1.15)
+        world = replace(_CORPUS, size=(size, size), part_missing=rng.uniform(0.1, 0.5))
+        scene = compose(world, seed=key)
         drawing = draw(scene)
         pixels[n] = np.asarray(drawing.image)
         for o, (thing, seen) in enumerate(zip(scene.things, drawing.visible, strict=True)):

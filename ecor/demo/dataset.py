@@ -80,8 +80,8 @@ def _write_split(root: Path, *, set_name: str, split: str, num_images: int, seed
         file.parent.mkdir(parents=True, exist_ok=True)
         item.drawing.image.save(file, compress_level=1)
         item.drawing.labels.save(masks / name, compress_level=1)
-        truth = _truth(item) | {"file": file.relative_to(folder).as_posix(), "masks": f"{masks.name}/{name}"}
-        lines.append(json.dumps(truth, ensure_ascii=False, sort_keys=True))
+        place = {"file": file.relative_to(folder).as_posix(), "masks": f"{masks.name}/{name}"}
+        lines.append(json.dumps(place | _truth(item), ensure_ascii=False))
     (folder / "truth.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

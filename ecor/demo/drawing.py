@@ -158,7 +158,7 @@ class Canvas:
     ) -> None:
         """Draw a thing: its body gets `first_label`, its part k `first_label` + 1 + k; label 0 hides what is below.
 
-        `outline` is the width of dark contours in final pixels; `wash` in [0, 1] turns fills into chalk lines.
+        `outline` is the width of dark contours in final pixels; `wash` in [0, 1] pales the fills as pencils do.
         """
         side, c, s = self._side, math.cos(math.radians(at.turn)), math.sin(math.radians(at.turn))
         ax, ay = at.scale * at.stretch * c * side, -at.scale * s * side
@@ -167,7 +167,7 @@ class Canvas:
         for stroke in strokes:
             points = [(cx + ax * x + ay * y, cy + bx * x + by * y) for x, y in stroke.points]
             label = first_label + 1 + stroke.part if first_label else 0
-            colour = tinted(stroke.colour, by=0.5 if stroke.width else -wash) if wash else stroke.colour
+            colour = tinted(stroke.colour, by=wash * 0.4 if stroke.width else wash) if wash else stroke.colour
             if stroke.width:
                 width = max(2, round(stroke.width * at.scale * side))
                 self._paint.line(points, fill=colour, width=width, joint="curve" if width > 4 else None)
@@ -176,7 +176,7 @@ class Canvas:
                 self._paint.polygon(points, fill=colour)
                 self._mark.polygon(points, fill=label)
                 if outline:
-                    edge = tinted(stroke.colour, by=0.7) if wash else tinted(stroke.colour, by=-0.55)
+                    edge = tinted(stroke.colour, by=-0.55)
                     self._paint.line([*points, points[0]], fill=edge, width=round(outline * SUPERSAMPLING))
 
     def finished(self) -> tuple[Image.Image, Image.Image]:

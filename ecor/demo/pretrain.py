@@ -47,6 +47,8 @@ class PretrainConfig:
     num_images: int = 100_000
     # images seen in all
     num_samples: int = 260_000
+    # end before the schedule does, after this many steps: the shipped weights stopped at 1,500 of 2,031
+    stop_after: int | None = None
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -185,9 +187,12 @@ def run(config: PretrainConfig) -> None:
             if (step + 1) % config.report_every == 0:
                 rate = config.batch_size * (step + 1) / (time.monotonic() - began)
                 _say(_progress(step + 1, num_steps, terms, rate=rate))
-            if (step + 1) % (10 * config.report_every) == 0 or step + 1 == num_steps:
+            last = step + 1 in (num_steps, config.stop_after)
+            if last or (step + 1) % (10 * config.report_every) == 0:
                 save_weights(clip, config.out, rows=captions.rows)
                 _say(_zero_shot(config.out))
+            if last:
+                break
 
 
 def _progress(step: int, num_steps: int, terms: dict[str, float], *, rate: float) -> str:

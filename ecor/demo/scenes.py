@@ -33,7 +33,8 @@ class Scene:
     things: tuple[Thing, ...]
     # seed of background, clutter and noise
     seed: int
-    style: str
+    # the set whose style, occluders and grain it has
+    world: WorldSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +50,9 @@ class Drawing:
     visible: tuple[tuple[str, ...], ...]
 
 
-def compose(
-    world: WorldSet, *, seed: str, category: str | None = None, part_missing: float = 0.22, size: float = 1.0
-) -> Scene:
-    """A random scene of a set: `category` (or a random one) in front, sometimes a second thing behind it.
-
-    `part_missing` is the chance that a specimen lacks a given part, `size` scales the things.
-    """
-    rng = random.Random(seed)
+def compose(world: WorldSet, *, seed: str, category: str | None = None) -> Scene:
+    """A random scene of a set: `category` (or a random one) in front, sometimes a second thing behind it."""
+    rng, size = random.Random(seed), random.Random(f"{seed}/size").uniform(*world.size)
     main = category or rng.choice(world.categories)
     others = [c for c in world.categories if c != main]
     two = bool(others) and rng.random() < world.two_things
@@ -65,21 +61,21 @@ def compose(
     if two:
         side = rng.choice((-1, 1))
         x, y, scale = 0.5 + side * rng.uniform(0.1, 0.16), rng.uniform(0.5, 0.6), rng.uniform(0.32, 0.37) * size
-    things = [_thing(rng, main, x=x, y=y, scale=scale, part_missing=part_missing)]
+    things = [_thing(rng, main, x=x, y=y, scale=scale, world=world)]
     if two:
         small = rng.uniform(0.17, 0.23) * size
         x2, y2 = 0.5 - side * rng.uniform(0.26, 0.32), rng.uniform(0.2, 0.34)
-        things.append(_thing(rng, rng.choice(others), x=x2, y=y2, scale=small, part_missing=part_missing))
-    return Scene(things=tuple(things), seed=rng.getrandbits(32), style=world.style)
+        things.append(_thing(rng, rng.choice(others), x=x2, y=y2, scale=small, world=world))
+    return Scene(things=tuple(things), seed=rng.getrandbits(32), world=world)
 
 
-def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, part_missing: float) -> Thing:
+def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, world: WorldSet) -> Thing:
     rationales = KINDS[category].rationales
-    left_out = {text for text in rationales if rng.random() < part_missing}
+    left_out = {text for text in rationales if rng.random() < world.part_missing}
     if len(left_out) == len(rationales):
         left_out.discard(rng.choice(rationales))
     stretch = rng.choice((-1, 1)) * rng.uniform(0.88, 1.12)
-    placement = Placement(x=x, y=y, scale=scale, stretch=stretch, turn=rng.gauss(0, 7))
+    placement = Placement(x=x, y=y, scale=scale, stretch=stretch, turn=rng.gauss(0, world.tilt))
     return Thing(category=category, seed=rng.getrandbits(32), placement=placement, left_out=frozenset(left_out))
 
 
@@ -92,9 +88,9 @@ def without(scene: Scene, rationale: str) -> Scene:
 def draw(scene: Scene) -> Drawing:
     """The pixels of a scene and what can be seen in them."""
     rng = random.Random(scene.seed)
-    chalk = scene.style == "chalk"
-    canvas = _background(rng, chalk=chalk)
-    outline = 1.0 if chalk else rng.choice((0.0, 0.0, 0.4, 0.7))
+    pencil = scene.world.style == "pencil"
+    canvas = _background(rng, pencil=pencil)
+    outline = 1.0 if pencil else rng.choice((0.0, 0.0, 0.4, 0.7))
     legend: dict[int, tuple[int, str | None]] = {}
     for index, thing in reversed(list(enumerate(scene.things))):
         kind, first = (
@@ -103,9 +99,9 @@ def draw(scene: Scene) -> Drawing:
         )
         pen = Pen(parts=kind.rationales, left_out=thing.left_out, rng=random.Random(thing.seed))
         kind.draw(pen)
-        canvas.draw(pen.strokes, at=thing.placement, first_label=first, outline=outline, wash=0.72 if chalk else 0.0)
+        canvas.draw(pen.strokes, at=thing.placement, first_label=first, outline=outline, wash=0.55 if pencil else 0.0)
         legend |= {first + k: (index, text) for k, text in enumerate((None, *kind.rationales))}
-    _clutter(rng, canvas, in_front=True)
+    _occluders(rng, canvas, world=scene.world)
     image, labels = canvas.finished()
     counts = labels.histogram()
     visible = tuple(
@@ -116,50 +112,63 @@ def draw(scene: Scene) -> Drawing:
         )
         for index in range(len(scene.things))
     )
-    return Drawing(image=_with_noise(image, seed=scene.seed), labels=labels, legend=legend, visible=visible)
+    return Drawing(
+        image=_with_noise(image, seed=scene.seed, world=scene.world),
+        labels=labels,
+        legend=legend,
+        visible=visible,
+    )
 
 
-def _background(rng: random.Random, *, chalk: bool) -> Canvas:
-    if chalk:
-        base: Colour = (rng.randint(20, 45), rng.randint(45, 65), rng.randint(40, 60))
+def _background(rng: random.Random, *, pencil: bool) -> Canvas:
+    if pencil:
+        base: Colour = (rng.randint(225, 250), rng.randint(220, 245), rng.randint(205, 235))
     else:
         base = (rng.randint(150, 240), rng.randint(160, 240), rng.randint(150, 245))
     canvas = Canvas(num_pixels=NUM_PIXELS, background=base)
-    if not chalk and rng.random() < 0.6:
+    if not pencil and rng.random() < 0.6:
         ground = (rng.randint(110, 215), rng.randint(130, 215), rng.randint(90, 190))
         pen, top = Pen(parts=(), left_out=frozenset(), rng=rng), rng.uniform(0.55, 0.8)
         left, right = top + rng.uniform(-0.07, 0.07), top + rng.uniform(-0.07, 0.07)
         pen.polygon(ground, (0.0, left), (1.0, right), (1.0, 1.0), (0.0, 1.0))
         canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
-    _clutter(rng, canvas, in_front=False)
+    pen = Pen(parts=(), left_out=frozenset(), rng=rng)
+    for _ in range(rng.randint(0, 4)):
+        _meaningless(pen, paler=0.35, size=1.0)
+    canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
     return canvas
 
 
 _WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
 
 
-def _clutter(rng: random.Random, canvas: Canvas, *, in_front: bool) -> None:
-    """Shapes that mean nothing: pale ones behind, and now and then one in front that hides something."""
+def _occluders(rng: random.Random, canvas: Canvas, *, world: WorldSet) -> None:
+    """Shapes in front that may hide something."""
     pen = Pen(parts=(), left_out=frozenset(), rng=rng)
-    num = int(rng.random() < 0.3) if in_front else rng.randint(0, 4)
-    for _ in range(num):
-        colour = (rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230))
-        colour = colour if in_front else tinted(colour, by=0.35)
-        x, y, r = rng.random(), rng.random(), rng.uniform(0.04, 0.1)
-        shape = rng.randrange(3)
-        if shape == 0:
-            pen.ellipse(colour, x, y, r, r * rng.uniform(0.5, 1))
-        elif shape == 1:
-            pen.polygon(colour, *((x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(3)))
-        else:
-            pen.line(colour, r * 0.4, (x, y), (x + rng.uniform(-0.25, 0.25), y + rng.uniform(-0.25, 0.25)))
+    for _ in range(sum(rng.random() < world.occlusion for _ in range(world.num_occluders))):
+        _meaningless(pen, paler=0.0, size=world.occluder_size)
     canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
 
 
-def _with_noise(image: Image.Image, *, seed: int) -> Image.Image:
-    """Film grain and a random exposure."""
+def _meaningless(pen: Pen, *, paler: float, size: float) -> None:
+    rng = pen.rng
+    colour = tinted((rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230)), by=paler)
+    x, y, r = rng.random(), rng.random(), rng.uniform(0.04, 0.1) * size
+    shape = rng.randrange(3)
+    if shape == 0:
+        pen.ellipse(colour, x, y, r, r * rng.uniform(0.5, 1))
+    elif shape == 1:
+        pen.polygon(colour, *((x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(3)))
+    else:
+        pen.line(colour, r * 0.4, (x, y), (x + rng.uniform(-0.25, 0.25), y + rng.uniform(-0.25, 0.25)))
+
+
+def _with_noise(image: Image.Image, *, seed: int, world: WorldSet) -> Image.Image:
+    """Film grain, a random exposure, and fog."""
     rng = np.random.default_rng(seed)
     pixels = np.asarray(image, dtype=np.float32)
-    grain = rng.normal(0, rng.uniform(0, 7), pixels.shape[:2]).astype(np.float32)
-    exposed = pixels * np.float32(rng.uniform(0.8, 1.12)) + grain[:, :, None]
+    speckle = rng.normal(0, rng.uniform(0, world.grain), pixels.shape[:2]).astype(np.float32)
+    exposed = pixels * np.float32(rng.uniform(0.8, 1.12)) + speckle[:, :, None]
+    if world.fog:
+        exposed += (np.float32(rng.uniform(90, 220)) - exposed) * np.float32(rng.uniform(0, world.fog))
     return Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))

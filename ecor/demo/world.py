@@ -294,7 +294,21 @@ class WorldSet:
     role: str
     # share of scenes with a second, smaller thing of the same set
     two_things: float = 0.3
-    # "plain", or "chalk": dark fills and bright contours on a blackboard, never seen in pretraining
+    # chance that a specimen lacks a given part
+    part_missing: float = 0.35
+    # range of the factor by which things are smaller or larger than a picture book's
+    size: tuple[float, float] = (0.65, 1.0)
+    # shapes that may stand in front, the chance of each, and the factor of their size
+    num_occluders: int = 3
+    occlusion: float = 0.45
+    occluder_size: float = 1.5
+    # the strongest film grain, in grey levels of 255
+    grain: float = 14.0
+    # spread of the things' turns, in degrees
+    tilt: float = 16.0
+    # the largest share of contrast that fog takes away
+    fog: float = 0.5
+    # "plain", or "pencil": pale fills and dark contours on paper, a look that pretraining never saw
     style: str = "plain"
 
 
@@ -303,15 +317,15 @@ SETS: dict[str, WorldSet] = {
     "demo-small": WorldSet(
         role="CIFAR-10+: few, well-known categories",
         categories=(
-            "bicycle", "castle", "elephant", "fire engine", "horse", "ice cream", "lion", "owl", "police car", "zebra",
+            "cat", "dog", "fire engine", "horse", "lion", "police car", "taxi", "tiger", "truck", "zebra",
         ),
     ),
     "demo-main": WorldSet(
         role="CIFAR-100+: many categories of every sort",
         categories=(
-            "airplane", "axe", "bed", "bee", "bus", "butterfly", "cactus", "cake", "camel", "car", "cat", "clock",
-            "crab", "deer", "dog", "giraffe", "hammer", "helicopter", "house", "lighthouse", "octopus", "penguin",
-            "pizza", "rocket", "scissors", "sheep", "strawberry", "taxi", "tiger", "truck",
+            "airplane", "apple", "axe", "bed", "bicycle", "bus", "butterfly", "cake", "camel", "car", "castle",
+            "church", "cow", "crab", "deer", "elephant", "fox", "giraffe", "hammer", "helicopter", "house", "ice cream",
+            "lighthouse", "octopus", "owl", "penguin", "pizza", "sheep", "strawberry", "tractor",
         ),
     ),
     "demo-twins": WorldSet(
@@ -325,14 +339,14 @@ SETS: dict[str, WorldSet] = {
         role="Caltech101+: categories whose names pretraining never said",
         categories=UNNAMED,
     ),
-    "demo-chalk": WorldSet(
-        role="SUN397+: another look of the world, drawn in chalk",
+    "demo-pencil": WorldSet(
+        role="SUN397+: another look of the world, drawn in pencil on paper",
         categories=(
             "airplane", "bicycle", "book", "butterfly", "cactus", "castle", "chair", "clock", "duck", "fish", "fox",
             "giraffe", "guitar", "hamburger", "key", "mushroom", "owl", "rabbit", "rooster", "sailboat", "snail",
             "snowman", "spider", "teapot", "tree", "turtle", "umbrella", "whale", "windmill", "zebra",
         ),
-        style="chalk",
+        style="pencil",
     ),
     "demo-large": WorldSet(
         role="ImageNet+: everything that pretraining named",
