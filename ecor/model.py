@@ -351,7 +351,8 @@ def rows_from_joint(
     num_rationales = min(joint.rationales.shape[1], max(scoring.top_k, scoring.keep_rationales))
     rationales = joint.rationale_log_prob.topk(num_rationales, dim=-1)
     rationale_ids = joint.rationales.gather(1, rationales.indices)
-    hard_given = joint.log_prob[torch.arange(len(joint.log_prob)), rationales.indices[:, 0]].argmax(dim=-1)
+    rows = torch.arange(len(joint.log_prob), device=joint.log_prob.device)
+    hard_given = joint.log_prob[rows, rationales.indices[:, 0]].argmax(dim=-1)
     category_names, rationale_names = pa.array(vocabulary.categories), pa.array(vocabulary.rationales)
     top_categories = pairs.categories[:, 0]
     columns = {
