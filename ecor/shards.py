@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
@@ -37,6 +37,7 @@ VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
 _BLOCK = tarfile.BLOCKSIZE
 _NOT_IMAGES = ("json", "cls", "txt")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 Result = TypeVar("Result")
 
 INDEX_SCHEMA = pa.schema(
@@ -115,7 +116,8 @@ def sample_key(source: str, *, sha256: str) -> str:
     Twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the file
     name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters.
     """
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(source).stem)[:40]
+    name = source.rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name.rpartition(".")[0] or name)[:40]
     return f"{sha256[:12]}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{stem or '_'}"
 
 
@@ -309,10 +311,10 @@ def _write_entry(
     if sample.category is not None:
         members["cls"] = str(vocabulary.category_id(sample.category)).encode()
         members["txt"] = _caption(sample, category=sample.category, templates=templates).encode()
-    for extension, data in members.items():
-        out.write(_tar_header(f"{sample.key}.{extension}", num_bytes=len(data)))
-        out.write(data)
-        out.write(bytes(_padding(len(data), block=_BLOCK)))
+    (image, *others) = ((f"{sample.key}.{extension}", data) for extension, data in members.items())
+    out.write(_tar_header(image[0], num_bytes=len(image[1])))
+    out.write(image[1])
+    out.write(bytes(_padding(len(image[1]), block=_BLOCK)) + b"".join(_tar_member(*member) for member in others))
     return row
 
 
@@ -322,25 +324,29 @@ def _caption(sample: Sample, *, category: str, templates: TemplateConfig) -> str
     return pair_sentence(templates, category, sample.rationales[0])
 
 
+def _tar_member(name: str, data: bytes) -> bytes:
+    return _tar_header(name, num_bytes=len(data)) + data + bytes(_padding(len(data), block=_BLOCK))
+
+
 @lru_cache(maxsize=1)
-def _header_template() -> bytes:
-    """The header of an empty file without a name: the same owner, mode and time for all."""
+def _header_template() -> tuple[bytes, int]:
+    """The header of a file without a name, size and checksum, and the sum of its bytes: the same for all members."""
     member = tarfile.TarInfo("")
     member.mode, member.uname, member.gname = 0o444, "ecor", "ecor"
-    return member.tobuf(tarfile.USTAR_FORMAT)
+    header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    header[124:135] = bytes(11)
+    header[148:156] = b" " * 8
+    return bytes(header), sum(header)
 
 
 def _tar_header(name: str, *, num_bytes: int) -> bytes:
-    """`TarInfo.tobuf` with fixed metadata, 15 times as fast: only name, size and checksum (POSIX ustar) differ."""
-    encoded = name.encode()
-    if len(encoded) > 100 or num_bytes >= 8**11:
+    """`TarInfo.tobuf` with fixed metadata, ten times as fast: only name, size and checksum (POSIX ustar) differ."""
+    encoded, size = name.encode(), b"%011o" % num_bytes
+    if len(encoded) > 100 or len(size) > 11:
         raise ValueError(f"tar member {name!r} of {num_bytes} bytes: names have at most 100 bytes, files 8 GiB")
-    header = bytearray(_header_template())
-    header[0 : len(encoded)] = encoded
-    header[124:136] = b"%011o\0" % num_bytes
-    header[148:156] = b" " * 8
-    header[148:155] = b"%06o\0" % sum(header)
-    return bytes(header)
+    template, sum_of_template = _header_template()
+    checksum = b"%06o\0" % (sum_of_template + sum(encoded) + sum(size))
+    return b"".join((encoded, template[len(encoded) : 124], size, template[135:148], checksum, template[155:]))
 
 
 def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
@@ -420,7 +426,7 @@ def _file_sha256(path: Path) -> str:
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _pretty(value: Mapping[str, Any]) -> str:

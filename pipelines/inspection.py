@@ -7,9 +7,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -41,6 +40,7 @@ INSPECTED_SCHEMA = pa.schema(
     ]
 )
 IMAGES_PER_READ = 32
+_COLUMNS = tuple(INSPECTED_SCHEMA.names)
 _HASH_DIGITS = 13
 """Hex digits that decide a split: the last ones, because the first ones decide the order."""
 
@@ -142,7 +142,10 @@ def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
     """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order."""
     rows = listing.to_pylist()
     contents = _contents([row["source"] for row in rows], root=job.root)
-    found = [_finding(row, content, job=job) for row, content in zip(rows, contents, strict=True)]
+    split_ends = _split_ends(job)
+    found = [
+        _finding(row, content, job=job, split_ends=split_ends) for row, content in zip(rows, contents, strict=True)
+    ]
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
 
 
@@ -181,20 +184,28 @@ def _rationale_ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.rationale_id(part) for part in (first, *below) if vocabulary.has_rationale(part)]
 
 
-def _split_of(sha256: str, *, given: str | None, job: Job) -> str:
+def _split_ends(job: Job) -> list[tuple[str, float]]:
+    """Where each split ends, on a scale from 0 to 1, for images whose split is not given."""
+    if job.given_splits:
+        return []
+    return list(zip(job.splits, accumulate(job.config.split_shares[split] for split in job.splits), strict=True))
+
+
+def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[tuple[str, float]]) -> str:
     place = int(sha256[-_HASH_DIGITS:], 16) / 16**_HASH_DIGITS
     if given is not None:
         return "validation" if given == "train" and place < job.validation_share else given
-    ends = accumulate(job.config.split_shares[split] for split in job.splits)
-    return next((split for split, end in zip(job.splits, ends, strict=True) if place < end), job.splits[-1])
+    return next((split for split, end in split_ends if place < end), split_ends[-1][0])
 
 
-def _finding(row: Mapping[str, Any], content: bytes | OSError, *, job: Job) -> dict[str, Any]:
+def _finding(
+    row: Mapping[str, Any], content: bytes | OSError, *, job: Job, split_ends: Sequence[tuple[str, float]]
+) -> dict[str, Any]:
     data = b"" if isinstance(content, OSError) else content
     sha256 = hashlib.sha256(data).hexdigest()
-    finding = {name: row.get(name) for name in INSPECTED_SCHEMA.names} | {
+    finding = {name: row.get(name) for name in _COLUMNS} | {
         "key": sample_key(row["source"], sha256=sha256),
-        "split": _split_of(sha256, given=row["split"], job=job),
+        "split": _split_of(sha256, given=row["split"], job=job, split_ends=split_ends),
         "protected": row["split"] == "test",
         "sha256": sha256,
     }
@@ -213,7 +224,7 @@ def _finding(row: Mapping[str, Any], content: bytes | OSError, *, job: Job) -> d
         "rationales": rationales,
         "visible_rationales": None if visible is None else _named(None, visible, job=job)[1],
     }
-    return finding | asdict(header) | names
+    return finding | {"extension": header.extension, "width": header.width, "height": header.height} | names
 
 
 def _validated(data: bytes, *, how: str) -> ImageHeader:
@@ -234,7 +245,8 @@ def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
 def _content(url: str) -> bytes | OSError:
     try:
         if "://" not in url:
-            return Path(url).read_bytes()
+            with open(url, "rb") as file:  # noqa: PTH123 - making a Path takes as long as reading a small file
+                return file.read()
         with fsspec.open(url, "rb") as file:
             return file.read()
     except OSError as error:

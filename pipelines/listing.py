@@ -101,7 +101,7 @@ def listed(place: Place) -> Iterator[pa.Table]:
     rows = _table_rows(place) if place.layout == "table" else _folder_rows(place)
     batch: list[dict[str, Any]] = []
     for row in rows:
-        batch.append({name: row.get(name) for name in LISTING_SCHEMA.names} | {"rationales": row.get("rationales", [])})
+        batch.append({"rationales": []} | row)
         if len(batch) == _ROWS_AT_ONCE:
             yield pa.Table.from_pylist(batch, schema=LISTING_SCHEMA)
             batch = []
