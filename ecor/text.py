@@ -7,6 +7,7 @@ and keep them in the same type, so that they give the same numbers.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -150,7 +151,15 @@ class TextFeatures:
         blocks = self._blocks(missing, num_rows=num_rows, width=width)
         _check_room(file, num_rows=sum(map(len, blocks)))
         started = time.monotonic()
-        _encode_blocks(blocks, encode=encode, keep=file.write, width=width)
+        # Processes that fill the same file begin at different places and leave out what others have done meanwhile.
+        first = os.getpid() % len(blocks)
+        _encode_blocks(
+            [*blocks[first:], *blocks[:first]],
+            encode=encode,
+            keep=file.write,
+            width=width,
+            is_there=lambda block: not file.missing(block),
+        )
         self._tell(file, seconds=time.monotonic() - started)
 
     def _tell(self, file: FeatureFile, *, seconds: float) -> None:
@@ -232,6 +241,7 @@ def _encode_blocks(
     encode: Callable[[range], Tensor],
     keep: Callable[[int, NDArray[np.floating]], None],
     width: int,
+    is_there: Callable[[range], bool] = lambda block: False,
 ) -> None:
     """Encode and keep block after block; after the first, say what the rest will cost if that is long."""
     started = told = time.monotonic()
@@ -242,6 +252,8 @@ def _encode_blocks(
             told = now
             num_left = width * sum(map(len, blocks[done:]))
             _log.warning("encoding %s sentences: about %s left", f"{num_left:,}", _duration(left_s))
+        if is_there(block):
+            continue
         with torch.inference_mode():
             keep(block.start, encode(block).float().cpu().numpy())
 

@@ -190,6 +190,20 @@ def test_several_processes_may_write_the_same_rows(tmp_path: Path) -> None:
     assert np.array_equal(file.column(2)[:, 1], np.arange(50)) and (file.row(7) == 7).all()
 
 
+def test_what_others_fill_meanwhile_is_left_to_them(backbone: Backbone, tmp_path: Path) -> None:
+    config = TextConfig(cache_dir=str(tmp_path), fill="on_demand")
+    text, other = (text_features(encoder_of(backbone), config=config) for _ in range(2))
+    encoded = []
+
+    def encode(rationales: range) -> torch.Tensor:
+        encoded.append(rationales)
+        other.prepare()
+        return text._encode_rows(rationales)
+
+    text._fill(text._rows, encode, wanted=range(7))
+    assert len(encoded) == 1 and filled(tmp_path).size == 7
+
+
 def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
     write_rows(str(tmp_path / "rows.npy"), [0])
     with pytest.raises(ValueError, match="use another cache_dir"):
