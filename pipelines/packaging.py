@@ -52,8 +52,8 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
         model: MLflow's record, with the ids of the run and the logged model.
         with_backbone: put the backbone's weights inside, where the checkpoint has not done so.
     """
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow asks for type hints where a signature says more
+    # Recorded warnings are dropped: MLflow asks for type hints, in spite of filters, where a signature says more
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
         packed = _packed(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
         mlflow.pyfunc.save_model(
             path=str(target),

@@ -5,6 +5,7 @@ Runs are in `pipelines.tracking`, and what a model holds in `pipelines.packaging
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -23,7 +24,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ecor.checkpoint import Checkpoint, publish_folder, read_checkpoint
 from ecor.config import require
-from pipelines.config import RegisterConfig, TrackingConfig
+from ecor.evaluation import difference_of_folders, read_evaluation
+from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig
 from pipelines.packaging import ARTIFACT, write_model
 from pipelines.tracking import (
     client_of,
@@ -51,6 +53,7 @@ __all__ = [
     "log_folder",
     "log_metrics",
     "log_tags",
+    "promote",
     "recorded_run",
     "register",
     "resolve",
@@ -79,6 +82,7 @@ class ModelVersion:
     """MLflow run that made it."""
 
 
+_log = logging.getLogger(__name__)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
 _CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
@@ -109,6 +113,37 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
         if config.alias:
             client.set_registered_model_alias(config.name, config.alias, version)
     return resolve(f"models:/{config.name}/{version}", tracking=tracking)
+
+
+def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
+    """Give the alias to a version, unless it is shown to be worse than the one that has it; who has it then.
+
+    The rule (ours): the difference of strict RR, candidate less champion, over the images that both have labelled, with
+    its paired bootstrap interval; where the whole interval is below zero the champion stays. No champion, no
+    evaluations, or an interval that reaches zero: the candidate is promoted. What was decided, and on which numbers, is
+    written on the candidate as tags.
+
+    Raises:
+        ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
+            is not of the version it is given for, or the two are of different images.
+    """
+    candidate = resolve(config.model, tracking=tracking)
+    require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
+    require(
+        config.champion_evaluation is None or config.evaluation is not None,
+        "champion_evaluation is compared with evaluation: name both",
+    )
+    champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
+    is_worse, told = _contest(config, candidate=candidate, champion=champion)
+    decision = ("forced" if config.force else "refused") if is_worse else "promoted"
+    client = client_of(tracking, probe=False)
+    client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", told)
+    if decision == "refused":
+        assert champion is not None
+        _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, told)
+        return champion
+    client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
+    return candidate
 
 
 def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
@@ -179,6 +214,37 @@ def default_cache_dir() -> Path:
     own = os.environ.get("ECOR_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
     return base / "models"
+
+
+def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
+    """Whether the candidate is shown to be worse, and in words on what grounds."""
+    if champion is None or champion.version == candidate.version:
+        return False, "no rival"
+    if config.evaluation is None or config.champion_evaluation is None:
+        return False, f"not compared with {champion.uri}"
+    inputs = {
+        _parents(config.evaluation, version=candidate)["input_digest"],
+        _parents(config.champion_evaluation, version=champion)["input_digest"],
+    }
+    if len(inputs) > 1:
+        raise ValueError(
+            f"{config.evaluation} is of other images than {config.champion_evaluation} "
+            f"({' and '.join(sorted(inputs))}): score the same split with both"
+        )
+    gap = difference_of_folders(config.evaluation, config.champion_evaluation)
+    told = f"strict RR less that of {champion.uri}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return gap.high < 0, f"{told} over {gap.num_images} images"
+
+
+def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
+    """What an evaluation's predictions were made from; ValueError when that is another model."""
+    parents = read_evaluation(evaluation).results[0].parents
+    if parents.get("model_digest") != version.digest:
+        raise ValueError(
+            f"{evaluation} is of model {parents.get('model_digest')}, but {version.uri} is {version.digest}: evaluate "
+            f"the labels that it made"
+        )
+    return parents
 
 
 def _plain(folder: str) -> ModelVersion:

@@ -296,8 +296,8 @@ def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
     first, num_images = rejected[0], job.input.num_images
     raise ValueError(
         f"{len(rejected)} of {num_images} images are rejected, more than max_rejected ({limit}); the first is "
-        f"{first.source} ({first.reason}: {first.detail}), all are in {folder.folder}/{QUARANTINE_NAME}. What is scored "
-        f"is kept: mend the images, or run again with a higher --max-rejected"
+        f"{first.source} ({first.reason}: {first.detail}), all are in {folder.folder}/{QUARANTINE_NAME}. "
+        f"What is scored is kept: mend the images, or run again with a higher --max-rejected"
     )
 
 

@@ -2,17 +2,20 @@
 
 import json
 import socket
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from mlflow import MlflowClient
-from models import tiny_checkpoint
+from models import tiny_checkpoint, write_pictures
 
 from ecor.checkpoint import Checkpoint, load
-from pipelines import registry
-from pipelines.config import RegisterConfig, TrackingConfig
+from ecor.config import ScoringConfig
+from ecor.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
+from pipelines import evaluate, registry
+from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig, TrackingConfig
 from pipelines.registry import ModelVersion
 
 
@@ -165,3 +168,88 @@ def test_a_checkpoint_folder_stands_for_a_model(tracking: TrackingConfig, checkp
     plain = registry.resolve(checkpoint.folder, tracking=tracking)
     assert (plain.version, plain.digest) == (None, checkpoint.model_digest)
     assert registry.fetch(plain, tracking=tracking) == Path(checkpoint.folder)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Two versions, and the folders of their evaluations on the same pictures: whose answers are the truth wins."""
+
+    tracking: TrackingConfig
+    right: ModelVersion
+    wrong: ModelVersion
+    evaluation_of: dict[str, str]
+
+    def config(self, version: ModelVersion, *, champion: ModelVersion, force: bool = False) -> PromoteConfig:
+        return PromoteConfig(
+            model=version.uri,
+            evaluation=self.evaluation_of[version.uri],
+            champion_evaluation=self.evaluation_of[champion.uri],
+            force=force,
+        )
+
+
+@pytest.fixture
+def rivals(tracking: TrackingConfig, tmp_path: Path) -> Rivals:
+    name, pictures = f"rivals-{tmp_path.name}", write_pictures(tmp_path / "pictures", num=40)
+    checkpoints = [tiny_checkpoint(tmp_path / str(seed), seed=seed, num_tokens=4) for seed in (0, 1)]
+    versions = [
+        registry.register(RegisterConfig(checkpoint=each.folder, name=name, alias=""), tracking=tracking)
+        for each in checkpoints
+    ]
+    truth = load(checkpoints[0].folder).predict(pictures).to_arrow()
+    evaluations = {}
+    for checkpoint, version in zip(checkpoints, versions, strict=True):
+        labels = str(tmp_path / f"labels-{version.version}")
+        rows = load(checkpoint.folder).predict(pictures).to_arrow().to_pylist()
+        known = [
+            row | {"category_true": right["category"], "rationales_true": [right["rationale"]]}
+            for row, right in zip(rows, truth.to_pylist(), strict=True)
+        ]
+        part = write_part(labels, pa.Table.from_pylist(known, schema=PREDICTION_SCHEMA), name="0.parquet", unit="0")
+        write_manifest(labels, PredictionSet(parts=(part,), parents=parents_of(version), scoring=ScoringConfig()))
+        evaluations[version.uri] = str(tmp_path / f"evaluation-{version.version}")
+        config = EvaluateConfig(predictions=(labels,), output=evaluations[version.uri], num_resamples=200)
+        evaluate.run(config, tracking=tracking)
+    return Rivals(tracking, versions[0], versions[1], evaluations)
+
+
+def parents_of(version: ModelVersion) -> PredictionParents:
+    return PredictionParents(
+        input="pictures",
+        input_digest="0" * 64,
+        model_uri=version.uri,
+        model_name=version.name,
+        model_version=version.version,
+        model_digest=version.digest,
+        vocabulary_digest=version.vocabulary_digest,
+    )
+
+
+def champion_of(rivals: Rivals) -> ModelVersion | None:
+    return registry.find(f"models:/{rivals.right.name}@champion", tracking=rivals.tracking)
+
+
+@pytest.mark.slow
+def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) -> None:
+    tracking, right, wrong = rivals.tracking, rivals.right, rivals.wrong
+    assert registry.promote(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
+    assert registry.promote(rivals.config(right, champion=wrong), tracking=tracking) == right
+    refused = registry.promote(rivals.config(wrong, champion=right), tracking=tracking)
+    assert refused.version == right.version
+    tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
+    assert tags["ecor.champion.refused"].startswith(f"strict RR less that of {right.uri}: -")
+    assert registry.promote(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
+    found = champion_of(rivals)
+    assert found is not None
+    assert found.version == wrong.version
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_another_model_is_refused(rivals: Rivals) -> None:
+    registry.promote(PromoteConfig(model=rivals.right.uri), tracking=rivals.tracking)
+    config = rivals.config(rivals.wrong, champion=rivals.right)
+    swapped = replace(config, evaluation=config.champion_evaluation)
+    with pytest.raises(ValueError, match=f"is of model {rivals.right.digest}, but {rivals.wrong.uri}"):
+        registry.promote(swapped, tracking=rivals.tracking)
+    with pytest.raises(ValueError, match="name both"):
+        registry.promote(replace(config, evaluation=None), tracking=rivals.tracking)
