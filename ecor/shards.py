@@ -36,6 +36,7 @@ MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
 _BLOCK = tarfile.BLOCKSIZE
+_BUFFER = 2**20
 _NOT_IMAGES = ("json", "cls", "txt")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 Result = TypeVar("Result")
@@ -139,7 +140,7 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with published(folder, name=name) as path, path.open("wb") as file:
+    with published(folder, name=name) as path, path.open("wb", buffering=_BUFFER) as file:
         out = _HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
