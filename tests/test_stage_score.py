@@ -17,16 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
+from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess, ScoringConfig
+from ecor.config import Preprocess, ScoringConfig, Temperatures
 from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_predictions
 from ecor.sample import Sample, decode_image, image_to_pixels
-from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard
+from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import cluster, registry, score
 from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
@@ -65,7 +66,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
         write_shard(
             [Entry(sample=sample) for sample in samples[start : start + 9]],
             folder=folder,
-            name=f"{start // 9:06d}.tar",
+            name=f"{start // 9}.tar",
             vocabulary=names,
         )
         for start in range(0, len(samples), 9)
@@ -81,6 +82,8 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
         parents={},
     )
     write_manifest(manifest, folder)
+    write_side_files(folder.parent, vocabulary=names)
+    write_text(f"{len(shards)}\n", folder=folder, name="nshards.txt")
     return folder
 
 
@@ -269,6 +272,34 @@ def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
         score.reserve(replace(config, use_gpu=True), resources={"CPU": 2.0})
 
 
+def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_path: Path) -> None:
+    from clip_benchmark.datasets.builder import build_dataset
+    from clip_benchmark.metrics.zeroshot_classification import run_classification, zero_shot_classifier
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    recognizer = tiny_recognizer(tmp_path, num_tokens=0).with_temperatures(Temperatures())
+    clip, facts = recognizer.backbone.model, recognizer.backbone.model.visual.preprocess_cfg
+    transform = image_transform_v2(PreprocessCfg(**facts), is_train=False)
+    theirs = build_dataset("wds/ours", root=str(split.parent), split="test", transform=transform)
+    weights = zero_shot_classifier(
+        clip, recognizer.backbone.tokenizer, theirs.classes, theirs.templates, device="cpu", amp=False
+    )
+    loader = torch.utils.data.DataLoader(theirs, batch_size=8)
+    logits_BC, targets_B = run_classification(clip, weights, loader, device="cpu", amp=False)
+
+    units = read_input(str(split), unit_size=1).units
+    preprocess = recognizer.backbone.preprocess
+    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=5)]
+    features = recognizer.image_features(torch.from_numpy(np.concatenate([part.pixels for part in parts])))
+    torch.testing.assert_close(100 * features.category @ recognizer.text.categories.T, logits_BC, rtol=0, atol=1e-4)
+
+    joint = recognizer.joint(features, scoring=ScoringConfig(method="independent"))
+    scaled_BC = logits_BC / 100 * recognizer.backbone.logit_scale
+    torch.testing.assert_close(joint.category_log_prob, scaled_BC.log_softmax(dim=-1), rtol=0, atol=1e-4)
+    truth = [name for part in parts for name in part.origins["category_true"].to_pylist()]
+    assert [theirs.classes[target] for target in targets_B.tolist()] == truth
+
+
 # --- the stage, on Ray
 
 
@@ -309,7 +340,7 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     assert time.perf_counter() - began < 5  # no actor was started
     damaged, kept = tmp_path / first.parts[1].name, tmp_path / first.parts[0].name
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    stray = tmp_path / "000000-deadbeef.parquet"
+    stray = tmp_path / "0-deadbeef.parquet"
     stray.write_bytes(b"an attempt that was killed before its commit")
     before = kept.stat().st_mtime_ns
     second = score.run(config, tracking=tracking)
@@ -366,9 +397,9 @@ def test_an_altered_shard_is_an_error_that_names_it(
     copy.mkdir()
     for path in split.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    tar = copy / "000001.tar"
+    tar = copy / "1.tar"
     tar.write_bytes(tar.read_bytes()[:-512])
-    with pytest.raises(ValueError, match=r"000001\.tar .* its manifest says"):
+    with pytest.raises(ValueError, match=r"/1\.tar .* its manifest says"):
         score.run(config_of(copy, tmp_path / "labels", model=checkpoint), tracking=tracking)
 
 
