@@ -6,12 +6,10 @@ the ledger. The driver holds folders, counts and shards, never images. An interr
 
 import json
 import logging
-import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -22,16 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
-from fsspec.implementations.local import LocalFileSystem
-from ray.data import DataContext, Dataset
-from ray.data.context import ShuffleStrategy
-from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from ray.data import Dataset
 
 from ecor.shards import (
     MANIFEST_NAME,
     ShardInfo,
     ShardManifest,
-    published,
     read_manifest,
     verify_shard,
     write_manifest,
@@ -40,6 +34,18 @@ from ecor.shards import (
     write_text,
 )
 from ecor.vocabulary import read_vocabulary
+from pipelines.blocks import (
+    absolute,
+    causes_raised,
+    each_block,
+    exists,
+    names_in,
+    progress,
+    ray_data_settings,
+    remove,
+    tally,
+    write_table,
+)
 from pipelines.cluster import connected
 from pipelines.config import ClusterConfig, ShardConfig
 from pipelines.copies import with_copies_marked
@@ -90,7 +96,8 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     that the vocabulary lacks, more rejected images than `max_rejected`, and an output made from something else.
     """
     started = time.perf_counter()
-    with connected(cluster or ClusterConfig()), _settings(), _causes_raised():
+    cluster = cluster or ClusterConfig()
+    with connected(cluster), ray_data_settings(cluster), causes_raised():
         source = find_source(config)
         listing = _listing(source)
         job = _job(config, source=source, listing=listing)
@@ -104,12 +111,12 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
 def _sharded(job: Job, *, listing: Dataset) -> tuple[dict[str, ShardManifest], int]:
     ledger = _ledger(job)
     found = _inspected(job, listing=listing, ledger=ledger)
-    rejected = _quarantined(job, found=found)
+    rejected = _quarantined(job, found=found, ledger=ledger)
     marked = _marked(found)
-    dropped = _each_block(marked, _dropped)
-    _write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
-    num_dropped = _tally(dropped, columns=("split",))
-    unique = _each_block(marked, _staying).sort(["split", "key"])
+    dropped = each_block(marked, _dropped)
+    write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
+    num_dropped = tally(dropped, columns=("split",))
+    unique = each_block(marked, _staying).sort(["split", "key"])
     made = _written(job, blocks=unique.to_arrow_refs(), committed=ledger.committed())
     manifests = {
         split: ShardManifest(
@@ -154,7 +161,7 @@ def _job(config: ShardConfig, *, source: Source, listing: Dataset) -> Job:
         given_splits=given,
         from_vocabulary=source.layout == "folders",
         parents={"input": fingerprint},
-        output=_absolute(config.output),
+        output=absolute(config.output),
     )
     check_labels(labels, job=job)
     return job
@@ -164,7 +171,7 @@ def _looked_through(listing: Dataset) -> tuple[str, list[Label]]:
     """A digest of the listing, whatever its order, and the distinct labels in it."""
     total, num_images = 0, 0
     sources: dict[tuple[Any, ...], Label] = {}
-    for row in _each_block(listing, _look_through).iter_rows():
+    for row in each_block(listing, _look_through).iter_rows():
         total += int(row["sum"], 16)
         num_images += row["num_images"]
         for label in (Label(**fields) for fields in json.loads(row["labels"])):
@@ -185,7 +192,7 @@ def _look_through(table: pa.Table) -> pa.Table:
 def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
     found = ledger.committed().get("inspected")
-    if found is None or not _exists(found["folder"]):
+    if found is None or not exists(found["folder"]):
         ledger.discard("inspected")
         folder = f"{job.output}/{_WORK}/{uuid.uuid4().hex}"
         inspect = partial(inspected, job=job)
@@ -207,13 +214,14 @@ def _read_part(batch: pa.Table) -> pa.Table:
         return pq.read_table(file).cast(INSPECTED_SCHEMA)
 
 
-def _quarantined(job: Job, *, found: Dataset) -> Counter[tuple[str, ...]]:
+def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
     """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
-    rejected = _each_block(found, _rejected)
-    _write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
-    counts = _tally(rejected, columns=("split", "reason"))
+    rejected = each_block(found, _rejected)
+    write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
+    counts = tally(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     if num_rejected > job.config.max_rejected * num_images:
+        ledger.discard("inspected")  # the user may mend the images: look at them again
         reasons: Counter[str] = Counter()
         for (_, reason), count in counts.items():
             reasons[reason] += count
@@ -237,7 +245,7 @@ def _rejected(table: pa.Table) -> pa.Table:
 def _marked(found: Dataset) -> Dataset:
     """All valid images; those whose bytes another one has are marked with it."""
     num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
-    valid = _each_block(found, partial(_bucketed, num_buckets=num_buckets))
+    valid = each_block(found, partial(_bucketed, num_buckets=num_buckets))
     return valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow").materialize()
 
 
@@ -270,7 +278,7 @@ def _written(job: Job, *, blocks: Sequence[Any], committed: Mapping[str, Any]) -
             task = _make_shard.remote(job_reference, split, number, record, list(pieces.values()), *used)
             pending[task] = (split, number)
     made = {}
-    with _progress(len(pending)) as advance:
+    with progress(len(pending)) as advance:
         while pending:
             (task,), _ = ray.wait(list(pending), num_returns=1)
             made[pending.pop(task)] = ray.get(task)
@@ -346,11 +354,11 @@ def _finished(job: Job) -> dict[str, ShardManifest] | None:
         _clear(job.output)
         return None
     manifests = {}
-    for split in _names(job.output):
-        if _exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
+    for split in names_in(job.output):
+        if exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
             manifests[split] = read_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
-    begun = [name for name in _names(f"{job.output}/{_LEDGER}") if name != job.name]
+    begun = [name for name in names_in(f"{job.output}/{_LEDGER}") if name != job.name]
     if begun:
         raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):
@@ -382,19 +390,19 @@ def _publish(job: Job, manifests: Mapping[str, ShardManifest]) -> None:
         folder = f"{job.output}/{split}"
         write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
         named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
-        _remove(folder, [name for name in _names(folder) if _is_ours(name) and name not in named])
+        remove(folder, [name for name in names_in(folder) if _is_ours(name) and name not in named])
         write_manifest(manifest, folder)
-    _remove(job.output, [_WORK])
+    remove(job.output, [_WORK])
 
 
 def _clear(output: str) -> None:
     """Forget what was made here: manifests first, so that nobody reads half of it."""
-    splits = [name for name in _names(output) if _exists(f"{output}/{name}/{MANIFEST_NAME}")]
+    splits = [name for name in names_in(output) if exists(f"{output}/{name}/{MANIFEST_NAME}")]
     for split in splits:
-        _remove(f"{output}/{split}", [MANIFEST_NAME])
-    _remove(output, [_LEDGER, _WORK])
+        remove(f"{output}/{split}", [MANIFEST_NAME])
+    remove(output, [_LEDGER, _WORK])
     for split in splits:
-        _remove(f"{output}/{split}", [name for name in _names(f"{output}/{split}") if _is_ours(name)])
+        remove(f"{output}/{split}", [name for name in names_in(f"{output}/{split}") if _is_ours(name)])
 
 
 def _is_ours(name: str) -> bool:
@@ -431,98 +439,3 @@ def _summarise(
         totals["num_samples"], num_shards, num_new, num_shards - num_new,
         totals["num_rejected"], totals["num_duplicates"], seconds, num_images / seconds,
     )  # fmt: skip
-
-
-def _names(folder: str) -> list[str]:
-    fs, root = fsspec.url_to_fs(folder)
-    return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)) if fs.exists(root) else []
-
-
-def _exists(url: str) -> bool:
-    fs, path = fsspec.url_to_fs(url)
-    return fs.exists(path)
-
-
-def _remove(folder: str, names: Sequence[str]) -> None:
-    fs, root = fsspec.url_to_fs(folder)
-    for name in names:
-        if fs.exists(f"{root}/{name}"):
-            fs.rm(f"{root}/{name}", recursive=True)
-
-
-def _absolute(url: str) -> str:
-    """The same address for workers, whose current folder is another."""
-    fs, root = fsspec.url_to_fs(url)
-    return root if isinstance(fs, LocalFileSystem) else url.rstrip("/")
-
-
-# Ray Data
-
-
-def _each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
-    return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
-
-
-def _tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """How many rows have which values; counted by workers."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    for row in _each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
-        for values, count in json.loads(row["counts"]):
-            counts[tuple(values)] += count
-    return counts
-
-
-def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
-    counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
-    return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
-
-
-def _write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
-    """One Parquet file, sorted by source; put together by a worker."""
-    ray.get(_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs()))
-
-
-@ray.remote(num_cpus=1)
-def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
-    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
-    with published(folder, name=name) as path:
-        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Ray Data as this stage needs it: a shuffle that works on one CPU, and bars only where somebody watches."""
-    context = DataContext.get_current().copy()
-    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
-    context.enable_progress_bars = sys.stderr.isatty()
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True
-    loud = logging.getLogger("ray.data")
-    level = loud.level
-    loud.setLevel(logging.ERROR)
-    try:
-        with DataContext.current(context):
-            yield
-    finally:
-        loud.setLevel(level)
-
-
-@contextmanager
-def _causes_raised() -> Iterator[None]:
-    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
-    try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):  # Ray Data puts advice on retries behind the message
-            raise ValueError(str(error.cause).partition("\nFailed to apply UDF")[0]) from error
-        if isinstance(error.cause, OSError):
-            raise error.cause from error
-        raise
-
-
-@contextmanager
-def _progress(num_shards: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("shards"), TaskProgressColumn(show_speed=True), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task("shards", total=num_shards)
-        yield lambda: bar.advance(task)

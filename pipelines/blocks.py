@@ -1,0 +1,119 @@
+"""Ray Data and folders as the shard stage uses them: blocks changed, counted and written, bars, errors, settings."""
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from fsspec.implementations.local import LocalFileSystem
+from ray.data import DataContext, Dataset
+from ray.data.context import ShuffleStrategy
+from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecor.shards import published
+from pipelines.config import ClusterConfig
+
+
+def each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
+    """Whole blocks changed by workers; blocks without rows pass unchanged (Ray Data does not call on them)."""
+    return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
+
+
+def tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """How many rows have which values; counted by workers."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for row in each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
+        for values, count in json.loads(row["counts"]):
+            counts[tuple(values)] += count
+    return counts
+
+
+def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+    counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
+
+
+def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
+    """One Parquet file, sorted by source; put together by a worker."""
+    ray.get(_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs()))
+
+
+@ray.remote(num_cpus=1)
+def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
+    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
+    with published(folder, name=name) as path:
+        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
+
+
+@contextmanager
+def ray_data_settings(cluster: ClusterConfig) -> Iterator[None]:
+    """Ray Data as this stage needs it: a shuffle that works on one CPU, and bars only where somebody watches."""
+    context = DataContext.get_current().copy()
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.execution_no_progress_timeout_s = cluster.no_progress_timeout_s
+    loud = logging.getLogger("ray.data")
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        loud.setLevel(level)
+
+
+@contextmanager
+def causes_raised() -> Iterator[None]:
+    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError):  # Ray Data puts advice on retries behind the message
+            raise ValueError(str(error.cause).partition("\nFailed to apply UDF")[0]) from error
+        if isinstance(error.cause, OSError):
+            raise error.cause from error
+        raise
+
+
+@contextmanager
+def progress(num_shards: int) -> Iterator[Callable[[], None]]:
+    """A bar with rate and time left, where somebody watches; call what it gives for each shard that is done."""
+    columns = (TextColumn("shards"), TaskProgressColumn(show_speed=True), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("shards", total=num_shards)
+        yield lambda: bar.advance(task)
+
+
+def names_in(folder: str) -> list[str]:
+    """Names of what is in a folder, sorted; none where there is no folder."""
+    fs, root = fsspec.url_to_fs(folder)
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)) if fs.exists(root) else []
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or folder at an address."""
+    fs, path = fsspec.url_to_fs(url)
+    return fs.exists(path)
+
+
+def remove(folder: str, names: Sequence[str]) -> None:
+    """Remove files and folders by name, where they are there."""
+    fs, root = fsspec.url_to_fs(folder)
+    for name in names:
+        if fs.exists(f"{root}/{name}"):
+            fs.rm(f"{root}/{name}", recursive=True)
+
+
+def absolute(url: str) -> str:
+    """The same address for workers, whose current folder is another."""
+    fs, root = fsspec.url_to_fs(url)
+    return root if isinstance(fs, LocalFileSystem) else url.rstrip("/")
