@@ -428,12 +428,9 @@ def test_photos_in_folders_with_a_vocabulary(shared_data, cluster, tmp_path):
 def test_the_drawn_world_keeps_its_truth(cluster, tmp_path):
     from ecor.demo.dataset import write_dataset
 
-    write_dataset(tmp_path / "world", set_name="demo-small", num_images={"train": 12, "validation": 6, "test": 6}, seed=0)
+    num_images = {"train": 12, "validation": 6, "test": 6}
+    write_dataset(tmp_path / "world", set_name="demo-small", num_images=num_images, seed=0)
     manifests = shard.run(ShardConfig(input=str(tmp_path / "world"), output=str(tmp_path / "shards")))
-    assert {split: manifest.num_samples for split, manifest in manifests.items()} == {
-        "train": 12,
-        "validation": 6,
-        "test": 6,
-    }
+    assert {split: manifest.num_samples for split, manifest in manifests.items()} == num_images
     for samples in samples_of(tmp_path / "shards").values():
         assert all(set(sample.rationales) <= set(sample.visible_rationales) for sample in samples)
