@@ -1,0 +1,361 @@
+"""Models and photos in, a table of scoring rates out: ours, end to end, against the bare encoder and CLIP_benchmark.
+
+    python benchmarks/scoring.py --photos ../shared/data/photos --models ecor-demo:embedded ViT-B-32:random
+
+All rows see the same shards at the same batch size and precision (fp32), each in a process of its own, in turns,
+`--repeats` times; the best counts, because other work on the machine only takes away. Start-up (imports, opening the
+model, starting actors) is left out everywhere.
+
+    bare        the image tower on pixels that are ready, on as many threads as a scorer gets
+    local       this project's decoder and scorer in one process, without Ray, part by part
+    score       `ecor score` on a Ray cluster of this machine, from its first to its last committed unit
+    clip        CLIP_benchmark's classifier and loop over the same shards
+
+Beside wall-clock rates stand images per CPU second, of the process and all its children: they compare what is spent
+where the wall-clock depends on what else the machine does.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import psutil
+import torch
+
+from ecor.backbone import load_backbone
+from ecor.checkpoint import save_checkpoint
+from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.model import Recognizer
+from ecor.prompts import PromptLearner
+from ecor.sample import Sample
+from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
+from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
+from pipelines import cluster, registry, score
+from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig
+from pipelines.decoding import decoded_parts, images_per_part
+from pipelines.scoring import Scorer, ScorerSettings
+from pipelines.units import read_input
+
+REASONS = ("a collar", "long sleeves", "a hem at the knee", "laces", "a brim", "a zip", "pleats", "buttons")
+SHARD = 64
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One model on one set of shards."""
+
+    model: str
+    """Name and weights: `ViT-B-32:random`."""
+    folder: str
+    """Holds `shards/test` and the model's `checkpoint`."""
+    num_images: int
+    batch_size: int
+    num_cpus: int
+    num_workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run of one row, without start-up."""
+
+    images_per_s: float
+    images_per_cpu_s: float
+    peak_mib: float
+    """Proportional set size of the process and its children at most."""
+
+
+class Watch:
+    """CPU seconds and memory of this process and its children, as they change."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float]] = []
+        self.peak_bytes = 0
+        self._cpu_s: dict[int, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def cpu_s(self, moment: float) -> float:
+        """CPU seconds spent until a moment (`time.time`), read off between the nearest points."""
+        times, spent = zip(*self.points, strict=True)
+        after = min((k for k, each in enumerate(times) if each >= moment), default=len(times) - 1)
+        before = max(0, after - 1)
+        span = times[after] - times[before]
+        share = (moment - times[before]) / span if span else 1.0
+        return spent[before] + min(1.0, share) * (spent[after] - spent[before])
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._look()
+            self._over.wait(POLL_S)
+        self._look()
+
+    def _look(self) -> None:
+        own = psutil.Process()
+        memory = 0
+        for process in [own, *own.children(recursive=True)]:
+            try:
+                spent = process.cpu_times()
+                self._cpu_s[process.pid] = spent.user + spent.system
+                memory += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        self.points.append((time.time(), sum(self._cpu_s.values())))
+        self.peak_bytes = max(self.peak_bytes, memory)
+
+
+def prepare(setting: Setting, *, photos: Path) -> None:
+    """Shards of photos, repeated where there are too few, and the model's checkpoint."""
+    root = Path(setting.folder)
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    names = vocabulary_of(sorted({path.parent.name for path in files}))
+    if not (root / "shards").exists():
+        write_split(
+            [files[number % len(files)] for number in range(setting.num_images)], root=root / "shards", names=names
+        )
+    name, _, pretrained = setting.model.rpartition(":")
+    backbone = load_backbone(BackboneConfig(name=name, pretrained=pretrained, precision="fp32"))
+    prompts = PromptLearner(
+        PromptConfig(rationale_tokens=4, category_tokens=4), backbone, generator=torch.Generator().manual_seed(0)
+    )
+    recognizer = Recognizer(backbone=backbone, prompts=prompts, vocabulary=names)
+    save_checkpoint(recognizer, checkpoint_of(setting), with_backbone=True)
+
+
+def checkpoint_of(setting: Setting) -> str:
+    return f"{setting.folder}/{setting.model.replace(':', '-').replace('/', '-')}/checkpoint"
+
+
+def vocabulary_of(categories: Sequence[str]) -> Vocabulary:
+    """Three reasons for each category, shared ones among them."""
+    return vocabulary_from_mapping(
+        {name: [REASONS[(number + step) % len(REASONS)] for step in range(3)] for number, name in enumerate(categories)}
+    )
+
+
+def write_split(files: Sequence[Path], *, root: Path, names: Vocabulary, size: int = SHARD) -> None:
+    samples = []
+    for number, path in enumerate(files):
+        key = sample_key(f"{number}/{path.name}", sha256=f"{number:064d}")
+        category = names.categories[names.category_id(path.parent.name)]
+        suffix = path.suffix.lower().replace("jpeg", "jpg").lstrip(".")
+        samples.append(
+            Sample(
+                key=key,
+                image=path.read_bytes(),
+                extension=suffix,
+                category=category,
+                rationales=(),
+                visible_rationales=None,
+                source=str(path),
+            )
+        )
+    samples.sort(key=lambda sample: sample.key)
+    shards = [
+        write_shard(
+            [Entry(sample=sample) for sample in samples[start : start + size]],
+            folder=root / "test",
+            name=f"{start // size}.tar",
+            vocabulary=names,
+        )
+        for start in range(0, len(samples), size)
+    ]
+    manifest = ShardManifest(
+        split="test",
+        shards=tuple(shards),
+        vocabulary_digest=names.digest,
+        num_samples=len(samples),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest="",
+        parents={},
+    )
+    write_manifest(manifest, root / "test")
+    write_side_files(root, vocabulary=names)
+    write_text(f"{len(shards)}\n", folder=root / "test", name="nshards.txt")
+
+
+def scorer_of(setting: Setting) -> Scorer:
+    """Opened as `ecor score` opens it, on the threads it would get."""
+    config = ScoreConfig(input="", output="", batch_size=setting.batch_size)
+    reservation = score.reserve(config, resources={"CPU": float(setting.num_cpus)})
+    tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
+    settings = ScorerSettings(
+        model=registry.resolve(checkpoint_of(setting), tracking=tracking),
+        tracking=tracking,
+        vocabulary=None,
+        scoring=ScoringConfig(),
+        text=TextConfig(),
+        batch_size=setting.batch_size,
+        precision="fp32",
+        use_gpu=False,
+        num_threads=reservation.num_threads,
+    )
+    return Scorer(settings)
+
+
+def run_bare(setting: Setting) -> tuple[int, float, float]:
+    backbone = scorer_of(setting).recognizer.backbone
+    unit = read_input(f"{setting.folder}/shards/test", unit_size=1).units[0]
+    part = next(decoded_parts(unit, preprocess=backbone.preprocess, num_images=setting.batch_size))
+    pixels = torch.from_numpy(part.pixels)
+    num_batches = setting.num_images // len(pixels)
+    with torch.no_grad():
+        backbone.encode_image(pixels)
+        began = time.time()
+        for _ in range(num_batches):
+            backbone.encode_image(pixels)
+    return num_batches * len(pixels), began, time.time()
+
+
+def run_local(setting: Setting) -> tuple[int, float, float]:
+    scorer = scorer_of(setting)
+    preprocess = scorer.recognizer.backbone.preprocess
+    num_images = images_per_part(preprocess, batch_size=setting.batch_size)
+    units = read_input(f"{setting.folder}/shards/test", unit_size=1).units
+    first = next(decoded_parts(units[0], preprocess=preprocess, num_images=num_images))
+    scorer.score(first)
+    began = time.time()
+    parts = (part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=num_images))
+    num_rows = sum(scorer.score(part).rows.num_rows for part in parts)
+    return num_rows, began, time.time()
+
+
+def run_score(setting: Setting) -> tuple[int, float, float]:
+    with tempfile.TemporaryDirectory() as output, cluster.connected(ClusterConfig(num_cpus=setting.num_cpus)):
+        config = ScoreConfig(
+            input=f"{setting.folder}/shards/test",
+            output=output,
+            model=checkpoint_of(setting),
+            batch_size=setting.batch_size,
+            precision="fp32",
+        )
+        score.run(config, tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"))
+        commits = sorted(path.stat().st_mtime for path in Path(output, "_commits", "units").glob("*.json"))
+    num_units = setting.num_images // SHARD
+    return (num_units - 1) * SHARD, commits[0], commits[-1]
+
+
+def run_clip(setting: Setting) -> tuple[int, float, float]:
+    from clip_benchmark.datasets.builder import build_dataset
+    from clip_benchmark.metrics.zeroshot_classification import run_classification, zero_shot_classifier
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    scorer = scorer_of(setting)
+    backbone = scorer.recognizer.backbone
+    transform = image_transform_v2(PreprocessCfg(**backbone.model.visual.preprocess_cfg), is_train=False)
+    dataset = build_dataset("wds/ours", root=f"{setting.folder}/shards", split="test", transform=transform)
+    weights = zero_shot_classifier(
+        backbone.model, backbone.tokenizer, dataset.classes, dataset.templates, device="cpu", amp=False
+    )
+    loader = torch.utils.data.DataLoader(dataset, batch_size=setting.batch_size, num_workers=setting.num_workers)
+    began = time.time()
+    logits, _ = run_classification(backbone.model, weights, loader, device="cpu", amp=False)
+    return len(logits), began, time.time()
+
+
+ROWS: dict[str, tuple[str, Callable[[Setting], tuple[int, float, float]]]] = {
+    "bare": ("bare forward", run_bare),
+    "local": ("ours, one process", run_local),
+    "score": ("ours, `ecor score`", run_score),
+    "clip": ("CLIP_benchmark's loop", run_clip),
+}
+
+
+def measure(row: str, setting: Setting) -> Measured:
+    """In this process; what the row prints is dropped."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), Watch() as watch:
+        num_images, began, ended = ROWS[row][1](setting)
+    return Measured(
+        images_per_s=num_images / (ended - began),
+        images_per_cpu_s=num_images / max(1e-9, watch.cpu_s(ended) - watch.cpu_s(began)),
+        peak_mib=watch.peak_bytes / 2**20,
+    )
+
+
+def measure_apart(row: str, setting: Setting) -> Measured:
+    """In a process of its own."""
+    command = [sys.executable, __file__, "--row", row, "--setting", json.dumps(asdict(setting))]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode != 0:
+        raise RuntimeError(f"{row} of {setting.model} failed:\n{told.stderr[-2000:]}")
+    return Measured(**json.loads(told.stdout.splitlines()[-1]))
+
+
+def best(runs: Sequence[Measured]) -> Measured:
+    return Measured(
+        images_per_s=max(run.images_per_s for run in runs),
+        images_per_cpu_s=max(run.images_per_cpu_s for run in runs),
+        peak_mib=max(run.peak_mib for run in runs),
+    )
+
+
+def table(setting: Setting, found: dict[str, Measured]) -> str:
+    bare = found["bare"]
+    lines = [
+        "| model | row | images/s | of bare | images per CPU s | of bare | peak MiB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row, measured in found.items():
+        lines.append(
+            f"| {setting.model} | {ROWS[row][0]} | {measured.images_per_s:.1f} "
+            f"| {measured.images_per_s / bare.images_per_s:.2f} | {measured.images_per_cpu_s:.1f} "
+            f"| {measured.images_per_cpu_s / bare.images_per_cpu_s:.2f} | {measured.peak_mib:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of folders of photos, one per category")
+    parser.add_argument("--models", nargs="+", default=["ecor-demo:embedded", "ViT-B-32:random"])
+    parser.add_argument("--num-images", type=int, default=512, help="a multiple of 64; photos are repeated")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--num-cpus", type=int, default=os.cpu_count())
+    parser.add_argument("--num-workers", type=int, default=1, help="loader processes of CLIP_benchmark")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--setting", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        print(json.dumps(asdict(measure(given.row, Setting(**json.loads(given.setting))))))
+        return
+    print(f"`python {' '.join(sys.argv)}`, {platform.processor() or platform.machine()}, ", end="")
+    print(f"{given.num_cpus} CPUs, torch {torch.__version__}, {date.today()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for model in given.models:
+            setting = Setting(
+                model=model,
+                folder=folder,
+                num_images=given.num_images,
+                batch_size=given.batch_size,
+                num_cpus=given.num_cpus,
+                num_workers=given.num_workers,
+            )
+            prepare(setting, photos=given.photos)
+            runs = [{row: measure_apart(row, setting) for row in ROWS} for _ in range(given.repeats)]
+            print(table(setting, {row: best([run[row] for run in runs]) for row in ROWS}), "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
