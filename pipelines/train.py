@@ -7,6 +7,7 @@ kind).
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import shutil
@@ -43,6 +44,7 @@ from pipelines.tuning import Progress, Report, Tuning, settled
 
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 STATE = "state.pt"
+_POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 _PLACEMENT = (
     "shards",
     "output",
@@ -120,7 +122,7 @@ def _tuned(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _told(messages):
+    with _told(messages), _polled_often():
         try:
             result = trainer.fit()
         except TrainingFailedError as error:
@@ -162,13 +164,13 @@ def _work(settings: dict[str, Any]) -> None:
         module = prepare_model(module)
     progress = _saved_progress()
     for report in tuning.reports(module, progress=progress):
-        progress = report.progress or progress
+        progress = report.progress
         if rank.index == 0:
-            registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=report.step)
+            registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
             if report.epoch is not None:
                 job.messages.put(_line(report, num_epochs=job.config.num_epochs))
-        if report.progress is not None:
-            _save(report.progress, rank=rank)
+        if report.is_due:
+            _save(progress, rank=rank)
     assert progress is not None, "a run makes at least one report"
     recognizer = tuning.finished_recognizer(progress)
     with tempfile.TemporaryDirectory() as folder:
@@ -343,6 +345,18 @@ def _told(messages: Queue) -> Iterator[None]:
         ended.set()
         thread.join(timeout=10)
         messages.shutdown()
+
+
+@contextmanager
+def _polled_often() -> Iterator[None]:
+    """Ray takes one report from a worker per poll, by default one in two seconds; more would wait."""
+    given = os.environ.get(_POLL_INTERVAL)
+    os.environ[_POLL_INTERVAL] = given or "0.2"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_POLL_INTERVAL]
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]

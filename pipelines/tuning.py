@@ -118,12 +118,13 @@ class Progress:
 class Report:
     """A moment of a run: a point of its curves, and its state where it is worth saving."""
 
-    step: int
     metrics: dict[str, float]
     epoch: int | None = None
     """Of the epoch that ends here, from 0; None within an epoch."""
-    progress: Progress | None = None
-    """To be saved before the run goes on: it changes then."""
+    progress: Progress
+    """How far the run is; it changes when the run goes on."""
+    is_due: bool = False
+    """Whether the progress is to be saved: every `checkpoint_every_steps`."""
 
 
 class Tuning:
@@ -217,11 +218,10 @@ class Tuning:
             progress.step += 1
             curve.add(outcome.terms, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
             if progress.step % max(1, self.steps_per_epoch // POINTS_PER_EPOCH) == 0:
-                yield Report(step=progress.step, metrics=curve.mean_over(self.rank))
+                yield Report(metrics=curve.mean_over(self.rank), progress=progress)
                 curve = _Curve()
-            in_epoch = progress.step % self.steps_per_epoch != 0
-            if in_epoch and progress.step % self.config.checkpoint_every_steps == 0:
-                yield Report(step=progress.step, metrics={}, progress=self._saved(progress))
+            if self._is_due(progress) and progress.step % self.steps_per_epoch != 0:
+                yield Report(metrics={}, progress=self._saved(progress), is_due=True)
         yield self._end_of_epoch(progress, started=started, num_steps=self.steps_per_epoch - first_step)
 
     def _end_of_epoch(self, progress: Progress, *, started: float, num_steps: int) -> Report:
@@ -236,7 +236,10 @@ class Tuning:
             progress.best_epoch, progress.best_tokens = epoch, self._tokens()
         progress.epochs.append(metrics)
         progress.seconds += time.perf_counter() - started
-        return Report(step=progress.step, metrics=metrics, epoch=epoch, progress=self._saved(progress))
+        return Report(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
+
+    def _is_due(self, progress: Progress) -> bool:
+        return progress.step % self.config.checkpoint_every_steps == 0
 
     def _checked_unreadable(self, *, num_images: int) -> int:
         """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""
