@@ -199,8 +199,8 @@ def _tell(
     console.print(table)
     console.print(
         "RR: category and rationale are right; RW, WR: one of the two; WW: neither; visible RR: the rationale is one "
-        "the image shows, labelled or not. Below: 95 % bootstrap intervals. The same images chose templates, epochs and "
-        "temperatures, and the world is drawn: this demonstrates the machinery and is no result.",
+        "the image shows, labelled or not. Below: 95 % bootstrap intervals. The same images chose templates, epochs, "
+        "temperatures; and the world is drawn: this demonstrates the machinery and is no result.",
         style="dim",
     )
     console.print(f"model   {champion.uri} (champion) in {tracking.uri}", soft_wrap=True)
