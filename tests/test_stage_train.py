@@ -367,6 +367,7 @@ def test_a_users_mistake_on_a_worker_is_told_as_such(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
     """Ctrl-C, then SIGKILL, in the middle; the same command again gives the tokens, and the one MLflow run, of an
     unharmed run."""
