@@ -17,13 +17,13 @@ test-fast: .venv/dev
 
 lint: .venv/dev
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check ecor pipelines tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff format ecor pipelines tests benchmarks
 
 bench: .venv/dev
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

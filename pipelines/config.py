@@ -68,9 +68,7 @@ class ShardConfig:
     """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
     of the images say."""
     layout: Layout = "auto"
-    split_shares: dict[str, float] = field(
-        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
-    )
+    split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
     `train` and no `validation` split, `validation`'s share is taken from `train`."""
     samples_per_shard: int = 512

@@ -55,12 +55,13 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
 
 def pipeline_from(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
     """Settings from nested tables; folders that are left out are put below `output`. Raises ValueError as above."""
-    unknown = list(_unknown_settings(PipelineConfig, settings))
+    unknown = _unknown_settings(PipelineConfig, settings)
     if unknown:
         raise ValueError(f"{source}: {'; '.join(unknown)}")
+    complete = _with_folders(settings, source=source)
     try:
         # By way of JSON, so that strictness allows a list where a tuple is meant and nothing else
-        return TypeAdapter(PipelineConfig).validate_json(json.dumps(_with_folders(settings)), strict=True)
+        return TypeAdapter(PipelineConfig).validate_json(json.dumps(complete), strict=True)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, each['loc']))}: {_told(each)}" for each in error.errors()]
         raise ValueError(f"{source}: {'; '.join(wrong)}") from None
@@ -88,7 +89,7 @@ def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = 
     return found
 
 
-def _with_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """The settings with every folder that follows from another one written out."""
     root = str(settings.get("output", ""))
     defaults: dict[str, dict[str, Any]] = {
@@ -101,9 +102,9 @@ def _with_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
         "report": {"predictions": f"{root}/labels/final", "output": f"{root}/report.html"},
     }
     given = {name: settings.get(name, {}) for name in defaults}
-    for name, section in given.items():
-        if not isinstance(section, Mapping):
-            given[name] = {}
+    odd = [name for name, section in given.items() if not isinstance(section, Mapping)]
+    if odd:
+        raise ValueError(f"{source}: {odd[0]} must be a section [{odd[0]}] of settings, got {given[odd[0]]!r}")
     name = given["register"].get("name", "ecor")
     defaults["promote"] = {"model": f"models:/{name}@{CANDIDATE}"}
     defaults["score"]["model"] = f"models:/{name}@{given['promote'].get('alias', CHAMPION)}"
