@@ -105,7 +105,19 @@ class Tally:
     committed: dict[str, Committed]
     num_images: int = 0
     """Of units done in this attempt, rejected ones included."""
+    num_rejected: int = field(init=False)
+    """Of all units that are done."""
     seconds: Seconds = field(default_factory=Seconds)
+
+    def __post_init__(self) -> None:
+        self.num_rejected = len(self.rejected)
+
+    def add(self, unit: Unit, committed: Committed, write_s: float) -> None:
+        """A unit of this attempt is done."""
+        self.committed[unit.name] = committed
+        self.num_images += unit.num_images
+        self.num_rejected += len(committed.rejected)
+        self.seconds += Seconds(write=write_s)
 
     @property
     def rejected(self) -> list[Rejection]:
@@ -135,6 +147,7 @@ def run(
     committed = folder.committed()
     finished = folder.finished()
     if finished is not None and len(committed) == len(job.input.units):
+        _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
         return finished
     with _recorded(job, folder=folder) as run_id, ray_cluster.connected(cluster or ClusterConfig()):
         tally = Tally(committed=committed)
@@ -202,10 +215,12 @@ def _score(job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reserva
             tally.seconds += sum((part.seconds for part in parts), Seconds())
             writing[parts[0].unit] = pool.submit(_saved, parts, folder=folder)
             for unit in [unit for unit, future in writing.items() if future.done()]:
-                advance(_count(pending[unit], writing.pop(unit), tally=tally))
+                tally.add(pending[unit], *writing.pop(unit).result())
+                advance(pending[unit].num_images)
                 _check_rejected(job, folder=folder, tally=tally)
         for unit, future in writing.items():
-            advance(_count(pending[unit], future, tally=tally))
+            tally.add(pending[unit], *future.result())
+            advance(pending[unit].num_images)
     _check_rejected(job, folder=folder, tally=tally)
     missing = pending.keys() - tally.committed.keys()
     assert not missing, f"Ray Data ended without the units {sorted(missing)[:5]}"
@@ -278,22 +293,14 @@ def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder) -> tuple[Commit
     return committed, time.perf_counter() - began
 
 
-def _count(unit: Unit, future: Future[tuple[Committed, float]], *, tally: Tally) -> int:
-    """Take a written unit into the tally; its number of images."""
-    committed, seconds = future.result()
-    tally.committed[unit.name] = committed
-    tally.num_images += unit.num_images
-    tally.seconds += Seconds(write=seconds)
-    return unit.num_images
-
-
 def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
     """Stop the job where it is certain that more than the allowed share of all images is rejected."""
-    rejected, limit = tally.rejected, job.config.max_rejected
-    if len(rejected) <= limit * job.input.num_images:
+    limit, num_images = job.config.max_rejected, job.input.num_images
+    if tally.num_rejected <= limit * num_images:
         return
+    rejected = tally.rejected
     folder.write_quarantine(rejected)
-    first, num_images = rejected[0], job.input.num_images
+    first = rejected[0]
     raise ValueError(
         f"{len(rejected)} of {num_images} images are rejected, more than max_rejected ({limit}); the first is "
         f"{first.source} ({first.reason}: {first.detail}), all are in {folder.folder}/{QUARANTINE_NAME}. "
@@ -309,7 +316,7 @@ def _publish(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> Pr
         parts=tuple(tally.committed[unit.name].part for unit in job.input.units),
         parents=job.parents,
         scoring=job.config.scoring,
-        num_rejected=len(tally.rejected),
+        num_rejected=tally.num_rejected,
         run_id=run_id,
     )
     write_manifest(folder.folder, predictions)
@@ -348,7 +355,7 @@ def _summary(job: Job, *, tally: Tally, reservation: Reservation, seconds: float
         "model": job.model.uri,
         "num_images": job.input.num_images,
         "num_rows": sum(each.part.num_rows for each in tally.committed.values()),
-        "num_rejected": len(tally.rejected),
+        "num_rejected": tally.num_rejected,
         "num_units": len(tally.committed),
         "num_images_before": job.input.num_images - tally.num_images,
         "seconds": seconds,
@@ -361,12 +368,14 @@ def _summary(job: Job, *, tally: Tally, reservation: Reservation, seconds: float
 def _tell(summary: Mapping[str, Any]) -> None:
     rejected = f", {summary['num_rejected']} rejected" if summary["num_rejected"] else ""
     before = f" ({summary['num_images_before']} before)" if summary["num_images_before"] else ""
-    Console().print(
+    _say(
         f"scored {summary['num_images']} images{before}{rejected} in {summary['seconds']:.1f} s, "
-        f"{summary['images_per_s']:.1f} images/s: {summary['output']}",
-        highlight=False,
-        soft_wrap=True,
+        f"{summary['images_per_s']:.1f} images/s: {summary['output']}"
     )
+
+
+def _say(line: str) -> None:
+    Console().print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
