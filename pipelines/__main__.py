@@ -3,6 +3,8 @@
 Only settings are imported up here, so that `ecor --help` answers at once; each command imports its stage when it runs.
 """
 
+import contextlib
+import io
 import os
 import sys
 import traceback
@@ -193,11 +195,18 @@ def _in_words(error: ValueError | OSError) -> str:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 when done, 2 for a user's mistake, 1 otherwise."""
 
-    def deed() -> None:
-        command: Command = tyro.cli(Command, prog="ecor", description=DESCRIPTION, args=args)  # type: ignore[call-overload]
-        command.run()
+    return exit_code(lambda: _parsed(args).run())
 
-    return exit_code(deed)
+
+def _parsed(args: Sequence[str] | None) -> Command:
+    """The command; what is wrong with the words goes to stderr and ends the program with 2 (by tyro)."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(Command, prog="ecor", description=DESCRIPTION, args=args)  # type: ignore[call-overload]
+    finally:
+        # tyro names the union of commands by a placeholder of its own
+        sys.stderr.write(told.getvalue().replace("__tyro-dummy-inner__.config.", ""))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
         config.promote,
         model=candidate.uri,
         evaluation=_contest(config, version=candidate, role=CANDIDATE),
-        champion_evaluation=old and _contest(config, version=old, role=CHAMPION),
+        champion_evaluation=_contest(config, version=old, role=CHAMPION) if old else None,
     )
     return registry.promote(promotion, tracking=config.tracking)
 

@@ -49,7 +49,6 @@ def test_every_stage_has_help_with_defaults(stage, capsys):
         (["train", "--shards", "no-such-folder", "--output", "o"], "no-such-folder"),
         (["shard", "--input", "no-such-folder", "--output", "o"], "no-such-folder"),
         (["run", "no-such-file.toml"], "no-such-file.toml"),
-        (["score", "--input", "i", "--output", "o", "--scoring.top-k", "0"], "top_k must be at least 1, got 0"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_2(args, told, capsys, tmp_path, monkeypatch):
@@ -59,6 +58,15 @@ def test_a_users_mistake_is_one_line_and_2(args, told, capsys, tmp_path, monkeyp
     assert told in shown
     assert len(shown.splitlines()) == 1
     assert not any(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_a_wrong_nested_setting_is_named(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--input", "i", "--output", "o", "--scoring.top-k", "0"])
+    assert stop.value.code == USER_MISTAKE
+    shown = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert "scoring: top_k must be at least 1, got 0" in shown
+    assert "dummy" not in shown
 
 
 def test_an_unknown_option_is_2_and_suggests_the_nearest(capsys):
