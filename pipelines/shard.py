@@ -5,7 +5,6 @@ the ledger. The driver holds folders, counts and shards, never images. An interr
 """
 
 import json
-import logging
 import time
 import uuid
 from collections import Counter
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
+from rich.console import Console
 
 from ecor.shards import (
     MANIFEST_NAME,
@@ -69,8 +69,6 @@ DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split
 _IMAGES_PER_BLOCK = 1024
 _IMAGES_PER_BUCKET = 4096
 _LEDGER, _WORK = "_ledger", "_work"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,8 +432,9 @@ def _summarise(
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
-    log.info(
-        "shard: %d images in %d shards (%d written, %d kept), %d rejected, %d copies left out; %.1f s, %.0f images/s",
-        totals["num_samples"], num_shards, num_new, num_shards - num_new,
-        totals["num_rejected"], totals["num_duplicates"], seconds, num_images / seconds,
-    )  # fmt: skip
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_new} written, {num_shards - num_new} "
+        f"kept), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in {seconds:.1f} s, "
+        f"{num_images / seconds:.1f} images/s: {job.output}",
+        markup=False,
+    )

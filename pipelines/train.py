@@ -226,15 +226,15 @@ def _save(progress: Progress, *, rank: Rank, folder: Path | None = None) -> None
 
 
 def _line(report: Report, *, num_epochs: int) -> str:
-    """An epoch in a line."""
+    """An epoch in a line, fit for 80 columns: figures of validation, and the time that all epochs would take."""
     assert report.epoch is not None
     metrics = report.metrics
     seconds_left = (num_epochs - report.epoch - 1) * (metrics["train_s"] + metrics["validation_s"])
     return (
         f"epoch {report.epoch + 1}/{num_epochs}  "
-        f"validation loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
+        f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
         f"accuracy {metrics['validation_accuracy']:.1%}  {metrics['images_per_s']:.0f} images/s  "
-        f"at most {seconds_left:.0f} s left"
+        f"{seconds_left:.0f} s left"
     )
 
 
@@ -331,7 +331,7 @@ def _told(messages: Queue) -> Iterator[None]:
     def tell() -> None:
         while not ended.is_set() or not messages.empty():
             try:
-                console.print(messages.get(timeout=1), highlight=False)
+                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True)
             except Empty:
                 continue
             except RayError:
