@@ -1,9 +1,10 @@
 """Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before."""
 
+import json
 import os
 import pickle
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -113,11 +114,6 @@ def key_of(sample: Sample) -> str:
 
 def config_of(input_: Path, output: Path, *, model: str, **settings: object) -> ScoreConfig:
     return ScoreConfig(input=str(input_), output=str(output), model=model, batch_size=4, **settings)
-
-
-def scored(config: ScoreConfig, *, tracking: TrackingConfig) -> pd.DataFrame:
-    score.run(config, tracking=tracking)
-    return read_predictions(config.output).to_pandas()
 
 
 # --- units and parts, without Ray
@@ -303,23 +299,45 @@ def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_
 # --- the stage, on Ray
 
 
+@pytest.fixture(scope="module")
+def version(checkpoint: str, tracking: TrackingConfig) -> registry.ModelVersion:
+    return registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
+
+
+@pytest.fixture(scope="module")
+def done(
+    two_cpus: None,
+    split: Path,
+    version: registry.ModelVersion,
+    tracking: TrackingConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ScoreConfig:
+    """A job that is finished."""
+    output = tmp_path_factory.mktemp("labels")
+    config = config_of(split, output, model="models:/tiny@candidate", scoring=ScoringConfig(top_k=3))
+    score.run(config, tracking=tracking)
+    return config
+
+
+@pytest.fixture
+def copied(done: ScoreConfig, tmp_path: Path) -> ScoreConfig:
+    """A finished job that a test may spoil."""
+    shutil.copytree(done.output, tmp_path / "labels")
+    return replace(done, output=str(tmp_path / "labels"))
+
+
 @pytest.mark.slow
 def test_rows_are_the_recognizers_own(
-    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    done: ScoreConfig, version: registry.ModelVersion, checkpoint: str, tracking: TrackingConfig
 ) -> None:
-    version = registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
-    config = config_of(split, tmp_path / "labels", model="models:/tiny@candidate", scoring=ScoringConfig(top_k=3))
-    predictions = score.run(config, tracking=tracking)
-    rows = read_predictions(config.output).to_pandas()
+    rows = read_predictions(done.output).to_pandas()
     assert len(rows) == 22
     assert rows["key"].is_unique
     assert (rows["model_version"] == "1").all()
     assert (rows["model_digest"] == version.digest).all()
     assert set(rows["category_true"]) == set(NAMES)
-    expected = load(checkpoint).predict(list(rows["source"]), scoring=config.scoring, batch_size=22).to_pandas()
-    assert list(rows["category"]) == list(expected["category"])
-    assert list(rows["rationale"]) == list(expected["rationale"])
-    np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-5)
+    check_rows(rows, checkpoint=checkpoint, scoring=done.scoring)
+    predictions = read_manifest(done.output)
     assert predictions.parents.model_uri == "models:/tiny@candidate"
     assert predictions.parents.model_version == "1"
     run = MlflowClient(tracking_uri=tracking.uri).get_run(str(predictions.run_id))
@@ -329,26 +347,32 @@ def test_rows_are_the_recognizers_own(
     assert run.data.tags["ecor.predictions_digest"] == predictions.digest
 
 
+def check_rows(rows: pd.DataFrame, *, checkpoint: str, scoring: ScoringConfig) -> None:
+    """All pictures in one batch of the recognizer: batches differ, and with them the last digits."""
+    expected = load(checkpoint).predict(list(rows["source"]), scoring=scoring, batch_size=22).to_pandas()
+    assert list(rows["category"]) == list(expected["category"])
+    assert list(rows["rationale"]) == list(expected["rationale"])
+    np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-5)
+
+
 @pytest.mark.slow
 def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
-    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    copied: ScoreConfig, tracking: TrackingConfig
 ) -> None:
-    config = config_of(split, tmp_path, model=checkpoint)
-    first = score.run(config, tracking=tracking)
-    began = time.perf_counter()
-    assert score.run(config, tracking=tracking) == first
-    assert time.perf_counter() - began < 5  # no actor was started
-    damaged, kept = tmp_path / first.parts[1].name, tmp_path / first.parts[0].name
+    folder, first = Path(copied.output), read_manifest(copied.output)
+    assert score.run(copied, tracking=tracking) == first
+    damaged, kept = folder / first.parts[1].name, folder / first.parts[0].name
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    stray = tmp_path / "0-deadbeef.parquet"
+    stray = folder / "0-deadbeef.parquet"
     stray.write_bytes(b"an attempt that was killed before its commit")
     before = kept.stat().st_mtime_ns
-    second = score.run(config, tracking=tracking)
+    second = score.run(copied, tracking=tracking)
     assert second.digest == first.digest
     assert second.run_id == first.run_id
     assert kept.stat().st_mtime_ns == before
     assert not stray.exists()
-    assert sorted(read_predictions(str(tmp_path))["key"].to_pylist()) == sorted(set(keys_of(split)))
+    keys = read_predictions(copied.output)["key"].to_pylist()
+    assert keys == keys_of(Path(copied.input))
 
 
 def keys_of(split: Path) -> list[str]:
@@ -358,17 +382,17 @@ def keys_of(split: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_another_job_is_refused_with_both_values_unless_fresh(
-    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    copied: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
-    (tmp_path / "others.json").write_text('{"cup": ["a handle"], "plate": ["a flat rim", "a round shape"]}')
-    config = config_of(split, tmp_path / "labels", model=checkpoint)
-    first = score.run(config, tracking=tracking)
-    other = replace(config, vocabulary=str(tmp_path / "others.json"))
+    (tmp_path / "others.json").write_text(json.dumps(OTHER_NAMES))
+    first = read_manifest(copied.output)
+    other = replace(copied, vocabulary=str(tmp_path / "others.json"))
     digest = vocabulary_from_mapping(OTHER_NAMES).digest
     with pytest.raises(ValueError, match=f"vocabulary_digest was {first.parents.vocabulary_digest}, is {digest}"):
         score.run(other, tracking=tracking)
-    assert read_manifest(config.output) == first
-    rows = scored(replace(other, fresh=True), tracking=tracking)
+    assert read_manifest(copied.output) == first
+    score.run(replace(other, fresh=True), tracking=tracking)
+    rows = read_predictions(copied.output).to_pandas()
     assert set(rows["category"]) <= set(OTHER_NAMES)
     assert not rows["calibrated"].any()
     assert len(rows) == 22
@@ -394,9 +418,7 @@ def test_an_altered_shard_is_an_error_that_names_it(
     two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     copy = tmp_path / "test"
-    copy.mkdir()
-    for path in split.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(split, copy)
     tar = copy / "1.tar"
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(ValueError, match=r"/1\.tar .* its manifest says"):
@@ -404,45 +426,34 @@ def test_an_altered_shard_is_an_error_that_names_it(
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(
+def test_a_killed_job_goes_on_with_every_row_once_and_on_one_cpu(
     two_cpus: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
-    config = config_of(pictures, tmp_path / "labels", model=checkpoint, unit_size=1)
-    whole = score.run(replace(config, output=str(tmp_path / "whole")), tracking=tracking)
-    words = ["score", "--input", config.input, "--output", config.output, "--model", checkpoint]
-    words += ["--batch-size", "4", "--unit-size", "1", "--tracking.uri", str(tracking.uri)]
-    address = ray.get_runtime_context().gcs_address
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(
-            [sys.executable, "-m", "pipelines", *words, "--cluster.address", address], cwd=ROOT, stdout=log, stderr=log
-        )
-        commits = tmp_path / "labels" / "_commits" / "units"
-        deadline = time.monotonic() + 150
-        while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < deadline:
-            assert job.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            time.sleep(0.01)
-        job.send_signal(signal.SIGKILL)
-        job.wait(timeout=20)
-    num_done = len(list(commits.glob("*.json")))
-    assert num_done >= 1
-    predictions = score.run(config, tracking=tracking)
-    assert predictions.digest == whole.digest
-    keys = [read_predictions(folder)["key"].to_pylist() for folder in (config.output, str(tmp_path / "whole"))]
-    assert keys[0] == keys[1]
-
-
-@pytest.mark.slow
-def test_one_cpu_is_enough(pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path) -> None:
-    words = ["score", "--input", str(pictures), "--output", str(tmp_path / "labels"), "--model", checkpoint]
+    words = [sys.executable, "-m", "pipelines", "score", "--input", str(pictures), "--output", str(tmp_path / "labels")]
+    words += ["--model", checkpoint, "--unit-size", "1", "--tracking.uri", str(tracking.uri)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    told = subprocess.run(
-        [sys.executable, "-m", "pipelines", *words, "--cluster.num-cpus", "1", "--tracking.uri", str(tracking.uri)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
+    kill_after_first_commit(
+        [*words, "--cluster.address", ray.get_runtime_context().gcs_address], folder=tmp_path, environment=environment
     )
+    alone = [*words, "--cluster.num-cpus", "1"]
+    told = subprocess.run(alone, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert told.returncode == 0, told.stderr
-    assert "scored 22 images in" in told.stdout
-    assert read_manifest(str(tmp_path / "labels")).num_rows == 22
+    assert "scored 22 images (" in told.stdout  # some before
+    rows = read_predictions(str(tmp_path / "labels")).to_pandas()
+    expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
+    assert list(rows["key"]) == expected
+    check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
+
+
+def kill_after_first_commit(command: list[str], *, folder: Path, environment: dict[str, str]) -> None:
+    commits, log = folder / "labels" / "_commits" / "units", folder / "log"
+    with log.open("w") as output:
+        job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 150
+            while not list(commits.glob("*.json")):
+                assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.01)
+        finally:
+            job.kill()
+            job.wait(timeout=20)
