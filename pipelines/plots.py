@@ -188,7 +188,7 @@ def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [f"{names} · {metric}" for names, metric, _ in rows])
     axes.invert_yaxis()
     axes.margins(y=0.08)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
     axes.set_xlabel("difference, percentage points")
     save(figure, path)
 
