@@ -149,6 +149,8 @@ def _best_templates(root: Path) -> TemplateConfig:
 def _tuned(arm: Arm, *, config: DemoConfig, tracking: TrackingConfig) -> str:
     """Tune an arm's prompts; the folder of the run."""
     root = Path(config.output)
+    deed = "zero-shot CLIP: nothing to tune, temperatures only" if arm.prompts.is_zero_shot else f"{arm.name}: tuning"
+    Console(stderr=True).print(deed, style="bold")
     settings = TrainConfig(
         shards=f"{root}/shards",
         output=f"{root}/runs/{_folder(arm)}",
