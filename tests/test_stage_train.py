@@ -279,6 +279,15 @@ def test_without_tokens_the_model_is_validated_and_calibrated(world: Path, tmp_p
 # With Ray: the stage as a cluster runs it
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many as a worker has: sums of floats are bit for bit the same only on as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
     ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
@@ -366,6 +375,11 @@ def test_a_users_mistake_on_a_worker_is_told_as_such(
         train.run(config, cluster=cluster, tracking=tracking)
 
 
+def hear_ctrl_c() -> None:
+    """A job started in the background by a shell ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
@@ -398,7 +412,7 @@ def test_a_killed_run_goes_on(world: Path, tmp_path: Path) -> None:
     run_ids = set()
     for blow, status in ((signal.SIGINT, "KILLED"), (signal.SIGKILL, "RUNNING")):
         before = states()
-        started = subprocess.Popen(command, env=environment, start_new_session=True)
+        started = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=hear_ctrl_c)
         while not states() - before:
             assert started.poll() is None, "the run ended before it was hit"
             time.sleep(0.05)
