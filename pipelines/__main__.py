@@ -174,6 +174,9 @@ def exit_code(deed: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output (`head`, a pager) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ValueError, OSError) as error:
         if os.environ.get("ECOR_DEBUG"):
             traceback.print_exc()
