@@ -3,12 +3,11 @@
     python benchmarks/scoring.py --photos ../shared/data/photos --models ecor-demo:embedded ViT-B-32:random
 
 All rows see the same shards at the same batch size and precision (fp32), each in a process of its own, in turns,
-`--repeats` times; the best counts, because other work on the machine only takes away. Start-up (imports, opening the
-model, starting actors) is left out everywhere.
+`--repeats` times; the median counts. Start-up (imports, opening the model, starting actors) is left out everywhere.
 
     bare        the image tower on pixels that are ready, on as many threads as a scorer gets
     local       this project's decoder and scorer in one process, without Ray, part by part
-    score       `ecor score` on a Ray cluster of this machine, from its first to its last committed unit
+    score       `ecor score` on a Ray cluster of this machine: what all units cost more than one unit does
     clip        CLIP_benchmark's classifier and loop over the same shards
 
 Beside wall-clock rates stand images per CPU second, of the process and all its children: they compare what is spent
@@ -20,6 +19,7 @@ import io
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,6 +65,15 @@ class Setting:
     batch_size: int
     num_cpus: int
     num_workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A piece of time in which images were scored."""
+
+    num_images: int
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +139,10 @@ def prepare(setting: Setting, *, photos: Path) -> None:
     files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     names = vocabulary_of(sorted({path.parent.name for path in files}))
     if not (root / "shards").exists():
-        write_split(
-            [files[number % len(files)] for number in range(setting.num_images)], root=root / "shards", names=names
-        )
+        chosen = [files[number % len(files)] for number in range(setting.num_images)]
+        write_split(chosen, folder=root / "shards" / "test", names=names)
+        write_split(chosen[:SHARD], folder=root / "shards" / "one", names=names)
+        write_side_files(root / "shards", vocabulary=names)
     name, _, pretrained = setting.model.rpartition(":")
     backbone = load_backbone(BackboneConfig(name=name, pretrained=pretrained, precision="fp32"))
     prompts = PromptLearner(
@@ -153,7 +163,7 @@ def vocabulary_of(categories: Sequence[str]) -> Vocabulary:
     )
 
 
-def write_split(files: Sequence[Path], *, root: Path, names: Vocabulary, size: int = SHARD) -> None:
+def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size: int = SHARD) -> None:
     samples = []
     for number, path in enumerate(files):
         key = sample_key(f"{number}/{path.name}", sha256=f"{number:064d}")
@@ -174,14 +184,14 @@ def write_split(files: Sequence[Path], *, root: Path, names: Vocabulary, size: i
     shards = [
         write_shard(
             [Entry(sample=sample) for sample in samples[start : start + size]],
-            folder=root / "test",
+            folder=folder,
             name=f"{start // size}.tar",
             vocabulary=names,
         )
         for start in range(0, len(samples), size)
     ]
     manifest = ShardManifest(
-        split="test",
+        split=folder.name,
         shards=tuple(shards),
         vocabulary_digest=names.digest,
         num_samples=len(samples),
@@ -190,9 +200,8 @@ def write_split(files: Sequence[Path], *, root: Path, names: Vocabulary, size: i
         config_digest="",
         parents={},
     )
-    write_manifest(manifest, root / "test")
-    write_side_files(root, vocabulary=names)
-    write_text(f"{len(shards)}\n", folder=root / "test", name="nshards.txt")
+    write_manifest(manifest, folder)
+    write_text(f"{len(shards)}\n", folder=folder, name="nshards.txt")
 
 
 def scorer_of(setting: Setting) -> Scorer:
@@ -214,7 +223,7 @@ def scorer_of(setting: Setting) -> Scorer:
     return Scorer(settings)
 
 
-def run_bare(setting: Setting) -> tuple[int, float, float]:
+def run_bare(setting: Setting) -> list[Span]:
     backbone = scorer_of(setting).recognizer.backbone
     unit = read_input(f"{setting.folder}/shards/test", unit_size=1).units[0]
     part = next(decoded_parts(unit, preprocess=backbone.preprocess, num_images=setting.batch_size))
@@ -225,10 +234,10 @@ def run_bare(setting: Setting) -> tuple[int, float, float]:
         began = time.time()
         for _ in range(num_batches):
             backbone.encode_image(pixels)
-    return num_batches * len(pixels), began, time.time()
+    return [Span(num_images=num_batches * len(pixels), began=began, ended=time.time())]
 
 
-def run_local(setting: Setting) -> tuple[int, float, float]:
+def run_local(setting: Setting) -> list[Span]:
     scorer = scorer_of(setting)
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=setting.batch_size)
@@ -238,25 +247,30 @@ def run_local(setting: Setting) -> tuple[int, float, float]:
     began = time.time()
     parts = (part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=num_images))
     num_rows = sum(scorer.score(part).rows.num_rows for part in parts)
-    return num_rows, began, time.time()
+    return [Span(num_images=num_rows, began=began, ended=time.time())]
 
 
-def run_score(setting: Setting) -> tuple[int, float, float]:
+def run_score(setting: Setting) -> list[Span]:
+    """The whole stage on all units, and on one, which takes the same start-up."""
     with tempfile.TemporaryDirectory() as output, cluster.connected(ClusterConfig(num_cpus=setting.num_cpus)):
-        config = ScoreConfig(
-            input=f"{setting.folder}/shards/test",
-            output=output,
-            model=checkpoint_of(setting),
-            batch_size=setting.batch_size,
-            precision="fp32",
-        )
-        score.run(config, tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"))
-        commits = sorted(path.stat().st_mtime for path in Path(output, "_commits", "units").glob("*.json"))
-    num_units = setting.num_images // SHARD
-    return (num_units - 1) * SHARD, commits[0], commits[-1]
+        score_split(setting, split="one", output=f"{output}/warm")  # workers' libraries are in the page cache then
+        return [score_split(setting, split=split, output=f"{output}/{split}") for split in ("one", "test")]
 
 
-def run_clip(setting: Setting) -> tuple[int, float, float]:
+def score_split(setting: Setting, *, split: str, output: str) -> Span:
+    config = ScoreConfig(
+        input=f"{setting.folder}/shards/{split}",
+        output=output,
+        model=checkpoint_of(setting),
+        batch_size=setting.batch_size,
+        precision="fp32",
+    )
+    began = time.time()
+    found = score.run(config, tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"))
+    return Span(num_images=found.num_rows, began=began, ended=time.time())
+
+
+def run_clip(setting: Setting) -> list[Span]:
     from clip_benchmark.datasets.builder import build_dataset
     from clip_benchmark.metrics.zeroshot_classification import run_classification, zero_shot_classifier
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -271,10 +285,10 @@ def run_clip(setting: Setting) -> tuple[int, float, float]:
     loader = torch.utils.data.DataLoader(dataset, batch_size=setting.batch_size, num_workers=setting.num_workers)
     began = time.time()
     logits, _ = run_classification(backbone.model, weights, loader, device="cpu", amp=False)
-    return len(logits), began, time.time()
+    return [Span(num_images=len(logits), began=began, ended=time.time())]
 
 
-ROWS: dict[str, tuple[str, Callable[[Setting], tuple[int, float, float]]]] = {
+ROWS: dict[str, tuple[str, Callable[[Setting], list[Span]]]] = {
     "bare": ("bare forward", run_bare),
     "local": ("ours, one process", run_local),
     "score": ("ours, `ecor score`", run_score),
@@ -285,11 +299,14 @@ ROWS: dict[str, tuple[str, Callable[[Setting], tuple[int, float, float]]]] = {
 def measure(row: str, setting: Setting) -> Measured:
     """In this process; what the row prints is dropped."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), Watch() as watch:
-        num_images, began, ended = ROWS[row][1](setting)
+        *less, whole = ROWS[row][1](setting)
+    cost = [
+        (span.num_images, span.ended - span.began, watch.cpu_s(span.ended) - watch.cpu_s(span.began))
+        for span in (whole, *less)
+    ]
+    num_images, wall_s, cpu_s = (first - sum(rest) for first, *rest in zip(*cost, strict=True))
     return Measured(
-        images_per_s=num_images / (ended - began),
-        images_per_cpu_s=num_images / max(1e-9, watch.cpu_s(ended) - watch.cpu_s(began)),
-        peak_mib=watch.peak_bytes / 2**20,
+        images_per_s=num_images / wall_s, images_per_cpu_s=num_images / cpu_s, peak_mib=watch.peak_bytes / 2**20
     )
 
 
@@ -302,10 +319,11 @@ def measure_apart(row: str, setting: Setting) -> Measured:
     return Measured(**json.loads(told.stdout.splitlines()[-1]))
 
 
-def best(runs: Sequence[Measured]) -> Measured:
+def middle(runs: Sequence[Measured]) -> Measured:
+    """The median of each number; of memory, the most."""
     return Measured(
-        images_per_s=max(run.images_per_s for run in runs),
-        images_per_cpu_s=max(run.images_per_cpu_s for run in runs),
+        images_per_s=statistics.median(run.images_per_s for run in runs),
+        images_per_cpu_s=statistics.median(run.images_per_cpu_s for run in runs),
         peak_mib=max(run.peak_mib for run in runs),
     )
 
@@ -333,7 +351,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count())
     parser.add_argument("--num-workers", type=int, default=1, help="loader processes of CLIP_benchmark")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -354,7 +372,7 @@ def main() -> None:
             )
             prepare(setting, photos=given.photos)
             runs = [{row: measure_apart(row, setting) for row in ROWS} for _ in range(given.repeats)]
-            print(table(setting, {row: best([run[row] for run in runs]) for row in ROWS}), "\n", flush=True)
+            print(table(setting, {row: middle([run[row] for run in runs]) for row in ROWS}), "\n", flush=True)
 
 
 if __name__ == "__main__":
