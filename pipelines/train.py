@@ -314,6 +314,10 @@ def _recorded(output: Path, config: TrainConfig, tracking: TrackingConfig, paren
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except ValueError:
+        if not any((output / STATES).glob("*/checkpoint_*")):
+            _clear(output)  # nothing was learned: the mended command may have the folder
+        raise
     finally:
         registry.finish_run(tracking, run_id=run_id, status=status)
 

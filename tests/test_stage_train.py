@@ -373,6 +373,7 @@ def test_a_users_mistake_on_a_worker_is_told_as_such(
     config = config_of(world, tmp_path / "run", prompts=PromptConfig(visual_tokens=1, visual_depth=9))
     with pytest.raises(ValueError, match="visual_depth must be at most 2"):
         train.run(config, cluster=cluster, tracking=tracking)
+    assert not (tmp_path / "run" / "run.json").exists(), "the mended command must not be refused"
 
 
 def hear_ctrl_c() -> None:
