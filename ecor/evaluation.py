@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -189,6 +190,11 @@ def known_labels(table: pa.Table, *, name: str) -> Labels:
     repeated = known.num_rows - len(known["key"].unique())
     require(not repeated, f"{repeated} keys occur more than once in {name}: were its parts put together by hand?")
     return labels_of(known)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "predictions"
 
 
 def share(column: pa.ChunkedArray) -> float:

@@ -1,4 +1,4 @@
-"""Ray Data and folders as the shard stage uses them: blocks changed, counted and written, bars, errors, settings."""
+"""Ray Data and folders as the stages use them: blocks changed, counted and written, bars, errors, settings."""
 
 import json
 import logging
@@ -12,7 +12,6 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from fsspec.implementations.local import LocalFileSystem
 from ray.data import DataContext, Dataset
 from ray.data.context import ShuffleStrategy
 from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -53,17 +52,21 @@ def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) 
 
 
 @contextmanager
-def ray_data_settings(cluster: ClusterConfig) -> Iterator[None]:
-    """Ray Data as this stage needs it: a shuffle that works on one CPU, and bars only where somebody watches."""
+def ray_data_settings(
+    cluster: ClusterConfig, *, bars: bool = False, max_block_bytes: int | None = None
+) -> Iterator[None]:
+    """Ray Data as the stages need it: a shuffle for one CPU, bars only where somebody watches, errors told once."""
     context = DataContext.get_current().copy()
     context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
-    context.enable_progress_bars = sys.stderr.isatty()
+    context.enable_progress_bars = bars and sys.stderr.isatty()
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
     context.execution_no_progress_timeout_s = cluster.no_progress_timeout_s
+    if max_block_bytes is not None:
+        context.target_max_block_size = max_block_bytes
     loud = logging.getLogger("ray.data")
     level = loud.level
-    loud.setLevel(logging.ERROR)
+    loud.setLevel(logging.CRITICAL)
     try:
         with DataContext.current(context):
             yield
@@ -111,9 +114,3 @@ def remove(folder: str, names: Sequence[str]) -> None:
     for name in names:
         if fs.exists(f"{root}/{name}"):
             fs.rm(f"{root}/{name}", recursive=True)
-
-
-def absolute(url: str) -> str:
-    """The same address for workers, whose current folder is another."""
-    fs, root = fsspec.url_to_fs(url)
-    return root if isinstance(fs, LocalFileSystem) else url.rstrip("/")

@@ -1,23 +1,26 @@
 """DemoConfig in, a page of explained labels out: the whole job on drawn scenes, with the model that comes with `ecor`.
 
 Three ways to label the same validation images are put side by side: zero-shot CLIP with the hand-written templates that
-are best there, DROR's one softmax over pairs, and ECOR. The stages are those a cluster runs; only the sizes are small.
+are best there, DROR's one softmax over pairs, and ECOR. ECOR goes through every stage as on a cluster; the rivals,
+which only the table needs, are labelled in this process.
 """
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from ecor.backbone import load_backbone
-from ecor.config import BackboneConfig, ObjectiveConfig, PromptConfig, ScoringConfig, TemplateConfig
+from ecor.calibration import fit_temperatures
+from ecor.checkpoint import load
+from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.demo.dataset import write_dataset
-from ecor.evaluation import Evaluation
+from ecor.evaluation import Evaluation, slug
 from ecor.model import Recognizer
 from ecor.sample import collate
 from ecor.shards import read_manifest, read_shard
@@ -36,7 +39,9 @@ from pipelines.config import (
     TrackingConfig,
     TrainConfig,
 )
+from pipelines.decoding import PART_IMAGES, decoded_parts
 from pipelines.registry import ModelVersion
+from pipelines.units import read_input
 
 SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"
@@ -49,18 +54,8 @@ COLUMNS = {
     "strict/accuracy": "accuracy",
     "strict/visible_rr": "visible RR",
 }
-ZERO_TOKENS = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One way to label: what is tuned, and how pairs are decoded."""
-
-    name: str
-    prompts: PromptConfig = field(default_factory=PromptConfig)
-    templates: TemplateConfig = field(default_factory=TemplateConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+OURS, ZERO_SHOT, PAIRS = "ECOR", "zero-shot CLIP", "DROR pairs"
+BY_PAIRS = ScoringConfig(method="pairs")
 
 
 def run(config: DemoConfig) -> Path:
@@ -76,20 +71,28 @@ def run(config: DemoConfig) -> Path:
     _draw(config, root=root)
     with connected(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
-        rivals, ours = _arms(root)
-        models = {arm.name: _tuned(arm, config=config, tracking=tracking) for arm in (*rivals, ours)}
-        champion = _champion(models[ours.name], tracking=tracking)
-        models[ours.name] = champion.uri
-        labels = [_labelled(arm, model=models[arm.name], config=config, tracking=tracking) for arm in (ours, *rivals)]
+        zero_shot = _zero_shot(root)
+        for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):
+            _tune(name, objective, templates=zero_shot.templates, config=config, tracking=tracking)
+        champion = _champion(root, tracking=tracking)
+        score.run(
+            ScoreConfig(input=f"{root}/shards/{SPLIT}", output=f"{root}/labels", model=champion.uri),
+            cluster=config.cluster,
+            tracking=tracking,
+        )
+    rivals = {
+        ZERO_SHOT: _labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
+        PAIRS: _labels(load(_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
+    }
     evaluation = evaluate.run(
         EvaluateConfig(
-            predictions=tuple(labels), names=tuple(models)[-1:] + tuple(models)[:-1], output=f"{root}/evaluation"
+            predictions=(f"{root}/labels", *rivals.values()), names=(OURS, *rivals), output=f"{root}/evaluation"
         ),
         tracking=tracking,
     )
     page = report.run(
         ReportConfig(
-            predictions=labels[0],
+            predictions=f"{root}/labels",
             evaluation=f"{root}/evaluation",
             output=f"{root}/report.html",
             title="Drawn scenes, labelled with their reasons",
@@ -117,70 +120,71 @@ def _draw(config: DemoConfig, *, root: Path) -> None:
     record.write_text(json.dumps(world))
 
 
-def _arms(root: Path) -> tuple[Sequence[Arm], Arm]:
-    """The rivals, and ECOR; tuning starts from the wording that is best without it, so that it is not its repair."""
-    templates = _best_templates(root)
-    pairs = ObjectiveConfig(name="pairs")
-    rivals = (
-        Arm(name="zero-shot CLIP", templates=templates, prompts=ZERO_TOKENS),
-        Arm(name="DROR pairs", templates=templates, objective=pairs, scoring=ScoringConfig(method="pairs")),
-    )
-    return rivals, Arm(name="ECOR", templates=templates)
-
-
 @torch.no_grad()
-def _best_templates(root: Path) -> TemplateConfig:
-    """Of the hand-written templates the one that labels the validation images best without tuning."""
+def _zero_shot(root: Path) -> Recognizer:
+    """CLIP with the hand-written templates that are best on the validation images, and temperatures fitted there.
+
+    Tuning starts from the same templates, so that it is not the repair of a poor wording.
+    """
     vocabulary = read_vocabulary(root / "shards" / "vocabulary.json")
     folder = root / "shards" / SPLIT
     samples = [sample for info in read_manifest(folder).shards for sample in read_shard(folder, info)]
-    recognizer = Recognizer.zero_shot(vocabulary, backbone=load_backbone(BackboneConfig()))
-    batch = collate(samples, vocabulary=vocabulary, preprocess=recognizer.backbone.preprocess)
+    backbone = load_backbone(BackboneConfig())
+    batch = collate(samples, vocabulary=vocabulary, preprocess=backbone.preprocess)
+    features = Recognizer.zero_shot(vocabulary, backbone=backbone).image_features(batch.images)
     templates, _ = best_templates(
-        recognizer.image_features(batch.images),
-        backbone=recognizer.backbone,
+        features,
+        backbone=backbone,
         vocabulary=vocabulary,
         categories=batch.categories,
         rationales=batch.rationales[:, None],
     )
-    return templates
+    recognizer = Recognizer.zero_shot(vocabulary, backbone=backbone, templates=templates)
+    temperatures = fit_temperatures(
+        features,
+        recognizer.text,
+        categories=batch.categories,
+        rationales=batch.rationales,
+        logit_scale=backbone.logit_scale,
+    )
+    return recognizer.with_temperatures(temperatures)
 
 
-def _tuned(arm: Arm, *, config: DemoConfig, tracking: TrackingConfig) -> str:
-    """Tune an arm's prompts; the folder of the run."""
+def _tune(
+    name: str, objective: ObjectiveConfig, *, templates: TemplateConfig, config: DemoConfig, tracking: TrackingConfig
+) -> None:
     root = Path(config.output)
-    deed = "zero-shot CLIP: nothing to tune, temperatures only" if arm.prompts.is_zero_shot else f"{arm.name}: tuning"
-    Console(stderr=True).print(deed, style="bold")
+    Console(stderr=True).print(f"{name}: tuning", style="bold")
     settings = TrainConfig(
         shards=f"{root}/shards",
-        output=f"{root}/runs/{_folder(arm)}",
-        prompts=arm.prompts,
-        templates=arm.templates,
-        objective=arm.objective,
+        output=_folder(root, name),
+        templates=templates,
+        objective=objective,
         seed=config.seed,
     )
     train.run(settings, cluster=config.cluster, tracking=tracking)
-    return settings.output
 
 
-def _champion(checkpoint: str, *, tracking: TrackingConfig) -> ModelVersion:
-    candidate = registry.register(RegisterConfig(checkpoint=checkpoint, name=MODEL), tracking=tracking)
+def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
+    candidate = registry.register(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
     registry.promote(PromoteConfig(model=candidate.uri), tracking=tracking)
     return registry.resolve(f"models:/{MODEL}@champion", tracking=tracking)
 
 
-def _labelled(arm: Arm, *, model: str, config: DemoConfig, tracking: TrackingConfig) -> str:
-    """Label the validation images with an arm's model; the folder of the labels."""
-    root = Path(config.output)
-    settings = ScoreConfig(
-        input=f"{root}/shards/{SPLIT}", output=f"{root}/labels/{_folder(arm)}", model=model, scoring=arm.scoring
-    )
-    score.run(settings, cluster=config.cluster, tracking=tracking)
-    return settings.output
+def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
+    """Label the validation images in this process; the path of the labels."""
+    tables = []
+    for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
+        for part in decoded_parts(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
+            pixels_B3HW = torch.from_numpy(part.pixels)
+            tables.append(recognizer.label(pixels_B3HW, origins=part.origins, scoring=scoring))
+    path = root / f"labels-{slug(name)}.parquet"
+    pq.write_table(pa.concat_tables(tables), path)
+    return str(path)
 
 
-def _folder(arm: Arm) -> str:
-    return arm.name.lower().replace(" ", "-")
+def _folder(root: Path, name: str) -> str:
+    return f"{root}/runs/{slug(name)}"
 
 
 def _tell(

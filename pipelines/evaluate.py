@@ -7,7 +7,6 @@ and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category
 
 import hashlib
 import json
-import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from ecor.evaluation import (
     evaluate,
     known_labels,
     read_evaluation,
+    slug,
 )
 from ecor.intervals import Resampling
 from ecor.metrics import confusions, differences, observations_table
@@ -221,11 +221,6 @@ def write_plots(record: Evaluation, tables: Mapping[str, pa.Table], folder: Path
         if result.num_explained:
             plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
             plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
-
-
-def slug(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "predictions"
 
 
 def logged_metrics(record: Evaluation) -> dict[str, float]:

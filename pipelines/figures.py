@@ -2,13 +2,12 @@
 
 import io
 import math
-import re
 from collections.abc import Iterator
 
 import fsspec
 from PIL import Image
 
-from ecor.evaluation import Evaluation, Result
+from ecor.evaluation import Evaluation, Result, slug
 from ecor.intervals import Estimate
 from ecor.metrics import CUTS
 from ecor.verdicts import RULES
@@ -141,8 +140,7 @@ def plots_of(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Pl
     """The plots in the folder of an evaluation that are about this set: those there are."""
     filesystem, root = fsspec.core.url_to_fs(folder)
     # as `ecor evaluate` makes file names of names
-    slug = re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-") or "predictions"
-    own = {f"{kind}-{slug}.png": title for kind, title in OWN_PLOTS.items()}
+    own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():
         path = f"{root.rstrip('/')}/{name}"

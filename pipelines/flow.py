@@ -131,6 +131,8 @@ def run(config: PipelineConfig) -> PipelineResult:
 def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersion:
     """The champion after the contest on validation: the candidate, or the champion of the day where that is better."""
     old = registry.find(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
+    if old is not None and old.version == candidate.version:
+        return old
     promotion = replace(
         config.promote,
         model=candidate.uri,

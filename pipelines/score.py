@@ -6,7 +6,6 @@ and none is there twice.
 """
 
 import contextlib
-import logging
 import math
 import pickle
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,8 +25,9 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess, TextConfig, require
 from ecor.predictions import PredictionParents, PredictionSet, write_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
-from pipelines import cluster as ray_cluster
 from pipelines import registry
+from pipelines.blocks import causes_raised, ray_data_settings
+from pipelines.cluster import connected
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
@@ -61,6 +61,7 @@ class Job:
     config: ScoreConfig
     model: registry.ModelVersion
     tracking: TrackingConfig
+    cluster: ClusterConfig
     input: Input
     vocabulary: Vocabulary | None
     """Other names than the model's own."""
@@ -139,7 +140,7 @@ def run(
             manifest says, or more than `max_rejected` of the images are in quarantine.
     """
     began = time.perf_counter()
-    job = _job(config, tracking=registry.resolved(tracking or TrackingConfig()))
+    job = _job(config, cluster=cluster or ClusterConfig(), tracking=registry.resolved(tracking or TrackingConfig()))
     folder = LabelsFolder(config.output)
     if config.fresh:
         folder.clear()
@@ -149,7 +150,7 @@ def run(
     if finished is not None and len(committed) == len(job.input.units):
         _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
         return finished
-    with _recorded(job, folder=folder) as run_id, ray_cluster.connected(cluster or ClusterConfig()):
+    with _recorded(job, folder=folder) as run_id, connected(job.cluster):
         tally = Tally(committed=committed)
         reservation = reserve(config, resources=ray.cluster_resources())
         _score(job, folder=folder, tally=tally, reservation=reservation)
@@ -192,13 +193,19 @@ def _rounded_down(share: float) -> float:
     return math.floor(share * 10_000 + 1e-6) / 10_000
 
 
-def _job(config: ScoreConfig, *, tracking: TrackingConfig) -> Job:
+def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
     model = registry.resolve(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     preprocess = load(registry.fetch(model, tracking=tracking)).backbone.preprocess
     return Job(
-        config=config, model=model, tracking=tracking, input=images, vocabulary=vocabulary, preprocess=preprocess
+        config=config,
+        model=model,
+        tracking=tracking,
+        cluster=cluster,
+        input=images,
+        vocabulary=vocabulary,
+        preprocess=preprocess,
     )
 
 
@@ -240,7 +247,7 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
         use_gpu=config.use_gpu,
         num_threads=reservation.num_threads,
     )
-    with _data_settings(), _causes_raised():
+    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
         parts = (
             _from_units(pending)
             .map_batches(
@@ -405,29 +412,3 @@ def _progress(num_images: int) -> Iterator[Callable[[int], None]]:
             bar.update(task, rate=bar.tasks[0].completed / (time.perf_counter() - began))
 
         yield advance
-
-
-@contextlib.contextmanager
-def _data_settings() -> Iterator[None]:
-    """Ray Data as this stage needs it: blocks of a part's size, so that a unit streams, and errors told once."""
-    context = DataContext.get_current().copy()
-    context.target_max_block_size = PART_BYTES
-    loud = logging.getLogger("ray.data")
-    level = loud.level
-    loud.setLevel(logging.CRITICAL)
-    try:
-        with DataContext.current(context):
-            yield
-    finally:
-        loud.setLevel(level)
-
-
-@contextlib.contextmanager
-def _causes_raised() -> Iterator[None]:
-    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
-    try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError):
-            raise error.cause from error
-        raise

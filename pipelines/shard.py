@@ -35,7 +35,6 @@ from ecor.shards import (
 )
 from ecor.vocabulary import read_vocabulary
 from pipelines.blocks import (
-    absolute,
     causes_raised,
     each_block,
     exists,
@@ -47,7 +46,7 @@ from pipelines.blocks import (
     write_table,
 )
 from pipelines.cluster import connected
-from pipelines.config import ClusterConfig, ShardConfig
+from pipelines.config import ClusterConfig, ShardConfig, located
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import (
     IMAGES_PER_READ,
@@ -95,7 +94,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     """
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
-    with connected(cluster), ray_data_settings(cluster), causes_raised():
+    with connected(cluster), ray_data_settings(cluster, bars=True), causes_raised():
         source = find_source(config)
         listing = _listing(source)
         job = _job(config, source=source, listing=listing)
@@ -159,7 +158,7 @@ def _job(config: ShardConfig, *, source: Source, listing: Dataset) -> Job:
         given_splits=given,
         from_vocabulary=source.layout == "folders",
         parents={"input": fingerprint},
-        output=absolute(config.output),
+        output=located(config.output),
     )
     check_labels(labels, job=job)
     return job

@@ -109,7 +109,8 @@ def _tuned(
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
     trainer = _Trainer(
         _work,
-        train_loop_config={"job": job},
+        # As plain fields: Ray's controller unpickles them too, and need not import this module and all it imports
+        train_loop_config={each.name: getattr(job, each.name) for each in fields(job)},
         scaling_config=ScalingConfig(
             num_workers=config.num_workers,
             use_gpu=config.use_gpu,
@@ -154,7 +155,7 @@ def _published(state: Path, *, output: Path, tracking: TrackingConfig, run_id: s
 
 def _work(settings: dict[str, Any]) -> None:
     """One rank's work: tune, report, and at the end save the model into the last state."""
-    job: Job = settings["job"]
+    job = Job(**settings)
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = _rank()

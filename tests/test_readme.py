@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from mlflow import MlflowClient
 from models import TINY_CLIP
 from PIL import Image
 
@@ -83,6 +84,7 @@ def run_block(home, tmp_path_factory, monkeypatch):
     def run(block: Block) -> None:
         text = re.sub(r"(--backbone\.name) \S+", rf"\1 {shlex.quote(str(clip))}", block.text)
         text = re.sub(r"(--backbone\.pretrained) \S+", r"\1 random", text)
+        text = re.sub(r"(?<=\[train\.backbone\]\nname = ).*\npretrained = .*", f'"{clip}"\npretrained = "random"', text)
         for line in re.split(r"^(?=ecor )", text, flags=re.M):
             if line.startswith("ecor "):
                 assert main(shlex.split(line)[1:]) == DONE, line
@@ -97,19 +99,20 @@ def run_python(block: Block, *, home: Path) -> None:
     assert done.returncode == 0, f"{block.text}\n{done.stderr[-4000:]}"
 
 
-def test_every_stage_by_hand_on_photos_then_notebook_and_pyfunc(home, run_block):
-    for name in ("names", "photos"):
-        run_block(blocks()[name])
-    assert "<html" in (home / "report.html").read_text(encoding="utf-8")
-    assert (home / "labels" / "all" / "manifest.json").is_file()
-    for name in ("notebook", "pyfunc"):
-        run_python(blocks()[name], home=home)
-
-
-def test_pipeline_from_one_file(home, run_block):
+def test_one_file_then_every_stage_by_hand_on_photos_then_notebook_and_pyfunc(home, run_block):
     for name in ("names", "toml"):
         run_block(blocks()[name])
-    assert "<html" in (home / "pipeline" / "report.html").read_text(encoding="utf-8")
+    assert (home / "labels" / "final" / "manifest.json").is_file()
+    made = {path: path.stat().st_mtime_ns for kind in ("*.tar", "*.safetensors") for path in home.rglob(kind)}
+    (home / "report.html").unlink()
+    run_block(blocks()["photos"])
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "the same stages: what they made is kept"
+    assert (home / "labels" / "all" / "manifest.json").is_file()
+    assert "<html" in (home / "report.html").read_text(encoding="utf-8")
+    registered = MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db").search_model_versions("name='clothes'")
+    assert len(registered) == 1
+    for name in ("notebook", "pyfunc"):
+        run_python(blocks()[name], home=home)
 
 
 def test_dror_in_its_own_layout(home, run_block):
