@@ -173,7 +173,7 @@ def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
 
 def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
     """Label the validation images in this process; the path of the labels."""
-    tables = []
+    recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
         for part in decoded_parts(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
             pixels_B3HW = torch.from_numpy(part.pixels)

@@ -86,8 +86,8 @@ def _methods(evaluation: Evaluation, result: Result) -> Table:
 
 def _labelled_by(result: Result) -> str:
     name, version = result.parents.get("model_name"), result.parents.get("model_version")
-    known = [str(name)] if name else []
-    return ", ".join([" ".join([*known, *([f"version {version}"] if version else [])]), result.method])
+    model = f"{name} version {version}" if name and version else name
+    return ", ".join(str(each) for each in (model, result.method) if each)
 
 
 def _rules(result: Result) -> Table:

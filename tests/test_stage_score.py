@@ -5,9 +5,9 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
+from processes import ROOT, hit
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
@@ -37,7 +38,6 @@ from pipelines.scoring import ScoredPart, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
 
 PREPROCESS = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -429,13 +429,18 @@ def test_an_altered_shard_is_an_error_that_names_it(
 def test_a_killed_job_goes_on_with_every_row_once_and_on_one_cpu(
     two_cpus: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "pipelines", "score", "--input", str(pictures), "--output", str(tmp_path / "labels")]
+    words = ["score", "--input", str(pictures), "--output", str(tmp_path / "labels")]
     words += ["--model", checkpoint, "--unit-size", "1", "--tracking.uri", str(tracking.uri)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    kill_after_first_commit(
-        [*words, "--cluster.address", ray.get_runtime_context().gcs_address], folder=tmp_path, environment=environment
+    commits = tmp_path / "labels" / "_commits" / "units"
+    hit(
+        [*words, "--cluster.address", ray.get_runtime_context().gcs_address],
+        blow=signal.SIGKILL,
+        when=lambda: any(commits.glob("*.json")),
+        log=tmp_path / "log",
+        environment=environment,
     )
-    alone = [*words, "--cluster.num-cpus", "1"]
+    alone = [sys.executable, "-m", "pipelines", *words, "--cluster.num-cpus", "1"]
     told = subprocess.run(alone, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert told.returncode == 0, told.stderr
     assert "scored 22 images (" in told.stdout  # some before
@@ -443,17 +448,3 @@ def test_a_killed_job_goes_on_with_every_row_once_and_on_one_cpu(
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
-
-
-def kill_after_first_commit(command: list[str], *, folder: Path, environment: dict[str, str]) -> None:
-    commits, log = folder / "labels" / "_commits" / "units", folder / "log"
-    with log.open("w") as output:
-        job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        try:
-            deadline = time.monotonic() + 150
-            while not list(commits.glob("*.json")):
-                assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
-                time.sleep(0.01)
-        finally:
-            job.kill()
-            job.wait(timeout=20)

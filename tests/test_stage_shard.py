@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import hit
 
 from ecor.shards import read_manifest, read_shard
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import shard
+from pipelines.__main__ import INTERRUPTED
 from pipelines.config import ClusterConfig, ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import INSPECTED_SCHEMA, Job, inspected
@@ -373,6 +377,28 @@ def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp
     assert {name: data for name, data in after.items() if name != inspection} == {
         name: data for name, data in before.items() if name != inspection
     }
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world, cluster, tmp_path):
+    settings = {"samples_per_shard": 1}
+    unharmed = tmp_path / "unharmed"
+    shard.run(config_for(world, unharmed, **settings))
+    output = tmp_path / "shards"
+    words = ["shard", "--input", str(world), "--output", str(output), "--max-rejected", "0.1"]
+    words += ["--samples-per-shard", "1", "--cluster.address", ray.get_runtime_context().gcs_address]
+    for blow, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
+        before = set(output.glob("*/*.tar"))
+        more = functools.partial(lambda before: set(output.glob("*/*.tar")) > before, before)
+        assert hit(words, blow=blow, when=more, log=tmp_path / "log") == code
+        assert not (output / "summary.json").exists()
+    shard.run(config_for(world, output, **settings))
+    assert summary_of(output)["num_shards_kept"] >= 2
+
+    def published(folder: Path) -> dict[str, bytes]:
+        return {name: data for name, data in data_files(folder).items() if not name.startswith("_ledger/")}
+
+    assert published(output) == published(unharmed)
 
 
 @pytest.mark.slow

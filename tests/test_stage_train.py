@@ -18,6 +18,7 @@ import ray
 import torch
 from models import NAMES, TINY_CLIP
 from PIL import Image
+from processes import hear_ctrl_c
 from safetensors.torch import load_file
 
 import ecor
@@ -371,11 +372,6 @@ def test_a_users_mistake_on_a_worker_is_told_as_such(
     with pytest.raises(ValueError, match="visual_depth must be at most 2"):
         train.run(config, cluster=cluster, tracking=tracking)
     assert not (tmp_path / "run" / "run.json").exists(), "the mended command must not be refused"
-
-
-def hear_ctrl_c() -> None:
-    """A job started in the background by a shell ignores SIGINT, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""Other processes for tests that hit them: `ecor` as a user starts it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def hear_ctrl_c() -> None:
+    """A job started in the background by a shell ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def hit(
+    words: list[str],
+    *,
+    blow: signal.Signals,
+    when: Callable[[], bool],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    patience_s: float = 150,
+) -> int:
+    """Start `ecor` with these words, strike as soon as `when` holds; its exit code."""
+    command = [sys.executable, "-m", "pipelines", *words]
+    with log.open("w") as output:
+        job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, preexec_fn=hear_ctrl_c)
+        try:
+            deadline = time.monotonic() + patience_s
+            while not when():
+                assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.01)
+            job.send_signal(blow)
+            return job.wait(timeout=60)
+        finally:
+            job.kill()
+            job.wait(timeout=20)
