@@ -141,6 +141,12 @@ class Backbone(nn.Module):
         preprocess = dict(self.model.visual.preprocess_cfg)
         return json.loads(json.dumps({"model_cfg": self.model_cfg, "preprocess_cfg": preprocess}))
 
+    def untrained(self) -> Any:
+        """Another CLIP of this architecture, to be trained: on the CPU, its weights drawn by torch's own generator."""
+        model = _constructed(self.model_cfg)
+        set_model_preprocess_cfg(model, dict(self.model.visual.preprocess_cfg))
+        return model
+
     def save(self, folder: str | Path, *, stem: str = "backbone") -> tuple[Path, Path]:
         """Write `<stem>.json` and `<stem>.safetensors`: as name and pretrained they load again, digest and all."""
         folder = Path(folder)
@@ -311,6 +317,12 @@ def _from_file(architecture: Path, weights: Path | None) -> _Parts:
 
 def _built(model_cfg: dict[str, Any]) -> Any:
     """The architecture with random weights that are the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _constructed(model_cfg)
+
+
+def _constructed(model_cfg: dict[str, Any]) -> Any:
     settings = json.loads(json.dumps(model_cfg))
     is_hf = "hf_model_name" in settings["text_cfg"]
     custom_text = settings.pop("custom_text", False) or is_hf
@@ -319,9 +331,7 @@ def _built(model_cfg: dict[str, Any]) -> Any:
     model_class = open_clip.CLIP
     if custom_text:
         model_class = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return model_class(**settings)
+    return model_class(**settings)
 
 
 def _load_weights(model: nn.Module, weights: Path) -> None:

@@ -1,6 +1,7 @@
 """Validation logits or confidences with the truth in, temperatures and reliability out."""
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,17 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ecor.config import Temperatures, require
-from ecor.probability import ImageFeatures, Rows, category_given_rationale_log_prob, rationale_log_prob
+from ecor.config import FACTORS, Method, Temperatures, require
+from ecor.probability import (
+    ImageFeatures,
+    Rows,
+    category_given_rationale_log_prob,
+    category_log_prob,
+    grouped,
+    rationale_given_category_log_prob,
+    rationale_log_prob,
+    scaled_similarity,
+)
 
 COLDEST, HOTTEST = 0.01, 100.0
 """Where fitted temperatures end: data that is always right would want 0, data that is noise infinity (our choice)."""
@@ -20,7 +30,7 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
     """The temperature T with the least negative log-likelihood of softmax(logits / T) (arXiv:1706.04599).
 
     Log-probabilities serve as well as logits: they differ by a constant per row. Rows whose target is negative are
-    left out. The objective is convex in 1/T, so a search over log T in one dimension finds the minimum.
+    left out.
 
     Raises ValueError when no row has a target.
     """
@@ -29,12 +39,16 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
     chosen = logits[known].detach()
     own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1).double()
 
-    def mean_nll(log_temperature: float) -> float:
-        inverse = math.exp(-log_temperature)
-        return float(((chosen * inverse).logsumexp(dim=-1).double() - own * inverse).mean())
+    def mean_nll(temperature: float) -> float:
+        return float(((chosen / temperature).logsumexp(dim=-1).double() - own / temperature).mean())
 
+    return _least(mean_nll)
+
+
+def _least(mean_nll: Callable[[float], float]) -> float:
+    """The temperature with the least loss, which is convex in 1/T: a search over log T finds the minimum."""
     bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(mean_nll, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(lambda x: mean_nll(math.exp(x)), bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return math.exp(float(found.x))
 
 
@@ -46,28 +60,78 @@ def fit_temperatures(
     categories: Int[Tensor, " B"],
     rationales: Int[Tensor, " B"],
     logit_scale: float,
+    methods: Collection[Method] = tuple(FACTORS),
 ) -> Temperatures:
-    """One temperature per factor, the category's with the labelled rationale given.
+    """One temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
     Images are to be held-out ones. Labels are ids, −1 where unknown: such an image counts for the factors it can.
+    Factors of the decodings `methods` are fitted, those of `joint` always. `inverted` needs the sentences of every
+    labelled category with all rationales, `pairs` all sentences, read about twenty times.
 
     Raises ValueError when a factor has no labelled image.
     """
+    require(
+        bool((rationales >= 0).any()),
+        "no temperature can be fitted: none of the validation images has a known rationale",
+    )
+    wanted = {factor for method in methods for factor in FACTORS[method]}
     plain = Temperatures()
-    labelled = (rationales >= 0).nonzero().squeeze(1)
-    require(bool(len(labelled)), "no temperature can be fitted: none of the validation images has a known rationale")
-    given = category_given_rationale_log_prob(
-        features.select(labelled),
-        text,
-        rationales=rationales[labelled].unsqueeze(1),
-        logit_scale=logit_scale,
-        temperatures=plain,
-    )
-    alone = rationale_log_prob(features.select(labelled), text, logit_scale=logit_scale, temperatures=plain)
+
+    def alone(log_prob: Callable[..., Tensor], targets: Tensor) -> float:
+        """Of a factor without a condition, from the images whose label is known."""
+        images = (targets >= 0).nonzero().squeeze(1)
+        found = log_prob(features.select(images), text, logit_scale=logit_scale, temperatures=plain)
+        return fit_temperature(found, targets[images])
+
+    def given(log_prob: Callable[..., Tensor], targets: Tensor, **condition: Tensor) -> float:
+        """Of a factor with a label given, from the images that have both."""
+        images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
+        held = {name: ids[images].unsqueeze(1) for name, ids in condition.items()}
+        found = log_prob(features.select(images), text, **held, logit_scale=logit_scale, temperatures=plain)
+        return fit_temperature(found.squeeze(1), targets[images])
+
     return Temperatures(
-        rationale=fit_temperature(alone, rationales[labelled]),
-        category_given_rationale=fit_temperature(given.squeeze(1), categories[labelled]),
+        rationale=alone(rationale_log_prob, rationales),
+        category_given_rationale=given(category_given_rationale_log_prob, categories, rationales=rationales),
+        category=alone(category_log_prob, categories) if "category" in wanted else None,
+        rationale_given_category=given(rationale_given_category_log_prob, rationales, categories=categories)
+        if "rationale_given_category" in wanted
+        else None,
+        pair=fit_pair_temperature(features, text, categories=categories, rationales=rationales, logit_scale=logit_scale)
+        if "pair" in wanted
+        else None,
     )
+
+
+@torch.no_grad()
+def fit_pair_temperature(
+    features: ImageFeatures,
+    text: Rows,
+    *,
+    categories: Int[Tensor, " B"],
+    rationales: Int[Tensor, " B"],
+    logit_scale: float,
+) -> float:
+    """The temperature of one softmax over all pairs, whose logits are streamed row by row at each trial.
+
+    Raises ValueError when no image has both labels.
+    """
+    images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
+    require(bool(len(images)), "no temperature can be fitted: none of the validation images has a known pair")
+    chosen = features.category[images]
+    own = chosen.new_zeros(len(images), dtype=torch.float64)
+    for rationale, slots in grouped(rationales[images]):
+        logits = scaled_similarity(chosen[slots], text.row(rationale), scale=logit_scale)
+        own[slots] = logits.gather(1, categories[images][slots].unsqueeze(1)).squeeze(1).double()
+
+    def mean_nll(temperature: float) -> float:
+        partition = torch.full_like(own, -math.inf)
+        for rationale in range(text.rationales.shape[0]):
+            logits = scaled_similarity(chosen, text.row(rationale), scale=logit_scale / temperature)
+            partition = torch.logaddexp(partition, logits.logsumexp(dim=-1).double())
+        return float((partition - own / temperature).mean())
+
+    return _least(mean_nll)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,7 +236,8 @@ def _found(folder: Path) -> Path:
 
 
 def _content(record: Checkpoint) -> dict[str, Any]:
-    return {name: value for name, value in asdict(record).items() if name not in ("folder", "run_id")}
+    content = {**asdict(record), "temperatures": record.temperatures.stated()}
+    return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
 
 
 def _sha256(path: Path) -> str:

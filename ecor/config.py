@@ -8,7 +8,15 @@ from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["joint", "inverted", "independent", "pairs"]
-ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "pairs"]
+ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
+Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
+FACTORS: dict[Method, tuple[Factor, ...]] = {
+    "joint": ("rationale", "category_given_rationale"),
+    "inverted": ("category", "rationale_given_category"),
+    "independent": ("rationale", "category"),
+    "pairs": ("pair",),
+}
+"""The softmaxes that each decoding multiplies."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -108,7 +116,8 @@ class ObjectiveConfig:
 
     name: ObjectiveName = "two_term"
     """`two_term` is ECOR's loss with full-vocabulary negatives; `in_batch_pairs` and `in_batch_categories` are its
-    in-batch forms; `pairs` is DROR's one softmax over all pairs."""
+    in-batch forms; `inverted`, `independent` and `pairs` (DROR's one softmax over all pairs) fit the rivals of those
+    names."""
     max_sentences_per_step: int = 20_000
     """Sentences encoded with gradient per step; above it negatives are sampled with log-Q correction."""
     sentences_per_chunk: int = 512
@@ -175,14 +184,33 @@ class Temperatures:
     """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated."""
 
     rationale: float = 1.0
+    """Of P(r | I): `joint` and `independent`."""
     category_given_rationale: float = 1.0
+    """Of P(c | r, I): `joint`."""
+    category: float | None = None
+    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) stands in (our choice)."""
+    rationale_given_category: float | None = None
+    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) stands in."""
+    pair: float | None = None
+    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) stands in."""
 
     def __post_init__(self) -> None:
-        require(self.rationale > 0, f"rationale temperature must be positive, got {self.rationale}")
-        require(
-            self.category_given_rationale > 0,
-            f"category_given_rationale temperature must be positive, got {self.category_given_rationale}",
-        )
+        for name, value in self.stated().items():
+            require(value > 0, f"{name} temperature must be positive, got {value}")
+
+    def of(self, factor: Factor) -> float:
+        """The factor's own temperature, or the one that stands in for it."""
+        stand_in = self.rationale if factor == "rationale_given_category" else self.category_given_rationale
+        return self.stated().get(factor, stand_in)
+
+    def stated(self) -> dict[str, float]:
+        """Those that are there, by name: what is written and digested (older records lack the rivals')."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def cover(self, method: Method) -> bool:
+        """Whether every factor of a decoding has its own."""
+        return all(factor in self.stated() for factor in FACTORS[method])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,8 +87,9 @@ class TuningModule(nn.Module):
 class ConstantSentences:
     """Finished text features as sentences: for tuning visual tokens alone, and for validation."""
 
-    def __init__(self, text: Rows) -> None:
-        self._text = text
+    def __init__(self, text: Rows, *, by_columns: bool = False) -> None:
+        """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
+        self._text, self._by_columns = text, by_columns
         self.num_rationales = text.rationales.shape[0]
         self.num_categories = text.categories.shape[0]
 
@@ -96,11 +97,19 @@ class ConstantSentences:
         features = self._text.rationales
         return features if ids is None else features[ids.to(features.device)]
 
+    def categories(self, ids: Int[Tensor, " N"] | None = None) -> Tensor:
+        features = self._text.categories
+        return features if ids is None else features[ids.to(features.device)]
+
     def category_features(
         self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " N"] | None = None
     ) -> Tensor:
-        rows_GCD = torch.stack([self._text.row(rationale) for rationale in rationale_ids.tolist()])
-        return rows_GCD if category_ids is None else rows_GCD[:, category_ids.to(rows_GCD.device)]
+        device = self._text.categories.device
+        chosen = torch.arange(self.num_categories) if category_ids is None else category_ids
+        rationales, categories = rationale_ids.to(device), chosen.to(device)
+        if self._by_columns:
+            return torch.stack([self._text.column(c)[rationales] for c in categories.tolist()], dim=1)
+        return torch.stack([self._text.row(r)[categories] for r in rationales.tolist()])
 
 
 def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -242,7 +251,7 @@ def evaluation_step(
         features,
         categories=categories,
         rationales=rationales[:, 0].contiguous(),
-        sentences=ConstantSentences(recognizer.text),
+        sentences=ConstantSentences(recognizer.text, by_columns=scoring.method == "inverted"),
         logit_scale=recognizer.backbone.logit_scale,
     )
     best = ranked_pairs(recognizer.joint(features, scoring=scoring), 1)

@@ -1,10 +1,12 @@
-"""A statistic of images in, its value with a bootstrap confidence interval out."""
+"""A statistic of images, or of repetitions, in, its value with a confidence interval out."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from ecor.config import require, require_at_least
 
@@ -102,3 +104,26 @@ def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Re
     sizes = (~np.isnan(stacked)).sum(axis=1).tolist()
     found = estimates(means(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
     return dict(zip(defined, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedMean:
+    """The mean of what several repetitions of an experiment gave."""
+
+    value: float
+    half_width: float
+    """Of the 95 % interval, Student's t over repetitions; NaN for a single one."""
+    num_repetitions: int
+
+
+def over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
+    """The mean of one value per repetition; repetitions must not share what the interval is to speak of.
+
+    Raises ValueError without values.
+    """
+    num = len(values)
+    require_at_least("the number of repetitions", num, 1)
+    half = float("nan")
+    if num > 1:
+        half = float(stdtrit(num - 1, 0.975) * values.std(ddof=1) / math.sqrt(num))
+    return RepeatedMean(value=float(values.mean()), half_width=half, num_repetitions=num)

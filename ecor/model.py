@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ class Recognizer:
     """CLIP with ECOR's two prompts and the names it chooses from (arXiv:2404.12839).
 
     Without learned tokens it is zero-shot CLIP: the same numbers as open_clip's. Names it was never tuned on are taken
-    with `with_vocabulary`; the temperatures then stay, and its rows are marked uncalibrated.
+    with `with_vocabulary`; the temperatures then stay, and its rows are marked uncalibrated, as are those of a decoding
+    that has a factor without a fitted temperature.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class Recognizer:
             "prompts": asdict(self.prompts.config),
             "tokens": hashlib.sha256(safetensors_bytes(self.tokens())).hexdigest(),
             "templates": asdict(self.templates),
-            "temperatures": asdict(self.temperatures),
+            "temperatures": self.temperatures.stated(),
             "calibrated_on": self.calibrated_on,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -263,13 +264,15 @@ class Recognizer:
             scoring: how to decode.
             provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
         """
-        scoring = scoring or ScoringConfig()
+        scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
+        joint = self.joint(images, scoring=scoring)
+        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method)
         return rows_from_joint(
-            self.joint(images, scoring=scoring),
+            joint,
             vocabulary=self.vocabulary,
             scoring=scoring,
             origins=origins,
-            provenance=provenance or self.provenance,
+            provenance=replace(provenance, calibrated=calibrated),
         )
 
     def predict(

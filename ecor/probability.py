@@ -9,7 +9,7 @@ Only K rationales per image are looked at; a table over all pairs is never built
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -109,9 +109,9 @@ def joint_probability(
 ) -> Joint:
     """log P(c, r | I) by the method that `scoring` names: `joint` (ECOR), `inverted`, `independent` or `pairs` (DROR).
 
-    `logit_scale` is the multiplier s, not its logarithm. `temperatures` divide the logits: the rationale's every
-    softmax over rationales, the other every softmax that ranges over categories (our choice for the rivals). All is
-    computed in fp32, also under autocast, and differentiable with respect to the features.
+    `logit_scale` is the multiplier s, not its logarithm. `temperatures` divide the logits of each method's own factors
+    (our choice for the rivals). All is computed in fp32, also under autocast, and differentiable with respect to the
+    features.
 
     Raises ValueError for an unknown method. Source: ECOR (arXiv:2404.12839); `pairs`: DROR (arXiv:2212.06202).
     """
@@ -139,7 +139,7 @@ def category_log_prob(
     features: ImageFeatures, text: Rows, *, logit_scale: float, temperatures: Temperatures
 ) -> Float[Tensor, "B C"]:
     """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP."""
-    scale = logit_scale / temperatures.category_given_rationale
+    scale = logit_scale / temperatures.of("category")
     return scaled_similarity(features.category, text.categories, scale=scale).log_softmax(dim=-1)
 
 
@@ -153,18 +153,51 @@ def category_given_rationale_log_prob(
 ) -> Float[Tensor, "B K C"]:
     """log P(c | r, I) of every category, for K rationales of each image; a negative id gives NaN.
 
-    One matrix product per distinct rationale, over the images that have it: a gather of [B K C D] features would
-    cost gigabytes. With the labelled rationales this is the ablation `oracle`, with `random_rationales` `random`.
+    With the labelled rationales this is the ablation `oracle`, with `random_rationales` `random`.
     """
     scale = logit_scale / temperatures.category_given_rationale
-    num_categories = text.categories.shape[0]
-    dtype = torch.promote_types(features.category.dtype, torch.float32)
-    flat = features.category.new_full((rationales.numel(), num_categories), math.nan, dtype=dtype)
-    for rationale, slots in grouped(rationales.flatten()):
-        images = torch.div(slots, rationales.shape[1], rounding_mode="floor")
-        logits = scaled_similarity(features.category[images], text.row(rationale), scale=scale)
-        flat[slots] = logits.log_softmax(dim=-1)
-    return flat.unflatten(0, tuple(rationales.shape))
+    return conditional_log_prob(
+        features.category, text.row, held=rationales, width=text.categories.shape[0], scale=scale
+    )
+
+
+def rationale_given_category_log_prob(
+    features: ImageFeatures,
+    text: Rows,
+    *,
+    categories: Int[Tensor, "B K"],
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Float[Tensor, "B K R"]:
+    """log P(r | c, I) of every rationale, for K categories of each image; a negative id gives NaN.
+
+    The softmax over r of the conditional sentence with c held fixed: the second factor of `inverted`.
+    """
+    scale = logit_scale / temperatures.of("rationale_given_category")
+    return conditional_log_prob(
+        features.category, text.column, held=categories, width=text.rationales.shape[0], scale=scale
+    )
+
+
+def conditional_log_prob(
+    image: Float[Tensor, "B D"],
+    sentences: Callable[[int], Float[Tensor, "N D"]],
+    *,
+    held: Int[Tensor, "B K"],
+    width: int,
+    scale: float,
+) -> Float[Tensor, "B K N"]:
+    """Log-softmax over the `width` sentences of each held name, for K names of each image; a negative id gives NaN.
+
+    One matrix product per distinct name, over the images that have it: a gather of [B K N D] features would cost
+    gigabytes.
+    """
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    flat = image.new_full((held.numel(), width), math.nan, dtype=dtype)
+    for name, slots in grouped(held.flatten()):
+        images = torch.div(slots, held.shape[1], rounding_mode="floor")
+        flat[slots] = scaled_similarity(image[images], sentences(name), scale=scale).log_softmax(dim=-1)
+    return flat.unflatten(0, tuple(held.shape))
 
 
 def random_rationales(num_images: int, *, num_rationales: int, generator: torch.Generator) -> Int[Tensor, "B 1"]:
@@ -212,17 +245,14 @@ def inverted(
     Categories are kept instead of rationales, `keep_rationales` of them to begin with, under the same bound. The
     Joint holds the rationales with the best pairs, at least `top_k` of them, so that it holds the best pairs.
     """
-    scale = logit_scale / temperatures.rationale
     log_prob_BC = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
     num_rationales, num_categories = text.rationales.shape[0], log_prob_BC.shape[1]
 
     def score(images: Tensor, ids: Tensor) -> Tensor:
-        flat = log_prob_BC.new_empty((ids.numel(), num_rationales))
-        for category, slots in grouped(ids.flatten()):
-            owners = images[torch.div(slots, ids.shape[1], rounding_mode="floor")]
-            logits = scaled_similarity(features.category[owners], text.column(category), scale=scale)
-            flat[slots] = logits.log_softmax(dim=-1)
-        return log_prob_BC[images].gather(1, ids).unsqueeze(-1) + flat.unflatten(0, tuple(ids.shape))
+        given = rationale_given_category_log_prob(
+            features.select(images), text, categories=ids, logit_scale=logit_scale, temperatures=temperatures
+        )
+        return log_prob_BC[images].gather(1, ids).unsqueeze(-1) + given
 
     kept = keep_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales)
     num_kept = min(num_rationales, max(scoring.top_k, scoring.keep_rationales))
@@ -270,6 +300,7 @@ def pairs(
 
     Keeps the rationales with the best pairs, at least `top_k` of them, so that the best pairs are exact too.
     """
+    temperatures = replace(temperatures, category_given_rationale=temperatures.of("pair"))
     scale = logit_scale / temperatures.category_given_rationale
     best, totals, category_total = [], [], None
     for rationale in range(text.rationales.shape[0]):

@@ -93,10 +93,10 @@ class SentenceEncoder:
         chosen = range(self.num_rationales) if ids is None else ids.tolist()
         return self._features([self._rationale_texts[r] for r in chosen], context=self.rationale_context)
 
-    def categories(self) -> Float[Tensor, "C D"]:
-        """Every category alone."""
-        texts = [category_sentence(self.templates, name) for name in self.vocabulary.categories]
-        return self._features(texts, context=self.category_context)
+    def categories(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
+        """Some categories alone, or all."""
+        chosen = range(self.num_categories) if ids is None else ids.tolist()
+        return self._features([self._category_texts[c] for c in chosen], context=self.category_context)
 
     def category_features(
         self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " C"] | None = None
@@ -124,10 +124,9 @@ class SentenceEncoder:
     def num_truncated(self) -> int:
         """Sentences of the whole vocabulary (both prompts, and categories alone) that do not fit the tower."""
         room = self.backbone.context_length
-        category_texts = [category_sentence(self.templates, name) for name in self.vocabulary.categories]
         counts = self.backbone.token_counts
         alone = sum(n + _length(self.rationale_context) > room for n in counts(self._rationale_texts))
-        alone += sum(n + _length(self.category_context) > room for n in counts(category_texts))
+        alone += sum(n + _length(self.category_context) > room for n in counts(self._category_texts))
         # Lengths of pairs are sums of lengths: two histograms stand for millions of sentences.
         sentence = pair_sentence(self.templates, "", "")
         rest = counts([sentence])[0] - 2 * counts([""])[0]
@@ -138,6 +137,10 @@ class SentenceEncoder:
     @cached_property
     def _rationale_texts(self) -> list[str]:
         return [rationale_sentence(self.templates, name) for name in self.vocabulary.rationales]
+
+    @cached_property
+    def _category_texts(self) -> list[str]:
+        return [category_sentence(self.templates, name) for name in self.vocabulary.categories]
 
     def _pair_text(self, category: int, rationale: int) -> str:
         names = self.vocabulary

@@ -65,6 +65,11 @@ class TextFeatures:
         return self._encoder.num_rationales
 
     @property
+    def is_table(self) -> bool:
+        """Whether all sentences are encoded and in memory."""
+        return self._table is not None
+
+    @property
     def num_truncated(self) -> int:
         """Sentences that did not fit the tower."""
         return self._encoder.num_truncated

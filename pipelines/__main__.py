@@ -15,9 +15,11 @@ from typing import Annotated
 import tyro
 
 from pipelines.config import (
+    AblateConfig,
     ClusterConfig,
     DemoConfig,
     EvaluateConfig,
+    PretrainConfig,
     PromoteConfig,
     RegisterConfig,
     ReportConfig,
@@ -57,6 +59,20 @@ class Train:
         from pipelines import train
 
         train.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain:
+    """Captioned images (shards, or drawings) to a small CLIP, for `--backbone.name` or for plain open_clip."""
+
+    config: Annotated[PretrainConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import pretrain
+
+        print(pretrain.run(self.config, cluster=self.cluster, tracking=self.tracking).told)  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +156,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ablate:
+    """The ablation study on drawn scenes: every cell a task, one page of tables and plots."""
+
+    config: Annotated[AblateConfig, UNPREFIXED] = field(default_factory=AblateConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import ablate
+
+        ablate.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
 
@@ -156,11 +186,13 @@ Command = (
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Register, tyro.conf.subcommand("register")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
 )
 
 

@@ -144,6 +144,102 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Captioned images to a small CLIP."""
+
+    output: str
+    """Folder of the run: `model.json`, `weights.safetensors` (both open_clip's formats), `summary.json`."""
+    shards: str | None = None
+    """Folder written by `ecor shard`, whose captions (`.txt`) are learned from; None: drawings, as the embedded model
+    was."""
+    split: str = "train"
+    """Of the shards."""
+    model: str = "ecor-demo"
+    """What to build: an open_clip model name, the path of an open_clip model config (JSON), or `ecor-demo`. The text
+    tower must be CLIP's own."""
+    seed: int = 0
+    """Of the drawings, the first weights, the order of batches and the dropped tokens."""
+    num_samples: int = 260_000
+    """Images of the whole schedule, counted each time they are seen."""
+    stop_after_samples: int | None = None
+    """End before the schedule does: the embedded weights stopped after 192,000."""
+    batch_size: int = 128
+    """Images per step, over all workers: each is a negative for the others' captions."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.04
+    """Share of the steps in which the learning rate rises; then it falls as a cosine."""
+    patch_dropout: float = 0.5
+    """Share of image tokens dropped in the first part of the schedule (arXiv:2212.00794); 0 for towers that are no
+    ViT."""
+    whole_images: float = 0.3
+    """Share of the schedule, at its end, in which all image tokens are seen."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the towers: bf16 is faster on processors that multiply it, slower on others."""
+    attribute_weight: float = 0.2
+    """Drawings only: weight of the auxiliary loss that names categories and parts in view."""
+    caption_noise: float = 0.02
+    """Drawings only: share of captions that describe another image."""
+    num_images: int = 100_000
+    """Drawings only: how many there are; they come again mirrored and shifted at random."""
+    num_workers: int = 1
+    """Ray Train workers (ranks)."""
+    cpus_per_worker: float = 1.0
+    """CPUs reserved per worker; torch uses as many threads."""
+    use_gpu: bool = False
+    report_every_steps: int = 50
+    """Steps between points of the curves and printed lines."""
+    judge_every_steps: int = 500
+    """Drawings only: steps between zero-shot figures on validation drawings."""
+    checkpoint_every_steps: int = 200
+    max_rejected: float = 0.05
+    """Largest share of pictures that cannot be read; above it the stage stops."""
+    max_failures: int = 0
+    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
+    cache_dir: str | None = None
+    """Folder on every node for drawings and for copies of remote shards, shared by runs; None: below the system's
+    temporary folder."""
+    fresh: bool = False
+    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "report_every_steps", "judge_every_steps", "checkpoint_every_steps"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("max_failures", self.max_failures, 0)
+        require_at_least("batch_size", self.batch_size, 2)
+        for name in ("weight_decay", "attribute_weight"):
+            require_at_least(name, getattr(self, name), 0)
+        require_at_least("num_samples", self.num_samples, self.batch_size)
+        if self.stop_after_samples is not None:
+            require_at_least("stop_after_samples", self.stop_after_samples, self.batch_size)
+        if self.shards is None:
+            require_at_least("num_images", self.num_images, self.batch_size)
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
+        for name in ("whole_images", "caption_noise", "max_rejected"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"{name} is a share between 0 and 1, got {share}")
+        for name in ("warmup", "patch_dropout"):
+            share = getattr(self, name)
+            require(0 <= share < 1, f"{name} is a share from 0 to below 1, got {share}")
+        require(
+            self.batch_size % self.num_workers == 0,
+            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """Of the whole schedule."""
+        return self.num_samples // self.batch_size
+
+    @property
+    def last_step(self) -> int:
+        """Where the run ends."""
+        stop = self.num_samples if self.stop_after_samples is None else self.stop_after_samples
+        return min(self.num_samples, stop) // self.batch_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterConfig:
     """A checkpoint to a version of a registered model."""
 
@@ -257,6 +353,30 @@ class ReportConfig:
     def __post_init__(self) -> None:
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblateConfig:
+    """Questions to a page of tables: the ablation study on drawn scenes."""
+
+    output: str = "study"
+    """Folder of `results.csv`, `results.md`, its plots, and of all that cells share."""
+    questions: tuple[str, ...] = ()
+    """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects; none: all."""
+    num_repetitions: int = 6
+    """Each with images, tokens and training order of its own."""
+    num_pretrainings: int = 3
+    """Pretraining seeds that the repetitions go round; 0 is the model that comes with the package."""
+    pretraining_samples: int = 96_000
+    """Images seen in pretraining the other ones: half of the shipped model's."""
+    quick: bool = False
+    """Two small sets, two repetitions, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
+    only_page: bool = False
+    """Make the page from the CSV that is there."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
+            require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

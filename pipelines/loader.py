@@ -48,8 +48,8 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """The labelled samples of one split, by position; pictures are read when they are asked for."""
+class Places:
+    """Where the samples of one split lie, by position; pictures are read when they are asked for."""
 
     folder: str
     manifest: ShardManifest
@@ -58,6 +58,12 @@ class Split:
     shard_of: Int[np.ndarray, " N"]
     row_of: Int[np.ndarray, " N"]
     """Row in the shard's index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split(Places):
+    """The labelled samples of one split, by position."""
+
     categories: Int[Tensor, " N"]
     rationales: Int[Tensor, "N L"]
     """All labelled ids; −1 where a sample has fewer than L."""
@@ -133,7 +139,7 @@ def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int
 class PictureReader:
     """Positions of a split in, pixels out: from shards that were verified once, decoded on a few threads."""
 
-    def __init__(self, split: Split, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
+    def __init__(self, split: Places, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
         self._split = split
         self._paths = paths
         self._preprocess = preprocess
@@ -170,7 +176,7 @@ class PictureReader:
             return None
 
 
-def fetch_shards(split: Split, *, rank: Rank, cache_dir: Path) -> list[Path]:
+def fetch_shards(split: Places, *, rank: Rank, cache_dir: Path) -> list[Path]:
     """Local paths of all shards of a split, each verified (and fetched, where remote) by one rank of every node.
 
     Raises ValueError on every rank when one of them found a shard that is missing or not as written.

@@ -1,17 +1,19 @@
-"""Results of an evaluation in, figures as PNG out."""
+"""Results of an evaluation, or of the study, in, figures as PNG out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ecor.evaluation import Comparison, Result
-from ecor.intervals import Estimate
+from ecor.intervals import Estimate, RepeatedMean
 from ecor.metrics import CategoryResult
 from ecor.verdicts import RULES
 
@@ -201,6 +203,33 @@ def told(estimate: Estimate) -> str:
 def short(name: str) -> str:
     """A name that fits beside a bar."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"
+
+
+def draw_study(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *, path: Path) -> None:
+    """Means with intervals: a panel per figure, a row per arm, a colour per column of the table."""
+    arms = list(next(iter(figures.values())))
+    columns = list(dict.fromkeys(name for panel in figures.values() for arm in panel.values() for name in arm))
+    figure = figure_of(width=2.2 + 3.0 * len(figures), height=1.2 + len(arms) * (0.16 + 0.09 * len(columns)))
+    panels = figure.subplots(1, len(figures), sharey=True, squeeze=False)[0]
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(columns)))
+    for axes, (title, panel) in zip(panels, figures.items(), strict=True):
+        for row, arm in enumerate(arms):
+            for number, (name, colour) in enumerate(zip(columns, colours, strict=True)):
+                if name not in panel[arm]:
+                    continue
+                found = panel[arm][name]
+                place = row + 0.7 * ((number + 0.5) / len(columns) - 0.5)
+                error = None if np.isnan(found.half_width) else 100 * found.half_width
+                axes.errorbar(100 * found.value, place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=colour)
+        axes.set_title(f"{title}, %", fontsize=9)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -1), min(high, 101))
+        axes.grid(axis="x", color=PALE, linewidth=0.5)
+    panels[0].set_yticks(range(len(arms)), arms)
+    panels[0].invert_yaxis()
+    marks = [Line2D([], [], marker="o", ls="", ms=4, color=colour) for colour in colours]
+    figure.legend(marks, columns, loc="outside lower center", ncols=min(6, len(columns)), frameon=False, fontsize=8)
+    save(figure, path)
 
 
 def figure_of(*, width: float, height: float) -> Figure:

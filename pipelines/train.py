@@ -7,31 +7,18 @@ kind).
 
 import hashlib
 import json
-import os
-import platform
 import resource
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
-from queue import Empty
-from typing import Any, Literal
+from typing import Any
 
-import ray
-import ray.train
 import torch
-from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import prepare_model
 from ray.util.queue import Queue
-from rich.console import Console
 
-import ecor
 from ecor.checkpoint import FOLDER, Checkpoint, publish_folder, read_checkpoint, save_checkpoint
 from ecor.config import require
 from ecor.shards import VOCABULARY_NAME, read_manifest
@@ -40,11 +27,20 @@ from pipelines import cluster as cluster_
 from pipelines import registry
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
 from pipelines.loader import Rank, read_split
+from pipelines.ray_train import (
+    STATES,
+    SUMMARY,
+    clear,
+    fitted,
+    is_finished,
+    own_rank,
+    recorded,
+    save_state,
+    saved_state,
+    write_json,
+)
 from pipelines.tuning import Progress, Report, Tuning, settled
 
-SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
-STATE = "state.pt"
-_POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 _PLACEMENT = (
     "shards",
     "output",
@@ -93,12 +89,20 @@ def run(
     output = Path(config.output).absolute()
     parents = _parents(config)
     if config.fresh:
-        _clear(output)
-    finished = _finished(output, digest=parents["config"])
-    if finished is not None:
-        return finished
+        clear(output, products=[FOLDER])
+    if is_finished(output, digest=parents["config"], made_of="settings and shards"):
+        return read_checkpoint(output)
     output.mkdir(parents=True, exist_ok=True)
-    with cluster_.connected(cluster or ClusterConfig()), _recorded(output, config, tracking, parents) as run_id:
+    record = recorded(
+        output,
+        name="train",
+        digest=parents["config"],
+        params=asdict(config),
+        parents=parents,
+        tracking=tracking,
+        products=[FOLDER],
+    )
+    with cluster_.connected(cluster or ClusterConfig()), record as run_id:
         return _tuned(output, config=config, parents=parents, tracking=tracking, run_id=run_id)
 
 
@@ -107,31 +111,15 @@ def _tuned(
 ) -> Checkpoint:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
-    trainer = _Trainer(
+    last_state = fitted(
         _work,
-        # As plain fields: Ray's controller unpickles them too, and need not import this module and all it imports
-        train_loop_config={each.name: getattr(job, each.name) for each in fields(job)},
-        scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=parents["config"][:16],  # Ray goes on with any run of the same name: the name says what is made
-            storage_path=str(output / STATES),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
+        {each.name: getattr(job, each.name) for each in fields(job)},
+        placement=config,
+        output=output,
+        name=parents["config"][:16],
+        messages=messages,
     )
-    with _told(messages), _polled_often():
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise _cause(error) from error
-        except KeyboardInterrupt:
-            trainer.stop()
-            raise
-    with result.checkpoint.as_directory() as state:
+    with last_state.as_directory() as state:
         return _published(Path(state), output=output, tracking=tracking, run_id=run_id)
 
 
@@ -144,7 +132,7 @@ def _published(state: Path, *, output: Path, tracking: TrackingConfig, run_id: s
     record = read_checkpoint(output)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
-    _write_json(output / SUMMARY, summary)
+    write_json(output / SUMMARY, summary)
     registry.log_folder(tracking, run_id=run_id, folder=output / FOLDER)
     shutil.rmtree(output / STATES, ignore_errors=True)
     return record
@@ -158,7 +146,7 @@ def _work(settings: dict[str, Any]) -> None:
     job = Job(**settings)
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
-    rank = _rank()
+    rank = own_rank()
     tuning = _tuning(job.config, rank=rank)
     module = tuning.module()
     if rank.num_ranks > 1 and tuning.optimizer is not None:
@@ -179,20 +167,8 @@ def _work(settings: dict[str, Any]) -> None:
             metrics = progress.epochs[progress.best_epoch]
             save_checkpoint(recognizer, Path(folder) / FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
             summary = _summary(tuning, progress, job=job, seconds=time.perf_counter() - started)
-            _write_json(Path(folder) / SUMMARY, summary)
+            write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
-
-
-def _rank() -> Rank:
-    context = ray.train.get_context()
-    return Rank(
-        index=context.get_world_rank(),
-        num_ranks=context.get_world_size(),
-        local_index=context.get_local_rank(),
-        num_local=context.get_local_world_size(),
-        node=context.get_node_rank(),
-        device=str(get_device()),
-    )
 
 
 def _tuning(config: TrainConfig, *, rank: Rank) -> Tuning:
@@ -208,22 +184,13 @@ def _tuning(config: TrainConfig, *, rank: Rank) -> Tuning:
 
 
 def _saved_progress() -> Progress | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return Progress(**torch.load(Path(folder) / STATE, weights_only=True))
+    state = saved_state()
+    return None if state is None else Progress(**state)
 
 
 def _save(progress: Progress, *, rank: Rank, folder: Path | None = None) -> None:
-    """Hand the state to Ray; all ranks meet here. What `folder` holds already goes with it."""
-    checkpoint = None
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = folder or Path(scratch)
-        if rank.index == 0:
-            torch.save({each.name: getattr(progress, each.name) for each in fields(progress)}, folder / STATE)
-            checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report({"step": progress.step}, checkpoint=checkpoint)
+    state = {each.name: getattr(progress, each.name) for each in fields(progress)}
+    save_state(state, step=progress.step, rank=rank, folder=folder)
 
 
 def _line(report: Report, *, num_epochs: int) -> str:
@@ -276,116 +243,3 @@ def _parents(config: TrainConfig) -> dict[str, str]:
     settings = {name: value for name, value in asdict(config).items() if name not in _PLACEMENT}
     content = json.dumps({"settings": settings, "parents": parents}, sort_keys=True)
     return {**parents, "config": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def _clear(output: Path) -> None:
-    for name in (SUMMARY, RUN):
-        (output / name).unlink(missing_ok=True)
-    for name in (FOLDER, STATES):
-        shutil.rmtree(output / name, ignore_errors=True)
-
-
-def _finished(output: Path, *, digest: str) -> Checkpoint | None:
-    """The checkpoint of a run that is finished here; ValueError when the output is of another run."""
-    for name in (SUMMARY, RUN):
-        if (output / name).is_file():
-            found = json.loads((output / name).read_text())["digest"]
-            require(
-                found == digest,
-                f"{output} holds run {found}, the settings and shards given make run {digest}: "
-                f"choose another output, or start over with --fresh",
-            )
-    return read_checkpoint(output) if (output / SUMMARY).is_file() else None
-
-
-@contextmanager
-def _recorded(output: Path, config: TrainConfig, tracking: TrackingConfig, parents: dict[str, str]) -> Iterator[str]:
-    """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
-    path = output / RUN
-    run_id = json.loads(path.read_text())["run_id"] if path.is_file() else None
-    run_id = registry.start_training_run(
-        tracking, name="train", params=asdict(config), tags={**_environment(), **parents}, run_id=run_id
-    )
-    _write_json(path, {"digest": parents["config"], "run_id": run_id})
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
-    try:
-        yield run_id
-        status = "FINISHED"
-        path.unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except ValueError:
-        if not any((output / STATES).glob("*/checkpoint_*")):
-            _clear(output)  # nothing was learned: the mended command may have the folder
-        raise
-    finally:
-        registry.finish_run(tracking, run_id=run_id, status=status)
-
-
-def _environment() -> dict[str, str]:
-    versions = {name: version(name) for name in ("torch", "open_clip_torch", "ray")}
-    return {"ecor": ecor.__version__, "python": platform.python_version(), "platform": platform.platform(), **versions}
-
-
-@contextmanager
-def _told(messages: Queue) -> Iterator[None]:
-    """Print the workers' lines as they come."""
-    console, ended = Console(stderr=True), threading.Event()
-
-    def tell() -> None:
-        while not ended.is_set() or not messages.empty():
-            try:
-                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True)
-            except Empty:
-                continue
-            except RayError:
-                return  # the queue went with the cluster
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=10)
-        messages.shutdown()
-
-
-@contextmanager
-def _polled_often() -> Iterator[None]:
-    """Ray takes one report from a worker per poll, by default one in two seconds; more would wait."""
-    given = os.environ.get(_POLL_INTERVAL)
-    os.environ[_POLL_INTERVAL] = given or "0.2"
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ[_POLL_INTERVAL]
-
-
-class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray's own Ctrl-C handler would stay in place, swallow the interrupt and end the process; this one has none."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
-
-    def stop(self) -> None:
-        """End the run's workers; their last saved state stays."""
-        with suppress(RayError, AttributeError):
-            ray.get(self._controller.abort.remote(), timeout=30)
-
-
-def _cause(error: TrainingFailedError) -> Exception:
-    """A worker's ValueError is the user's mistake and says what to do; all else stays as Ray tells it."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, ValueError):
-            return ValueError(str(cause))
-    return error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)

@@ -22,7 +22,16 @@ from torch.optim import Optimizer
 
 from ecor.backbone import load_backbone
 from ecor.calibration import fit_temperatures
-from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, ObjectiveName, ScoringConfig, require
+from ecor.config import (
+    FACTORS,
+    BackboneConfig,
+    FitConfig,
+    Method,
+    ObjectiveConfig,
+    ObjectiveName,
+    ScoringConfig,
+    require,
+)
 from ecor.fitting import (
     ConstantSentences,
     LabelledBatch,
@@ -36,6 +45,7 @@ from ecor.losses import Sentences, objective_of
 from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
 from ecor.prompts import PromptLearner
+from ecor.text import TextFeatures
 from ecor.vocabulary import Vocabulary
 from pipelines.config import TrainConfig, located
 from pipelines.features import cached_features
@@ -59,13 +69,13 @@ TunedModule = TuningModule | DistributedDataParallel
 def settled(config: TrainConfig) -> TrainConfig:
     """The settings with presets written out, and with places that every worker finds.
 
-    DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, so that prompt gets no
-    learned tokens whenever the objective is `pairs` (our choice: they would keep their random start).
+    DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, nor does the inverted
+    order, so that prompt gets no learned tokens with these objectives (our choice: they would keep their random start).
     """
     if config.preset == "dror":
         objective = replace(config.objective, name="pairs")
         config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
-    if config.objective.name == "pairs":
+    if config.objective.name in ("pairs", "inverted"):
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
     return replace(
         config,
@@ -89,13 +99,23 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
     In-batch losses depend on the company an image is in, so their tokens are judged by ECOR's two terms (our choice).
     """
-    name: ObjectiveName = "pairs" if config.name == "pairs" else "two_term"
+    in_batch: tuple[ObjectiveName, ...] = ("in_batch_pairs", "in_batch_categories")
+    name: ObjectiveName = "two_term" if config.name in in_batch else config.name
     return replace(config, name=name, max_sentences_per_step=NO_LIMIT)
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Decoding of validation verdicts: DROR's pairs by their own softmax, all others by the joint."""
-    return ScoringConfig(method="pairs" if config.name == "pairs" else "joint", top_k=1)
+    """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint."""
+    methods: dict[ObjectiveName, Method] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
+
+
+def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[Method, ...]:
+    """Decodings that get temperatures: all where every sentence is at hand, else those that need no more of them.
+
+    These are the objective's own decoding, `joint` and `independent` (our choice).
+    """
+    return tuple(FACTORS) if text.is_table else ("joint", "independent", validation_scoring(config).method)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -271,7 +291,8 @@ class Tuning:
         prompts = self.config.prompts
         if prompts.rationale_tokens or prompts.category_tokens:
             return self._recognizer().encoder
-        return ConstantSentences(self._recognizer().text)
+        by_columns = self.config.objective.name == "inverted"
+        return ConstantSentences(self._recognizer().text, by_columns=by_columns)
 
     def _batches(self, *, epoch: int, first_step: int) -> Iterator[list[LabelledBatch]]:
         accumulate, size = self.config.fit.accumulate, self.config.batch_size
@@ -403,6 +424,7 @@ class Tuning:
             categories=self.validation.categories[positions].to(device),
             rationales=self.validation.rationales[positions, 0].to(device),
             logit_scale=self.backbone.logit_scale,
+            methods=calibrated_methods(self.config.objective, text=recognizer.text),
         )
         return recognizer.with_temperatures(temperatures)
 

@@ -1,7 +1,7 @@
 """Laws of the backbone: it is open_clip's model to the bit, frozen, the same from wherever it was loaded."""
 
 import json
-import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -250,8 +250,11 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, backbone: B
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
-def test_a_compiled_tower_gives_the_same_features(tmp_path: Path, backbone: Backbone) -> None:
+def test_a_compiled_tower_gives_the_same_features(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated as a whole; writing machine code (half a minute of a C++ compiler) is torch's part."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     compiled = tiny(tmp_path, compile=True)
     tokens = torch.randn(2, 3, 64)
     for each in (None, tokens):

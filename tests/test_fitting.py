@@ -11,7 +11,7 @@ from models import NAMES, TINY_CLIP
 from torch.testing import assert_close
 
 from ecor.backbone import Backbone, load_backbone
-from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, ObjectiveName, PromptConfig, ScoringConfig
+from ecor.config import BackboneConfig, FitConfig, Method, ObjectiveConfig, ObjectiveName, PromptConfig, ScoringConfig
 from ecor.fitting import (
     ConstantSentences,
     EvaluationSums,
@@ -112,7 +112,7 @@ def test_only_tokens_are_parameters_and_only_tokens_move(backbone: Backbone) -> 
     assert all(not torch.equal(tokens[name], value) for name, value in model.tokens().items())
 
 
-@pytest.mark.parametrize("objective", ["two_term", "pairs"])
+@pytest.mark.parametrize("objective", ["two_term", "inverted", "independent", "pairs"])
 def test_accumulated_batches_are_one_larger_batch(backbone: Backbone, objective: ObjectiveName) -> None:
     whole = batch(6)
     tokens = []
@@ -134,20 +134,48 @@ def test_cached_features_give_the_loss_of_pixels(backbone: Backbone) -> None:
     assert_close(module(features, **labels), module(data.pictures, **labels), rtol=0, atol=1e-6)
 
 
-def test_constant_sentences_give_the_loss_of_encoded_ones(backbone: Backbone) -> None:
+@pytest.mark.parametrize("objective", ["two_term", "inverted", "independent", "pairs"])
+def test_constant_sentences_give_the_loss_of_encoded_ones(backbone: Backbone, objective: ObjectiveName) -> None:
     model = recognizer(backbone)
     features, data = model.image_features(batch(4).pictures), batch(4)
+    by_rows, by_columns = (ConstantSentences(model.text, by_columns=each) for each in (False, True))
     losses = [
-        objective_of(ObjectiveConfig())(
+        objective_of(ObjectiveConfig(name=objective, sentences_per_chunk=3))(
             features,
             categories=data.categories,
             rationales=data.rationales,
             sentences=sentences,
             logit_scale=backbone.logit_scale,
         )
-        for sentences in (model.encoder, ConstantSentences(model.text))
+        for sentences in (model.encoder, by_rows, by_columns)
     ]
     assert_close(losses[0], losses[1], rtol=0, atol=1e-4)
+    assert_close(losses[1], losses[2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "method"),
+    [("two_term", "joint"), ("inverted", "inverted"), ("independent", "independent"), ("pairs", "pairs")],
+)
+@pytest.mark.parametrize("num_tokens", [0, 2])
+def test_a_loss_is_what_its_decoding_says_of_the_true_pairs(
+    backbone: Backbone, objective: ObjectiveName, method: Method, num_tokens: int
+) -> None:
+    prompts = PromptConfig(rationale_tokens=num_tokens, category_tokens=num_tokens, visual_tokens=num_tokens)
+    model, data = recognizer(backbone, prompts=prompts), batch(6)
+    features, num_rationales = model.image_features(data.pictures), len(VOCABULARY.rationales)
+    terms = objective_of(ObjectiveConfig(name=objective))(
+        features,
+        categories=data.categories,
+        rationales=data.rationales,
+        sentences=model.encoder,
+        logit_scale=backbone.logit_scale,
+    )
+    scoring = ScoringConfig(method=method, keep_rationales=num_rationales)
+    joint = model.joint(features, scoring=scoring)
+    place = (joint.rationales == data.rationales[:, None]).float().argmax(dim=1)
+    true = joint.log_prob[torch.arange(6), place, data.categories]
+    assert sum(terms.values()).item() == pytest.approx(-true.mean().item(), abs=1e-5)
 
 
 def test_gradients_are_clipped_to_the_norm(backbone: Backbone) -> None:
@@ -215,7 +243,9 @@ def test_sums_of_no_order_are_equal() -> None:
     assert (one + two).means() == {"loss": 0.8, "loss_a": 0.8, "rr": 0.2, "accuracy": 0.6}
 
 
-@pytest.mark.parametrize("objective", ["two_term", "pairs", "in_batch_pairs", "in_batch_categories"])
+@pytest.mark.parametrize(
+    "objective", ["two_term", "pairs", "in_batch_pairs", "in_batch_categories", "inverted", "independent"]
+)
 def test_losses_of_five_steps_are_the_golden_ones(backbone: Backbone, objective: ObjectiveName) -> None:
     model = recognizer(backbone)
     module, config = tuning(model, objective=objective), FitConfig(learning_rate=0.05, warmup_steps=2)

@@ -18,7 +18,7 @@ from ecor.logits import pair_features
 from ecor.losses import objective_of
 from ecor.probability import ImageFeatures
 
-NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "pairs")
+NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs")
 SCALE = 5.0
 NUM_CATEGORIES, NUM_RATIONALES, DIM = 4, 6, 5
 CATEGORIES = torch.tensor([0, 1, 0, 3, -1, 2, 1, -1])
@@ -37,11 +37,17 @@ class LearnedSentences(nn.Module):
         self.given = torch.randn(num_rationales, num_categories, DIM, generator=generator, dtype=torch.float64)
         self.rationale_context = nn.Parameter(torch.randn(DIM, generator=generator, dtype=torch.float64))
         self.category_context = nn.Parameter(torch.randn(DIM, generator=generator, dtype=torch.float64))
+        self.plain = torch.randn(num_categories, DIM, generator=generator, dtype=torch.float64)
 
     def rationale_features(self, ids: Tensor | None = None) -> Tensor:
         ids = torch.arange(self.num_rationales) if ids is None else ids
         self.num_encoded.append(len(ids))
         return normalize(torch.tanh(self.alone[ids] * self.rationale_context), dim=-1)
+
+    def categories(self, ids: Tensor | None = None) -> Tensor:
+        ids = torch.arange(self.num_categories) if ids is None else ids
+        self.num_encoded.append(len(ids))
+        return normalize(torch.tanh(self.plain[ids] * self.category_context), dim=-1)
 
     def category_features(self, rationale_ids: Tensor, category_ids: Tensor | None = None) -> Tensor:
         category_ids = torch.arange(self.num_categories) if category_ids is None else category_ids
@@ -95,13 +101,27 @@ def naive(name: str, sentences: LearnedSentences, image: ImageFeatures) -> dict[
         alone = (SCALE * image.rationale @ sentences.rationale_features().T).tolist()
         everything = sentences.category_features(torch.arange(NUM_RATIONALES))
         given = (SCALE * torch.einsum("bd,rcd->brc", image.category, everything)).tolist()
+        plain = (SCALE * image.category @ sentences.categories().T).tolist()
     labels = list(zip(CATEGORIES.tolist(), RATIONALES.tolist(), strict=True))
     with_rationale = [b for b, (_, r) in enumerate(labels) if r >= 0]
     with_both = [b for b in with_rationale if labels[b][0] >= 0]
+    with_category = [b for b, (c, _) in enumerate(labels) if c >= 0]
     if name == "two_term":
         return {
             "rationale": mean([nll(alone[b], labels[b][1]) for b in with_rationale]),
             "category_given_rationale": mean([nll(given[b][labels[b][1]], labels[b][0]) for b in with_both]),
+        }
+    if name == "inverted":
+        return {
+            "category": mean([nll(plain[b], labels[b][0]) for b in with_category]),
+            "rationale_given_category": mean(
+                [nll([row[labels[b][0]] for row in given[b]], labels[b][1]) for b in with_both]
+            ),
+        }
+    if name == "independent":
+        return {
+            "rationale": mean([nll(alone[b], labels[b][1]) for b in with_rationale]),
+            "category": mean([nll(plain[b], labels[b][0]) for b in with_category]),
         }
     if name == "pairs":
         flat = [[logit for row in rows for logit in row] for rows in given]
@@ -182,17 +202,19 @@ def test_a_batch_without_labels_has_no_loss_but_a_graph(name):
         assert not parameter.grad.any()
 
 
-@pytest.mark.parametrize("name", ["two_term", "pairs"])
-def test_sampling_keeps_to_the_budget_and_the_true_texts(name):
+@pytest.mark.parametrize(
+    ("name", "budget"), [("two_term", 200), ("inverted", 200), ("independent", 40), ("pairs", 200)]
+)
+def test_sampling_keeps_to_the_budget_and_the_true_texts(name, budget):
     sentences = LearnedSentences(num_categories=30, num_rationales=50)
     generator = torch.Generator().manual_seed(0)
     categories = torch.randint(30, (16,), generator=generator)
     rationales = torch.randint(50, (16,), generator=generator)
     with torch.no_grad():
         found = terms(
-            name, sentences, images(16), categories=categories, rationales=rationales, max_sentences=200, chunk=64
+            name, sentences, images(16), categories=categories, rationales=rationales, max_sentences=budget, chunk=64
         )
-    assert sum(sentences.num_encoded) <= 200
+    assert sum(sentences.num_encoded) <= budget
     assert all(value > 0 for value in found.values())
 
 
@@ -211,7 +233,7 @@ def test_the_corrected_sum_over_drawn_candidates_is_unbiased():
     assert abs(estimate.mean() - logits.exp().sum()) < 4 * error
 
 
-@pytest.mark.parametrize("name", ["two_term", "pairs"])
+@pytest.mark.parametrize("name", ["two_term", "inverted", "independent", "pairs"])
 def test_sampled_terms_estimate_the_full_ones(name):
     """exp of an image's corrected negative log-likelihood is Z/exp(logit): its mean over draws is the full one's."""
     sentences = LearnedSentences(num_categories=10, num_rationales=16)
@@ -232,12 +254,21 @@ def test_sampled_terms_estimate_the_full_ones(name):
         assert abs(sampled.mean() - value) < 4 * sampled.std() / math.sqrt(len(sampled))
 
 
-def test_more_budget_than_sentences_samples_nothing():
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("two_term", NUM_RATIONALES + 3 * NUM_CATEGORIES),
+        ("inverted", NUM_CATEGORIES + 3 * NUM_RATIONALES),
+        ("independent", NUM_RATIONALES + NUM_CATEGORIES),
+        ("pairs", NUM_RATIONALES * NUM_CATEGORIES),
+    ],
+)
+def test_as_much_budget_as_sentences_samples_nothing(name, needed):
+    """Beside them stands one sentence of Prompt_R where the loss has no part of it: it gets a gradient of zero."""
     sentences = LearnedSentences()
-    needed = NUM_RATIONALES + 3 * NUM_CATEGORIES
-    found = terms("two_term", sentences, images(), max_sentences=needed)
-    assert sum(sentences.num_encoded) == needed
-    assert {key: value.item() for key, value in found.items()} == pytest.approx(naive("two_term", sentences, images()))
+    found = terms(name, sentences, images(), max_sentences=needed)
+    assert sum(sentences.num_encoded) == needed + (name in ("inverted", "pairs"))
+    assert {key: value.item() for key, value in found.items()} == pytest.approx(naive(name, sentences, images()))
 
 
 def test_an_unknown_objective_lists_the_known_ones():

@@ -106,7 +106,8 @@ def test_rows_called_exact_hold_the_best_pairs(method, seed, num_categories, num
     torch.testing.assert_close(joint.kept_mass, held, atol=1e-5, rtol=0)
     best = everything.category_log_prob.argmax(-1)
     assert (joint.category_log_prob.argmax(-1) == best)[joint.category_certain].all()
-    torch.testing.assert_close(joint.category_log_prob.logsumexp(-1), torch.zeros(3), atol=1e-5, rtol=0)
+    rounding = max(1e-5, 5e-7 * scale)  # of fp32 logits as large as the scale
+    torch.testing.assert_close(joint.category_log_prob.logsumexp(-1), torch.zeros(3), atol=rounding, rtol=0)
 
 
 def test_images_that_need_fewer_rationales_look_at_fewer():

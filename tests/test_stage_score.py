@@ -6,8 +6,6 @@ import pickle
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
-from processes import ROOT, hit
+from processes import hit
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
@@ -89,8 +87,9 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_cpus() -> Iterator[None]:
-    with cluster.connected(ClusterConfig(num_cpus=2)):
+def one_cpu() -> Iterator[None]:
+    """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
+    with cluster.connected(ClusterConfig(num_cpus=1)):
         yield
 
 
@@ -306,7 +305,7 @@ def version(checkpoint: str, tracking: TrackingConfig) -> registry.ModelVersion:
 
 @pytest.fixture(scope="module")
 def done(
-    two_cpus: None,
+    one_cpu: None,
     split: Path,
     version: registry.ModelVersion,
     tracking: TrackingConfig,
@@ -400,7 +399,7 @@ def test_another_job_is_refused_with_both_values_unless_fresh(
 
 @pytest.mark.slow
 def test_bad_pictures_are_quarantined_and_too_many_stop_the_job(
-    two_cpus: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     write_pictures(tmp_path / "in", num=6)
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -415,7 +414,7 @@ def test_bad_pictures_are_quarantined_and_too_many_stop_the_job(
 
 @pytest.mark.slow
 def test_an_altered_shard_is_an_error_that_names_it(
-    two_cpus: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    one_cpu: None, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     copy = tmp_path / "test"
     shutil.copytree(split, copy)
@@ -426,25 +425,29 @@ def test_an_altered_shard_is_an_error_that_names_it(
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_with_every_row_once_and_on_one_cpu(
-    two_cpus: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+def test_a_killed_job_goes_on_with_every_row_once(
+    one_cpu: None,
+    pictures: Path,
+    checkpoint: str,
+    tracking: TrackingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["score", "--input", str(pictures), "--output", str(tmp_path / "labels")]
-    words += ["--model", checkpoint, "--unit-size", "1", "--tracking.uri", str(tracking.uri)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    config = ScoreConfig(input=str(pictures), output=str(tmp_path / "labels"), model=checkpoint, unit_size=1)
+    words = ["score", "--input", config.input, "--output", config.output, "--model", checkpoint, "--unit-size", "1"]
+    words += ["--tracking.uri", str(tracking.uri), "--cluster.address", ray.get_runtime_context().gcs_address]
     commits = tmp_path / "labels" / "_commits" / "units"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     hit(
-        [*words, "--cluster.address", ray.get_runtime_context().gcs_address],
+        words,
         blow=signal.SIGKILL,
         when=lambda: any(commits.glob("*.json")),
         log=tmp_path / "log",
         environment=environment,
     )
-    alone = [sys.executable, "-m", "pipelines", *words, "--cluster.num-cpus", "1"]
-    told = subprocess.run(alone, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    assert told.returncode == 0, told.stderr
-    assert "scored 22 images (" in told.stdout  # some before
-    rows = read_predictions(str(tmp_path / "labels")).to_pandas()
+    score.run(config, tracking=tracking)
+    assert "scored 22 images (" in capsys.readouterr().out  # some before
+    rows = read_predictions(config.output).to_pandas()
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())

@@ -1,11 +1,15 @@
 """A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
 
+import hashlib
 import random
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 
 from ecor.demo.scenes import NUM_PIXELS, compose, draw
@@ -15,6 +19,8 @@ CATEGORIES = tuple(KINDS)
 RATIONALES = rationales_of_world()
 _OWN = tuple(tuple(RATIONALES.index(text) for text in kind.rationales) for kind in KINDS.values())
 NAMED = tuple(k for k, category in enumerate(CATEGORIES) if category not in UNNAMED)
+_DRAWN_BY = ("animals", "corpus", "drawing", "objects", "scenes", "vehicles", "world")
+_IMAGES_PER_TASK = 1000
 _CORPUS = WorldSet(
     categories=CATEGORIES,
     role="pretraining",
@@ -64,11 +70,43 @@ class CaptionedBatch:
     attributes: Bool[np.ndarray, "B A"]
 
 
+def corpus_digest(*, num_images: int, seed: int) -> str:
+    """sha256 of the arguments and of the code that draws: the same digest, the same corpus."""
+    hasher = hashlib.sha256(f"{num_images} {seed}".encode())
+    for name in _DRAWN_BY:
+        hasher.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return hasher.hexdigest()
+
+
+def cached_corpus(*, num_images: int, seed: int, num_processes: int, folder: Path) -> Corpus:
+    """The corpus, drawn once into `folder` by one of the processes that ask for it; its pixels are mapped, not read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / corpus_digest(num_images=num_images, seed=seed)
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            corpus = draw_corpus(num_images=num_images, seed=seed, num_processes=num_processes)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                finished = Path(scratch) / "corpus"
+                finished.mkdir()
+                for name in ("pixels", "categories", "visible"):
+                    np.save(finished / f"{name}.npy", getattr(corpus, name))
+                finished.replace(kept)
+    return Corpus(
+        pixels=np.load(kept / "pixels.npy", mmap_mode="r"),
+        categories=np.load(kept / "categories.npy"),
+        visible=np.load(kept / "visible.npy"),
+    )
+
+
 def draw_corpus(*, num_images: int, seed: int, num_processes: int) -> Corpus:
     """Scenes of every kind, more varied in size and in missing parts than the evaluation sets."""
     keys = [f"corpus/{seed}/{k}" for k in range(num_images)]
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_draw_part, (keys[k : k + 1000] for k in range(0, num_images, 1000))))
+    tasks = [keys[k : k + _IMAGES_PER_TASK] for k in range(0, num_images, _IMAGES_PER_TASK)]
+    if num_processes == 1 or len(tasks) == 1:
+        parts = [_draw_part(task) for task in tasks]
+    else:
+        with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(_draw_part, tasks))
     return Corpus(
         pixels=np.concatenate([p.pixels for p in parts]),
         categories=np.concatenate([p.categories for p in parts]),

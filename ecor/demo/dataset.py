@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ecor.demo.scenes import Drawing, Scene, compose, draw
@@ -33,11 +33,20 @@ class LabelledDrawing:
         return self.drawing.visible[0]
 
 
-def labelled_drawings(*, set_name: str, split: str, num_images: int, seed: int) -> Iterator[LabelledDrawing]:
-    """The images of a split, categories in turn; a longer split begins with the same images as a shorter one."""
+def labelled_drawings(
+    *, set_name: str, split: str, num_images: int, seed: int, categories: tuple[str, ...] | None = None
+) -> Iterator[LabelledDrawing]:
+    """The images of a split, categories in turn; a longer split begins with the same images as a shorter one.
+
+    `categories` draws a smaller world of some of the set's categories.
+    """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
     world = world_set(set_name)
+    if categories is not None:
+        if unknown := set(categories) - set(world.categories):
+            raise ValueError(f"{set_name} has no {', '.join(sorted(unknown))}: it has {', '.join(world.categories)}")
+        world = replace(world, categories=categories)
     for index in range(num_images):
         category, attempt = world.categories[index % len(world.categories)], 0
         while True:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,14 +40,6 @@ def normalised(pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 3 H W"]
     return images.sub_(mean).div_(std)
 
 
-def tokenized(captions: Sequence[str]) -> tuple[Int[Tensor, "T L"], Int[Tensor, " T"]]:
-    """Token ids cut after the longest caption, and where each ends, by open_clip's tokenizer."""
-    open_clip.add_model_config(config_path())
-    tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions))
-    ends = tokens.argmax(dim=-1)
-    return tokens[:, : int(ends.max()) + 1], ends
-
-
 @torch.no_grad()
 def image_features(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B D"]:
     """Normalised features of many images, in chunks."""
@@ -59,6 +51,6 @@ def image_features(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Fl
 def text_features(model: nn.Module, captions: Sequence[str]) -> Float[Tensor, "T D"]:
     """Normalised features of many captions, in chunks, by open_clip's own `encode_text`."""
     open_clip.add_model_config(config_path())
-    tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions))
+    tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions), context_length=model.context_length)
     chunks = [model.encode_text(tokens[k : k + 512]) for k in range(0, len(tokens), 512)]  # type: ignore[operator]
     return functional.normalize(torch.cat(chunks).float(), dim=-1)

@@ -1,0 +1,150 @@
+"""Questions in, a CSV of every cell's figures and a page of tables and plots out: the ablation study, on Ray.
+
+Each cell is one task. Rows are written as cells end, so that the same command goes on from what is there; the page is
+made from the CSV alone.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecor.config import BackboneConfig
+from pipelines import pretrain, results
+from pipelines.blocks import causes_raised
+from pipelines.cells import measured
+from pipelines.cluster import connected
+from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig, TrackingConfig
+from pipelines.study import QUESTIONS, Cell, Study, chosen_settings, selection_cells, study_cells
+from pipelines.worlds import Sizes
+
+RESULTS = "results.csv"
+QUICK_SIZES = Sizes(
+    train_per_category=10, least_train=128, num_validation=100, num_test=100, num_epochs=2, max_sentences_per_step=500
+)
+QUICK = Study(
+    num_repetitions=2,
+    num_pretrainings=1,
+    sets=("demo-small", "demo-new-names"),
+    two_sets=("demo-small", "demo-new-names"),
+    selection_sets=("demo-small",),
+    learning_rates=(4e-3,),
+    num_tokens=(2,),
+    vocabulary_sizes=(5, 10),
+)
+
+
+def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
+    """Measure every cell that is not in the CSV yet, and write the page; its path.
+
+    Raises ValueError for an unknown question.
+    """
+    root = Path(config.output).absolute()
+    study, sizes = _asked(config)
+    root.mkdir(parents=True, exist_ok=True)
+    if config.only_page:
+        return results.write_page(_rows(root), folder=root, study=study, is_quick=config.quick)
+    with connected(cluster or ClusterConfig()), causes_raised():
+        clips = {
+            seed: _clip(seed, root=root, config=config, cluster=cluster, tracking=tracking)
+            for seed in range(study.num_pretrainings)
+        }
+        selection = selection_cells(study)
+        _measure(selection, root=root, clips=clips, sizes=sizes, title="choosing settings")
+        wanted = {_name(cell, sizes=sizes) for cell in selection}
+        chosen = chosen_settings([row for row in _records(root) if row["cell"] in wanted])
+        _measure(study_cells(study, chosen=chosen), root=root, clips=clips, sizes=sizes, title="measuring")
+    page = results.write_page(_rows(root), folder=root, study=study, is_quick=config.quick)
+    Console().print(f"{len(_rows(root))} rows: {page}", highlight=False, soft_wrap=True)
+    return page
+
+
+def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
+    questions = config.questions or tuple(QUESTIONS)
+    if config.quick:
+        return replace(QUICK, questions=questions), QUICK_SIZES
+    study = Study(questions=questions, num_repetitions=config.num_repetitions, num_pretrainings=config.num_pretrainings)
+    return study, Sizes()
+
+
+def _clip(
+    seed: int, *, root: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
+) -> BackboneConfig:
+    """The CLIP of a pretraining seed: the one that comes with the package is seed 0, others are pretrained here."""
+    if seed == 0:
+        return BackboneConfig(precision="fp32")
+    output = root / "clips" / str(seed)
+    settings = PretrainConfig(output=str(output), seed=seed, num_samples=config.pretraining_samples)
+    pretrain.run(settings, cluster=cluster, tracking=tracking)
+    return BackboneConfig(
+        name=str(output / "model.json"), pretrained=str(output / "weights.safetensors"), precision="fp32"
+    )
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def _cell_rows(cell: Cell, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
+    return measured(cell, root=root, clip=clip, sizes=sizes)
+
+
+def _measure(
+    cells: Sequence[Cell], *, root: Path, clips: Mapping[int, BackboneConfig], sizes: Sizes, title: str
+) -> None:
+    """Run the cells that have no rows yet; each one's rows are kept as soon as it ends."""
+    done = {row["cell"] for row in _records(root)}
+    pending = {name: cell for cell in cells if (name := _name(cell, sizes=sizes)) not in done}
+    running = {
+        _cell_rows.remote(cell, root, clips[cell.pretraining_seed], sizes): name for name, cell in pending.items()
+    }
+    with _progress(title, total=len(running)) as advance:
+        while running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            name = running.pop(ready)
+            _keep([{"cell": name, **row} for row in ray.get(ready)], root=root)
+            advance()
+
+
+def _name(cell: Cell, *, sizes: Sizes) -> str:
+    return cell.digest_of(asdict(sizes))
+
+
+def _rows(root: Path) -> pd.DataFrame:
+    path = root / RESULTS
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame({"cell": []})
+
+
+def _records(root: Path) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in _rows(root).to_dict("records")]
+
+
+def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
+    """The CSV with more rows; never seen half-written."""
+    unfinished = root / f".{RESULTS}.tmp"
+    known = _rows(root)
+    both = pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if len(known) else pd.DataFrame(rows)
+    both.to_csv(unfinished, index=False, float_format="%.6g")
+    unfinished.replace(root / RESULTS)
+
+
+@contextmanager
+def _progress(title: str, *, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with time left where somebody watches; a line per ten cells elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task, num_done = bar.add_task(title, total=total), 0
+
+        def advance() -> None:
+            nonlocal num_done
+            num_done += 1
+            bar.advance(task)
+            if not console.is_terminal and (num_done % 10 == 0 or num_done == total):
+                console.print(f"{title}: {num_done} of {total} cells", highlight=False)
+
+        yield advance

@@ -1,0 +1,114 @@
+"""A split of captioned shards in, batches of pictures with their captions out, for contrastive pretraining."""
+
+import tarfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from ecor.backbone import Backbone
+from ecor.pretraining import CaptionedImages, Clip, Part, same_text
+from ecor.shards import read_index, read_manifest
+from pipelines.loader import PictureReader, Places, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch
+
+_CAPTION = ".txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captioned(Places):
+    """The samples of one split that have a caption, by position."""
+
+    captions: tuple[str, ...]
+    num_without: int
+    """Samples that are left out: no caption."""
+    paths: tuple[Path, ...]
+    """Of the shards, on this machine."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
+    """The captioned samples of a split, its shards verified; every rank must ask, and reads a part of the captions.
+
+    ValueError when a shard is not as written, or no sample has a caption (`.txt` in the tar).
+    """
+    manifest = read_manifest(folder)
+    indexes = tuple(read_index(folder, info) for info in manifest.shards)
+    none = np.zeros(0, dtype=np.int64)
+    places = Places(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
+    paths = fetch_shards(places, rank=rank, cache_dir=cache_dir)
+    mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
+    found = {number: captions for part in rank.gathered(mine) for number, captions in part.items()}
+    rows = [
+        (shard, row, found[shard][key])
+        for shard, index in enumerate(indexes)
+        for row, key in enumerate(index["key"].to_pylist())
+        if found[shard].get(key)
+    ]
+    if not rows:
+        raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a caption: label them, and reshard")
+    shards, numbers, captions = zip(*rows, strict=True)
+    return Captioned(
+        folder=folder,
+        manifest=manifest,
+        indexes=indexes,
+        shard_of=np.array(shards),
+        row_of=np.array(numbers),
+        captions=captions,
+        num_without=manifest.num_samples - len(rows),
+        paths=tuple(paths),
+    )
+
+
+def _captions(path: Path) -> dict[str, str]:
+    """By key, as the tar has them."""
+    captions = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if member.name.endswith(_CAPTION):
+                file = tar.extractfile(member)
+                assert file is not None, f"{member.name} is not a plain file"
+                captions[member.name.removesuffix(_CAPTION)] = file.read().decode().strip()
+    return captions
+
+
+class CaptionedShards:
+    """Pictures in the order of the loader, as the model's own transform gives them, each with its one caption.
+
+    Nothing is known of a caption but its words: equal ones are no negatives of each other, all others are.
+    """
+
+    num_attributes = 0
+
+    def __init__(self, split: Captioned, *, backbone: Backbone, seed: int, batch_size: int, num_threads: int) -> None:
+        self._split, self._backbone = split, backbone
+        self._seed, self._batch_size = seed, batch_size
+        self._reader = PictureReader(split, paths=split.paths, preprocess=backbone.preprocess, num_threads=num_threads)
+        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+
+    def texts(self) -> tuple[str, ...]:
+        return self._split.captions
+
+    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+        epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
+        positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())
+        captions, own = same_text([self._split.captions[position] for position in positions])
+        pixels, readable = self._reader.pixels(positions[part.of(len(positions))])
+        return CaptionedImages(
+            images=self._backbone.normalise(pixels),
+            readable=readable,
+            captions=tuple(captions),
+            own=own,
+            true=own,
+            attributes=torch.zeros((len(positions), 0), dtype=torch.bool),
+        )
+
+    def judged(self, clip: Clip) -> dict[str, float]:
+        return {}
+
+    def _order_of_epoch(self, epoch: int) -> Int[np.ndarray, " N"]:
+        return order_of_epoch(len(self._split), seed=self._seed, epoch=epoch)

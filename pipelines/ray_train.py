@@ -1,0 +1,266 @@
+"""A worker's function in, its last saved state out: Ray Train as the stages that learn use it, recorded in MLflow.
+
+The output folder of such a run holds `summary.json`, which is written last, beside what was made; while the run goes on
+also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on from).
+"""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from queue import Empty
+from typing import Any, Literal, Protocol
+
+import ray
+import ray.train
+import torch
+from ray.exceptions import RayError
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.queue import Queue
+from rich.console import Console
+
+import ecor
+from ecor.config import require
+from pipelines import registry
+from pipelines.config import TrackingConfig
+from pipelines.loader import Rank
+
+SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
+_STATE = "state.pt"
+_POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+
+
+class Placement(Protocol):
+    """Settings that say where a run's workers are."""
+
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def cpus_per_worker(self) -> float: ...
+    @property
+    def use_gpu(self) -> bool: ...
+    @property
+    def max_failures(self) -> int: ...
+
+
+# On the driver
+
+
+def fitted(
+    work: Callable[[dict[str, Any]], None],
+    settings: Mapping[str, Any],
+    *,
+    placement: Placement,
+    output: Path,
+    name: str,
+    messages: Queue,
+) -> ray.train.Checkpoint:
+    """Run `work` on every worker, from the last state of a run of this name in `output`, if any, to its end.
+
+    Args:
+        work: what a worker does; its last `save_state` is what is returned.
+        settings: what it is told. As plain values: Ray's controller unpickles them too, and need not import what the
+            workers do.
+        placement: how many workers, where.
+        output: folder of the run.
+        name: of what is made; Ray goes on with any run of the same name there.
+        messages: lines for whoever started the run.
+
+    Raises:
+        ValueError: a worker's own, which says what to do.
+    """
+    trainer = _Trainer(
+        work,
+        train_loop_config=dict(settings),
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.use_gpu,
+            resources_per_worker={"CPU": placement.cpus_per_worker} | ({"GPU": 1} if placement.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(output / STATES),
+            failure_config=FailureConfig(max_failures=placement.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with _told(messages), _polled_often():
+        try:
+            return trainer.fit().checkpoint
+        except TrainingFailedError as error:
+            raise _cause(error) from error
+        except KeyboardInterrupt:
+            trainer.stop()
+            raise
+
+
+@contextmanager
+def recorded(
+    output: Path,
+    *,
+    name: str,
+    digest: str,
+    params: Mapping[str, Any],
+    parents: Mapping[str, str],
+    tracking: TrackingConfig,
+    products: Sequence[str],
+) -> Iterator[str]:
+    """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
+    path = output / RUN
+    run_id = json.loads(path.read_text())["run_id"] if path.is_file() else None
+    run_id = registry.start_training_run(
+        tracking, name=name, params=params, tags={**_environment(), **parents}, run_id=run_id
+    )
+    write_json(path, {"digest": digest, "run_id": run_id})
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+        path.unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except ValueError:
+        if not any((output / STATES).glob("*/checkpoint_*")):
+            clear(output, products=products)  # nothing was learned: the mended command may have the folder
+        raise
+    finally:
+        registry.finish_run(tracking, run_id=run_id, status=status)
+
+
+def clear(output: Path, *, products: Sequence[str]) -> None:
+    """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
+    for name in (SUMMARY, RUN, STATES, *products):
+        if (output / name).is_dir():
+            shutil.rmtree(output / name, ignore_errors=True)
+        else:
+            (output / name).unlink(missing_ok=True)
+
+
+def is_finished(output: Path, *, digest: str, made_of: str) -> bool:
+    """Whether the run of this digest is finished here; ValueError when the output is of another run.
+
+    `made_of` names, in the error, what the digest is of.
+    """
+    for name in (SUMMARY, RUN):
+        if (output / name).is_file():
+            found = json.loads((output / name).read_text())["digest"]
+            require(
+                found == digest,
+                f"{output} holds run {found}, the {made_of} given make run {digest}: "
+                f"choose another output, or start over with --fresh",
+            )
+    return (output / SUMMARY).is_file()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a small file in one step."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: version(name) for name in ("torch", "open_clip_torch", "ray")}
+    return {"ecor": ecor.__version__, "python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+@contextmanager
+def _told(messages: Queue) -> Iterator[None]:
+    """Print the workers' lines as they come."""
+    console, ended = Console(stderr=True), threading.Event()
+
+    def tell() -> None:
+        while not ended.is_set() or not messages.empty():
+            try:
+                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True)
+            except Empty:
+                continue
+            except RayError:
+                return  # the queue went with the cluster
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=10)
+        messages.shutdown()
+
+
+@contextmanager
+def _polled_often() -> Iterator[None]:
+    """Ray takes one report from a worker per poll, by default one in two seconds; more would wait."""
+    given = os.environ.get(_POLL_INTERVAL)
+    os.environ[_POLL_INTERVAL] = given or "0.2"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_POLL_INTERVAL]
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's own Ctrl-C handler would stay in place, swallow the interrupt and end the process; this one has none."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def stop(self) -> None:
+        """End the run's workers; their last saved state stays."""
+        with suppress(RayError, AttributeError):
+            ray.get(self._controller.abort.remote(), timeout=30)
+
+
+def _cause(error: TrainingFailedError) -> Exception:
+    """A worker's ValueError is the user's mistake and says what to do; all else stays as Ray tells it."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, ValueError):
+            return ValueError(str(cause))
+    return error
+
+
+# On every worker
+
+
+def own_rank() -> Rank:
+    """Which worker this is."""
+    context = ray.train.get_context()
+    return Rank(
+        index=context.get_world_rank(),
+        num_ranks=context.get_world_size(),
+        local_index=context.get_local_rank(),
+        num_local=context.get_local_world_size(),
+        node=context.get_node_rank(),
+        device=str(get_device()),
+    )
+
+
+def saved_state() -> dict[str, Any] | None:
+    """What the run saved last, if it was interrupted."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / _STATE, weights_only=True, map_location="cpu")
+        return state
+
+
+def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path | None = None) -> None:
+    """Hand the state to Ray; all ranks meet here. What `folder` holds already goes with it."""
+    checkpoint = None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = folder or Path(scratch)
+        if rank.index == 0:
+            torch.save(dict(state), folder / _STATE)
+            checkpoint = ray.train.Checkpoint.from_directory(str(folder))
+        ray.train.report({"step": step}, checkpoint=checkpoint)

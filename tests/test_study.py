@@ -1,0 +1,241 @@
+"""The study asks fairly: equal effort, no test image in a choice, every cell once; its page says what its rows say."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import tiny_recognizer
+from torch.nn import functional
+
+from ecor.ablation import FIGURES, KnownImages, figures, set_figures
+from ecor.config import BackboneConfig
+from ecor.demo.world import SETS
+from ecor.intervals import over_repetitions
+from ecor.probability import ImageFeatures
+from pipelines import ablate, results
+from pipelines.cells import measured
+from pipelines.cluster import connected
+from pipelines.config import AblateConfig, ClusterConfig
+from pipelines.study import (
+    DECODING_OF,
+    FIRST_SEED,
+    METHODS,
+    QUESTIONS,
+    SELECTION_SEED,
+    Cell,
+    Chosen,
+    Judgement,
+    Study,
+    chosen_settings,
+    selection_cells,
+    study_cells,
+)
+from pipelines.worlds import Sizes, draw_world, world_of
+
+TINY = Sizes(
+    train_per_category=4,
+    least_train=40,
+    num_validation=30,
+    num_test=40,
+    num_epochs=1,
+    batch_size=20,
+    max_sentences_per_step=200,
+)
+CHOSEN = {method: Chosen(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
+
+
+def known(num: int = 30, *, num_rationales: int = 5) -> KnownImages:
+    """Images of random features; each shows its labelled rationale and some others."""
+    generator = torch.Generator().manual_seed(1)
+    features = functional.normalize(torch.randn(num, 32, generator=generator), dim=1)
+    rationales = torch.randint(num_rationales, (num,), generator=generator)
+    visible = torch.rand(num, num_rationales, generator=generator) < 0.3
+    visible[torch.arange(num), rationales] = True
+    return KnownImages(
+        features=ImageFeatures(rationale=features, category=features),
+        categories=torch.randint(3, (num,), generator=generator),
+        rationales=rationales,
+        visible=visible,
+        num_things=1 + (torch.rand(num, generator=generator) < 0.5).long(),
+    )
+
+
+@pytest.mark.parametrize("decoding", ["joint", "inverted", "independent", "pairs", "oracle", "random"])
+def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> None:
+    found = figures(tiny_recognizer(tmp_path), known(), decoding=decoding)
+    assert set(found) <= set(FIGURES.values())
+    assert found["rr"] + found["rw"] + found["wr"] + found["ww"] == pytest.approx(1)
+    assert found["rr"] + found["rw"] == pytest.approx(found["accuracy"])
+    assert found["rr"] <= found["visible_rr"] <= min(found["accuracy"], found["visible"]) + 1e-9
+    if decoding == "oracle":
+        assert (found["rr"], found["wr"]) == (pytest.approx(found["accuracy"]), pytest.approx(1 - found["accuracy"]))
+
+
+def test_sets_of_one_are_the_joint(tmp_path: Path) -> None:
+    recognizer, images = tiny_recognizer(tmp_path), known()
+    one = set_figures(recognizer, images, size=1, rule="mixture")
+    joint = figures(recognizer, images, decoding="joint")
+    assert one == pytest.approx({name: joint[name] for name in one})
+    assert one == pytest.approx(set_figures(recognizer, images, size=1, rule="sentence"))
+    larger = set_figures(recognizer, images, size=2, rule="sentence")
+    assert larger["visible_rr"] <= larger["accuracy"]
+
+
+def test_every_method_is_chosen_with_equal_effort_and_never_on_test_images() -> None:
+    cells = selection_cells(Study())
+    per_method: dict[tuple, list] = {}
+    for cell in cells:
+        assert cell.seed == SELECTION_SEED
+        assert {judgement.split for judgement in cell.judgements} == {"validation"}
+        assert {judgement.decoding for judgement in cell.judgements} == {DECODING_OF[cell.objective]}
+        tried = (cell.set_name, cell.learning_rate, cell.num_tokens)
+        per_method.setdefault((cell.objective, cell.tokens), []).append(tried)
+    assert set(per_method) == set(Study().tunings)
+    assert len({tuple(sorted(tried)) for tried in per_method.values()}) == 1
+
+
+def test_cells_use_fresh_seeds_and_are_there_once() -> None:
+    study = Study()
+    cells = study_cells(study, chosen=CHOSEN)
+    names = [cell.digest_of(asdict(Sizes())) for cell in cells]
+    assert len(set(names)) == len(names)
+    assert min(cell.seed for cell in cells) == FIRST_SEED
+    repetitions = {(cell.pretraining_seed, cell.seed) for cell in cells}
+    assert repetitions == set(study.repetitions) and len(repetitions) >= 5
+    assert len({pretraining for pretraining, _ in repetitions}) >= 3
+    per_repetition = {
+        repetition: sorted(
+            str(replace(cell, pretraining_seed=0, seed=0))
+            for cell in cells
+            if (cell.pretraining_seed, cell.seed) == repetition
+        )
+        for repetition in repetitions
+    }
+    assert len({tuple(found) for found in per_repetition.values()}) == 1
+
+
+def test_settings_with_the_best_mean_over_sets_win_and_ties_go_to_less() -> None:
+    grid = {(0.1, 2): (0.5, 0.25), (0.2, 2): (0.375, 0.375), (0.05, 4): (0.25, 0.5), (0.05, 2): (0.25, 0.5)}
+    rows = [
+        {"objective": "pairs", "tokens": "text", "learning_rate": rate, "num_tokens": num, "rr": rr}
+        for (rate, num), scores in grid.items()
+        for rr in scores
+    ]
+    assert chosen_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.05, num_tokens=2)}
+
+
+def test_an_unknown_question_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no question color: choose among methods, crossed"):
+        Study(questions=("color",))
+
+
+def test_a_world_is_the_same_for_all_and_its_shards_hold_its_truth(tmp_path: Path) -> None:
+    world = world_of(tmp_path, set_name="demo-large", num_categories=4, seed=3, sizes=TINY)
+    draw_world(world)
+    before = {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.suffix in (".npz", ".tar")}
+    draw_world(world)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    with np.load(world.truth("test")) as truth:
+        assert truth["pixels"].shape == (40, 3, 64, 64)
+        assert truth["visible"][np.arange(40), truth["rationales"]].all()
+        assert set(truth["categories"]) == set(range(4))
+    larger = world_of(tmp_path, set_name="demo-large", num_categories=9, seed=3, sizes=TINY)
+    assert set(world.categories) < set(larger.categories)
+
+
+@pytest.mark.slow
+def test_a_cell_gives_a_row_per_judgement_and_the_same_figures_again(tmp_path: Path) -> None:
+    judgements = (
+        Judgement(decoding="joint", test_set="demo-new-names"),
+        Judgement(decoding="oracle", test_set="demo-new-names"),
+        Judgement(test_set="demo-small"),
+        Judgement(test_set="demo-new-names", set_size=2, set_rule="sentence"),
+    )
+    cell = Cell(
+        pretraining_seed=0,
+        seed=5,
+        set_name="demo-new-names",
+        objective="two_term",
+        num_tokens=1,
+        learning_rate=0.01,
+        judgements=judgements,
+    )
+    threads = torch.get_num_threads()
+    try:
+        rows = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+        again = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+    finally:
+        torch.set_num_threads(threads)
+    timed = ("tuning_s", "seconds_per_epoch")
+    assert [{k: v for k, v in row.items() if k not in timed} for row in rows] == [
+        {k: v for k, v in row.items() if k not in timed} for row in again
+    ]
+    assert [(row["test_set"], row["decoding_judged"], row["set_size"]) for row in rows] == [
+        (each.test_set, each.decoding, each.set_size) for each in judgements
+    ]
+    assert all(row["num_images"] == 40 and row["num_categories"] == 10 for row in rows)
+    assert rows[0]["num_steps"] == 2
+
+
+def made_up_rows() -> pd.DataFrame:
+    """Two repetitions of every cell, with figures that tell their arm."""
+    study = Study(num_repetitions=2, num_pretrainings=1)
+    rows = []
+    for cell in study_cells(study, chosen=CHOSEN):
+        for judgement in cell.judgements:
+            base = 0.3 + 0.1 * (judgement.decoding == "joint") + 0.05 * (cell.objective is not None)
+            rr = base + (0.01 if cell.seed == FIRST_SEED else -0.01)
+            told = {name: value for name, value in asdict(cell).items() if name != "judgements"}
+            judged = {name: value for name, value in asdict(judgement).items() if name != "decoding"}
+            figures_ = dict.fromkeys(["rr", "visible_rr", "accuracy"], rr)
+            parts = {f"{name}_{number}": rr for name in figures_ for number in ("one", "two")}
+            size = cell.num_categories or len(SETS[cell.set_name].categories)
+            rows.append(
+                {**told, **judged, **figures_, **parts}
+                | {"decoding_judged": judgement.decoding, "num_images": 600, "tuning_s": 3.0, "num_categories": size}
+                | {"wording": cell.wording or 0, "wording_is_chosen": cell.wording is None}
+            )
+    return pd.DataFrame(rows)
+
+
+def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> None:
+    page = results.write_page(made_up_rows(), folder=tmp_path, study=Study()).read_text(encoding="utf-8")
+    for question, title in QUESTIONS.items():
+        assert title[1:] in page
+        assert (tmp_path / f"results-{question}.png").stat().st_size > 5_000
+    line = next(line for line in page.splitlines() if line.startswith("| joint, tuned"))
+    assert line.count("45.0 ± 12.7") == len(Study().sets) + 1  # t(1, 0.975) · 0.01
+    other = next(line for line in page.splitlines() if line.startswith("| pairs, tuned"))
+    assert other.endswith("| -10.0 ± 0.0 |")  # within repetitions the difference never varies
+
+
+def test_intervals_are_students() -> None:
+    found = over_repetitions(np.array([1.0, 2.0, 4.0]))
+    assert (found.value, found.num_repetitions) == (pytest.approx(7 / 3), 3)
+    assert found.half_width == pytest.approx(4.302653 * np.std([1, 2, 4], ddof=1) / 3**0.5, rel=1e-6)
+    assert np.isnan(over_repetitions(np.array([1.0])).half_width)
+    with pytest.raises(ValueError, match="number of repetitions must be at least 1"):
+        over_repetitions(np.array([]))
+
+
+@pytest.mark.slow
+def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablate, "QUICK_SIZES", TINY)
+    small = replace(ablate.QUICK, sets=("demo-new-names",), num_repetitions=1, selection_sets=("demo-new-names",))
+    monkeypatch.setattr(ablate, "QUICK", small)
+    config = AblateConfig(output=str(tmp_path), quick=True, questions=("methods",))
+    with connected(ClusterConfig(num_cpus=2)):
+        page = ablate.run(config)
+        rows = pd.read_csv(tmp_path / "results.csv")
+        assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(METHODS.values())
+        kept = rows[rows["cell"] != rows["cell"].iloc[-1]]
+        kept.to_csv(tmp_path / "results.csv", index=False)
+        page.unlink()
+        ablate.run(config)
+    again = pd.read_csv(tmp_path / "results.csv")
+    timed = ["tuning_s", "seconds_per_epoch"]
+    pd.testing.assert_frame_equal(again.drop(columns=timed), rows.drop(columns=timed))
+    assert page.is_file()
