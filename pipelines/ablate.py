@@ -30,6 +30,7 @@ QUICK_SIZES = Sizes(
     train_per_category=10, least_train=128, num_validation=100, num_test=100, num_epochs=2, max_sentences_per_step=500
 )
 QUICK = Study(
+    first_seed=500,  # images that the study itself does not use
     num_repetitions=2,
     num_pretrainings=1,
     sets=("demo-small", "demo-new-names"),

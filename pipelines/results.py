@@ -16,7 +16,7 @@ import pandas as pd
 from ecor.demo.world import SETS
 from ecor.intervals import RepeatedMean, over_repetitions
 from pipelines import plots
-from pipelines.study import FIRST_SEED, QUESTIONS, Study
+from pipelines.study import QUESTIONS, SELECTION_SEED, Study
 
 PAGE = "results.md"
 FIGURES = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
@@ -51,13 +51,13 @@ def write_page(rows: pd.DataFrame, *, folder: Path, study: Study, is_quick: bool
     """
     if not len(rows) or "seed" not in rows:
         raise ValueError(f"{folder} has no rows of a study yet: run `ecor ablate --output {folder}` first")
-    measured = rows[rows["seed"] >= FIRST_SEED]
+    measured = rows[rows["seed"] != SELECTION_SEED]
     answers = [answer for question in study.questions if (answer := _ANSWERS[question](measured, folder)) is not None]
     page = folder / PAGE
     template = files("pipelines").joinpath("templates/results.md.j2").read_text(encoding="utf-8")
     text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
         answers=answers,
-        chosen=_chosen(rows[rows["seed"] < FIRST_SEED]),
+        chosen=_chosen(rows[rows["seed"] == SELECTION_SEED]),
         num_rows=len(measured),
         num_repetitions=len(measured[REPETITION].drop_duplicates()),
         num_pretrainings=measured["pretraining_seed"].nunique(),

@@ -42,8 +42,8 @@ with visual tokens of its own for each prompt."""
 TWO_SETS = ("demo-main", "demo-twins")
 SELECTION_SETS = ("demo-small", "demo-main")
 SELECTION_SEED = 900
-FIRST_SEED = 1000
-"""Of the images of the first repetition; no figure that the world was shaped by used these."""
+FIRST_SEED = 2000
+"""Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2)
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
@@ -114,6 +114,7 @@ class Study:
     questions: tuple[str, ...] = tuple(QUESTIONS)
     num_repetitions: int = 6
     num_pretrainings: int = 3
+    first_seed: int = FIRST_SEED
     sets: tuple[str, ...] = tuple(SETS)
     two_sets: tuple[str, ...] = TWO_SETS
     selection_sets: tuple[str, ...] = SELECTION_SETS
@@ -130,7 +131,7 @@ class Study:
     @property
     def repetitions(self) -> tuple[tuple[int, int], ...]:
         """(pretraining seed, seed) of each."""
-        return tuple((k % self.num_pretrainings, FIRST_SEED + k) for k in range(self.num_repetitions))
+        return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
 
     @property
     def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:
