@@ -60,7 +60,8 @@ def measured(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
     if cell.objective is None:
         recognizer = _untuned(world, backbone=backbone, templates=templates)
     else:
-        recognizer, told = _tuned(cell, world=world, clip=clip, templates=templates, root=root)
+        blocks = backbone.num_visual_blocks or 1
+        recognizer, told = _tuned(cell, world=world, clip=clip, num_blocks=blocks, templates=templates, root=root)
     told = {
         **{name: value for name, value in asdict(cell).items() if name not in ("judgements", "wording")},
         "num_categories": len(world.categories),
@@ -93,7 +94,7 @@ def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> di
 
 
 def _tuned(
-    cell: Cell, *, world: World, clip: BackboneConfig, templates: TemplateConfig, root: Path
+    cell: Cell, *, world: World, clip: BackboneConfig, num_blocks: int, templates: TemplateConfig, root: Path
 ) -> tuple[Recognizer, dict[str, float]]:
     assert cell.objective is not None
     sizes = world.sizes
@@ -101,7 +102,7 @@ def _tuned(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
-        prompts=_prompts(cell, num_blocks=load_backbone(clip).num_visual_blocks or 1),
+        prompts=_prompts(cell, num_blocks=num_blocks),
         templates=templates,
         objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
         fit=FitConfig(learning_rate=cell.learning_rate),

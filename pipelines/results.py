@@ -16,7 +16,7 @@ import pandas as pd
 from ecor.demo.world import SETS
 from ecor.intervals import RepeatedMean, over_repetitions
 from pipelines import plots
-from pipelines.study import QUESTIONS, SELECTION_SEED, Study
+from pipelines.study import METHODS, QUESTIONS, SELECTION_SEED, TOKENS, Study
 
 PAGE = "results.md"
 FIGURES = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
@@ -76,16 +76,16 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = _own_test(rows)
     plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
     arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in _OWN_LOSS.items():
+    for decoding, objective in METHODS.items():
         arms[f"{decoding}, tuned"] = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
     untuned = plain[plain["objective"].isna()]
-    for decoding in _OWN_LOSS:
+    for decoding in METHODS:
         arms[f"{decoding}, zero-shot"] = untuned[
             (untuned["decoding"] == decoding) & (untuned["decoding_judged"] == decoding)
         ]
     ours = plain[plain["objective"] == "two_term"]
-    for decoding in ("oracle", "random"):
-        arms[f"{decoding} rationale, tuned"] = ours[ours["decoding_judged"] == decoding]
+    for given in ("oracle", "random"):
+        arms[f"{given} rationale, tuned"] = ours[ours["decoding_judged"] == given]
     found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
     return _compared(
         found,
@@ -104,10 +104,10 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = _own_test(rows)
-    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(_OWN_LOSS.values())]
-    tuned = tuned[tuned["decoding_judged"].isin(list(_OWN_LOSS))]
+    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(METHODS.values())]
+    tuned = tuned[tuned["decoding_judged"].isin(list(METHODS))]
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
-    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in _OWN_LOSS.values() for decoding in _OWN_LOSS)
+    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in METHODS.values() for decoding in METHODS)
     note = "The same tuned tokens, decoded in all four ways."
     return _compared(
         found,
@@ -125,13 +125,12 @@ def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
     found = own[own["wording_is_chosen"] & (own["objective"] == "two_term") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["tokens"] != "text", "set_name"].unique()
     found = found[found["set_name"].isin(sets)].assign(arm=lambda part: part["tokens"])
-    arms = ("text", "visual-shallow", "visual-deep", "both", "separate")
     answer = _compared(
         found,
         folder,
         question="tokens",
         note="Loss two_term, decoding joint, each kind with its own chosen settings.",
-        arms=arms,
+        arms=TOKENS,
         columns="set_name",
         against="text",
     )
@@ -140,7 +139,7 @@ def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
     seconds = found.groupby(["tokens", "set_name"])["tuning_s"].mean().unstack()
     gained = tuple(
         (kind, *(f"{float(seconds[name][kind]):.0f} s" for name in seconds.columns))
-        for kind in arms
+        for kind in TOKENS
         if kind in seconds.index
     )
     costs = Table(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=gained)
@@ -234,7 +233,7 @@ def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
     if large["num_categories"].nunique() < 2:
         return None
     arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in _OWN_LOSS.items():
+    for decoding, objective in METHODS.items():
         arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
         arms[f"{decoding}, zero-shot"] = large[
             large["objective"].isna() & (large["decoding"] == decoding) & (large["decoding_judged"] == decoding)
@@ -256,7 +255,7 @@ def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = _own_test(rows)
     plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
     parts = []
-    for decoding, objective in _OWN_LOSS.items():
+    for decoding, objective in METHODS.items():
         part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
         for number in ("one", "two"):
             columns = {f"{figure}_{number}": figure for figure in FIGURES}
@@ -268,14 +267,13 @@ def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
         folder,
         question="objects",
         note="All sets together; each arm tuned with its own loss.",
-        arms=tuple(_OWN_LOSS),
+        arms=tuple(METHODS),
         columns="things",
         against="joint",
     )
 
 
 _SET_ORDER = {name: number for number, name in enumerate(SETS)}
-_OWN_LOSS = {"joint": "two_term", "inverted": "inverted", "independent": "independent", "pairs": "pairs"}
 _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "methods": _methods,
     "crossed": _crossed,
