@@ -5,7 +5,7 @@ made from the CSV alone.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecor.config import BackboneConfig
+from ecor.config import BackboneConfig, require
 from pipelines import pretrain, results
 from pipelines.blocks import causes_raised
 from pipelines.cells import measured
@@ -43,27 +43,42 @@ QUICK = Study(
 
 
 def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
-    """Measure every cell that is not in the CSV yet, and write the page; its path.
+    """Measure everything that is not in the CSV yet, and write the page; its path.
 
-    Raises ValueError for an unknown question.
+    Raises ValueError for an unknown question, and for a page without rows.
     """
     root = Path(config.output).absolute()
+    work = Path(config.work).absolute() if config.work else root / "work"
     study, sizes = _asked(config)
-    root.mkdir(parents=True, exist_ok=True)
-    if config.only_page:
-        return results.write_page(_rows(root), folder=root, study=study, is_quick=config.quick)
-    with connected(cluster or ClusterConfig()), causes_raised():
-        clips = {
-            seed: _clip(seed, root=root, config=config, cluster=cluster, tracking=tracking)
-            for seed in range(study.num_pretrainings)
-        }
-        selection = selection_cells(study)
-        _measure(selection, root=root, clips=clips, sizes=sizes, title="choosing settings")
-        wanted = {_name(cell, sizes=sizes) for cell in selection}
-        chosen = chosen_settings([row for row in _records(root) if row["cell"] in wanted])
-        _measure(study_cells(study, chosen=chosen), root=root, clips=clips, sizes=sizes, title="measuring")
-    page = results.write_page(_rows(root), folder=root, study=study, is_quick=config.quick)
-    Console().print(f"{len(_rows(root))} rows: {page}", highlight=False, soft_wrap=True)
+    selection = selection_cells(study)
+    if not config.only_page:
+        root.mkdir(parents=True, exist_ok=True)
+        with connected(cluster or ClusterConfig()), causes_raised():
+            clips = {
+                seed: _clip(seed, work=work, config=config, cluster=cluster, tracking=tracking)
+                for seed in range(study.num_pretrainings)
+            }
+            _measure(selection, root=root, work=work, clips=clips, sizes=sizes, title="choosing settings")
+            cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))
+            _measure(cells, root=root, work=work, clips=clips, sizes=sizes, title="measuring")
+    grid = _rows_of(selection, root=root, sizes=sizes)
+    require(
+        len(grid) == len(_judged(selection, sizes=sizes)),
+        f"{root / RESULTS} does not hold this study's choice of settings yet: run the same command without --only-page",
+    )
+    cells = study_cells(study, chosen=chosen_settings(grid))
+    rows = _rows_of(cells, root=root, sizes=sizes)
+    num_missing = len(_judged(cells, sizes=sizes)) - len(rows)
+    page = results.write_page(
+        pd.DataFrame(rows),
+        grid=pd.DataFrame(grid),
+        folder=root,
+        study=study,
+        num_missing=num_missing,
+        is_quick=config.quick,
+    )
+    missing = f", {num_missing} still to be measured" if num_missing else ""
+    Console().print(f"{len(rows)} rows{missing}: {page}", highlight=False, soft_wrap=True)
     return page
 
 
@@ -76,12 +91,12 @@ def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
 
 
 def _clip(
-    seed: int, *, root: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
+    seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
 ) -> BackboneConfig:
     """The CLIP of a pretraining seed: the one that comes with the package is seed 0, others are pretrained here."""
     if seed == 0:
         return BackboneConfig(precision="fp32")
-    output = root / "clips" / str(seed)
+    output = work / "clips" / str(seed)
     settings = PretrainConfig(output=str(output), seed=seed, num_samples=config.pretraining_samples)
     pretrain.run(settings, cluster=cluster, tracking=tracking)
     return BackboneConfig(
@@ -90,34 +105,54 @@ def _clip(
 
 
 @ray.remote(num_cpus=1, max_retries=2)
-def _cell_rows(cell: Cell, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    return measured(cell, root=root, clip=clip, sizes=sizes)
+def _cell_rows(cell: Cell, work: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
+    return measured(cell, root=work, clip=clip, sizes=sizes)
 
 
 def _measure(
-    cells: Sequence[Cell], *, root: Path, clips: Mapping[int, BackboneConfig], sizes: Sizes, title: str
+    cells: Sequence[Cell],
+    *,
+    root: Path,
+    work: Path,
+    clips: Mapping[int, BackboneConfig],
+    sizes: Sizes,
+    title: str,
 ) -> None:
-    """Run the cells that have no rows yet; each one's rows are kept as soon as it ends."""
-    done = {row["cell"] for row in _records(root)}
-    pending = {name: cell for cell in cells if (name := _name(cell, sizes=sizes)) not in done}
+    """Make the rows that are missing; those of a cell are kept as soon as it ends."""
+    done = {(row["cell"], row["judgement"]) for row in _records(root)}
     running = {
-        _cell_rows.remote(cell, root, clips[cell.pretraining_seed], sizes): name for name, cell in pending.items()
+        _cell_rows.remote(missing, work, clips[cell.pretraining_seed], sizes): missing
+        for cell in cells
+        if (missing := _without(cell, done=done, sizes=sizes)).judgements
     }
     with _progress(title, total=len(running)) as advance:
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
-            name = running.pop(ready)
-            _keep([{"cell": name, **row} for row in ray.get(ready)], root=root)
+            del running[ready]
+            _keep(ray.get(ready), root=root)
             advance()
 
 
-def _name(cell: Cell, *, sizes: Sizes) -> str:
-    return cell.digest_of(asdict(sizes))
+def _without(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
+    """The cell with the judgements that are not done."""
+    name = cell.digest_of(asdict(sizes))
+    return replace(cell, judgements=tuple(each for each in cell.judgements if (name, each.name) not in done))
+
+
+def _judged(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
+    """Cell and judgement of every row that the cells will have."""
+    return {(cell.digest_of(asdict(sizes)), each.name) for cell in cells for each in cell.judgements}
+
+
+def _rows_of(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
+    """Rows of the CSV that are these cells': it may hold other sizes and settings too."""
+    wanted = _judged(cells, sizes=sizes)
+    return [row for row in _records(root) if (row["cell"], row["judgement"]) in wanted]
 
 
 def _rows(root: Path) -> pd.DataFrame:
     path = root / RESULTS
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame({"cell": []})
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def _records(root: Path) -> list[dict[str, Any]]:

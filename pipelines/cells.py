@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from ecor.ablation import KnownImages, figures, set_figures
 from ecor.backbone import Backbone, load_backbone
 from ecor.calibration import fit_temperatures
+from ecor.checkpoint import load, read_checkpoint, save_checkpoint
 from ecor.config import (
     BackboneConfig,
     FitConfig,
@@ -22,6 +24,7 @@ from ecor.config import (
     ScoringConfig,
     TemplateConfig,
 )
+from ecor.factors import factor_figures
 from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
 from ecor.wording import HAND_TEMPLATES, best_templates
@@ -48,27 +51,29 @@ def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownIm
 def measured(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
     """Tune as the cell says, and judge the result: a row per judgement.
 
-    `root` holds worlds, image features and chosen wordings, which cells share. Torch runs on one thread.
+    `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
     """
     torch.set_num_threads(1)
     world = world_of(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
     draw_world(world)
     backbone = load_backbone(clip)
     templates = _templates(cell, world=world, backbone=backbone, root=root)
-    started = time.perf_counter()
-    told: dict[str, Any] = {}
+    name = cell.digest_of(asdict(sizes))
+    tuning: Mapping[str, float] = {}
     if cell.objective is None:
         recognizer = _untuned(world, backbone=backbone, templates=templates)
     else:
-        blocks = backbone.num_visual_blocks or 1
-        recognizer, told = _tuned(cell, world=world, clip=clip, num_blocks=blocks, templates=templates, root=root)
+        folder = root / "tuned" / name
+        if not folder.is_dir():
+            _tune(cell, folder=folder, world=world, clip=clip, templates=templates, root=root)
+        recognizer, tuning = load(folder, backbone=backbone), read_checkpoint(folder).metrics
     told = {
-        **{name: value for name, value in asdict(cell).items() if name not in ("judgements", "wording")},
+        "cell": name,
+        **{field: value for field, value in asdict(cell).items() if field not in ("judgements", "wording")},
         "num_categories": len(world.categories),
         "wording": HAND_TEMPLATES.index(templates),
         "wording_is_chosen": cell.wording is None,
-        "tuning_s": time.perf_counter() - started,
-        **told,
+        **tuning,
     }
     return [told | _judged(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
 
@@ -81,7 +86,7 @@ def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> di
         draw_world(target)
         recognizer = recognizer.with_vocabulary(target.vocabulary)
     images = known_images(target, split=judgement.split, recognizer=recognizer)
-    found: dict[str, Any] = {**asdict(judgement), "num_images": len(images.categories)}
+    found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:
         return found | set_figures(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
@@ -90,19 +95,22 @@ def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> di
         some = images.select((images.num_things == num_things).nonzero().squeeze(1))
         part = figures(recognizer, some, decoding=judgement.decoding, seed=world.seed)
         found |= {f"{figure}_{name}": part[figure] for figure in ("rr", "accuracy", "visible_rr")}
+    if judgement.decoding == "joint" and judgement.split == "test" and target is world:
+        found |= factor_figures(recognizer, images)
     return found
 
 
-def _tuned(
-    cell: Cell, *, world: World, clip: BackboneConfig, num_blocks: int, templates: TemplateConfig, root: Path
-) -> tuple[Recognizer, dict[str, float]]:
+def _tune(
+    cell: Cell, *, folder: Path, world: World, clip: BackboneConfig, templates: TemplateConfig, root: Path
+) -> None:
+    """Tune as `ecor train` does, on one rank, and save the model with what its tuning was like."""
     assert cell.objective is not None
-    sizes = world.sizes
+    sizes, started = world.sizes, time.perf_counter()
     config = TrainConfig(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
-        prompts=_prompts(cell, num_blocks=num_blocks),
+        prompts=_prompts(cell, num_blocks=load_backbone(clip).num_visual_blocks or 1),
         templates=templates,
         objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
         fit=FitConfig(learning_rate=cell.learning_rate),
@@ -132,7 +140,8 @@ def _tuned(
         "validation_rr": best["validation_rr"],
         "seconds_per_epoch": progress.seconds / len(progress.epochs),
     }
-    return tuning.finished_recognizer(progress), told
+    recognizer = tuning.finished_recognizer(progress)
+    save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 
 def _prompts(cell: Cell, *, num_blocks: int) -> PromptConfig:

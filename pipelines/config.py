@@ -360,9 +360,11 @@ class AblateConfig:
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
     output: str = "study"
-    """Folder of `results.csv`, `results.md`, its plots, and of all that cells share."""
+    """Folder of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the page."""
+    work: str | None = None
+    """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
-    """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects; none: all."""
+    """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none: all."""
     num_repetitions: int = 6
     """Each with images, tokens and training order of its own."""
     num_pretrainings: int = 3

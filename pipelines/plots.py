@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -229,6 +230,25 @@ def draw_study(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], 
     panels[0].invert_yaxis()
     marks = [Line2D([], [], marker="o", ls="", ms=4, color=colour) for colour in colours]
     figure.legend(marks, columns, loc="outside lower center", ncols=min(6, len(columns)), frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def draw_relation(points: pd.DataFrame, *, x: str, y: str, colour: str, marker: str, path: Path) -> None:
+    """One dot per row: a figure (x, its own unit) against a difference of shares (y), in percentage points."""
+    figure = figure_of(width=6.5, height=4.2)
+    axes = figure.subplots()
+    names, kinds = sorted(points[colour].unique()), sorted(points[marker].unique())
+    colours = dict(zip(names, colormaps["viridis"](np.linspace(0, 0.9, len(names))), strict=True))
+    for kind, shape in zip(kinds, "osD^"[: len(kinds)], strict=True):
+        part = points[points[marker] == kind]
+        axes.scatter(part[x], 100 * part[y], c=[colours[name] for name in part[colour]], marker=shape, s=22, alpha=0.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xlabel(f"{x}, nats")
+    axes.set_ylabel(f"{y}, percentage points")
+    axes.grid(color=PALE, linewidth=0.5)
+    marks = [Line2D([], [], marker="o", ls="", ms=4, color=colours[name]) for name in names]
+    shapes = [Line2D([], [], marker=shape, ls="", ms=4, color=INK) for shape in "osD^"[: len(kinds)]]
+    figure.legend(marks + shapes, names + kinds, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save(figure, path)
 
 

@@ -58,6 +58,7 @@ QUESTIONS = {
     "transfer": "zero-shot transfer from each set to each other",
     "growth": "growth of the vocabulary",
     "objects": "scenes with one object against two",
+    "why": "why joint wins or loses: dependence, sharpness and calibration of the factors",
 }
 
 
@@ -70,6 +71,12 @@ class Judgement:
     split: str = "test"
     set_size: int = 1
     set_rule: SetRule = "mixture"
+
+    @property
+    def name(self) -> str:
+        """Tells it from the other judgements of a cell."""
+        rule = f" {self.set_rule} of {self.set_size}" if self.set_size > 1 else ""
+        return f"{self.decoding}{rule} on {self.test_set}/{self.split}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +101,9 @@ class Cell:
     judgements: tuple[Judgement, ...]
 
     def digest_of(self, sizes: Mapping[str, Any]) -> str:
-        """Names the cell's rows: the same settings on the same number of images are not measured twice."""
-        content = json.dumps({**asdict(self), **sizes}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """Names the tuning: the same settings on the same number of images are not tuned twice."""
+        settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
+        return hashlib.sha256(json.dumps({**settings, **sizes}, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,15 @@ from models import tiny_recognizer
 from torch.nn import functional
 
 from ecor.ablation import FIGURES, KnownImages, figures, set_figures
-from ecor.config import BackboneConfig
+from ecor.config import BackboneConfig, ScoringConfig
 from ecor.demo.world import SETS
+from ecor.factors import factor_figures
 from ecor.intervals import over_repetitions
+from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
-from pipelines import ablate, results
+from pipelines import ablate, answers, results
 from pipelines.cells import measured
+from pipelines.claims import claims_table
 from pipelines.cluster import connected
 from pipelines.config import AblateConfig, ClusterConfig
 from pipelines.study import (
@@ -82,6 +86,31 @@ def test_sets_of_one_are_the_joint(tmp_path: Path) -> None:
     assert one == pytest.approx(set_figures(recognizer, images, size=1, rule="sentence"))
     larger = set_figures(recognizer, images, size=2, rule="sentence")
     assert larger["visible_rr"] <= larger["accuracy"]
+
+
+def test_factors_depend_on_each_other_only_where_the_reason_changes_the_category(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, images = tiny_recognizer(tmp_path), known()
+    found = factor_figures(recognizer, images)
+    assert found["dependence"] == pytest.approx(found["entropy"] - found["entropy_given"], abs=1e-5)
+    assert found["dependence"] > 1e-6
+    joint = recognizer.joint(images.features, scoring=ScoringConfig(keep_rationales=5))
+    pair = joint.log_prob.double()
+    product = pair.logsumexp(dim=2, keepdim=True) + pair.logsumexp(dim=1, keepdim=True)
+    information = (pair.exp() * (pair - product)).sum(dim=(1, 2)).mean()
+    assert found["dependence"] == pytest.approx(float(information), abs=1e-5)
+    same = recognizer.text.row(0)
+    deaf = SimpleNamespace(
+        rationales=recognizer.text.rationales,
+        categories=recognizer.text.categories,
+        row=lambda rationale: same,
+        column=lambda category: same,
+    )
+    monkeypatch.setattr(Recognizer, "text", deaf)
+    ignoring = factor_figures(recognizer, images)
+    assert ignoring["dependence"] == pytest.approx(0, abs=1e-5)
+    assert ignoring["true_given_visible"] == pytest.approx(ignoring["true_given_hidden"], abs=1e-5)
 
 
 def test_every_method_is_chosen_with_equal_effort_and_never_on_test_images() -> None:
@@ -180,11 +209,10 @@ def test_a_cell_gives_a_row_per_judgement_and_the_same_figures_again(tmp_path: P
     assert rows[0]["num_steps"] == 2
 
 
-def made_up_rows() -> pd.DataFrame:
-    """Two repetitions of every cell, with figures that tell their arm."""
-    study = Study(num_repetitions=2, num_pretrainings=1)
+def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
+    """Figures that tell their arm: joint decoding is better by ten points, tuning by five."""
     rows = []
-    for cell in study_cells(study, chosen=CHOSEN):
+    for cell in cells:
         for judgement in cell.judgements:
             base = 0.3 + 0.1 * (judgement.decoding == "joint") + 0.05 * (cell.objective is not None)
             rr = base + (0.01 if cell.seed == FIRST_SEED else -0.01)
@@ -192,24 +220,63 @@ def made_up_rows() -> pd.DataFrame:
             judged = {name: value for name, value in asdict(judgement).items() if name != "decoding"}
             figures_ = dict.fromkeys(["rr", "visible_rr", "accuracy"], rr)
             parts = {f"{name}_{number}": rr for name in figures_ for number in ("one", "two")}
+            why = dict.fromkeys(answers.FACTOR_FIGURES, 0.1) if judgement.decoding == "joint" else {}
             size = cell.num_categories or len(SETS[cell.set_name].categories)
             rows.append(
-                {**told, **judged, **figures_, **parts}
+                {**told, **judged, **figures_, **parts, **why}
+                | {"cell": cell.digest_of(asdict(Sizes())), "judgement": judgement.name}
                 | {"decoding_judged": judgement.decoding, "num_images": 600, "tuning_s": 3.0, "num_categories": size}
                 | {"wording": cell.wording or 0, "wording_is_chosen": cell.wording is None}
             )
     return pd.DataFrame(rows)
 
 
+def two_repetitions() -> tuple[Study, pd.DataFrame, pd.DataFrame]:
+    study = Study(num_repetitions=2, num_pretrainings=1)
+    return study, made_up_rows(study_cells(study, chosen=CHOSEN)), made_up_rows(selection_cells(study))
+
+
 def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> None:
-    page = results.write_page(made_up_rows(), folder=tmp_path, study=Study()).read_text(encoding="utf-8")
+    study, rows, grid = two_repetitions()
+    (tmp_path / "results-words.md").write_text("What a reader thought.")
+    page = results.write_page(rows, grid=grid, folder=tmp_path, study=study).read_text(encoding="utf-8")
     for question, title in QUESTIONS.items():
         assert title[1:] in page
         assert (tmp_path / f"results-{question}.png").stat().st_size > 5_000
     line = next(line for line in page.splitlines() if line.startswith("| joint, tuned"))
-    assert line.count("45.0 ± 12.7") == len(Study().sets) + 1  # t(1, 0.975) · 0.01
+    assert line.count("45.0 ± 12.7") == len(study.sets) + 1  # t(1, 0.975) · 0.01
     other = next(line for line in page.splitlines() if line.startswith("| pairs, tuned"))
     assert other.endswith("| -10.0 ± 0.0 |")  # within repetitions the difference never varies
+    assert "What a reader thought." in page and "not finished" not in page
+
+
+def test_claims_are_judged_by_their_intervals() -> None:
+    _, rows, _ = two_repetitions()
+    table = claims_table(rows)
+    assert table is not None
+    verdicts = {words: (difference, verdict) for words, difference, _, verdict in table.rows}
+    assert verdicts["joint beats the inverted order, each tuned with its own loss"] == ("+10.0 ± 0.0", "yes")
+    assert verdicts["tuned prompts beat the best hand-written wording"] == ("+5.0 ± 0.0", "yes")
+    growth = verdicts["the lead over independent factors grows with the vocabulary"]
+    assert growth == ("+0.0 ± 0.0", "not shown")
+    worse = rows.assign(rr=np.where(rows["decoding_judged"] == "joint", rows["rr"] - 0.3, rows["rr"]))
+    reversed_ = claims_table(worse)
+    assert reversed_ is not None
+    assert reversed_.rows[0][1] == "-20.0 ± 0.0" and reversed_.rows[0][3] == "no, the opposite"
+
+
+def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) -> None:
+    study, _, grid = two_repetitions()
+    chosen = chosen_settings(grid.to_dict("records"))
+    asked = made_up_rows(study_cells(study, chosen=chosen))
+    other = asked.assign(cell="of other sizes", rr=0.99, visible_rr=0.99, accuracy=0.99)
+    config = AblateConfig(output=str(tmp_path), only_page=True, num_repetitions=2, num_pretrainings=1)
+    with pytest.raises(ValueError, match="does not hold this study's choice of settings yet: run the same command"):
+        ablate.run(config)
+    pd.concat([grid, other, asked.iloc[:-7]]).to_csv(tmp_path / "results.csv", index=False)
+    page = ablate.run(config).read_text(encoding="utf-8")
+    assert "99.0" not in page
+    assert f"7 of {len(asked)} rows are still to be measured" in page
 
 
 def test_intervals_are_students() -> None:
@@ -231,7 +298,8 @@ def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
         page = ablate.run(config)
         rows = pd.read_csv(tmp_path / "results.csv")
         assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(METHODS.values())
-        kept = rows[rows["cell"] != rows["cell"].iloc[-1]]
+        kept = rows.drop(rows[rows["cell"] == rows["cell"].iloc[-1]].index[-1:])  # a judgement, and a cell
+        kept = kept[kept["cell"] != kept["cell"].iloc[0]]
         kept.to_csv(tmp_path / "results.csv", index=False)
         page.unlink()
         ablate.run(config)
