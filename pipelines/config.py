@@ -3,7 +3,8 @@
 The command line and the TOML file are both made from these types. Nothing heavy is imported here.
 """
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,26 @@ class TrackingConfig:
     uri: str | None = None
     """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder."""
     experiment: str = "ecor"
+
+
+def resolved(tracking: TrackingConfig) -> TrackingConfig:
+    """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
+    environment.
+
+    None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
+    """
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):
+        uri = prefix + str(Path(uri.removeprefix(prefix)).absolute())
+    return replace(tracking, uri=uri)
+
+
+def uri_of(tracking: TrackingConfig) -> str:
+    """The URI of `resolved(tracking)`."""
+    uri = resolved(tracking).uri
+    assert uri is not None  # resolved() never leaves it open
+    return uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,9 +38,10 @@ from pipelines.config import (
     ShardConfig,
     TrackingConfig,
     TrainConfig,
+    resolved,
 )
 from pipelines.decoding import PART_IMAGES, decoded_parts
-from pipelines.registry import ModelVersion
+from pipelines.pinned import ModelVersion
 from pipelines.units import read_input
 
 SET, SPLIT = "demo-small", "validation"
@@ -67,7 +68,7 @@ def run(config: DemoConfig) -> Path:
     """
     started = time.monotonic()
     root = Path(config.output)
-    tracking = registry.resolved(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
+    tracking = resolved(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
     _draw(config, root=root)
     with connected(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
-from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig
-from pipelines.registry import ModelVersion
+from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig, resolved
+from pipelines.pinned import ModelVersion
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 
@@ -113,7 +113,7 @@ def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]
 
 def run(config: PipelineConfig) -> PipelineResult:
     """Run every stage in order; see the module's first lines."""
-    tracking = registry.resolved(config.tracking)
+    tracking = resolved(config.tracking)
     with cluster.connected(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)

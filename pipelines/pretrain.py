@@ -28,7 +28,7 @@ from ecor.shards import read_manifest
 from pipelines import cluster as cluster_
 from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
-from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located
+from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
 from pipelines.loader import Rank
 from pipelines.pretraining import Pretraining, Progress, Report
 from pipelines.ray_train import (
@@ -114,7 +114,7 @@ def run(
         ValueError: when a setting does not fit the model or the images, or the output holds another run (naming both
             digests).
     """
-    config, tracking = settled(config), registry.resolved(tracking or TrackingConfig())
+    config, tracking = settled(config), resolved(tracking or TrackingConfig())
     require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
     output, products = Path(config.output).absolute(), [MODEL, WEIGHTS]
     parents = _parents(config)

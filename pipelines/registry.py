@@ -1,32 +1,29 @@
-"""Checkpoints in, registered and pinned model versions out; and the folder of a pinned one, on any machine.
+"""Checkpoints in, registered and pinned model versions out.
 
 Runs are in `pipelines.tracking`, and what a model holds in `pipelines.packaging`; the calls that stages need are here.
 """
 
-import hashlib
 import json
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.checkpoint import Checkpoint, publish_folder, read_checkpoint
+from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import require
 from ecor.evaluation import difference_of_folders, read_evaluation
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig
-from pipelines.packaging import ARTIFACT, write_model
+from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, uri_of
+from pipelines.packaging import write_model
+from pipelines.pinned import ModelVersion
 from pipelines.tracking import (
     client_of,
     finish_run,
@@ -38,14 +35,10 @@ from pipelines.tracking import (
     log_tags,
     quiet,
     recorded_run,
-    resolved,
     start_training_run,
-    uri_of,
 )
 
 __all__ = [
-    "ModelVersion",
-    "fetch",
     "find",
     "finish_run",
     "knows_run",
@@ -57,29 +50,8 @@ __all__ = [
     "recorded_run",
     "register",
     "resolve",
-    "resolved",
     "start_training_run",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
-    """A model that is pinned: what it is called, and the digests that it must have."""
-
-    asked_for: str
-    """The URI it was resolved from; an alias in it may have moved since."""
-    uri: str
-    """`models:/<name>/<version>`, or the folder of a checkpoint."""
-    name: str
-    """Registered name, or the folder of a checkpoint."""
-    version: str | None
-    """None for a plain checkpoint."""
-    digest: str
-    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
-    vocabulary_digest: str
-    backbone_digest: str
-    run_id: str | None
-    """MLflow run that made it."""
 
 
 _log = logging.getLogger(__name__)
@@ -184,36 +156,6 @@ def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
     if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
         return None
     return resolve(model_uri, tracking=tracking)
-
-
-def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
-    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
-
-    Args:
-        model: what `resolve` gave.
-        tracking: where the registry is; pass `resolved(tracking)` to workers.
-        cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
-
-    Raises:
-        ValueError: when what was downloaded is another model than the registry's record says.
-    """
-    if model.version is None:
-        return _checked(Path(model.uri), model=model)
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
-    kept = cache / key.hexdigest()[:32]
-    with FileLock(f"{kept}.lock"):
-        if not kept.exists():
-            _download(model, target=kept, tracking=tracking)
-    return _checked(kept, model=model)
-
-
-def default_cache_dir() -> Path:
-    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
-    own = os.environ.get("ECOR_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
-    return base / "models"
 
 
 def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
@@ -338,24 +280,3 @@ def _what_there_is(client: MlflowClient, *, name: str) -> str:
     versions = sorted((str(each.version) for each in client.search_model_versions(f"name = '{name}'")), key=int)
     aliases = ", ".join(f"{alias} (version {version})" for alias, version in sorted(model.aliases.items()))
     return f"{name} has the versions {', '.join(versions) or 'none'} and the aliases {aliases or 'none'}"
-
-
-def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
-    client = client_of(tracking)
-    place = client.get_model_version_download_uri(model.name, str(model.version))
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
-        uri = uri_of(tracking)
-        found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
-        _checked(Path(found), model=model)
-        publish_folder(Path(found), target)
-
-
-def _checked(folder: Path, *, model: ModelVersion) -> Path:
-    checkpoint = read_checkpoint(folder)
-    for name, expected, found in (
-        ("model", model.digest, checkpoint.model_digest),
-        ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),
-    ):
-        if found != expected:
-            raise ValueError(f"{model.uri} should be {name} {expected}, but {folder} holds {found}: register it again")
-    return folder

@@ -25,12 +25,13 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess, TextConfig, require
 from ecor.predictions import PredictionParents, PredictionSet, write_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
-from pipelines import registry
+from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
 from pipelines.cluster import connected
-from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig
+from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
+from pipelines.pinned import ModelVersion
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
 from pipelines.units import Input, Rejection, Unit, read_input
 
@@ -59,7 +60,7 @@ class Job:
     """All that is settled before the first image is read."""
 
     config: ScoreConfig
-    model: registry.ModelVersion
+    model: ModelVersion
     tracking: TrackingConfig
     cluster: ClusterConfig
     input: Input
@@ -140,7 +141,7 @@ def run(
             manifest says, or more than `max_rejected` of the images are in quarantine.
     """
     began = time.perf_counter()
-    job = _job(config, cluster=cluster or ClusterConfig(), tracking=registry.resolved(tracking or TrackingConfig()))
+    job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
     folder = LabelsFolder(config.output)
     if config.fresh:
         folder.clear()
@@ -197,7 +198,7 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
     model = registry.resolve(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = load(registry.fetch(model, tracking=tracking)).backbone.preprocess
+    preprocess = load(pinned.fetch(model, tracking=tracking)).backbone.preprocess
     return Job(
         config=config,
         model=model,
@@ -389,7 +390,7 @@ def _shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
     """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text
-    return replace(config.text, cache_dir=str(registry.default_cache_dir().with_name("text")))
+    return replace(config.text, cache_dir=str(pinned.default_cache_dir().with_name("text")))
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from ecor.config import Precision, ScoringConfig, TextConfig
 from ecor.model import Recognizer
 from ecor.predictions import PREDICTION_SCHEMA
 from ecor.vocabulary import parse_vocabulary
-from pipelines import registry
 from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.pinned import ModelVersion, fetch
 from pipelines.units import Rejection
 
 
@@ -24,9 +24,9 @@ from pipelines.units import Rejection
 class ScorerSettings:
     """All that a scoring actor needs to know; it travels to the actor's machine."""
 
-    model: registry.ModelVersion
+    model: ModelVersion
     tracking: TrackingConfig
-    """With its URI written out (`registry.resolved`)."""
+    """With its URI written out (`pipelines.config.resolved`)."""
     vocabulary: str | None
     """JSON of other names than the model's own."""
     scoring: ScoringConfig
@@ -157,7 +157,7 @@ def opened(settings: ScorerSettings) -> Recognizer:
     """The pinned model on this machine, under its registered name, with the names that are to be scored."""
     model = settings.model
     recognizer = load(
-        registry.fetch(model, tracking=settings.tracking),
+        fetch(model, tracking=settings.tracking),
         device="cuda" if settings.use_gpu else "cpu",
         precision=settings.precision,
         text=settings.text,

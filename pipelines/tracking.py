@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,28 +18,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
-from pipelines.config import TrackingConfig
+from pipelines.config import TrackingConfig, uri_of
 
-DEFAULT_DATABASE = "mlflow.db"
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
 _PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
 _METRICS_PER_CALL = 1000
 _PARAM_LENGTH = 6000
 _PROBE_TIMEOUT_S = 10.0
 _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-
-
-def resolved(tracking: TrackingConfig) -> TrackingConfig:
-    """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
-    environment.
-
-    None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
-    """
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_DATABASE}"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix):
-        uri = prefix + str(Path(uri.removeprefix(prefix)).absolute())
-    return replace(tracking, uri=uri)
 
 
 def start_training_run(
@@ -144,13 +129,6 @@ def recorded_run(
         raise
     finally:
         finish_run(tracking, run_id=run_id, status=status)
-
-
-def uri_of(tracking: TrackingConfig) -> str:
-    """The URI of `resolved(tracking)`."""
-    uri = resolved(tracking).uri
-    assert uri is not None  # resolved() never leaves it open
-    return uri
 
 
 def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:

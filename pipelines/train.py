@@ -25,7 +25,7 @@ from ecor.shards import VOCABULARY_NAME, read_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import cluster as cluster_
 from pipelines import registry
-from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
+from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, resolved
 from pipelines.loader import Rank, read_split
 from pipelines.ray_train import (
     STATES,
@@ -84,7 +84,7 @@ def run(
     Raises:
         ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
     """
-    config, tracking = settled(config), registry.resolved(tracking or TrackingConfig())
+    config, tracking = settled(config), resolved(tracking or TrackingConfig())
     require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
     output = Path(config.output).absolute()
     parents = _parents(config)

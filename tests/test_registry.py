@@ -14,9 +14,9 @@ from models import tiny_checkpoint, write_pictures
 from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
 from ecor.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
-from pipelines import evaluate, registry
-from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig, TrackingConfig
-from pipelines.registry import ModelVersion
+from pipelines import evaluate, pinned, registry
+from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig, TrackingConfig, resolved
+from pipelines.pinned import ModelVersion
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def test_an_evaluation_is_a_run_with_its_folder(tracking: TrackingConfig, tmp_pa
 def test_without_a_uri_the_database_is_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert registry.resolved(TrackingConfig()).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolved(TrackingConfig()).uri == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
-    assert registry.resolved(TrackingConfig()).uri == "http://somewhere:5000"
-    assert registry.resolved(TrackingConfig(uri="sqlite:////x.db")).uri == "sqlite:////x.db"
+    assert resolved(TrackingConfig()).uri == "http://somewhere:5000"
+    assert resolved(TrackingConfig(uri="sqlite:////x.db")).uri == "sqlite:////x.db"
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_fetched_model_gives_the_same_numbers_without_its_original(
     backbone_json = Path(original.backbone.config.name)
     hidden = backbone_json.rename(backbone_json.with_suffix(".hidden"))  # only the packed backbone is left
     try:
-        fetched = load(registry.fetch(version, tracking=tracking, cache_dir=tmp_path / "cache"))
+        fetched = load(pinned.fetch(version, tracking=tracking, cache_dir=tmp_path / "cache"))
     finally:
         hidden.rename(backbone_json)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -155,19 +155,19 @@ def test_a_fetched_model_gives_the_same_numbers_without_its_original(
 def test_a_model_is_fetched_once_and_verified(
     tracking: TrackingConfig, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = registry.fetch(version, tracking=tracking, cache_dir=tmp_path)
-    monkeypatch.setattr(registry, "download_artifacts", None)  # a second download would fail
-    assert registry.fetch(version, tracking=tracking, cache_dir=tmp_path) == first
+    first = pinned.fetch(version, tracking=tracking, cache_dir=tmp_path)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", None)  # a second download would fail
+    assert pinned.fetch(version, tracking=tracking, cache_dir=tmp_path) == first
     other = replace(version, digest="f" * 64)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="should be model ffff"):
-        registry.fetch(other, tracking=tracking, cache_dir=tmp_path)
+        pinned.fetch(other, tracking=tracking, cache_dir=tmp_path)
 
 
 def test_a_checkpoint_folder_stands_for_a_model(tracking: TrackingConfig, checkpoint: Checkpoint) -> None:
     plain = registry.resolve(checkpoint.folder, tracking=tracking)
     assert (plain.version, plain.digest) == (None, checkpoint.model_digest)
-    assert registry.fetch(plain, tracking=tracking) == Path(checkpoint.folder)
+    assert pinned.fetch(plain, tracking=tracking) == Path(checkpoint.folder)
 
 
 @dataclass(frozen=True)

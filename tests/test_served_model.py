@@ -22,6 +22,7 @@ from ecor.checkpoint import load
 from ecor.config import ScoringConfig
 from pipelines import registry
 from pipelines.config import RegisterConfig, TrackingConfig
+from pipelines.pinned import ModelVersion
 
 STANDS_ALONE = """
 import importlib.util, json, sys
@@ -47,7 +48,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def version(tracking: TrackingConfig, checkpoint_folder: str) -> registry.ModelVersion:
+def version(tracking: TrackingConfig, checkpoint_folder: str) -> ModelVersion:
     return registry.register(RegisterConfig(checkpoint=checkpoint_folder, name="tiny"), tracking=tracking)
 
 
@@ -57,14 +58,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def served(tracking: TrackingConfig, version: registry.ModelVersion) -> mlflow.pyfunc.PyFuncModel:
+def served(tracking: TrackingConfig, version: ModelVersion) -> mlflow.pyfunc.PyFuncModel:
     record = client_version(tracking, version)
     return mlflow.pyfunc.load_model(record.source)
 
 
-def client_version(
-    tracking: TrackingConfig, version: registry.ModelVersion
-) -> mlflow.entities.model_registry.ModelVersion:
+def client_version(tracking: TrackingConfig, version: ModelVersion) -> mlflow.entities.model_registry.ModelVersion:
     client = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
     return client.get_model_version(version.name, str(version.version))
 
@@ -137,7 +136,7 @@ def test_no_image_is_no_row(served: mlflow.pyfunc.PyFuncModel) -> None:
 @pytest.mark.slow
 def test_it_loads_where_this_project_is_not_installed(
     tracking: TrackingConfig,
-    version: registry.ModelVersion,
+    version: ModelVersion,
     checkpoint_folder: str,
     pictures: list[Path],
     tmp_path: Path,
@@ -155,7 +154,7 @@ def test_it_loads_where_this_project_is_not_installed(
 
 
 @pytest.fixture
-def server(tracking: TrackingConfig, version: registry.ModelVersion, tmp_path: Path) -> Iterator[str]:
+def server(tracking: TrackingConfig, version: ModelVersion, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

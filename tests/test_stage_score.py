@@ -32,6 +32,7 @@ from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import cluster, registry, score
 from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
 from pipelines.decoding import Decoder, Part, decoded_parts, images_per_part
+from pipelines.pinned import ModelVersion
 from pipelines.scoring import ScoredPart, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
 
@@ -299,7 +300,7 @@ def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_
 
 
 @pytest.fixture(scope="module")
-def version(checkpoint: str, tracking: TrackingConfig) -> registry.ModelVersion:
+def version(checkpoint: str, tracking: TrackingConfig) -> ModelVersion:
     return registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
 
 
@@ -307,7 +308,7 @@ def version(checkpoint: str, tracking: TrackingConfig) -> registry.ModelVersion:
 def done(
     one_cpu: None,
     split: Path,
-    version: registry.ModelVersion,
+    version: ModelVersion,
     tracking: TrackingConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ScoreConfig:
@@ -327,7 +328,7 @@ def copied(done: ScoreConfig, tmp_path: Path) -> ScoreConfig:
 
 @pytest.mark.slow
 def test_rows_are_the_recognizers_own(
-    done: ScoreConfig, version: registry.ModelVersion, checkpoint: str, tracking: TrackingConfig
+    done: ScoreConfig, version: ModelVersion, checkpoint: str, tracking: TrackingConfig
 ) -> None:
     rows = read_predictions(done.output).to_pandas()
     assert len(rows) == 22

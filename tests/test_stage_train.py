@@ -397,31 +397,46 @@ def test_a_killed_run_goes_on(
             from ecor.config import *
             from pipelines.config import *
             from pipelines import train
-            address = {ray.get_runtime_context().gcs_address!r}
-            train.run({config!r}, cluster=ClusterConfig(address=address), tracking={tracking!r})
+            cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
+            for _ in range(2):
+                try:
+                    train.run({config!r}, cluster=cluster, tracking={tracking!r})
+                except KeyboardInterrupt:
+                    print("interrupted", flush=True)
             """
         )
     )
-    command = [sys.executable, str(script)]
+
+    def status() -> str:
+        record = tmp_path / "run" / "run.json"
+        return client.get_run(json.loads(record.read_text())["run_id"]).info.status if record.exists() else "none"
+
+    def saved() -> list[str]:
+        """What Ray Train would go on from; a state that was only written is none yet."""
+        found = (tmp_path / "run" / "ray").glob("*/checkpoint_manager_snapshot.json")
+        return [path.read_text() for path in found]
+
     environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])}
-
-    def states() -> set[Path]:
-        return set((tmp_path / "run" / "ray").glob("*/checkpoint_*"))
-
-    run_ids = set()
-    for blow, status in ((signal.SIGINT, "KILLED"), (signal.SIGKILL, "RUNNING")):
-        before = states()
-        started = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=hear_ctrl_c)
-        while not states() - before:
-            assert started.poll() is None, "the run ended before it was hit"
-            time.sleep(0.05)
-        os.kill(started.pid, blow)
-        assert started.wait() != 0
-        assert not (tmp_path / "run" / "summary.json").exists()
-        run_ids.add(json.loads((tmp_path / "run" / "run.json").read_text())["run_id"])
-        assert client.get_run(next(iter(run_ids))).info.status == status
+    started = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
+    try:
+        for blow in (signal.SIGINT, signal.SIGKILL):
+            before = saved()
+            while saved() == before or status() != "RUNNING":
+                assert started.poll() is None, "the run ended before it was hit"
+                time.sleep(0.05)
+            os.kill(started.pid, blow)
+            if blow == signal.SIGINT:
+                assert started.stdout is not None and started.stdout.readline() == "interrupted\n"
+                assert status() == "KILLED"
+            assert not (tmp_path / "run" / "summary.json").exists()
+        assert started.wait() == -signal.SIGKILL
+    finally:
+        started.kill()
+    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
     again = train.run(config, cluster=cluster, tracking=tracking)
-    assert run_ids == {again.run_id}
+    assert run_id == again.run_id
     told = capsys.readouterr().err
     assert "epoch 16/16" in told and "epoch 1/16" not in told
     expected = finished(tuning_of(config_of(world, tmp_path / "local", **settings)))

@@ -1,0 +1,92 @@
+"""A pinned model in, its folder on this machine out: downloaded once, and always checked.
+
+MLflow is imported for a download only, so that processes that score a model which is here start without it.
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ecor.checkpoint import publish_folder, read_checkpoint
+from pipelines.config import TrackingConfig, uri_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A model that is pinned: what it is called, and the digests that it must have."""
+
+    asked_for: str
+    """The URI it was resolved from; an alias in it may have moved since."""
+    uri: str
+    """`models:/<name>/<version>`, or the folder of a checkpoint."""
+    name: str
+    """Registered name, or the folder of a checkpoint."""
+    version: str | None
+    """None for a plain checkpoint."""
+    digest: str
+    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
+    vocabulary_digest: str
+    backbone_digest: str
+    run_id: str | None
+    """MLflow run that made it."""
+
+
+def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
+
+    Args:
+        model: what `resolve` gave.
+        tracking: where the registry is; pass `resolved(tracking)` to workers.
+        cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
+
+    Raises:
+        ValueError: when what was downloaded is another model than the registry's record says.
+    """
+    if model.version is None:
+        return _checked(Path(model.uri), model=model)
+    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
+    kept = cache / key.hexdigest()[:32]
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            _download(model, target=kept, tracking=tracking)
+    return _checked(kept, model=model)
+
+
+def default_cache_dir() -> Path:
+    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
+    own = os.environ.get("ECOR_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
+    return base / "models"
+
+
+def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
+    # MLflow is slow to import, and where the model is here already nobody needs it
+    from mlflow.artifacts import download_artifacts
+
+    from pipelines.packaging import ARTIFACT
+    from pipelines.tracking import client_of, quiet
+
+    client = client_of(tracking)
+    place = client.get_model_version_download_uri(model.name, str(model.version))
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
+        uri = uri_of(tracking)
+        found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
+        _checked(Path(found), model=model)
+        publish_folder(Path(found), target)
+
+
+def _checked(folder: Path, *, model: ModelVersion) -> Path:
+    checkpoint = read_checkpoint(folder)
+    for name, expected, found in (
+        ("model", model.digest, checkpoint.model_digest),
+        ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),
+    ):
+        if found != expected:
+            raise ValueError(f"{model.uri} should be {name} {expected}, but {folder} holds {found}: register it again")
+    return folder
