@@ -27,6 +27,7 @@ from pipelines.config import (
     ShardConfig,
     TrackingConfig,
     TrainConfig,
+    ValidityConfig,
 )
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
@@ -170,6 +171,18 @@ class Ablate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """What the small CLIP knows of the drawn world, on fresh test images: is it fit to judge methods on?"""
+
+    config: Annotated[ValidityConfig, UNPREFIXED] = field(default_factory=ValidityConfig)
+
+    def run(self) -> None:
+        from pipelines import validity
+
+        validity.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
 
@@ -193,6 +206,7 @@ Command = (
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Validity, tyro.conf.subcommand("validity")]
 )
 
 

@@ -364,6 +364,11 @@ class ReportConfig:
     output: str = "report.html"
     evaluation: str | None = None
     """Folder written by `ecor evaluate`: its tables go into the page."""
+    beside: tuple[str, ...] = ()
+    """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card tells what they say, and the gallery can
+    show the pictures on which they differ."""
+    beside_names: tuple[str, ...] = ()
+    """What to call them; none: as their folders are called."""
     max_images: int = 200
     """Pictures in the gallery, drawn from all outcomes in equal parts."""
     thumbnail_px: int = 192
@@ -400,6 +405,28 @@ class AblateConfig:
     def __post_init__(self) -> None:
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
             require_at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidityConfig:
+    """Weights of the small CLIP to figures of what it knows of the drawn world."""
+
+    weights: str | None = None
+    """Safetensors of the model `ecor-demo`; None: those that come with the package."""
+    sets: tuple[str, ...] = ()
+    """Of the drawn world; none: all."""
+    num_train: int = 1500
+    """Images for the linear probe."""
+    num_images: int = 600
+    """Images to choose templates and penalties by, and as many to judge by."""
+    seed: int = 1900
+    """Of the images: of no other experiment here."""
+    num_threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_images"):
+            require_at_least(name, getattr(self, name), 50)
+        require_at_least("num_threads", self.num_threads, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

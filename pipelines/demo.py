@@ -95,6 +95,8 @@ def run(config: DemoConfig) -> Path:
         ReportConfig(
             predictions=f"{root}/labels",
             evaluation=f"{root}/evaluation",
+            beside=tuple(rivals.values()),
+            beside_names=tuple(rivals),
             output=f"{root}/report.html",
             title="Drawn scenes, labelled with their reasons",
         )

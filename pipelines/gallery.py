@@ -18,7 +18,8 @@ from ecor.predictions import ExplainablePrediction, PredictionParents, Predictio
 from ecor.sample import ImageError, decode_image
 from ecor.shards import ShardInfo, read_index, read_manifest, sample_key
 from ecor.verdicts import labels_of, strict
-from pipelines.page import Card, Picture
+from pipelines.beside import Beside, said_by
+from pipelines.page import Card, Picture, Said
 
 PICTURE_QUALITY = 82
 """WebP quality of the pictures (our choice: some 6 kB at 192 pixels)."""
@@ -37,6 +38,8 @@ class Judged:
     row: ExplainablePrediction
     outcome: str
     """As `outcomes_of` has it."""
+    others: tuple[Said, ...] = ()
+    """What other labels say of the same picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,25 +69,32 @@ def outcomes_of(table: pa.Table) -> list[str]:
     return ["".join(pair) for pair in zip(*letters, strict=True)]
 
 
-def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int) -> Drawn:
+def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[Beside] = ()) -> Drawn:
     """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
+
+    With other labels `beside`, pictures that some of them label otherwise, and the rest, count as kinds of their own.
 
     Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
     seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
     """
     lowest: dict[str, list[tuple[bytes, Judged]]] = {}
     num_of: Counter[str] = Counter()
+    num_kinds: Counter[str] = Counter()
     num_calibrated = num_exact = 0
     for part in predictions.parts:
         table = read_part(folder, part)
         num_calibrated += pc.sum(table["calibrated"]).as_py() or 0
         num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
-        for outcome, ranks in _ranks(table, seed=seed).items():
-            num_of[outcome] += len(ranks)
-            found = _rows(table, heapq.nsmallest(num_rows, ranks), outcome=outcome)
-            lowest[outcome] = _lowest(num_rows, [*lowest.get(outcome, []), *found])
-    shares = equal_parts(num_of, total=num_rows)
-    queues = [[judged for _, judged in lowest[outcome][: shares[outcome]]] for outcome in sorted(lowest)]
+        outcomes, answers = outcomes_of(table), [each.rows_of(table["key"]) for each in beside]
+        num_of.update(outcomes)
+        for kind, ranks in _ranks(table, kinds=_kinds(table, outcomes=outcomes, answers=answers), seed=seed).items():
+            num_kinds[kind] += len(ranks)
+            chosen = heapq.nsmallest(num_rows, ranks)
+            others = said_by([each.name for each in beside], answers, rows=[index for _, index in chosen])
+            found = _rows(table, chosen, outcomes=outcomes, others=others)
+            lowest[kind] = _lowest(num_rows, [*lowest.get(kind, []), *found])
+    shares = equal_parts(num_kinds, total=num_rows)
+    queues = [[judged for _, judged in lowest[kind][: shares[kind]]] for kind in sorted(lowest)]
     return Drawn(
         labels=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
     )
@@ -99,18 +109,34 @@ def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
     return parts
 
 
-def _ranks(table: pa.Table, *, seed: int) -> dict[str, list[tuple[bytes, int]]]:
+def _kinds(table: pa.Table, *, outcomes: Sequence[str], answers: Sequence[pa.Table]) -> list[str]:
+    """Outcomes, told apart by whether other labels name another pair."""
+    disputed = np.zeros(len(outcomes), dtype=bool)
+    for answer in answers:
+        for name in ("category", "rationale"):
+            differs = pc.fill_null(pc.not_equal(answer[name], table[name]), False)
+            disputed |= differs.to_numpy(zero_copy_only=False)
+    return [f"{outcome}, disputed" if is_so else outcome for outcome, is_so in zip(outcomes, disputed, strict=True)]
+
+
+def _ranks(table: pa.Table, *, kinds: Sequence[str], seed: int) -> dict[str, list[tuple[bytes, int]]]:
     ranks: dict[str, list[tuple[bytes, int]]] = {}
-    for index, (key, outcome) in enumerate(zip(table["key"].to_pylist(), outcomes_of(table), strict=True)):
+    for index, (key, kind) in enumerate(zip(table["key"].to_pylist(), kinds, strict=True)):
         rank = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
-        ranks.setdefault(outcome, []).append((rank, index))
+        ranks.setdefault(kind, []).append((rank, index))
     return ranks
 
 
-def _rows(table: pa.Table, ranks: Sequence[tuple[bytes, int]], *, outcome: str) -> Iterator[tuple[bytes, Judged]]:
+def _rows(
+    table: pa.Table,
+    ranks: Sequence[tuple[bytes, int]],
+    *,
+    outcomes: Sequence[str],
+    others: Sequence[tuple[Said, ...]],
+) -> Iterator[tuple[bytes, Judged]]:
     records = table.take([index for _, index in ranks]).to_pylist()
-    for (rank, _), record in zip(ranks, records, strict=True):
-        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcome)
+    for (rank, index), record, said in zip(ranks, records, others, strict=True):
+        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
 
 
 def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
@@ -147,6 +173,7 @@ def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card
         missing=missing,
         category_right=category_right,
         rationale_right=rationale_right,
+        others=label.others,
     )
 
 

@@ -118,6 +118,18 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """The most probable pair by other labels."""
+
+    name: str
+    """Of the labels that say it."""
+    category: str
+    rationale: str
+    confidence: float
+    """Probability of both, between 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """One image of the gallery."""
 
@@ -128,6 +140,14 @@ class Card:
     category_right: bool | None
     """Under the strict rule; None where the truth is not known."""
     rationale_right: bool | None
+    others: tuple[Said, ...] = ()
+    """What other labels say of the same image."""
+
+    @property
+    def disputed(self) -> bool:
+        """Whether some of the others name another pair."""
+        own = (self.prediction.category, self.prediction.rationale)
+        return any((each.category, each.rationale) != own for each in self.others)
 
     @property
     def rationales(self) -> tuple[RankedRationale, ...]:
@@ -144,6 +164,7 @@ class Card:
         """Text that the page's search looks through."""
         row = self.prediction
         said = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
+        said += [name for each in self.others for name in (each.category, each.rationale)]
         true = [row.category_true or "", *(row.rationales_true or ()), *(row.visible_rationales or ())]
         return "\n".join([*said, *true, row.key, row.source])
 
@@ -181,6 +202,11 @@ class Page:
             for name, word in factors
             if any(getattr(card, f"{name}_right") is not None for card in self.cards)
         ]
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are other labels to compare with."""
+        return any(card.others for card in self.cards)
 
     @property
     def categories(self) -> list[str]:

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import track
 
 import ecor
+from ecor.config import require
 from ecor.evaluation import Evaluation, Result, read_evaluation
 from ecor.predictions import PredictionSet, read_manifest
+from pipelines.beside import beside_of
 from pipelines.config import ReportConfig
 from pipelines.figures import figure_of, plots_of, tables_of
 from pipelines.gallery import Drawn, cards_of, draw
@@ -47,8 +49,13 @@ def run(config: ReportConfig) -> Path:
     predictions = read_manifest(config.predictions)
     evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
     result = None if evaluation is None else evaluation.of(predictions.digest)
-    drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed)
+    others = beside_of(config.beside, names=config.beside_names, of=predictions)
+    drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed, beside=others)
     cards = _followed(cards_of(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px), drawn=drawn)
+    silent = {each.name for each in others} - {said.name for card in cards for said in card.others}
+    require(
+        not silent or not cards, f"the labels of {', '.join(sorted(silent))} are of other pictures than this page's"
+    )
     page = Page(
         title=config.title,
         sentence=_sentence(predictions),
@@ -194,7 +201,8 @@ def _figure_words(evaluation: Evaluation, result: Result) -> Iterator[str]:
 def _gallery_words(drawn: Drawn, *, cards: tuple[Card, ...]) -> Iterator[str]:
     if len(cards) < drawn.num_rows and len(drawn.num_of) > 1:
         yield (
-            f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn from all outcomes in equal parts: "
+            f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn from all outcomes"
+            f"{' and from agreement and dispute' if any(card.others for card in cards) else ''} in equal parts: "
             "mistakes are more frequent here than among all."
         )
     elif len(cards) < drawn.num_rows:

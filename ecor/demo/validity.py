@@ -1,23 +1,22 @@
-"""Weights in; a table of what the small CLIP knows of the validation images out (never of test images).
+"""Weights in, what the small CLIP knows of a set's fresh test images out: is the drawn world fit to judge methods on?
 
-`python -m ecor.demo.validity`
+Templates and the probe's penalty are chosen on validation images; every figure is of test images of a seed of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import tyro
 from jaxtyping import Bool, Float, Int, UInt8
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.model import create_clip, image_features, text_features, weights_path
+from ecor.demo.model import image_features, text_features
 from ecor.demo.scenes import NUM_PIXELS, draw, without
-from ecor.demo.world import SETS, vocabulary_of
+from ecor.demo.world import vocabulary_of
 
 TEMPLATES = ("{c}", "a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}")
 RATIONALE_TEMPLATE = "There is {r}."
@@ -52,39 +51,41 @@ class ZeroShotRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A share of images with its 95 % interval (Wilson)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
-    """What weights know of one set; every share is of validation images."""
+    """What weights know of one set; every share is of test images."""
 
     set_name: str
     num_categories: int
     num_rationales: int
     # visible rationales per image
     mean_visible: float
-    # one row per hand-written template
-    zero_shot: tuple[ZeroShotRow, ...]
+    # the hand-written category template that is best on validation images
+    template: str
+    # images whose best category, by that template, is the true one
+    zero_shot: Share
     # accuracy of a linear classifier on the frozen features
-    probe: float
-    # share told apart from the same scene without the labelled part
-    composition: float
-    # share whose separately best category and rationale do not belong together
-    dependence: float
+    probe: Share
+    # images whose best rationale is the labelled one
+    labelled_first: Share
+    # images whose best rationale can be seen
+    visible_first: Share
+    # told apart from the same scene without the labelled part; chance is a half
+    composition: Share
+    # images whose separately best category and rationale are a pair that is not true of the image
+    untrue: Share
+    # images whose separately best category and rationale belong together in no image
+    misfit: Share
     # mean IoU that the best choice of cells reaches on parts
     best_part_iou: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidityConfig:
-    """Which weights to judge on which sets."""
-
-    # of the model `ecor-demo`
-    weights: Path = field(default_factory=weights_path)
-    # sets of the drawn world
-    sets: tuple[str, ...] = tuple(SETS)
-    # images of the train split (for the probe) and of the validation split of each set
-    num_train: int = 1500
-    num_validation: int = 600
-    seed: int = 0
-    num_threads: int = 2
 
 
 def images_of(set_name: str, *, split: str, num_images: int, seed: int) -> Images:
@@ -128,14 +129,16 @@ def zero_shot_table(clip: nn.Module, images: Images) -> list[ZeroShotRow]:
     return rows
 
 
-def probe_accuracy(
-    train: Float[Tensor, "N D"], *, labels: Int[Tensor, " N"], features: Float[Tensor, "B D"], truth: Int[Tensor, " B"]
-) -> float:
-    """Accuracy of a linear classifier on frozen features, its weight penalty chosen on the same (validation) images."""
-    return max(
-        _share((features @ weight.T + bias).argmax(1) == truth)
-        for weight, bias in (_fit_linear(train, labels=labels, penalty=penalty) for penalty in (1e-4, 1e-3, 1e-2))
-    )
+def probed(clip: nn.Module, *, train: Images, validation: Images, test: Images) -> Bool[Tensor, " B"]:
+    """Which test images a linear classifier on frozen features gets right; its penalty is chosen on validation."""
+    known = image_features(clip, train.pixels)
+    fits = [_fit_linear(known, labels=train.category, penalty=penalty) for penalty in (1e-4, 1e-3, 1e-2)]
+
+    def right(fit: tuple[Tensor, Tensor], images: Images) -> Bool[Tensor, " B"]:
+        weight, bias = fit
+        return (image_features(clip, images.pixels) @ weight.T + bias).argmax(1) == images.category
+
+    return right(max(fits, key=lambda fit: _share(right(fit, validation))), test)
 
 
 def _fit_linear(
@@ -155,20 +158,12 @@ def _fit_linear(
     return weight.detach(), bias.detach()
 
 
-def composition(clip: nn.Module, images: Images) -> float:
-    """How often an image is nearer to "There is {part}." than the same scene without that part; chance is a half."""
+def composed(clip: nn.Module, images: Images) -> Bool[Tensor, " B"]:
+    """Which images are nearer to "There is {part}." than the same scene without that part; chance is a half."""
     lacking = np.stack([np.asarray(draw(without(d.scene, d.rationale)).image) for d in images.drawings])
     texts_BD = _texts(clip, RATIONALE_TEMPLATE, r=images.rationales)[images.rationale]
     similar_B = (image_features(clip, images.pixels) * texts_BD).sum(1)
-    return _share(similar_B > (image_features(clip, lacking) * texts_BD).sum(1))
-
-
-def dependence(clip: nn.Module, images: Images, *, template: str) -> float:
-    """Share of images whose best category and best rationale, found separately, do not belong together."""
-    features_BD = image_features(clip, images.pixels)
-    category_B = (features_BD @ _texts(clip, template, c=images.categories).T).argmax(1)
-    rationale_B = (features_BD @ _texts(clip, RATIONALE_TEMPLATE, r=images.rationales).T).argmax(1)
-    return _share(~images.belongs[category_B, rationale_B])
+    return similar_B > (image_features(clip, lacking) * texts_BD).sum(1)
 
 
 def best_grid_iou(images: Images, *, num_cells: int = 8) -> float:
@@ -199,54 +194,34 @@ def _share(right: Bool[Tensor, " B"]) -> float:
     return float(right.float().mean())
 
 
-def judge(clip: nn.Module, *, set_name: str, config: ValidityConfig) -> Validity:
-    """Every figure of one set."""
-    images = validation_images(set_name, num_images=config.num_validation, seed=config.seed)
-    train = images_of(set_name, split="train", num_images=config.num_train, seed=config.seed)
-    rows = zero_shot_table(clip, images)
-    best = max(rows, key=lambda row: row.category_accuracy)
-    probe = probe_accuracy(
-        image_features(clip, train.pixels),
-        labels=train.category,
-        features=image_features(clip, images.pixels),
-        truth=images.category,
+def judged(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> Validity:
+    """Every figure of one set, from `num_train` images for the probe and `num_images` each to choose and to judge by."""
+    numbers = {"train": num_train, "validation": num_images, "test": num_images}
+    train, validation, test = (
+        images_of(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()
     )
+    template = max(zero_shot_table(clip, validation), key=lambda row: row.category_accuracy).template
+    features_BD = image_features(clip, test.pixels)
+    category_B = (features_BD @ _texts(clip, template, c=test.categories).T).argmax(1)
+    rationale_B = (features_BD @ _texts(clip, RATIONALE_TEMPLATE, r=test.rationales).T).argmax(1)
+    seen_B = test.visible[torch.arange(len(rationale_B)), rationale_B]
     return Validity(
         set_name=set_name,
-        num_categories=len(images.categories),
-        num_rationales=len(images.rationales),
-        mean_visible=float(images.visible.float().sum(1).mean()),
-        zero_shot=tuple(rows),
-        probe=probe,
-        composition=composition(clip, images),
-        dependence=dependence(clip, images, template=best.template),
-        best_part_iou=best_grid_iou(images),
+        num_categories=len(test.categories),
+        num_rationales=len(test.rationales),
+        mean_visible=float(test.visible.float().sum(1).mean()),
+        template=template,
+        zero_shot=_with_interval(category_B == test.category),
+        probe=_with_interval(probed(clip, train=train, validation=validation, test=test)),
+        labelled_first=_with_interval(rationale_B == test.rationale),
+        visible_first=_with_interval(seen_B),
+        composition=_with_interval(composed(clip, test)),
+        untrue=_with_interval(~(seen_B & (category_B == test.category))),
+        misfit=_with_interval(~test.belongs[category_B, rationale_B]),
+        best_part_iou=best_grid_iou(test),
     )
 
 
-def as_text(found: Validity) -> str:
-    """The figures of a set as lines to print."""
-    best = max(found.zero_shot, key=lambda row: row.category_accuracy)
-    rows = [(f"zero-shot category by {row.template!r}", row.category_accuracy, "") for row in found.zero_shot]
-    rows += [
-        ("linear probe of category", found.probe, f"chance {1 / found.num_categories:.1%}"),
-        ("best rationale is the labelled one", best.rationale_accuracy, f"chance {1 / found.num_rationales:.1%}"),
-        ("best rationale is visible", best.visible_accuracy, f"chance {found.mean_visible / found.num_rationales:.1%}"),
-        ("composition: part there or not", found.composition, "chance 50.0%"),
-        ("dependence: separate argmaxes misfit", found.dependence, ""),
-        ("best part mIoU of an 8 x 8 grid", found.best_part_iou, ""),
-    ]
-    head = f"{found.set_name}: {found.num_categories} categories, {found.num_rationales} rationales"
-    return "\n".join([head, *(f"  {name:<52}{value:7.1%}   {note}".rstrip() for name, value, note in rows)])
-
-
-def main() -> None:
-    config = tyro.cli(ValidityConfig, description=__doc__)
-    torch.set_num_threads(config.num_threads)
-    clip = create_clip(weights=config.weights)
-    for set_name in config.sets:
-        print(as_text(judge(clip, set_name=set_name, config=config)), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def _with_interval(right: Bool[Tensor, " B"]) -> Share:
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return Share(value=_share(right), low=float(interval.low), high=float(interval.high))

@@ -10,6 +10,7 @@
     number: Number(node.dataset.number),
     category: node.dataset.categoryRight ?? "",
     rationale: node.dataset.rationaleRight ?? "",
+    others: node.dataset.others ?? "",
     name: fold(node.dataset.category),
     truth: fold(node.dataset.truth),
     confidence: parseFloat(node.dataset.confidence),
@@ -22,7 +23,7 @@
     unsure: (a, b) => a.confidence - b.confidence || a.number - b.number,
     name: (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : b.confidence - a.confidence),
   };
-  const initial = { category: "", rationale: "", name: "", from: "0", to: "100", q: "", order: "" };
+  const initial = { category: "", rationale: "", others: "", name: "", from: "0", to: "100", q: "", order: "" };
   let order = "";
 
   const valueOf = (name) => (form.elements[name] ? form.elements[name].value : initial[name]);
@@ -40,6 +41,7 @@
     return (card) =>
       (!wanted.category || card.category === wanted.category) &&
       (!wanted.rationale || card.rationale === wanted.rationale) &&
+      (!wanted.others || card.others === wanted.others) &&
       named(card) &&
       card.confidence >= from &&
       card.confidence <= to &&
