@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from browser import Tab, find_chromium, open_tab
 from hypothesis import given
@@ -379,6 +380,31 @@ def test_evaluation_of_other_labels_is_refused(tmp_path: Path) -> None:
         made(tmp_path, evaluation=str(tmp_path / "evaluation"))
 
 
+def test_what_other_labels_say_stands_on_every_card_and_disputes_are_drawn_too(tmp_path: Path) -> None:
+    rows = [prediction(number) for number in range(60)]
+    write_labels(tmp_path / "labels", rows)
+    write_labels(tmp_path / "rival", [otherwise(row) if row is rows[20] else row for row in reversed(rows)][:50])
+    text = made(tmp_path, beside=(str(tmp_path / "rival"),), beside_names=("a rival",), max_images=10)
+    states = [card.get("data-others") for card in Outline(text).cards()]
+    assert len(states) == 10 and states.count("differ") == 1
+    said = otherwise(rows[20])
+    assert f'<b dir="auto">{said.category}</b>' in text and f"<bdi>{said.rationale}</bdi>" in text
+    assert text.count("<bdi>a rival</bdi>") == sum(state is not None for state in states)
+
+
+def test_other_labels_must_be_of_the_same_pictures(tmp_path: Path) -> None:
+    rows = [prediction(number) for number in range(4)]
+    write_labels(tmp_path / "labels", rows)
+    write_labels(tmp_path / "other", rows, input_digest="b" * 64)
+    with pytest.raises(ValueError, match="score the same input with both"):
+        made(tmp_path, beside=(str(tmp_path / "other"),))
+    pq.write_table(predictions_table([prediction(9)]), tmp_path / "ninth.parquet")
+    with pytest.raises(ValueError, match="labels of ninth are of other pictures than this page"):
+        made(tmp_path, beside=(str(tmp_path / "ninth.parquet"),))
+    with pytest.raises(ValueError, match="2 names for 1 folders"):
+        made(tmp_path, beside=(str(tmp_path / "labels"),), beside_names=("one", "two"))
+
+
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -515,9 +541,18 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Explaina
     folder = tmp_path_factory.mktemp("gallery")
     rows = write_images(folder / "images", [prediction(number) for number in range(40)])
     write_labels(folder / "labels", rows)
+    write_labels(folder / "rival", [otherwise(row) if is_disputed(row) else row for row in rows], num_parts=3)
     evaluated(folder, "labels")
-    made(folder, evaluation=str(folder / "evaluation"))
+    made(folder, evaluation=str(folder / "evaluation"), beside=(str(folder / "rival"),))
     return folder / "page" / "report.html", rows
+
+
+def is_disputed(row: ExplainablePrediction) -> bool:
+    return int(row.key.removeprefix("key-")) % 3 == 0
+
+
+def otherwise(row: ExplainablePrediction) -> ExplainablePrediction:
+    return replace(row, rationale=row.rationales[1].rationale, confidence=row.confidence / 2)
 
 
 SHOWN = (
@@ -537,6 +572,7 @@ def fitting(rows: Sequence[ExplainablePrediction], **state: str) -> set[str]:
                                *row.rationales_true, *(row.visible_rationales or ())]).lower()  # fmt: skip
         return (
             all(right[factor] == (state[factor] == "right") for factor in right if factor in state)
+            and ("others" not in state or is_disputed(row) == (state["others"] == "differ"))
             and any(state.get("name", "") in name for name in names)
             and float(state.get("from", 0)) <= 100 * row.confidence <= float(state.get("to", 100))
             and all(word in everything for word in state.get("q", "").lower().split())
@@ -548,7 +584,8 @@ def fitting(rows: Sequence[ExplainablePrediction], **state: str) -> set[str]:
 @pytest.mark.slow
 def test_hostile_names_do_not_run_in_chromium(tab: Tab, tmp_path: Path) -> None:
     write_hostile(tmp_path)
-    made(tmp_path, title=HOSTILE[3])
+    write_labels(tmp_path / "rival", [replace(row, category=HOSTILE[1]) for row in hostile_rows()])
+    made(tmp_path, title=HOSTILE[3], beside=(str(tmp_path / "rival"),), beside_names=(HOSTILE[0],))
     tab.open(tmp_path / "page" / "report.html")
     assert tab.run("document.title") == HOSTILE[3]
     headings = tab.run("[...document.querySelectorAll('.card h3')].map(h => h.textContent)")
@@ -563,7 +600,8 @@ def test_hostile_names_do_not_run_in_chromium(tab: Tab, tmp_path: Path) -> None:
     "state",
     [{}, *({"category": one, "rationale": two} for one in ("right", "wrong") for two in ("right", "wrong")),
      {"category": "wrong"}, {"name": "owl"}, {"name": "e"}, {"from": "30", "to": "60"}, {"q": "ROUND  eyes"},
-     {"q": "key-01"}, {"rationale": "right", "name": "red fox", "from": "20", "q": "tail"}, {"q": "nosuchthing"}],
+     {"q": "key-01"}, {"rationale": "right", "name": "red fox", "from": "20", "q": "tail"}, {"q": "nosuchthing"},
+     {"others": "differ"}, {"others": "agree", "category": "right"}],
     ids=lambda state: "&".join(f"{name}={value}" for name, value in state.items()) or "all",
 )  # fmt: skip
 def test_filters_show_what_they_say(tab: Tab, shown: tuple[Path, list[ExplainablePrediction]], state: Any) -> None:
