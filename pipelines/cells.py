@@ -135,8 +135,8 @@ def _tune(
     assert progress is not None, "a run makes at least one report"
     best = progress.epochs[progress.best_epoch]
     told = {
-        "num_steps": progress.step,
-        "best_epoch": progress.best_epoch,
+        "num_steps": float(progress.step),
+        "best_epoch": float(progress.best_epoch),
         "validation_rr": best["validation_rr"],
         "seconds_per_epoch": progress.seconds / len(progress.epochs),
     }

@@ -51,6 +51,14 @@ TINY = Sizes(
 CHOSEN = {method: Chosen(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
 
 
+GOLDEN = {
+    "rr": [0.05, 0.15, 0.225, 0.075],
+    "accuracy": [0.1, 0.15, 0.625, 0.2],
+    "visible_rr": [0.075, 0.15, 0.45, 0.05],
+}
+"""Of the tiny cell below: joint and oracle on its own set, on another set, and with a long sentence of two."""
+
+
 def known(num: int = 30, *, num_rationales: int = 5) -> KnownImages:
     """Images of random features; each shows its labelled rationale and some others."""
     generator = torch.Generator().manual_seed(1)
@@ -207,6 +215,10 @@ def test_a_cell_gives_a_row_per_judgement_and_the_same_figures_again(tmp_path: P
     ]
     assert all(row["num_images"] == 40 and row["num_categories"] == 10 for row in rows)
     assert rows[0]["num_steps"] == 2
+    shares = {name: [row.get(name) for row in rows] for name in GOLDEN}
+    for name, golden in GOLDEN.items():
+        assert shares[name] == pytest.approx(golden, abs=1.5 / 40), name  # another machine may see one image otherwise
+    assert rows[0]["dependence"] == pytest.approx(0.020989, rel=0.05)
 
 
 def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
