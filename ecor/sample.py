@@ -1,16 +1,14 @@
-"""Encoded pictures with names in, a batch of pixels with ids out."""
+"""Encoded pictures with names in, checked pixels and ids out; without torch, whose import would be most of a decoder's
+start."""
 
 import io
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ecor.config import Preprocess
 from ecor.vocabulary import Vocabulary
@@ -84,18 +82,6 @@ class ImageHeader:
     height: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Samples as the model takes them, by id."""
-
-    keys: tuple[str, ...]
-    images: UInt8[Tensor, "B 3 H W"]
-    categories: Int[Tensor, " B"]
-    """-1 where unknown."""
-    rationales: Int[Tensor, " B"]
-    """The labelled rationale of this epoch; -1 where there is none."""
-
-
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
     with _opened(data, max_pixels=max_pixels) as image:
@@ -148,19 +134,6 @@ def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tupl
         return category, -1
     turn = (crc32(sample.key.encode()) + epoch) % len(sample.rationales)
     return category, vocabulary.rationale_id(sample.rationales[turn])
-
-
-def collate(samples: Sequence[Sample], *, vocabulary: Vocabulary, preprocess: Preprocess, epoch: int = 0) -> Batch:
-    """Decode and stack: the border between names and ids. Raises ImageError and ValueError as its parts do."""
-    pixels = [image_to_pixels(decode_image(sample.image), preprocess=preprocess) for sample in samples]
-    labels = [label_ids(sample, vocabulary=vocabulary, epoch=epoch) for sample in samples]
-    height, width = preprocess.image_size
-    return Batch(
-        keys=tuple(sample.key for sample in samples),
-        images=torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, 3, height, width, dtype=torch.uint8),
-        categories=torch.tensor([category for category, _ in labels], dtype=torch.int64),
-        rationales=torch.tensor([rationale for _, rationale in labels], dtype=torch.int64),
-    )
 
 
 def _opened(data: bytes, *, max_pixels: int) -> Image.Image:

@@ -365,8 +365,8 @@ class ReportConfig:
     evaluation: str | None = None
     """Folder written by `ecor evaluate`: its tables go into the page."""
     beside: tuple[str, ...] = ()
-    """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card tells what they say, and the gallery can
-    show the pictures on which they differ."""
+    """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card tells what they say, and
+    the gallery can show the pictures on which they differ."""
     beside_names: tuple[str, ...] = ()
     """What to call them; none: as their folders are called."""
     max_images: int = 200

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ecor.backbone import load_backbone
+from ecor.batch import collate
 from ecor.calibration import fit_temperatures
 from ecor.checkpoint import load
 from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.demo.dataset import write_dataset
 from ecor.evaluation import Evaluation, slug
 from ecor.model import Recognizer
-from ecor.sample import collate
 from ecor.shards import read_manifest, read_shard
 from ecor.vocabulary import read_vocabulary
 from ecor.wording import best_templates

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
 
+from ecor.batch import collate
 from ecor.config import Preprocess
-from ecor.sample import ImageError, Sample, check_header, collate, decode_image, image_to_pixels, label_ids
+from ecor.sample import ImageError, Sample, check_header, decode_image, image_to_pixels, label_ids
 from ecor.vocabulary import vocabulary_from_mapping
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

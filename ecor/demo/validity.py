@@ -195,7 +195,7 @@ def _share(right: Bool[Tensor, " B"]) -> float:
 
 
 def judged(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> Validity:
-    """Every figure of one set, from `num_train` images for the probe and `num_images` each to choose and to judge by."""
+    """Every figure of one set: `num_train` images for the probe, `num_images` to choose by and as many to judge by."""
     numbers = {"train": num_train, "validation": num_images, "test": num_images}
     train, validation, test = (
         images_of(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()
