@@ -44,7 +44,7 @@ SELECTION_SETS = ("demo-small", "demo-main")
 SELECTION_SEED = 900
 FIRST_SEED = 2000
 """Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
-LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
+LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
 GROWING = "demo-large"
