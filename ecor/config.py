@@ -51,9 +51,10 @@ class BackboneConfig:
 class PromptConfig:
     """How many tokens are learned, and where. All zero is zero-shot CLIP."""
 
-    rationale_tokens: int = 4
-    """Learned text context tokens of Prompt_R (between the start token and the words)."""
-    category_tokens: int = 4
+    rationale_tokens: int = 6
+    """Learned text context tokens of Prompt_R (between the start token and the words). How many, and the learning rate:
+    what `ecor ablate` chose on validation images of the drawn world."""
+    category_tokens: int = 6
     """Learned text context tokens of Prompt_{c|R}."""
     visual_tokens: int = 0
     """Learned visual prompt tokens per block (VPT)."""
@@ -133,7 +134,7 @@ class FitConfig:
     """Optimiser and schedule."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.6e-2
     weight_decay: float = 0.0
     momentum: float = 0.9
     """SGD only."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipelines.answers import answer_to
 from pipelines.claims import claims_table
-from pipelines.study import Study, chosen_settings
+from pipelines.study import Study, careful_settings, chosen_settings
 from pipelines.tables import REPETITION, Table
 
 PAGE = "results.md"
@@ -64,14 +64,23 @@ def _chosen(grid: pd.DataFrame) -> Table:
     """What was chosen on validation images, and what the whole grid gave."""
     records: Sequence[dict[str, object]] = grid.to_dict("records")  # type: ignore[assignment]
     means = grid.groupby(["objective", "tokens", "learning_rate", "num_tokens"])["rr"].mean()
+    careful = careful_settings(records)
     body = tuple(
         (
             *method,
             f"{settings.learning_rate:g}",
             str(settings.num_tokens),
             f"{100 * means[method].min():.1f} to {100 * means[method].max():.1f}",
+            f"{careful[method].learning_rate:g}, {careful[method].num_tokens}",
         )
         for method, settings in chosen_settings(records).items()
     )
-    header = ("loss", "tokens", "learning rate", "tokens each", "validation RR over the grid, %")
+    header = (
+        "loss",
+        "tokens",
+        "learning rate",
+        "tokens each",
+        "validation RR over the grid, %",
+        "smallest rate and tokens within one standard error",
+    )
     return Table(title="Settings chosen on validation images", header=header, rows=body)

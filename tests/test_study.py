@@ -12,7 +12,7 @@ from models import tiny_recognizer
 from torch.nn import functional
 
 from ecor.ablation import FIGURES, KnownImages, figures, set_figures
-from ecor.config import BackboneConfig, ScoringConfig
+from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
 from ecor.demo.world import SETS
 from ecor.factors import factor_figures
 from ecor.intervals import over_repetitions
@@ -33,12 +33,14 @@ from pipelines.study import (
     Chosen,
     Judgement,
     Study,
+    careful_settings,
     chosen_settings,
     selection_cells,
     study_cells,
 )
 from pipelines.worlds import Sizes, draw_world, world_of
 
+ROOT = Path(__file__).resolve().parents[1]
 TINY = Sizes(
     train_per_category=4,
     least_train=40,
@@ -162,6 +164,24 @@ def test_settings_with_the_best_mean_over_sets_win_and_ties_go_to_less() -> None
         for rr in scores
     ]
     assert chosen_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.05, num_tokens=2)}
+
+
+def test_the_careful_choice_is_the_smallest_rate_that_is_not_clearly_worse() -> None:
+    scores = {(0.1, 6): 0.30, (0.2, 6): 0.34, (0.2, 2): 0.35, (0.4, 6): 0.36, (0.8, 6): 0.33}
+    rows = [
+        {"objective": "pairs", "tokens": "text", "learning_rate": rate, "num_tokens": num, "rr": rr, "num_images": 300}
+        for (rate, num), rr in scores.items()
+        for _ in range(2)
+    ]  # one standard error of 0.36 on 600 images: 0.0196
+    assert careful_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.2, num_tokens=2)}
+
+
+def test_the_shipped_defaults_are_the_studys_careful_choice() -> None:
+    rows = pd.read_csv(ROOT / "docs" / "results.csv")
+    chosen = careful_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))["two_term", "text"]
+    prompts = PromptConfig()
+    assert (prompts.rationale_tokens, prompts.category_tokens, prompts.visual_tokens) == (chosen.num_tokens,) * 2 + (0,)
+    assert FitConfig().learning_rate == chosen.learning_rate
 
 
 def test_an_unknown_question_is_named_with_those_there_are() -> None:
