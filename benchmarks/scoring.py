@@ -45,6 +45,7 @@ from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
 from pipelines import cluster, registry, score
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig
 from pipelines.decoding import decoded_parts, images_per_part
+from pipelines.reservation import reserve
 from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.units import read_input
 
@@ -207,7 +208,7 @@ def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size:
 def scorer_of(setting: Setting) -> Scorer:
     """Opened as `ecor score` opens it, on the threads it would get."""
     config = ScoreConfig(input="", output="", batch_size=setting.batch_size)
-    reservation = score.reserve(config, resources={"CPU": float(setting.num_cpus)})
+    reservation = reserve(config, resources={"CPU": float(setting.num_cpus)})
     tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
     settings = ScorerSettings(
         model=registry.resolve(checkpoint_of(setting), tracking=tracking),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
@@ -18,6 +19,7 @@ from open_clip.factory import load_checkpoint
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -337,7 +339,7 @@ def _constructed(model_cfg: dict[str, Any]) -> Any:
 def _load_weights(model: nn.Module, weights: Path) -> None:
     try:
         load_checkpoint(model, str(weights), strict=True, weights_only=True)
-    except (RuntimeError, OSError, KeyError) as error:
+    except (RuntimeError, OSError, KeyError, SafetensorError, UnpicklingError) as error:
         raise ValueError(f"{weights} does not fit the architecture: {error}") from error
 
 

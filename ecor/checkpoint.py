@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ecor.backbone import Backbone, load_backbone
@@ -29,6 +30,7 @@ from ecor.config import (
     Temperatures,
     TemplateConfig,
     TextConfig,
+    record_of,
 )
 from ecor.model import Recognizer
 from ecor.prompts import PromptLearner
@@ -142,20 +144,21 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         values = json.loads((found / RECORD).read_text(encoding="utf-8"))
         digest = values.pop("digest")
         model = values.pop("model")
-        record = Checkpoint(
-            folder=str(found),
-            model=ModelConfig(
-                backbone=BackboneConfig(**model["backbone"]),
-                prompts=PromptConfig(**model["prompts"]),
-                templates=TemplateConfig(**model["templates"]),
+        records = {
+            "folder": str(found),
+            "model": ModelConfig(
+                backbone=record_of(BackboneConfig, model["backbone"]),
+                prompts=record_of(PromptConfig, model["prompts"]),
+                templates=record_of(TemplateConfig, model["templates"]),
             ),
-            temperatures=Temperatures(**values.pop("temperatures")),
-            **values,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+            "temperatures": record_of(Temperatures, values.pop("temperatures")),
+        }
+        version = values.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:  # before its fields, which are of that version
+            raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
+        record = record_of(Checkpoint, {**values, **records})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{found / RECORD} is no checkpoint's record ({error}): save the model again") from error
-    if record.format_version != FORMAT_VERSION:
-        raise ValueError(f"{found} has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
     if record.digest != digest:
         raise ValueError(f"{found / RECORD} was altered: it says {digest}, its content has {record.digest}")
     return record
@@ -204,7 +207,10 @@ def load(
             f"is {backbone.digest}: name those weights, or save the checkpoint with its backbone inside"
         )
     prompts = PromptLearner(record.model.prompts, backbone)
-    prompts.load_state_dict(load_file(found / TOKENS))
+    try:
+        prompts.load_state_dict(load_file(found / TOKENS))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{found / TOKENS} does not hold the tokens of its record ({error}): save it again") from error
     recognizer = Recognizer(
         backbone=backbone,
         prompts=prompts,

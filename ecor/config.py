@@ -3,8 +3,10 @@
 Nothing heavy is imported here, so that a command line built from these types answers `--help` at once.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["joint", "inverted", "independent", "pairs"]
@@ -17,6 +19,23 @@ FACTORS: dict[Method, tuple[Factor, ...]] = {
     "pairs": ("pair",),
 }
 """The softmaxes that each decoding multiplies."""
+
+
+Kind = TypeVar("Kind")
+
+
+def record_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A dataclass of JSON values; ValueError naming a field that is missing, or unknown (with the nearest)."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
+    known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
+    for name in values:
+        near = get_close_matches(str(name), known, n=1)
+        require(name in known, f"unknown field {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    for name, each in known.items():
+        is_required = each.default is MISSING and each.default_factory is MISSING
+        require(name in values or not is_required, f"the field {name!r} is missing")
+    return kind(**values)
 
 
 def require(condition: bool, message: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config import ScoringConfig
+from ecor.config import ScoringConfig, record_of
 
 SCHEMA_VERSION = "1"
 MANIFEST_NAME = "manifest.json"
@@ -249,12 +249,12 @@ class PredictionSet:
             values = json.loads(text)
             digest = values.pop("digest")
             totals = {name: values.pop(name) for name in ("num_rows", "num_bytes")}
-            record = cls(
-                parts=tuple(PredictionPart(**part) for part in values.pop("parts")),
-                parents=PredictionParents(**values.pop("parents")),
-                scoring=ScoringConfig(**values.pop("scoring")),
-                **values,
-            )
+            records = {
+                "parts": tuple(record_of(PredictionPart, part) for part in values.pop("parts")),
+                "parents": record_of(PredictionParents, values.pop("parents")),
+                "scoring": record_of(ScoringConfig, values.pop("scoring")),
+            }
+            record = record_of(cls, {**values, **records})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{source} is not a manifest of predictions ({error}): score again") from error
         if record.digest != digest or totals != {"num_rows": record.num_rows, "num_bytes": record.num_bytes}:

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from ecor.config import TemplateConfig
+from ecor.config import TemplateConfig, record_of
 from ecor.sample import Sample
 from ecor.templates import category_sentence, pair_sentence
 from ecor.vocabulary import Vocabulary
@@ -199,14 +199,18 @@ def fetch_shard(
 
 
 def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None) -> Iterator[Sample]:
-    """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`)."""
-    path, num_samples = fetch_shard(folder, info, cache_dir=cache_dir), 0
-    with tarfile.open(path, "r:") as tar:
-        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
-            num_samples += 1
-            yield _sample_of_members(key, {member.name.partition(".")[2]: _member(tar, member) for member in members})
+    """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
+
+    A tar that was made by something else, with a manifest that fits, is held to the format: ValueError, naming the
+    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, and for a sample without
+    exactly one image and one `.json` that is of it.
+    """
+    path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
+    for sample in _samples(path, where=where):
+        num_samples += 1
+        yield sample
     if num_samples != info.num_samples:
-        raise ValueError(f"shard {folder}/{info.name} holds {num_samples} samples, expected {info.num_samples}")
+        raise ValueError(f"{where} holds {num_samples} samples, expected {info.num_samples}")
 
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
@@ -248,11 +252,11 @@ def read_manifest(folder: str | Path) -> ShardManifest:
     try:
         fields = json.loads(_read_bytes(url))
         digest = fields.pop("digest")
-        shards = tuple(ShardInfo(**shard) for shard in fields.pop("shards"))
-        manifest = ShardManifest(**fields, shards=shards)
+        shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
+        manifest = record_of(ShardManifest, {**fields, "shards": shards})
     except FileNotFoundError as error:
         raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{url} is not a manifest of shards: {error}") from error
     if manifest.digest != digest:
         raise ValueError(f"{url} was changed: its digest is {manifest.digest}, it says {digest}")
@@ -354,15 +358,60 @@ def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
     return at_least + -(num_bytes + at_least) % block
 
 
+def _samples(path: Path, *, where: str) -> Iterator[Sample]:
+    before = ""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            _check_end(path, where=where)
+            for key, members in groupby(_plain_members(tar, where=where), key=lambda each: each.name.partition(".")[0]):
+                if key <= before:
+                    raise ValueError(f"{where}: key {key!r} comes after {before!r}: keys are sorted, each there once")
+                yield _sample_of_members(key, [(each, _member(tar, each)) for each in members], where=where)
+                before = key
+    except (tarfile.TarError, OverflowError) as error:
+        raise ValueError(f"{where} is no plain tar, or damaged: {error}") from error
+
+
+def _check_end(path: Path, *, where: str) -> None:
+    """A tar ends with two empty blocks; of one that does not, `tarfile` would show what there is."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2 * _BLOCK))
+        if file.read() != bytes(2 * _BLOCK):
+            raise ValueError(f"{where} has no end: it was cut short")
+
+
+def _plain_members(tar: tarfile.TarFile, *, where: str) -> Iterator[tarfile.TarInfo]:
+    num_bytes = Path(str(tar.name)).stat().st_size
+    for member in tar:
+        key, dot, extension = member.name.partition(".")
+        if member.offset_data + member.size > num_bytes:  # before memory is taken for it
+            raise ValueError(f"{where}: member {member.name!r} says that it has {member.size} bytes: damaged")
+        if not member.isreg() or not key or "/" in member.name or not dot or not extension:
+            raise ValueError(f"{where}: member {member.name!r} is not a plain file <key>.<extension>")
+        yield member
+
+
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None, f"{member.name} is not a plain file"
+    assert file is not None, f"{member.name} is a plain file"
     return file.read()
 
 
-def _sample_of_members(key: str, members: Mapping[str, bytes]) -> Sample:
-    extension = next(name for name in members if name not in _NOT_IMAGES)
-    return _sample_of_row({**json.loads(members["json"]), "extension": extension}, image=members[extension])
+def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]], *, where: str) -> Sample:
+    contents = {member.name.partition(".")[2]: data for member, data in members}
+    images = [extension for extension in contents if extension not in _NOT_IMAGES]
+    if len(contents) < len(members) or len(images) != 1 or "json" not in contents:
+        names = [member.name for member, _ in members]
+        raise ValueError(f"{where}: sample {key!r} needs one image and one .json, each member once, got {names}")
+    try:
+        row = json.loads(contents["json"])
+        sample = _sample_of_row({**row, "extension": images[0]}, image=contents[images[0]])
+        sha256 = row["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{where}: {key}.json does not describe a sample: {error!r}") from error
+    if sample.key != key or hashlib.sha256(sample.image).hexdigest() != sha256:
+        raise ValueError(f"{where}: {key}.json is of another sample or image, {sample.key!r} with sha256 {sha256}")
+    return sample
 
 
 def _sample_of_row(row: Mapping[str, Any], *, image: bytes) -> Sample:

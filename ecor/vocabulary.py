@@ -179,6 +179,9 @@ def _checked_name(name: Any, *, where: str) -> str:
     normalised = normalise_name(name)
     if not normalised:
         raise ValueError(f"{where} has an empty name: {name!r}")
+    unwritten = [char for char in normalised if unicodedata.category(char) in ("Cc", "Cs")]
+    if unwritten:
+        raise ValueError(f"{where} holds the control character {unwritten[0]!r}, in {name!r}: remove it")
     return normalised
 
 

@@ -3,10 +3,13 @@
 import json
 import logging
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from queue import Empty, Queue
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -14,9 +17,11 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext, Dataset
 from ray.data.context import ShuffleStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ecor.shards import published
+from pipelines.cluster import stalled
 from pipelines.config import ClusterConfig
 
 
@@ -41,7 +46,7 @@ def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
 
 def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
     """One Parquet file, sorted by source; put together by a worker."""
-    ray.get(_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs()))
+    all_of([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
 
 
 @ray.remote(num_cpus=1)
@@ -79,6 +84,8 @@ def causes_raised() -> Iterator[None]:
     """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
     try:
         yield
+    except ExecutionTimeoutError as error:
+        raise stalled(_patience_s()) from error
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ValueError):  # Ray Data puts advice on retries behind the message
             raise ValueError(str(error.cause).partition("\nFailed to apply UDF")[0]) from error
@@ -94,6 +101,53 @@ def progress(num_shards: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("shards", total=num_shards)
         yield lambda: bar.advance(task)
+
+
+def materialised(dataset: Dataset) -> Dataset:
+    """A dataset whose blocks are made; TimeoutError when they are not within the time in which a stage must move.
+
+    For datasets that are sorted or grouped: Ray Data shows no progress of these, and would wait for ever for a cluster
+    that is gone. What we sort is rows about images, never images (the limit is ours).
+    """
+    made: Queue[Dataset | BaseException] = Queue()
+
+    def make() -> None:
+        try:
+            made.put(dataset.materialize())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            made.put(error)
+
+    threading.Thread(target=make, daemon=True).start()
+    try:
+        result = made.get(timeout=_patience_s())
+    except Empty:
+        raise stalled(_patience_s()) from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def as_done(tasks: Sequence[Any]) -> Iterator[Any]:
+    """Tasks of Ray as they end; TimeoutError when none does within the time in which a stage must move."""
+    waiting = list(tasks)
+    while waiting:
+        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_patience_s())
+        if not ended:
+            for task in waiting:
+                ray.cancel(task)
+            raise stalled(_patience_s())
+        yield from ended
+
+
+def all_of(tasks: Sequence[Any]) -> list[Any]:
+    """What tasks of Ray return, in their order; TimeoutError as `as_done`."""
+    for _ in as_done(tasks):
+        pass
+    return ray.get(list(tasks))
+
+
+def _patience_s() -> float:
+    return DataContext.get_current().execution_no_progress_timeout_s
 
 
 def names_in(folder: str) -> list[str]:

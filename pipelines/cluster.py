@@ -1,4 +1,5 @@
-"""ClusterConfig in, a connection to Ray out: the only place that calls `ray.init`."""
+"""ClusterConfig in, a connection to Ray out: the only place that calls `ray.init`; and what to say of a cluster that
+gives nothing."""
 
 import logging
 import os
@@ -35,6 +36,16 @@ def connected(config: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def stalled(timeout_s: float) -> TimeoutError:
+    """The error of a stage in which nothing moves, with what the cluster has."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    told = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
+    return TimeoutError(
+        f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, or wait longer with "
+        f"--cluster.no-progress-timeout-s; the same command goes on from here"
+    )
 
 
 def _init(address: str | None, *, options: dict[str, Any]) -> None:

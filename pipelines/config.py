@@ -40,9 +40,14 @@ class ClusterConfig:
     num_gpus: int | None = None
     """GPUs of a cluster started here; None: what Ray finds."""
     no_progress_timeout_s: float = 1800.0
-    """A Ray Data stage that moves nothing for this long ends in an error."""
+    """A stage that moves nothing for this long, or waits this long for the cluster's CPUs or GPUs, ends in an
+    error."""
+    lease_s: float = 60.0
+    """Units of work of a job that shows no sign of life for this long are taken over by another job on the same
+    output."""
 
     def __post_init__(self) -> None:
+        require(self.lease_s > 0, f"lease_s must be positive, got {self.lease_s}")
         require(self.num_cpus is None or self.num_cpus >= 1, f"num_cpus must be at least 1, got {self.num_cpus}")
         require(self.no_progress_timeout_s > 0, f"no_progress_timeout_s must be positive: {self.no_progress_timeout_s}")
 

@@ -19,6 +19,7 @@ from ecor.sample import ImageError, ImageHeader, Sample, check_header, decode_im
 from ecor.shards import Entry, sample_key
 from ecor.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from pipelines.config import ShardConfig
+from pipelines.files import content
 from pipelines.listing import address
 
 INSPECTED_SCHEMA = pa.schema(
@@ -143,9 +144,7 @@ def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
     rows = listing.to_pylist()
     contents = _contents([row["source"] for row in rows], root=job.root)
     split_ends = _split_ends(job)
-    found = [
-        _finding(row, content, job=job, split_ends=split_ends) for row, content in zip(rows, contents, strict=True)
-    ]
+    found = [_finding(row, data, job=job, split_ends=split_ends) for row, data in zip(rows, contents, strict=True)]
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
 
 
@@ -154,10 +153,10 @@ def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
         contents = _contents([row["source"] for row in listed], root=job.root)
-        for row, content in zip(listed, contents, strict=True):
-            if isinstance(content, OSError):
-                raise content
-            yield _entry(row, content)
+        for row, data in zip(listed, contents, strict=True):
+            if isinstance(data, OSError):
+                raise data
+            yield _entry(row, data)
 
 
 def _named(category: str | None, rationales: Sequence[str], *, job: Job) -> tuple[str | None, list[str]]:
@@ -199,9 +198,9 @@ def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[
 
 
 def _finding(
-    row: Mapping[str, Any], content: bytes | OSError, *, job: Job, split_ends: Sequence[tuple[str, float]]
+    row: Mapping[str, Any], found: bytes | OSError, *, job: Job, split_ends: Sequence[tuple[str, float]]
 ) -> dict[str, Any]:
-    data = b"" if isinstance(content, OSError) else content
+    data = b"" if isinstance(found, OSError) else found
     sha256 = hashlib.sha256(data).hexdigest()
     finding = {name: row.get(name) for name in _COLUMNS} | {
         "key": sample_key(row["source"], sha256=sha256),
@@ -212,8 +211,8 @@ def _finding(
     try:
         if row["problem"] is not None:
             raise ImageError("misplaced", row["problem"])
-        if isinstance(content, OSError):
-            raise ImageError("unreadable", str(content) or type(content).__name__)
+        if isinstance(found, OSError):
+            raise ImageError("unreadable", str(found) or type(found).__name__)
         header = _validated(data, how=job.config.validate)
     except ImageError as error:
         return finding | {"reason": error.reason, "detail": error.detail}
@@ -244,23 +243,21 @@ def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
 
 def _content(url: str) -> bytes | OSError:
     try:
-        if "://" not in url:
-            with open(url, "rb") as file:  # noqa: PTH123 - making a Path takes as long as reading a small file
-                return file.read()
-        with fsspec.open(url, "rb") as file:
-            return file.read()
+        return content(url)
     except OSError as error:
         return error
+    except ValueError as error:  # a name that no file can have
+        return OSError(f"{url!r}: {error}")
 
 
-def _entry(row: Mapping[str, Any], content: bytes) -> Entry:
+def _entry(row: Mapping[str, Any], image: bytes) -> Entry:
     provenance = {name: row[name] for name in ("split", "width", "height")} | {"labels": json.loads(row["labels"])}
     if row["truth"] is not None:
         provenance["truth"] = json.loads(row["truth"])
     visible = row["visible_rationales"]
     sample = Sample(
         key=row["key"],
-        image=content,
+        image=image,
         extension=row["extension"],
         category=row["category"],
         rationales=tuple(row["rationales"]),

@@ -4,29 +4,42 @@ manifest.json        the `PredictionSet`, written last
 <unit>-<attempt>.parquet   rows of a unit; which attempt counts is decided by its commit record
 quarantine.parquet   pictures without a label, and why
 summary.json         counts, rate, where the time went
-_commits/            job (what the folder is for), run (its MLflow run), and a commit record per unit
+_commits/job/        what the folder is for, and its MLflow run
+_commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.ledger`)
 """
 
+import hashlib
 import io
 import json
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.predictions import MANIFEST_NAME, PredictionPart, PredictionSet, read_manifest, read_part, write_part
-from pipelines.ledger import Ledger
+from ecor.predictions import (
+    MANIFEST_NAME,
+    PredictionPart,
+    PredictionSet,
+    read_manifest,
+    read_part,
+    write_manifest,
+    write_part,
+)
+from pipelines.ledger import Attempt, Ledger
+from pipelines.records import Records, Result, patiently
 from pipelines.units import Rejection
 
 QUARANTINE_NAME = "quarantine.parquet"
 SUMMARY_NAME = "summary.json"
 QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
 """A row per rejected picture; see `pipelines.units.Rejection`."""
+_COMMITS = "_commits"
 _VERIFIED_AT_ONCE = 8
 
 
@@ -41,63 +54,89 @@ class Committed:
 class LabelsFolder:
     """A folder of labels of one job; any address fsspec writes."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
+        """`identity` is what must be the same for finished units to be kept, as JSON values."""
         self.folder = folder.rstrip("/")
-        self.attempt = uuid.uuid4().hex[:8]
-        self.units = Ledger(f"{self.folder}/_commits/units")
-        self.job = Ledger(f"{self.folder}/_commits/job")
+        self.identity = dict(identity)
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        self.units = Ledger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
+        self.job = Records(f"{self.folder}/{_COMMITS}/job")
 
-    def claim(self, identity: Mapping[str, Any]) -> None:
+    def take(self) -> None:
         """Make the folder this job's, or find that it is.
 
         Raises ValueError, naming each thing that differs with both values, when it is another job's.
         """
-        found = self.job.commit("identity", identity)
-        differing = [name for name in identity if found.get(name) != identity[name]]
+        found = self.job.settle("identity", self.identity)
+        differing = [name for name in self.identity if found.get(name) != self.identity[name]]
         if differing:
-            told = "; ".join(f"{name} was {found.get(name)}, is {identity[name]}" for name in differing)
+            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity[name]}" for name in differing)
             raise ValueError(f"{self.folder} holds labels of another job: {told}. Name another output, or add --fresh")
 
     def clear(self) -> None:
-        """Forget what was done here; the files of a job that is running here at the same time are lost to it."""
+        """Forget what was done here; a job with other settings that is running here ends in an error."""
         fs, root = fsspec.url_to_fs(self.folder)
         if fs.exists(f"{root}/{MANIFEST_NAME}"):
             fs.rm_file(f"{root}/{MANIFEST_NAME}")
-        self.units.clear()
-        self.job.clear()
+        Records(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""
         fs, root = fsspec.url_to_fs(self.folder)
-        return read_manifest(self.folder) if fs.exists(f"{root}/{MANIFEST_NAME}") else None
+        is_there = self._patiently(lambda: fs.exists(f"{root}/{MANIFEST_NAME}"))
+        return self._patiently(lambda: read_manifest(self.folder)) if is_there else None
 
-    def committed(self) -> dict[str, Committed]:
-        """Units that are done and whose files are whole; a damaged or missing one is to be done again."""
-        records = {unit: _committed(record) for unit, record in self.units.committed().items()}
+    def publish(self, predictions: PredictionSet) -> None:
+        """Write the manifest; ValueError when another job has made the folder its own."""
+        self.take()
+        self._patiently(lambda: write_manifest(self.folder, predictions))
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the lease that `begin` needs."""
+        with self.units.working():
+            yield
+
+    def committed(self, *, known: Mapping[str, Committed] | None = None) -> dict[str, Committed]:
+        """Units that are done and whose files are whole; a damaged or missing one is to be done again.
+
+        Files of `known` units were looked at before, and are not read again.
+        """
+        records, known = self.units.committed(), known or {}
+        found = {unit: known.get(unit) or _committed(record) for unit, record in records.items()}
+        new = [unit for unit in found if unit not in known]
         with ThreadPoolExecutor(max_workers=_VERIFIED_AT_ONCE) as pool:
-            is_whole = dict(
-                zip(records, pool.map(lambda each: self._is_whole(each.part), records.values()), strict=True)
-            )
-        for unit in records:
-            if not is_whole[unit]:
-                self.units.discard(unit)
-        return {unit: record for unit, record in records.items() if is_whole[unit]}
+            is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
+        for unit in [unit for unit in new if not is_whole[unit]]:
+            self.units.discard(unit, records[unit])
+            del found[unit]
+        return found
 
-    def save(self, unit: str, *, rows: pa.Table, rejected: Sequence[Rejection]) -> Committed:
-        """Write a unit's rows and commit them; returns what counts, which may be an earlier attempt's."""
-        part = write_part(self.folder, rows, name=f"{unit}-{self.attempt}.parquet", unit=unit)
-        record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected]}
-        return _committed(self.units.commit(unit, record))
+    def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
+        """Claim units: those that no other job works on, and nobody has finished."""
+        return self.units.claim_all(units)
+
+    def save(
+        self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
+    ) -> Committed | None:
+        """Write a unit's rows and commit them; returns what counts.
+
+        That is another job's output, or None as long as there is none, where it has taken the unit over.
+        """
+        name = f"{attempt.unit}-{attempt.name}.parquet"
+        part = self._patiently(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
+        record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
+        counting = self.units.commit(attempt, record)
+        return None if counting is None else _committed(counting)
 
     def remember_run(self, run_id: str) -> None:
         """Keep the MLflow run of this job, to go on in it after a restart."""
-        self.job.discard("run")
-        self.job.commit("run", {"run_id": run_id})
+        self.job.write("run", {"run_id": run_id})
 
     @property
     def run_id(self) -> str | None:
         """The MLflow run that this job was last recorded in."""
-        return self.job.committed().get("run", {}).get("run_id")
+        return (self.job.read("run") or {}).get("run_id")
 
     def write_quarantine(self, rejected: Sequence[Rejection]) -> None:
         """Write the table of pictures without a label."""
@@ -114,13 +153,14 @@ class LabelsFolder:
         """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
         fs, root = fsspec.url_to_fs(self.folder)
         kept = {each.part.name for each in committed.values()} | {QUARANTINE_NAME}
-        for path in fs.glob(f"{root}/*-????????.parquet"):
+        for path in self._patiently(lambda: fs.glob(f"{root}/*-????????.parquet")):
             if path.rpartition("/")[2] not in kept:
-                fs.rm_file(path)
+                with suppress(FileNotFoundError):  # another job on this output removes them too
+                    self._patiently(partial(fs.rm_file, path))
 
     def _is_whole(self, part: PredictionPart) -> bool:
         try:
-            read_part(self.folder, part)
+            self._patiently(lambda: read_part(self.folder, part))
         except ValueError:
             return False
         return True
@@ -128,7 +168,10 @@ class LabelsFolder:
     def _write(self, name: str, data: bytes) -> None:
         fs, root = fsspec.url_to_fs(self.folder)
         fs.makedirs(root, exist_ok=True)
-        fs.pipe_file(f"{root}/{name}", data)
+        self._patiently(lambda: fs.pipe_file(f"{root}/{name}", data))
+
+    def _patiently(self, deed: Callable[[], Result]) -> Result:
+        return patiently(deed, store=self.folder)
 
 
 def _committed(record: Mapping[str, Any]) -> Committed:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ecor.shards import VOCABULARY_NAME
 from pipelines.config import Layout, ShardConfig
+from pipelines.files import escaped, is_text
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -162,7 +163,10 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         parts = within_split.split("/")
         if any(part.startswith(".") for part in parts):
             continue
-        row = {"source": source, "split": place.split, "num_bytes": entry["size"]}
+        row = {"source": escaped(source), "split": place.split, "num_bytes": entry["size"]}
+        if not is_text(source):
+            yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
+            continue
         labels = _dror_labels(parts) if place.layout == "dror" else {"category": parts[0]}
         yield row | labels | truth.get(within_split, {})
 
@@ -207,6 +211,9 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
         missing = {"path", "category"} - set(row)
         if missing:
             raise ValueError(f"{where}: the column {missing.pop()!r} is missing, there are {sorted(map(str, row))}")
+        unwritten = [name for name, cell in row.items() if isinstance(cell, str) and not is_text(cell)]
+        if unwritten:
+            raise ValueError(f"{where}: {unwritten[0]} is not UTF-8: {escaped(row[unwritten[0]])!r}")
         source, category, split = row["path"], row["category"] or None, row.get("split")
         if not source or not isinstance(source, str):
             raise ValueError(f"{where}: path must be a text, got {source!r}")
@@ -228,7 +235,7 @@ def _rationales(cell: Any, *, where: str) -> list[str]:
             cell = json.loads(cell) if cell.startswith("[") else [part for part in cell.split("|") if part.strip()]
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: rationales {cell!r} are not a JSON list") from error
-    if not all(isinstance(rationale, str) for rationale in cell or ()):
+    if not all(isinstance(rationale, str) and is_text(rationale) for rationale in cell or ()):
         raise ValueError(f"{where}: rationales must be texts, got {cell!r}")
     return list(cell or ())
 

@@ -132,8 +132,12 @@ def run(
         tracking=tracking,
         products=products,
     )
-    with cluster_.connected(cluster or ClusterConfig()), record as run_id:
-        return _pretrained(output, config=config, parents=parents, tracking=tracking, run_id=run_id)
+    cluster = cluster or ClusterConfig()
+    with cluster_.connected(cluster), record as run_id:
+        patience_s = cluster.no_progress_timeout_s
+        return _pretrained(
+            output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s
+        )
 
 
 def settled(config: PretrainConfig) -> PretrainConfig:
@@ -165,7 +169,13 @@ def read_pretrained(folder: str | Path) -> Pretrained:
 
 
 def _pretrained(
-    output: Path, *, config: PretrainConfig, parents: dict[str, str], tracking: TrackingConfig, run_id: str
+    output: Path,
+    *,
+    config: PretrainConfig,
+    parents: dict[str, str],
+    tracking: TrackingConfig,
+    run_id: str,
+    patience_s: float,
 ) -> Pretrained:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
@@ -176,6 +186,7 @@ def _pretrained(
         output=output,
         name=parents["config"][:16],
         messages=messages,
+        patience_s=patience_s,
     )
     with last_state.as_directory() as state:
         for name in (MODEL, WEIGHTS, SUMMARY):  # the summary last: it says that the run is finished

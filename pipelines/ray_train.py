@@ -20,21 +20,25 @@ from typing import Any, Literal, Protocol
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.util.queue import Queue
 from rich.console import Console
 
 import ecor
 from ecor.config import require
 from pipelines import registry
+from pipelines.cluster import stalled
 from pipelines.config import TrackingConfig
 from pipelines.loader import Rank
 
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 _STATE = "state.pt"
-_POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+_POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_START_S = 60.0
 
 
 class Placement(Protocol):
@@ -61,6 +65,7 @@ def fitted(
     output: Path,
     name: str,
     messages: Queue,
+    patience_s: float,
 ) -> ray.train.Checkpoint:
     """Run `work` on every worker, from the last state of a run of this name in `output`, if any, to its end.
 
@@ -72,10 +77,14 @@ def fitted(
         output: folder of the run.
         name: of what is made; Ray goes on with any run of the same name there.
         messages: lines for whoever started the run.
+        patience_s: how long to wait for the CPUs and GPUs of all workers.
 
     Raises:
         ValueError: a worker's own, which says what to do.
+        TimeoutError: when the cluster does not give what the workers need.
+        OSError: when a worker died more often than `max_failures`.
     """
+    start_s = min(patience_s, _START_S)
     trainer = _Trainer(
         work,
         train_loop_config=dict(settings),
@@ -87,15 +96,18 @@ def fitted(
         run_config=RunConfig(
             name=name,
             storage_path=str(output / STATES),
-            failure_config=FailureConfig(max_failures=placement.max_failures),
+            failure_config=FailureConfig(  # by default Ray asks for the workers' resources for ever
+                max_failures=placement.max_failures, controller_failure_limit=int(patience_s / start_s) - 1
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _told(messages), _polled_often():
+    settings_of_ray = {_POLL_INTERVAL: os.environ.get(_POLL_INTERVAL, "0.2"), _START_TIMEOUT: f"{start_s}"}
+    with _told(messages), _environment_with(settings_of_ray):
         try:
             return trainer.fit().checkpoint
         except TrainingFailedError as error:
-            raise _cause(error) from error
+            raise _cause(error, patience_s=patience_s) from error
         except KeyboardInterrupt:
             trainer.stop()
             raise
@@ -197,15 +209,18 @@ def _told(messages: Queue) -> Iterator[None]:
 
 
 @contextmanager
-def _polled_often() -> Iterator[None]:
-    """Ray takes one report from a worker per poll, by default one in two seconds; more would wait."""
-    given = os.environ.get(_POLL_INTERVAL)
-    os.environ[_POLL_INTERVAL] = given or "0.2"
+def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
+    """Ray Train reads these where its controller starts."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if given is None:
-            del os.environ[_POLL_INTERVAL]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
@@ -220,12 +235,19 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
             ray.get(self._controller.abort.remote(), timeout=30)
 
 
-def _cause(error: TrainingFailedError) -> Exception:
-    """A worker's ValueError is the user's mistake and says what to do; all else stays as Ray tells it."""
+def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
+    """What a person can act on: a worker's ValueError, an empty cluster, a dead worker; else `error`."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "cause", None) or failure
         if isinstance(cause, ValueError):
             return ValueError(str(cause))
+        if isinstance(cause, RayActorError):
+            return OSError(
+                "a training worker died: killed, out of memory, or its node is gone. Run the same command again to go "
+                "on from the last saved state; --max-failures has it done at once"
+            )
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return stalled(patience_s)
     return error
 
 

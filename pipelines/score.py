@@ -6,13 +6,12 @@ and none is there twice.
 """
 
 import contextlib
-import math
 import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess, TextConfig, require
-from ecor.predictions import PredictionParents, PredictionSet, write_manifest
+from ecor.config import Preprocess, TextConfig
+from ecor.predictions import PredictionParents, PredictionSet
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
@@ -31,28 +30,15 @@ from pipelines.cluster import connected
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
+from pipelines.ledger import Attempt
 from pipelines.pinned import ModelVersion
+from pipelines.reservation import Reservation, reserve
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
-from pipelines.units import Input, Rejection, Unit, read_input
+from pipelines.tally import Saved, Tally, told
+from pipelines.units import Input, Unit, read_input
 
-_SCORING_SHARE = 0.75  # of the CPUs, where there is no GPU: an image tower costs ten times a decoding
 _WRITES_AT_ONCE = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """What Ray sets aside for the actors of a job; together never more than the cluster has."""
-
-    num_decoders: int
-    cpus_per_decoder: float
-    num_scorers: int
-    cpus_per_scorer: float
-    gpus_per_scorer: float
-
-    @property
-    def num_threads(self) -> int:
-        """Of torch in a scorer: one per CPU, a begun one counted whole."""
-        return max(1, math.ceil(self.cpus_per_scorer))
+_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,32 +86,6 @@ class Job:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """What has happened so far; the one record here that changes."""
-
-    committed: dict[str, Committed]
-    num_images: int = 0
-    """Of units done in this attempt, rejected ones included."""
-    num_rejected: int = field(init=False)
-    """Of all units that are done."""
-    seconds: Seconds = field(default_factory=Seconds)
-
-    def __post_init__(self) -> None:
-        self.num_rejected = len(self.rejected)
-
-    def add(self, unit: Unit, committed: Committed, write_s: float) -> None:
-        """A unit of this attempt is done."""
-        self.committed[unit.name] = committed
-        self.num_images += unit.num_images
-        self.num_rejected += len(committed.rejected)
-        self.seconds += Seconds(write=write_s)
-
-    @property
-    def rejected(self) -> list[Rejection]:
-        return [each for unit in self.committed.values() for each in unit.rejected]
-
-
 def run(
     config: ScoreConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
 ) -> PredictionSet:
@@ -133,7 +93,7 @@ def run(
 
     Args:
         config: what, with which model, to where.
-        cluster: where it runs.
+        cluster: where it runs. Units that another job works on are left to it, until it finishes them or ends.
         tracking: MLflow's server; the job is one run there, also after restarts.
 
     Raises:
@@ -142,56 +102,31 @@ def run(
     """
     began = time.perf_counter()
     job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
-    folder = LabelsFolder(config.output)
+    folder = LabelsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
-    folder.claim(job.identity)
-    committed = folder.committed()
-    finished = folder.finished()
-    if finished is not None and len(committed) == len(job.input.units):
-        _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
-        return finished
-    with _recorded(job, folder=folder) as run_id, connected(job.cluster):
-        tally = Tally(committed=committed)
-        reservation = reserve(config, resources=ray.cluster_resources())
-        _score(job, folder=folder, tally=tally, reservation=reservation)
-        predictions = _publish(job, folder=folder, tally=tally, run_id=run_id)
-        summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
-        folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
-        _record(job, run_id=run_id, summary=summary, predictions=predictions)
-    _tell(summary)
+    folder.take()
+    with folder.working():
+        attempts, committed = _begun(job, folder=folder)
+        finished = folder.finished()
+        if finished is not None and len(committed) == len(job.input.units):
+            _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
+            return finished
+        with _recorded(job, folder=folder) as run_id, connected(job.cluster):
+            tally = Tally(committed=committed)
+            reservation = reserve(config, resources=ray.cluster_resources())
+            _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+            predictions = _publish(job, folder=folder, tally=tally, run_id=run_id)
+            summary = {
+                "output": config.output,
+                "model": job.model.uri,
+                **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
+                "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
+            }
+            folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
+            _record(job, run_id=run_id, summary=summary, predictions=predictions)
+    _say(told(summary))
     return predictions
-
-
-def reserve(config: ScoreConfig, *, resources: Mapping[str, float]) -> Reservation:
-    """Divide a cluster's CPUs and GPUs; decoders and scorers both get a share, of a single CPU too.
-
-    Without GPUs scorers get three quarters of the CPUs. Ray counts reservations in steps of 0.0001.
-
-    Raises ValueError when GPUs are asked for and there is none.
-    """
-    num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    require(num_cpus > 0, "the cluster has no CPU to decode on")
-    require(
-        not config.use_gpu or num_gpus > 0,
-        "use_gpu is set, but the cluster has no GPU: start one with GPUs, or drop it",
-    )
-    num_scorers = config.num_scorers or (max(1, int(num_gpus)) if config.use_gpu else 1)
-    for_scoring = min(num_scorers, num_cpus / 2) if config.use_gpu else _SCORING_SHARE * num_cpus
-    cpus_per_scorer = _rounded_down(for_scoring / num_scorers)
-    left = num_cpus - num_scorers * cpus_per_scorer
-    num_decoders = config.num_decoders or max(1, int(left))
-    return Reservation(
-        num_decoders=num_decoders,
-        cpus_per_decoder=_rounded_down(min(1.0, left / num_decoders)),
-        num_scorers=num_scorers,
-        cpus_per_scorer=cpus_per_scorer,
-        gpus_per_scorer=_rounded_down(min(1.0, num_gpus / num_scorers)) if config.use_gpu else 0.0,
-    )
-
-
-def _rounded_down(share: float) -> float:
-    return math.floor(share * 10_000 + 1e-6) / 10_000
 
 
 def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
@@ -210,27 +145,62 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
     )
 
 
-def _score(job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation) -> None:
-    """Score the units that are not committed yet; `tally` tells of all."""
-    pending = {unit.name: unit for unit in job.input.units if unit.name not in tally.committed}
+def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
+    """Units claimed by this job, and units that are done; waits as long as others hold all that is not done."""
+    committed = folder.committed()
+    while True:
+        pending = [unit.name for unit in job.input.units if unit.name not in committed]
+        attempts = folder.begin(pending)
+        if attempts or not pending:
+            return attempts, committed
+        folder.units.wait(pending, tell=_say)
+        committed = folder.committed(known=committed)
+
+
+def _score(
+    job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation, attempts: Mapping[str, Attempt]
+) -> None:
+    """Score the units of `attempts`, then what other jobs have left, until all are done; `tally` tells of all."""
     _check_rejected(job, folder=folder, tally=tally)
-    if not pending:
-        return
-    num_pending = sum(unit.num_images for unit in pending.values())
-    with _progress(num_pending) as advance, ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
-        writing: dict[str, Future[tuple[Committed, float]]] = {}
-        for parts in _whole_units(_scored(job, pending=list(pending.values()), reservation=reservation)):
+    while len(tally.committed) < len(job.input.units):
+        if attempts:
+            _score_claimed(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+        pending = [unit.name for unit in job.input.units if unit.name not in tally.committed]
+        attempts = folder.begin(pending)
+        if pending and not attempts:
+            folder.units.wait(pending, tell=_say)
+            tally.add_others(folder.committed(known=tally.committed))
+            _check_rejected(job, folder=folder, tally=tally)
+
+
+def _score_claimed(
+    job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation, attempts: Mapping[str, Attempt]
+) -> None:
+    units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
+    seen = set()
+    with (
+        _progress(sum(unit.num_images for unit in units.values())) as advance,
+        ThreadPoolExecutor(_WRITES_AT_ONCE) as pool,
+    ):
+        writing: dict[str, Future[Saved]] = {}
+
+        def add(unit: str) -> None:
+            tally.add(units[unit], writing.pop(unit).result())
+            advance(units[unit].num_images)
+
+        for parts in _whole_units(_scored(job, pending=list(units.values()), reservation=reservation)):
             tally.seconds += sum((part.seconds for part in parts), Seconds())
-            writing[parts[0].unit] = pool.submit(_saved, parts, folder=folder)
-            for unit in [unit for unit, future in writing.items() if future.done()]:
-                tally.add(pending[unit], *writing.pop(unit).result())
-                advance(pending[unit].num_images)
+            tally.num_cut = parts[0].num_cut
+            unit = parts[0].unit
+            seen.add(unit)
+            writing[unit] = pool.submit(_saved, parts, folder=folder, attempt=attempts[unit], job=job)
+            for name in [name for name, future in writing.items() if future.done()]:
+                add(name)
                 _check_rejected(job, folder=folder, tally=tally)
-        for unit, future in writing.items():
-            tally.add(pending[unit], *future.result())
-            advance(pending[unit].num_images)
+        for name in list(writing):
+            add(name)
     _check_rejected(job, folder=folder, tally=tally)
-    missing = pending.keys() - tally.committed.keys()
+    missing = units.keys() - seen
     assert not missing, f"Ray Data ended without the units {sorted(missing)[:5]}"
 
 
@@ -293,12 +263,16 @@ def _whole_units(parts: Iterator[ScoredPart]) -> Iterator[list[ScoredPart]]:
     assert not waiting, f"parts are missing of the units {sorted(waiting)[:5]}"
 
 
-def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder) -> tuple[Committed, float]:
-    """Write and commit a unit; what counts for it, and the seconds it took."""
+def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder, attempt: Attempt, job: Job) -> Saved:
+    """Write and commit a unit."""
     began = time.perf_counter()
-    rejected = [each for part in parts for each in part.rejected]
-    committed = folder.save(parts[0].unit, rows=pa.concat_tables([part.rows for part in parts]), rejected=rejected)
-    return committed, time.perf_counter() - began
+    committed = folder.save(
+        attempt,
+        rows=pa.concat_tables([part.rows for part in parts]),
+        rejected=[each for part in parts for each in part.rejected],
+        parents={name: job.identity[name] for name in _DIGESTS},
+    )
+    return Saved(attempt=attempt, committed=committed, write_s=time.perf_counter() - began)
 
 
 def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
@@ -317,7 +291,7 @@ def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
 
 
 def _publish(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:
-    """Write the quarantine table, then the manifest."""
+    """Write the quarantine table, then the manifest; ValueError when another job has made the folder its own."""
     folder.remove_losers(tally.committed)
     folder.write_quarantine(tally.rejected)
     predictions = PredictionSet(
@@ -327,7 +301,7 @@ def _publish(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> Pr
         num_rejected=tally.num_rejected,
         run_id=run_id,
     )
-    write_manifest(folder.folder, predictions)
+    folder.publish(predictions)
     return predictions
 
 
@@ -340,7 +314,7 @@ def _recorded(job: Job, *, folder: LabelsFolder) -> Iterator[str]:
         "ecor.model_asked_for": job.model.asked_for,
         "ecor.output": job.config.output,
         "ecor.input": job.config.input,
-        **{f"ecor.{name}": str(job.identity[name]) for name in ("input_digest", "model_digest", "vocabulary_digest")},
+        **{f"ecor.{name}": str(job.identity[name]) for name in _DIGESTS},
     }
     known = folder.run_id if registry.knows_run(job.tracking, run_id=folder.run_id) else None
     with registry.recorded_run(
@@ -355,31 +329,6 @@ def _record(job: Job, *, run_id: str, summary: Mapping[str, Any], predictions: P
     spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
     registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent})
     registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})
-
-
-def _summary(job: Job, *, tally: Tally, reservation: Reservation, seconds: float) -> dict[str, Any]:
-    return {
-        "output": job.config.output,
-        "model": job.model.uri,
-        "num_images": job.input.num_images,
-        "num_rows": sum(each.part.num_rows for each in tally.committed.values()),
-        "num_rejected": tally.num_rejected,
-        "num_units": len(tally.committed),
-        "num_images_before": job.input.num_images - tally.num_images,
-        "seconds": seconds,
-        "images_per_s": tally.num_images / seconds,
-        "seconds_of": asdict(tally.seconds),
-        "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
-    }
-
-
-def _tell(summary: Mapping[str, Any]) -> None:
-    rejected = f", {summary['num_rejected']} rejected" if summary["num_rejected"] else ""
-    before = f" ({summary['num_images_before']} before)" if summary["num_images_before"] else ""
-    _say(
-        f"scored {summary['num_images']} images{before}{rejected} in {summary['seconds']:.1f} s, "
-        f"{summary['images_per_s']:.1f} images/s: {summary['output']}"
-    )
 
 
 def _say(line: str) -> None:

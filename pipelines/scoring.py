@@ -71,6 +71,8 @@ class ScoredPart:
     """With `ecor.predictions.PREDICTION_SCHEMA`."""
     rejected: tuple[Rejection, ...]
     seconds: Seconds
+    num_cut: int = 0
+    """Sentences of the whole vocabulary that are longer than the text tower reads."""
 
     def to_row(self) -> pa.Table:
         """One row of an Arrow table, as Ray Data passes it on."""
@@ -84,6 +86,7 @@ class ScoredPart:
                 "decode_s": [self.seconds.decode],
                 "encode_s": [self.seconds.encode],
                 "text_s": [self.seconds.text],
+                "num_cut": [self.num_cut],
             }
         )
 
@@ -98,6 +101,7 @@ class ScoredPart:
                 rows=from_ipc(row["rows"]),
                 rejected=rejections_from_json(row["rejected"]),
                 seconds=Seconds(decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"]),
+                num_cut=row["num_cut"],
             )
             for row in table.to_pylist()
         ]
@@ -134,6 +138,7 @@ class Scorer:
             rows=pa.concat_tables(tables),
             rejected=part.rejected,
             seconds=seconds,
+            num_cut=self.recognizer.text.num_truncated,
         )
 
     def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, Seconds]:

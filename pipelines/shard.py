@@ -6,12 +6,10 @@ the ledger. The driver holds folders, counts and shards, never images. An interr
 
 import json
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Any
 
 import fsspec
@@ -24,12 +22,9 @@ from rich.console import Console
 
 from ecor.shards import (
     MANIFEST_NAME,
-    ShardInfo,
     ShardManifest,
     read_manifest,
-    verify_shard,
     write_manifest,
-    write_shard,
     write_side_files,
     write_text,
 )
@@ -38,8 +33,8 @@ from pipelines.blocks import (
     causes_raised,
     each_block,
     exists,
+    materialised,
     names_in,
-    progress,
     ray_data_settings,
     remove,
     tally,
@@ -55,35 +50,20 @@ from pipelines.inspection import (
     Label,
     check_labels,
     digest_of,
-    entries,
     inspected,
     labels_in,
     vocabulary_of,
 )
 from pipelines.ledger import Ledger
 from pipelines.listing import Place, Source, find_source, listed
+from pipelines.tars import How, all_intact, written
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
 DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
 _IMAGES_PER_BLOCK = 1024
 _IMAGES_PER_BUCKET = 4096
 _LEDGER, _WORK = "_ledger", "_work"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """Rows of one block."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A shard, and whether it was written now or found intact."""
-
-    info: ShardInfo
-    is_new: bool
+_INSPECTED = "inspected"
 
 
 def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[str, ShardManifest]:
@@ -98,15 +78,28 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         source = find_source(config)
         listing = _listing(source)
         job = _job(config, source=source, listing=listing)
-        manifests, num_new = _finished(job), 0
+        manifests, how = _finished(job), Counter[How]()
         if manifests is None:
-            manifests, num_new = _sharded(job, listing=listing)
-        _summarise(job, manifests=manifests, source=source, num_new=num_new, seconds=time.perf_counter() - started)
+            manifests, how = _made(job, listing=listing, cluster=cluster)
+        _summarise(job, manifests=manifests, source=source, how=how, seconds=time.perf_counter() - started)
     return manifests
 
 
-def _sharded(job: Job, *, listing: Dataset) -> tuple[dict[str, ShardManifest], int]:
-    ledger = _ledger(job)
+def _made(job: Job, *, listing: Dataset, cluster: ClusterConfig) -> tuple[dict[str, ShardManifest], Counter[How]]:
+    """Make the shards, unless another job on this output comes to the end first."""
+    ledger = Ledger(f"{job.output}/{_LEDGER}/{job.name}", lease_s=cluster.lease_s)
+    with ledger.working():
+        try:
+            with causes_raised():
+                return _sharded(job, listing=listing, ledger=ledger)
+        except OSError:
+            manifests = _finished(replace(job, config=replace(job.config, fresh=False)))
+            if manifests is None:
+                raise
+            return manifests, Counter()  # what is only needed on the way was gone
+
+
+def _sharded(job: Job, *, listing: Dataset, ledger: Ledger) -> tuple[dict[str, ShardManifest], Counter[How]]:
     found = _inspected(job, listing=listing, ledger=ledger)
     rejected = _quarantined(job, found=found, ledger=ledger)
     marked = _marked(found)
@@ -114,7 +107,7 @@ def _sharded(job: Job, *, listing: Dataset) -> tuple[dict[str, ShardManifest], i
     write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
     num_dropped = tally(dropped, columns=("split",))
     unique = each_block(marked, _staying).sort(["split", "key"])
-    made = _written(job, blocks=unique.to_arrow_refs(), committed=ledger.committed())
+    made = written(job, blocks=materialised(unique).to_arrow_refs(), ledger=ledger, tell=_say)
     manifests = {
         split: ShardManifest(
             split=split,
@@ -129,7 +122,7 @@ def _sharded(job: Job, *, listing: Dataset) -> tuple[dict[str, ShardManifest], i
         for split, shards in made.items()
     }
     _publish(job, manifests)
-    return manifests, sum(shard.is_new for shards in made.values() for shard in shards)
+    return manifests, Counter(shard.how for shards in made.values() for shard in shards)
 
 
 # What there is
@@ -188,13 +181,20 @@ def _look_through(table: pa.Table) -> pa.Table:
 
 def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
-    found = ledger.committed().get("inspected")
-    if found is None or not exists(found["folder"]):
-        ledger.discard("inspected")
-        folder = f"{job.output}/{_WORK}/{uuid.uuid4().hex}"
+    found = ledger.record(_INSPECTED)
+    if found is not None and not exists(found["folder"]):
+        ledger.discard(_INSPECTED, found)
+        found = None
+    while found is None:
+        attempt = ledger.claim(_INSPECTED)
+        if attempt is None:
+            ledger.wait([_INSPECTED], tell=_say)
+            found = ledger.record(_INSPECTED)
+            continue
+        folder = f"{job.output}/{_WORK}/{attempt.name}"
         inspect = partial(inspected, job=job)
         listing.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow").write_parquet(folder)
-        found = ledger.commit("inspected", {"folder": folder})
+        found = ledger.commit(attempt, {"folder": folder})
     return _read_parts(found["folder"])
 
 
@@ -218,7 +218,9 @@ def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[s
     counts = tally(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     if num_rejected > job.config.max_rejected * num_images:
-        ledger.discard("inspected")  # the user may mend the images: look at them again
+        record = ledger.record(_INSPECTED)
+        if record is not None:
+            ledger.discard(_INSPECTED, record)  # the user may mend the images: look at them again
         reasons: Counter[str] = Counter()
         for (_, reason), count in counts.items():
             reasons[reason] += count
@@ -243,7 +245,7 @@ def _marked(found: Dataset) -> Dataset:
     """All valid images; those whose bytes another one has are marked with it."""
     num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
     valid = each_block(found, partial(_bucketed, num_buckets=num_buckets))
-    return valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow").materialize()
+    return materialised(valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow"))
 
 
 def _bucketed(table: pa.Table, *, num_buckets: int) -> pa.Table:
@@ -261,88 +263,7 @@ def _staying(table: pa.Table) -> pa.Table:
     return table.filter(pc.is_null(table["duplicate_of"]))
 
 
-# Shards
-
-
-def _written(job: Job, *, blocks: Sequence[Any], committed: Mapping[str, Any]) -> dict[str, list[Made]]:
-    """Each split's shards, in order; `blocks` are sorted by split and key."""
-    counts = ray.get([_split_counts.remote(block) for block in blocks])
-    job_reference = ray.put(job)
-    pending = {}
-    for split in job.splits:
-        for number, pieces in enumerate(_pieces(counts, split=split, size=job.config.samples_per_shard)):
-            used, record = [blocks[index] for index in pieces], committed.get(_unit(split, number))
-            task = _make_shard.remote(job_reference, split, number, record, list(pieces.values()), *used)
-            pending[task] = (split, number)
-    made = {}
-    with progress(len(pending)) as advance:
-        while pending:
-            (task,), _ = ray.wait(list(pending), num_returns=1)
-            made[pending.pop(task)] = ray.get(task)
-            advance()
-    return {split: [made[name] for name in sorted(made) if name[0] == split] for split in job.splits}
-
-
-def _pieces(counts: Sequence[Mapping[str, int]], *, split: str, size: int) -> list[dict[int, Slice]]:
-    """For each shard of a split, the rows it takes from which blocks: `size` in all, in the order of the blocks."""
-    before = [sum(count for name, count in block.items() if name < split) for block in counts]
-    ends = list(accumulate((block.get(split, 0) for block in counts), initial=0))
-    shards = []
-    for start in range(0, ends[-1], size):
-        pieces = {}
-        for index, (first, last) in enumerate(pairwise(ends)):
-            low, high = max(start, first), min(start + size, last)
-            if low < high:
-                pieces[index] = Slice(start=before[index] + low - first, stop=before[index] + high - first)
-        shards.append(pieces)
-    return shards
-
-
-@ray.remote(num_cpus=1)
-def _split_counts(block: pa.Table) -> dict[str, int]:
-    return dict(Counter(block["split"].to_pylist())) if block.num_rows else {}
-
-
-@ray.remote(num_cpus=1)
-def _make_shard(
-    job: Job, split: str, number: int, record: dict[str, Any] | None, slices: Sequence[Slice], *blocks: pa.Table
-) -> Made:
-    """Write and commit one shard, unless it was committed and is as it was."""
-    folder = f"{job.output}/{split}"
-    if record is not None and _is_intact(folder, ShardInfo(**record)):
-        return Made(info=ShardInfo(**record), is_new=False)
-    pieces = [block.slice(piece.start, piece.stop - piece.start) for block, piece in zip(blocks, slices, strict=True)]
-    info = write_shard(
-        entries(pa.concat_tables(pieces), job=job), folder=folder, name=f"{number}.tar", vocabulary=job.vocabulary
-    )
-    counting = _ledger(job).commit(_unit(split, number), asdict(info))
-    if counting != asdict(info):
-        raise ValueError(
-            f"{folder}/{info.name} has sha256 {info.sha256}, but {counting['sha256']} before: redo all, fresh"
-        )
-    return Made(info=info, is_new=True)
-
-
-def _is_intact(folder: str, info: ShardInfo) -> bool:
-    try:
-        verify_shard(folder, info)
-    except ValueError:
-        return False
-    return True
-
-
-_intact_on_a_worker = ray.remote(num_cpus=1)(_is_intact)
-
-
 # The output folder
-
-
-def _ledger(job: Job) -> Ledger:
-    return Ledger(f"{job.output}/{_LEDGER}/{job.name}")
-
-
-def _unit(split: str, number: int) -> str:
-    return f"{split}/{number}"
 
 
 def _finished(job: Job) -> dict[str, ShardManifest] | None:
@@ -360,12 +281,8 @@ def _finished(job: Job) -> dict[str, ShardManifest] | None:
         raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):
         return None
-    checks = [
-        _intact_on_a_worker.remote(f"{job.output}/{split}", shard)
-        for split, manifest in manifests.items()
-        for shard in manifest.shards
-    ]
-    return manifests if all(ray.get(checks)) else None
+    shards = [(f"{job.output}/{split}", shard) for split, manifest in manifests.items() for shard in manifest.shards]
+    return manifests if all_intact(shards) else None
 
 
 def _check_parents(manifest: ShardManifest, *, job: Job) -> None:
@@ -407,9 +324,11 @@ def _is_ours(name: str) -> bool:
 
 
 def _summarise(
-    job: Job, *, manifests: Mapping[str, ShardManifest], source: Source, num_new: int, seconds: float
+    job: Job, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
 ) -> None:
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
+    num_written = how["done"] + how["taken over"]
+    num_kept = num_shards - num_written - how["by another job"]
     totals = {
         name: sum(getattr(manifest, name) for manifest in manifests.values())
         for name in ("num_samples", "num_rejected", "num_duplicates")
@@ -422,8 +341,10 @@ def _summarise(
         **totals,
         "num_ignored": source.num_ignored,
         "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
-        "num_shards_written": num_new,
-        "num_shards_kept": num_shards - num_new,
+        "num_shards_written": num_written,
+        "num_shards_taken_over": how["taken over"],
+        "num_shards_by_others": how["by another job"],
+        "num_shards_kept": num_kept,
         "seconds": round(seconds, 3),
         "images_per_second": round(num_images / seconds, 1),
         "config": asdict(job.config),
@@ -431,9 +352,14 @@ def _summarise(
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_new} written, {num_shards - num_new} "
-        f"kept), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in {seconds:.1f} s, "
-        f"{num_images / seconds:.1f} images/s: {job.output}",
-        markup=False,
+    taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
+    by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
+    _say(
+        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_kept} kept, {num_written} written"
+        f"{taken_over}{by_others}), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in "
+        f"{seconds:.1f} s, {num_images / seconds:.1f} images/s: {job.output}"
     )
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

@@ -102,12 +102,20 @@ def run(
         tracking=tracking,
         products=[FOLDER],
     )
-    with cluster_.connected(cluster or ClusterConfig()), record as run_id:
-        return _tuned(output, config=config, parents=parents, tracking=tracking, run_id=run_id)
+    cluster = cluster or ClusterConfig()
+    with cluster_.connected(cluster), record as run_id:
+        patience_s = cluster.no_progress_timeout_s
+        return _tuned(output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s)
 
 
 def _tuned(
-    output: Path, *, config: TrainConfig, parents: dict[str, str], tracking: TrackingConfig, run_id: str
+    output: Path,
+    *,
+    config: TrainConfig,
+    parents: dict[str, str],
+    tracking: TrackingConfig,
+    run_id: str,
+    patience_s: float,
 ) -> Checkpoint:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
@@ -118,6 +126,7 @@ def _tuned(
         output=output,
         name=parents["config"][:16],
         messages=messages,
+        patience_s=patience_s,
     )
     with last_state.as_directory() as state:
         return _published(Path(state), output=output, tracking=tracking, run_id=run_id)

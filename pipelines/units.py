@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ecor.sample import EXTENSIONS
 from ecor.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.vocabulary import normalise_name
+from pipelines.files import content, escaped, is_text
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -254,9 +255,10 @@ def _names(cell: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _read_file(file: Listed) -> Picture | Rejection:
+    if not is_text(file.path):
+        return Rejection(source=escaped(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
     try:
-        fs, path = fsspec.url_to_fs(file.path)
-        data = fs.cat_file(path)
+        data = content(file.path)
     except Exception as error:  # noqa: BLE001 - stores fail in many types; each is recorded, and too many stop the job
         reason = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
         detail = " ".join(str(error).split()) or type(error).__name__

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("ecor", "beartype.beartype")
+settings.register_profile("ecor", deadline=None)  # a machine that is busy is no fault of the code
+settings.load_profile("ecor")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,7 +6,10 @@ import pickle
 import random
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +24,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
-from processes import hit
+from processes import hit, kill_one
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
-from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_predictions
+from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_part, read_predictions
 from ecor.sample import Sample, decode_image, image_to_pixels
 from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import cluster, registry, score
 from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
 from pipelines.decoding import Decoder, Part, decoded_parts, images_per_part
+from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
+from pipelines.reservation import reserve
 from pipelines.scoring import ScoredPart, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
 
@@ -251,7 +256,7 @@ def test_both_kinds_of_actor_always_fit(
     num_cpus: int, num_gpus: int, num_decoders: int | None, num_scorers: int | None
 ) -> None:
     config = ScoreConfig(input="", output="", use_gpu=num_gpus > 0, num_decoders=num_decoders, num_scorers=num_scorers)
-    found = score.reserve(config, resources={"CPU": float(num_cpus), "GPU": float(num_gpus)})
+    found = reserve(config, resources={"CPU": float(num_cpus), "GPU": float(num_gpus)})
     assert found.cpus_per_decoder > 0
     assert found.cpus_per_scorer > 0
     taken = found.num_decoders * found.cpus_per_decoder + found.num_scorers * found.cpus_per_scorer
@@ -263,9 +268,9 @@ def test_both_kinds_of_actor_always_fit(
 
 def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
     config = ScoreConfig(input="", output="")
-    assert score.reserve(config, resources={"CPU": 2.0}).num_threads == 2
+    assert reserve(config, resources={"CPU": 2.0}).num_threads == 2
     with pytest.raises(ValueError, match="the cluster has no GPU"):
-        score.reserve(replace(config, use_gpu=True), resources={"CPU": 2.0})
+        reserve(replace(config, use_gpu=True), resources={"CPU": 2.0})
 
 
 def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_path: Path) -> None:
@@ -437,18 +442,89 @@ def test_a_killed_job_goes_on_with_every_row_once(
     config = ScoreConfig(input=str(pictures), output=str(tmp_path / "labels"), model=checkpoint, unit_size=1)
     words = ["score", "--input", config.input, "--output", config.output, "--model", checkpoint, "--unit-size", "1"]
     words += ["--tracking.uri", str(tracking.uri), "--cluster.address", ray.get_runtime_context().gcs_address]
-    commits = tmp_path / "labels" / "_commits" / "units"
+    commits = tmp_path / "labels" / "_commits"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     hit(
         words,
         blow=signal.SIGKILL,
-        when=lambda: any(commits.glob("*.json")),
+        when=lambda: any(commits.glob("*/*~1.json")),
         log=tmp_path / "log",
         environment=environment,
     )
     score.run(config, tracking=tracking)
     assert "scored 22 images (" in capsys.readouterr().out  # some before
+    summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    assert summary["num_units_kept"] >= 1
+    assert summary["num_units_taken_over"] == summary["num_units_done"] == 22 - summary["num_units_kept"]
     rows = read_predictions(config.output).to_pandas()
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
+
+
+class Holder:
+    """Takes what it reserves, and does nothing."""
+
+    def here(self) -> bool:
+        return True
+
+
+@pytest.mark.slow
+def test_a_cluster_that_gives_no_cpu_ends_in_an_error_and_a_dead_actor_in_the_same_rows(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    config = replace(done, output=str(tmp_path / "labels"))
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.here.remote())
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 1 CPUs free"):
+        score.run(config, tracking=tracking, cluster=ClusterConfig(no_progress_timeout_s=4))
+    assert time.monotonic() - began < 60
+    ray.kill(holder)
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one, "Scorer")
+        predictions = score.run(config, tracking=tracking)
+        assert killed.result() > 0
+    assert predictions.digest == read_manifest(done.output).digest
+
+
+@pytest.mark.slow
+def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
+    done: ScoreConfig,
+    tracking: TrackingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of three units one is held by a job that has stopped, one by a job that is at work."""
+    first, output = read_manifest(done.output), tmp_path / "labels"
+    identity = json.loads((Path(done.output) / "_commits/job/identity.json").read_text())
+    stopped, at_work = (LabelsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
+    stopped.take()
+    stopped.units.renew()
+    late = stopped.begin(["0"])["0"]
+    rows = {part.unit: read_part(done.output, part) for part in first.parts}
+
+    def work() -> None:
+        with at_work.working():
+            attempt = at_work.begin(["1"])["1"]
+            begun.set()
+            while at_work.committed().keys() != {"0", "2"}:
+                time.sleep(0.2)
+            assert at_work.save(attempt, rows=rows["1"], rejected=(), parents={}) is not None
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        assert begun.wait(10)
+        predictions = score.run(
+            replace(done, output=str(output)), tracking=tracking, cluster=ClusterConfig(num_cpus=1, lease_s=2)
+        )
+        working.result(timeout=30)
+    assert predictions.digest == first.digest
+    summary = json.loads((output / "summary.json").read_text())
+    told = [summary[f"num_units_{name}"] for name in ("kept", "done", "taken_over", "by_others")]
+    assert told == [0, 2, 1, 1]
+    assert "units: 0 kept, 2 done (1 taken over), 1 by another job" in capsys.readouterr().out
+    counting = stopped.save(late, rows=rows["0"].slice(0, 1), rejected=(), parents={})
+    assert counting is not None and counting.part == predictions.parts[0]
+    assert read_predictions(str(output)).equals(read_predictions(done.output))

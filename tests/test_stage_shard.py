@@ -7,7 +7,10 @@ import hashlib
 import io
 import json
 import signal
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +27,13 @@ from ecor.shards import read_manifest, read_shard
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import shard
 from pipelines.__main__ import INTERRUPTED
+from pipelines.blocks import all_of, materialised, ray_data_settings
 from pipelines.config import ClusterConfig, ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import INSPECTED_SCHEMA, Job, inspected
+from pipelines.ledger import Ledger
 from pipelines.listing import LISTING_SCHEMA, find_source, listed
+from pipelines.tars import pieces_of
 
 VOCABULARY = {
     "cat": ["whiskers", "a tail", "long/short fur"],
@@ -189,7 +195,7 @@ def test_shards_take_every_row_once_and_in_order(counts, size):
         expected = [row for block in blocks for row in block if row[0] == split]
         shards = [
             [row for index, piece in pieces.items() for row in blocks[index][piece.start : piece.stop]]
-            for pieces in shard._pieces(counts, split=split, size=size)
+            for pieces in pieces_of(counts, split=split, size=size)
         ]
         assert [row for rows in shards for row in rows] == expected
         assert all(len(rows) == size for rows in shards[:-1])
@@ -373,9 +379,9 @@ def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp
     assert shard.run(config_for(world, output)) == manifests
     assert summary_of(output)["num_shards_written"] == 1
     after = data_files(output)
-    inspection = "_ledger/" + next(iter((output / "_ledger").iterdir())).name + "/inspected.json"
-    assert {name: data for name, data in after.items() if name != inspection} == {
-        name: data for name, data in before.items() if name != inspection
+    published = [name for name in before if not name.startswith("_ledger/")]
+    assert {name: data for name, data in after.items() if not name.startswith("_ledger/")} == {
+        name: before[name] for name in published
     }
 
 
@@ -399,6 +405,64 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
         return {name: data for name, data in data_files(folder).items() if not name.startswith("_ledger/")}
 
     assert published(output) == published(unharmed)
+
+
+@pytest.mark.slow
+def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(world, by_one_worker, cluster, tmp_path):
+    """One shard is held by a job that has stopped, one by a job that is at work."""
+    output, job_name = tmp_path / "shards", next((by_one_worker / "_ledger").iterdir()).name
+    stopped, at_work = (Ledger(output / "_ledger" / job_name, lease_s=2) for _ in range(2))
+    stopped.renew()
+    late = stopped.claim("train/0")
+    made = {
+        f"{split}/{info.name.removesuffix('.tar')}": info
+        for split in samples_of(by_one_worker)
+        for info in read_manifest(by_one_worker / split).shards
+    }
+
+    def work() -> None:
+        with at_work.working():
+            attempt = at_work.claim("test/0")
+            begun.set()
+            while not set(made) - {"test/0"} <= set(at_work.committed()):
+                time.sleep(0.2)
+            info = made["test/0"]
+            for name in (info.name, info.index):
+                put(output / "test" / name, (by_one_worker / "test" / name).read_bytes())
+            assert at_work.commit(attempt, {"shard": dataclasses.asdict(info)}) is not None
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        assert begun.wait(10)
+        shard.run(config_for(world, output), cluster=ClusterConfig(lease_s=2))
+        working.result(timeout=30)
+    assert stopped.commit(late, {"shard": "of a job that was too late"})["shard"]["name"] == "0.tar"
+    summary = summary_of(output)
+    names = ("kept", "written", "taken_over", "by_others")
+    assert [summary[f"num_shards_{name}"] for name in names] == [0, len(made) - 1, 1, 1]
+    expected = {name: data for name, data in data_files(by_one_worker).items() if not name.startswith("_ledger/")}
+    assert {name: data for name, data in data_files(output).items() if not name.startswith("_ledger/")} == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
+    """Where another job holds all CPUs nothing moves, wherever the stage is."""
+    patient = ClusterConfig(no_progress_timeout_s=4)
+    holder = ray.remote(num_cpus=2)(_Holder).remote()
+    ray.get(holder.here.remote())
+    with pytest.raises(TimeoutError, match=r"nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
+        shard.run(config_for(world, tmp_path / "shards"), cluster=patient)
+    with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
+        materialised(ray.data.from_items([3, 1, 2]).sort("item"))
+    with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
+        all_of([ray.remote(num_cpus=1)(lambda: 0).remote()])
+    ray.kill(holder)
+
+
+class _Holder:
+    def here(self) -> bool:
+        return True
 
 
 @pytest.mark.slow

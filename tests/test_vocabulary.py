@@ -12,6 +12,7 @@ from ecor.vocabulary import Vocabulary, normalise_name, parse_vocabulary, read_v
 
 ANIMALS = {"cat": ["whiskers", "a tail"], "stone": [], "dog": ["a wet nose", "a tail"]}
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
+WRITTEN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12).filter(normalise_name)
 
 
 def test_ids_count_first_appearances():
@@ -43,7 +44,7 @@ def test_normalising_twice_changes_nothing(name):
     assert not set(once) & set("_-/\n\t")
 
 
-@given(st.dictionaries(NAMES.filter(normalise_name), st.lists(NAMES.filter(normalise_name), max_size=4), min_size=1))
+@given(st.dictionaries(WRITTEN, st.lists(WRITTEN, max_size=4), min_size=1))
 def test_the_json_form_says_everything(mapping):
     mapping = {normalise_name(category): rationales for category, rationales in mapping.items()}
     vocabulary = vocabulary_from_mapping(mapping)

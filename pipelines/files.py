@@ -1,0 +1,42 @@
+"""Addresses of pictures in, their bytes out: of plain files of a sane size only, whatever a folder or table names."""
+
+import os
+import stat
+
+import fsspec
+
+MAX_BYTES = 2**30
+"""Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
+
+
+def content(url: str) -> bytes:
+    """All bytes of a file on this machine or in a store.
+
+    Raises OSError for what cannot be read, and for a local path that is no plain file (reading a pipe or a device
+    would never end) or larger than `MAX_BYTES`.
+    """
+    if "://" in url:
+        with fsspec.open(url, "rb") as file:
+            return file.read()
+    handle = os.open(url, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
+    with open(handle, "rb") as file:  # noqa: PTH123 - of a handle
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(f"{url} is not a plain file")
+        if facts.st_size > MAX_BYTES:
+            raise OSError(f"{url} has {facts.st_size} bytes, more than {MAX_BYTES}")
+        return file.read()
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written down: file systems and JSON hold names that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def escaped(name: str) -> str:
+    """A name that can be written down, with what is not UTF-8 as `\\udc..`."""
+    return name.encode("utf-8", "backslashreplace").decode()
