@@ -55,10 +55,10 @@ def written(job: Job, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[
         while begun:
             left = []
             for task in as_done(list(begun)):
-                split, number, pieces = begun.pop(task)
+                split, number, rows = begun.pop(task)
                 shard = ray.get(task)
                 if shard is None:
-                    left.append((split, number, pieces))
+                    left.append((split, number, rows))
                 else:
                     made[split, number] = shard
                     advance()
