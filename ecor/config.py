@@ -12,6 +12,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["joint", "inverted", "independent", "pairs"]
 ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
+WorldName = Literal["demo", "other"]
 FACTORS: dict[Method, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),

@@ -5,9 +5,10 @@ made from the CSV alone.
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ QUICK = Study(
     first_seed=500,  # images that the study itself does not use
     num_repetitions=2,
     num_pretrainings=1,
-    sets=("demo-small", "demo-new-names"),
-    two_sets=("demo-small", "demo-new-names"),
-    selection_sets=("demo-small",),
+    roles=("small", "new-names"),
+    two_roles=("small", "new-names"),
+    selection_roles=("small",),
     learning_rates=(4e-3,),
     num_tokens=(2,),
     vocabulary_sizes=(5, 10),
 )
+QUICK_PRETRAINING = 6_400
+"""Samples, where no weights come with the world."""
 
 
 def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
@@ -54,13 +57,10 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
         with connected(cluster or ClusterConfig()), causes_raised():
-            clips = {
-                seed: _clip(seed, work=work, config=config, cluster=cluster, tracking=tracking)
-                for seed in range(study.num_pretrainings)
-            }
-            _measure(selection, root=root, work=work, clips=clips, sizes=sizes, title="choosing settings")
+            clip_of = partial(_clip, work=work, config=config, cluster=cluster, tracking=tracking)
+            _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
             cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))
-            _measure(cells, root=root, work=work, clips=clips, sizes=sizes, title="measuring")
+            _measure(cells, root=root, work=work, clip_of=clip_of, sizes=sizes, title="measuring")
     grid = _rows_of(selection, root=root, sizes=sizes)
     require(
         len(grid) == len(_judged(selection, sizes=sizes)),
@@ -85,23 +85,35 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
 def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or tuple(QUESTIONS)
     if config.quick:
-        return replace(QUICK, questions=questions), QUICK_SIZES
-    study = Study(questions=questions, num_repetitions=config.num_repetitions, num_pretrainings=config.num_pretrainings)
+        return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
+    study = Study(
+        world=config.world,
+        questions=questions,
+        num_repetitions=config.num_repetitions,
+        num_pretrainings=config.num_pretrainings,
+    )
     return study, Sizes()
 
 
 def _clip(
     seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
 ) -> BackboneConfig:
-    """The CLIP of a pretraining seed: the one that comes with the package is seed 0, others are pretrained here."""
-    if seed == 0:
+    """The CLIP of a pretraining seed: seed 0 of the first world comes with the package, others are pretrained here."""
+    if seed == 0 and config.world == "demo":
         return BackboneConfig(precision="fp32")
-    output = work / "clips" / str(seed)
-    settings = PretrainConfig(output=str(output), seed=seed, num_samples=config.pretraining_samples)
+    output = work / "clips" / _clip_name(seed, config=config)
+    settings = PretrainConfig(output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples)
+    if config.quick:
+        settings = replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
     pretrain.run(settings, cluster=cluster, tracking=tracking)
     return BackboneConfig(
         name=str(output / "model.json"), pretrained=str(output / "weights.safetensors"), precision="fp32"
     )
+
+
+def _clip_name(seed: int, *, config: AblateConfig) -> str:
+    prefix = "" if config.world == "demo" else f"{config.world}-"
+    return f"{prefix}{seed}{'-quick' if config.quick else ''}"
 
 
 @ray.remote(num_cpus=1, max_retries=2)
@@ -114,17 +126,18 @@ def _measure(
     *,
     root: Path,
     work: Path,
-    clips: Mapping[int, BackboneConfig],
+    clip_of: Callable[[int], BackboneConfig],
     sizes: Sizes,
     title: str,
 ) -> None:
-    """Make the rows that are missing; those of a cell are kept as soon as it ends."""
+    """Make the rows that are missing; those of a cell are kept as soon as it ends.
+
+    `clip_of` is asked only for pretraining seeds of missing rows.
+    """
     done = {(row["cell"], row["judgement"]) for row in _records(root)}
-    running = {
-        _cell_rows.remote(missing, work, clips[cell.pretraining_seed], sizes): missing
-        for cell in cells
-        if (missing := _without(cell, done=done, sizes=sizes)).judgements
-    }
+    missing = [each for cell in cells if (each := _without(cell, done=done, sizes=sizes)).judgements]
+    clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
+    running = {_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes): cell for cell in missing}
     with _progress(title, total=len(running)) as advance:
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)

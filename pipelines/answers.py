@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from pipelines import plots
 from pipelines.study import METHODS, QUESTIONS, TOKENS
-from pipelines.tables import REPETITION, RR, Table, compared, listed, own_test, whole_of
+from pipelines.tables import REPETITION, RR, Table, compared, grown, listed, own_test, whole_of
 
 FACTOR_FIGURES = {
     "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),
@@ -200,9 +200,10 @@ def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = own_test(rows, whole=False)
-    large = own[(own["set_name"] == "demo-large") & own["wording_is_chosen"]]
-    if large["num_categories"].nunique() < 2:
+    large = grown(own[own["wording_is_chosen"]])
+    if not len(large):
         return None
+    name = large["set_name"].iloc[0]
     arms: dict[str, pd.DataFrame] = {}
     for decoding, objective in METHODS.items():
         arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
@@ -215,7 +216,7 @@ def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
         found,
         folder,
         question="growth",
-        note="Columns: number of categories of demo-large that take part, drawn by each repetition's seed.",
+        note=f"Columns: number of categories of {name} that take part, drawn by each repetition's seed.",
         arms=tuple(arms),
         columns="size",
         against="joint, tuned",

@@ -11,8 +11,8 @@ import pandas as pd
 
 from ecor.config import Method, ObjectiveName
 from ecor.intervals import over_repetitions
-from pipelines.study import GROWING, METHODS
-from pipelines.tables import REPETITION, Table, own_test, told_difference
+from pipelines.study import METHODS
+from pipelines.tables import REPETITION, Table, grown, own_test, told_difference
 
 FIGURES = ("rr", "visible_rr")
 
@@ -72,9 +72,8 @@ def _growing_lead(rival: Method) -> Callable[[pd.DataFrame, str], "pd.Series[flo
     """The lead of joint on all categories of the growing set less its lead on the fewest."""
 
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
-        own = own_test(rows, whole=False)
-        own = own[own["set_name"] == GROWING]
-        if own["num_categories"].nunique() < 2:
+        own = grown(own_test(rows, whole=False))
+        if not len(own):
             return pd.Series(dtype=float)
         lead = (_tuned(own, figure, decoding="joint") - _tuned(own, figure, decoding=rival)).dropna()
         by_size = lead.groupby([*REPETITION, "num_categories"]).mean().unstack()

@@ -16,6 +16,7 @@ from ecor.config import (
     ScoringConfig,
     TemplateConfig,
     TextConfig,
+    WorldName,
     require,
     require_at_least,
 )
@@ -180,6 +181,8 @@ class PretrainConfig:
     was."""
     split: str = "train"
     """Of the shards."""
+    world: WorldName = "demo"
+    """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
     model: str = "ecor-demo"
     """What to build: an open_clip model name, the path of an open_clip model config (JSON), or `ecor-demo`. The text
     tower must be CLIP's own."""
@@ -390,8 +393,12 @@ class ReportConfig:
 class AblateConfig:
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
+    world: WorldName = "demo"
+    """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
+    pretrained for each pretraining seed, 0 too."""
     output: str = "study"
-    """Folder of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the page."""
+    """Folder, one per world, of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the
+    page."""
     work: str | None = None
     """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
@@ -399,7 +406,8 @@ class AblateConfig:
     num_repetitions: int = 6
     """Each with images, tokens and training order of its own."""
     num_pretrainings: int = 3
-    """Pretraining seeds that the repetitions go round; 0 is the model that comes with the package."""
+    """Pretraining seeds that the repetitions go round; 0 of the world `demo` is the model that comes with the
+    package."""
     pretraining_samples: int = 96_000
     """Images seen in pretraining the other ones: half of the shipped model's."""
     quick: bool = False
@@ -414,12 +422,14 @@ class AblateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidityConfig:
-    """Weights of the small CLIP to figures of what it knows of the drawn world."""
+    """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
+    world: WorldName = "demo"
+    """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
     weights: str | None = None
     """Safetensors of the model `ecor-demo`; None: those that come with the package."""
     sets: tuple[str, ...] = ()
-    """Of the drawn world; none: all."""
+    """Of the world; none: all."""
     num_train: int = 1500
     """Images for the linear probe."""
     num_images: int = 600

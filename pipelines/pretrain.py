@@ -19,10 +19,11 @@ from ray.util.queue import Queue
 
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, require
+from ecor.demo.atlas import world_named
 from ecor.demo.corpus import cached_corpus, corpus_digest
+from ecor.demo.looks import NUM_PIXELS
 from ecor.demo.model import MODEL_NAME, config_path
 from ecor.demo.pretrain import DrawnSource
-from ecor.demo.scenes import NUM_PIXELS
 from ecor.pretraining import Source, write_weights
 from ecor.shards import read_manifest
 from pipelines import cluster as cluster_
@@ -47,6 +48,7 @@ from pipelines.ray_train import (
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
     "shards",
+    "world",
     "output",
     "model",
     "num_workers",
@@ -59,7 +61,8 @@ _PLACEMENT = (
     "cache_dir",
     "fresh",
 )
-"""Settings that say where and how a run is made and told, not what it makes; places are told by what lies there."""
+"""Settings that say where and how a run is made and told, not what it makes; places and worlds are told by what lies
+there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +261,7 @@ def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Sour
         f"drawings are {NUM_PIXELS} px, {config.model} takes {backbone.preprocess.image_size}: choose another model",
     )
     corpus = cached_corpus(
+        world_named(config.world),
         num_images=config.num_images,
         seed=config.seed,
         num_processes=num_threads * rank.num_local,
@@ -323,7 +327,7 @@ def _parents(config: PretrainConfig) -> dict[str, str]:
     if config.shards is not None:
         images = {"manifest": read_manifest(f"{config.shards}/{config.split}").digest}
     else:
-        images = {"drawings": corpus_digest(num_images=config.num_images, seed=config.seed)}
+        images = {"drawings": corpus_digest(world_named(config.world), num_images=config.num_images, seed=config.seed)}
     parents = {**images, "architecture": _digest(architecture(config).architecture)}
     settings = {name: value for name, value in asdict(config).items() if name not in _PLACEMENT}
     return {**parents, "config": _digest({"settings": settings, "parents": parents})}

@@ -54,6 +54,7 @@ def write_page(
         num_pretrainings=rows["pretraining_seed"].nunique(),
         num_test=int(rows["num_images"].max()),
         is_quick=is_quick,
+        world=study.world,
     )
     page = folder / PAGE
     page.write_text(text, encoding="utf-8")

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ecor.ablation import Decoding, SetRule
-from ecor.config import Method, ObjectiveName, require
-from ecor.demo.world import SETS
+from ecor.config import Method, ObjectiveName, WorldName, require
+from ecor.demo.atlas import world_named
 
 METHODS: Mapping[Method, ObjectiveName] = {
     "joint": "two_term",
@@ -40,15 +40,12 @@ SET_RULES: tuple[SetRule, ...] = ("mixture", "sentence")
 TOKENS = ("text", "visual-shallow", "visual-deep", "both", "separate")
 """Kinds of learned tokens: in the text tower, in the image tower's first block or in all, in both towers, and in both
 with visual tokens of its own for each prompt."""
-TWO_SETS = ("demo-main", "demo-twins")
-SELECTION_SETS = ("demo-small", "demo-main")
 SELECTION_SEED = 900
 FIRST_SEED = 2000
 """Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
-GROWING = "demo-large"
 QUESTIONS = {
     "methods": "joint, inverted, independent, pairs, zero-shot, oracle and random rationale",
     "crossed": "loss by decoding",
@@ -117,15 +114,21 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What is asked, and how often each cell is repeated."""
+    """What is asked of which world, and how often each cell is repeated; a role names the set `<world>-<role>`."""
 
+    world: WorldName = "demo"
     questions: tuple[str, ...] = tuple(QUESTIONS)
     num_repetitions: int = 6
     num_pretrainings: int = 3
     first_seed: int = FIRST_SEED
-    sets: tuple[str, ...] = tuple(SETS)
-    two_sets: tuple[str, ...] = TWO_SETS
-    selection_sets: tuple[str, ...] = SELECTION_SETS
+    roles: tuple[str, ...] = ()
+    """Of the sets that are tuned on; none: all of the world."""
+    two_roles: tuple[str, ...] = ("main", "twins")
+    """Of the sets for all questions but the first."""
+    selection_roles: tuple[str, ...] = ("small", "main")
+    """Of the sets that settings are chosen on."""
+    growing_role: str = "large"
+    """Of the set whose vocabulary grows."""
     learning_rates: tuple[float, ...] = LEARNING_RATES
     num_tokens: tuple[int, ...] = NUM_TOKENS
     vocabulary_sizes: tuple[int, ...] = VOCABULARY_SIZES
@@ -133,8 +136,34 @@ class Study:
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
         require(not unknown, f"no question {', '.join(sorted(unknown))}: choose among {', '.join(QUESTIONS)}")
-        unknown = (set(self.sets) | set(self.two_sets) | set(self.selection_sets)) - set(SETS)
-        require(not unknown, f"no set {', '.join(sorted(unknown))} in the drawn world: choose among {', '.join(SETS)}")
+        known = world_named(self.world).sets
+        unknown = {*self.sets, *self.two_sets, *self.selection_sets, self.growing_set} - set(known)
+        require(
+            not unknown, f"no {', '.join(sorted(unknown))} in the world {self.world}: choose among {', '.join(known)}"
+        )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """That are tuned on."""
+        return self._named(self.roles) or tuple(world_named(self.world).sets)
+
+    @property
+    def two_sets(self) -> tuple[str, ...]:
+        """For all questions but the first."""
+        return self._named(self.two_roles)
+
+    @property
+    def selection_sets(self) -> tuple[str, ...]:
+        """That settings are chosen on."""
+        return self._named(self.selection_roles)
+
+    @property
+    def growing_set(self) -> str:
+        """Whose vocabulary grows."""
+        return f"{self.world}-{self.growing_role}"
+
+    def _named(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{self.world}-{role}" for role in roles)
 
     @property
     def repetitions(self) -> tuple[tuple[int, int], ...]:
@@ -244,10 +273,13 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], Chosen]) -> li
         if "growth" in asked:
             for size in study.vocabulary_sizes:
                 cells += [
-                    replace(start.tuned(GROWING, objective=objective), num_categories=size)
+                    replace(start.tuned(study.growing_set, objective=objective), num_categories=size)
                     for objective in METHODS.values()
                 ]
-                cells += [replace(start.untuned(GROWING, decoding=method), num_categories=size) for method in METHODS]
+                cells += [
+                    replace(start.untuned(study.growing_set, decoding=method), num_categories=size)
+                    for method in METHODS
+                ]
     return [_with_judgements(cell, study=study) for cell in cells]
 
 

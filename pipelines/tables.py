@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecor.demo.world import SETS
+from ecor.demo.atlas import all_sets
 from ecor.intervals import RepeatedMean, over_repetitions
 from pipelines import plots
 
 RR = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
 """Columns of the CSV that most tables show, and how they are called."""
 REPETITION = ["pretraining_seed", "seed"]
-_SET_ORDER = {name: number for number, name in enumerate(SETS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,8 @@ def compared(
     arms = [arm for arm in arms if (rows["arm"] == arm).any()]
     if not arms:
         return None
-    names = sorted(rows[columns].unique(), key=lambda value: (_SET_ORDER.get(value, 0), value))
+    order = _set_order()
+    names = sorted(rows[columns].unique(), key=lambda value: (order.get(value, 0), value))
     tables, drawn = [], {}
     for figure, title in figures.items():
         cells = {
@@ -86,7 +86,7 @@ def compared(
 
 def listed(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple[str, float, str]]) -> Table:
     """Figures (name, scale and unit of each) by sets, of one arm."""
-    names = sorted(rows["set_name"].unique(), key=lambda value: _SET_ORDER[value])
+    names = sorted(rows["set_name"].unique(), key=_set_order().__getitem__)
     body = []
     for figure, (words, scale, unit) in figures.items():
         digits = 1 if scale > 1 else 3
@@ -108,12 +108,21 @@ def own_test(rows: pd.DataFrame, *, whole: bool = True) -> pd.DataFrame:
 
 def whole_of(rows: pd.DataFrame) -> "pd.Series[float]":
     """How many categories each row's set has in all."""
-    return rows["set_name"].map({name: len(world.categories) for name, world in SETS.items()})
+    return rows["set_name"].map({name: len(each.categories) for name, each in all_sets().items()})
+
+
+def grown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the set that was judged with several numbers of its categories."""
+    return rows[rows.groupby("set_name")["num_categories"].transform("nunique") > 1]
 
 
 def by_repetition(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
     """The figure per repetition; where several rows answer (all sets together), their mean."""
     return rows.dropna(subset=[figure]).groupby(REPETITION)[figure].mean()
+
+
+def _set_order() -> dict[str, int]:
+    return {name: number for number, name in enumerate(all_sets())}
 
 
 def _mean_over(parts: Sequence["pd.Series[float]"]) -> "pd.Series[float]":

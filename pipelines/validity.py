@@ -1,13 +1,13 @@
-"""Weights of the small CLIP in, a Markdown table of what it knows of each set of the drawn world out."""
+"""Weights of the small CLIP in, a Markdown table of what it knows of each set of a drawn world out."""
 
 from pathlib import Path
 
 import torch
 
 from ecor.config import require
+from ecor.demo.atlas import world_named
 from ecor.demo.model import create_clip, weights_path
 from ecor.demo.validity import Share, Validity, judged
-from ecor.demo.world import SETS
 from pipelines.config import ValidityConfig
 
 HEADER = (
@@ -28,17 +28,24 @@ HEADER = (
 def run(config: ValidityConfig) -> None:
     """Print the table, a row as soon as it is known.
 
-    Raises ValueError for a set that there is not, and for weights that are no file.
+    Raises ValueError for a set that the world has not, for weights that are no file, and for none where none come with
+    the world.
     """
-    unknown = set(config.sets) - set(SETS)
-    require(not unknown, f"no set {', '.join(sorted(unknown))} in the drawn world: choose among {', '.join(SETS)}")
+    sets = world_named(config.world).sets
+    unknown = set(config.sets) - set(sets)
+    require(not unknown, f"no {', '.join(sorted(unknown))} in the world {config.world}: choose among {', '.join(sets)}")
+    require(
+        config.weights is not None or config.world == "demo",
+        f"no weights come with the world {config.world}: make some with `ecor pretrain --world {config.world}` and name "
+        "them with --weights",
+    )
     weights = Path(config.weights) if config.weights else weights_path()
     require(weights.is_file(), f"{weights} is no file: name the weights.safetensors that `ecor pretrain` wrote")
     torch.set_num_threads(config.num_threads)
     clip = create_clip(weights=weights)
     _tell(HEADER)
     _tell(["---"] * len(HEADER))
-    for set_name in config.sets or SETS:
+    for set_name in config.sets or sets:
         sizes = {"num_train": config.num_train, "num_images": config.num_images}
         _tell(_row(judged(clip, set_name=set_name, seed=config.seed, **sizes)))
 

@@ -1,4 +1,4 @@
-"""A set of the drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
+"""A set of a drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from ecor.demo.atlas import vocabulary_of, world_set
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.world import vocabulary_of, world_set
 from ecor.sample import Sample
 from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
 from ecor.vocabulary import Vocabulary, vocabulary_from_mapping

@@ -4,7 +4,8 @@ import hashlib
 import random
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,25 +13,12 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 
-from ecor.demo.scenes import NUM_PIXELS, compose, draw
-from ecor.demo.world import KINDS, UNNAMED, WorldSet, rationales_of_world
+from ecor.demo.looks import NUM_PIXELS
+from ecor.demo.scenes import compose, draw
+from ecor.demo.world import DrawnWorld, WorldSet
 
-CATEGORIES = tuple(KINDS)
-RATIONALES = rationales_of_world()
-_OWN = tuple(tuple(RATIONALES.index(text) for text in kind.rationales) for kind in KINDS.values())
-NAMED = tuple(k for k, category in enumerate(CATEGORIES) if category not in UNNAMED)
-_DRAWN_BY = ("animals", "corpus", "drawing", "objects", "scenes", "vehicles", "world")
+_DRAWN_BY = ("corpus", "drawing", "looks", "scenes", "world")
 _IMAGES_PER_TASK = 1000
-_CORPUS = WorldSet(
-    categories=CATEGORIES,
-    role="pretraining",
-    num_occluders=1,
-    occlusion=0.3,
-    occluder_size=1.0,
-    grain=7.0,
-    tilt=7.0,
-    fog=0.0,
-)
 
 CATEGORY_TEMPLATES = ("a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}", "the {c}")
 RATIONALE_TEMPLATES = ("There is {r}.", "There is {r}.", "{r}", "something with {r}")
@@ -46,6 +34,7 @@ PAIR_TEMPLATES = (
 class Corpus:
     """Drawn images and what is in each of their (at most two) things; category -1 stands for no second thing."""
 
+    world: DrawnWorld
     pixels: UInt8[np.ndarray, "N 64 64 3"]
     categories: Int[np.ndarray, "N 2"]
     visible: Bool[np.ndarray, "N 2 R"]
@@ -70,21 +59,21 @@ class CaptionedBatch:
     attributes: Bool[np.ndarray, "B A"]
 
 
-def corpus_digest(*, num_images: int, seed: int) -> str:
+def corpus_digest(world: DrawnWorld, *, num_images: int, seed: int) -> str:
     """sha256 of the arguments and of the code that draws: the same digest, the same corpus."""
-    hasher = hashlib.sha256(f"{num_images} {seed}".encode())
-    for name in _DRAWN_BY:
+    hasher = hashlib.sha256(f"{world.name} {num_images} {seed}".encode())
+    for name in sorted((*_DRAWN_BY, *world.rooms)):
         hasher.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return hasher.hexdigest()
 
 
-def cached_corpus(*, num_images: int, seed: int, num_processes: int, folder: Path) -> Corpus:
+def cached_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processes: int, folder: Path) -> Corpus:
     """The corpus, drawn once into `folder` by one of the processes that ask for it; its pixels are mapped, not read."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / corpus_digest(num_images=num_images, seed=seed)
+    kept = folder / corpus_digest(world, num_images=num_images, seed=seed)
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
-            corpus = draw_corpus(num_images=num_images, seed=seed, num_processes=num_processes)
+            corpus = draw_corpus(world, num_images=num_images, seed=seed, num_processes=num_processes)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 finished = Path(scratch) / "corpus"
                 finished.mkdir()
@@ -92,68 +81,86 @@ def cached_corpus(*, num_images: int, seed: int, num_processes: int, folder: Pat
                     np.save(finished / f"{name}.npy", getattr(corpus, name))
                 finished.replace(kept)
     return Corpus(
+        world=world,
         pixels=np.load(kept / "pixels.npy", mmap_mode="r"),
         categories=np.load(kept / "categories.npy"),
         visible=np.load(kept / "visible.npy"),
     )
 
 
-def draw_corpus(*, num_images: int, seed: int, num_processes: int) -> Corpus:
+def draw_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processes: int) -> Corpus:
     """Scenes of every kind, more varied in size and in missing parts than the evaluation sets."""
     keys = [f"corpus/{seed}/{k}" for k in range(num_images)]
     tasks = [keys[k : k + _IMAGES_PER_TASK] for k in range(0, num_images, _IMAGES_PER_TASK)]
     if num_processes == 1 or len(tasks) == 1:
-        parts = [_draw_part(task) for task in tasks]
+        parts = [_draw_part(world, task) for task in tasks]
     else:
         with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(_draw_part, tasks))
+            parts = list(pool.map(_draw_part, repeat(world), tasks))
     return Corpus(
+        world=world,
         pixels=np.concatenate([p.pixels for p in parts]),
         categories=np.concatenate([p.categories for p in parts]),
         visible=np.concatenate([p.visible for p in parts]),
     )
 
 
-def _draw_part(keys: list[str]) -> Corpus:
+def _draw_part(world: DrawnWorld, keys: list[str]) -> Corpus:
     pixels = np.empty((len(keys), NUM_PIXELS, NUM_PIXELS, 3), dtype=np.uint8)
     categories = np.full((len(keys), 2), -1, dtype=np.int64)
-    visible = np.zeros((len(keys), 2, len(RATIONALES)), dtype=bool)
-    category_id = {c: k for k, c in enumerate(CATEGORIES)}
-    rationale_id = {r: k for k, r in enumerate(RATIONALES)}
+    visible = np.zeros((len(keys), 2, len(world.rationales)), dtype=bool)
+    category_id = {c: k for k, c in enumerate(world.categories)}
+    rationale_id = {r: k for k, r in enumerate(world.rationales)}
     for n, key in enumerate(keys):
         rng = random.Random(f"{key}/style")
         size = rng.uniform(0.8, 1.15)
-        world = replace(_CORPUS, size=(size, size), part_missing=rng.uniform(0.1, 0.5))
-        scene = compose(world, seed=key)
+        scene = compose(_corpus_set(world, size=size, part_missing=rng.uniform(0.1, 0.5)), seed=key)
         drawing = draw(scene)
         pixels[n] = np.asarray(drawing.image)
         for o, (thing, seen) in enumerate(zip(scene.things, drawing.visible, strict=True)):
             categories[n, o] = category_id[thing.category]
             visible[n, o, [rationale_id[text] for text in seen]] = True
-    return Corpus(pixels=pixels, categories=categories, visible=visible)
+    return Corpus(world=world, pixels=pixels, categories=categories, visible=visible)
+
+
+def _corpus_set(world: DrawnWorld, *, size: float, part_missing: float) -> WorldSet:
+    return WorldSet(
+        kinds=world.kinds,
+        categories=world.categories,
+        role="pretraining",
+        part_missing=part_missing,
+        size=(size, size),
+        num_occluders=1,
+        occlusion=0.3,
+        occluder_size=1.0,
+        grain=7.0,
+        tilt=7.0,
+        fog=0.0,
+        look=world.look,
+    )
 
 
 def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
     """Two true captions and a contradiction per image; a share `noise` of the true ones describes another image."""
-    texts: dict[str, tuple[int, Claim]] = {}
+    world, texts = corpus.world, dict[str, tuple[int, Claim]]()
     own_pairs = []
     for b, row in enumerate(rows):
         told = int(rng.choice(rows)) if rng.random() < noise else int(row)
         thing = 0 if corpus.categories[told, 1] < 0 or rng.random() < 0.8 else 1
         category = int(corpus.categories[told, thing])
         seen = np.flatnonzero(corpus.visible[told, thing]).tolist()
-        for claim in _true_claims(category, seen, rng=rng):
-            own_pairs.append((b, texts.setdefault(_caption(claim, rng=rng), (len(texts), claim))[0]))
-        for claim in _contradictions(category, seen, rng=rng):
-            texts.setdefault(_caption(claim, rng=rng), (len(texts), claim))
+        for claim in _true_claims(world, category, seen, rng=rng):
+            own_pairs.append((b, texts.setdefault(_caption(world, claim, rng=rng), (len(texts), claim))[0]))
+        for claim in _contradictions(world, category, seen, rng=rng):
+            texts.setdefault(_caption(world, claim, rng=rng), (len(texts), claim))
     own = np.zeros((len(rows), len(texts)), dtype=bool)
     own[tuple(np.array(own_pairs).T)] = True
     claims = [claim for _, claim in texts.values()]
     true = holds(corpus, rows, claims)
-    present = np.zeros((len(rows), len(CATEGORIES) + 1), dtype=bool)
+    present = np.zeros((len(rows), len(world.categories) + 1), dtype=bool)
     for o in (0, 1):
         present[np.arange(len(rows)), corpus.categories[rows, o]] = True
-    attributes = np.concatenate([present[:, list(NAMED)], corpus.visible[rows].any(1)], axis=1)
+    attributes = np.concatenate([present[:, list(world.named)], corpus.visible[rows].any(1)], axis=1)
     return CaptionedBatch(rows=rows, captions=tuple(texts), own=own, true=true, attributes=attributes)
 
 
@@ -168,9 +175,9 @@ def holds(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> B
     return np.asarray((right_kind & shows & exists).any(1))
 
 
-def _true_claims(category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
+def _true_claims(world: DrawnWorld, category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
     """One about the category and one about a part, or both at once; parts alone of what has no name."""
-    said = category if category in NAMED else -1
+    said = category if category in world.named else -1
     if not seen:
         return [Claim(said, -1)] if said >= 0 else []
     if said < 0:
@@ -179,22 +186,22 @@ def _true_claims(category: int, seen: list[int], *, rng: random.Random) -> list[
     return [first, Claim(said, rng.choice(seen)) if rng.random() < 0.6 else Claim(-1, rng.choice(seen))]
 
 
-def _contradictions(category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
+def _contradictions(world: DrawnWorld, category: int, seen: list[int], *, rng: random.Random) -> list[Claim]:
     """A wrong name with a part that is there, a part that is missing here, or the right name with a part it lacks."""
-    said = category if category in NAMED else rng.choice(NAMED)
-    absent = [r for r in _OWN[category] if r not in seen]
+    said = category if category in world.named else rng.choice(world.named)
+    absent = [r for r in world.own_rationales[category] if r not in seen]
     draw = rng.random()
     if seen and draw < 0.4:
-        return [Claim(rng.choice(NAMED), rng.choice(seen))]
+        return [Claim(rng.choice(world.named), rng.choice(seen))]
     if absent and draw < 0.6:
         return [Claim(-1, rng.choice(absent))]
-    lie = rng.choice(absent) if absent and draw < 0.8 else rng.randrange(len(RATIONALES))
+    lie = rng.choice(absent) if absent and draw < 0.8 else rng.randrange(len(world.rationales))
     return [Claim(said, lie)] if lie not in seen else []
 
 
-def _caption(claim: Claim, *, rng: random.Random) -> str:
+def _caption(world: DrawnWorld, claim: Claim, *, rng: random.Random) -> str:
     if claim.rationale < 0:
-        return rng.choice(CATEGORY_TEMPLATES).format(c=CATEGORIES[claim.category])
+        return rng.choice(CATEGORY_TEMPLATES).format(c=world.categories[claim.category])
     if claim.category < 0:
-        return rng.choice(RATIONALE_TEMPLATES).format(r=RATIONALES[claim.rationale])
-    return rng.choice(PAIR_TEMPLATES).format(c=CATEGORIES[claim.category], r=RATIONALES[claim.rationale])
+        return rng.choice(RATIONALE_TEMPLATES).format(r=world.rationales[claim.rationale])
+    return rng.choice(PAIR_TEMPLATES).format(c=world.categories[claim.category], r=world.rationales[claim.rationale])

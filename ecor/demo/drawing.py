@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 SUPERSAMPLING = 3
+SHADOW_BRIGHTNESS = 0.5
 _CIRCLE = tuple((math.cos(k * math.pi / 10), math.sin(k * math.pi / 10)) for k in range(20))
 
 
@@ -146,19 +147,32 @@ class Placement:
 class Canvas:
     """Supersampled pixels and, drawn alongside, the label of whatever is on top."""
 
-    def __init__(self, *, num_pixels: int, background: Colour) -> None:
+    def __init__(self, *, num_pixels: int, background: Colour, shadow: Point | None = None) -> None:
+        """`shadow`: how far, in final pixels, every raised stroke throws a hard shadow."""
         self._side = num_pixels * SUPERSAMPLING
         self.pixels = Image.new("RGB", (self._side, self._side), background)
         self.labels = Image.new("L", (self._side, self._side), 0)
         self._paint = ImageDraw.Draw(self.pixels)
         self._mark = ImageDraw.Draw(self.labels)
+        self._shadow = shadow
+        self._shade = Image.new("L", (self._side, self._side) if shadow else (1, 1), 0)
+        self._darken = ImageDraw.Draw(self._shade)
 
     def draw(
-        self, strokes: Sequence[Stroke], *, at: Placement, first_label: int, outline: float, wash: float = 0.0
+        self,
+        strokes: Sequence[Stroke],
+        *,
+        at: Placement,
+        first_label: int,
+        outline: float,
+        wash: float = 0.0,
+        edge: float = -0.55,
+        is_raised: bool = True,
     ) -> None:
         """Draw a thing: its body gets `first_label`, its part k `first_label` + 1 + k; label 0 hides what is below.
 
-        `outline` is the width of dark contours in final pixels; `wash` in [0, 1] pales the fills as pencils do.
+        `outline` is the width of contours in final pixels, `edge` how much lighter (above 0) or darker they are than
+        their fills; `wash` in [-1, 1] pales the fills as pencils do, or darkens them.
         """
         side, c, s = self._side, math.cos(math.radians(at.turn)), math.sin(math.radians(at.turn))
         ax, ay = at.scale * at.stretch * c * side, -at.scale * s * side
@@ -172,16 +186,29 @@ class Canvas:
                 width = max(2, round(stroke.width * at.scale * side))
                 self._paint.line(points, fill=colour, width=width, joint="curve" if width > 4 else None)
                 self._mark.line(points, fill=label, width=width, joint="curve" if width > 4 else None)
+                if self._shadow and is_raised:
+                    self._darken.line(self._shifted(points), fill=255, width=width)
+                    self._darken.line(points, fill=0, width=width)
             else:
                 self._paint.polygon(points, fill=colour)
                 self._mark.polygon(points, fill=label)
+                if self._shadow and is_raised:
+                    self._darken.polygon(self._shifted(points), fill=255)
+                    self._darken.polygon(points, fill=0)
                 if outline:
-                    edge = tinted(stroke.colour, by=-0.55)
-                    self._paint.line([*points, points[0]], fill=edge, width=round(outline * SUPERSAMPLING))
+                    contour = tinted(stroke.colour, by=edge)
+                    self._paint.line([*points, points[0]], fill=contour, width=round(outline * SUPERSAMPLING))
+
+    def _shifted(self, points: Sequence[Point]) -> list[Point]:
+        assert self._shadow is not None
+        dx, dy = (SUPERSAMPLING * step for step in self._shadow)
+        return [(x + dx, y + dy) for x, y in points]
 
     def finished(self) -> tuple[Image.Image, Image.Image]:
         """The antialiased image, and the label at the centre of each of its pixels."""
         size = (self._side // SUPERSAMPLING,) * 2
+        if self._shadow:
+            self.pixels.paste(ImageEnhance.Brightness(self.pixels).enhance(SHADOW_BRIGHTNESS), mask=self._shade)
         return self.pixels.reduce(SUPERSAMPLING), self.labels.resize(size, Image.Resampling.NEAREST)
 
 

@@ -11,21 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from ecor.demo.corpus import (
-    CATEGORIES,
-    CATEGORY_TEMPLATES,
-    NAMED,
-    PAIR_TEMPLATES,
-    RATIONALE_TEMPLATES,
-    RATIONALES,
-    Corpus,
-    captioned,
-)
+from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, captioned
 from ecor.demo.model import normalised
 from ecor.demo.validity import Images, validation_images, zero_shot_table
 from ecor.pretraining import CaptionedImages, Part
 
-_JUDGED_ON = ("demo-small", "demo-main")
+_JUDGED_ON = ("small", "main")
 _NUM_JUDGED = 300
 _SHIFT = 3
 
@@ -39,11 +30,13 @@ class DrawnSource:
         """`caption_noise` is the share of captions that describe another image of the batch."""
         self._corpus = corpus
         self._seed, self._batch_size, self._noise = seed, batch_size, caption_noise
-        self.num_attributes = len(NAMED) + len(RATIONALES) if has_attributes else 0
+        world = corpus.world
+        self.num_attributes = len(world.named) + len(world.rationales) if has_attributes else 0
 
     def texts(self) -> list[str]:
-        parts = [t.format(c=c, r="") for t in CATEGORY_TEMPLATES + PAIR_TEMPLATES for c in CATEGORIES]
-        return parts + [t.format(c="", r=r) for t in RATIONALE_TEMPLATES + PAIR_TEMPLATES for r in RATIONALES]
+        world = self._corpus.world
+        parts = [t.format(c=c, r="") for t in CATEGORY_TEMPLATES + PAIR_TEMPLATES for c in world.categories]
+        return parts + [t.format(c="", r=r) for t in RATIONALE_TEMPLATES + PAIR_TEMPLATES for r in world.rationales]
 
     def batch(self, step: int, *, part: Part) -> CaptionedImages:
         corpus, size = self._corpus, self._batch_size
@@ -75,7 +68,8 @@ class DrawnSource:
 
     @cached_property
     def _judged_on(self) -> dict[str, Images]:
-        return {name: validation_images(name, num_images=_NUM_JUDGED) for name in _JUDGED_ON}
+        names = [f"{self._corpus.world.name}-{role}" for role in _JUDGED_ON]
+        return {name: validation_images(name, num_images=_NUM_JUDGED) for name in names}
 
 
 def _varied(pixels: UInt8[np.ndarray, "B H W 3"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "B H W 3"]:

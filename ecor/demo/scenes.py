@@ -1,4 +1,4 @@
-"""A seed and a set's name in; a drawn scene out: pixels, and the truth about what is visible in them."""
+"""A seed and a set in; a drawn scene out: pixels, and the truth about what is visible in them."""
 
 import random
 from dataclasses import dataclass, replace
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from ecor.demo.drawing import Canvas, Colour, Pen, Placement, tinted
-from ecor.demo.world import KINDS, WorldSet
+from ecor.demo.drawing import Canvas, Pen, Placement
+from ecor.demo.looks import WHOLE
+from ecor.demo.world import WorldSet
 
-NUM_PIXELS = 64
 # A part is visible when this many pixels show it: fewer could not be told from noise.
 MIN_VISIBLE_PIXELS = 7
 
@@ -33,7 +33,7 @@ class Scene:
     things: tuple[Thing, ...]
     # seed of background, clutter and noise
     seed: int
-    # the set whose style, occluders and grain it has
+    # the set whose kinds, look, occluders and grain it has
     world: WorldSet
 
 
@@ -70,7 +70,7 @@ def compose(world: WorldSet, *, seed: str, category: str | None = None) -> Scene
 
 
 def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, world: WorldSet) -> Thing:
-    rationales = KINDS[category].rationales
+    rationales = world.kinds[category].rationales
     left_out = {text for text in rationales if rng.random() < world.part_missing}
     if len(left_out) == len(rationales):
         left_out.discard(rng.choice(rationales))
@@ -88,18 +88,23 @@ def without(scene: Scene, rationale: str) -> Scene:
 def draw(scene: Scene) -> Drawing:
     """The pixels of a scene and what can be seen in them."""
     rng = random.Random(scene.seed)
-    pencil = scene.world.style == "pencil"
-    canvas = _background(rng, pencil=pencil)
-    outline = 1.0 if pencil else rng.choice((0.0, 0.0, 0.4, 0.7))
+    kinds, look = scene.world.kinds, scene.world.look
+    canvas = look.ground(rng)
+    outline = look.contour(rng)
     legend: dict[int, tuple[int, str | None]] = {}
     for index, thing in reversed(list(enumerate(scene.things))):
-        kind, first = (
-            KINDS[thing.category],
-            1 + sum(1 + len(KINDS[t.category].rationales) for t in scene.things[:index]),
-        )
+        kind = kinds[thing.category]
+        first = 1 + sum(1 + len(kinds[t.category].rationales) for t in scene.things[:index])
         pen = Pen(parts=kind.rationales, left_out=thing.left_out, rng=random.Random(thing.seed))
         kind.draw(pen)
-        canvas.draw(pen.strokes, at=thing.placement, first_label=first, outline=outline, wash=0.55 if pencil else 0.0)
+        canvas.draw(
+            pen.strokes,
+            at=thing.placement,
+            first_label=first,
+            outline=outline,
+            wash=look.wash,
+            edge=look.edge,
+        )
         legend |= {first + k: (index, text) for k, text in enumerate((None, *kind.rationales))}
     _occluders(rng, canvas, world=scene.world)
     image, labels = canvas.finished()
@@ -120,47 +125,12 @@ def draw(scene: Scene) -> Drawing:
     )
 
 
-def _background(rng: random.Random, *, pencil: bool) -> Canvas:
-    if pencil:
-        base: Colour = (rng.randint(225, 250), rng.randint(220, 245), rng.randint(205, 235))
-    else:
-        base = (rng.randint(150, 240), rng.randint(160, 240), rng.randint(150, 245))
-    canvas = Canvas(num_pixels=NUM_PIXELS, background=base)
-    if not pencil and rng.random() < 0.6:
-        ground = (rng.randint(110, 215), rng.randint(130, 215), rng.randint(90, 190))
-        pen, top = Pen(parts=(), left_out=frozenset(), rng=rng), rng.uniform(0.55, 0.8)
-        left, right = top + rng.uniform(-0.07, 0.07), top + rng.uniform(-0.07, 0.07)
-        pen.polygon(ground, (0.0, left), (1.0, right), (1.0, 1.0), (0.0, 1.0))
-        canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
-    pen = Pen(parts=(), left_out=frozenset(), rng=rng)
-    for _ in range(rng.randint(0, 4)):
-        _meaningless(pen, paler=0.35, size=1.0)
-    canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
-    return canvas
-
-
-_WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
-
-
 def _occluders(rng: random.Random, canvas: Canvas, *, world: WorldSet) -> None:
     """Shapes in front that may hide something."""
     pen = Pen(parts=(), left_out=frozenset(), rng=rng)
     for _ in range(sum(rng.random() < world.occlusion for _ in range(world.num_occluders))):
-        _meaningless(pen, paler=0.0, size=world.occluder_size)
-    canvas.draw(pen.strokes, at=_WHOLE, first_label=0, outline=0.0)
-
-
-def _meaningless(pen: Pen, *, paler: float, size: float) -> None:
-    rng = pen.rng
-    colour = tinted((rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230)), by=paler)
-    x, y, r = rng.random(), rng.random(), rng.uniform(0.04, 0.1) * size
-    shape = rng.randrange(3)
-    if shape == 0:
-        pen.ellipse(colour, x, y, r, r * rng.uniform(0.5, 1))
-    elif shape == 1:
-        pen.polygon(colour, *((x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(3)))
-    else:
-        pen.line(colour, r * 0.4, (x, y), (x + rng.uniform(-0.25, 0.25), y + rng.uniform(-0.25, 0.25)))
+        world.look.scrap(pen, 0.0, world.occluder_size)
+    canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0)
 
 
 def _with_noise(image: Image.Image, *, seed: int, world: WorldSet) -> Image.Image:

@@ -13,10 +13,11 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ecor.demo.atlas import vocabulary_of
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
+from ecor.demo.looks import NUM_PIXELS
 from ecor.demo.model import image_features, text_features
-from ecor.demo.scenes import NUM_PIXELS, draw, without
-from ecor.demo.world import vocabulary_of
+from ecor.demo.scenes import draw, without
 
 TEMPLATES = ("{c}", "a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}")
 RATIONALE_TEMPLATE = "There is {r}."
