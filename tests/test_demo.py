@@ -14,15 +14,27 @@ import pytest
 import torch
 from PIL import Image
 
-from ecor.demo.corpus import CATEGORIES, RATIONALES, Claim, Corpus, captioned, holds
+from ecor.demo.atlas import vocabulary_of
+from ecor.demo.corpus import Claim, Corpus, captioned, draw_corpus, holds
 from ecor.demo.dataset import labelled_drawings, write_dataset
+from ecor.demo.familiar import FAMILIAR
 from ecor.demo.model import config_path, weights_path
 from ecor.demo.scenes import MIN_VISIBLE_PIXELS, compose, draw, without
 from ecor.demo.validity import validation_images, zero_shot_table
-from ecor.demo.world import KINDS, SETS, UNNAMED, vocabulary_of
 
+KINDS, SETS = FAMILIAR.kinds, FAMILIAR.sets
 # nothing missing, nothing in the way
 PLAIN = replace(SETS["demo-small"], part_missing=0.0, size=(1.0, 1.0), num_occluders=0)
+FIXED = {
+    "demo-small": "d5e667c64e6a4e29",
+    "demo-main": "763d0c61d2f52ff9",
+    "demo-twins": "4c39f818e619fac2",
+    "demo-new-names": "23477290f670ebf3",
+    "demo-pencil": "e32a8ee2aaeb67c5",
+    "demo-large": "f0cd8d29a5a62adf",
+    "corpus": "22e5e1c010b91eb7",
+    "captions": "c60011e91022cad8",
+}
 NUM_IMAGES = {"train": 24, "validation": 12, "test": 12}
 
 
@@ -49,6 +61,25 @@ def test_same_seed_same_bytes_other_seed_other_bytes(dataset: Path, tmp_path: Pa
     images = {d for name, d in _digests(dataset).items() if name.endswith(".png") and "masks" not in name}
     others = {d for name, d in _digests(tmp_path / "other").items() if name.endswith(".png") and "masks" not in name}
     assert not images & others
+
+
+def test_the_first_world_is_the_one_that_its_weights_and_figures_are_of() -> None:
+    """Pixels, truth and captions of the world as it was fixed: another digest voids every figure made of it."""
+    found = {}
+    for name in SETS:
+        hasher = hashlib.sha256()
+        for item in labelled_drawings(set_name=name, split="validation", num_images=12, seed=2000):
+            hasher.update(item.drawing.image.tobytes() + item.drawing.labels.tobytes())
+            hasher.update(repr((item.category, item.rationale, item.visible_rationales)).encode())
+        found[name] = hasher.hexdigest()[:16]
+    corpus = draw_corpus(FAMILIAR, num_images=60, seed=0, num_processes=1)
+    arrays = (corpus.pixels, corpus.categories, corpus.visible)
+    found["corpus"] = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+    batch = captioned(corpus, np.arange(60), rng=random.Random(3), noise=0.02)
+    told = (batch.own, batch.true, batch.attributes)
+    captions = "\n".join(batch.captions).encode() + b"".join(array.tobytes() for array in told)
+    found["captions"] = hashlib.sha256(captions).hexdigest()[:16]
+    assert found == FIXED
 
 
 def test_splits_share_no_image(dataset: Path) -> None:
@@ -143,18 +174,19 @@ def test_most_rationales_belong_to_one_category(set_name: str) -> None:
 
 def test_new_names_are_in_no_other_set_and_in_no_caption() -> None:
     others = {c for name, world in SETS.items() if name != "demo-new-names" for c in world.categories}
-    assert not others & set(UNNAMED)
+    assert not others & set(FAMILIAR.unnamed)
     rows = np.arange(200)
     rng = np.random.default_rng(0)
-    visible = rng.random((200, 2, len(RATIONALES))) < 0.02
+    visible = rng.random((200, 2, len(FAMILIAR.rationales))) < 0.02
     corpus = Corpus(
+        world=FAMILIAR,
         pixels=np.zeros((200, 64, 64, 3), np.uint8),
-        categories=rng.integers(-1, len(CATEGORIES), (200, 2)),
+        categories=rng.integers(-1, len(FAMILIAR.categories), (200, 2)),
         visible=visible,
     )
-    corpus.categories[:, 0] = rng.integers(0, len(CATEGORIES), 200)
+    corpus.categories[:, 0] = rng.integers(0, len(FAMILIAR.categories), 200)
     batch = captioned(corpus, rows, rng=random.Random(0), noise=0.0)
-    said = re.compile(rf"\b(a|the) ({'|'.join(UNNAMED)})(\.|,|$| with | because )")
+    said = re.compile(rf"\b(a|the) ({'|'.join(FAMILIAR.unnamed)})(\.|,|$| with | because )")
     assert not [caption for caption in batch.captions if said.search(caption)]
     assert (batch.own <= batch.true).all()
     assert not batch.true.any(0).all(), "some captions contradict every image"
@@ -163,9 +195,10 @@ def test_new_names_are_in_no_other_set_and_in_no_caption() -> None:
 def test_claims_hold_as_a_naive_loop_says() -> None:
     rng = np.random.default_rng(1)
     corpus = Corpus(
+        world=FAMILIAR,
         pixels=np.zeros((20, 64, 64, 3), np.uint8),
         categories=rng.integers(-1, 4, (20, 2)),
-        visible=rng.random((20, 2, len(RATIONALES))) < 0.4,
+        visible=rng.random((20, 2, len(FAMILIAR.rationales))) < 0.4,
     )
     claims = [Claim(int(c), int(r)) for c in range(-1, 4) for r in (-1, 0, 5)]
     expected = [

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ecor.ablation import FIGURES, KnownImages, figures, set_figures
 from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
-from ecor.demo.world import SETS
+from ecor.demo.atlas import all_sets
 from ecor.factors import factor_figures
 from ecor.intervals import over_repetitions
 from ecor.model import Recognizer
@@ -253,7 +253,7 @@ def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
             figures_ = dict.fromkeys(["rr", "visible_rr", "accuracy"], rr)
             parts = {f"{name}_{number}": rr for name in figures_ for number in ("one", "two")}
             why = dict.fromkeys(answers.FACTOR_FIGURES, 0.1) if judgement.decoding == "joint" else {}
-            size = cell.num_categories or len(SETS[cell.set_name].categories)
+            size = cell.num_categories or len(all_sets()[cell.set_name].categories)
             rows.append(
                 {**told, **judged, **figures_, **parts, **why}
                 | {"cell": cell.digest_of(asdict(Sizes())), "judgement": judgement.name}
@@ -323,7 +323,7 @@ def test_intervals_are_students() -> None:
 @pytest.mark.slow
 def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablate, "QUICK_SIZES", TINY)
-    small = replace(ablate.QUICK, sets=("demo-new-names",), num_repetitions=1, selection_sets=("demo-new-names",))
+    small = replace(ablate.QUICK, roles=("new-names",), num_repetitions=1, selection_roles=("new-names",))
     monkeypatch.setattr(ablate, "QUICK", small)
     config = AblateConfig(output=str(tmp_path), quick=True, questions=("methods",))
     with connected(ClusterConfig(num_cpus=2)):

@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ecor.demo.drawing import Colour, Pen, Point, bezier, tinted
+from ecor.demo.drawing import Colour, Pen, tinted
 from ecor.demo.silhouettes import Spot
 
 DARK: Colour = (34, 30, 36)
+Number = int | float
+Place = tuple[Number, Number]
+"""In units of a spot."""
 
 
 class Patch:
@@ -17,28 +20,28 @@ class Patch:
         self._pen, self._spot = pen, spot
         self.rng = pen.rng
 
-    def polygon(self, colour: Colour, *points: Point) -> None:
+    def polygon(self, colour: Colour, *points: Place) -> None:
         self._pen.polygon(colour, *(self._spot.at(u, v) for u, v in points))
 
-    def line(self, colour: Colour, width: float, *points: Point) -> None:
+    def line(self, colour: Colour, width: float, *points: Place) -> None:
         self._pen.line(colour, width, *(self._spot.at(u, v) for u, v in points))
 
-    def curve(self, colour: Colour, width: float, start: Point, pull: Point, end: Point) -> None:
-        self.line(colour, width, *bezier(start, pull, end))
+    def curve(self, colour: Colour, width: float, start: Place, pull: Place, end: Place) -> None:
+        self._pen.curve(colour, width, self._spot.at(*start), self._spot.at(*pull), self._spot.at(*end))
 
-    def oval(self, colour: Colour, u: float, v: float, ru: float, rv: float, turn: float = 0) -> None:
+    def oval(self, colour: Colour, u: Number, v: Number, ru: Number, rv: Number, turn: Number = 0) -> None:
         """An ellipse, in units of the spot, turned by `turn` degrees."""
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
         circle = ((math.cos(k * math.pi / 9), math.sin(k * math.pi / 9)) for k in range(18))
         self.polygon(colour, *((u + c * ru * x - s * rv * y, v + s * ru * x + c * rv * y) for x, y in circle))
 
-    def ball(self, colour: Colour, u: float, v: float, r: float) -> None:
+    def ball(self, colour: Colour, u: Number, v: Number, r: float) -> None:
         self._pen.ellipse(colour, *self._spot.at(u, v), r)
 
-    def ring(self, colour: Colour, width: float, u: float, v: float, r: float) -> None:
+    def ring(self, colour: Colour, width: float, u: Number, v: Number, r: float) -> None:
         self._pen.ring(colour, width, *self._spot.at(u, v), r)
 
-    def spiral(self, colour: Colour, width: float, u: float, v: float, r: float, *, first: float = 0.0) -> None:
+    def spiral(self, colour: Colour, width: float, u: Number, v: Number, r: float, *, first: Number = 0.0) -> None:
         """One turn and a half inwards; `r` in units of the spot, `first` the angle of its outer end."""
         steps = ((1 - k / 20, first + k * 3 * math.pi / 20) for k in range(19))
         self.line(colour, width, *((u + r * far * math.cos(a), v + r * far * math.sin(a)) for far, a in steps))

@@ -28,7 +28,7 @@ COLOURS: dict[str, Colour] = {
 """What parts are named by."""
 NUM_CATEGORIES, NUM_UNNAMED = 86, 10
 FAMILY_SIZE = 3
-PROPORTIONS = ((0.93, 1.22), (1.26, 0.96))
+PROPORTIONS = ((0.9, 1.16), (1.17, 0.9))
 """Width and height of tall and of squat bodies."""
 NUM_PARTS = (2, 3, 3, 4)
 SHARED_PER_SPOT, MOST_OWNERS, SHARED = 4, 4, 0.2

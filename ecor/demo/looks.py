@@ -92,7 +92,7 @@ def _strips(pen: Pen, tone: Colour) -> None:
     height = pen.rng.uniform(0.1, 0.2)
     for k in range(0, math.ceil(1 / height), 2):
         left, right = (k * height + pen.rng.uniform(-0.04, 0.04) for _ in range(2))
-        pen.polygon(tone, (0, left), (1, right), (1, right + height), (0, left + height))
+        pen.polygon(tone, (0.0, left), (1.0, right), (1.0, right + height), (0.0, left + height))
 
 
 def _snippet(pen: Pen, paler: float, size: float) -> None:

@@ -48,7 +48,7 @@ def _tiles(patch: Patch, colour: Colour, form: int) -> None:
 
 def _emblem(patch: Patch, colour: Colour, form: int) -> None:
     if form == 0:
-        patch.polygon(colour, *star(0, 0, 1.0, 0.42, num=5, phase=-math.pi / 2))
+        patch.polygon(colour, *star(0.0, 0.0, 1.0, 0.42, num=5, phase=-math.pi / 2))
     else:
         outer = [(0.9 * math.cos(a / 4), 0.95 * math.sin(a / 4)) for a in range(4, 22)]
         inner = [(0.3 + 0.7 * math.cos(a / 4), 0.7 * math.sin(a / 4)) for a in range(21, 3, -1)]

@@ -15,7 +15,7 @@ class Spot:
     rx: float
     ry: float
 
-    def at(self, u: float, v: float) -> Point:
+    def at(self, u: int | float, v: int | float) -> Point:
         """A point in units of the thing; (0, 0) is where parts are fixed."""
         return self.x + self.rx * u, self.y + self.ry * v
 
@@ -87,11 +87,11 @@ def _spot(x: float, y: float, rx: float, ry: float) -> Spot:
 def _drop() -> tuple[Point, ...]:
     right = bezier((0.0, -0.66), (0.12, -0.3), (0.4, -0.06))
     left = bezier((-0.4, -0.06), (-0.12, -0.3), (0.0, -0.66))
-    return (*right, *_round(0, 0.1, 0.43, 0.38, first=-20, last=200), *left)
+    return (*right, *_round(0.0, 0.1, 0.43, 0.38, first=-20, last=200), *left)
 
 
 _ARCH = (
-    *_round(0, -0.02, 0.52, 0.5, first=180, last=360),
+    *_round(0.0, -0.02, 0.52, 0.5, first=180, last=360),
     (0.52, 0.5),
     (0.2, 0.5),
     (0.2, 0.38),
@@ -106,45 +106,54 @@ _CROSS = (
 _HOURGLASS = ((-0.46, -0.52), (0.46, -0.52), (0.17, -0.02), (0.46, 0.5), (-0.46, 0.5), (-0.17, -0.02))
 
 SILHOUETTES: dict[str, Silhouette] = {
-    "ball": _body(_round(0, 0, 0.5, 0.48)),
-    "pear": _body(_round(0, -0.24, 0.27, 0.28), _round(0, 0.17, 0.48, 0.34), side=(0.3, -0.1), top=(0, -0.48)),
+    "ball": _body(_round(0.0, 0.0, 0.5, 0.48)),
+    "pear": _body(_round(0.0, -0.24, 0.27, 0.28), _round(0.0, 0.17, 0.48, 0.34), side=(0.3, -0.1), top=(0.0, -0.48)),
     "block": _body(((-0.45, -0.45), (0.45, -0.45), (0.45, 0.45), (-0.45, 0.45))),
     "cone": _body(
-        ((0, -0.6), (0.54, 0.46), (-0.54, 0.46)), top=(0, -0.5), side=(0.24, -0.08), rear=(-0.4, 0.24), face=(0, -0.1)
+        ((0.0, -0.6), (0.54, 0.46), (-0.54, 0.46)),
+        top=(0.0, -0.5),
+        side=(0.24, -0.08),
+        rear=(-0.4, 0.24),
+        face=(0.0, -0.1),
     ),
-    "gem": _body(((0, -0.56), (0.54, 0), (0, 0.56), (-0.54, 0)), top=(0, -0.46), rear=(-0.3, 0.22)),
-    "peanut": _body(_round(-0.3, 0, 0.32, 0.4), _round(0.3, 0, 0.32, 0.4), top=(0, -0.26), foot=(0, 0.3)),
+    "gem": _body(((0.0, -0.56), (0.54, 0.0), (0.0, 0.56), (-0.54, 0.0)), top=(0.0, -0.46), rear=(-0.3, 0.22)),
+    "peanut": _body(_round(-0.3, 0.0, 0.32, 0.4), _round(0.3, 0.0, 0.32, 0.4), top=(0.0, -0.26), foot=(0.0, 0.3)),
     "star": _body(
-        tuple(star(0, 0.02, 0.66, 0.36, num=5, phase=-math.pi / 2)), side=(0.5, -0.18), rear=(-0.3, 0.2), foot=(0, 0.3)
+        tuple(star(0.0, 0.02, 0.66, 0.36, num=5, phase=-math.pi / 2)),
+        side=(0.5, -0.18),
+        rear=(-0.3, 0.2),
+        foot=(0.0, 0.3),
     ),
     "bowl": _body(
-        _round(0, -0.3, 0.56, 0.76, first=0, last=180),
-        top=(0, -0.28),
+        _round(0.0, -0.3, 0.56, 0.76, first=0, last=180),
+        top=(0.0, -0.28),
         side=(0.5, -0.12),
-        face=(0, -0.12),
+        face=(0.0, -0.12),
         rear=(-0.36, 0.2),
-        hide=_spot(0, 0.2, 0.32, 0.18),
+        hide=_spot(0.0, 0.2, 0.32, 0.18),
     ),
-    "dome": _body(_round(0, 0.4, 0.54, 0.84, first=180, last=360), foot=(0, 0.38), top=(0, -0.4), side=(0.4, -0.06)),
-    "arch": _body(_ARCH, hide=_spot(0, 0.14, 0.4, 0.2), side=(0.48, 0.0)),
+    "dome": _body(
+        _round(0.0, 0.4, 0.54, 0.84, first=180, last=360), foot=(0.0, 0.38), top=(0.0, -0.4), side=(0.4, -0.06)
+    ),
+    "arch": _body(_ARCH, hide=_spot(0.0, 0.14, 0.4, 0.2), side=(0.48, 0.0)),
     "bell": _body(
         ((-0.24, -0.5), (0.24, -0.5), (0.36, 0.2), (0.58, 0.46), (-0.58, 0.46), (-0.36, 0.2)),
         side=(0.28, -0.1),
         rear=(-0.4, 0.26),
-        hide=_spot(0, 0.17, 0.3, 0.24),
+        hide=_spot(0.0, 0.17, 0.3, 0.24),
     ),
-    "cross": _body(_CROSS, side=(0.5, 0.0), rear=(-0.24, 0.36), hide=_spot(0, 0.14, 0.36, 0.22), face=(0, -0.26)),
+    "cross": _body(_CROSS, side=(0.5, 0.0), rear=(-0.24, 0.36), hide=_spot(0.0, 0.14, 0.36, 0.22), face=(0.0, -0.26)),
     "hourglass": _body(
-        _HOURGLASS, side=(0.26, -0.14), rear=(-0.3, 0.3), hide=_spot(0, 0.3, 0.27, 0.17), face=(0, -0.3)
+        _HOURGLASS, side=(0.26, -0.14), rear=(-0.3, 0.3), hide=_spot(0.0, 0.3, 0.27, 0.17), face=(0.0, -0.3)
     ),
-    "drop": _body(_drop(), top=(0, -0.56), side=(0.36, 0.0), face=(0, -0.08), hide=_spot(0, 0.22, 0.32, 0.2)),
+    "drop": _body(_drop(), top=(0.0, -0.56), side=(0.36, 0.0), face=(0.0, -0.08), hide=_spot(0.0, 0.22, 0.32, 0.2)),
     "toadstool": _body(
-        _round(0, -0.12, 0.58, 0.4, first=180, last=360),
+        _round(0.0, -0.12, 0.58, 0.4, first=180, last=360),
         ((-0.24, -0.14), (0.24, -0.14), (0.3, 0.5), (-0.3, 0.5)),
         side=(0.26, 0.06),
         rear=(-0.26, 0.32),
-        face=(0, -0.24),
-        hide=_spot(0, 0.22, 0.24, 0.22),
-        top=(0, -0.48),
+        face=(0.0, -0.24),
+        hide=_spot(0.0, 0.22, 0.24, 0.22),
+        top=(0.0, -0.48),
     ),
 }
