@@ -98,22 +98,26 @@ def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
 def _clip(
     seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
 ) -> BackboneConfig:
-    """The CLIP of a pretraining seed: seed 0 of the first world comes with the package, others are pretrained here."""
-    if seed == 0 and config.world == "demo":
+    """The CLIP of a pretraining seed, pretrained here unless it comes with the package."""
+    settings = pretraining_of(seed, work=work, config=config)
+    if settings is None:
         return BackboneConfig(precision="fp32")
-    output = work / "clips" / _clip_name(seed, config=config)
-    settings = PretrainConfig(output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples)
-    if config.quick:
-        settings = replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
-    pretrain.run(settings, cluster=cluster, tracking=tracking)
-    return BackboneConfig(
-        name=str(output / "model.json"), pretrained=str(output / "weights.safetensors"), precision="fp32"
+    made = pretrain.run(settings, cluster=cluster, tracking=tracking)
+    return BackboneConfig(name=made.model, pretrained=made.weights, precision="fp32")
+
+
+def pretraining_of(seed: int, *, work: Path, config: AblateConfig) -> PretrainConfig | None:
+    """How the CLIP of a pretraining seed is made; None for seed 0 of the first world, which comes with the package."""
+    if config.world == "demo" and seed == 0:
+        return None
+    name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
+    output = work / "clips" / (f"{name}-quick" if config.quick else name)
+    settings = PretrainConfig(
+        output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples
     )
-
-
-def _clip_name(seed: int, *, config: AblateConfig) -> str:
-    prefix = "" if config.world == "demo" else f"{config.world}-"
-    return f"{prefix}{seed}{'-quick' if config.quick else ''}"
+    if config.quick:
+        return replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
+    return settings
 
 
 @ray.remote(num_cpus=1, max_retries=2)

@@ -1,5 +1,6 @@
 """The second world keeps the first one's promises and shares nothing else with it: other things, names and look."""
 
+import pickle
 from collections import Counter
 from dataclasses import replace
 
@@ -39,6 +40,12 @@ def test_same_structure_seed_same_world_other_seed_other_world() -> None:
     assert told(other) != told(OTHER)
     assert len(set(other.categories) & set(OTHER.categories)) <= 3
     first, second = (draw(compose(world.sets["other-small"], seed="s")) for world in (OTHER, again))
+    assert first.image.tobytes() == second.image.tobytes()
+
+
+def test_a_world_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(OTHER))
+    first, second = (draw(compose(world.sets["other-chalk"], seed="s")) for world in (OTHER, sent))
     assert first.image.tobytes() == second.image.tobytes()
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ecor.ablation import FIGURES, KnownImages, figures, set_figures
 from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
-from ecor.demo.atlas import all_sets
+from ecor.demo.atlas import WORLDS, all_sets
 from ecor.factors import factor_figures
 from ecor.intervals import over_repetitions
 from ecor.model import Recognizer
@@ -22,7 +22,7 @@ from pipelines import ablate, answers, results
 from pipelines.cells import measured
 from pipelines.claims import claims_table
 from pipelines.cluster import connected
-from pipelines.config import AblateConfig, ClusterConfig
+from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig
 from pipelines.study import (
     DECODING_OF,
     FIRST_SEED,
@@ -263,8 +263,8 @@ def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def two_repetitions() -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    study = Study(num_repetitions=2, num_pretrainings=1)
+def two_repetitions(world: str = "demo") -> tuple[Study, pd.DataFrame, pd.DataFrame]:
+    study = Study(world=world, num_repetitions=2, num_pretrainings=1)
     return study, made_up_rows(study_cells(study, chosen=CHOSEN)), made_up_rows(selection_cells(study))
 
 
@@ -282,8 +282,9 @@ def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> 
     assert "What a reader thought." in page and "not finished" not in page
 
 
-def test_claims_are_judged_by_their_intervals() -> None:
-    _, rows, _ = two_repetitions()
+@pytest.mark.parametrize("world", WORLDS)
+def test_claims_are_judged_by_their_intervals(world: str) -> None:
+    _, rows, _ = two_repetitions(world)
     table = claims_table(rows)
     assert table is not None
     verdicts = {words: (difference, verdict) for words, difference, _, verdict in table.rows}
@@ -309,6 +310,19 @@ def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) 
     page = ablate.run(config).read_text(encoding="utf-8")
     assert "99.0" not in page
     assert f"7 of {len(asked)} rows are still to be measured" in page
+
+
+def test_only_the_first_world_s_first_clip_comes_with_the_package(tmp_path: Path) -> None:
+    def made(seed: int, **settings) -> PretrainConfig | None:
+        return ablate.pretraining_of(seed, work=tmp_path, config=AblateConfig(pretraining_samples=7_000, **settings))
+
+    assert made(0) is None
+    first, others = made(1), [made(seed, world="other") for seed in (0, 1)]
+    assert (first.world, first.seed, first.output) == ("demo", 1, str(tmp_path / "clips" / "1"))
+    assert [(each.world, each.seed, each.num_samples) for each in others] == [("other", 0, 7_000), ("other", 1, 7_000)]
+    quick = made(0, world="other", quick=True)
+    assert len({each.output for each in (first, quick, *others)}) == 4
+    assert quick.num_samples < 7_000
 
 
 def test_intervals_are_students() -> None:
