@@ -36,8 +36,8 @@ def run(config: ValidityConfig) -> None:
     require(not unknown, f"no {', '.join(sorted(unknown))} in the world {config.world}: choose among {', '.join(sets)}")
     require(
         config.weights is not None or config.world == "demo",
-        f"no weights come with the world {config.world}: make some with `ecor pretrain --world {config.world}` and name "
-        "them with --weights",
+        f"no weights come with the world {config.world}: make some with `ecor pretrain --world {config.world}` and "
+        "name them with --weights",
     )
     weights = Path(config.weights) if config.weights else weights_path()
     require(weights.is_file(), f"{weights} is no file: name the weights.safetensors that `ecor pretrain` wrote")
