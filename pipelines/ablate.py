@@ -112,9 +112,7 @@ def pretraining_of(seed: int, *, work: Path, config: AblateConfig) -> PretrainCo
         return None
     name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
     output = work / "clips" / (f"{name}-quick" if config.quick else name)
-    settings = PretrainConfig(
-        output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples
-    )
+    settings = PretrainConfig(output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples)
     if config.quick:
         return replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
     return settings

@@ -1,6 +1,7 @@
 """A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
 
 import hashlib
+import json
 import random
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -60,8 +61,9 @@ class CaptionedBatch:
 
 
 def corpus_digest(world: DrawnWorld, *, num_images: int, seed: int) -> str:
-    """sha256 of the arguments and of the code that draws: the same digest, the same corpus."""
-    hasher = hashlib.sha256(f"{world.name} {num_images} {seed}".encode())
+    """sha256 of the arguments, of what there is and of the code that draws: the same digest, the same corpus."""
+    what = {name: kind.rationales for name, kind in world.kinds.items()}
+    hasher = hashlib.sha256(json.dumps([world.name, what, num_images, seed]).encode())
     for name in sorted((*_DRAWN_BY, *world.rooms)):
         hasher.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return hasher.hexdigest()
