@@ -5,7 +5,7 @@ Most part texts belong to one category and some to a few, as in DROR. The number
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -183,7 +183,7 @@ def _sets(
     pairs = [rng.sample(family, 2) for family in families if len(family) >= 2]
     rng.shuffle(pairs)
     everything = sorted(chain(*families))
-    chosen = {
+    chosen: dict[str, tuple[str, Iterable[str]]] = {
         "small": ("CIFAR-10+: few categories, in pairs that share a body", chain(*pairs[:5])),
         "main": (
             "CIFAR-100+: many categories, some of them neighbours",
