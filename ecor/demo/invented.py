@@ -35,8 +35,33 @@ SHARED_PER_SPOT, MOST_OWNERS, SHARED = 4, 4, 0.2
 """Texts that several categories may have, by how many at most, and the chance that a part is one of them."""
 BEHIND = ("rear", "side", "top", "foot")
 """Sorts of parts that are drawn before the body."""
-_ONSETS = ("b", "br", "d", "dr", "f", "fl", "g", "gl", "gr", "k", "kr", "l", "m", "n", "p", "pl", "r", "s", "sk", "t")
-_ONSETS += ("tr", "v", "w", "y", "z")
+_ONSETS = (
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gl",
+    "gr",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "r",
+    "s",
+    "sk",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "y",
+    "z",
+)
 _VOWELS = ("a", "e", "i", "o", "u", "oo", "ee")
 _JOINTS = ("k", "l", "m", "n", "r", "s")
 _MIDDLES = ("b", "d", "g", "m", "p", "t", "v", "z")
