@@ -5,7 +5,7 @@ made from the CSV alone.
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,7 +23,7 @@ from pipelines.blocks import causes_raised
 from pipelines.cells import measured
 from pipelines.cluster import connected
 from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig, TrackingConfig
-from pipelines.study import QUESTIONS, Cell, Study, chosen_settings, selection_cells, study_cells
+from pipelines.study import QUESTIONS, Cell, Judgement, Study, chosen_settings, selection_cells, study_cells
 from pipelines.worlds import Sizes
 
 RESULTS = "results.csv"
@@ -171,7 +171,19 @@ def _rows(root: Path) -> pd.DataFrame:
 
 
 def _records(root: Path) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in _rows(root).to_dict("records")]
+    """All rows, each with the name of its judgement, which the file has in parts."""
+    rows = [{str(name): value for name, value in row.items()} for row in _rows(root).to_dict("records")]
+    return [{**row, "judgement": _judgement(row).name} for row in rows]
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement:
+    return Judgement(
+        decoding=row["decoding_judged"],
+        test_set=row["test_set"],
+        split=row["split"],
+        set_size=int(row["set_size"]),
+        set_rule=row["set_rule"],
+    )
 
 
 def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
@@ -179,7 +191,7 @@ def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
     unfinished = root / f".{RESULTS}.tmp"
     known = _rows(root)
     both = pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if len(known) else pd.DataFrame(rows)
-    both.to_csv(unfinished, index=False, float_format="%.6g")
+    both.drop(columns="judgement", errors="ignore").to_csv(unfinished, index=False, float_format="%.4g")
     unfinished.replace(root / RESULTS)
 
 

@@ -30,6 +30,8 @@ LARGEST_MATRIX = 30
 MOST_BARS = 40
 MOST_CONFUSIONS = 25
 LONGEST_NAME = 34
+STUDY_DPI = 96
+"""Its plots are kept beside the page, in version control."""
 COMPARED = ("strict/rr", "strict/accuracy", "strict/visible_rr", "dror_vote/rr", "two_stage/rr")
 
 
@@ -230,7 +232,7 @@ def draw_study(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], 
     panels[0].invert_yaxis()
     marks = [Line2D([], [], marker="o", ls="", ms=4, color=colour) for colour in colours]
     figure.legend(marks, columns, loc="outside lower center", ncols=min(6, len(columns)), frameon=False, fontsize=8)
-    save(figure, path)
+    save(figure, path, dpi=STUDY_DPI)
 
 
 def draw_relation(points: pd.DataFrame, *, x: str, y: str, colour: str, marker: str, path: Path) -> None:
@@ -249,7 +251,7 @@ def draw_relation(points: pd.DataFrame, *, x: str, y: str, colour: str, marker: 
     marks = [Line2D([], [], marker="o", ls="", ms=4, color=colours[name]) for name in names]
     shapes = [Line2D([], [], marker=shape, ls="", ms=4, color=INK) for shape in "osD^"[: len(kinds)]]
     figure.legend(marks + shapes, names + kinds, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    save(figure, path, dpi=STUDY_DPI)
 
 
 def figure_of(*, width: float, height: float) -> Figure:
@@ -259,9 +261,9 @@ def figure_of(*, width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, dpi: int = 144) -> None:
     """Write a PNG; the same figure gives the same bytes."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    figure.savefig(path, dpi=144, metadata={"Software": None})
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})

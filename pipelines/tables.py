@@ -71,7 +71,7 @@ def compared(
             if against is not None:
                 told.append("" if arm == against else _told_difference(means[arm], means.get(against)))
             body.append((arm, *told))
-        header = ("", *map(str, names), "mean", *([f"less {against}"] if against else []))
+        header = ("", *map(str, names), "mean", *([f"minus {against}"] if against else []))
         tables.append(Table(title=f"{title}, %", header=header, rows=tuple(body)))
         drawn[title] = {
             arm: {
