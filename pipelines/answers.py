@@ -271,8 +271,9 @@ def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
         "The order of the factors can only matter where category and rationale depend on each other given the image, "
         "and a reason helps only if the true category is likelier under rationales that the image shows than under "
         "others. The plot: per set and repetition the dependence (mutual information) against what decoding jointly "
-        f"gains in RR over decoding independently. Spearman's rank correlation over {len(gains)} points: "
-        f"{related} (points of a set are not independent of each other, so no p-value is given)."
+        "gains in RR over decoding the same tokens independently; tuned ones were tuned for joint decoding. "
+        f"Spearman's rank correlation over {len(gains)} points: {related} "
+        "(points of a set are not independent of each other, so no p-value is given)."
     )
     return Answer(title=QUESTIONS["why"], note=note, tables=tuple(tables), plot=plot)
 
