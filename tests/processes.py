@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
+import ray
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +43,18 @@ def hit(
         finally:
             job.kill()
             job.wait(timeout=20)
+
+
+def cpus_held(number: int) -> Any:
+    """An actor that has these CPUs, until it is killed."""
+
+    class Holder:  # of this function, so that it travels by value: Ray's workers do not find the tests
+        def here(self) -> bool:
+            return True
+
+    holder = ray.remote(num_cpus=number)(Holder).remote()
+    ray.get(holder.here.remote())
+    return holder
 
 
 def kill_one(name: str, *, patience_s: float = 100) -> int:

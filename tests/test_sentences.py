@@ -178,7 +178,7 @@ def test_cut_sentences_are_counted(backbone: Backbone, vocabulary: Vocabulary) -
     assert encoder.num_truncated == expected > 0
 
 
-words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 
 
 @settings(max_examples=150, deadline=None)

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
-from processes import hit, kill_one
+from processes import cpus_held, hit, kill_one
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
@@ -462,20 +462,12 @@ def test_a_killed_job_goes_on_with_every_row_once(
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
 
 
-class Holder:
-    """Takes what it reserves, and does nothing."""
-
-    def here(self) -> bool:
-        return True
-
-
 @pytest.mark.slow
 def test_a_cluster_that_gives_no_cpu_ends_in_an_error_and_a_dead_actor_in_the_same_rows(
     done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     config = replace(done, output=str(tmp_path / "labels"))
-    holder = ray.remote(num_cpus=1)(Holder).remote()
-    ray.get(holder.here.remote())
+    holder = cpus_held(1)
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 1 CPUs free"):
         score.run(config, tracking=tracking, cluster=ClusterConfig(no_progress_timeout_s=4))

@@ -21,7 +21,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from processes import hit
+from processes import cpus_held, hit
 
 from ecor.shards import read_manifest, read_shard
 from ecor.vocabulary import vocabulary_from_mapping
@@ -449,8 +449,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(world,
 def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
     """Where another job holds all CPUs nothing moves, wherever the stage is."""
     patient = ClusterConfig(no_progress_timeout_s=4)
-    holder = ray.remote(num_cpus=2)(_Holder).remote()
-    ray.get(holder.here.remote())
+    holder = cpus_held(2)
     with pytest.raises(TimeoutError, match=r"nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
         shard.run(config_for(world, tmp_path / "shards"), cluster=patient)
     with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
@@ -458,11 +457,6 @@ def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
     with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
         all_of([ray.remote(num_cpus=1)(lambda: 0).remote()])
     ray.kill(holder)
-
-
-class _Holder:
-    def here(self) -> bool:
-        return True
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import ray
 import torch
 from models import NAMES, TINY_CLIP
 from PIL import Image
-from processes import hear_ctrl_c, kill_one
+from processes import cpus_held, hear_ctrl_c, kill_one
 from safetensors.torch import load_file
 
 import ecor
@@ -446,20 +446,12 @@ def test_a_killed_run_goes_on(
     assert client.get_run(again.run_id).info.status == "FINISHED"
 
 
-class Holder:
-    """Takes what it reserves, and does nothing."""
-
-    def here(self) -> bool:
-        return True
-
-
 @pytest.mark.slow
 def test_a_cluster_that_gives_no_cpu_and_a_dead_worker_end_in_errors_that_say_so(
     world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
 ) -> None:
     config = config_of(world, tmp_path / "run", num_epochs=500, patience=500)
-    holder = ray.remote(num_cpus=2)(Holder).remote()
-    ray.get(holder.here.remote())
+    holder = cpus_held(2)
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
         train.run(config, cluster=ClusterConfig(no_progress_timeout_s=4), tracking=tracking)

@@ -73,7 +73,7 @@ def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
     config = parsed("--shards", "s", "--output", "o", "--objective.name", "inverted")
     assert validation_scoring(config.objective).method == "inverted"
     assert validation_objective(config.objective).name == "inverted"
-    assert (config.prompts.rationale_tokens, config.prompts.category_tokens) == (0, 4), "it never reads Prompt_R"
+    assert (config.prompts.rationale_tokens, config.prompts.category_tokens) == (0, 6), "it never reads Prompt_R"
 
 
 @pytest.mark.parametrize("name", get_args(ObjectiveName))
