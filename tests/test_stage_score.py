@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
-from processes import cpus_held, hit, kill_one
+from processes import hit
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
@@ -460,24 +460,6 @@ def test_a_killed_job_goes_on_with_every_row_once(
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
-
-
-@pytest.mark.slow
-def test_a_cluster_that_gives_no_cpu_ends_in_an_error_and_a_dead_actor_in_the_same_rows(
-    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
-) -> None:
-    config = replace(done, output=str(tmp_path / "labels"))
-    holder = cpus_held(1)
-    began = time.monotonic()
-    with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 1 CPUs free"):
-        score.run(config, tracking=tracking, cluster=ClusterConfig(no_progress_timeout_s=4))
-    assert time.monotonic() - began < 60
-    ray.kill(holder)
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(kill_one, "Scorer")
-        predictions = score.run(config, tracking=tracking)
-        assert killed.result() > 0
-    assert predictions.digest == read_manifest(done.output).digest
 
 
 @pytest.mark.slow
