@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -14,9 +14,10 @@ from typing import Any
 
 import open_clip
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from open_clip.factory import load_checkpoint
 from open_clip.model import set_model_preprocess_cfg
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from safetensors import SafetensorError
@@ -83,6 +84,11 @@ class Backbone(nn.Module):
     def vit(self) -> Any | None:
         """The image tower, if it is an open_clip ViT (the kind that takes visual prompt tokens)."""
         return self.model.visual if isinstance(self.model.visual, VisionTransformer) else None
+
+    @property
+    def resnet(self) -> Any | None:
+        """The image tower, if it is an open_clip ModifiedResNet (the kind with an attention pool)."""
+        return self.model.visual if isinstance(self.model.visual, ModifiedResNet) else None
 
     @property
     def visual_width(self) -> int | None:
@@ -177,22 +183,25 @@ class Backbone(nn.Module):
         self,
         images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
         *,
-        tokens: Float[Tensor, "depth M W"] | None = None,
+        tokens: Float[Tensor, "depth M width"] | None = None,
+        fp32: bool = False,
     ) -> Float[Tensor, "B D"]:
         """Normalised fp32 features; 8-bit images are normalised here, others are taken as normalised.
 
         `tokens` are visual prompts (VPT, arXiv:2203.12119): `tokens[0]` stands between the class token and the patches
         from the first block on; each further `tokens[i]` replaces them at block i. Our choices: they join after the
         tower's first layer norm, as a block's input, and leave before pooling, so that no pool counts them as patches.
-        ValueError if the image tower is no open_clip ViT or has fewer blocks than `tokens`.
+        `fp32` leaves the configured autocast off. ValueError if the image tower is no open_clip ViT or has fewer blocks
+        than `tokens`.
         """
-        self._check_tokens(tokens)
+        self.check_tokens(tokens)
         pixels = images.to(self.device) if images.is_floating_point() else self.normalise(images)
-        with self.autocast():
+        with nullcontext() if fp32 else self.autocast():
             features = self._image_tower(self.model, pixels, tokens)
         return nn.functional.normalize(features.float(), dim=-1)
 
-    def _check_tokens(self, tokens: Tensor | None) -> None:
+    def check_tokens(self, tokens: Float[Tensor, "depth M W"] | None) -> None:
+        """ValueError unless the image tower takes these visual prompt tokens."""
         if tokens is None:
             return
         if self.vit is None:
@@ -216,25 +225,31 @@ class Backbone(nn.Module):
         return torch.cat([self._encode_padded(list(part), context=context) for part in passes])
 
     def _encode_padded(self, texts: list[str], *, context: Tensor | None) -> Tensor:
-        num_learned = 0 if context is None else len(context)
+        ids = self.padded_ids(texts, num_learned=0 if context is None else len(context))
+        with self.autocast():
+            if context is None or not len(context):
+                features = self.model.encode_text(ids)
+            else:
+                with _embeddings_replaced(self.token_embedding, context, start=self.num_start_tokens):
+                    features = self.model.encode_text(ids)
+        return nn.functional.normalize(features.float(), dim=-1)
+
+    def padded_ids(self, texts: Sequence[str], *, num_learned: int = 0) -> Int[Tensor, "N L"]:
+        """Token ids of each text, padded or cut, with room kept after the start token for learned embeddings.
+
+        The first token holds that room: it is neither padding nor the end, so that masks and pools are right.
+        """
         room = self.context_length - num_learned
         require(
             room >= 3, f"{num_learned} context tokens leave no room for words: the tower takes {self.context_length}"
         )
-        ids = self.tokenizer(texts, context_length=room).to(self.device)
-        with self.autocast():
-            if context is None or not num_learned:
-                features = self.model.encode_text(ids)
-            else:
-                start = self._num_start_tokens
-                # The first token holds the places: neither padding nor the end, so that masks and pools are right.
-                held = torch.cat([ids[:, :start], ids[:, :1].expand(-1, num_learned), ids[:, start:]], dim=1)
-                with _embeddings_replaced(self.token_embedding, context, start=start):
-                    features = self.model.encode_text(held)
-        return nn.functional.normalize(features.float(), dim=-1)
+        ids = self.tokenizer(list(texts), context_length=room).to(self.device)
+        start = self.num_start_tokens
+        return torch.cat([ids[:, :start], ids[:, :1].expand(-1, num_learned), ids[:, start:]], dim=1)
 
     @cached_property
-    def _num_start_tokens(self) -> int:
+    def num_start_tokens(self) -> int:
+        """Tokens that the tokenizer puts before the words."""
         first, second = self.tokenizer(["a", "b"])[:, 0].tolist()
         return int(first == second)
 
@@ -263,7 +278,7 @@ class Backbone(nn.Module):
 
     def word_embeddings(self, words: str) -> Float[Tensor, "L W"]:
         """The token embeddings of some words, without start and end token (fp32, detached)."""
-        start = self._num_start_tokens
+        start = self.num_start_tokens
         if isinstance(self.tokenizer, SimpleTokenizer):
             ids = self.tokenizer.encode(words)
         else:

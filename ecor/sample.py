@@ -113,7 +113,7 @@ def image_to_pixels(
     Raises ImageError (`too_elongated`) for a picture that resizing would blow up beyond `max_pixels`.
     """
     height, width = preprocess.image_size
-    resized_height, resized_width = _resized_size(image, preprocess=preprocess)
+    resized_height, resized_width = resized_size((image.height, image.width), preprocess=preprocess)
     if resized_height * resized_width > max_pixels:
         raise ImageError("too_elongated", f"{image.width} x {image.height} would be {resized_width} x {resized_height}")
     if (resized_width, resized_height) != image.size:
@@ -121,6 +121,20 @@ def image_to_pixels(
     fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
     pixels_HW3 = np.asarray(_centred(image, height=height, width=width, fill=fill))
     return np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))
+
+
+def resized_size(size: tuple[int, int], *, preprocess: Preprocess) -> tuple[int, int]:
+    """Height and width that a picture of `size` (height, width) is resized to, before it is cropped or padded."""
+    (height, width), mode = preprocess.image_size, preprocess.resize_mode
+    if mode == "squash":
+        return height, width
+    if mode == "shortest" and height == width:  # torchvision's Resize cuts off where open_clip's other route rounds
+        shorter, longer = sorted(size)
+        resized = int(height * longer / shorter)
+        return (height, resized) if size[0] <= size[1] else (resized, height)
+    ratios = (size[0] / height, size[1] / width)
+    ratio = max(ratios) if mode == "longest" else min(ratios)
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
 def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tuple[int, int]:
@@ -179,19 +193,6 @@ def _upright(image: Image.Image) -> Image.Image:
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
         turn = None  # damaged metadata does not make a damaged picture
     return image if turn is None else image.transpose(turn)
-
-
-def _resized_size(image: Image.Image, *, preprocess: Preprocess) -> tuple[int, int]:
-    (height, width), mode = preprocess.image_size, preprocess.resize_mode
-    if mode == "squash":
-        return height, width
-    if mode == "shortest" and height == width:  # torchvision's Resize cuts off where open_clip's other route rounds
-        shorter, longer = sorted(image.size)
-        resized = int(height * longer / shorter)
-        return (height, resized) if image.height <= image.width else (resized, height)
-    ratios = (image.height / height, image.width / width)
-    ratio = max(ratios) if mode == "longest" else min(ratios)
-    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
 
 
 def _resize_filter(preprocess: Preprocess) -> Image.Resampling:

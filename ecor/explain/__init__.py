@@ -1,0 +1,16 @@
+"""A model and pictures in, heat maps out: where the evidence for a category or a rationale is."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "explainer": ["JointHeatmaps", "attribute", "explain", "explain_joint"],
+        "heatmap": ["Frame", "Heatmap", "frame_of"],
+        "methods": ["METHODS", "Method", "method"],
+        "scorer": ["Scorer"],
+        "targets": ["Category", "CategoryGivenRationale", "FreeText", "Rationale"],
+        "text_trace": ["TextTrace", "trace_text"],
+        "trace": ["ImageTower", "ImageTrace"],
+    },
+)

@@ -1,0 +1,99 @@
+"""What shall be explained in, by name; the text features that a model compares pictures with out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ecor.explain.trace import ImageTower
+from ecor.model import Recognizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """Why this category, by its name alone?"""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rationale:
+    """Where is this rationale?"""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryGivenRationale:
+    """Why this category because of that rationale?"""
+
+    category: str
+    rationale: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeText:
+    """Where is what this sentence says? It is read as it stands, without learned text tokens (ours)."""
+
+    sentence: str
+
+
+Target = Category | Rationale | CategoryGivenRationale | FreeText
+
+
+def target_name(target: Target) -> str:
+    """For people."""
+    if isinstance(target, CategoryGivenRationale):
+        return f"{target.category} because of {target.rationale}"
+    return target.sentence if isinstance(target, FreeText) else target.name
+
+
+@torch.no_grad()
+def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
+    """The normalised feature of the sentence that the tuned model reads; ValueError for names it does not have."""
+    names = model.vocabulary
+    match target:
+        case Category(name=name):
+            return model.text.categories[names.category_id(name)]
+        case Rationale(name=name):
+            return model.text.rationales[names.rationale_id(name)]
+        case CategoryGivenRationale(category=category, rationale=rationale):
+            return model.text.row(names.rationale_id(rationale))[names.category_id(category)]
+        case FreeText(sentence=sentence):
+            return model.backbone.encode_text([sentence])[0]
+
+
+@torch.no_grad()
+def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Tensor, "..."]]:
+    """What targets of one kind are told apart from: settings for methods that need distractors (ours).
+
+    `distractors` are the vocabulary's other texts of the same prompt. Where there are none, as for free text,
+    `redundant` is the empty sentence.
+    """
+    first, names = targets[0], model.vocabulary
+    match first:
+        case Category():
+            own = {names.category_id(each.name) for each in targets if isinstance(each, Category)}
+            features = model.text.categories
+        case Rationale():
+            own = {names.rationale_id(each.name) for each in targets if isinstance(each, Rationale)}
+            features = model.text.rationales
+        case CategoryGivenRationale():
+            own = {names.category_id(each.category) for each in targets if isinstance(each, CategoryGivenRationale)}
+            features = model.text.row(names.rationale_id(first.rationale))
+        case FreeText():
+            own, features = set(), model.text.categories[:0]
+    others = [index for index in range(len(features)) if index not in own]
+    if others:
+        return {"distractors": features[others]}
+    return {"redundant": model.backbone.encode_text([""])[0]}
+
+
+def tower_of(model: Recognizer, target: Target) -> ImageTower:
+    """The image tower with the visual prompts that the target's prompt was tuned with; free text has the category's."""
+    if model.prompts.visual is None:
+        return ImageTower(backbone=model.backbone)
+    place = 0 if isinstance(target, Rationale) else -1
+    return ImageTower(backbone=model.backbone, tokens=model.prompts.visual[place].detach())

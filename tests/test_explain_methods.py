@@ -1,0 +1,436 @@
+"""Laws of the methods: each is its formula, written out again from the tower's modules, or another library's number."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import captum.attr
+import pytest
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.testing import assert_close
+from towers import COCA, RESNET, TEXT_TOWERS, TIMM, VITS, backbone_of, pixels_for, prompts_for, texts_for, tower_of
+
+from ecor.explain import METHODS, ImageTower, Scorer, attribute, method, trace_text
+from ecor.explain.attention import word_relevance
+from ecor.explain.heatmap import minmax
+from ecor.explain.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
+from ecor.explain.scorer import token_maps
+from ecor.explain.similarity import feature_surgery
+
+QUICK = {"rise": {"num_masks": 8, "cells": 3}, "occlusion": {"window": 16, "stride": 16}}
+
+
+def quick(name: str, tower: ImageTower) -> object:
+    projection = torch.randn(tower.backbone.embed_dim, 12, generator=torch.Generator().manual_seed(5))
+    trained = {"projection": projection, "text_projection": projection} if name == "eclip" else {}
+    return method(name, **QUICK.get(name, {}), **trained)
+
+
+def maps_of(name: str, tower: ImageTower, pixels: Tensor, texts: Tensor, **settings: object) -> Tensor:
+    return attribute(tower, pixels, texts, method=method(name, **settings)).scores
+
+
+def entering(tower: ImageTower, pixels: Tensor) -> list[Tensor]:
+    """The tokens that enter each block, and those that leave the last, by open_clip's own modules."""
+    vit = tower.backbone.vit
+    x = vit._embeds(pixels)
+    states = []
+    for resblock in vit.transformer.resblocks:
+        states.append(x)
+        x = resblock(x)
+    return [*states, x]
+
+
+def heads(tower: ImageTower, x: Tensor, *, index: int) -> tuple[Tensor, ...]:
+    """Query, key and value [B A L E] by one slice of the weights after the other."""
+    block = tower.backbone.vit.transformer.resblocks[index]
+    width, num = x.shape[-1], block.attn.num_heads
+    each = [
+        block.ln_1(x) @ block.attn.in_proj_weight[k * width : (k + 1) * width].T
+        + block.attn.in_proj_bias[k * width : (k + 1) * width]
+        for k in range(3)
+    ]
+    return tuple(part.view(*x.shape[:2], num, width // num).permute(0, 2, 1, 3) for part in each)
+
+
+def after_attention(tower: ImageTower, x: Tensor, attended: Tensor, *, index: int) -> Tensor:
+    block = tower.backbone.vit.transformer.resblocks[index]
+    x = x + block.attn.out_proj(attended)
+    return x + block.mlp(block.ln_2(x))
+
+
+def with_attention(tower: ImageTower, x: Tensor, attention: Tensor, *, index: int) -> Tensor:
+    """What leaves a block whose attention is replaced."""
+    attended = (attention @ heads(tower, x, index=index)[2]).permute(0, 2, 1, 3).flatten(2)
+    return after_attention(tower, x, attended, index=index)
+
+
+def score_of(tower: ImageTower, x: Tensor, text: Tensor, *, index: int) -> Tensor:
+    """Cosine of the feature that tokens x, leaving block `index`, end in."""
+    vit = tower.backbone.vit
+    for resblock in list(vit.transformer.resblocks)[index + 1 :]:
+        x = resblock(x)
+    return normalize(vit._pool(x)[0] @ vit.proj, dim=-1) @ text
+
+
+def attention_gradient(
+    tower: ImageTower, x: Tensor, score: Callable[[Tensor], Tensor], *, index: int
+) -> tuple[Tensor, Tensor]:
+    query, key, _ = heads(tower, x, index=index)
+    attention = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(with_attention(tower, x, attention, index=index)).sum(), attention)
+    return attention.detach(), gradient
+
+
+@pytest.mark.parametrize("kind", ["class_token", "wide", "average"])
+def test_itsm_is_the_cosine_of_open_clips_own_tokens(tmp_path: Path, kind: str) -> None:
+    tower = tower_of(tmp_path, VITS[kind])
+    pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
+    output = vit.forward_intermediates(pixels, indices=1, normalize_intermediates=True, intermediates_only=True)
+    tokens = torch.einsum("bchw,cd->bdhw", output["image_intermediates"][0], vit.proj)
+    wanted = torch.einsum("bdhw,td->bthw", normalize(tokens, dim=1), texts)
+    assert_close(maps_of("itsm", tower, pixels, texts), wanted, atol=1e-5, rtol=0)
+    assert_close(maps_of("reversed_itsm", tower, pixels, texts), 1 - minmax(wanted), atol=1e-4, rtol=0)
+
+
+def test_itsm_of_a_resnet_puts_each_token_through_the_pool(tmp_path: Path) -> None:
+    """Tested on the pool in `test_explain_trace`; here: the map is that of its tokens, in the grid's order."""
+    tower = tower_of(tmp_path, RESNET)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    tokens = tower.trace(pixels).blocks[0].left[:, 1:]
+    wanted = [[[float(normalize(tokens[b, i], dim=0) @ t) for i in range(4)] for t in texts] for b in range(2)]
+    assert_close(maps_of("itsm", tower, pixels, texts).flatten(2), torch.tensor(wanted), atol=1e-5, rtol=0)
+
+
+def test_eclip_is_itsm_behind_a_projection(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts, size = pixels_for(tower), texts_for(tower), tower.backbone.embed_dim
+    assert_close(
+        maps_of("eclip", tower, pixels, texts, projection=torch.eye(size)), maps_of("itsm", tower, pixels, texts)
+    )
+    flipped = maps_of("eclip", tower, pixels, texts, projection=-torch.eye(size))
+    assert_close(flipped, -maps_of("itsm", tower, pixels, texts))
+    with pytest.raises(ValueError, match="needs a trained projection"):
+        maps_of("eclip", tower, pixels, texts)
+
+
+def test_feature_surgery_is_the_papers_sum(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, patches, texts = (
+        normalize(torch.randn(shape, generator=generator), dim=-1) for shape in [(2, 6), (2, 5, 6), (2, 4, 6)]
+    )
+    prob = (2 * torch.einsum("be,bte->bt", image, texts)).softmax(-1)
+    features = torch.einsum("bie,bte,bt->bite", patches, texts, prob / prob.mean(-1, keepdim=True))
+    wanted = (features - features.mean(2, keepdim=True)).sum(-1).mT
+    assert_close(feature_surgery(image, patches, texts, sharpness=2.0), wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 6])
+def test_clip_surgery_attends_by_values_on_a_second_path(tmp_path: Path, num_blocks: int) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
+    states = entering(tower, pixels)
+    start = max(0, 3 - num_blocks)
+    new = states[start]
+    for index in range(start, 3):
+        value = heads(tower, states[index], index=index)[2]
+        mixed = torch.stack([(value[:, a] @ value[:, a].mT / 4).softmax(-1) @ value[:, a] for a in range(2)], dim=2)
+        new = new + vit.transformer.resblocks[index].attn.out_proj(mixed.flatten(2))
+    patches = normalize((vit.ln_post(new) @ vit.proj)[:, 1:], dim=-1)
+    image = tower.backbone.encode_image(pixels)
+    both = feature_surgery(image, patches, texts.expand(2, -1, -1), sharpness=2.0)
+    found = maps_of("clip_surgery", tower, pixels, texts[:2], num_blocks=num_blocks, distractors=texts[2:])
+    assert_close(found.flatten(2), both[:, :2], atol=1e-5, rtol=1e-4)
+
+
+def test_clip_surgery_of_one_text_subtracts_the_empty_one(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    with pytest.raises(ValueError, match="would be all zero"):
+        maps_of("clip_surgery", tower, pixels, texts[:1])
+    one, other = (
+        maps_of("clip_surgery", tower, pixels, texts[:1], redundant=redundant)
+        for redundant in (texts[1], torch.zeros_like(texts[1]))
+    )
+    against = maps_of("clip_surgery", tower, pixels, texts[1:2], redundant=torch.zeros_like(texts[1]))
+    assert_close(one, other - against, atol=1e-5, rtol=1e-4)
+    assert not maps_of("clip_surgery", tower, pixels, texts[[0, 0]]).abs().max() > 1e-6
+
+
+def test_clip_surgery_of_a_resnet(tmp_path: Path) -> None:
+    """The scale and the values' length are settings; as in the code, the image's token is a value-value one too."""
+    tower = tower_of(tmp_path, RESNET)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    value, out = tower.trace(pixels).blocks[0].value, tower.backbone.resnet.attnpool.c_proj
+    unit = normalize(value, dim=-1)
+    tokens = out(((unit @ unit.mT * 8 / value.shape[-1] ** 0.5).softmax(-1) @ value).permute(0, 2, 1, 3).flatten(2))
+    tokens = tokens / tokens.norm(dim=1, keepdim=True)
+    wanted = feature_surgery(tokens[:, 0], tokens[:, 1:], texts.expand(2, -1, -1), sharpness=2.0)
+    found = maps_of("clip_surgery", tower, pixels, texts, scale=8.0, normalize_qk=True, compat=True)
+    assert_close(found.flatten(2), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loosened", [True, False])
+def test_grad_eclip_weighs_values_by_the_class_tokens_gradient(tmp_path: Path, loosened: bool) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    x = entering(tower, pixels)[2]
+    query, key, value = heads(tower, x, index=2)
+    attended = ((query @ key.mT / 4).softmax(-1) @ value).permute(0, 2, 1, 3).flatten(2).detach()
+    side = [each.permute(0, 2, 1, 3).flatten(2) for each in (query, key, value)]
+    out = tower.backbone.vit.transformer.resblocks[2].attn.out_proj
+    cosine = torch.cosine_similarity(out(side[0][:, :1]), out(side[1][:, 1:]), dim=-1)
+    weight = (cosine - cosine.amin(1, keepdim=True)) / (cosine.amax(1, keepdim=True) - cosine.amin(1, keepdim=True))
+    for t, text in enumerate(texts):
+        gradient = torch.func.grad(
+            lambda o, text=text: score_of(tower, after_attention(tower, x, o, index=2), text, index=2).sum()
+        )(attended)
+        wanted = torch.einsum("bc,bic->bi", gradient[:, 0], side[2][:, 1:]) * (weight if loosened else 1)
+        found = maps_of("grad_eclip", tower, pixels, texts, loosened=loosened, signed=True)
+        assert_close(found[:, t].flatten(1), wanted, atol=1e-6, rtol=1e-3)
+        assert gradient[:, 1:].abs().max() == 0, "in the last block the feature is read at the class token alone"
+    assert_close(maps_of("grad_eclip", tower, pixels, texts, loosened=loosened), found.relu())
+
+
+def test_grad_eclip_sums_blocks_before_the_relu(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    two, last = (maps_of("grad_eclip", tower, pixels, texts, num_blocks=n, signed=True) for n in (2, 1))
+    assert (two - last).abs().max() > 1e-4
+    assert_close(maps_of("grad_eclip", tower, pixels, texts, num_blocks=2), two.relu())
+    one_head = maps_of("grad_eclip", tower, pixels, texts, compat=True, signed=True)
+    assert not torch.allclose(one_head, last, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["class_token", "average"])
+def test_legrad_is_the_positive_gradient_of_each_blocks_own_score(tmp_path: Path, kind: str) -> None:
+    tower = tower_of(tmp_path, VITS[kind])
+    pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
+    states = entering(tower, pixels)
+    wanted = torch.zeros(2, 3, 17)
+    for index in range(3):
+        for t, text in enumerate(texts):
+
+            def own_score(left: Tensor, text: Tensor = text) -> Tensor:
+                return normalize(vit.ln_post(left.mean(1)) @ vit.proj, dim=-1) @ text
+
+            _, gradient = attention_gradient(tower, states[index], own_score, index=index)
+            wanted[:, t] += gradient.relu().flatten(1, 2).mean(1)
+    found = maps_of("legrad", tower, pixels, texts)
+    assert_close(found.flatten(2), wanted[..., 1:], atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["class_token", "average"])
+@pytest.mark.parametrize("num_blocks", [1, 3])
+def test_transformer_attribution_is_chefers_recursion(tmp_path: Path, kind: str, num_blocks: int) -> None:
+    tower = tower_of(tmp_path, VITS[kind])
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    states = entering(tower, pixels)
+    found = maps_of("transformer_attribution", tower, pixels, texts, num_blocks=num_blocks)
+    for t, text in enumerate(texts):
+        relevance = torch.eye(17).expand(2, -1, -1)
+        for index in range(3 - num_blocks, 3):
+
+            def whole_score(left: Tensor, text: Tensor = text, index: int = index) -> Tensor:
+                return score_of(tower, left, text, index=index)
+
+            attention, gradient = attention_gradient(tower, states[index], whole_score, index=index)
+            relevance = relevance + (attention * gradient).relu().mean(1) @ relevance
+        row = relevance[:, 0] if kind == "class_token" else relevance[:, 1:].mean(1)
+        assert_close(found[:, t].flatten(1), row[:, 1:], atol=1e-6, rtol=1e-3)
+
+
+def test_rollout_traces_every_source_through_deep_prompts(tmp_path: Path) -> None:
+    """Against bookkeeping with a column of its own for each prompt token of each block."""
+    tower = tower_of(tmp_path, prompted=True)
+    pixels = pixels_for(tower)
+    trace = tower.trace(pixels)
+    sources = torch.eye(20 + 3)  # class, 3 prompts, 16 patches, then the second block's 3 prompts
+    held = sources[:20].expand(2, -1, -1)
+    for index, block in enumerate(trace.blocks):
+        if index == 1:
+            held = torch.cat([held[:, :1], sources[20:].expand(2, -1, -1), held[:, 4:]], dim=1)
+        held = (block.attention.mean(1) + torch.eye(20)) / 2 @ held
+    found = maps_of("attention_rollout", tower, pixels, texts_for(tower))
+    assert_close(found[:, 0].flatten(1), held[:, 0, 4:20], atol=1e-6, rtol=1e-4)
+    assert_close(found[:, 0], found[:, 2])
+    assert_close(held.sum(-1), torch.ones(2, 20))
+
+
+@pytest.mark.parametrize("kind", ["class_token", "wide", "average", "resnet", "coca"])
+def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str) -> None:
+    tower = tower_of(tmp_path, (VITS | {"resnet": RESNET, "coca": COCA})[kind])
+    scorer, visual = Scorer(tower, texts_for(tower)), tower.backbone.model.visual
+    pixels = pixels_for(tower).requires_grad_()
+    found = maps_of("grad_cam", tower, pixels.detach(), scorer.texts)
+    if kind == "resnet":
+        layer, reshape = visual.layer4, None
+        theirs = captum.attr.LayerGradCam(scorer, layer).attribute(pixels, target=1, relu_attributions=True)
+        # captum averages the weights over a map's pixels, as the paper does, and sums over channels, as we do
+        assert_close(found[:, 1:2], theirs, atol=1e-6, rtol=1e-3)
+    else:
+        layer, reshape = visual.transformer.resblocks[-1].ln_1, lambda tokens: token_maps(tower, tokens)
+    size = (pixels.shape[-1], pixels.shape[-2])
+    with pytorch_grad_cam.GradCAM(scorer, [layer], reshape_transform=reshape) as cam:
+        cam.get_target_width_height = lambda _: None  # its resizing to pixels is another matter
+        theirs = cam(pixels, [ClassifierOutputTarget(1)] * 2)
+    assert size and theirs.shape[1:] == found.shape[2:]
+    assert_close(minmax(found)[:, 1], torch.from_numpy(theirs).float(), atol=1e-3, rtol=0)
+
+
+def test_grad_cams_compat_averages_over_the_class_token_too(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, text = pixels_for(tower), texts_for(tower)[:1]
+    x = entering(tower, pixels)[2].detach()
+    last = tower.backbone.vit.transformer.resblocks[2]
+    gradient = torch.func.grad(lambda x: score_of(tower, last(x), text[0], index=2).sum())(x)
+    wanted = torch.einsum("bc,bic->bi", gradient.mean(1), x[:, 1:])
+    found = maps_of("grad_cam", tower, pixels, text, compat=True, signed=True)
+    assert_close(found.flatten(1), wanted, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 8), (12, 12), (40, 40)])
+def test_occlusion_is_captums(tmp_path: Path, window: int, stride: int) -> None:
+    tower = tower_of(tmp_path, VITS["wide"])
+    scorer, pixels = Scorer(tower, texts_for(tower)), pixels_for(tower)
+    found = maps_of("occlusion", tower, pixels, scorer.texts, window=window, stride=stride, fill=0.3, batch_size=5)
+    side = (3, min(window, 24), min(window, 40))
+    theirs = captum.attr.Occlusion(scorer).attribute(
+        pixels, side, strides=(3, stride, stride), baselines=0.3, target=2, perturbations_per_eval=1
+    )
+    assert_close(found[:, 2], theirs[:, 0], atol=1e-6, rtol=1e-3)
+
+
+def test_occlusion_of_a_sum_by_hand() -> None:
+    """Score: the sum of the pixels. One-pixel windows give each pixel's own value."""
+    image = torch.arange(12.0).view(1, 3, 4).expand(3, -1, -1)
+    windows = sliding_windows((3, 4), window=1, stride=1)
+    found = occlusion_map(lambda x: x[:, :1].sum((2, 3)), image, windows, fill=0.0)
+    assert_close(found[0], image[0])
+    assert sliding_windows((5, 5), window=2, stride=2).sum(0).tolist() == torch.ones(5, 5).tolist()
+
+
+def test_rise_is_the_weighted_mean_of_masks() -> None:
+    image, generator = torch.ones(3, 6, 8), torch.Generator().manual_seed(0)
+    masks = random_masks(300, size=(6, 8), cells=3, keep=0.5, generator=generator)
+    assert masks.shape == (300, 6, 8) and masks.min() >= 0 and masks.max() <= 1
+    assert abs(float(masks.mean()) - 0.5) < 0.03
+
+    def corner(x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0, 1, 1], x[:, 0].mean((1, 2))], dim=1)
+
+    wanted = sum(corner((image * mask)[None])[0][:, None, None] * mask for mask in masks) / (300 * 0.5)
+    found = rise_map(corner, image, masks, keep=0.5, batch_size=7)
+    assert_close(found, wanted)
+    assert divmod(int(found[0].argmax()), 8) in {(row, column) for row in range(3) for column in range(3)}
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom", "bidirectional"])
+def test_word_relevance_is_chefers_recursion_over_words(tmp_path: Path, kind: str) -> None:
+    """In a tower of two blocks, by the gradient of the trace, written out; nothing flows from what follows."""
+    backbone = backbone_of(tmp_path, TEXT_TOWERS[kind])
+    image = normalize(torch.randn(2, 24, generator=torch.Generator().manual_seed(0)), dim=-1)
+    sentences = ["a dog", "a cat with pointed ears"]
+    found = word_relevance(backbone, sentences, image)
+    trace = trace_text(backbone, sentences, gradients=True)
+    attentions = [block.attention for block in trace.blocks]
+    gradients = torch.autograd.grad((trace.feature * image).sum(), attentions)
+    first, second = ((a * gradient).relu().mean(1) for a, gradient in zip(attentions, gradients, strict=True))
+    whole = torch.eye(first.shape[-1]) + first + second + second @ first
+    for n, at in enumerate(trace.read_at.tolist()):
+        assert_close(found[n], whole[n, at, 1:at].detach())
+    if kind != "bidirectional":
+        assert [len(each) for each in found] == [len(ids) - 2 for ids in backbone.tokenize(sentences)]
+
+
+def applicable() -> list[tuple[str, str, bool]]:
+    kinds = {name: {"patch_tokens", "class_token", "attention", "activations"} for name in VITS}
+    kinds["average"] = kinds["average_normed_after"] = kinds["average"] - {"class_token"}
+    kinds |= {"resnet": kinds["class_token"], "coca": {"activations"}, "timm": set()}
+    return [
+        (name, kind, prompted)
+        for name, each in METHODS.items()
+        for kind in ("wide", "average", "average_normed_after", "custom_blocks", "resnet", "coca", "timm")
+        for prompted in ([False, True] if kind in VITS else [False])
+        if each.requires is None or each.requires in kinds[kind]
+    ]
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageTower]:
+    kinds = VITS | {"resnet": RESNET, "coca": COCA, "timm": TIMM}
+    return {kind: tower_of(tmp_path_factory.mktemp(kind), settings) for kind, settings in kinds.items()}
+
+
+@pytest.mark.parametrize(("name", "kind", "prompted"), applicable())
+def test_every_method_gives_maps_and_leaves_the_tower_alone(
+    towers: dict[str, ImageTower], name: str, kind: str, prompted: bool
+) -> None:
+    backbone = towers[kind].backbone
+    tower = ImageTower(backbone=backbone, tokens=prompts_for(backbone).requires_grad_() if prompted else None)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    before = snapshot(backbone)
+    chosen = quick(name, tower)
+    heatmap = attribute(tower, pixels, texts, method=chosen)
+    rows, columns = heatmap.scores.shape[2:]
+    assert heatmap.scores.shape[:2] == (2, 3) and heatmap.scores.isfinite().all()
+    assert rows * tower.backbone.preprocess.image_size[1] == columns * tower.backbone.preprocess.image_size[0]
+    assert heatmap.scores.dtype == torch.float32 and not heatmap.scores.requires_grad
+    singly = [attribute(tower, pixels[b : b + 1], texts, method=chosen).scores for b in range(2)]
+    assert_close(heatmap.scores, torch.cat(singly), atol=1e-5, rtol=1e-3)
+    own = attribute(tower, pixels, torch.stack([texts, texts.flip(0)]), method=chosen, batch_size=1).scores
+    assert_close(own[0], heatmap.scores[0], atol=1e-5, rtol=1e-3)
+    assert_close(own[1], heatmap.scores[1].flip(0), atol=1e-5, rtol=1e-3)
+    assert_same(before, snapshot(backbone))
+    assert tower.tokens is None or tower.tokens.grad is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_tower_is_unchanged_after_an_error(tmp_path: Path, name: str) -> None:
+    tower = tower_of(tmp_path, prompted=True)
+    before = snapshot(tower.backbone)
+    chosen = quick(name, tower)
+    with pytest.raises(Exception):  # noqa: B017 — whatever torch says of pixels that hold no number
+        attribute(tower, torch.full((1, 3, 7, 7), torch.nan), texts_for(tower), method=chosen)
+    assert_same(before, snapshot(tower.backbone))
+    assert torch.is_grad_enabled()
+
+
+def snapshot(backbone: torch.nn.Module) -> tuple[dict[str, Tensor], list[object]]:
+    modules = list(backbone.modules())
+    facts: list[object] = [
+        (module.training, len(module._forward_hooks), "forward" in vars(module)) for module in modules
+    ]
+    facts += [(parameter.requires_grad, parameter.grad) for parameter in backbone.parameters()]
+    return {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}, facts
+
+
+def assert_same(before: tuple, after: tuple) -> None:
+    assert before[1] == after[1]
+    assert all(torch.equal(tensor, after[0][name]) for name, tensor in before[0].items())
+
+
+def test_maps_of_a_caller_without_gradients_are_the_same(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    for name in ("grad_eclip", "legrad", "grad_cam", "transformer_attribution"):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            found = maps_of(name, tower, pixels, texts)
+        assert_close(found, maps_of(name, tower, pixels, texts))
+
+
+def test_methods_are_chosen_by_name_with_settings_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown method 'gradcam': choose from itsm, .*occlusion"):
+        method("gradcam")
+    with pytest.raises(ValueError, match="grad_cam has no setting layer; it has: compat, signed"):
+        method("grad_cam", layer=3)
+    with pytest.raises(ValueError, match=r"keep must lie between 0 and 1, got 1\.0"):
+        method("rise", keep=1.0)
+    with pytest.raises(ValueError, match="stride 9 leaves gaps"):
+        method("occlusion", window=8, stride=9)
+    tower = tower_of(tmp_path, VITS["average"])
+    with pytest.raises(ValueError, match="grad_eclip needs a feature that is read at one token"):
+        maps_of("grad_eclip", tower, pixels_for(tower), texts_for(tower))
