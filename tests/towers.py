@@ -11,7 +11,7 @@ from ecor.explain import ImageTower
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}
-PLAIN = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
+PLAIN = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT | {"vocab_size": 64}}
 
 
 def _vision(**changes: object) -> dict:
@@ -37,7 +37,7 @@ VITS = {
 RESNET = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 4},
-    "text_cfg": TEXT,
+    "text_cfg": TEXT | {"vocab_size": 64},
 }
 COCA = {
     "embed_dim": 24,
@@ -51,7 +51,7 @@ TIMM = PLAIN | {
     "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64}
 }
 TEXT_TOWERS = {
-    "clip": PLAIN,
+    "clip": PLAIN | {"text_cfg": TEXT},
     "custom": _text(),
     "bidirectional": _text(no_causal_mask=True, pool_type="last"),
     "first": _text(pool_type="first"),

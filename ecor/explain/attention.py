@@ -22,7 +22,7 @@ class AttentionRollout:
     """Blocks before it are left out."""
     compat: bool = False
     """Leave the first block out, as Chefer et al. evaluate it."""
-    requires: ClassVar[Capability] = "attention"
+    requires: ClassVar[Capability | None] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(
@@ -47,7 +47,7 @@ class TransformerAttribution:
     """Last blocks; None: all."""
     compat: bool = False
     """The last block alone, the reference demo's default for CLIP."""
-    requires: ClassVar[Capability] = "attention"
+    requires: ClassVar[Capability | None] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def __call__(

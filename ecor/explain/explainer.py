@@ -152,9 +152,9 @@ def explain_joint(
     kept = joint.rationales[:, :num_rationales]
     categories = joint.category_log_prob.argmax(dim=-1)
     rationale_features = model.text.rationales[kept]
-    rows = torch.stack([model.text.row(int(each)) for each in kept.flatten()]).unflatten(0, kept.shape)
     images_at = torch.arange(len(images), device=kept.device)
-    pair_features = rows[images_at, :, categories]
+    pairs = zip(kept.flatten().tolist(), categories.repeat_interleave(kept.shape[1]).tolist(), strict=True)
+    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, kept.shape)
     log_prob = joint.log_prob[:, : kept.shape[1]][images_at, :, categories]
     category_features = (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
     names = model.vocabulary

@@ -30,7 +30,7 @@ class GradEclip:
     """Leave the ReLU out."""
     compat: bool = False
     """Attend with one head in those blocks, as the reference's code does: it explains another model than the lent."""
-    requires: ClassVar[Capability] = "class_token"
+    requires: ClassVar[Capability | None] = "class_token"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class LeGrad:
     """Last blocks; None: all, as the paper averages over all."""
     compat: bool = False
     """The last two blocks, the reference code's default."""
-    requires: ClassVar[Capability] = "patch_tokens"
+    requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def __call__(
@@ -113,7 +113,7 @@ class GradCam:
     compat: bool = False
     """As Grad-ECLIP's repository does it: of the last block's input before the layer norm, the gradient's mean over
     class token and patches."""
-    requires: ClassVar[Capability] = "activations"
+    requires: ClassVar[Capability | None] = "activations"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def __call__(

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from ecor.config import require, require_at_least
 from ecor.explain.scorer import paired_cosines
-from ecor.explain.trace import ImageTower
+from ecor.explain.trace import Capability, ImageTower
 
 Score = Callable[[Tensor], Tensor]
 """Altered pictures of one image [N 3 H W] in, scores [N T] out."""
@@ -34,7 +34,7 @@ class Rise:
     """Altered pictures per forward pass."""
     compat: bool = False
     """2000 masks of 8 x 8 cells, as Grad-ECLIP's repository compares with."""
-    requires: ClassVar[None] = None
+    requires: ClassVar[Capability | None] = None
     needs: ClassVar[frozenset[str]] = frozenset({"perturbation"})
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Occlusion:
     """Normalised value of hidden pixels: 0 is the mean colour of the training images."""
     batch_size: int = 64
     """Altered pictures per forward pass."""
-    requires: ClassVar[None] = None
+    requires: ClassVar[Capability | None] = None
     needs: ClassVar[frozenset[str]] = frozenset({"perturbation"})
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from ecor.explain.trace import Capability, ImageTower, ImageTrace, full_precisio
 class Itsm:
     """Image-Text Similarity Map (ECLIP, arXiv:2209.07046): cosine of each projected patch token with the text."""
 
-    requires: ClassVar[Capability] = "patch_tokens"
+    requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(
@@ -32,7 +32,7 @@ class Itsm:
 class ReversedItsm:
     """1 - minmax(ITSM): right wherever raw CLIP prefers the background (ECLIP's observation)."""
 
-    requires: ClassVar[Capability] = "patch_tokens"
+    requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(
@@ -49,7 +49,7 @@ class Eclip:
     """Trained, for patch tokens in the space of the texts."""
     text_projection: Float[Tensor, "D F"] | None = None
     """Trained, for texts; None: texts stay as they are."""
-    requires: ClassVar[Capability] = "patch_tokens"
+    requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset({"training"})
 
     def __call__(
@@ -87,7 +87,7 @@ class ClipSurgery:
     compat: bool = False
     """As the reference's code: tokens normalised over tokens, not over features; a ResNet's image feature from
     value-value attention too."""
-    requires: ClassVar[Capability] = "patch_tokens"
+    requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset({"distractors"})
 
     def __post_init__(self) -> None:

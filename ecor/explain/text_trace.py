@@ -95,11 +95,12 @@ def _read_at(text: Any, *, ids: Tensor) -> Tensor:
     if getattr(text, "cls_emb", None) is not None:
         return torch.full((len(ids),), ids.shape[1], device=ids.device)
     pool = text.text_pool_type if hasattr(text, "text_pool_type") else text.pool_type
+    end_token = getattr(text, "text_eos_id", getattr(text, "eos_id", -1))
     places = {
         "first": lambda: torch.zeros(len(ids), dtype=torch.long, device=ids.device),
         "last": lambda: torch.full((len(ids),), ids.shape[1] - 1, device=ids.device),
         "argmax": lambda: ids.argmax(dim=-1),
-        "eos": lambda: (ids == getattr(text, "text_eos_id", getattr(text, "eos_id", None))).int().argmax(dim=-1),
+        "eos": lambda: torch.eq(ids, int(end_token)).int().argmax(dim=-1),
     }
     require(pool in places, f"a text tower that pools by {pool!r} reads its feature at no token: no trace of it")
     return places[pool]()
