@@ -104,7 +104,7 @@ def test_a_store_that_fails_every_nth_call_delays_the_labels_and_changes_nothing
         else:
             pytest.fail("the same command makes no progress")
     check_labels(place, made)
-    assert failures.num > 0 or period > 30
+    assert failures.num > 0 or period > 15  # so many calls are always made
 
 
 @pytest.mark.parametrize("num_bytes", [0, 30, 300, 3000])
