@@ -1,14 +1,19 @@
 """Shape checks on for every test, and the data that only some machines have."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("ecor", "beartype.beartype")
 settings.register_profile("ecor", deadline=None)  # a machine that is busy is no fault of the code
 settings.load_profile("ecor")
+
+if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_workers))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
