@@ -29,13 +29,28 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    joins = config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
-    _init(config.address, options={} if joins else _local_options(config))
+    _init(config.address, options={} if _joins(config) else _local_options(config))
     try:
         _settle(DataContext.get_current(), config=config)
         yield
     finally:
         ray.shutdown()
+
+
+def machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
+    """What each machine of the cluster has, by name of the resource.
+
+    A cluster that was joined may have to grow first: it is asked for a CPU, or a GPU, and waited for. Raises
+    TimeoutError when it has none within `no_progress_timeout_s`.
+    """
+    name = "GPU" if use_gpu else "CPU"
+    if _joins(config) and not any(machine.get(name) for machine in _alive()):
+        asked_for = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_is_there).remote()
+        there, _ = ray.wait([asked_for], timeout=config.no_progress_timeout_s)
+        if not there:
+            ray.cancel(asked_for)
+            raise stalled(config.no_progress_timeout_s)
+    return _alive()
 
 
 def stalled(timeout_s: float) -> TimeoutError:
@@ -46,6 +61,18 @@ def stalled(timeout_s: float) -> TimeoutError:
         f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, or wait longer with "
         f"--cluster.no-progress-timeout-s; the same command goes on from here"
     )
+
+
+def _joins(config: ClusterConfig) -> bool:
+    return config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _alive() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _is_there() -> bool:
+    return True
 
 
 def _init(address: str | None, *, options: dict[str, Any]) -> None:

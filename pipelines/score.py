@@ -26,7 +26,7 @@ from ecor.predictions import PredictionParents, PredictionSet
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
-from pipelines.cluster import connected
+from pipelines.cluster import connected, machines
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
@@ -114,7 +114,7 @@ def run(
             return finished
         with _recorded(job, folder=folder) as run_id, connected(job.cluster):
             tally = Tally(committed=committed)
-            reservation = reserve(config, resources=ray.cluster_resources())
+            reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _publish(job, folder=folder, tally=tally, run_id=run_id)
             summary = {
@@ -247,8 +247,8 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
 
 
 def _from_units(units: Sequence[Unit]) -> Dataset:
-    """A row, and a block, per unit."""
-    return ray.data.from_arrow([pa.table({"unit": [pickle.dumps(unit)]}) for unit in units])
+    """A row, and a block, per unit; made here: `from_arrow` would wait for a task on the cluster, without end."""
+    return ray.data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
 
 
 def _whole_units(parts: Iterator[ScoredPart]) -> Iterator[list[ScoredPart]]:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import ray
 import torch
 from models import NAMES, TINY_CLIP
 from PIL import Image
-from processes import hear_ctrl_c
+from processes import cpus_held, hear_ctrl_c, kill_one
 from safetensors.torch import load_file
 
 import ecor
@@ -428,3 +429,30 @@ def test_a_killed_run_goes_on(
     for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
         assert torch.equal(value, expected.best_tokens[name]), name
     assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    holder = cpus_held(2)
+    with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
+        train.run(config_of(world, tmp_path / "run"), cluster=ClusterConfig(no_progress_timeout_s=4), tracking=tracking)
+    ray.kill(holder)
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_an_error_that_says_what_to_do(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    """One that dies before the first step is replaced by Ray."""
+    config = config_of(world, tmp_path / "run", num_epochs=5000, patience=5000)
+
+    def is_learning() -> bool:
+        return any((tmp_path / "run/ray").glob("*/checkpoint_manager_snapshot.json"))
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one, "RayTrainWorker", when=is_learning)
+        with pytest.raises(OSError, match=r"a training worker died.*same command again"):
+            train.run(config, cluster=cluster, tracking=tracking)
+        assert killed.result() > 0
