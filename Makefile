@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast lint format lock bench clean
+.PHONY: demo test test-fast soak lint format lock bench clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
@@ -17,6 +17,10 @@ test: test-fast
 
 test-fast: .venv/dev
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
+
+# A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
+soak: .venv/dev
+	$(BIN)/python tests/soak.py $(SOAK)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

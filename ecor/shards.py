@@ -202,15 +202,21 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
     """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
 
     A tar that was made by something else, with a manifest that fits, is held to the format: ValueError, naming the
-    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, and for a sample without
-    exactly one image and one `.json` that is of it.
+    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, for a sample without
+    exactly one image and one `.json` that is of it, and for one that is not as the shard's index says.
     """
     path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
+    rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
     for sample in _samples(path, where=where):
+        row = rows.pop(sample.key, None)
+        if row is not None and sample != _sample_of_row(row, image=sample.image):
+            raise ValueError(f"{where}: sample {sample.key!r} is not as {info.index} says, which is to be of this tar")
         num_samples += 1
         yield sample
     if num_samples != info.num_samples:
         raise ValueError(f"{where} holds {num_samples} samples, expected {info.num_samples}")
+    if rows:
+        raise ValueError(f"{where} lacks {sorted(rows)[:3]}, which {info.index} says it holds")
 
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:

@@ -435,6 +435,10 @@ TARS: dict[str, tuple[Callable[[Members], bytes], str]] = {
         lambda m: tar_of([(n, dict(m)["0002-x.png"] if n == "0001-x.png" else d) for n, d in m]),
         "of another sample or image",
     ),
+    "labels that are not those of the index": (
+        lambda m: tar_of([(n, d.replace(b"a tail", b"a trail") if n == "0001-x.json" else d) for n, d in m]),
+        r"is not as 0\.index\.parquet says",
+    ),
     "an absolute name": (lambda m: tar_of(renamed(m, names={"0000-x.png": "/etc/0000-x.png"})), "not a plain file"),
     "a name that climbs": (lambda m: tar_of(renamed(m, names={"0000-x.png": "../0000-x.png"})), "not a plain file"),
     "a name without a suffix": (lambda m: tar_of([*m, ("9", b"")]), "not a plain file"),
