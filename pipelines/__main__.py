@@ -14,6 +14,7 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.addresses import masked, secrets_of_this_process
 from pipelines.config import (
     AblateConfig,
     ClusterConfig,
@@ -225,13 +226,18 @@ def exit_code(deed: Callable[[], None]) -> int:
         return DONE
     except (ValueError, OSError) as error:
         if os.environ.get("ECOR_DEBUG"):
-            traceback.print_exc()
-        print(f"ecor: {_in_words(error)}", file=sys.stderr)  # noqa: T201
+            _tell(traceback.format_exc())
+        _tell(f"ecor: {_in_words(error)}\n")
         return USER_MISTAKE
     except Exception:  # noqa: BLE001 - the last frame: show everything, and say that it is ours
-        traceback.print_exc()
+        _tell(traceback.format_exc())
         return FAILED
     return DONE
+
+
+def _tell(text: str) -> None:
+    """What goes wrong is kept in logs of jobs for all to read: no password or key of this process is among it."""
+    sys.stderr.write(masked(text, secrets=secrets_of_this_process()))
 
 
 def _in_words(error: ValueError | OSError) -> str:

@@ -4,7 +4,7 @@ gives nothing."""
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -12,27 +12,30 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config import ClusterConfig
+from pipelines.metrics import timed
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
 _TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[None]:
+def connected(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
     """Connect to the cluster that `config` names, or start one here; a connection that was there before is kept.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here ends with the
-    block; one that was joined goes on.
+    block; one that was joined goes on. The time of the block is that of `stage`, if it is one.
 
     Raises ValueError when the cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield
+        with timed(stage) if stage else nullcontext():
+            yield
         return
     _init(config.address, options={} if _joins(config) else _local_options(config))
     try:
         _settle(DataContext.get_current(), config=config)
-        yield
+        with timed(stage) if stage else nullcontext():
+            yield
     finally:
         ray.shutdown()
 

@@ -20,8 +20,36 @@ from ecor.config import (
     require,
     require_at_least,
 )
+from pipelines.addresses import check_address
 
+_PLACES = (
+    *(
+        "input",
+        "output",
+        "vocabulary",
+        "shards",
+        "checkpoint",
+        "evaluation",
+        "champion_evaluation",
+        "cache_dir",
+        "work",
+    ),
+    *("weights", "predictions", "beside"),
+)
+"""Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
+
+
+class _Addressed:
+    """Settings whose addresses are checked when they are made (`pipelines.addresses.check_address`)."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name in _PLACES:
+            value = getattr(self, name, None)
+            for each in (value,) if isinstance(value, str) else value or ():
+                check_address(each, name=name)
 
 
 def located(place: str) -> str:
@@ -57,8 +85,9 @@ class ClusterConfig:
 class TrackingConfig:
     """The MLflow server, or file, that runs and models are recorded in."""
 
-    uri: str | None = None
-    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder."""
+    uri: str | None = field(default=None, repr=False)
+    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. User and
+    password are better given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: command lines are seen."""
     experiment: str = "ecor"
 
 
@@ -83,7 +112,7 @@ def uri_of(tracking: TrackingConfig) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig:
+class ShardConfig(_Addressed):
     """Images to WebDataset tars."""
 
     input: str
@@ -107,6 +136,7 @@ class ShardConfig:
     """Redo finished shards, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
@@ -117,7 +147,7 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Addressed):
     """Shards to learned prompt tokens."""
 
     shards: str
@@ -158,6 +188,7 @@ class TrainConfig:
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("batch_size", self.batch_size, 2)
@@ -171,7 +202,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(_Addressed):
     """Captioned images to a small CLIP."""
 
     output: str
@@ -232,6 +263,7 @@ class PretrainConfig:
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_workers", "report_every_steps", "judge_every_steps", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("max_failures", self.max_failures, 0)
@@ -269,7 +301,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterConfig:
+class RegisterConfig(_Addressed):
     """A checkpoint to a version of a registered model."""
 
     checkpoint: str
@@ -283,7 +315,7 @@ class RegisterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteConfig:
+class PromoteConfig(_Addressed):
     """The champion alias to a version."""
 
     model: str = "models:/ecor@candidate"
@@ -298,7 +330,7 @@ class PromoteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(_Addressed):
     """Images to explained labels."""
 
     input: str
@@ -328,6 +360,7 @@ class ScoreConfig:
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("batch_size", "unit_size"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
@@ -337,7 +370,7 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(_Addressed):
     """Explained labels with known truth to metrics, tables and plots."""
 
     predictions: tuple[str, ...]
@@ -353,6 +386,7 @@ class EvaluateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
             not self.names or len(self.names) == len(self.predictions),
@@ -364,7 +398,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(_Addressed):
     """Explained labels to one page of HTML."""
 
     predictions: str
@@ -385,12 +419,13 @@ class ReportConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AblateConfig:
+class AblateConfig(_Addressed):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
     world: WorldName = "demo"
@@ -416,12 +451,13 @@ class AblateConfig:
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidityConfig:
+class ValidityConfig(_Addressed):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
     world: WorldName = "demo"
@@ -439,13 +475,14 @@ class ValidityConfig:
     num_threads: int = 2
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_train", "num_images"):
             require_at_least(name, getattr(self, name), 50)
         require_at_least("num_threads", self.num_threads, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(_Addressed):
     """The whole job on drawn scenes."""
 
     output: str = "demo-run"
@@ -457,6 +494,7 @@ class DemoConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
 

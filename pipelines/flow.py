@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
 from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig, resolved
+from pipelines.metrics import timed
 from pipelines.pinned import ModelVersion
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -117,14 +118,17 @@ def run(config: PipelineConfig) -> PipelineResult:
     with cluster.connected(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
-        candidate = registry.register(config.register, tracking=tracking)
+        with timed("register"):
+            candidate = registry.register(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
-    if predictions.has_truth:
-        evaluate.run(config.evaluate, tracking=tracking)
-        config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
-    page = report.run(config.report)
+        if predictions.has_truth:
+            with timed("evaluate"):
+                evaluate.run(config.evaluate, tracking=tracking)
+            config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
+        with timed("report"):
+            page = report.run(config.report)
     return PipelineResult(champion=champion, predictions=predictions, report=page)
 
 

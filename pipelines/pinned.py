@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ecor.checkpoint import publish_folder, read_checkpoint
 from pipelines.config import TrackingConfig, uri_of
+from pipelines.metrics import MODEL_CACHE, count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +54,10 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
     key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
     kept = cache / key.hexdigest()[:32]
     with FileLock(f"{kept}.lock"):
-        if not kept.exists():
+        is_here = kept.exists()
+        if not is_here:
             _download(model, target=kept, tracking=tracking)
+    count(MODEL_CACHE, outcome="hit" if is_here else "miss")
     return _checked(kept, model=model)
 
 
@@ -70,12 +73,12 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
     from mlflow.artifacts import download_artifacts
 
     from pipelines.packaging import ARTIFACT
-    from pipelines.tracking import client_of, quiet
+    from pipelines.tracking import address_of, client_of, quiet
 
     client = client_of(tracking)
     place = client.get_model_version_download_uri(model.name, str(model.version))
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
-        uri = uri_of(tracking)
+        uri = address_of(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
         _checked(Path(found), model=model)
         publish_folder(Path(found), target)

@@ -31,6 +31,7 @@ from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
 from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
 from pipelines.loader import Rank
+from pipelines.metrics import TRAINING_STEPS, count
 from pipelines.pretraining import Pretraining, Progress, Report
 from pipelines.ray_train import (
     STATES,
@@ -136,7 +137,7 @@ def run(
         products=products,
     )
     cluster = cluster or ClusterConfig()
-    with cluster_.connected(cluster), record as run_id:
+    with cluster_.connected(cluster, stage="pretrain"), record as run_id:
         patience_s = cluster.no_progress_timeout_s
         return _pretrained(
             output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s
@@ -220,10 +221,12 @@ def _work(settings: dict[str, Any]) -> None:
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
     state = saved_state()
-    for report in pretraining.reports(
-        prepare_model(module) if rank.num_ranks > 1 else module, progress=Progress(**state) if state else None
-    ):
+    progress = Progress(**state) if state else None
+    num_steps = 0 if progress is None else progress.step
+    for report in pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress):
         if rank.index == 0:
+            count(TRAINING_STEPS, report.step - num_steps, stage="pretrain")
+            num_steps = report.step
             told = report.metrics | report.figures
             registry.log_metrics(job.tracking, run_id=job.run_id, metrics=told, step=report.step)
             job.messages.put(_line(report, num_steps=job.config.last_step, batch_size=job.config.batch_size))

@@ -13,6 +13,8 @@ from urllib.parse import quote, unquote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.metrics import RETRIES, count
+
 Record = dict[str, Any]
 _SUFFIX = ".json"
 _READ_AT_ONCE = 16
@@ -33,6 +35,7 @@ def patiently(deed: Callable[[], Result], *, store: str) -> Result:
         except (FileExistsError, FileNotFoundError, PermissionError):
             raise
         except OSError:
+            count(RETRIES, kind="store")
             time.sleep(pause_s)
     return deed()
 

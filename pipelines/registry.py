@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import require
 from ecor.evaluation import difference_of_folders, read_evaluation
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, uri_of
+from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig
 from pipelines.packaging import write_model
 from pipelines.pinned import ModelVersion
 from pipelines.tracking import (
@@ -35,6 +35,7 @@ from pipelines.tracking import (
     log_tags,
     quiet,
     recorded_run,
+    shown,
     start_training_run,
 )
 
@@ -137,7 +138,7 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     with quiet():
         found = _lookup(client, **parts.groupdict())
     if found is None:
-        raise ValueError(f"there is no {model_uri} on {uri_of(tracking)}: {_what_there_is(client, name=parts['name'])}")
+        raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
     return ModelVersion(

@@ -16,6 +16,7 @@ from ecor.predictions import PREDICTION_SCHEMA
 from ecor.vocabulary import parse_vocabulary
 from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.metrics import STEP_SECONDS, observe
 from pipelines.pinned import ModelVersion, fetch
 from pipelines.units import Rejection
 
@@ -131,6 +132,8 @@ class Scorer:
             rows, spent = self._labelled(part, start=start)
             tables.append(rows)
             seconds += spent
+        for step in ("decode", "encode", "text"):
+            observe(STEP_SECONDS, getattr(seconds, step), stage="score", step=step)
         return ScoredPart(
             unit=part.unit,
             index=part.index,

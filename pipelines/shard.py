@@ -56,6 +56,7 @@ from pipelines.inspection import (
 )
 from pipelines.ledger import Ledger
 from pipelines.listing import Place, Source, find_source, listed
+from pipelines.metrics import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.tars import How, all_intact, written
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
@@ -74,7 +75,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     """
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
-    with connected(cluster), ray_data_settings(cluster, bars=True), causes_raised():
+    with connected(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
         source = find_source(config)
         listing = _listing(source)
         job = _job(config, source=source, listing=listing)
@@ -217,14 +218,17 @@ def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[s
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
     counts = tally(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
+    count(IMAGES_SEEN, num_images, stage="shard")
+    for (_, reason), number in counts.items():
+        count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
     if num_rejected > job.config.max_rejected * num_images:
         record = ledger.record(_INSPECTED)
         if record is not None:
             ledger.discard(_INSPECTED, record)  # the user may mend the images: look at them again
         reasons: Counter[str] = Counter()
-        for (_, reason), count in counts.items():
-            reasons[reason] += count
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        for (_, reason), number in counts.items():
+            reasons[reason] += number
+        told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         raise ValueError(
             f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
             f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet"

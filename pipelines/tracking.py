@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
+from pipelines.addresses import masked, without_user
 from pipelines.config import TrackingConfig, uri_of
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
@@ -50,7 +51,7 @@ def start_training_run(
     """
     client = client_of(tracking)
     if run_id is not None:
-        _reopen(client, run_id=run_id, uri=uri_of(tracking))
+        _reopen(client, run_id=run_id, uri=shown(tracking))
     else:
         with quiet():
             run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
@@ -136,7 +137,7 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
 
     Raises ValueError when the server does not answer, or MLflow refuses the URI.
     """
-    uri = uri_of(tracking)
+    uri = address_of(tracking)
     if probe:
         _require_reachable(uri)
     try:
@@ -146,10 +147,29 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
                 client.search_experiments(max_results=1)
     except MlflowException as error:
         raise ValueError(
-            f"MLflow does not accept the tracking URI {uri}: {error.message.strip().splitlines()[0]} "
+            f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
     return client
+
+
+def address_of(tracking: TrackingConfig) -> str:
+    """The URI that MLflow is told; user and password in it go to MLflow's own environment variables instead, so that no
+    message of MLflow's names them."""
+    uri, user, password = without_user(uri_of(tracking))
+    if user is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
+    return uri
+
+
+def shown(tracking: TrackingConfig) -> str:
+    """The URI as it may be written down."""
+    return masked(uri_of(tracking))
+
+
+def _first_line(error: MlflowException) -> str:
+    return error.message.strip().splitlines()[0]
 
 
 def _require_reachable(uri: str) -> None:
@@ -192,7 +212,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
     if experiment is not None:
         require(
             experiment.lifecycle_stage == "active",
-            f"the experiment {tracking.experiment} was deleted on {uri_of(tracking)}: restore it, or name another",
+            f"the experiment {tracking.experiment} was deleted on {shown(tracking)}: restore it, or name another",
         )
         return experiment.experiment_id
     try:

@@ -27,6 +27,7 @@ from pipelines import cluster as cluster_
 from pipelines import registry
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, resolved
 from pipelines.loader import Rank, read_split
+from pipelines.metrics import RETRIES, TRAINING_STEPS, count
 from pipelines.ray_train import (
     STATES,
     SUMMARY,
@@ -103,7 +104,7 @@ def run(
         products=[FOLDER],
     )
     cluster = cluster or ClusterConfig()
-    with cluster_.connected(cluster), record as run_id:
+    with cluster_.connected(cluster, stage="train"), record as run_id:
         patience_s = cluster.no_progress_timeout_s
         return _tuned(output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s)
 
@@ -161,8 +162,13 @@ def _work(settings: dict[str, Any]) -> None:
     if rank.num_ranks > 1 and tuning.optimizer is not None:
         module = prepare_model(module)
     progress = _saved_progress()
+    num_steps = 0 if progress is None else progress.step
+    count(RETRIES, int(progress is not None and rank.index == 0), kind="training resumed")
     for report in tuning.reports(module, progress=progress):
         progress = report.progress
+        if rank.index == 0:
+            count(TRAINING_STEPS, progress.step - num_steps, stage="train")
+            num_steps = progress.step
         if rank.index == 0:
             registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
             if report.epoch is not None:

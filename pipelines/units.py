@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
@@ -144,6 +144,25 @@ class Input:
     @property
     def num_images(self) -> int:
         return sum(unit.num_images for unit in self.units)
+
+
+def unit_to_json(unit: Unit) -> str:
+    """A unit as it travels to the machine that decodes it: plain values, no pickle."""
+    assert isinstance(unit, ShardUnit | ListingUnit)
+    return json.dumps({"kind": type(unit).__name__, **asdict(unit)})
+
+
+def unit_from_json(text: str) -> Unit:
+    """The unit that `unit_to_json` was given."""
+    fields = json.loads(text)
+    if fields.pop("kind") == ShardUnit.__name__:
+        return ShardUnit(folder=fields["folder"], info=ShardInfo(**fields["info"]))
+    return ListingUnit(name=fields["name"], files=tuple(_listed_from(each) for each in fields["files"]))
+
+
+def _listed_from(fields: Mapping[str, Any]) -> Listed:
+    names = {name: tuple(fields[name]) if fields[name] else None for name in ("rationales", "visible_rationales")}
+    return Listed(path=fields["path"], category=fields["category"], **names)
 
 
 def read_input(location: str, *, unit_size: int) -> Input:

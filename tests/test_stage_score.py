@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -39,7 +38,7 @@ from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
 from pipelines.reservation import reserve
 from pipelines.scoring import ScoredPart, Seconds
-from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
+from pipelines.units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
 
 PREPROCESS = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -221,7 +220,8 @@ def part_through_arrow(part: Part) -> Part:
 
 def test_the_decoder_actor_gives_a_row_per_part(split: Path) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
-    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [pickle.dumps(unit)]})))
+    assert unit_from_json(unit_to_json(unit)) == unit
+    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)]})))
     assert [row.num_rows for row in rows] == [1, 1, 1]
 
 
