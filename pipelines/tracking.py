@@ -145,7 +145,7 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             if probe:
                 client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, ImportError) as error:  # a database whose driver is not installed
         raise ValueError(
             f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
@@ -168,8 +168,8 @@ def shown(tracking: TrackingConfig) -> str:
     return masked(uri_of(tracking))
 
 
-def _first_line(error: MlflowException) -> str:
-    return error.message.strip().splitlines()[0]
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _require_reachable(uri: str) -> None:
