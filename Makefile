@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast soak lint format lock bench clean
+.PHONY: demo test test-fast soak lint format lock bench audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
@@ -34,6 +34,14 @@ format: .venv/dev
 
 bench: .venv/dev
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# Known vulnerabilities of what is locked. It needs a network: without one it fails, and says that nothing was asked.
+PIP_AUDIT := 2.10.1
+audit: $(UV)
+	@curl --silent --fail --max-time 10 --output /dev/null https://pypi.org/pypi/pip/json \
+	    || { echo "not audited: the advisory database does not answer"; exit 3; }
+	$(UV) tool run pip-audit==$(PIP_AUDIT) --disable-pip --no-deps --progress-spinner off \
+	    -r requirements.lock -r requirements-dev.lock
 
 lock: $(UV)
 	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock

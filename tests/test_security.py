@@ -38,12 +38,7 @@ from pipelines.units import ListingUnit, Rejection, read_input
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "correct-horse-battery"
-READERS_OF_WEIGHTS = (
-    "torch.load",
-    "load_checkpoint",
-    "open_clip.create_model",
-    "open_clip.create_model_and_transforms",
-)
+READERS_OF_WEIGHTS = ("torch.load", "load_checkpoint", "open_clip.create_model")
 SOURCES = sorted(path for folder in ("ecor", "pipelines") for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -111,7 +106,8 @@ def offences(path: Path) -> list[str]:
 
 def test_no_code_unpickles_or_starts_a_command():
     assert len(SOURCES) > 100
-    assert {str(path): offences(path) for path in SOURCES if offences(path)} == {}
+    found = {str(path): offences(path) for path in SOURCES}
+    assert not {path: each for path, each in found.items() if each}
 
 
 @pytest.mark.parametrize(
