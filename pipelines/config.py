@@ -351,7 +351,7 @@ class ScoreConfig(_Addressed):
     num_decoders: int | None = None
     """Decoding actors; None: what the cluster's CPUs leave."""
     num_scorers: int | None = None
-    """Scoring actors; None: one per GPU, or one per machine."""
+    """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
     use_gpu: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     max_rejected: float = 0.05

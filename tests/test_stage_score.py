@@ -259,7 +259,8 @@ def test_both_kinds_of_actor_always_get_a_share(
     found = reserve(config, machines=[{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in machines])
     assert found.cpus_per_decoder > 0
     assert found.cpus_per_scorer > 0
-    taken = found.num_decoders * found.cpus_per_decoder + found.num_scorers * found.cpus_per_scorer
+    num_at_once = min(found.num_scorers, num_gpus) if num_gpus else found.num_scorers
+    taken = found.num_decoders * found.cpus_per_decoder + num_at_once * found.cpus_per_scorer
     assert taken <= sum(cpus for cpus, _ in machines) + 1e-9
     assert (found.gpus_per_scorer > 0) == (num_gpus > 0)
     assert found.num_threads >= found.cpus_per_scorer
