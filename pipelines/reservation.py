@@ -34,7 +34,8 @@ def reserve(config: ScoreConfig, *, machines: Sequence[Mapping[str, float]]) -> 
     An actor is on one machine. Without GPUs there is by default a scorer on each, with three quarters of its CPUs, so
     that on machines that are alike decoders never keep out all scorers, wherever Ray puts them, nor scorers all
     decoders; machines with less than half of the CPUs of the largest one decode only. With GPUs each scorer has one of
-    its own: of more scorers than GPUs some begin when the cluster has grown. Ray counts reservations in steps of 0.0001.
+    its own: of more scorers than GPUs some begin when the cluster has grown.
+    Ray counts reservations in steps of 0.0001.
 
     Raises ValueError when GPUs are asked for and there is none.
     """

@@ -1,7 +1,7 @@
-"""What infra/ and ray_cluster.yaml say is what Ray, KubeRay, Kubernetes and MLflow take, of the versions that are pinned.
+"""What infra/ and ray_cluster.yaml say is what Ray, KubeRay, Kubernetes and MLflow take, of the pinned versions.
 
-Rendering is kustomize's own (`kubectl kustomize`), where a kubectl is there. Not checked: that images can be pulled, that
-PromQL parses (no promtool here), the custom resources of the Prometheus operator beyond their rules.
+Rendering is kustomize's own (`kubectl kustomize`), where a kubectl is there. Not checked: that images can be pulled,
+that PromQL parses (no promtool here), the custom resources of the Prometheus operator beyond their rules.
 """
 
 import copy
@@ -163,7 +163,7 @@ def test_ray_takes_the_cluster_launchers_file(launcher):
 def test_ray_refuses_a_spoilt_one(launcher, spoil):
     spoilt = copy.deepcopy(launcher)
     spoil(spoilt)
-    with pytest.raises(Exception):  # noqa: B017, PT011 - jsonschema's, or Ray's own ValueError
+    with pytest.raises(Exception):  # noqa: B017 - jsonschema's, or Ray's own ValueError
         prepared(spoilt)
 
 
@@ -493,7 +493,7 @@ def test_the_script_gives_mlflow_a_file_of_users_that_it_reads(tmp_path, monkeyp
     from mlflow.server.auth.config import read_auth_config
 
     fake = tmp_path / "mlflow"
-    fake.write_text("#!/bin/sh\necho \"$@\"\n")
+    fake.write_text('#!/bin/sh\necho "$@"\n')
     fake.chmod(0o755)
     script = (INFRA / "mlflow/kubernetes/start.sh").read_text().replace("/tmp/", f"{tmp_path}/")
     address = "postgresql://mlflow:a%40b@postgres:5432/mlflow_auth"
