@@ -9,6 +9,7 @@ import json
 import resource
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pipelines.pretraining import Pretraining, Progress, Report
 from pipelines.ray_train import (
     STATES,
     SUMMARY,
+    alone,
     clear,
     fitted,
     is_finished,
@@ -107,7 +109,7 @@ def run(
     """Train a CLIP from random weights on captioned images.
 
     Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run; a finished output
-    of the same settings and images is returned as it is.
+    of the same settings and images is returned as it is. One that another job works on is waited for.
 
     Args:
         config: what to train, on what, with how many workers.
@@ -117,31 +119,41 @@ def run(
     Raises:
         ValueError: when a setting does not fit the model or the images, or the output holds another run (naming both
             digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
     require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
     output, products = Path(config.output).absolute(), [MODEL, WEIGHTS]
     parents = _parents(config)
-    if config.fresh:
-        clear(output, products=products)
-    if is_finished(output, digest=parents["config"], made_of="settings and images"):
+    made_of = "settings and images"
+    if not config.fresh and is_finished(output, digest=parents["config"], made_of=made_of):
         return read_pretrained(output)
-    output.mkdir(parents=True, exist_ok=True)
-    record = recorded(
-        output,
-        name="pretrain",
-        digest=parents["config"],
-        params=asdict(config),
-        parents=parents,
-        tracking=tracking,
-        products=products,
-    )
     cluster = cluster or ClusterConfig()
-    with cluster_.connected(cluster, stage="pretrain"), record as run_id:
-        patience_s = cluster.no_progress_timeout_s
-        return _pretrained(
-            output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s
+    with alone(output, lease_s=cluster.lease_s) as fence:
+        if config.fresh:
+            clear(output, products=products)
+        if is_finished(output, digest=parents["config"], made_of=made_of):
+            return read_pretrained(output)
+        output.mkdir(parents=True, exist_ok=True)
+        record = recorded(
+            output,
+            name="pretrain",
+            digest=parents["config"],
+            params=asdict(config),
+            parents=parents,
+            tracking=tracking,
+            products=products,
         )
+        with cluster_.connected(cluster, stage="pretrain"), record as run_id:
+            return _pretrained(
+                output,
+                config=config,
+                parents=parents,
+                tracking=tracking,
+                run_id=run_id,
+                patience_s=cluster.no_progress_timeout_s,
+                fence=fence,
+            )
 
 
 def settled(config: PretrainConfig) -> PretrainConfig:
@@ -180,6 +192,7 @@ def _pretrained(
     tracking: TrackingConfig,
     run_id: str,
     patience_s: float,
+    fence: Callable[[], None],
 ) -> Pretrained:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
@@ -193,6 +206,7 @@ def _pretrained(
         patience_s=patience_s,
     )
     with last_state.as_directory() as state:
+        fence()
         for name in (MODEL, WEIGHTS, SUMMARY):  # the summary last: it says that the run is finished
             unfinished = output / f".{name}.tmp"
             shutil.copyfile(Path(state) / name, unfinished)

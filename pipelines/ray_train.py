@@ -23,7 +23,7 @@ import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
 from rich.console import Console
 
@@ -32,10 +32,12 @@ from ecor.config import require
 from pipelines import registry
 from pipelines.cluster import stalled
 from pipelines.config import TrackingConfig
+from pipelines.ledger import Ledger
 from pipelines.loader import Rank
 
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 _STATE = "state.pt"
+_LEDGER, _RUN = "_ledger", "run"
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
@@ -147,6 +149,27 @@ def recorded(
         registry.finish_run(tracking, run_id=run_id, status=status)
 
 
+@contextmanager
+def alone(output: Path, *, lease_s: float) -> Iterator[Callable[[], None]]:
+    """Wait until no other job works on this output; nobody else begins to before this ends.
+
+    What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
+    and another one goes on from its last saved state.
+    """
+    ledger = Ledger(f"{output}/{_LEDGER}", lease_s=lease_s)
+    with ledger.working():
+        while (attempt := ledger.claim(_RUN)) is None:
+            ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+
+        def fence() -> None:
+            if ledger.claim(_RUN) != attempt:
+                raise OSError(f"{output}: another job has gone on with this run meanwhile, and will publish it")
+
+        yield fence
+    if (output / SUMMARY).is_file():
+        ledger.clear()  # who waits for this run finds it finished
+
+
 def clear(output: Path, *, products: Sequence[str]) -> None:
     """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
     for name in (SUMMARY, RUN, STATES, *products):
@@ -238,10 +261,10 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
     """What a person can act on: a worker's ValueError, an empty cluster, a dead worker; else `error`."""
     for failure in getattr(error, "worker_failures", {}).values():
-        cause = getattr(failure, "cause", None) or failure
+        cause = getattr(failure, "cause", None) or getattr(failure, "health_check_failure", None) or failure
         if isinstance(cause, ValueError):
             return ValueError(str(cause))
-        if isinstance(cause, RayActorError):
+        if isinstance(cause, RayActorError | WorkerHealthCheckTimeoutError):
             return OSError(
                 "a training worker died: killed, out of memory, or its node is gone. Run the same command again to go "
                 "on from the last saved state; --max-failures has it done at once"

@@ -11,6 +11,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from pipelines.metrics import RETRIES, TRAINING_STEPS, count
 from pipelines.ray_train import (
     STATES,
     SUMMARY,
+    alone,
     clear,
     fitted,
     is_finished,
@@ -75,7 +77,7 @@ def run(
     """Tune prompt tokens on a split, keep those that validate best, calibrate them, and save the model.
 
     Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run; a finished output
-    with the same parents is returned as it is.
+    with the same parents is returned as it is. One that another job works on is waited for.
 
     Args:
         config: what to tune, on what, with how many workers.
@@ -84,29 +86,41 @@ def run(
 
     Raises:
         ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
     require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
     output = Path(config.output).absolute()
     parents = _parents(config)
-    if config.fresh:
-        clear(output, products=[FOLDER])
-    if is_finished(output, digest=parents["config"], made_of="settings and shards"):
+    made_of = "settings and shards"
+    if not config.fresh and is_finished(output, digest=parents["config"], made_of=made_of):
         return read_checkpoint(output)
-    output.mkdir(parents=True, exist_ok=True)
-    record = recorded(
-        output,
-        name="train",
-        digest=parents["config"],
-        params=asdict(config),
-        parents=parents,
-        tracking=tracking,
-        products=[FOLDER],
-    )
     cluster = cluster or ClusterConfig()
-    with cluster_.connected(cluster, stage="train"), record as run_id:
-        patience_s = cluster.no_progress_timeout_s
-        return _tuned(output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s)
+    with alone(output, lease_s=cluster.lease_s) as fence:
+        if config.fresh:
+            clear(output, products=[FOLDER])
+        if is_finished(output, digest=parents["config"], made_of=made_of):
+            return read_checkpoint(output)
+        output.mkdir(parents=True, exist_ok=True)
+        record = recorded(
+            output,
+            name="train",
+            digest=parents["config"],
+            params=asdict(config),
+            parents=parents,
+            tracking=tracking,
+            products=[FOLDER],
+        )
+        with cluster_.connected(cluster, stage="train"), record as run_id:
+            return _tuned(
+                output,
+                config=config,
+                parents=parents,
+                tracking=tracking,
+                run_id=run_id,
+                patience_s=cluster.no_progress_timeout_s,
+                fence=fence,
+            )
 
 
 def _tuned(
@@ -117,6 +131,7 @@ def _tuned(
     tracking: TrackingConfig,
     run_id: str,
     patience_s: float,
+    fence: Callable[[], None],
 ) -> Checkpoint:
     messages = Queue(actor_options={"num_cpus": 0})
     job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
@@ -130,6 +145,7 @@ def _tuned(
         patience_s=patience_s,
     )
     with last_state.as_directory() as state:
+        fence()
         return _published(Path(state), output=output, tracking=tracking, run_id=run_id)
 
 

@@ -29,7 +29,9 @@ from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write
 from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
 from pipelines import train
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
+from pipelines.ledger import Ledger
 from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
+from pipelines.ray_train import alone
 from pipelines.tuning import Progress, Tuning, settled
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
@@ -429,6 +431,38 @@ def test_a_killed_run_goes_on(
     for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
         assert torch.equal(value, expected.best_tokens[name]), name
     assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
+def test_jobs_on_one_output_take_turns_and_one_that_was_taken_over_publishes_nothing(tmp_path: Path) -> None:
+    """A second job waits for the first; a first that shows no sign of life is taken over, and then is fenced off."""
+    output, told = tmp_path / "run", []
+    with ThreadPoolExecutor(1) as pool:
+        with alone(output, lease_s=2.0) as fence:
+            fence()
+
+            def second() -> None:
+                with alone(output, lease_s=2.0) as fence_of_second:
+                    told.append("second")
+                    fence_of_second()
+
+            waiting = pool.submit(second)
+            time.sleep(3)
+            assert told == [], "the lease is renewed"
+            told.append("first")
+        waiting.result(timeout=20)
+    assert told == ["first", "second"]
+    dead = Ledger(output / "_ledger", lease_s=2.0)
+    dead.renew()
+    assert dead.claim("run") is not None
+    with alone(output, lease_s=0.2) as fence:
+        fence()
+        other = Ledger(output / "_ledger", lease_s=1e-9)
+        other.renew()
+        assert other.claim("run") is not None, "to whom the lease seems to have run out"
+        with pytest.raises(OSError, match="another job has gone on with this run"):
+            fence()
+        (output / "summary.json").write_text("{}")
+    assert not (output / "_ledger").exists(), "of a finished run nothing stays but the run"
 
 
 @pytest.mark.slow
