@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ecor.members import tar_header
 from ecor.sample import Sample
 from ecor.shards import (
     INDEX_SCHEMA,
     Entry,
     ShardManifest,
-    _tar_header,
     fetch_shard,
     read_index,
     read_manifest,
@@ -142,7 +142,7 @@ def test_an_empty_shard_is_a_tar(tmp_path):
 def test_tar_headers_are_tarfiles_own(name, num_bytes):
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.uname, member.gname = num_bytes, 0o444, "ecor", "ecor"
-    assert _tar_header(name, num_bytes=num_bytes) == member.tobuf(tarfile.USTAR_FORMAT, "utf-8")
+    assert tar_header(name, num_bytes=num_bytes) == member.tobuf(tarfile.USTAR_FORMAT, "utf-8")
 
 
 @settings(max_examples=30)
