@@ -226,7 +226,10 @@ Pair = tuple[str, str, str | None]
 
 def _csv_pairs(text: str, *, source: str) -> Iterable[Pair]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ValueError(f"{source}: line 1: {error}") from error
     if not {"category", "rationale"} <= set(columns):
         raise ValueError(f"{source}: line 1 must name the columns category and rationale, got {columns}")
     try:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from pipelines.units import read_input
 KINDS = ("worker", "actor", "node", "driver", "terminate", "ctrl-c", "full disk")
 BATCH_SIZE = 4
 _DISK_MIB = 64
+_MISSES = 3
 _AGENTS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -94,6 +95,12 @@ def _title(process: psutil.Process) -> str:
 
 def _is_actor(title: str) -> bool:
     return any(name in title for name in ("MapWorker", "Actor", "Queue"))
+
+
+def _picked(processes: Sequence[psutil.Process], share: float) -> list[psutil.Process]:
+    """One of them, if there is one."""
+    found = sorted(processes, key=lambda each: each.pid)
+    return found[int(share * len(found)) :][:1]
 
 
 def _killed(processes: Sequence[psutil.Process]) -> bool:
@@ -313,13 +320,21 @@ class Blow:
     kind: str
     after_s: float
     num_commits: int
+    pick: float
+    """Which of the processes that can be hit: a share of them, in the order of their ids."""
+
+    def sooner(self) -> "Blow":
+        """The same in half of the time, after half of the commits."""
+        return replace(self, after_s=self.after_s / 2, num_commits=self.num_commits // 2)
 
 
 def random_blow(kind: str, *, stage: Stage, quiet_s: float, draw: random.Random) -> Blow:
     """Half of them at any moment of an undisturbed run, half while units are being committed."""
+    pick = draw.random()
     if draw.random() < 0.5:
-        return Blow(kind=kind, after_s=draw.uniform(0, quiet_s), num_commits=0)
-    return Blow(kind=kind, after_s=draw.uniform(0, 0.3), num_commits=draw.randint(1, stage.num_units - 1))
+        return Blow(kind=kind, after_s=draw.uniform(0, quiet_s), num_commits=0, pick=pick)
+    num_commits = draw.randint(1, stage.num_units - 1)
+    return Blow(kind=kind, after_s=draw.uniform(0, 0.3), num_commits=num_commits, pick=pick)
 
 
 class Disk:
@@ -342,11 +357,6 @@ class Disk:
         """Make room again."""
         self._filler.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove all that is there."""
-        for path in self.folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
@@ -364,8 +374,8 @@ def small_disk(folder: Path) -> Iterator[Disk]:
 def struck(blow: Blow, *, job: Job, stage: Stage, output: Path, machines: TwoMachines, disk: Disk | None) -> bool:
     """Wait for the moment, and strike; whether the job was still there to be hit."""
     deeds: dict[str, Callable[[], bool]] = {
-        "worker": lambda: _killed(machines.workers(actors=False)[:1]),
-        "actor": lambda: _killed(machines.workers(actors=True)[:1]),
+        "worker": lambda: _killed(_picked(machines.workers(actors=False), blow.pick)),
+        "actor": lambda: _killed(_picked(machines.workers(actors=True), blow.pick)),
         "node": lambda: machines.lose_a_machine() is None,
         "driver": lambda: job.send(signal.SIGKILL),
         "terminate": lambda: job.send(signal.SIGTERM),
@@ -411,31 +421,43 @@ def live(
 ) -> None:
     """Run a command, hit it, run it again, hit it again, and so on, then leave it in peace; and look at what it made.
 
-    `tally` holds the outcomes by kind of blow and stage; what comes of several blows is counted for the last one.
+    A command that is done is looked at, and started anew as long as there are blows. `tally` holds the outcomes by kind
+    of blow and stage; what comes of several blows is counted for the last one.
     """
-    outcomes = tally.setdefault((blows[0].kind, stage.name), Outcomes())
-    for blow in (*blows, None):
+    left, outcomes, is_begun, num_missed = list(blows), Outcomes(), False, 0
+    while left or is_begun:
+        blow = left[0] if left else None
         job = Job(stage.words(output), log=log)
         hit = blow is not None and struck(blow, job=job, stage=stage, output=output, machines=machines, disk=disk)
         if blow is not None and hit:
             outcomes = tally.setdefault((blow.kind, stage.name), Outcomes())
             outcomes.kills += 1
+        if hit or num_missed == _MISSES:
+            left, num_missed = left[1:], 0
         code = job.ended(within_s=patience_s)
         if disk is not None:
             disk.free()
+        is_begun = code != DONE
         if code is None:
             outcomes.hung += 1
             outcomes.notes.append(f"{stage.name} hung after {blow}: see {log}")
-        if code == DONE:
-            break
-        if blow is None:
-            outcomes.notes.append(f"{stage.name} left in peace ended with {code}: see {log}")
-            outcomes.lost += stage.num_units
-            return
-        outcomes.reruns += 1
+        elif is_begun:
+            outcomes.reruns += 1
+            if not hit:
+                outcomes.notes.append(f"{stage.name}, not hit, ended with {code}: see {log}")
+                return
+        else:
+            _look(stage, output=output, outcomes=outcomes, told=f"{stage.name} after {list(blows)}, see {log}")
+        if blow is not None and not hit and left:  # it came too late
+            left[0], num_missed = blow.sooner(), num_missed + 1
+
+
+def _look(stage: Stage, *, output: Path, outcomes: Outcomes, told: str) -> None:
+    """Hold what a command that was done has left to what it must be; then remove it."""
     difference = stage.difference(output)
     outcomes.lost += difference.num_lost
     outcomes.duplicated += difference.num_duplicated
     if difference:
         outcomes.undetected += 1
-        outcomes.notes.append(f"{stage.name} after {list(blows)}: {difference}: see {log}")
+        outcomes.notes.append(f"{told}: {difference}")
+    shutil.rmtree(output)

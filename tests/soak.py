@@ -7,7 +7,7 @@
 
 Blows: `ecor shard` and `ecor score` run on a cluster of two machines, and are hit: a worker's process, an actor's, a
 whole machine or the driver is killed, the command is told to end (SIGTERM) or interrupted (Ctrl-C), or its disk fills
-up. The same command is run again, and hit again, up to four times, then left in peace. What it leaves must then be,
+up. The same command is run again, and hit again, a few times, then left in peace. What it leaves must then be,
 byte for byte or row for row, what an undisturbed run leaves. Damage: see `fuzz.py`.
 
 Ends with exit code 1 where a table holds anything but zeros. `--record` writes the tables to a file.
@@ -31,7 +31,6 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)  # as Ray's workers ha
 
 from faults import (  # noqa: E402
     KINDS,
-    Blow,
     Disk,
     Job,
     Outcomes,
@@ -50,16 +49,11 @@ _BLOWS_PER_LIFE = 4
 _ROWS = ("kills", "reruns", "lost", "duplicated", "undetected", "hung")
 
 
-def lives(stages: Sequence[Stage], *, num_kills: int, kinds: Sequence[str], draw: random.Random) -> Iterator[list]:
-    """Each life a stage and its kinds of blows; every kind hits every stage equally often."""
+def lives(stages: Sequence[Stage], *, kinds: Sequence[str], draw: random.Random) -> Iterator[tuple[Stage, list[str]]]:
+    """Without end: a stage, and the kinds of its next blows; every kind hits every stage equally often."""
     kinds_of = {stage.name: itertools.cycle(draw.sample(kinds, len(kinds))) for stage in stages}
-    planned = 0
     for stage in itertools.cycle(stages):
-        if planned >= num_kills:
-            return
-        num = min(draw.randint(1, _BLOWS_PER_LIFE), num_kills - planned)
-        planned += num
-        yield [stage, [next(kinds_of[stage.name]) for _ in range(num)]]
+        yield stage, [next(kinds_of[stage.name]) for _ in range(draw.randint(1, _BLOWS_PER_LIFE))]
 
 
 def quiet_seconds(stage: Stage, *, output: Path) -> float:
@@ -72,7 +66,7 @@ def quiet_seconds(stage: Stage, *, output: Path) -> float:
     return time.monotonic() - began
 
 
-def soak(*, num_kills: int, minutes: float, seed: int, folder: Path, tell: bool = True) -> dict:
+def soak(*, num_kills: int, minutes: float, seed: int, folder: Path) -> dict[tuple[str, str], Outcomes]:
     """Outcomes by kind of blow and stage, of `num_kills` blows or as many as fit into `minutes`."""
     draw = random.Random(seed)
     ends = time.monotonic() + 60 * minutes
@@ -90,35 +84,15 @@ def soak(*, num_kills: int, minutes: float, seed: int, folder: Path, tell: bool 
         difference = scoring.difference(folder / "quiet" / "labels")
         if difference:
             raise SystemExit(f"score on a cluster and without one differ: {difference}")
-        for number, (stage, kinds_hit) in enumerate(
-            lives((sharding, scoring), num_kills=num_kills, kinds=kinds, draw=draw)
-        ):
-            if time.monotonic() > ends:
+        for number, (stage, names) in enumerate(lives((sharding, scoring), kinds=kinds, draw=draw)):
+            num_done = sum(each.kills for each in tally.values())
+            if num_done >= num_kills or time.monotonic() > ends:
                 break
-            blows = [random_blow(kind, stage=stage, quiet_s=quiet_s[stage.name], draw=draw) for kind in kinds_hit]
-            output = disk.folder / f"{number}" if disk else folder / f"{number}"
-            _live(stage, blows, output=output, machines=machines, disk=disk, tally=tally, folder=folder)
-            if tell:
-                done = sum(each.kills for each in tally.values())
-                left = max(0.0, ends - time.monotonic()) / 60
-                print(f"life {number}: {stage.name}, {', '.join(kinds_hit)}; {done} blows, {left:.0f} minutes left")
-                sys.stdout.flush()
+            blows = [random_blow(kind, stage=stage, quiet_s=quiet_s[stage.name], draw=draw) for kind in names]
+            print(f"{num_done} blows; now {stage.name}: {', '.join(names)}", flush=True)
+            log, output = folder / f"{number}.log", (disk.folder if disk else folder) / f"{number}"
+            live(stage, blows, output=output, log=log, machines=machines, disk=disk, tally=tally)
     return tally
-
-
-def _live(
-    stage: Stage,
-    blows: Sequence[Blow],
-    *,
-    output: Path,
-    machines: TwoMachines,
-    disk: Disk | None,
-    tally: dict[tuple[str, str], Outcomes],
-    folder: Path,
-) -> None:
-    live(stage, blows, output=output, log=folder / f"{output.name}.log", machines=machines, disk=disk, tally=tally)
-    if disk is not None:
-        disk.clear()
 
 
 def _disk(stack: ExitStack, *, folder: Path) -> tuple[Disk | None, list[str]]:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import tiny_checkpoint, tiny_recognizer
 from PIL import Image
@@ -538,6 +538,7 @@ def test_vocabularies_that_are_taken(tmp_path):
 
 
 @settings(max_examples=200)
+@example(data=b'"', suffix=".csv")
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(str.encode), suffix=st.sampled_from([".json", ".csv"]))
 def test_any_bytes_are_a_vocabulary_or_a_value_error(data, suffix, tmp_path_factory):
     path = vocabulary_file(tmp_path_factory.mktemp("any"), data, suffix=suffix)

@@ -59,6 +59,7 @@ def check(stage: Stage, kinds: list[str], *, machines: TwoMachines, folder: Path
     except PermissionError:
         blows = [blow for blow in blows if blow.kind != "full disk"]
         live(stage, blows, output=folder / "out", log=log, machines=machines, disk=None, tally=tally)
+    assert sum(each.kills for each in tally.values()) >= len(blows) - 1, "a blow may find nobody to hit"
     told = f"seed {SEED}, {blows}: {tally}\n{log.read_text()[-6000:]}"
     assert [note for each in tally.values() for note in each.notes] == [], told
     assert all(each.lost == each.duplicated == each.undetected == each.hung == 0 for each in tally.values()), told
