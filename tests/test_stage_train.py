@@ -388,7 +388,7 @@ def test_a_killed_run_goes_on(
             cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
             for _ in range(2):
                 try:
-                    train.run({config!r}, cluster=cluster, tracking={tracking!r})
+                    train.run({config!r}, cluster=cluster, tracking=TrackingConfig(uri={tracking.uri!r}))
                 except KeyboardInterrupt:
                     print("interrupted", flush=True)
             """
