@@ -169,6 +169,19 @@ def test_ray_refuses_a_spoilt_one(launcher, spoil):
         prepared(spoilt)
 
 
+def test_containers_read_their_variables_where_the_launcher_puts_them(launcher):
+    from ray.autoscaler.sdk import get_docker_host_mount_location
+
+    (remote,) = launcher["file_mounts"]
+    place = f"{get_docker_host_mount_location(launcher['cluster_name'])}{remote}"
+    assert f"--env-file={place}" in launcher["docker"]["run_options"]
+    dockerfile = (INFRA / "Dockerfile").read_text()
+    assert "HOME=/home/ecor" in dockerfile, "the launcher asks the image where home is"
+    assert "/etc/profile.d/" in dockerfile, "login shells forget the image's PATH"
+    for needed in ("rsync", "wget", "procps"):
+        assert needed in dockerfile
+
+
 def test_what_the_launcher_mounts_is_made_from_an_example_and_never_committed(launcher):
     for local in launcher["file_mounts"].values():
         assert (ROOT / f"{local}.example").is_file()

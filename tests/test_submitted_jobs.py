@@ -107,7 +107,8 @@ def test_shard_and_train_with_two_workers_as_single_jobs(nodes, place):
     done = submit(
         nodes,
         *("shard", "--input", f"{place}/photos", "--vocabulary", f"{place}/names.json", "--output", f"{place}/shards"),
-        *("--samples-per-shard", "12", "--split-shares", "train", "0.5", "validation", "0.3", "test", "0.2"),
+        *("--samples-per-shard", "12", "--split-shares.train", "0.5", "--split-shares.validation", "0.3"),
+        *("--split-shares.test", "0.2"),
         submission_id="shard-1",
     )
     assert done.returncode == 0, done.stdout + done.stderr
