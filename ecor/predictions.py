@@ -7,17 +7,15 @@ verdicts, so that a metric can change without scoring again.
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecor import store
 from ecor.config import ScoringConfig, record_of
 
 SCHEMA_VERSION = "1"
@@ -270,7 +268,7 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
     Raises ValueError when the table does not have `PREDICTION_SCHEMA`.
     """
     data = encode_parquet(check_schema(table, source=f"part {name}"))
-    _write_bytes(f"{folder.rstrip('/')}/{name}", data)
+    store.write(store.inside(folder, name), data)
     digest = hashlib.sha256(data).hexdigest()
     labelled = pc.and_(table["category_true"].is_valid(), pc.greater(pc.list_value_length(table["rationales_true"]), 0))
     return PredictionPart(
@@ -292,7 +290,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 def write_manifest(folder: str, predictions: PredictionSet) -> None:
     """Write `folder`/manifest.json: the last deed of a scoring job."""
-    _write_bytes(f"{folder.rstrip('/')}/{MANIFEST_NAME}", predictions.to_json().encode())
+    store.write(store.inside(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 
 def read_manifest(folder: str) -> PredictionSet:
@@ -300,9 +298,9 @@ def read_manifest(folder: str) -> PredictionSet:
 
     Raises ValueError when there is none (scoring has not finished there) or it was altered.
     """
-    path = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
+    path = store.inside(folder, MANIFEST_NAME)
     try:
-        text = _read_bytes(path).decode()
+        text = store.read(path).decode()
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {MANIFEST_NAME}: not a folder of labels, or not finished") from error
     return PredictionSet.from_json(text, source=path)
@@ -313,9 +311,9 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
 
     Raises ValueError naming the part when its bytes or its number of rows are not those of the manifest.
     """
-    path = f"{folder.rstrip('/')}/{part.name}"
+    path = store.inside(folder, part.name)
     try:
-        data = _read_bytes(path)
+        data = store.read(path)
     except FileNotFoundError as error:
         raise ValueError(f"part {part.name} is missing in {folder}: score again to make it") from error
     digest = hashlib.sha256(data).hexdigest()
@@ -342,7 +340,7 @@ def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.T
     Raises ValueError naming the part that is missing, altered or short.
     """
     if path.endswith(".parquet"):
-        table = check_schema(pq.read_table(pa.BufferReader(_read_bytes(path))), source=path)
+        table = check_schema(pq.read_table(pa.BufferReader(store.read(path))), source=path)
         return table if columns is None else table.select(list(columns))
     tables = list(iterate_parts(path, columns=columns))
     if tables:
@@ -374,23 +372,3 @@ def schema_rows() -> list[dict[str, str]]:
         }
         for column in PREDICTION_SCHEMA
     ]
-
-
-def _read_bytes(url: str) -> bytes:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return filesystem.cat_file(path)
-
-
-def _write_bytes(url: str, data: bytes) -> None:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-    if "file" not in filesystem.protocol:
-        filesystem.pipe_file(path, data)  # object stores publish an object when its upload is complete
-        return
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        filesystem.pipe_file(temporary, data)
-        Path(temporary).replace(path)
-    except BaseException:
-        filesystem.rm_file(temporary)
-        raise

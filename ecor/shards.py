@@ -8,18 +8,15 @@ import hashlib
 import json
 import re
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from ecor import store
 from ecor.config import TemplateConfig, record_of
 from ecor.members import HashingWriter, json_bytes, sample_of_row, samples_of, write_sample
 from ecor.sample import Sample
@@ -131,7 +128,7 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with published(folder, name=name) as path, path.open("wb", buffering=_BUFFER) as file:
+    with store.published(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
         out = HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
@@ -139,7 +136,7 @@ def write_shard(
                 raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
         out.end()
     index_name = name.removesuffix(".tar") + ".index.parquet"
-    with published(folder, name=index_name) as path:
+    with store.published(folder, index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
         index_sha256 = _file_sha256(path)
     return ShardInfo(
@@ -155,13 +152,13 @@ def write_shard(
 def verify_shard(folder: str | Path, info: ShardInfo) -> None:
     """Read the tar and its index; ValueError, naming the shard and what was expected, when one is not as written."""
     expected = {info.name: info.sha256, info.index: info.index_sha256}
-    fs, root = fsspec.url_to_fs(str(folder))
     for name, sha256 in expected.items():
-        if not fs.exists(f"{root}/{name}"):
-            raise ValueError(f"shard {folder}/{name} is missing")
-        with fs.open(f"{root}/{name}", "rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = file.tell()
+        try:
+            with store.opened(store.inside(folder, name)) as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+                num_bytes = file.tell()
+        except FileNotFoundError as error:
+            raise ValueError(f"shard {folder}/{name} is missing") from error
         if name == info.name and num_bytes != info.num_bytes:
             raise ValueError(f"shard {folder}/{name} has {num_bytes} bytes, its manifest says {info.num_bytes}")
         if got != sha256:
@@ -175,17 +172,16 @@ def fetch_shard(
 
     Every attempt reads from the beginning. Raises ValueError as `verify_shard` does, OSError when the store fails.
     """
-    fs, root = fsspec.url_to_fs(str(folder))
-    if isinstance(fs, LocalFileSystem):
+    if store.is_local(folder):
         verify_shard(folder, info)
-        return Path(root) / info.name
+        return store.local_path(folder) / info.name
     cache = Path(cache_dir) if cache_dir is not None else Path(tempfile.gettempdir()) / "ecor-shards"
     cache.mkdir(parents=True, exist_ok=True)
     kept = cache / f"{info.sha256}.tar"
     if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
         return kept
-    with published(cache, name=kept.name) as path:
-        _attempted(lambda: _download(fs, f"{root}/{info.name}", path=path, info=info), num_attempts=num_attempts)
+    with store.published(cache, kept.name) as path:
+        _attempted(lambda: _download(store.inside(folder, info.name), path=path, info=info), num_attempts=num_attempts)
     return kept
 
 
@@ -212,7 +208,7 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
     """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
-    data = _attempted(lambda: _read_bytes(f"{folder}/{info.index}"), num_attempts=num_attempts)
+    data = _attempted(lambda: store.read(store.inside(folder, info.index)), num_attempts=num_attempts)
     got = hashlib.sha256(data).hexdigest()
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
@@ -245,9 +241,9 @@ def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
 
 def read_manifest(folder: str | Path) -> ShardManifest:
     """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
-    url = f"{folder}/{MANIFEST_NAME}"
+    url = store.inside(folder, MANIFEST_NAME)
     try:
-        fields = json.loads(_read_bytes(url))
+        fields = json.loads(store.read(url))
         digest = fields.pop("digest")
         shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
         manifest = record_of(ShardManifest, {**fields, "shards": shards})
@@ -270,8 +266,7 @@ def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: T
 
 def write_text(text: str, *, folder: str | Path, name: str) -> None:
     """Write a small file in one step."""
-    with published(folder, name=name) as path:
-        path.write_text(text, encoding="utf-8")
+    store.write(store.inside(folder, name), text.encode())
 
 
 def _write_entry(
@@ -297,25 +292,8 @@ def _write_entry(
     }
 
 
-@contextmanager
-def published(folder: str | Path, *, name: str) -> Iterator[Path]:
-    """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
-    fs, root = fsspec.url_to_fs(str(folder))
-    is_local = isinstance(fs, LocalFileSystem)
-    fs.makedirs(root, exist_ok=True)
-    staged = Path(root if is_local else tempfile.gettempdir()) / f".{name}.{uuid.uuid4().hex}.tmp"
-    try:
-        yield staged
-        if is_local:
-            staged.replace(f"{root}/{name}")  # a rename: atomic
-        else:
-            fs.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _download(fs: Any, url: str, *, path: Path, info: ShardInfo) -> None:
-    fs.get_file(url, str(path))
+def _download(url: str, *, path: Path, info: ShardInfo) -> None:
+    store.fetch(url, path)
     got = _file_sha256(path)
     if got != info.sha256:
         raise OSError(
@@ -333,11 +311,6 @@ def _attempted(attempt: Callable[[], Result], *, num_attempts: int) -> Result:
         except OSError:
             continue  # a store's passing failure: the next attempt begins anew; the last one's error is raised
     return attempt()
-
-
-def _read_bytes(url: str) -> bytes:
-    with fsspec.open(url, "rb") as file:
-        return file.read()
 
 
 def _file_sha256(path: Path) -> str:

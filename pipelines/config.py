@@ -53,8 +53,12 @@ class _Addressed:
 
 
 def located(place: str) -> str:
-    """A local path made absolute, for workers run in folders of their own; a URI as it is."""
-    return place if "://" in place else str(Path(place).absolute())
+    """A local path made absolute, for workers run in folders of their own; a URI without a slash at its end."""
+    return (
+        place.rstrip("/")
+        if "://" in place and not place.startswith("file://")
+        else str(Path(place.removeprefix("file://")).expanduser().absolute())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

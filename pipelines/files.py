@@ -3,8 +3,7 @@
 import os
 import stat
 
-import fsspec
-
+from ecor import store
 from pipelines.addresses import check_address
 
 MAX_BYTES = 2**30
@@ -22,8 +21,7 @@ def content(url: str) -> bytes:
             check_address(url, name="the address")
         except ValueError as error:
             raise OSError(str(error)) from error
-        with fsspec.open(url, "rb") as file:
-            return file.read()
+        return store.read(url)
     handle = os.open(url, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     with open(handle, "rb") as file:  # noqa: PTH123 - of a handle
         facts = os.fstat(handle)
