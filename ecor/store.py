@@ -63,7 +63,7 @@ def store_of(address: Address) -> tuple[Any, str]:
         remedy = "pip install 'ecor[remote]'" if missing else "install what it names"
         raise ValueError(f"{url}: {missing or error} is not installed: {remedy}") from error
     except ValueError as error:
-        raise ValueError(f"{url}: there is no store {protocol}://: name a local path, s3:// or gs://") from error
+        raise ValueError(f"{url}: {error}: name a local path, s3:// or gs://") from error
     settings = {} if issubclass(kind, LocalFileSystem) else {"use_listings_cache": False}  # others write there too
     with _told(url):
         return fsspec.filesystem(protocol, **settings), kind._strip_protocol(url)
@@ -223,6 +223,30 @@ def published(folder: Address, name: str) -> Iterator[Path]:
             store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
     finally:
         staged.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, folder: Address, *, last: str) -> None:
+    """Put a copy of a local folder in its place, over what was there.
+
+    On local disks by renaming. Elsewhere file by file, that named `last` first gone and last there: who finds it finds
+    all.
+    """
+    if not is_local(folder):
+        remove(inside(folder, last))
+        remove(folder)
+        publish_files(source, folder, last=last)
+        return
+    target, name = local_path(folder), uuid.uuid4().hex
+    unfinished, replaced = (target.with_name(f".{target.name}.{kind}.{name}") for kind in ("new", "old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(source, unfinished)
+        if target.exists():
+            target.replace(replaced)
+        unfinished.replace(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def publish_files(source: Path, folder: Address, *, last: str) -> None:

@@ -5,12 +5,14 @@ MLflow is imported for a download only, so that processes that score a model whi
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
+from ecor import store
 from ecor.checkpoint import publish_folder, read_checkpoint
 from pipelines.config import TrackingConfig, uri_of
 from pipelines.metrics import MODEL_CACHE, count
@@ -39,6 +41,8 @@ class ModelVersion:
 def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
     """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
 
+    A checkpoint of this machine's disks stays where it is.
+
     Args:
         model: what `resolve` gave.
         tracking: where the registry is; pass `resolved(tracking)` to workers.
@@ -47,8 +51,8 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
     Raises:
         ValueError: when what was downloaded is another model than the registry's record says.
     """
-    if model.version is None:
-        return _checked(Path(model.uri), model=model)
+    if model.version is None and store.is_local(model.uri):
+        return _checked(store.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
@@ -69,6 +73,10 @@ def default_cache_dir() -> Path:
 
 
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
+    if model.version is None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, store.local_folder(model.uri) as found:
+            publish_folder(_checked(shutil.copytree(found, Path(scratch) / "model"), model=model), target)
+        return
     # MLflow is slow to import, and where the model is here already nobody needs it
     from mlflow.artifacts import download_artifacts
 

@@ -18,6 +18,7 @@ import torch
 from ray.train.torch import prepare_model
 from ray.util.queue import Queue
 
+from ecor import store
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, require
 from ecor.demo.atlas import world_named
@@ -45,7 +46,6 @@ from pipelines.ray_train import (
     recorded,
     save_state,
     saved_state,
-    write_json,
 )
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
@@ -122,8 +122,7 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
-    require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
-    output, products = Path(config.output).absolute(), [MODEL, WEIGHTS]
+    output, products = located(config.output), [MODEL, WEIGHTS]
     parents = _parents(config)
     made_of = "settings and images"
     if not config.fresh and is_finished(output, digest=parents["config"], made_of=made_of):
@@ -134,7 +133,6 @@ def run(
             clear(output, products=products)
         if is_finished(output, digest=parents["config"], made_of=made_of):
             return read_pretrained(output)
-        output.mkdir(parents=True, exist_ok=True)
         record = recorded(
             output,
             name="pretrain",
@@ -168,24 +166,25 @@ def settled(config: PretrainConfig) -> PretrainConfig:
 
 def read_pretrained(folder: str | Path) -> Pretrained:
     """The record of a finished output; ValueError when there is none, or when its weights were altered."""
-    folder = Path(folder).absolute()
-    require((folder / SUMMARY).is_file(), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
-    summary = json.loads((folder / SUMMARY).read_text())
-    found = _sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
+    folder = located(str(folder))
+    model, weights, summary_file = (store.inside(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
+    require(store.exists(summary_file), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
+    summary = json.loads(store.read(summary_file))
+    found = _sha256(weights) if store.exists(weights) else "missing"
     require(
         found == summary["weights_sha256"],
-        f"{folder / WEIGHTS} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
+        f"{weights} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
     )
     return Pretrained(
-        folder=str(folder),
-        model=str(folder / MODEL),
-        weights=str(folder / WEIGHTS),
+        folder=folder,
+        model=model,
+        weights=weights,
         **{name: summary[name] for name in ("weights_sha256", "digest", "run_id", "metrics")},
     )
 
 
 def _pretrained(
-    output: Path,
+    output: str,
     *,
     config: PretrainConfig,
     parents: dict[str, str],
@@ -205,18 +204,14 @@ def _pretrained(
         messages=messages,
         patience_s=patience_s,
     )
-    with last_state.as_directory() as state:
+    with last_state.as_directory() as state, tempfile.TemporaryDirectory() as scratch:
         fence()
-        for name in (MODEL, WEIGHTS, SUMMARY):  # the summary last: it says that the run is finished
-            unfinished = output / f".{name}.tmp"
-            shutil.copyfile(Path(state) / name, unfinished)
-            unfinished.replace(output / name)
-    record = read_pretrained(output)
-    with tempfile.TemporaryDirectory() as scratch:
         for name in (MODEL, WEIGHTS, SUMMARY):
-            shutil.copyfile(output / name, Path(scratch) / name)
+            shutil.copyfile(Path(state) / name, Path(scratch) / name)
+        store.publish_files(Path(scratch), output, last=SUMMARY)  # which says that the run is finished
         registry.log_folder(tracking, run_id=run_id, folder=scratch)
-    shutil.rmtree(output / STATES, ignore_errors=True)
+    record = read_pretrained(output)
+    store.remove(store.inside(output, STATES))
     return record
 
 
@@ -300,9 +295,9 @@ def _save(report: Report, *, pretraining: Pretraining, job: Job, rank: Rank) -> 
     with tempfile.TemporaryDirectory() as scratch:
         if rank.index == 0 and report.step == job.config.last_step:
             architecture = pretraining.backbone.architecture["model_cfg"]
-            write_json(Path(scratch) / MODEL, architecture)
+            store.write_json(Path(scratch) / MODEL, architecture)
             write_weights(pretraining.weights(), Path(scratch) / WEIGHTS)
-            write_json(
+            store.write_json(
                 Path(scratch) / SUMMARY, _summary(report, folder=Path(scratch), job=job, pretraining=pretraining)
             )
         save_state(state, step=report.step, rank=rank, folder=Path(scratch))
@@ -354,6 +349,6 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(path: str | Path) -> str:
+    with store.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

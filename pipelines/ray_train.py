@@ -7,7 +7,6 @@ also `run.json` (what is being made, and its MLflow run) and `ray/` (the states 
 import json
 import os
 import platform
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Literal, Protocol
 import ray
 import ray.train
 import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
@@ -28,6 +28,7 @@ from ray.util.queue import Queue
 from rich.console import Console
 
 import ecor
+from ecor import store
 from ecor.config import require
 from pipelines import registry
 from pipelines.cluster import stalled
@@ -64,7 +65,7 @@ def fitted(
     settings: Mapping[str, Any],
     *,
     placement: Placement,
-    output: Path,
+    output: str,
     name: str,
     messages: Queue,
     patience_s: float,
@@ -87,6 +88,7 @@ def fitted(
         OSError: when a worker died more often than `max_failures`.
     """
     start_s = min(patience_s, _START_S)
+    file_system, path = store.store_of(store.inside(output, STATES))
     trainer = _Trainer(
         work,
         train_loop_config=dict(settings),
@@ -97,7 +99,8 @@ def fitted(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(output / STATES),
+            storage_path=path,
+            storage_filesystem=None if store.is_local(output) else PyFileSystem(FSSpecHandler(file_system)),
             failure_config=FailureConfig(  # by default Ray asks for the workers' resources for ever
                 max_failures=placement.max_failures, controller_failure_limit=int(patience_s / start_s) - 1
             ),
@@ -117,7 +120,7 @@ def fitted(
 
 @contextmanager
 def recorded(
-    output: Path,
+    output: str,
     *,
     name: str,
     digest: str,
@@ -127,22 +130,22 @@ def recorded(
     products: Sequence[str],
 ) -> Iterator[str]:
     """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
-    path = output / RUN
-    run_id = json.loads(path.read_text())["run_id"] if path.is_file() else None
+    path = store.inside(output, RUN)
+    run_id = json.loads(store.read(path))["run_id"] if store.exists(path) else None
     run_id = registry.start_training_run(
         tracking, name=name, params=params, tags={**_environment(), **parents}, run_id=run_id
     )
-    write_json(path, {"digest": digest, "run_id": run_id})
+    store.write_json(path, {"digest": digest, "run_id": run_id})
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run_id
         status = "FINISHED"
-        path.unlink(missing_ok=True)
+        store.remove(path)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     except ValueError:
-        if not any((output / STATES).glob("*/checkpoint_*")):
+        if not _has_state(output):
             clear(output, products=products)  # nothing was learned: the mended command may have the folder
         raise
     finally:
@@ -150,13 +153,13 @@ def recorded(
 
 
 @contextmanager
-def alone(output: Path, *, lease_s: float) -> Iterator[Callable[[], None]]:
+def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     """Wait until no other job works on this output; nobody else begins to before this ends.
 
     What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
     and another one goes on from its last saved state.
     """
-    ledger = Ledger(f"{output}/{_LEDGER}", lease_s=lease_s)
+    ledger = Ledger(store.inside(output, _LEDGER), lease_s=lease_s)
     with ledger.working():
         while (attempt := ledger.claim(_RUN)) is None:
             ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
@@ -166,40 +169,36 @@ def alone(output: Path, *, lease_s: float) -> Iterator[Callable[[], None]]:
                 raise OSError(f"{output}: another job has gone on with this run meanwhile, and will publish it")
 
         yield fence
-    if (output / SUMMARY).is_file():
+    if store.exists(store.inside(output, SUMMARY)):
         ledger.clear()  # who waits for this run finds it finished
 
 
-def clear(output: Path, *, products: Sequence[str]) -> None:
+def _has_state(output: str) -> bool:
+    runs = store.inside(output, STATES)
+    names = (name for run in store.names_in(runs) for name in store.names_in(store.inside(runs, run)))
+    return any(name.startswith("checkpoint_") for name in names)
+
+
+def clear(output: str, *, products: Sequence[str]) -> None:
     """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
     for name in (SUMMARY, RUN, STATES, *products):
-        if (output / name).is_dir():
-            shutil.rmtree(output / name, ignore_errors=True)
-        else:
-            (output / name).unlink(missing_ok=True)
+        store.remove(store.inside(output, name))
 
 
-def is_finished(output: Path, *, digest: str, made_of: str) -> bool:
+def is_finished(output: str, *, digest: str, made_of: str) -> bool:
     """Whether the run of this digest is finished here; ValueError when the output is of another run.
 
     `made_of` names, in the error, what the digest is of.
     """
     for name in (SUMMARY, RUN):
-        if (output / name).is_file():
-            found = json.loads((output / name).read_text())["digest"]
+        if store.exists(store.inside(output, name)):
+            found = json.loads(store.read(store.inside(output, name)))["digest"]
             require(
                 found == digest,
                 f"{output} holds run {found}, the {made_of} given make run {digest}: "
                 f"choose another output, or start over with --fresh",
             )
-    return (output / SUMMARY).is_file()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file in one step."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    return store.exists(store.inside(output, SUMMARY))
 
 
 def _environment() -> dict[str, str]:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from ecor import store
-
 from pipelines.metrics import RETRIES, count
 
 Record = dict[str, Any]

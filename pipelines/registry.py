@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import require
 from ecor.evaluation import difference_of_folders, read_evaluation
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig
+from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, located
 from pipelines.packaging import write_model
 from pipelines.pinned import ModelVersion
 from pipelines.tracking import (
@@ -194,7 +194,7 @@ def _plain(folder: str) -> ModelVersion:
     checkpoint = read_checkpoint(folder)
     return ModelVersion(
         asked_for=folder,
-        uri=str(Path(checkpoint.folder).absolute()),
+        uri=located(checkpoint.folder),
         name=folder,
         version=None,
         digest=checkpoint.model_digest,

@@ -1,14 +1,13 @@
 """Shards in, a checkpoint of learned prompt tokens out: tuning on Ray Train, recorded in MLflow.
 
-The output folder holds `checkpoint/` and `summary.json`, which is written last; while the run goes on also `run.json`
-(what is being made, and its MLflow run) and `ray/` (the states that the same command goes on from after an end of any
-kind).
+The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run goes
+on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on from
+after an end of any kind).
 """
 
 import hashlib
 import json
 import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,13 +19,13 @@ import torch
 from ray.train.torch import prepare_model
 from ray.util.queue import Queue
 
-from ecor.checkpoint import FOLDER, Checkpoint, publish_folder, read_checkpoint, save_checkpoint
-from ecor.config import require
+from ecor import store
+from ecor.checkpoint import FOLDER, RECORD, Checkpoint, read_checkpoint, save_checkpoint
 from ecor.shards import VOCABULARY_NAME, read_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import cluster as cluster_
 from pipelines import registry
-from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, resolved
+from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, located, resolved
 from pipelines.loader import Rank, read_split
 from pipelines.metrics import RETRIES, TRAINING_STEPS, count
 from pipelines.ray_train import (
@@ -40,7 +39,6 @@ from pipelines.ray_train import (
     recorded,
     save_state,
     saved_state,
-    write_json,
 )
 from pipelines.tuning import Progress, Report, Tuning, settled
 
@@ -89,8 +87,7 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
-    require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
-    output = Path(config.output).absolute()
+    output = located(config.output)
     parents = _parents(config)
     made_of = "settings and shards"
     if not config.fresh and is_finished(output, digest=parents["config"], made_of=made_of):
@@ -101,7 +98,6 @@ def run(
             clear(output, products=[FOLDER])
         if is_finished(output, digest=parents["config"], made_of=made_of):
             return read_checkpoint(output)
-        output.mkdir(parents=True, exist_ok=True)
         record = recorded(
             output,
             name="train",
@@ -124,7 +120,7 @@ def run(
 
 
 def _tuned(
-    output: Path,
+    output: str,
     *,
     config: TrainConfig,
     parents: dict[str, str],
@@ -149,18 +145,15 @@ def _tuned(
         return _published(Path(state), output=output, tracking=tracking, run_id=run_id)
 
 
-def _published(state: Path, *, output: Path, tracking: TrackingConfig, run_id: str) -> Checkpoint:
+def _published(state: Path, *, output: str, tracking: TrackingConfig, run_id: str) -> Checkpoint:
     """The last state's model to its place; then the summary, which says that the run is finished."""
-    unfinished = output / f".{FOLDER}.{run_id}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(state / FOLDER, unfinished)
-    publish_folder(unfinished, output / FOLDER)
+    store.replace_folder(state / FOLDER, store.inside(output, FOLDER), last=RECORD)
     record = read_checkpoint(output)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
-    write_json(output / SUMMARY, summary)
-    registry.log_folder(tracking, run_id=run_id, folder=output / FOLDER)
-    shutil.rmtree(output / STATES, ignore_errors=True)
+    store.write_json(store.inside(output, SUMMARY), summary)
+    registry.log_folder(tracking, run_id=run_id, folder=state / FOLDER)
+    store.remove(store.inside(output, STATES))
     return record
 
 
@@ -198,7 +191,7 @@ def _work(settings: dict[str, Any]) -> None:
             metrics = progress.epochs[progress.best_epoch]
             save_checkpoint(recognizer, Path(folder) / FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
             summary = _summary(tuning, progress, job=job, seconds=time.perf_counter() - started)
-            write_json(Path(folder) / SUMMARY, summary)
+            store.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
 
 
