@@ -44,7 +44,7 @@ audit: $(UV)
 	rm -f $$told; exit $$code
 
 lock: $(UV)
-	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra remote pyproject.toml -o requirements.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .venv/runtime: requirements.lock pyproject.toml | $(UV) .venv/bin/python
