@@ -101,6 +101,22 @@ def s3_server() -> Iterator[S3Server]:
         process.wait(timeout=20)
 
 
+@contextmanager
+def s3_in_use() -> Iterator[S3Server]:
+    """Start one, and have `s3://` mean it, here and in processes that start meanwhile."""
+    import s3fs  # not needed by the process that serves
+
+    with s3_server() as server:
+        before = {name: os.environ.get(name) for name in server.environment}
+        os.environ.update(server.environment)
+        try:
+            yield server
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+            s3fs.S3FileSystem.clear_instance_cache()  # clients keep the address that they began with
+
+
 class Faulty:
     """A WSGI application in front of another one."""
 
