@@ -1,8 +1,8 @@
 """Shards in, a checkpoint of learned prompt tokens out: tuning on Ray Train, recorded in MLflow.
 
-The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run goes
-on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on from
-after an end of any kind).
+The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run
+goes on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on
+from after an end of any kind).
 """
 
 import hashlib

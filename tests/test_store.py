@@ -48,7 +48,7 @@ def in_s3(s3: S3Server) -> str:
     return f"s3://bucket/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return request.getfixturevalue("in_s3")
@@ -132,6 +132,7 @@ def test_a_place_is_one_place_with_or_without_a_slash_at_its_end(tmp_path: Path,
 # --- S3
 
 
+@pytest.mark.slow
 def test_listings_of_more_than_a_page_are_whole(in_s3: str) -> None:
     names = [f"{number:05d}" for number in range(NUM_KEYS)]
     here = Records(f"{in_s3}/_commits")
@@ -153,6 +154,7 @@ def test_listings_of_more_than_a_page_are_whole(in_s3: str) -> None:
     assert {row["category"] for row in rows} == {"cats"}
 
 
+@pytest.mark.slow
 def test_a_marker_of_a_folder_is_no_file(s3: S3Server, in_s3: str) -> None:
     file_system, path = store.store_of(in_s3)
     file_system.pipe_file(f"{path}/cats/", b"")
@@ -161,6 +163,7 @@ def test_a_marker_of_a_folder_is_no_file(s3: S3Server, in_s3: str) -> None:
     assert store.files_below(f"{in_s3}/cats") == {"a.png": 1}
 
 
+@pytest.mark.slow
 def test_a_misspelt_bucket_is_named_and_not_made(s3: S3Server) -> None:
     for deed in (store.write, store.create):
         with pytest.raises(FileNotFoundError, match=r"s3://bukket/a.* bucket does not exist"):
@@ -168,6 +171,7 @@ def test_a_misspelt_bucket_is_named_and_not_made(s3: S3Server) -> None:
     assert not store.exists("s3://bukket")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refuse", "lose"])
 @pytest.mark.parametrize("period", [2, 3])
 def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
@@ -188,6 +192,7 @@ def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
     assert sorted(store.files_below(in_s3)) == sorted(links + files)
 
 
+@pytest.mark.slow
 def test_a_slow_store_is_waited_for(s3: S3Server, in_s3: str, monkeypatch) -> None:
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -202,6 +207,7 @@ def test_a_slow_store_is_waited_for(s3: S3Server, in_s3: str, monkeypatch) -> No
         fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_where_a_condition_is_not_heard_the_last_writer_counts(s3: S3Server, in_s3: str, monkeypatch, caplog) -> None:
     monkeypatch.setattr(store, "SETTLE_S", 0.5)
     with s3.faulty(kind="unconditional"):
@@ -212,6 +218,7 @@ def test_where_a_condition_is_not_heard_the_last_writer_counts(s3: S3Server, in_
     assert [name for name in store.names_in(in_s3) if name.startswith(".probe")] == []
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
     folders = [LabelsFolder(f"{in_s3}/labels", identity={"input": "i"}, lease_s=600) for _ in range(2)]
     rows = random_table(3, seed=1), random_table(3, seed=2)
@@ -230,6 +237,7 @@ def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
     assert [name for name in store.names_in(f"{in_s3}/labels") if name.endswith(".parquet")] == [counts.part.name]
 
 
+@pytest.mark.slow
 def test_a_shard_in_a_store_is_verified_and_kept_by_digest(s3: S3Server, in_s3: str, tmp_path: Path) -> None:
     names = vocabulary_from_mapping({"cat": ["a tail"]})
     info = write_shard([entry(number) for number in range(3)], folder=in_s3, name="0.tar", vocabulary=names)
@@ -261,6 +269,7 @@ def told_by(words: list[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_a_store_that_denies_is_told_in_a_line_without_its_secret(s3: S3Server, in_s3: str) -> None:
     with s3.faulty(kind="deny"):
         line = told_by(["evaluate", "--predictions", f"{in_s3}/labels", "--output", f"{in_s3}/evaluation"])
@@ -268,6 +277,7 @@ def test_a_store_that_denies_is_told_in_a_line_without_its_secret(s3: S3Server, 
     assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in line
 
 
+@pytest.mark.slow
 def test_missing_credentials_are_told_with_what_to_set(s3: S3Server, in_s3: str, monkeypatch, tmp_path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
