@@ -326,9 +326,10 @@ class PromoteConfig(_Addressed):
     """Model URI of the version to promote."""
     alias: str = "champion"
     evaluation: str | None = None
-    """Folder written by `ecor evaluate` for that version; with `champion_evaluation`, promotion is refused when the
-    candidate is worse beyond the confidence interval of the difference (strict RR)."""
+    """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
+    when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
     champion_evaluation: str | None = None
+    """Folder of the version that has the alias, of the same images."""
     force: bool = False
     """Promote all the same; recorded as a tag on the version."""
 

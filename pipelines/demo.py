@@ -170,7 +170,7 @@ def _tune(
 
 def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     candidate = registry.register(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
-    registry.promote(PromoteConfig(model=candidate.uri), tracking=tracking)
+    registry.promote(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
     return registry.resolve(f"models:/{MODEL}@champion", tracking=tracking)
 
 

@@ -89,12 +89,12 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
 
 
 def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Give the alias to a version, unless it is shown to be worse than the one that has it; who has it then.
+    """Give the alias to a version, where it is not worse than the one that has it; who has it then.
 
-    The rule (ours): the difference of strict RR, candidate less champion, over the images that both have labelled, with
-    its paired bootstrap interval; where the whole interval is below zero the champion stays. No champion, no
-    evaluations, or an interval that reaches zero: the candidate is promoted. What was decided, and on which numbers, is
-    written on the candidate as tags.
+    The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
+    labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
+    two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
+    candidate as tags.
 
     Raises:
         ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
@@ -107,8 +107,8 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
         "champion_evaluation is compared with evaluation: name both",
     )
     champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
-    is_worse, told = _contest(config, candidate=candidate, champion=champion)
-    decision = ("forced" if config.force else "refused") if is_worse else "promoted"
+    is_barred, told = _contest(config, candidate=candidate, champion=champion)
+    decision = ("forced" if config.force else "refused") if is_barred else "promoted"
     client = client_of(tracking, probe=False)
     client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", told)
     if decision == "refused":
@@ -160,11 +160,11 @@ def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
 
 
 def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
-    """Whether the candidate is shown to be worse, and in words on what grounds."""
+    """Whether the champion stays, and in words on what grounds."""
     if champion is None or champion.version == candidate.version:
         return False, "no rival"
     if config.evaluation is None or config.champion_evaluation is None:
-        return False, f"not compared with {champion.uri}"
+        return True, f"not compared with {champion.uri}: name evaluation and champion_evaluation"
     inputs = {
         _parents(config.evaluation, version=candidate)["input_digest"],
         _parents(config.champion_evaluation, version=champion)["input_digest"],
