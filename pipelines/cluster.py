@@ -31,7 +31,10 @@ def connected(config: ClusterConfig, *, stage: str | None = None) -> Iterator[No
         with timed(stage) if stage else nullcontext():
             yield
         return
-    _init(config.address, options={} if _joins(config) else _local_options(config))
+    if _joins(config):
+        _init(config.address, options={})
+    else:
+        _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
     try:
         _settle(DataContext.get_current(), config=config)
         with timed(stage) if stage else nullcontext():
