@@ -18,6 +18,7 @@ from pipelines.addresses import masked, secrets_of_this_process
 from pipelines.config import (
     AblateConfig,
     ClusterConfig,
+    ConceptsConfig,
     DemoConfig,
     EvaluateConfig,
     PretrainConfig,
@@ -184,6 +185,18 @@ class Validity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concepts:
+    """How well definitions of concepts tell unknown things from known ones, and find them, in drawn scenes (ConVis)."""
+
+    config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
+
+    def run(self) -> None:
+        from pipelines import concepts
+
+        print(concepts.run(self.config))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
 
@@ -208,6 +221,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Validity, tyro.conf.subcommand("validity")]
+    | Annotated[Concepts, tyro.conf.subcommand("concepts")]
 )
 
 

@@ -487,6 +487,37 @@ class ValidityConfig(_Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConceptsConfig(_Addressed):
+    """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
+
+    output: str = "concepts"
+    """Folder of `concepts.csv` and `concepts.md`."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Whose features are compared with definitions: it is not tuned on anything."""
+    num_train: int = 400
+    """Images of known categories per pair of concepts, for the linear probe; a quarter as many choose its penalty."""
+    num_images: int = 300
+    """Images of known categories per pair, and as many of unknown ones."""
+    num_found: int = 60
+    """Images in which named categories are to be found, and as many for those that pretraining never named."""
+    box_rule: Literal["wsol", "convis"] = "wsol"
+    """How boxes come from maps and are judged: as in the benchmark of arXiv:2007.04178, or as ConVis does it."""
+    num_resamples: int = 2000
+    """Of the bootstrap over images."""
+    seed: int = 1960
+    """Of the images: of no other experiment here."""
+    num_threads: int = 2
+    quick: bool = False
+    """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        for name in ("num_train", "num_images", "num_found", "num_threads"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("num_resamples", self.num_resamples, 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig(_Addressed):
     """The whole job on drawn scenes."""
 

@@ -4,7 +4,7 @@ Definitions use words that the small CLIP has read, as far as there are any: it 
 """
 
 from ecor.demo.familiar import FAMILIAR
-from ecor.explain.lexicon import ListLexicon
+from ecor.explain.lexicon import Lexicon, ListLexicon
 
 ROOT = "thing"
 
@@ -232,7 +232,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
 def demo_lexicon() -> ListLexicon:
     """Categories, parts and what they are kinds of, up to `ROOT`.
 
-    A category is defined by what it is a kind of and its parts, without its name; a part by its own text.
+    A category is defined by its parts, without its name and without what it is a kind of, whose words the small CLIP
+    does not know; a part by its own text.
     """
     parents: dict[str, list[str]] = {name: [above] for name, (above, _) in _ABOVE.items() if above}
     for groups in (_CATEGORIES, _PARTS):
@@ -240,18 +241,17 @@ def demo_lexicon() -> ListLexicon:
             for name in members:
                 parents.setdefault(name, []).append(above)
     definitions = {name: definition for name, (_, definition) in _ABOVE.items()}
-    definitions |= {name: _category_definition(name, kind=parents[name][0]) for name in FAMILIAR.categories}
+    definitions |= {name: _category_definition(name) for name in FAMILIAR.categories}
     definitions |= {text: text for text in FAMILIAR.rationales}
     return ListLexicon(definitions, parents=parents)
 
 
-def categories_under(concept: str, *, lexicon: ListLexicon) -> tuple[str, ...]:
+def categories_under(concept: str, *, lexicon: Lexicon) -> tuple[str, ...]:
     """The categories that are kinds of a concept, in the world's order. ValueError for an unknown concept."""
     found = set(lexicon.descendants(concept))
     return tuple(name for name in FAMILIAR.categories if name in found)
 
 
-def _category_definition(name: str, *, kind: str) -> str:
+def _category_definition(name: str) -> str:
     *first, last = FAMILIAR.kinds[name].rationales
-    article = "an" if kind[0] in "aeiou" else "a"
-    return f"{article} {kind} with {', '.join(first)} and {last}"
+    return f"something with {', '.join(first)} and {last}"
