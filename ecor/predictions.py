@@ -55,7 +55,7 @@ class RankedRationale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainablePrediction:
-    """One image's label with its reasons; fields as in `PREDICTION_SCHEMA`, which describes each."""
+    """One image's label with its reasons; `PREDICTION_SCHEMA` and `OPTIONAL_COLUMNS` describe each field."""
 
     key: str
     source: str
@@ -82,11 +82,13 @@ class ExplainablePrediction:
     model_version: str | None = None
     model_digest: str
     vocabulary_digest: str
+    ood_score: float | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "ExplainablePrediction":
         """One row of a table, as `Table.to_pylist` gives it."""
         values = {name: row[name] for name in PREDICTION_SCHEMA.names}
+        values |= {column.name: row.get(column.name) for column in OPTIONAL_COLUMNS}
         for name, kind in (("pairs", RankedPair), ("categories", RankedCategory), ("rationales", RankedRationale)):
             values[name] = tuple(kind(**entry) for entry in values[name])
         for name in ("rationales_true", "visible_rationales"):
@@ -138,6 +140,16 @@ ORIGIN_SCHEMA = pa.schema(_ORIGIN_COLUMNS)
 """What is known of an image before it is scored."""
 PREDICTION_SCHEMA = pa.schema([*_ORIGIN_COLUMNS, *_LABEL_COLUMNS], metadata=_SCHEMA_METADATA)
 """One row per image; every field carries a description and, where it has one, a unit in its metadata."""
+OOD_COLUMN = _column(
+    "ood_score",
+    pa.float32(),
+    "how unlike all categories of the vocabulary the image is: 1 less the largest cosine with a category's own "
+    "sentence; high is out of distribution. Written when asked for (`--scoring.ood-score`)",
+    unit="1 - cosine",
+    nullable=True,
+)
+OPTIONAL_COLUMNS = (OOD_COLUMN,)
+"""Columns that a table may have besides."""
 
 
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
@@ -157,9 +169,25 @@ def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ORIGIN_SCHEMA)
 
 
+def schema_with(names: Iterable[str]) -> pa.Schema:
+    """`PREDICTION_SCHEMA`, and those of the optional columns that are among some names."""
+    among = set(names)
+    return pa.schema(
+        [*PREDICTION_SCHEMA, *(column for column in OPTIONAL_COLUMNS if column.name in among)],
+        metadata=PREDICTION_SCHEMA.metadata,
+    )
+
+
+def schema_for(scoring: ScoringConfig) -> pa.Schema:
+    """What rows have that are scored so."""
+    return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
+
+
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
-    """Records in, a table with `PREDICTION_SCHEMA` out."""
-    return pa.Table.from_pylist([asdict(prediction) for prediction in predictions], schema=PREDICTION_SCHEMA)
+    """Records in, a table with `PREDICTION_SCHEMA` out, and the optional columns that a record has."""
+    rows = [asdict(prediction) for prediction in predictions]
+    known = [column.name for column in OPTIONAL_COLUMNS if any(row[column.name] is not None for row in rows)]
+    return pa.Table.from_pylist(rows, schema=schema_with(known))
 
 
 def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:
@@ -231,14 +259,15 @@ class PredictionSet:
             "parents": {
                 name: value for name, value in asdict(self.parents).items() if name not in ("input", "model_uri")
             },
-            "scoring": asdict(self.scoring),
+            "scoring": self.scoring.stated(),
             "num_rejected": self.num_rejected,
             "schema_version": self.schema_version,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "digest": self.digest}, indent=1, sort_keys=True) + "\n"
+        record = {**asdict(self), "scoring": self.scoring.stated(), "digest": self.digest}
+        return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "manifest") -> "PredictionSet":
@@ -350,25 +379,29 @@ def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.T
 
 
 def check_schema(table: pa.Table, *, source: str) -> pa.Table:
-    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise."""
+    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise.
+
+    Optional columns stay; any other is left out.
+    """
     version = (table.schema.metadata or {}).get(b"ecor.schema_version", SCHEMA_VERSION.encode()).decode()
     if version != SCHEMA_VERSION:
         raise ValueError(f"{source} has schema version {version}; this version of ecor reads {SCHEMA_VERSION}")
-    for expected in PREDICTION_SCHEMA:
+    schema = schema_with(table.column_names)
+    for expected in schema:
         index = table.schema.get_field_index(expected.name)
         found = None if index < 0 else table.schema.field(index).type
         if found != expected.type:
             raise ValueError(f"{source}: column {expected.name} must be {expected.type}, found {found}")
-    return table.select(PREDICTION_SCHEMA.names).cast(PREDICTION_SCHEMA)
+    return table.select(schema.names).cast(schema)
 
 
 def schema_rows() -> list[dict[str, str]]:
-    """The schema as a table for documentation: name, type, unit, description."""
+    """The schema, optional columns last, as a table for documentation: name, type, unit, description."""
     return [
         {
             "name": column.name,
             "type": str(column.type),
             **{key: column.metadata[key.encode()].decode() for key in ("unit", "description")},
         }
-        for column in PREDICTION_SCHEMA
+        for column in [*PREDICTION_SCHEMA, *OPTIONAL_COLUMNS]
     ]

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from rich.console import Console
@@ -168,7 +167,7 @@ def _lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -> It
         label="Model", value=parents.model_digest, note=f"{_model(predictions)}, asked for as {parents.model_uri}"
     )
     yield Fact(label="Vocabulary", value=parents.vocabulary_digest)
-    settings = ", ".join(f"{name} {value}" for name, value in asdict(predictions.scoring).items())
+    settings = ", ".join(f"{name} {value}" for name, value in predictions.scoring.stated().items())
     yield Fact(label="Scoring", value=settings)
     if predictions.run_id:
         yield Fact(label="MLflow run of the labels", value=predictions.run_id)

@@ -75,7 +75,7 @@ class Job:
             "input_digest": self.input.digest,
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
-            "scoring": asdict(config.scoring),
+            "scoring": config.scoring.stated(),
             "unit_size": config.unit_size,
             "batch_size": config.batch_size,
             "precision": config.precision,

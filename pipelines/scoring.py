@@ -12,7 +12,7 @@ from filelock import FileLock
 from ecor.checkpoint import load
 from ecor.config import Precision, ScoringConfig, TextConfig
 from ecor.model import Recognizer
-from ecor.predictions import PREDICTION_SCHEMA
+from ecor.predictions import schema_for
 from ecor.vocabulary import parse_vocabulary
 from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
@@ -69,7 +69,7 @@ class ScoredPart:
     index: int
     num_parts: int
     rows: pa.Table
-    """With `ecor.predictions.PREDICTION_SCHEMA`."""
+    """With `ecor.predictions.schema_for` the scoring."""
     rejected: tuple[Rejection, ...]
     seconds: Seconds
     num_cut: int = 0
@@ -127,7 +127,7 @@ class Scorer:
         """Label a part in batches that never cross its borders."""
         seconds = Seconds(decode=part.decode_s, text=self.opening)
         self.opening = 0.0  # told with the first part only
-        tables = [PREDICTION_SCHEMA.empty_table()]
+        tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
             rows, spent = self._labelled(part, start=start)
             tables.append(rows)

@@ -1,16 +1,26 @@
 """Laws of telling the unknown: against torchmetrics and scipy, by hand, and on classes that are easy to tell."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from models import tiny_checkpoint, tiny_recognizer, write_pictures
 from scipy.stats import mannwhitneyu
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
+from ecor.config import ScoringConfig, TextConfig
 from ecor.intervals import Resampling
 from ecor.ood import auroc, detection, fpr_at_tpr, likeness, max_logit
+from ecor.predictions import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.probe import LinearProbe, chosen_probe, fit_probe
+from pipelines import registry
+from pipelines.config import TrackingConfig
+from pipelines.decoding import decoded_parts
+from pipelines.scoring import Scorer, ScorerSettings
+from pipelines.units import read_input
 
 scores = st.lists(st.integers(-4, 4), min_size=1, max_size=30).map(lambda values: np.array(values, dtype=np.float64))
 
@@ -90,3 +100,45 @@ def test_scores_of_one_class_are_refused() -> None:
         auroc(np.ones(3), np.ones(0))
     with pytest.raises(ValueError, match="no finite number"):
         detection(np.array([np.nan]), np.ones(2))
+
+
+def test_rows_tell_how_unlike_all_categories_an_image_is(tmp_path: Path) -> None:
+    """When asked for; nothing else of the rows changes."""
+    model = tiny_recognizer(tmp_path)
+    images = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    origins, asked = origins_table(["a", "b", "c"]), ScoringConfig(ood_score=True)
+    plain, scored = (model.label(images, origins=origins, scoring=each) for each in (ScoringConfig(), asked))
+    assert plain.schema.equals(PREDICTION_SCHEMA) and scored.schema.equals(schema_for(asked))
+    assert scored.drop_columns(["ood_score"]).equals(plain)
+    features = model.image_features(images).category
+    for feature, each in zip(features, iterate_predictions(scored), strict=True):
+        nearest = min(1 - float(feature @ text) for text in model.text.categories)
+        assert each.ood_score == pytest.approx(nearest, abs=1e-6)
+    assert [each.ood_score for each in iterate_predictions(plain)] == [None] * 3
+    assert "ood_score" in model.predict([], scoring=asked).to_arrow().column_names
+    pictures = [image.permute(1, 2, 0).numpy() for image in images]
+    found = model.predict(pictures, scoring=asked, batch_size=2).to_arrow()["ood_score"]
+    assert found.to_numpy() == pytest.approx(model.ood_score(images).numpy(), abs=1e-5)
+
+
+def test_a_scoring_actor_gives_the_column_to_every_row(tmp_path: Path) -> None:
+    version = registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
+    actor = Scorer(
+        ScorerSettings(
+            model=version,
+            tracking=TrackingConfig(),
+            vocabulary=None,
+            scoring=ScoringConfig(ood_score=True),
+            text=TextConfig(),
+            batch_size=2,
+            precision="fp32",
+            use_gpu=False,
+            num_threads=1,
+        )
+    )
+    write_pictures(tmp_path / "in", num=5)
+    [unit] = read_input(str(tmp_path / "in"), unit_size=9).units
+    for part in decoded_parts(unit, preprocess=actor.recognizer.backbone.preprocess, num_images=9):
+        rows = actor.score(part).rows
+        wanted = actor.recognizer.ood_score(torch.from_numpy(part.pixels))
+        assert rows["ood_score"].to_numpy() == pytest.approx(wanted.numpy(), abs=1e-5) and rows.num_rows == 5
