@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "convis": ["ConVis", "ConceptRanks"],
         "explainer": ["JointHeatmaps", "attribute", "explain", "explain_joint"],
         "heatmap": ["Frame", "Heatmap", "frame_of"],
-        "lexicon": ["Lexicon", "ListLexicon", "WordNetLexicon"],
+        "lexicon": ["Lexicon", "ListLexicon", "WordNetLexicon", "read_lexicon"],
         "methods": ["METHODS", "Method", "method"],
         "scorer": ["Scorer"],
         "targets": ["Category", "CategoryGivenRationale", "Concept", "FreeText", "Rationale"],
