@@ -10,10 +10,12 @@ import torch
 
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig
+from ecor.demo.familiar import FAMILIAR
 from ecor.demo.taxonomy import demo_lexicon
 from ecor.demo.telling import PAIRS, box_estimates, drawn, telling_rows
-from ecor.explain import encode_concepts
+from ecor.explain import ConVis, ImageTower, encode_concepts
 from ecor.explain.boxes import CONVIS, WSOL, max_box_acc, max_box_acc_v2
+from ecor.explain.measures import pointing_hit, score_contrast
 from ecor.intervals import Resampling
 from pipelines.__main__ import DONE, main
 from pipelines.concepts import CSV_HEADER
@@ -57,6 +59,21 @@ def test_a_category_on_both_sides_is_refused(backbone: Backbone) -> None:
     concepts = encode_concepts(backbone, demo_lexicon(), read=lambda name: name)
     with pytest.raises(ValueError, match="whale is both mammal and sea animal"):
         next(telling_rows(backbone, concepts, num_train=1, num_images=1, seed=0, pairs=[("mammal", "sea animal")]))
+
+
+@pytest.mark.slow
+def test_things_are_found_that_nothing_was_tuned_on(backbone: Backbone) -> None:
+    """By a definition of their parts, whether or not pretraining ever said their names."""
+    concepts, tower = encode_concepts(backbone, demo_lexicon()), ImageTower(backbone=backbone)
+    for categories in (FAMILIAR.unnamed, FAMILIAR.categories[:20:2]):
+        pictures = drawn(categories, split="validation", num_images=10, seed=970, backbone=backbone, alone=True)
+        fitted = ConVis(concepts=concepts, steps=7).fit(tower, pictures.pixels)
+        maps = torch.stack([fitted.map(name)[n] for n, name in enumerate(pictures.categories)])
+        boxes = torch.zeros(10, 64, 64, dtype=torch.bool)
+        for box, (top, left, bottom, right) in zip(boxes, pictures.boxes.tolist(), strict=True):
+            box[top : bottom + 1, left : right + 1] = True
+        assert float(score_contrast(maps, boxes).mean()) > 10
+        assert float(pointing_hit(maps, boxes).mean()) > float(boxes.float().mean()) + 0.2
 
 
 @pytest.mark.slow

@@ -67,8 +67,8 @@ class ConVis:
     batch_size: int = 64
     """Patches per forward pass."""
     compat: bool = False
-    """As the reference implementation: each patch weighs the same, so that small steps and large patches outweigh (at
-    224 pixels 4 to 1), where otherwise each size does; and patches lack their last row and column."""
+    """As the reference implementation: each patch weighs the same, and more of the large ones contain a pixel (4 to 1),
+    where otherwise each size weighs the same; and patches lack their last row and column."""
     requires: ClassVar[Capability | None] = None
     needs: ClassVar[frozenset[str]] = frozenset({"lexicon", "perturbation"})
 
