@@ -19,6 +19,8 @@ from pipelines.config import ConceptsConfig
 RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
 TELLING = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
 FINDING = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
+WORDS = "concepts-words.md"
+"""What a reader of the tables wrote about them; opens the page."""
 CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
 
 
@@ -67,8 +69,9 @@ def run(config: ConceptsConfig) -> Path:
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "concepts.csv", [each for row in (*telling, *finding) for each in row])
-    page = folder / "concepts.md"
-    page.write_text(_page(config, telling=telling, finding=finding), encoding="utf-8")
+    page, words = folder / "concepts.md", folder / WORDS
+    said = words.read_text(encoding="utf-8").strip() if words.is_file() else ""
+    page.write_text(_page(config, telling=telling, finding=finding, words=said), encoding="utf-8")
     return page
 
 
@@ -144,13 +147,20 @@ def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
             writer.writerow((each.table, each.case, each.method, each.figure, *numbers))
 
 
-def _page(config: ConceptsConfig, *, telling: Sequence[Sequence[Figure]], finding: Sequence[Sequence[Figure]]) -> str:
+def _page(
+    config: ConceptsConfig,
+    *,
+    telling: Sequence[Sequence[Figure]],
+    finding: Sequence[Sequence[Figure]],
+    words: str,
+) -> str:
     rule = {"wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)"}
     rule["convis"] = "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)"
     lines = [
         "# What concepts tell, and what they find",
         "",
         *(["Made with --quick: these figures mean nothing.", ""] if config.quick else []),
+        *([words, ""] if words else []),
         f"Made by `ecor concepts --seed {config.seed}` with {config.backbone.name} ({config.backbone.pretrained}), "
         "which was tuned on nothing. Drawn scenes; definitions of the demo's own lexicon. In percent, with 95 % "
         "intervals.",

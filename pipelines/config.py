@@ -491,7 +491,7 @@ class ConceptsConfig(_Addressed):
     """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
 
     output: str = "concepts"
-    """Folder of `concepts.csv` and `concepts.md`."""
+    """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Whose features are compared with definitions: it is not tuned on anything."""
     num_train: int = 400

@@ -78,13 +78,14 @@ def test_things_are_found_that_nothing_was_tuned_on(backbone: Backbone) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "concepts-words.md").write_text("What I think of it.\n")
     assert main(["concepts", "--quick", "--output", str(tmp_path), "--num-threads", "1"]) == DONE
     shown, page = capsys.readouterr().out.splitlines(), (tmp_path / "concepts.md").read_text()
     assert shown[-1] == str(tmp_path / "concepts.md")
     assert [line for line in page.splitlines() if line.startswith("|")] == shown[:-1]
     with (tmp_path / "concepts.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == CSV_HEADER and "these figures mean nothing" in page
+    assert tuple(rows[0]) == CSV_HEADER and "these figures mean nothing" in page and "What I think of it." in page
     telling = [row for row in rows if row["table"] == "telling"]
     scores = {row["method"] for row in telling}
     assert len(scores) == 4 and len(telling) == (len(PAIRS) + 1) * 4 * 3
