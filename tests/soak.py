@@ -21,8 +21,9 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,6 +114,20 @@ def soak_table(tally: dict[tuple[str, str], Outcomes]) -> str:
     return "\n".join([*lines, f"| all | | {' | '.join(map(str, sums))} |"])
 
 
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Image libraries write of each bad byte to stderr, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def machine() -> str:
     """Where this runs."""
     return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
@@ -140,7 +155,8 @@ def main() -> int:
         is_bad = any(each.lost or each.duplicated or each.undetected or each.hung for each in tally.values())
         texts.append("## Blows\n\n" + soak_table(tally) + "".join(f"\n- {note}" for note in notes))
     if not args.no_fuzz:
-        table, num_undetected = fuzz_table(num_images=args.images, num_tars=args.tars, seed=seed)
+        with quiet_decoders():
+            table, num_undetected = fuzz_table(num_images=args.images, num_tars=args.tars, seed=seed)
         is_bad = is_bad or num_undetected > 0
         texts.append("## Damage\n\n" + table)
     text = "\n\n".join(texts)
