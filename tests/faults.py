@@ -424,7 +424,8 @@ def live(
     A command that is done is looked at, and started anew as long as there are blows. `tally` holds the outcomes by kind
     of blow and stage; what comes of several blows is counted for the last one.
     """
-    left, outcomes, is_begun, num_missed = list(blows), Outcomes(), False, 0
+    left, is_begun, num_missed = list(blows), False, 0
+    outcomes = tally.setdefault((blows[0].kind, stage.name), Outcomes())
     while left or is_begun:
         blow = left[0] if left else None
         job = Job(stage.words(output), log=log)
@@ -434,6 +435,8 @@ def live(
             outcomes.kills += 1
         if hit or num_missed == _MISSES:
             left, num_missed = left[1:], 0
+        elif blow is not None:  # it came too late
+            left[0], num_missed = blow.sooner(), num_missed + 1
         code = job.ended(within_s=patience_s)
         if disk is not None:
             disk.free()
@@ -443,13 +446,11 @@ def live(
             outcomes.notes.append(f"{stage.name} hung after {blow}: see {log}")
         elif is_begun:
             outcomes.reruns += 1
-            if not hit:
-                outcomes.notes.append(f"{stage.name}, not hit, ended with {code}: see {log}")
-                return
         else:
             _look(stage, output=output, outcomes=outcomes, told=f"{stage.name} after {list(blows)}, see {log}")
-        if blow is not None and not hit and left:  # it came too late
-            left[0], num_missed = blow.sooner(), num_missed + 1
+        if is_begun and not hit:
+            outcomes.notes.append(f"{stage.name}, not hit, ended with {code}: see {log}")
+            return
 
 
 def _look(stage: Stage, *, output: Path, outcomes: Outcomes, told: str) -> None:

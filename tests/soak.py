@@ -10,7 +10,7 @@ whole machine or the driver is killed, the command is told to end (SIGTERM) or i
 up. The same command is run again, and hit again, a few times, then left in peace. What it leaves must then be,
 byte for byte or row for row, what an undisturbed run leaves. Damage: see `fuzz.py`.
 
-Ends with exit code 1 where a table holds anything but zeros. `--record` writes the tables to a file.
+Ends with exit code 1 where a table holds anything but zeros, or a command failed that was not hit. `--record` writes the tables to a file.
 """
 
 import argparse
@@ -152,7 +152,9 @@ def main() -> int:
     if args.kills:
         tally = soak(num_kills=args.kills, minutes=args.minutes, seed=seed, folder=folder)
         notes = [note for outcomes in tally.values() for note in outcomes.notes]
-        is_bad = any(each.lost or each.duplicated or each.undetected or each.hung for each in tally.values())
+        is_bad = bool(notes) or any(
+            each.lost or each.duplicated or each.undetected or each.hung for each in tally.values()
+        )
         texts.append("## Blows\n\n" + soak_table(tally) + "".join(f"\n- {note}" for note in notes))
     if not args.no_fuzz:
         with quiet_decoders():
