@@ -10,7 +10,8 @@ whole machine or the driver is killed, the command is told to end (SIGTERM) or i
 up. The same command is run again, and hit again, a few times, then left in peace. What it leaves must then be,
 byte for byte or row for row, what an undisturbed run leaves. Damage: see `fuzz.py`.
 
-Ends with exit code 1 where a table holds anything but zeros, or a command failed that was not hit. `--record` writes the tables to a file.
+Ends with exit code 1 where a table holds anything but zeros, or a command failed that was not hit. `--record` writes
+the tables to a file.
 """
 
 import argparse
