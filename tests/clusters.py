@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, started by `ray start` as a person would: for tests of submission."""
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -33,7 +34,7 @@ class Nodes:
     """Of whoever submits: address and token."""
     logs: Path
 
-    def ray(self, *words: str, timeout_s: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    def ray(self, *words: str, timeout_s: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
         """A `ray` command as the submitter types it, with its output."""
         return subprocess.run(
             [BIN / "ray", *words],
@@ -98,11 +99,19 @@ def _node(
         *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
     ]
     with (folder / f"node-{number}.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+        )
         try:
             yield
         finally:
             _end(process)
+
+
+def _end_with_parent() -> None:
+    """`ray start --block` ends all it started on SIGTERM: have one sent when the tests are killed too. Linux only."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

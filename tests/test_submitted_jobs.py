@@ -23,7 +23,7 @@ from ecor.shards import read_manifest
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.metrics import METRICS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 NUM_PICTURES = 36
 NUM_BROKEN = 1
 UNIT_SIZE = 6
@@ -89,7 +89,7 @@ def submit(nodes: Nodes, *words: str, submission_id: str | None = None, waits: b
     return nodes.ray("job", "submit", *named, *([] if waits else ["--no-wait"]), "--", "ecor", *words)
 
 
-def until(holds: Callable[[], bool], *, what: str, patience_s: float = 150) -> None:
+def until(holds: Callable[[], bool], *, what: str, patience_s: float = 600) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"{what} did not happen"
