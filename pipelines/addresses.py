@@ -9,6 +9,7 @@ STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "mem
 """Schemes of addresses that settings and tables may name."""
 MASK = "***"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")  # later in an address, `::` is two colons (`ecor.store`)
 _COMMAND = re.compile(r"\s*(?:pipe:|\|)", re.I)
 _USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _NAMES_IN_QUERIES = (
@@ -27,7 +28,7 @@ def check_address(address: str, *, name: str) -> None:
     """
     if _COMMAND.match(address):
         raise ValueError(f"{name} must be a path or the address of a store, got a command to run: {masked(address)}")
-    if "::" in address and "://" in address:
+    if _CHAIN.match(address) and "://" in address:
         raise ValueError(f"{name}: chained addresses are not taken, got {masked(address)}: name the file itself")
     scheme = _SCHEME.match(address)
     if scheme is None:

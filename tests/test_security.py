@@ -197,7 +197,9 @@ def test_what_is_no_address_of_a_store_is_refused_by_every_setting(address, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("address", ["photos", "/a/b c", "a:b", "s3://bucket/key@2", "gs://b/x", "memory://x", "./|x"])
+@pytest.mark.parametrize(
+    "address", ["photos", "/a/b c", "a:b", "s3://bucket/key@2", "gs://b/x", "s3://b/x::y.png", "memory://x", "./|x"]
+)
 def test_paths_and_stores_are_taken(address):
     check_address(address, name="input")
 
