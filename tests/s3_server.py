@@ -13,14 +13,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 REGION = "us-east-1"
-_CONTROL = "/_tests/faults"
+ACCOUNT = "123456789012"
+"""moto's own."""
+_CONTROL, _OBJECTS = "/_tests/faults", "/_tests/objects"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class S3Server:
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
         urllib.request.urlopen(request, timeout=20).close()
         return f"s3://{name}"
+
+    def fill(self, folder: str, names: Sequence[str]) -> None:
+        """Put many small objects at once, each of which holds its name as JSON."""
+        data = json.dumps({"folder": folder.removeprefix("s3://"), "names": list(names)}).encode()
+        urllib.request.urlopen(urllib.request.Request(self.url + _OBJECTS, data=data), timeout=60).close()
 
     @contextmanager
     def faulty(self, **fault: Any) -> Iterator[None]:
@@ -129,6 +136,8 @@ class Faulty:
         self.fault, self.num_seen, self.num_faults, self.num_requests = fault, 0, 0, 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == _OBJECTS:
+            return self._fill(environ, start_response)
         if environ["PATH_INFO"] == _CONTROL:
             return self._control(environ, start_response)
         self.num_requests += 1
@@ -159,6 +168,17 @@ class Faulty:
             return list(self.application(environ, start_response))
         with self.puts:
             return list(self.application(environ, start_response))
+
+    def _fill(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        from moto.s3.models import s3_backends
+
+        given = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        bucket, _, folder = given["folder"].partition("/")
+        backend = s3_backends[ACCOUNT]["aws"]
+        for name in given["names"]:
+            backend.put_object(bucket, f"{folder}/{name}", json.dumps({"name": name}).encode())
+        start_response("200 OK", [])
+        return []
 
     def _control(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["REQUEST_METHOD"] == "POST":
