@@ -21,6 +21,8 @@ from pipelines.config import (
     ConceptsConfig,
     DemoConfig,
     EvaluateConfig,
+    ExplainBenchmarkConfig,
+    ExplainConfig,
     PretrainConfig,
     PromoteConfig,
     RegisterConfig,
@@ -134,6 +136,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explain:
+    """Photos to overlays of where the evidence is, and a table of labels and reasons; no cluster is needed."""
+
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Photos, or folders of photos."""
+    text: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A sentence to look for in every photo; may be given several times."""
+    config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import explain
+
+        explain.run(self.config, images=self.images, texts=self.text, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Explained labels to one page of HTML."""
 
@@ -170,6 +189,19 @@ class Ablate:
         from pipelines import ablate
 
         ablate.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainBenchmark:
+    """Every method that explains, by every measure, on drawn scenes whose parts are known: a CSV and a page."""
+
+    config: Annotated[ExplainBenchmarkConfig, UNPREFIXED] = field(default_factory=ExplainBenchmarkConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines import explain_benchmark
+
+        explain_benchmark.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +250,9 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Validity, tyro.conf.subcommand("validity")]
     | Annotated[Concepts, tyro.conf.subcommand("concepts")]

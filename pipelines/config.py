@@ -34,10 +34,11 @@ _PLACES = (
         "cache_dir",
         "work",
     ),
-    *("weights", "predictions", "beside"),
+    *("weights", "predictions", "beside", "projection", "explain_projection"),
 )
 """Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
+EvidenceImages = Literal["all", "sample", "uncertain"]
 
 
 class _Addressed:
@@ -361,17 +362,97 @@ class ScoreConfig(_Addressed):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     max_rejected: float = 0.05
     """Largest share of images in quarantine; above it the job stops."""
+    explain: str | None = None
+    """Method that shows where the evidence is (a wrong name lists them all): the rows get maps, of the category and of
+    the best rationales. None: none."""
+    explain_top: int = 3
+    """Rationales per image that get a map."""
+    explain_images: EvidenceImages = "all"
+    """Which images get maps: `all`, a `sample`, or the `uncertain` ones."""
+    explain_sample: int = 1000
+    """Of `sample`: about how many images, drawn by their keys."""
+    explain_share: float = 0.1
+    """Of `uncertain`: share of the images (of each part of a unit) that the model is least sure of."""
+    explain_seed: int = 0
+    """Of `sample`."""
+    explain_projection: str | None = None
+    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
     fresh: bool = False
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
         _Addressed.__post_init__(self)
-        for name in ("batch_size", "unit_size"):
+        for name in ("batch_size", "unit_size", "explain_top", "explain_sample"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
+        require(
+            0 < self.explain_share <= 1, f"explain_share is a share above 0 and at most 1, got {self.explain_share}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainConfig(_Addressed):
+    """Photos to overlays of where the evidence is."""
+
+    model: str = "ecor-demo"
+    """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
+    with the package, not tuned, on the names of its small drawn world."""
+    method: str = "grad_eclip"
+    """How maps are made; a wrong name lists them all."""
+    output: str = "explained"
+    """Folder that gets one PNG per picture."""
+    vocabulary: str | None = None
+    """Other names than the model's own."""
+    num_rationales: int = 3
+    """Most probable ones, each with a map."""
+    projection: str | None = None
+    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    batch_size: int = 16
+    """Pictures per pass."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        for name in ("num_rationales", "batch_size"):
+            require_at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainBenchmarkConfig(_Addressed):
+    """Methods that explain to a table of what their maps are worth, on drawn scenes."""
+
+    output: str = "explanations"
+    """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
+    model: str = "ecor-demo"
+    """Model URI, checkpoint folder, or the model that comes with the package."""
+    set_name: str = "demo-main"
+    """Set of the drawn world, whose names the model chooses from."""
+    methods: tuple[str, ...] = ()
+    """Some of them; none: all. Those that lack something are left out, with a line that says what."""
+    num_cases: int = 150
+    """Images for rationales, and as many for categories."""
+    num_checked: int = 20
+    """Of them, images for the checks that make all maps anew (random weights, mirrored pictures)."""
+    rise_masks: int = 400
+    """Masks per image of the method `rise`."""
+    projection: str | None = None
+    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    num_resamples: int = 2000
+    seed: int = 3100
+    """Of the images: of no other experiment here."""
+    num_threads: int = 2
+    quick: bool = False
+    """24 images: shows in minutes that everything runs; its figures mean little."""
+    only_page: bool = False
+    """Make the page from the CSV that is there."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        for name in ("num_cases", "num_checked", "rise_masks", "num_threads"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("num_resamples", self.num_resamples, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

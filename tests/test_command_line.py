@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, exit_code, main
 
-STAGES = ("demo", "run", "shard", "pretrain", "train", "register", "evaluate", "promote", "score", "report")
+STAGES = ("demo", "run", "shard", "pretrain", "train", "register", "evaluate", "promote", "score", "explain", "report")
 
 
 def ecor(*args: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
@@ -78,6 +78,11 @@ class Heatmap:
             self.normalised[index][None], places[None], mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         return maps * inside
+
+
+def seen(frame: Frame) -> Bool[Tensor, "H W"]:
+    """Which pixels of the source the tower saw."""
+    return _input_places(frame, device=torch.device("cpu"))[1]
 
 
 def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]:

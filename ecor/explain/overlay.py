@@ -1,0 +1,105 @@
+"""A picture and maps of it in, pictures of where the evidence is out, in perceptually uniform colours."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from ecor.config import require
+
+COLOURS = "inferno"
+"""Of matplotlib's perceptually uniform maps: equal steps of a map look like equal steps, in grey print too."""
+STRENGTH = 0.58
+"""Share of the colour in an overlay; the rest is the picture, in grey (ours)."""
+LIFTED = 0.3
+"""Grey that black becomes below the colours, so that the picture is seen where a map is low (ours)."""
+DIMMED = 0.25
+"""Share of its brightness that a place keeps which the model did not see (ours)."""
+SMALL_PX = 128
+"""Pictures up to this size are shown with hard pixels."""
+_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A picture of a figure, and what is said of it."""
+
+    title: str
+    note: str = ""
+    """A second line."""
+    map: Float[np.ndarray, "H W"] | None = None
+    """From 0 to 1; None: the picture itself."""
+
+
+def overlay(
+    picture: UInt8[np.ndarray, "H W 3"],
+    map_HW: Float[np.ndarray, "H W"],
+    *,
+    seen: Bool[np.ndarray, "H W"] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in grey under the colours of a map.
+
+    Args:
+        picture: 8-bit RGB.
+        map_HW: from 0 (least) to 1 (most), of the picture's size.
+        seen: pixels that the model saw; the others are dimmed and get no colour. None: all.
+
+    Raises:
+        ValueError: for a map with values beyond 0 and 1.
+    """
+    lowest, highest = float(map_HW.min()), float(map_HW.max())
+    require(lowest >= -1e-4 and highest <= 1 + 1e-4, f"a map goes from 0 to 1, this one from {lowest} to {highest}")
+    grey_HW1 = 255 * LIFTED + (1 - LIFTED) * (picture.astype(np.float32) @ _GREY)[..., None]
+    colour_HW3 = 255 * colormaps[COLOURS](map_HW)[..., :3].astype(np.float32)
+    mixed_HW3 = (1 - STRENGTH) * grey_HW1 + STRENGTH * colour_HW3
+    if seen is not None:
+        mixed_HW3 = np.where(seen[..., None], mixed_HW3, DIMMED * picture)
+    return np.round(mixed_HW3).clip(0, 255).astype(np.uint8)
+
+
+def panels_png(
+    picture: UInt8[np.ndarray, "H W 3"],
+    panels: Sequence[Panel],
+    *,
+    seen: Bool[np.ndarray, "H W"] | None = None,
+    most_columns: int = 5,
+    panel_inches: float = 2.1,
+    dpi: int = 110,
+) -> bytes:
+    """A figure of panels side by side with one colour bar, as PNG; the same arguments give the same bytes."""
+    require(bool(panels), "no panel to draw")
+    rows = -(-len(panels) // most_columns)
+    columns = -(-len(panels) // rows)
+    height_over_width = min(2.0, max(0.4, picture.shape[0] / picture.shape[1]))
+    figure = Figure(
+        figsize=(columns * panel_inches + 0.7, rows * (panel_inches * height_over_width + 0.75)), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    interpolation = "nearest" if max(picture.shape[:2]) <= SMALL_PX else "antialiased"
+    for axes, panel in zip(grid, panels, strict=False):
+        shown = picture if panel.map is None else overlay(picture, panel.map, seen=seen)
+        axes.imshow(shown, interpolation=interpolation)
+        lines = textwrap.wrap(_plain(panel.title), 28, max_lines=2, placeholder=" …")
+        axes.set_title("\n".join([*lines, _plain(panel.note)]).rstrip("\n"), size=8)
+    for axes in grid:
+        axes.axis("off")
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=list(grid), fraction=0.05, aspect=22, pad=0.01)
+    bar.set_ticks([0, 1], labels=["least", "most"])
+    bar.ax.tick_params(labelsize=7, length=0)
+    bar.set_label("evidence, within each map", size=7)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=dpi, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Matplotlib would read what stands between dollar signs as mathematics."""
+    return text.replace("$", r"\$")
