@@ -1,0 +1,183 @@
+"""A method and drawn cases in, its figures out: every measure with an interval, sanity checks, time, memory."""
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ecor.demo.cases import Cases
+from ecor.explain.explainer import attribute
+from ecor.explain.faithfulness import (
+    confidence,
+    deletion,
+    flip_equivariance,
+    insertion,
+    randomised,
+    rank_correlation,
+)
+from ecor.explain.heatmap import Heatmap, resized
+from ecor.explain.judging import localisation, with_nan
+from ecor.explain.measures import energy_inside
+from ecor.explain.methods import Method
+from ecor.explain.trace import ImageTower
+from ecor.intervals import Estimate, Resampling, mean_estimates
+
+Prior = Callable[[Bool[Tensor, "N H W"], tuple[int, int]], Float[Tensor, "N h w"]]
+"""Maps that no tower makes: masks and the tower's grid in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How a method is tried."""
+
+    resampling: Resampling
+    num_checked: int
+    """Images for the checks that make maps anew: random weights, mirrored pictures."""
+    step: float = 0.036
+    """Share of pixels per step of insertion and deletion."""
+    batch_size: int = 16
+    seed: int = 0
+    """Of random weights."""
+
+
+def oracle(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """How much of each cell the mask covers: about the best that a map on this grid can be."""
+    return adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
+
+
+def inverse(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """The opposite of the oracle."""
+    return 1 - oracle(masks, grid)
+
+
+def centre(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """A Gaussian in the middle, whose standard deviation is a quarter of the side (ours): what pictures are like."""
+    axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
+    return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
+
+
+def noise(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """Chance."""
+    return torch.rand(len(masks), *grid, generator=torch.Generator().manual_seed(0))
+
+
+PRIORS: dict[str, Prior] = {"oracle on the grid": oracle, "centre": centre, "random": noise, "inverse": inverse}
+"""Rows that make the table honest."""
+
+
+def tried(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+    """Every measure of a method, by name as in `ecor.explain.judging.MEASURES`."""
+    began = time.perf_counter()
+    with peak_memory() as peak:
+        heatmap = _heatmap(method, cases.tower, cases, images=cases.pixels)
+    seconds = (time.perf_counter() - began) / len(cases.pixels)
+    lacking = _heatmap(method, cases.tower, cases, images=cases.lacking)
+    moved = 100 * (
+        energy_inside(heatmap.on_input()[:, 0], cases.masks) - energy_inside(lacking.on_input()[:, 0], cases.masks)
+    )
+    known = {"moved": moved, **_checked(method, cases, heatmap=heatmap, trial=trial)}
+    figures = _judged(heatmap.on_input()[:, 0], cases, more=known, trial=trial)
+    num = len(cases.pixels)
+    cost = {"seconds": seconds, "peak_mb": peak.bytes / 1024**2}
+    nan = float("nan")
+    told = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
+    return {**figures, **told}
+
+
+def tried_prior(prior: Prior, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+    """The same of maps that are made without a model."""
+    height, width = cases.masks.shape[1:]
+    maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
+    return _judged(maps, cases, more={}, trial=trial)
+
+
+def grid_of(tower: ImageTower) -> tuple[int, int]:
+    """The tower's grid of patches; 7 x 7 for one whose grid cannot be told."""
+    if "activations" not in tower.capabilities:
+        return 7, 7
+    height, width = tower.backbone.preprocess.image_size
+    return tower.trace(torch.zeros(1, 3, height, width, device=tower.backbone.device)).grid
+
+
+def _judged(
+    maps: Float[Tensor, "N H W"], cases: Cases, *, more: dict[str, Tensor | None], trial: Trial
+) -> dict[str, Estimate]:
+    pixels = cases.tower.pixels(cases.pixels)
+    left = confidence(cases.prob, pixels, maps)
+    columns = {
+        "insertion": insertion(cases.prob, pixels, maps, step=trial.step).area,
+        "deletion": deletion(cases.prob, pixels, maps, step=trial.step).area,
+        "drop": ((left.whole - left.left) / left.whole).clamp(min=0),
+        "increase": (left.left > left.whole).float(),
+        **more,
+    }
+    means = mean_estimates(with_nan(columns, num=len(maps)), resampling=trial.resampling)
+    return {**localisation(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
+
+
+def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) -> dict[str, Tensor | None]:
+    """Do maps change when the weights are random, and follow a picture that is mirrored? None where not known."""
+    num = min(trial.num_checked, len(cases.pixels))
+    few = cases.pixels[:num]
+    flip = flip_equivariance(
+        lambda pixels: _heatmap(method, cases.tower, cases, images=pixels).scores[:, 0], cases.tower.pixels(few)
+    )
+    vit = cases.tower.backbone.vit
+    if vit is None:
+        return {"flip": flip, "randomised": None}
+    other = randomised(cases.tower, num_blocks=len(vit.transformer.resblocks), seed=trial.seed)
+    theirs = _heatmap(method, other, cases, images=few)
+    return {"flip": flip, "randomised": rank_correlation(heatmap.scores[:num, 0], theirs.scores[:, 0])}
+
+
+def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
+    """Of the first images of the cases, or of changed ones in their order."""
+    return attribute(tower, images, cases.texts[: len(images)], method=_with_distractors(method, cases))
+
+
+def _with_distractors(method: Method, cases: Cases) -> Method:
+    """All names of the kind, for a method that takes some and has none."""
+    if "distractors" not in method.needs or getattr(method, "distractors", None) is not None:
+        return method
+    return replace(method, distractors=cases.vocabulary)  # type: ignore[type-var]
+
+
+@dataclass(slots=True)
+class Peak:
+    """Bytes, once the block has ended; NaN where the system does not tell."""
+
+    bytes: float = float("nan")
+
+
+@contextmanager
+def peak_memory() -> Iterator[Peak]:
+    """How much memory a block takes at its peak above what was in use: of the GPU, or of this process (Linux)."""
+    peak = Peak()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peak
+        peak.bytes = float(torch.cuda.max_memory_allocated() - before)
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system: it would be used again unseen
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest mark
+        before_rss = _resident("VmRSS")
+    except (OSError, AttributeError, StopIteration):
+        yield peak
+        return
+    yield peak
+    peak.bytes = max(0.0, _resident("VmHWM") - before_rss)
+
+
+def _resident(name: str) -> float:
+    """Bytes of a line of /proc/self/status, which has kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * float(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

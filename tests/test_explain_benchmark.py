@@ -1,0 +1,133 @@
+"""Laws of `ecor explain-benchmark`: what is asked about can be seen and known; honest rows; rows are measured once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ecor.demo.atlas import vocabulary_of
+from ecor.demo.cases import Cases, cases_of
+from ecor.explain import METHODS, method
+from ecor.intervals import Resampling
+from ecor.model import Recognizer
+from pipelines import explain_benchmark
+from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.config import ExplainBenchmarkConfig
+from pipelines.trials import PRIORS, Trial, peak_memory, tried, tried_prior
+
+SET = "demo-small"
+TRIAL = Trial(resampling=Resampling(num_resamples=100), num_checked=2, step=0.25)
+
+
+@pytest.fixture(scope="module")
+def model() -> Recognizer:
+    return Recognizer.zero_shot(vocabulary_of(SET))
+
+
+@pytest.fixture(scope="module", params=["rationale", "category"])
+def cases(request: pytest.FixtureRequest, model: Recognizer) -> Cases:
+    return cases_of(model, set_name=SET, kind=request.param, num_cases=8, seed=5)
+
+
+def test_the_model_ranks_the_names_right_and_the_pictures_show_them(cases: Cases, model: Recognizer) -> None:
+    known = model.vocabulary.rationales if cases.kind == "rationale" else model.vocabulary.categories
+    assert [known[number] for number in cases.ids.tolist()] == list(cases.names)
+    assert cases.num_looked_at >= 8
+    if cases.kind == "category":
+        features = model.image_features(cases.pixels).category @ model.text.categories.T
+        assert features.argmax(dim=1).tolist() == cases.ids.tolist()
+    changed = (cases.pixels != cases.lacking).any(dim=1)
+    for mask, change in zip(cases.masks, changed, strict=True):
+        assert mask.any() and not mask.all()
+        assert change[mask].float().mean() > 0.5, "what is not drawn is not there"
+
+
+def test_probabilities_are_the_models_own(cases: Cases, model: Recognizer) -> None:
+    prob = cases.prob(cases.tower.pixels(cases.pixels))
+    features = model.image_features(cases.pixels)
+    own = features.rationale if cases.kind == "rationale" else features.category
+    expected = (model.backbone.logit_scale * own @ cases.vocabulary.T).softmax(dim=1)
+    torch.testing.assert_close(prob, expected[torch.arange(8), cases.ids], atol=1e-5, rtol=1e-4)
+
+
+def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
+    found = {name: tried_prior(prior, cases, trial=TRIAL) for name, prior in PRIORS.items()}
+    oracle, inverse = found["oracle on the grid"], found["inverse"]
+    assert all(oracle[name].value >= found["random"][name].value for name in ("iou", "contrast", "pxap", "energy"))
+    assert oracle["contrast"].value > 20 and abs(oracle["contrast"].value + inverse["contrast"].value) < 1e-3
+    assert oracle["pointing"].value > 0.5 and inverse["pointing"].value < 0.2
+    assert found["centre"]["contrast"].value > found["inverse"]["contrast"].value
+    assert "moved" not in oracle and "flip" not in oracle
+
+
+def test_a_method_has_every_measure(cases: Cases) -> None:
+    found = tried(method("occlusion", window=32, stride=32), cases, trial=TRIAL)
+    assert set(found) == set(explain_benchmark.MEASURES)
+    assert found["seconds"].value > 0 and np.isnan(found["seconds"].low)
+    assert 0.6 < found["flip"].value <= 1 + 1e-6, "windows lie the same in the mirrored picture"
+    itsm, reverse = (tried(method(name), cases, trial=TRIAL) for name in ("itsm", "reversed_itsm"))
+    assert itsm["contrast"].value == pytest.approx(-reverse["contrast"].value, abs=1e-3)
+
+
+def test_memory_is_told_of_the_block_alone() -> None:
+    with peak_memory() as peak:
+        held = np.ones(40 * 1024**2 // 8)
+    assert np.isnan(peak.bytes) or 35 * 1024**2 < peak.bytes < 120 * 1024**2
+    assert held.sum() > 0
+
+
+def test_rows_are_measured_once_and_the_page_comes_from_them_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_benchmark, "PRIORS", {"centre": PRIORS["centre"]})
+    config = ExplainBenchmarkConfig(
+        output=str(tmp_path),
+        set_name=SET,
+        methods=("itsm", "eclip"),
+        num_cases=4,
+        num_checked=1,
+        num_resamples=100,
+        num_threads=1,
+    )
+    text = explain_benchmark.run(config).read_text()
+    rows = pd.read_csv(tmp_path / "explanations.csv")
+    assert set(rows["method"]) == {"the model", "centre", "itsm"}
+    assert "eclip needs something trained beforehand" in text and "| itsm |" in text
+    counted = rows.groupby(["target", "method", "measure"]).size()
+    assert (counted == 1).all()
+    capsys.readouterr()
+    explain_benchmark.run(config)
+    assert "mIoU" not in capsys.readouterr().err, "nothing was measured again"
+    save_file({"projection": torch.eye(128)}, tmp_path / "p.safetensors")
+    explain_benchmark.run(replace(config, projection=str(tmp_path / "p.safetensors")))
+    more = pd.read_csv(tmp_path / "explanations.csv")
+    pd.testing.assert_frame_equal(more.iloc[: len(rows)], rows)
+    same = more[(more["measure"] == "contrast") & more["method"].isin(["itsm", "eclip"])]
+    assert same.groupby("target")["value"].agg(np.ptp).max() < 1e-3, "ECLIP with the identity is ITSM"
+    monkeypatch.setattr(explain_benchmark, "opened", None)
+    (tmp_path / "explanations-words.md").write_text("Said by a reader.")
+    page = explain_benchmark.run(replace(config, only_page=True)).read_text()
+    assert "Said by a reader." in page and "| eclip |" in page
+
+
+def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for args, told in (
+        (["--only-page"], "has no rows"),
+        (["--methods", "eyes"], "choose from itsm"),
+        (["--set-name", "zoo"], "no set 'zoo'"),
+        (["--model", str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        assert (
+            main(["explain-benchmark", "--num-threads", "1", "--output", str(tmp_path / "out"), *args]) == USER_MISTAKE
+        )
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_method_is_tried_or_left_out_with_a_reason() -> None:
+    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig())
+    assert set(chosen) | {line.split()[0] for line in left_out} == set(METHODS)
