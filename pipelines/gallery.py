@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ecor import store
+from ecor.evidence import Evidence
 from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
 from ecor.sample import ImageError, decode_image
 from ecor.shards import ShardInfo, read_index, read_manifest, sample_key
 from ecor.verdicts import labels_of, strict
 from pipelines.beside import Beside, said_by
-from pipelines.page import Card, Picture, Said
+from pipelines.overlays import overlays_of
+from pipelines.page import Card, Overlay, Picture, Said
 
 PICTURE_QUALITY = 82
 """WebP quality of the pictures (our choice: some 6 kB at 192 pixels)."""
@@ -40,6 +42,8 @@ class Judged:
     """As `outcomes_of` has it."""
     others: tuple[Said, ...] = ()
     """What other labels say of the same picture."""
+    evidence: Evidence | None = None
+    """Maps of it, where the labels hold some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,15 @@ def _rows(
 ) -> Iterator[tuple[bytes, Judged]]:
     records = table.take([index for _, index in ranks]).to_pylist()
     for (rank, index), record, said in zip(ranks, records, others, strict=True):
-        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
+        yield (
+            rank,
+            Judged(
+                row=ExplainablePrediction.from_row(record),
+                outcome=outcomes[index],
+                others=said,
+                evidence=Evidence.from_row(record),
+            ),
+        )
 
 
 def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
@@ -157,9 +169,11 @@ def cards_of(labels: Sequence[Judged], *, parents: PredictionParents, size_px: i
 
 
 def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
-    row, picture, missing = label.row, None, ""
+    row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
     try:
-        picture = thumbnail(_encoded(row, indices=indices, folder=folder), size_px=size_px)
+        data = _encoded(row, indices=indices, folder=folder)
+        picture = thumbnail(data, size_px=size_px)
+        overlays = () if label.evidence is None else overlays_of(data, label.evidence)
     except ImageError as error:
         missing = f"{error.reason}: {error.detail}"
     except FileNotFoundError:
@@ -174,6 +188,8 @@ def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card
         category_right=category_right,
         rationale_right=rationale_right,
         others=label.others,
+        overlays=overlays,
+        explained_by="" if label.evidence is None else label.evidence.method,
     )
 
 

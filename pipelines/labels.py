@@ -71,9 +71,9 @@ class LabelsFolder:
         Raises ValueError, naming each thing that differs with both values, when it is another job's.
         """
         found = self.job.settle("identity", self.identity)
-        differing = [name for name in self.identity if found.get(name) != self.identity[name]]
+        differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
         if differing:
-            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity[name]}" for name in differing)
+            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
             raise ValueError(f"{self.folder} holds labels of another job: {told}. Name another output, or add --fresh")
 
     def clear(self) -> None:

@@ -80,7 +80,7 @@ STEP_SECONDS = Metric(
     kind="histogram",
     tags=("stage", "step"),
     boundaries=(0.01, 0.1, 0.5, 1, 5, 10, 60, 300),
-    description="Seconds that one part of a unit spent in a step of a stage: decode, encode, text, write",
+    description="Seconds that one part of a unit spent in a step of a stage: decode, encode, text, explain, write",
 )
 METRICS = (
     IMAGES_SCORED,

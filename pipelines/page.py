@@ -130,6 +130,15 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Where the evidence for something is."""
+
+    words: str
+    """For what: the category, or a rationale."""
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """One image of the gallery."""
 
@@ -142,6 +151,10 @@ class Card:
     rationale_right: bool | None
     others: tuple[Said, ...] = ()
     """What other labels say of the same image."""
+    overlays: tuple[Overlay, ...] = ()
+    """The category's, then the rationales', where the labels hold maps of this image."""
+    explained_by: str = ""
+    """Name of the method that made the maps."""
 
     @property
     def disputed(self) -> bool:
@@ -207,6 +220,11 @@ class Page:
     def has_others(self) -> bool:
         """Whether there are other labels to compare with."""
         return any(card.others for card in self.cards)
+
+    @property
+    def explained_by(self) -> list[str]:
+        """Names of the methods that made maps of images of the gallery."""
+        return sorted({card.explained_by for card in self.cards if card.overlays})
 
     @property
     def categories(self) -> list[str]:

@@ -207,6 +207,13 @@ def _gallery_words(drawn: Drawn, *, cards: tuple[Card, ...]) -> Iterator[str]:
         )
     elif len(cards) < drawn.num_rows:
         yield f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn at random."
+    num_explained = sum(bool(card.overlays) for card in cards)
+    if num_explained:
+        which = "these" if num_explained == len(cards) else f"{num_explained:,} of these"
+        yield (
+            f"Below the label of {which} pictures stands where the evidence is: for the category given its rationales, "
+            "and for each rationale. Every map has its own scale; a darkened margin was not seen by the model."
+        )
     missing = sum(card.picture is None for card in cards)
     if missing:
         yield f"{missing:,} of these {len(cards):,} could not be found again: in place of the picture stands why."

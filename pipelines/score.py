@@ -28,6 +28,7 @@ from pipelines.blocks import causes_raised, ray_data_settings
 from pipelines.cluster import connected, machines
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
+from pipelines.evidence import EvidenceRule, rule_of
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
 from pipelines.ledger import Attempt
 from pipelines.metrics import (
@@ -62,6 +63,8 @@ class Job:
     vocabulary: Vocabulary | None
     """Other names than the model's own."""
     preprocess: Preprocess
+    evidence: EvidenceRule | None
+    """Which images get maps of where the evidence is."""
 
     @property
     def vocabulary_digest(self) -> str:
@@ -80,6 +83,7 @@ class Job:
             "batch_size": config.batch_size,
             "precision": config.precision,
             "use_gpu": config.use_gpu,
+            **({} if self.evidence is None else {"evidence": self.evidence.identity}),
         }
 
     @property
@@ -151,6 +155,7 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
         input=images,
         vocabulary=vocabulary,
         preprocess=preprocess,
+        evidence=rule_of(config, num_images=images.num_images),
     )
 
 
@@ -228,6 +233,7 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
         precision=config.precision,
         use_gpu=config.use_gpu,
         num_threads=reservation.num_threads,
+        evidence=job.evidence,
     )
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
         parts = (

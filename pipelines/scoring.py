@@ -16,6 +16,7 @@ from ecor.predictions import schema_for
 from ecor.vocabulary import parse_vocabulary
 from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.evidence import EvidenceRule, with_evidence
 from pipelines.metrics import STEP_SECONDS, observe
 from pipelines.pinned import ModelVersion, fetch
 from pipelines.units import Rejection
@@ -37,6 +38,8 @@ class ScorerSettings:
     use_gpu: bool
     num_threads: int
     """Of torch, on the CPU: Ray leaves it one."""
+    evidence: EvidenceRule | None = None
+    """Which rows get maps; None: none, and no column for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class Seconds:
     """Text features, and probabilities from features to rows."""
     write: float = 0.0
     """Parquet files and commit records."""
+    explain: float = 0.0
+    """Maps of where the evidence is."""
 
     def __add__(self, other: "Seconds") -> "Seconds":
         return Seconds(
@@ -58,6 +63,7 @@ class Seconds:
             encode=self.encode + other.encode,
             text=self.text + other.text,
             write=self.write + other.write,
+            explain=self.explain + other.explain,
         )
 
 
@@ -69,7 +75,7 @@ class ScoredPart:
     index: int
     num_parts: int
     rows: pa.Table
-    """With `ecor.predictions.schema_for` the scoring."""
+    """With `ecor.predictions.schema_for` the scoring, and `ecor.evidence` where it is asked for."""
     rejected: tuple[Rejection, ...]
     seconds: Seconds
     num_cut: int = 0
@@ -87,6 +93,7 @@ class ScoredPart:
                 "decode_s": [self.seconds.decode],
                 "encode_s": [self.seconds.encode],
                 "text_s": [self.seconds.text],
+                "explain_s": [self.seconds.explain],
                 "num_cut": [self.num_cut],
             }
         )
@@ -101,7 +108,9 @@ class ScoredPart:
                 num_parts=row["num_parts"],
                 rows=from_ipc(row["rows"]),
                 rejected=rejections_from_json(row["rejected"]),
-                seconds=Seconds(decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"]),
+                seconds=Seconds(
+                    decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
+                ),
                 num_cut=row["num_cut"],
             )
             for row in table.to_pylist()
@@ -132,17 +141,36 @@ class Scorer:
             rows, spent = self._labelled(part, start=start)
             tables.append(rows)
             seconds += spent
-        for step in ("decode", "encode", "text"):
+        rows, spent = self._explained(pa.concat_tables(tables), part)
+        seconds += spent
+        steps = (
+            ("decode", "encode", "text") if self.settings.evidence is None else ("decode", "encode", "text", "explain")
+        )
+        for step in steps:
             observe(STEP_SECONDS, getattr(seconds, step), stage="score", step=step)
         return ScoredPart(
             unit=part.unit,
             index=part.index,
             num_parts=part.num_parts,
-            rows=pa.concat_tables(tables),
+            rows=rows,
             rejected=part.rejected,
             seconds=seconds,
             num_cut=self.recognizer.text.num_truncated,
         )
+
+    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, Seconds]:
+        """With maps, where some are asked for."""
+        if self.settings.evidence is None:
+            return rows, Seconds()
+        began = time.perf_counter()
+        explained = with_evidence(
+            rows,
+            part.pixels,
+            recognizer=self.recognizer,
+            rule=self.settings.evidence,
+            scoring=self.settings.scoring,
+        )
+        return explained, Seconds(explain=time.perf_counter() - began)
 
     def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, Seconds]:
         began = time.perf_counter()

@@ -27,6 +27,7 @@ from processes import cpus_held, hit, kill_one
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
+from ecor.evidence import Evidence
 from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_part, read_predictions
 from ecor.sample import Sample, decode_image, image_to_pixels
 from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
@@ -559,3 +560,23 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     counting = stopped.save(late, rows=rows["0"].slice(0, 1), rejected=(), parents={})
     assert counting is not None and counting.part == predictions.parts[0]
     assert read_predictions(str(output)).equals(read_predictions(done.output))
+
+
+@pytest.mark.slow
+def test_maps_are_added_to_the_rows_that_were_asked_for_and_change_nothing_else(
+    one_cpu: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    asked = {"explain": "grad_eclip", "explain_top": 2, "explain_images": "uncertain", "explain_share": 0.2}
+    config = config_of(pictures, tmp_path / "labels", model=checkpoint, unit_size=11, **asked)
+    score.run(config, tracking=tracking)
+    table = read_predictions(config.output)
+    check_rows(table.drop_columns(["evidence"]).to_pandas(), checkpoint=checkpoint, scoring=ScoringConfig())
+    evidence = [Evidence.from_row(row) for row in table.to_pylist()]
+    assert sum(each is not None for each in evidence) == 2 * 3, "a fifth of eleven, of each of two units"
+    assert all(len(each.maps) == 3 for each in evidence if each is not None)
+    with pytest.raises(ValueError, match="evidence was"):
+        score.run(replace(config, explain_top=1), tracking=tracking)
+    with pytest.raises(ValueError, match="evidence was"):
+        score.run(replace(config, explain=None), tracking=tracking)
+    summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    assert summary["seconds_of"]["explain"] > 0

@@ -1,0 +1,138 @@
+"""Scored rows and their pixels in; which of them are explained, and the rows with their maps out."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import UInt8
+from safetensors.torch import save
+from torch import Tensor
+
+from ecor.config import ScoringConfig
+from ecor.evidence import EVIDENCE_COLUMN, Evidence, quantised
+from ecor.explain.explainer import explain_joint
+from ecor.explain.ready import read_projection, ready
+from ecor.model import Recognizer
+from ecor.predictions import schema_with
+from pipelines.config import EvidenceImages, ScoreConfig
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRule:
+    """Which images are explained, how, and how much of it is kept."""
+
+    method: str
+    top: int
+    """Rationales per image."""
+    images: EvidenceImages
+    share: float
+    """Of all images that are explained."""
+    seed: int
+    settings: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was trained for the method."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for finished units to be kept, as JSON values."""
+        trained = hashlib.sha256(save(dict(self.settings))).hexdigest() if self.settings else None
+        values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
+        return {**values, "trained": trained}
+
+
+def rule_of(config: ScoreConfig, *, num_images: int) -> EvidenceRule | None:
+    """What the settings ask for of so many images; None where nothing is to be explained.
+
+    Raises ValueError for a method that is not there, or lacks something.
+    """
+    if config.explain is None:
+        return None
+    settings = {} if config.explain_projection is None else read_projection(config.explain_projection)
+    ready(config.explain, settings)
+    shares = {
+        "all": 1.0,
+        "sample": min(1.0, config.explain_sample / max(1, num_images)),
+        "uncertain": config.explain_share,
+    }
+    return EvidenceRule(
+        method=config.explain,
+        top=config.explain_top,
+        images=config.explain_images,
+        share=shares[config.explain_images],
+        seed=config.explain_seed,
+        settings=settings,
+    )
+
+
+def explained_rows(rows: pa.Table, *, rule: EvidenceRule) -> list[int]:
+    """Positions of the rows that are explained, in order.
+
+    A sample depends on the seed and each image's key alone; its size is near what was asked for. The uncertain ones are
+    those with the least confident best pair among the rows given, so that no image waits for all others (ours).
+    """
+    if rule.images == "sample":
+        limit = rule.share * 2**128
+        return [index for index, key in enumerate(rows["key"].to_pylist()) if _rank(key, seed=rule.seed) < limit]
+    if rule.images == "uncertain":
+        order = np.argsort(rows["confidence"].to_numpy(), kind="stable")
+        return sorted(order[: math.ceil(rule.share * len(order))].tolist())
+    return list(range(rows.num_rows))
+
+
+def with_evidence(
+    rows: pa.Table,
+    pixels: UInt8[np.ndarray, "B 3 H W"],
+    *,
+    recognizer: Recognizer,
+    rule: EvidenceRule,
+    scoring: ScoringConfig,
+) -> pa.Table:
+    """The rows of B pictures with `ecor.evidence`: maps where the rule asks for some, null elsewhere."""
+    found: list[dict[str, Any] | None] = [None] * rows.num_rows
+    asked = explained_rows(rows, rule=rule)
+    for start in range(0, len(asked), _BATCH):
+        indices = asked[start : start + _BATCH]
+        evidence = _evidence(pixels[indices], recognizer=recognizer, rule=rule, scoring=scoring)
+        for index, each in zip(indices, evidence, strict=True):
+            found[index] = asdict(each)
+    column = pa.array(found, type=EVIDENCE_COLUMN.type)
+    schema = schema_with([*rows.column_names, EVIDENCE_COLUMN.name])
+    return pa.Table.from_arrays([*rows.columns, column], schema=schema)
+
+
+def _evidence(
+    pixels: UInt8[np.ndarray, "B 3 H W"], *, recognizer: Recognizer, rule: EvidenceRule, scoring: ScoringConfig
+) -> Sequence[Evidence]:
+    method = ready(rule.method, rule.settings)
+    joint = explain_joint(
+        recognizer, torch.from_numpy(pixels), by=method, num_rationales=rule.top, scoring=scoring, batch_size=_BATCH
+    )
+    names, preprocess = recognizer.vocabulary, recognizer.backbone.preprocess
+    category, rationales = joint.category.scores.cpu().numpy(), joint.rationales.scores.cpu().numpy()
+    rows = []
+    for index, ids in enumerate(joint.rationale_ids.tolist()):
+        maps = [quantised(category[index, 0], rationale=None)]
+        maps += [
+            quantised(rationales[index, rank], rationale=names.rationales[number]) for rank, number in enumerate(ids)
+        ]
+        rows.append(
+            Evidence(
+                method=rule.method,
+                category=names.categories[int(joint.category_ids[index])],
+                input_height=preprocess.image_size[0],
+                input_width=preprocess.image_size[1],
+                resize_mode=preprocess.resize_mode,
+                maps=tuple(maps),
+            )
+        )
+    return rows
+
+
+def _rank(key: str, *, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest())
