@@ -56,7 +56,8 @@ def test_rows_hold_the_maps_of_the_joint_and_come_back(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
     rows = model.label(torch.from_numpy(pixels), origins=origins_table([f"k{n}" for n in range(5)]))
     table = with_evidence(rows, pixels, recognizer=model, rule=RULE, scoring=ScoringConfig())
-    assert table.schema.equals(schema_with([EVIDENCE_COLUMN.name])) and table.select(PREDICTION_SCHEMA.names).equals(
+    assert table.schema.equals(schema_with([EVIDENCE_COLUMN.name]))
+    assert table.select(PREDICTION_SCHEMA.names).equals(
         rows
     )
     part = write_part(str(tmp_path), table, name="0.parquet", unit="0")
