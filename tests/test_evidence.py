@@ -57,9 +57,7 @@ def test_rows_hold_the_maps_of_the_joint_and_come_back(tmp_path: Path) -> None:
     rows = model.label(torch.from_numpy(pixels), origins=origins_table([f"k{n}" for n in range(5)]))
     table = with_evidence(rows, pixels, recognizer=model, rule=RULE, scoring=ScoringConfig())
     assert table.schema.equals(schema_with([EVIDENCE_COLUMN.name]))
-    assert table.select(PREDICTION_SCHEMA.names).equals(
-        rows
-    )
+    assert table.select(PREDICTION_SCHEMA.names).equals(rows)
     part = write_part(str(tmp_path), table, name="0.parquet", unit="0")
     back = read_part(str(tmp_path), part).to_pylist()
     joint = explain_joint(model, torch.from_numpy(pixels), by="grad_eclip", num_rationales=2)
