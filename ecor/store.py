@@ -124,7 +124,7 @@ def entries(folder: Address) -> list[Entry]:
         return []
     named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not _is_marker(each, root=root)}
     return [
-        Entry(name=name, is_folder=each["type"] == "directory", num_bytes=each["size"] or 0)
+        Entry(name=name, is_folder=each["type"] == "directory", num_bytes=each.get("size") or 0)
         for name, each in sorted(named.items())
     ]
 

@@ -28,6 +28,7 @@ from pipelines.units import read_input
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")
 pytest.importorskip("moto", reason="moto is not installed: pip install 'ecor[dev]'")
 
+from gcs_server import gcs_in_use
 from s3_server import S3Server, s3_in_use
 
 NUM_KEYS = 1100
@@ -48,10 +49,18 @@ def in_s3(s3: S3Server) -> str:
     return f"s3://bucket/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.slow)])
+@pytest.fixture
+def in_gcs() -> Iterator[str]:
+    """An empty folder."""
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install 'ecor[dev]'")
+    with gcs_in_use():
+        yield "gs://bucket/folder"
+
+
+@pytest.fixture(params=["local", "memory", "gcs", pytest.param("s3", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "s3":
-        return request.getfixturevalue("in_s3")
+    if request.param in ("s3", "gcs"):
+        return request.getfixturevalue(f"in_{request.param}")
     return str(tmp_path / "folder") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
 
 
