@@ -139,7 +139,7 @@ def _told(estimate: Estimate) -> str:
 
 def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_HEADER)
         for each in figures:
             found = each.estimate
