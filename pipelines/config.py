@@ -410,6 +410,9 @@ class ExplainConfig(_Addressed):
     """Most probable ones, each with a map."""
     projection: str | None = None
     """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    lexicon: str | None = None
+    """Whose concepts the method `convis` ranks: `demo`, a JSON file of one's own, or `wordnet:<path>` with a list of
+    words."""
     batch_size: int = 16
     """Pictures per pass."""
 

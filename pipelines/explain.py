@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecor.config import Preprocess, require
+from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap, frame_of, seen
 from ecor.explain.methods import Method
@@ -26,6 +28,7 @@ from ecor.sample import ImageError, decode_image, image_to_pixels
 from ecor.vocabulary import read_vocabulary
 from pipelines.addresses import check_address
 from pipelines.config import ExplainConfig, TrackingConfig, resolved
+from pipelines.lexicons import lexicon_named
 from pipelines.opening import opened
 from pipelines.page import percent
 from pipelines.units import IMAGE_SUFFIXES, TABLE_SUFFIXES, Listed, ListingUnit, Picture, Rejection, Unit, read_input
@@ -77,10 +80,15 @@ def run(
     for place in images:
         check_address(place, name="images")
     require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
-    chosen = ready(config.method, {} if config.projection is None else read_projection(config.projection))
+    lexicon = None if config.lexicon is None else lexicon_named(config.lexicon)
+    settings: dict[str, Any] = {} if config.projection is None else dict(read_projection(config.projection))
+    chosen = ready(config.method, settings) if lexicon is None else None
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
     tracking = resolved(tracking or TrackingConfig())
     model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    if chosen is None:
+        assert lexicon is not None
+        chosen = ready(config.method, {**settings, "concepts": encode_concepts(model.backbone, lexicon)})
     units = [(place, *_units(place)) for place in images]
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:

@@ -164,3 +164,14 @@ def test_eclip_with_the_identity_is_itsm_on_the_command_too(checkpoint: str, pho
             config = ExplainConfig(model=checkpoint, output=str(tmp_path / name), method=name)
         drawn.append(np.asarray(Image.open(run(config, images=[photo])[0].path)).astype(int))
     assert np.abs(drawn[0] - drawn[1]).max() <= 2
+
+
+def test_convis_ranks_the_concepts_of_a_lexicon(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"toy": {"definition": "made to play with"}, "ball": {"definition": "round", "kind_of": ["toy"]}}')
+    photo = str(sorted(photos.rglob("*.png"))[0])
+    config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), method="convis", lexicon=str(own))
+    (found,) = run(config, images=[photo], texts=["a ball"])
+    assert Path(found.path).is_file()
+    with pytest.raises(ValueError, match="convis needs a taxonomy of concepts: give it a lexicon"):
+        run(ExplainConfig(model=checkpoint, output=str(tmp_path / "no"), method="convis"), images=[photo])
