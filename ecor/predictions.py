@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ecor import store
 from ecor.config import ScoringConfig, record_of
-from ecor.evidence import EVIDENCE_COLUMN
+from ecor.evidence import EVIDENCE_COLUMN, Evidence
 
 SCHEMA_VERSION = "1"
 MANIFEST_NAME = "manifest.json"
@@ -56,7 +56,7 @@ class RankedRationale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainablePrediction:
-    """One image's label with its reasons; `PREDICTION_SCHEMA` and `OOD_COLUMN` describe each field."""
+    """One image's label with its reasons; `PREDICTION_SCHEMA` and `OPTIONAL_COLUMNS` describe each field."""
 
     key: str
     source: str
@@ -84,12 +84,14 @@ class ExplainablePrediction:
     model_digest: str
     vocabulary_digest: str
     ood_score: float | None = None
+    evidence: Evidence | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "ExplainablePrediction":
         """One row of a table, as `Table.to_pylist` gives it."""
         values = {name: row[name] for name in PREDICTION_SCHEMA.names}
-        values[OOD_COLUMN.name] = row.get(OOD_COLUMN.name)
+        values |= {column.name: row.get(column.name) for column in OPTIONAL_COLUMNS}
+        values[EVIDENCE_COLUMN.name] = Evidence.from_row(row)
         for name, kind in (("pairs", RankedPair), ("categories", RankedCategory), ("rationales", RankedRationale)):
             values[name] = tuple(kind(**entry) for entry in values[name])
         for name in ("rationales_true", "visible_rationales"):
@@ -150,7 +152,7 @@ OOD_COLUMN = _column(
     nullable=True,
 )
 OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
-"""Columns that a table may have besides: what `ecor score` writes when asked to."""
+"""Columns that a table may have besides."""
 
 
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
@@ -185,10 +187,10 @@ def schema_for(scoring: ScoringConfig) -> pa.Schema:
 
 
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
-    """Records in, a table with `PREDICTION_SCHEMA` out, and the OOD score where a record has one."""
+    """Records in, a table with `PREDICTION_SCHEMA` out, and the optional columns that a record has."""
     rows = [asdict(prediction) for prediction in predictions]
-    is_scored = any(row[OOD_COLUMN.name] is not None for row in rows)
-    return pa.Table.from_pylist(rows, schema=schema_with([OOD_COLUMN.name] if is_scored else []))
+    known = [column.name for column in OPTIONAL_COLUMNS if any(row[column.name] is not None for row in rows)]
+    return pa.Table.from_pylist(rows, schema=schema_with(known))
 
 
 def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:

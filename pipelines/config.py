@@ -410,9 +410,8 @@ class ExplainConfig(_Addressed):
     """Most probable ones, each with a map."""
     projection: str | None = None
     """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
-    lexicon: str | None = None
-    """Whose concepts the method `convis` ranks: `demo`, a JSON file of one's own, or `wordnet:<path>` with a list of
-    words."""
+    lexicon: str = "demo"
+    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`."""
     batch_size: int = 16
     """Pictures per pass."""
 
@@ -442,6 +441,11 @@ class ExplainBenchmarkConfig(_Addressed):
     """Masks per image of the method `rise`."""
     projection: str | None = None
     """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    lexicon: str | None = None
+    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: it is left out, for it takes
+    hundreds of passes per image."""
+    convis_steps: int = 7
+    """Of `convis`: steps between patches from one side of the picture to the other (its own default is 14)."""
     num_resamples: int = 2000
     seed: int = 3100
     """Of the images: of no other experiment here."""

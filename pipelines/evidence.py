@@ -93,7 +93,7 @@ def with_evidence(
     rule: EvidenceRule,
     scoring: ScoringConfig,
 ) -> pa.Table:
-    """The rows of B pictures with `ecor.evidence`: maps where the rule asks for some, null elsewhere."""
+    """The rows of B pictures with `ecor.evidence.EVIDENCE_COLUMN`: maps where the rule asks for some, else null."""
     found: list[dict[str, Any] | None] = [None] * rows.num_rows
     asked = explained_rows(rows, rule=rule)
     for start in range(0, len(asked), _BATCH):
@@ -102,8 +102,7 @@ def with_evidence(
         for index, each in zip(indices, evidence, strict=True):
             found[index] = asdict(each)
     column = pa.array(found, type=EVIDENCE_COLUMN.type)
-    schema = schema_with([*rows.column_names, EVIDENCE_COLUMN.name])
-    return pa.Table.from_arrays([*rows.columns, column], schema=schema)
+    return pa.Table.from_arrays([*rows.columns, column], schema=schema_with([*rows.column_names, EVIDENCE_COLUMN.name]))
 
 
 def _evidence(

@@ -21,7 +21,7 @@ from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap, frame_of, seen
 from ecor.explain.methods import Method
 from ecor.explain.overlay import Panel, panels_png
-from ecor.explain.ready import read_projection, ready
+from ecor.explain.ready import lacking, read_projection, ready
 from ecor.explain.targets import FreeText
 from ecor.model import Recognizer
 from ecor.sample import ImageError, decode_image, image_to_pixels
@@ -80,16 +80,18 @@ def run(
     for place in images:
         check_address(place, name="images")
     require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
-    lexicon = None if config.lexicon is None else lexicon_named(config.lexicon)
-    settings: dict[str, Any] = {} if config.projection is None else dict(read_projection(config.projection))
-    chosen = ready(config.method, settings) if lexicon is None else None
+    lacking(config.method, {})  # an unknown name is told before anything is opened
+    settings = {} if config.projection is None else dict[str, Any](read_projection(config.projection))
+    require(
+        config.method == "convis" or lacking(config.method, settings) is None, str(lacking(config.method, settings))
+    )
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
     tracking = resolved(tracking or TrackingConfig())
     model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
-    if chosen is None:
-        assert lexicon is not None
-        chosen = ready(config.method, {**settings, "concepts": encode_concepts(model.backbone, lexicon)})
     units = [(place, *_units(place)) for place in images]
+    if config.method == "convis":
+        settings["concepts"] = encode_concepts(model.backbone, lexicon_named(config.lexicon))
+    chosen = ready(config.method, settings)
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):

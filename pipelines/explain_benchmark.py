@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -19,12 +19,14 @@ from torch import Tensor
 from ecor.config import require
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.cases import Cases, TargetKind, cases_of
+from ecor.explain.concepts import encode_concepts
 from ecor.explain.judging import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.explain.methods import METHODS, Method
 from ecor.explain.ready import lacking, read_projection, ready
 from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.model import Recognizer
 from pipelines.config import ExplainBenchmarkConfig, TrackingConfig, resolved
+from pipelines.lexicons import lexicon_named
 from pipelines.opening import opened
 from pipelines.trials import PRIORS, Trial, tried, tried_prior
 
@@ -56,7 +58,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     """
     config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
     root = Path(config.output)
-    chosen, left_out = _methods(config)
+    left_out = _methods(config)[1]
     if not config.only_page:
         model = opened(
             config.model,
@@ -64,6 +66,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
             names=vocabulary_of(config.set_name),
             demo_set=config.set_name,
         )
+        chosen, left_out = _methods(config, model=model)
         for reason in left_out:
             _say(f"left out: {reason}")
         with _threads(config.num_threads):
@@ -73,14 +76,19 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     return page
 
 
-def _methods(config: ExplainBenchmarkConfig) -> tuple[dict[str, Method], list[str]]:
-    """Those that can be tried, and why the others cannot."""
+def _methods(config: ExplainBenchmarkConfig, *, model: Recognizer | None = None) -> tuple[dict[str, Method], list[str]]:
+    """Those that can be tried, and why the others cannot; without a model, `convis` cannot."""
     settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
     if config.projection is not None:
         settings["eclip"] = dict(read_projection(config.projection))
+    if config.lexicon is not None and model is not None:
+        concepts = encode_concepts(model.backbone, lexicon_named(config.lexicon))
+        settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:
         missing = lacking(name, settings.get(name, {}))
+        if missing is not None and name == "convis" and config.lexicon is not None and model is None:
+            continue  # it will have them
         if missing is not None:
             left_out.append(missing)
         else:
@@ -261,10 +269,13 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value; what is none (a lexicon) is told by what it prints."""
+    """A JSON value; of features of a lexicon, the digests of its tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else repr(value)
+    if is_dataclass(value):
+        tensors = {each.name: getattr(value, each.name) for each in fields(value)}
+        return {name: _digest(each) for name, each in tensors.items() if isinstance(each, Tensor)}
+    return repr(value)
 
 
 @contextmanager

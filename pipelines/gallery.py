@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ecor import store
-from ecor.evidence import Evidence
 from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
 from ecor.sample import ImageError, decode_image
 from ecor.shards import ShardInfo, read_index, read_manifest, sample_key
@@ -42,8 +41,6 @@ class Judged:
     """As `outcomes_of` has it."""
     others: tuple[Said, ...] = ()
     """What other labels say of the same picture."""
-    evidence: Evidence | None = None
-    """Maps of it, where the labels hold some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,15 +137,7 @@ def _rows(
 ) -> Iterator[tuple[bytes, Judged]]:
     records = table.take([index for _, index in ranks]).to_pylist()
     for (rank, index), record, said in zip(ranks, records, others, strict=True):
-        yield (
-            rank,
-            Judged(
-                row=ExplainablePrediction.from_row(record),
-                outcome=outcomes[index],
-                others=said,
-                evidence=Evidence.from_row(record),
-            ),
-        )
+        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
 
 
 def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
@@ -173,7 +162,7 @@ def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card
     try:
         data = _encoded(row, indices=indices, folder=folder)
         picture = thumbnail(data, size_px=size_px)
-        overlays = () if label.evidence is None else overlays_of(data, label.evidence)
+        overlays = () if row.evidence is None else overlays_of(data, row.evidence)
     except ImageError as error:
         missing = f"{error.reason}: {error.detail}"
     except FileNotFoundError:
@@ -189,7 +178,7 @@ def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card
         rationale_right=rationale_right,
         others=label.others,
         overlays=overlays,
-        explained_by="" if label.evidence is None else label.evidence.method,
+        explained_by="" if row.evidence is None else row.evidence.method,
     )
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import tiny_recognizer
+from models import tiny_checkpoint, tiny_recognizer
 from PIL import Image
 from test_stage_report import prediction
 
-from ecor.config import ScoringConfig
-from ecor.evidence import EVIDENCE_COLUMN, Evidence, quantised
+from ecor.config import ScoringConfig, TextConfig
+from ecor.evidence import Evidence, quantised
 from ecor.explain import explain_joint
 from ecor.predictions import (
     PREDICTION_SCHEMA,
@@ -24,9 +24,12 @@ from ecor.predictions import (
     schema_with,
     write_part,
 )
-from pipelines.config import ScoreConfig
+from pipelines import registry
+from pipelines.config import ScoreConfig, TrackingConfig
+from pipelines.decoding import Part
 from pipelines.evidence import EvidenceRule, explained_rows, rule_of, with_evidence
 from pipelines.overlays import overlays_of
+from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
 
 RULE = EvidenceRule(method="grad_eclip", top=2, images="all", share=1.0, seed=0)
 
@@ -56,8 +59,7 @@ def test_rows_hold_the_maps_of_the_joint_and_come_back(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
     rows = model.label(torch.from_numpy(pixels), origins=origins_table([f"k{n}" for n in range(5)]))
     table = with_evidence(rows, pixels, recognizer=model, rule=RULE, scoring=ScoringConfig())
-    assert table.schema.equals(schema_with([EVIDENCE_COLUMN.name]))
-    assert table.select(PREDICTION_SCHEMA.names).equals(rows)
+    assert table.schema.equals(schema_with(["evidence"])) and table.select(PREDICTION_SCHEMA.names).equals(rows)
     part = write_part(str(tmp_path), table, name="0.parquet", unit="0")
     back = read_part(str(tmp_path), part).to_pylist()
     joint = explain_joint(model, torch.from_numpy(pixels), by="grad_eclip", num_rationales=2)
@@ -131,3 +133,20 @@ def _png(image: Image.Image) -> bytes:
     sink = io.BytesIO()
     image.save(sink, "PNG")
     return sink.getvalue()
+
+
+def test_a_scoring_actor_passes_maps_on(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path)
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
+    settings = ScorerSettings(
+        model=registry.resolve(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
+        scoring=ScoringConfig(), text=TextConfig(), batch_size=2, precision="auto", use_gpu=False, num_threads=1,
+        evidence=RULE,
+    )  # fmt: skip
+    origins = origins_table([f"k{n}" for n in range(5)])
+    part = Part(unit="0", index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
+    (scored,) = ScoredPart.from_rows(Scorer(settings)(part.to_row()))
+    evidence = [Evidence.from_row(row) for row in scored.rows.to_pylist()]
+    assert len(evidence) == 5 and all(len(each.maps) == 3 for each in evidence if each is not None)
+    assert None not in evidence and scored.seconds.explain > 0

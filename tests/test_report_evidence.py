@@ -2,24 +2,22 @@
 
 import io
 from base64 import b64decode
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from browser import find_chromium, open_tab
 from PIL import Image
 from test_stage_report import HOSTILE, Outline, made, prediction, write_images
 
 from ecor.config import ScoringConfig
-from ecor.evidence import EVIDENCE_COLUMN, Evidence, quantised
+from ecor.evidence import Evidence, quantised
 from ecor.predictions import (
     ExplainablePrediction,
     PredictionParents,
     PredictionSet,
     predictions_table,
-    schema_with,
     write_manifest,
     write_part,
 )
@@ -42,11 +40,8 @@ def evidence_of(row: ExplainablePrediction, *, number: int) -> Evidence:
 
 def write_explained(folder: Path, rows: list[ExplainablePrediction]) -> None:
     """Labels of which every other row has maps."""
-    column = [asdict(evidence_of(row, number=n)) if n % 2 == 0 else None for n, row in enumerate(rows)]
-    table = predictions_table(rows)
-    arrays = [*table.columns, pa.array(column, type=EVIDENCE_COLUMN.type)]
-    explained = pa.Table.from_arrays(arrays, schema=schema_with([EVIDENCE_COLUMN.name]))
-    part = write_part(str(folder), explained, name="0.parquet", unit="0")
+    explained = [replace(row, evidence=evidence_of(row, number=n)) if n % 2 == 0 else row for n, row in enumerate(rows)]
+    part = write_part(str(folder), predictions_table(explained), name="0.parquet", unit="0")
     parents = PredictionParents(
         input="images", input_digest="a" * 64, model_uri="models:/fox@champion", model_name="fox", model_version="2",
         model_digest="d" * 64, vocabulary_digest="e" * 64,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "explain.md"
 _BLOCK = re.compile(r"<!-- run: (?P<name>[\w-]+) -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,6 @@ def test_folder_texts_and_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list((tmp_path / "searched").iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_bulk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ecor.config import require
 from ecor.explain.methods import METHODS, NEEDS, Method, method
 
-PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "lexicon")}
-"""Needs that somebody must meet beforehand, the setting that meets each, and what it is made from."""
+PREPARED = {"training": "projection", "lexicon": "concepts"}
+"""Needs that somebody must meet beforehand, and the setting that meets each."""
 
 
 def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
@@ -22,9 +22,9 @@ def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kind = METHODS[name]
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    for need, (setting, given) in PREPARED.items():
+    for need, setting in PREPARED.items():
         if need in kind.needs and settings.get(setting, defaults.get(setting)) is None:
-            return f"{name} needs {NEEDS[need]}: give it a {given}"
+            return f"{name} needs {NEEDS[need]}: give it a {setting}"
     return None
 
 
