@@ -13,6 +13,9 @@ Method = Literal["joint", "inverted", "independent", "pairs"]
 ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
 WorldName = Literal["demo", "other"]
+SystemName = Literal["ecor", "eclip"]
+PoolingName = Literal["masked_max", "max", "average", "attention"]
+GuidanceName = Literal["class_attention", "rollout"]
 FACTORS: dict[Method, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),
@@ -176,6 +179,37 @@ class FitConfig:
     def dror(cls, *, learning_rate: float = 40.0) -> "FitConfig":
         """DROR's recipe (arXiv:2212.06202): SGD with momentum 0.9, lr 40 or 10, 1000 warm-up steps, cosine to 0."""
         return cls(optimizer="sgd", learning_rate=learning_rate, warmup_steps=1000, clip_norm=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EclipConfig:
+    """ECLIP (arXiv:2209.07046): a projection of patch tokens, learned by masked max pooling.
+
+    Recipe, mask and optimiser are ours: the paper's are not known to us.
+    """
+
+    pooling: PoolingName = "masked_max"
+    """How patches become an image's feature while learning: the maximum per channel over guided patches; or the rivals:
+    over all patches (`max`), the mean (`average`), the mean weighted by guidance (`attention`)."""
+    guidance: GuidanceName = "class_attention"
+    """Where the frozen tower itself looks: the class token's attention in its last block, or through all blocks."""
+    mask_by: Literal["threshold", "mass"] = "threshold"
+    """Guided patches: those of at least `threshold`, or the fewest that hold `keep_mass`."""
+    threshold: float = 1.0
+    """Least guidance of a patch, as a multiple of the image's mean."""
+    keep_mass: float = 0.6
+    """Share of the guidance that the kept patches hold, the strongest first (as DINO's pictures do)."""
+    texts: Literal["both", "rationales", "categories"] = "both"
+    """Sentences that images are compared with: Prompt_R of the rationale, the category alone, or each in turn."""
+    project_texts: bool = False
+    """Learn a projection of the text features too."""
+    cache: bool = True
+    """Compute patch tokens once, into a file per node (4 bytes x images x patches x dimensions)."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(learning_rate=1e-3))
+
+    def __post_init__(self) -> None:
+        require(self.threshold >= 0, f"threshold must be at least 0, got {self.threshold}")
+        require(0 < self.keep_mass <= 1, f"keep_mass is a share above 0 and at most 1, got {self.keep_mass}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,12 @@ from typing import Literal
 
 from ecor.config import (
     BackboneConfig,
+    EclipConfig,
     FitConfig,
     ObjectiveConfig,
     PromptConfig,
     ScoringConfig,
+    SystemName,
     TemplateConfig,
     TextConfig,
     WorldName,
@@ -118,17 +120,21 @@ class ShardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """Shards to learned prompt tokens."""
+    """Shards to learned prompt tokens, or to what another system learns."""
 
     shards: str
     """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
     output: str
     """Folder of the run: `checkpoint/`, `summary.json`."""
+    system: SystemName = "ecor"
+    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
+    eclip: EclipConfig = field(default_factory=EclipConfig)
     text: TextConfig = field(default_factory=TextConfig)
     preset: Literal["none", "dror"] = "none"
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
@@ -168,6 +174,15 @@ class TrainConfig:
             f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
         )
         require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
+        require(
+            self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
+            f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
+        )
+
+    @property
+    def own_fit(self) -> FitConfig:
+        """Optimiser and schedule of the system."""
+        return {"ecor": self.fit, "eclip": self.eclip.fit}[self.system]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ecor.checkpoint import publish_folder, read_checkpoint
+from ecor.checkpoint import read_checkpoint
+from ecor.saved import publish_folder
 from pipelines.config import TrackingConfig, uri_of
 
 

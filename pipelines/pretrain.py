@@ -10,12 +10,12 @@ import resource
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray.train.torch import prepare_model
-from ray.util.queue import Queue
 
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, require
@@ -26,24 +26,12 @@ from ecor.demo.model import MODEL_NAME, config_path
 from ecor.demo.pretrain import DrawnSource
 from ecor.pretraining import Source, write_weights
 from ecor.shards import read_manifest
-from pipelines import cluster as cluster_
 from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
 from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
 from pipelines.loader import Rank
 from pipelines.pretraining import Pretraining, Progress, Report
-from pipelines.ray_train import (
-    STATES,
-    SUMMARY,
-    clear,
-    fitted,
-    is_finished,
-    own_rank,
-    recorded,
-    save_state,
-    saved_state,
-    write_json,
-)
+from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state, write_json
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
@@ -88,18 +76,6 @@ class Pretrained:
         return f"--backbone.name {self.model} --backbone.pretrained {self.weights}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every worker is told."""
-
-    config: PretrainConfig
-    parents: dict[str, str]
-    tracking: TrackingConfig
-    run_id: str
-    messages: Queue
-    """Lines for whoever started the run."""
-
-
 def run(
     config: PretrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
 ) -> Pretrained:
@@ -118,29 +94,18 @@ def run(
             digests).
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
-    require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
-    output, products = Path(config.output).absolute(), [MODEL, WEIGHTS]
-    parents = _parents(config)
-    if config.fresh:
-        clear(output, products=products)
-    if is_finished(output, digest=parents["config"], made_of="settings and images"):
-        return read_pretrained(output)
-    output.mkdir(parents=True, exist_ok=True)
-    record = recorded(
-        output,
+    made_once(
+        config,
         name="pretrain",
-        digest=parents["config"],
-        params=asdict(config),
-        parents=parents,
+        parents=_parents(config),
+        made_of="settings and images",
+        products=[MODEL, WEIGHTS],
+        work=_work,
+        publish=partial(_publish, output=Path(config.output).absolute(), tracking=tracking),
+        cluster=cluster,
         tracking=tracking,
-        products=products,
     )
-    cluster = cluster or ClusterConfig()
-    with cluster_.connected(cluster), record as run_id:
-        patience_s = cluster.no_progress_timeout_s
-        return _pretrained(
-            output, config=config, parents=parents, tracking=tracking, run_id=run_id, patience_s=patience_s
-        )
+    return read_pretrained(config.output)
 
 
 def settled(config: PretrainConfig) -> PretrainConfig:
@@ -171,38 +136,15 @@ def read_pretrained(folder: str | Path) -> Pretrained:
     )
 
 
-def _pretrained(
-    output: Path,
-    *,
-    config: PretrainConfig,
-    parents: dict[str, str],
-    tracking: TrackingConfig,
-    run_id: str,
-    patience_s: float,
-) -> Pretrained:
-    messages = Queue(actor_options={"num_cpus": 0})
-    job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
-    last_state = fitted(
-        _work,
-        {each.name: getattr(job, each.name) for each in fields(job)},
-        placement=config,
-        output=output,
-        name=parents["config"][:16],
-        messages=messages,
-        patience_s=patience_s,
-    )
-    with last_state.as_directory() as state:
+def _publish(state: Path, run_id: str, *, output: Path, tracking: TrackingConfig) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in (MODEL, WEIGHTS, SUMMARY):  # the summary last: it says that the run is finished
             unfinished = output / f".{name}.tmp"
-            shutil.copyfile(Path(state) / name, unfinished)
+            shutil.copyfile(state / name, unfinished)
             unfinished.replace(output / name)
-    record = read_pretrained(output)
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in (MODEL, WEIGHTS, SUMMARY):
             shutil.copyfile(output / name, Path(scratch) / name)
+        read_pretrained(output)
         registry.log_folder(tracking, run_id=run_id, folder=scratch)
-    shutil.rmtree(output / STATES, ignore_errors=True)
-    return record
 
 
 # On every worker
@@ -210,7 +152,7 @@ def _pretrained(
 
 def _work(settings: dict[str, Any]) -> None:
     """One rank's work: train, report, and at the end save the model into the last state."""
-    job = Job(**settings)
+    job: Job[PretrainConfig] = Job(**settings)
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
     backbone = architecture(job.config)
@@ -276,7 +218,7 @@ def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Sour
     )
 
 
-def _save(report: Report, *, pretraining: Pretraining, job: Job, rank: Rank) -> None:
+def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
     """The state, and with the last one the model; all ranks meet here."""
     assert report.progress is not None
     state = {each.name: getattr(report.progress, each.name) for each in fields(report.progress)}
@@ -291,7 +233,7 @@ def _save(report: Report, *, pretraining: Pretraining, job: Job, rank: Rank) -> 
         save_state(state, step=report.step, rank=rank, folder=Path(scratch))
 
 
-def _summary(report: Report, *, folder: Path, job: Job, pretraining: Pretraining) -> dict[str, Any]:
+def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretraining: Pretraining) -> dict[str, Any]:
     assert report.progress is not None
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "eclip": ["load_eclip"],
         "explainer": ["JointHeatmaps", "attribute", "explain", "explain_joint"],
         "heatmap": ["Frame", "Heatmap", "frame_of"],
         "methods": ["METHODS", "Method", "method"],
