@@ -13,7 +13,7 @@ Method = Literal["joint", "inverted", "independent", "pairs"]
 ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
 WorldName = Literal["demo", "other"]
-SystemName = Literal["ecor", "eclip"]
+SystemName = Literal["ecor", "eclip", "lico"]
 PoolingName = Literal["masked_max", "max", "average", "attention"]
 GuidanceName = Literal["class_attention", "rollout"]
 FACTORS: dict[Method, tuple[Factor, ...]] = {
@@ -146,8 +146,14 @@ class ObjectiveConfig:
     """Sentences encoded with gradient per step; above it negatives are sampled with log-Q correction."""
     sentences_per_chunk: int = 512
     """Sentences whose activations are held at once; the rest is recomputed in the backward pass."""
+    manifold_weight: float = 0.0
+    """Weight of LICO's manifold matching between images and their Prompt_R, added to any objective; 0: none."""
+    manifold_temperature: float = 0.1
+    """Of its softmaxes, in distances of unit vectors."""
 
     def __post_init__(self) -> None:
+        require_at_least("manifold_weight", self.manifold_weight, 0)
+        require(self.manifold_temperature > 0, f"manifold_temperature must be positive: {self.manifold_temperature}")
         require_at_least("max_sentences_per_step", self.max_sentences_per_step, 4)
         require_at_least("sentences_per_chunk", self.sentences_per_chunk, 1)
 
@@ -210,6 +216,50 @@ class EclipConfig:
     def __post_init__(self) -> None:
         require(self.threshold >= 0, f"threshold must be at least 0, got {self.threshold}")
         require(0 < self.keep_mass <= 1, f"keep_mass is a share above 0 and at most 1, got {self.keep_mass}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LicoConfig:
+    """LICO (arXiv:2310.09821): an image classifier, trained beside language that is dropped afterwards."""
+
+    encoder: str = "clip"
+    """What is trained: `clip`, the image tower of `backbone` from its weights; or `torchvision/<name>`, a CNN from
+    random ones (`torchvision/resnet18`). The text tower is `backbone`'s, frozen."""
+    image_size: int | None = None
+    """Side in pixels, for encoders of torchvision; None: the backbone's."""
+    alpha: float = 10.0
+    """Weight of manifold matching. With both weights at 0 there is no language branch: plain cross-entropy."""
+    beta: float = 1.0
+    """Weight of optimal transport."""
+    num_context: int = 12
+    """Learned tokens of a prompt."""
+    class_position: Literal["end", "front"] = "end"
+    """Where the category's name stands. In a causal text tower, context before it cannot know it."""
+    shuffle: bool = True
+    """The context tokens change places at every step."""
+    dropout: float = 0.5
+    """In the MLP."""
+    temperature: float = 0.1
+    """Of the manifolds' softmaxes, in distances of unit vectors; where it starts, if it is learned (ours)."""
+    learn_temperature: bool = True
+    epsilon: float = 0.1
+    """Weight of the entropy in optimal transport."""
+    max_iterations: int = 100
+    """Of Sinkhorn."""
+    tolerance: float = 1e-3
+    """Mean change of Sinkhorn's potentials at which it ends."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(learning_rate=5e-4, weight_decay=0.01))
+    """Ours; the authors train from scratch with SGD."""
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            require_at_least(name, getattr(self, name), 0)
+        for name in ("num_context", "max_iterations"):
+            require_at_least(name, getattr(self, name), 1)
+        for name in ("temperature", "epsilon", "tolerance"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(0 <= self.dropout < 1, f"dropout is a share from 0 to below 1, got {self.dropout}")
+        require(self.image_size is None or self.image_size >= 1, f"image_size must be positive, got {self.image_size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

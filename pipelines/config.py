@@ -12,6 +12,7 @@ from ecor.config import (
     BackboneConfig,
     EclipConfig,
     FitConfig,
+    LicoConfig,
     ObjectiveConfig,
     PromptConfig,
     ScoringConfig,
@@ -127,7 +128,8 @@ class TrainConfig:
     output: str
     """Folder of the run: `checkpoint/`, `summary.json`."""
     system: SystemName = "ecor"
-    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps."""
+    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
+    `lico`, an image classifier beside language."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
@@ -135,6 +137,7 @@ class TrainConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
     eclip: EclipConfig = field(default_factory=EclipConfig)
+    lico: LicoConfig = field(default_factory=LicoConfig)
     text: TextConfig = field(default_factory=TextConfig)
     preset: Literal["none", "dror"] = "none"
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
@@ -182,7 +185,7 @@ class TrainConfig:
     @property
     def own_fit(self) -> FitConfig:
         """Optimiser and schedule of the system."""
-        return {"ecor": self.fit, "eclip": self.eclip.fit}[self.system]
+        return {"ecor": self.fit, "eclip": self.eclip.fit, "lico": self.lico.fit}[self.system]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

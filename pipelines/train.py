@@ -29,11 +29,12 @@ from pipelines import registry
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, resolved
 from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress, Report
+from pipelines.lico import LicoTraining
 from pipelines.loader import Rank, read_split
 from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state, write_json
 from pipelines.tuning import Tuning, settled
 
-_LEARNING: Mapping[SystemName, type[Learning]] = {"ecor": Tuning, "eclip": EclipTraining}
+_LEARNING: Mapping[SystemName, type[Learning]] = {"ecor": Tuning, "eclip": EclipTraining, "lico": LicoTraining}
 _PLACEMENT = (
     "shards",
     "output",
@@ -47,9 +48,11 @@ _PLACEMENT = (
     "fresh",
 )
 """Settings that say where and how a run is made, not what it makes."""
+_OF_ECOR = ("fit", "prompts", "objective", "preset", "calibrate", "text")
 _OF_SYSTEM: Mapping[SystemName, tuple[str, ...]] = {
-    "ecor": ("system", "eclip"),
-    "eclip": ("fit", "prompts", "objective", "preset", "calibrate", "text"),
+    "ecor": ("system", "eclip", "lico"),
+    "eclip": (*_OF_ECOR, "lico"),
+    "lico": (*_OF_ECOR, "templates", "eclip"),
 }
 """Settings that each system has no part in: they do not decide what it makes."""
 

@@ -68,11 +68,12 @@ def _located(backbone: BackboneConfig) -> BackboneConfig:
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
     """What validation loss means: the objective over the full vocabulary, without sampling.
 
-    In-batch losses depend on the company an image is in, so their tokens are judged by ECOR's two terms (our choice).
+    In-batch losses depend on the company an image is in, so their tokens are judged by ECOR's two terms, and without
+    matching manifolds (our choice).
     """
     in_batch: tuple[ObjectiveName, ...] = ("in_batch_pairs", "in_batch_categories")
     name: ObjectiveName = "two_term" if config.name in in_batch else config.name
-    return replace(config, name=name, max_sentences_per_step=NO_LIMIT)
+    return replace(config, name=name, max_sentences_per_step=NO_LIMIT, manifold_weight=0.0)
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
