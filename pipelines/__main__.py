@@ -25,6 +25,7 @@ from pipelines.config import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
+    StudiesConfig,
     TrackingConfig,
     TrainConfig,
     ValidityConfig,
@@ -171,6 +172,18 @@ class Ablate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Studies:
+    """What ECLIP and LICO are good for on drawn scenes: tables over seeds."""
+
+    config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
+
+    def run(self) -> None:
+        from pipelines import explain_studies
+
+        explain_studies.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
     """What the small CLIP knows of the drawn world, on fresh test images: is it fit to judge methods on?"""
 
@@ -206,6 +219,7 @@ Command = (
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Studies, tyro.conf.subcommand("explain-studies")]
     | Annotated[Validity, tyro.conf.subcommand("validity")]
 )
 

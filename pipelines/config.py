@@ -25,6 +25,7 @@ from ecor.config import (
 )
 
 Layout = Literal["auto", "dror", "folders", "table"]
+StudyName = Literal["eclip", "lico", "prompts"]
 
 
 def located(place: str) -> str:
@@ -435,6 +436,28 @@ class AblateConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
+            require_at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudiesConfig:
+    """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
+
+    output: str = "explain-studies"
+    """Folder of `results.csv`, `results.md`, and `work/`, which arms share."""
+    studies: tuple[StudyName, ...] = ()
+    """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
+    none: all."""
+    num_seeds: int = 5
+    """Each with drawings and a start of its own."""
+    num_threads: int = 2
+    quick: bool = False
+    """Two seeds, few drawings, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
+    only_page: bool = False
+    """Make the page from the CSV that is there."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
 
 
