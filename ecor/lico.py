@@ -40,7 +40,7 @@ class ClipMaps(nn.Module):
             f"the image tower of {backbone.config.name!r} is neither a ViT nor a ResNet of open_clip: set lico.encoder "
             f"to {TORCHVISION}<name>",
         )
-        self.visual: Any = deepcopy(backbone.model.visual).requires_grad_(True).train()
+        self.visual: Any = deepcopy(backbone.model.visual).cpu().requires_grad_(True).train()
         self._is_vit = backbone.vit is not None
         self._is_normed = self._is_vit and self.visual.attn_pool is None
         for name in ("proj", "attn_pool", "attnpool", *(() if self._is_normed else ("ln_post",))):  # after the maps

@@ -195,7 +195,7 @@ def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str
         told |= {f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()}
     module = learning.module()
     if module.log_temperature is not None:
-        told["temperature"] = float(module.log_temperature.exp())
+        told["temperature"] = float(module.log_temperature.detach().exp())
     return {"category": told}
 
 
