@@ -162,7 +162,7 @@ def test_a_record_gives_the_method_again_and_what_was_altered_is_refused(tmp_pat
     backbone = backbone_of(tmp_path / "tower", VITS["class_token"])
     projection = Projection(backbone.embed_dim, has_text=True)
     with torch.no_grad():
-        projection.image.add_(random(backbone.embed_dim, backbone.embed_dim))
+        projection.projection.add_(random(backbone.embed_dim, backbone.embed_dim))
     folder = tmp_path / "run" / "checkpoint"
     record = save(
         "eclip",

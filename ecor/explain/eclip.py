@@ -141,13 +141,13 @@ class Projection(nn.Module):
 
     def __init__(self, dim: int, *, has_text: bool) -> None:
         super().__init__()
-        self.image = nn.Parameter(torch.eye(dim))
-        self.text = nn.Parameter(torch.eye(dim)) if has_text else None
+        self.projection = nn.Parameter(torch.eye(dim))
+        self.text_projection = nn.Parameter(torch.eye(dim)) if has_text else None
 
     def as_method(self) -> Eclip:
         """For maps, as `ecor.explain.attribute` takes it."""
-        text = None if self.text is None else self.text.detach().clone()
-        return Eclip(projection=self.image.detach().clone(), text_projection=text)
+        text = None if self.text_projection is None else self.text_projection.detach().clone()
+        return Eclip(projection=self.projection.detach().clone(), text_projection=text)
 
 
 class EclipModule(nn.Module):
@@ -155,7 +155,7 @@ class EclipModule(nn.Module):
 
     def __init__(self, projection: Projection, *, names: Names, logit_scale: float, config: EclipConfig) -> None:
         super().__init__()
-        self.projection = projection
+        self.learned = projection
         self._frozen = (names, logit_scale, config)  # a tuple, so that nothing in it is registered
 
     def forward(
@@ -186,7 +186,7 @@ class EclipModule(nn.Module):
         """Normalised pooled features of projected patches."""
         config = self._frozen[2]
         patches, guidance = pictures[..., :-1], pictures[..., -1]
-        return normalize(pooled(patches @ self.projection.image, guidance, config=config), dim=-1)
+        return normalize(pooled(patches @ self.learned.projection, guidance, config=config), dim=-1)
 
     def logits(self, pictures: Float[Tensor, "B P E"]) -> tuple[Float[Tensor, "B R"], Float[Tensor, "B C"]]:
         """Against every rationale, and every category."""
@@ -194,8 +194,8 @@ class EclipModule(nn.Module):
         return self._logits(features, names.rationales), self._logits(features, names.categories)
 
     def _logits(self, features: Float[Tensor, "B D"], texts: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
-        if self.projection.text is not None:
-            texts = normalize(texts @ self.projection.text, dim=-1)
+        if self.learned.text_projection is not None:
+            texts = normalize(texts @ self.learned.text_projection, dim=-1)
         return self._frozen[1] * features @ texts.T
 
 
@@ -217,5 +217,5 @@ def load_eclip(folder: str | Path, *, backbone: Backbone) -> Eclip:
 def eclip_of(record: Saved) -> Eclip:
     """The method with a record's projection."""
     tensors = read_tensors(record)
-    require("image" in tensors, f"{record.folder} holds no projection, but {', '.join(tensors)}: save it again")
-    return Eclip(projection=tensors["image"], text_projection=tensors.get("text"))
+    require("projection" in tensors, f"{record.folder} holds no projection, but {', '.join(tensors)}: save it again")
+    return Eclip(projection=tensors["projection"], text_projection=tensors.get("text_projection"))
