@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast lint format lock bench clean
+.PHONY: demo test test-fast soak lint format lock bench audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
@@ -17,6 +17,10 @@ test: test-fast
 
 test-fast: .venv/dev
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
+
+# A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
+soak: .venv/dev
+	$(BIN)/python tests/soak.py $(SOAK)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -31,8 +35,16 @@ format: .venv/dev
 bench: .venv/dev
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+# Known vulnerabilities of what is locked. Where nobody answers for a package (no network, a mirror) it fails: not audited.
+AUDITED ?= -r requirements.lock -r requirements-dev.lock
+audit: $(UV)
+	@told=$$(mktemp); $(UV) tool run -q pip-audit==2.10.1 --strict --disable-pip --no-deps --progress-spinner off \
+	    --output $$told $(AUDITED); code=$$?; \
+	if [ -s $$told ]; then cat $$told; elif [ $$code -ne 0 ]; then echo "not audited: see above"; code=3; fi; \
+	rm -f $$told; exit $$code
+
 lock: $(UV)
-	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra remote pyproject.toml -o requirements.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .venv/runtime: requirements.lock pyproject.toml | $(UV) .venv/bin/python

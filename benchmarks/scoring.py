@@ -208,7 +208,7 @@ def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size:
 def scorer_of(setting: Setting) -> Scorer:
     """Opened as `ecor score` opens it, on the threads it would get."""
     config = ScoreConfig(input="", output="", batch_size=setting.batch_size)
-    reservation = reserve(config, resources={"CPU": float(setting.num_cpus)})
+    reservation = reserve(config, machines=[{"CPU": float(setting.num_cpus)}])
     tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
     settings = ScorerSettings(
         model=registry.resolve(checkpoint_of(setting), tracking=tracking),

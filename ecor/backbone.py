@@ -214,19 +214,22 @@ class Backbone(nn.Module):
         require(depth <= self.num_visual_blocks, f"visual depth {depth} is more than {self.num_visual_blocks} blocks")
         require(width == self.visual_width, f"visual tokens are {width} wide, the tower {self.visual_width}")
 
-    def encode_text(self, texts: Sequence[str], *, context: Float[Tensor, "M W"] | None = None) -> Float[Tensor, "N D"]:
+    def encode_text(
+        self, texts: Sequence[str], *, context: Float[Tensor, "M W"] | None = None, fp32: bool = False
+    ) -> Float[Tensor, "N D"]:
         """Normalised fp32 features by open_clip's own forward, padded: the reference, and the way for any tower.
 
         `context` are learned embeddings between the start token and the words (CoOp, arXiv:2109.01134). Sentences
-        longer than what is left of the context length are cut, their end token kept.
+        longer than what is left of the context length are cut, their end token kept. `fp32` leaves the configured
+        autocast off.
         """
         require(len(texts) > 0, "no text to encode")
         passes = [texts[i : i + _TEXTS_PER_PASS] for i in range(0, len(texts), _TEXTS_PER_PASS)]
-        return torch.cat([self._encode_padded(list(part), context=context) for part in passes])
+        return torch.cat([self._encode_padded(list(part), context=context, fp32=fp32) for part in passes])
 
-    def _encode_padded(self, texts: list[str], *, context: Tensor | None) -> Tensor:
+    def _encode_padded(self, texts: list[str], *, context: Tensor | None, fp32: bool) -> Tensor:
         ids = self.padded_ids(texts, num_learned=0 if context is None else len(context))
-        with self.autocast():
+        with nullcontext() if fp32 else self.autocast():
             if context is None or not len(context):
                 features = self.model.encode_text(ids)
             else:

@@ -9,18 +9,17 @@ backbone/            optional: architecture and weights, for machines without a 
 import hashlib
 import json
 import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ecor import store
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import (
     BackboneConfig,
@@ -126,17 +125,18 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """The record of a checkpoint folder, or of the run folder that holds one.
+    """The record of a checkpoint folder, or of the run folder that holds one; local, or in a store.
 
     Raises ValueError when there is none, or when it was altered or is of another format.
     """
-    found = _found(Path(folder))
+    found = _found(folder)
+    path = store.inside(found, RECORD)
     try:
-        values = json.loads((found / RECORD).read_text(encoding="utf-8"))
+        values = json.loads(store.read(path))
         digest = values.pop("digest")
         model = values.pop("model")
         records = {
-            "folder": str(found),
+            "folder": found,
             "model": ModelConfig(
                 backbone=record_of(BackboneConfig, model["backbone"]),
                 prompts=record_of(PromptConfig, model["prompts"]),
@@ -149,9 +149,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
         record = record_of(Checkpoint, {**values, **records})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{found / RECORD} is no checkpoint's record ({error}): save the model again") from error
+        raise ValueError(f"{path} is no checkpoint's record ({error}): save the model again") from error
     if record.digest != digest:
-        raise ValueError(f"{found / RECORD} was altered: it says {digest}, its content has {record.digest}")
+        raise ValueError(f"{path} was altered: it says {digest}, its content has {record.digest}")
     return record
 
 
@@ -181,12 +181,11 @@ def load(
         >>> model = ecor.load("run/checkpoint")  # doctest: +SKIP
         >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
     """
-    filesystem, path = fsspec.core.url_to_fs(str(folder))
-    if "file" not in filesystem.protocol:
-        with tempfile.TemporaryDirectory() as local:
-            filesystem.get(path.rstrip("/") + "/", local + "/", recursive=True)
-            return load(local, device=device, precision=precision, text=text, backbone=backbone)
-    record = read_checkpoint(path)
+    if not store.is_local(folder):
+        with store.local_folder(read_checkpoint(folder).folder) as local:
+            copy = load(local, device=device, precision=precision, text=text, backbone=backbone)
+            return copy.with_name(str(folder))
+    record = read_checkpoint(folder)
     found = Path(record.folder)
     vocabulary = read_vocabulary(found / VOCABULARY)
     _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {found}")
@@ -225,9 +224,11 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
     return config if precision is None else replace(config, precision=precision)
 
 
-def _found(folder: Path) -> Path:
-    for candidate in (folder, folder / FOLDER):
-        if (candidate / RECORD).is_file():
+def _found(folder: str | Path) -> str:
+    if store.is_local(folder):
+        folder = store.local_path(folder)
+    for candidate in (str(folder).rstrip("/"), store.inside(folder, FOLDER)):
+        if store.is_file(store.inside(candidate, RECORD)):
             return candidate
     raise ValueError(f"neither {folder} nor its folder {FOLDER}/ holds a {RECORD}: name a folder of `ecor train`")
 

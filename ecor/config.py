@@ -4,7 +4,7 @@ Nothing heavy is imported here, so that a command line built from these types an
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
@@ -273,6 +273,8 @@ class ScoringConfig:
     """K, the rationales kept per image to begin with; K grows until the top pairs are exact."""
     max_keep_rationales: int = 64
     """Where K stops growing; rows that are not certain by then carry pairs_exact = False."""
+    ood_score: bool = False
+    """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
 
     def __post_init__(self) -> None:
         require_at_least("top_k", self.top_k, 1)
@@ -282,6 +284,10 @@ class ScoringConfig:
             f"max_keep_rationales ({self.max_keep_rationales}) must be at least keep_rationales "
             f"({self.keep_rationales})",
         )
+
+    def stated(self) -> dict[str, Any]:
+        """By name, without columns that are not asked for (older records lack them): what is written and digested."""
+        return {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecor import store
 from ecor.config import require
 from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.metrics import (
@@ -204,17 +204,16 @@ def share(column: pa.ChunkedArray) -> float:
 
 def read_evaluation(folder: str) -> Evaluation:
     """The record in a folder written by `ecor evaluate`; ValueError where there is none or it was altered."""
-    path = f"{folder.rstrip('/')}/{EVALUATION_NAME}"
+    path = store.inside(folder, EVALUATION_NAME)
     try:
-        with fsspec.open(path, "r", encoding="utf-8") as file:
-            return Evaluation.from_json(file.read(), source=path)
+        return Evaluation.from_json(store.read(path).decode(), source=path)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {EVALUATION_NAME}: not a folder written by `ecor evaluate`") from error
 
 
 def read_observations(folder: str, *, name: str) -> pa.Table:
     """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
-    with fsspec.open(f"{folder.rstrip('/')}/{OBSERVATIONS_NAME}", "rb") as file:
+    with store.opened(store.inside(folder, OBSERVATIONS_NAME)) as file:
         table = pq.read_table(file)
     return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
 

@@ -29,11 +29,14 @@ from ecor.config import (
     TemplateConfig,
     TextConfig,
 )
+from ecor.ood import likeness
 from ecor.predictions import (
+    OOD_COLUMN,
     PREDICTION_SCHEMA,
     ExplainablePrediction,
     iterate_predictions,
     origins_table,
+    schema_for,
 )
 from ecor.probability import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
 from ecor.prompts import PromptLearner
@@ -248,6 +251,16 @@ class Recognizer:
             temperatures=self.temperatures,
         )
 
+    @torch.no_grad()
+    def ood_score(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures) -> Float[Tensor, " B"]:
+        """How unlike all of its categories a picture is: 1 less the largest cosine with a category's own sentence.
+
+        High is out of distribution. ConVis's score (arXiv:2405.14563), with the sentences that the model was tuned with
+        in place of definitions (ours): categories without a rationale, so that the score does not ask for a reason.
+        """
+        features = images if isinstance(images, ImageFeatures) else self.image_features(images)
+        return 1 - likeness(features.category, self.text.categories)
+
     def label(
         self,
         images: UInt8[Tensor, "B 3 H W"] | ImageFeatures,
@@ -256,7 +269,7 @@ class Recognizer:
         scoring: ScoringConfig | None = None,
         provenance: Provenance | None = None,
     ) -> pa.Table:
-        """Pixels in, rows with `PREDICTION_SCHEMA` out.
+        """Pixels in, rows with `ecor.predictions.schema_for` the scoring out.
 
         Args:
             images: B pictures as pixels, or their features.
@@ -265,15 +278,17 @@ class Recognizer:
             provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
         """
         scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
-        joint = self.joint(images, scoring=scoring)
+        features = images if isinstance(images, ImageFeatures) else self.image_features(images)
+        joint = self.joint(features, scoring=scoring)
         calibrated = provenance.calibrated and self.temperatures.cover(scoring.method)
-        return rows_from_joint(
+        rows = rows_from_joint(
             joint,
             vocabulary=self.vocabulary,
             scoring=scoring,
             origins=origins,
             provenance=replace(provenance, calibrated=calibrated),
         )
+        return rows.append_column(OOD_COLUMN, _floats(self.ood_score(features))) if scoring.ood_score else rows
 
     def predict(
         self,
@@ -303,7 +318,7 @@ class Recognizer:
             raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
         model = self if vocabulary is None else self.with_vocabulary(vocabulary)
         provenance = model.provenance
-        tables = [PREDICTION_SCHEMA.empty_table()]
+        tables = [schema_for(scoring or ScoringConfig()).empty_table()]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(images), batch_size):
                 indices = range(start, min(start + batch_size, len(images)))

@@ -7,17 +7,15 @@ verdicts, so that a metric can change without scoring again.
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecor import store
 from ecor.config import ScoringConfig, record_of
 
 SCHEMA_VERSION = "1"
@@ -57,7 +55,7 @@ class RankedRationale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainablePrediction:
-    """One image's label with its reasons; fields as in `PREDICTION_SCHEMA`, which describes each."""
+    """One image's label with its reasons; `PREDICTION_SCHEMA` and `OPTIONAL_COLUMNS` describe each field."""
 
     key: str
     source: str
@@ -84,11 +82,13 @@ class ExplainablePrediction:
     model_version: str | None = None
     model_digest: str
     vocabulary_digest: str
+    ood_score: float | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "ExplainablePrediction":
         """One row of a table, as `Table.to_pylist` gives it."""
         values = {name: row[name] for name in PREDICTION_SCHEMA.names}
+        values |= {column.name: row.get(column.name) for column in OPTIONAL_COLUMNS}
         for name, kind in (("pairs", RankedPair), ("categories", RankedCategory), ("rationales", RankedRationale)):
             values[name] = tuple(kind(**entry) for entry in values[name])
         for name in ("rationales_true", "visible_rationales"):
@@ -140,6 +140,16 @@ ORIGIN_SCHEMA = pa.schema(_ORIGIN_COLUMNS)
 """What is known of an image before it is scored."""
 PREDICTION_SCHEMA = pa.schema([*_ORIGIN_COLUMNS, *_LABEL_COLUMNS], metadata=_SCHEMA_METADATA)
 """One row per image; every field carries a description and, where it has one, a unit in its metadata."""
+OOD_COLUMN = _column(
+    "ood_score",
+    pa.float32(),
+    "how unlike all categories of the vocabulary the image is: 1 less the largest cosine with a category's own "
+    "sentence; high is out of distribution. Written when asked for (`--scoring.ood-score`)",
+    unit="1 - cosine",
+    nullable=True,
+)
+OPTIONAL_COLUMNS = (OOD_COLUMN,)
+"""Columns that a table may have besides."""
 
 
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
@@ -159,9 +169,25 @@ def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ORIGIN_SCHEMA)
 
 
+def schema_with(names: Iterable[str]) -> pa.Schema:
+    """`PREDICTION_SCHEMA`, and those of the optional columns that are among some names."""
+    among = set(names)
+    return pa.schema(
+        [*PREDICTION_SCHEMA, *(column for column in OPTIONAL_COLUMNS if column.name in among)],
+        metadata=PREDICTION_SCHEMA.metadata,
+    )
+
+
+def schema_for(scoring: ScoringConfig) -> pa.Schema:
+    """What rows have that are scored so."""
+    return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
+
+
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
-    """Records in, a table with `PREDICTION_SCHEMA` out."""
-    return pa.Table.from_pylist([asdict(prediction) for prediction in predictions], schema=PREDICTION_SCHEMA)
+    """Records in, a table with `PREDICTION_SCHEMA` out, and the optional columns that a record has."""
+    rows = [asdict(prediction) for prediction in predictions]
+    known = [column.name for column in OPTIONAL_COLUMNS if any(row[column.name] is not None for row in rows)]
+    return pa.Table.from_pylist(rows, schema=schema_with(known))
 
 
 def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:
@@ -233,14 +259,15 @@ class PredictionSet:
             "parents": {
                 name: value for name, value in asdict(self.parents).items() if name not in ("input", "model_uri")
             },
-            "scoring": asdict(self.scoring),
+            "scoring": self.scoring.stated(),
             "num_rejected": self.num_rejected,
             "schema_version": self.schema_version,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "digest": self.digest}, indent=1, sort_keys=True) + "\n"
+        record = {**asdict(self), "scoring": self.scoring.stated(), "digest": self.digest}
+        return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "manifest") -> "PredictionSet":
@@ -270,7 +297,7 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
     Raises ValueError when the table does not have `PREDICTION_SCHEMA`.
     """
     data = encode_parquet(check_schema(table, source=f"part {name}"))
-    _write_bytes(f"{folder.rstrip('/')}/{name}", data)
+    store.write(store.inside(folder, name), data)
     digest = hashlib.sha256(data).hexdigest()
     labelled = pc.and_(table["category_true"].is_valid(), pc.greater(pc.list_value_length(table["rationales_true"]), 0))
     return PredictionPart(
@@ -292,7 +319,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 def write_manifest(folder: str, predictions: PredictionSet) -> None:
     """Write `folder`/manifest.json: the last deed of a scoring job."""
-    _write_bytes(f"{folder.rstrip('/')}/{MANIFEST_NAME}", predictions.to_json().encode())
+    store.write(store.inside(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 
 def read_manifest(folder: str) -> PredictionSet:
@@ -300,9 +327,9 @@ def read_manifest(folder: str) -> PredictionSet:
 
     Raises ValueError when there is none (scoring has not finished there) or it was altered.
     """
-    path = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
+    path = store.inside(folder, MANIFEST_NAME)
     try:
-        text = _read_bytes(path).decode()
+        text = store.read(path).decode()
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {MANIFEST_NAME}: not a folder of labels, or not finished") from error
     return PredictionSet.from_json(text, source=path)
@@ -313,9 +340,9 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
 
     Raises ValueError naming the part when its bytes or its number of rows are not those of the manifest.
     """
-    path = f"{folder.rstrip('/')}/{part.name}"
+    path = store.inside(folder, part.name)
     try:
-        data = _read_bytes(path)
+        data = store.read(path)
     except FileNotFoundError as error:
         raise ValueError(f"part {part.name} is missing in {folder}: score again to make it") from error
     digest = hashlib.sha256(data).hexdigest()
@@ -342,7 +369,7 @@ def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.T
     Raises ValueError naming the part that is missing, altered or short.
     """
     if path.endswith(".parquet"):
-        table = check_schema(pq.read_table(pa.BufferReader(_read_bytes(path))), source=path)
+        table = check_schema(pq.read_table(pa.BufferReader(store.read(path))), source=path)
         return table if columns is None else table.select(list(columns))
     tables = list(iterate_parts(path, columns=columns))
     if tables:
@@ -352,45 +379,29 @@ def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.T
 
 
 def check_schema(table: pa.Table, *, source: str) -> pa.Table:
-    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise."""
+    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise.
+
+    Optional columns stay; any other is left out.
+    """
     version = (table.schema.metadata or {}).get(b"ecor.schema_version", SCHEMA_VERSION.encode()).decode()
     if version != SCHEMA_VERSION:
         raise ValueError(f"{source} has schema version {version}; this version of ecor reads {SCHEMA_VERSION}")
-    for expected in PREDICTION_SCHEMA:
+    schema = schema_with(table.column_names)
+    for expected in schema:
         index = table.schema.get_field_index(expected.name)
         found = None if index < 0 else table.schema.field(index).type
         if found != expected.type:
             raise ValueError(f"{source}: column {expected.name} must be {expected.type}, found {found}")
-    return table.select(PREDICTION_SCHEMA.names).cast(PREDICTION_SCHEMA)
+    return table.select(schema.names).cast(schema)
 
 
 def schema_rows() -> list[dict[str, str]]:
-    """The schema as a table for documentation: name, type, unit, description."""
+    """The schema, optional columns last, as a table for documentation: name, type, unit, description."""
     return [
         {
             "name": column.name,
             "type": str(column.type),
             **{key: column.metadata[key.encode()].decode() for key in ("unit", "description")},
         }
-        for column in PREDICTION_SCHEMA
+        for column in [*PREDICTION_SCHEMA, *OPTIONAL_COLUMNS]
     ]
-
-
-def _read_bytes(url: str) -> bytes:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return filesystem.cat_file(path)
-
-
-def _write_bytes(url: str, data: bytes) -> None:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-    if "file" not in filesystem.protocol:
-        filesystem.pipe_file(path, data)  # object stores publish an object when its upload is complete
-        return
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        filesystem.pipe_file(temporary, data)
-        Path(temporary).replace(path)
-    except BaseException:
-        filesystem.rm_file(temporary)
-        raise

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ecor import store
 from ecor.config import BackboneConfig, record_of
 
 FOLDER = "checkpoint"
@@ -113,10 +114,10 @@ def read_saved(folder: str | Path, system: str) -> Saved:
             f"`ecor train --system {system}`"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(store.read(path))
         digest = values.pop("digest")
         backbone = record_of(BackboneConfig, values.pop("backbone"))
-        record = record_of(Saved, {**values, "backbone": backbone, "folder": str(path.parent)})
+        record = record_of(Saved, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
         if record.format_version != FORMAT_VERSION:
             raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -128,20 +129,22 @@ def read_saved(folder: str | Path, system: str) -> Saved:
 
 def read_tensors(record: Saved) -> dict[str, Tensor]:
     """What was learned; ValueError when its file is missing or altered."""
-    path = Path(record.folder) / f"{record.system}.safetensors"
-    found = _sha256(path) if path.is_file() else "missing"
-    if found != record.tensors_sha256:
-        raise ValueError(f"{path} is {found}, its record says {record.tensors_sha256}: save it again")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} holds no tensors ({error}): save it again") from error
+    with store.local_folder(record.folder) as folder:
+        path = folder / f"{record.system}.safetensors"
+        found = _sha256(path) if path.is_file() else "missing"
+        if found != record.tensors_sha256:
+            raise ValueError(f"{path} is {found}, its record says {record.tensors_sha256}: save it again")
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} holds no tensors ({error}): save it again") from error
 
 
-def record_path(folder: str | Path, system: str) -> Path | None:
-    """Where the record of that system is, in a folder or in the run folder that holds one."""
-    places = [Path(folder) / f"{system}.json", Path(folder) / FOLDER / f"{system}.json"]
-    return next((place for place in places if place.is_file()), None)
+def record_path(folder: str | Path, system: str) -> str | None:
+    """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
+    base = store.local_path(folder) if store.is_local(folder) else folder
+    places = [store.inside(each, f"{system}.json") for each in (base, store.inside(base, FOLDER))]
+    return next((place for place in places if store.is_file(place)), None)
 
 
 def publish_folder(finished: Path, target: Path) -> None:

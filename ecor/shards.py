@@ -1,44 +1,32 @@
 """Samples in, WebDataset tars with an index and a manifest out; and back, verified.
 
-A tar holds, per sample, `<key>.<jpg|png|…>` (the image's bytes untouched), `<key>.json` (all labels and provenance)
-and, where the category is known, `<key>.cls` (its id as text) and `<key>.txt` (a caption). The bytes of a tar are a
-function of its entries, the vocabulary and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
-
-Tars are written and read without webdataset: its TarWriter tells no offsets and takes longer than hashing, checking
-and writing take here (benchmarks/sharding.py). Its readers read them; the tests hold us to that.
+What a tar holds of a sample stands in `members.py`. The bytes of a tar are a function of its entries, the vocabulary
+and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
 """
 
 import hashlib
 import json
 import re
-import tarfile
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from ecor import store
 from ecor.config import TemplateConfig, record_of
+from ecor.members import HashingWriter, json_bytes, sample_of_row, samples_of, write_sample
 from ecor.sample import Sample
-from ecor.templates import category_sentence, pair_sentence
+from ecor.templates import category_sentence
 from ecor.vocabulary import Vocabulary
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
-_BLOCK = tarfile.BLOCKSIZE
 _BUFFER = 2**20
-_NOT_IMAGES = ("json", "cls", "txt")
-_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 Result = TypeVar("Result")
 
 INDEX_SCHEMA = pa.schema(
@@ -108,7 +96,7 @@ class ShardManifest:
     @property
     def digest(self) -> str:
         """sha256, in hex, of the manifest's JSON."""
-        return hashlib.sha256(_json_bytes(asdict(self))).hexdigest()
+        return hashlib.sha256(json_bytes(asdict(self))).hexdigest()
 
 
 def sample_key(source: str, *, sha256: str) -> str:
@@ -140,15 +128,15 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with published(folder, name=name) as path, path.open("wb", buffering=_BUFFER) as file:
-        out = _HashingWriter(file)
+    with store.published(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
+        out = HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
             if len(rows) > 1 and rows[-2]["key"] >= rows[-1]["key"]:
                 raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
-        out.write(bytes(_padding(out.num_bytes, block=tarfile.RECORDSIZE, at_least=2 * _BLOCK)))
+        out.end()
     index_name = name.removesuffix(".tar") + ".index.parquet"
-    with published(folder, name=index_name) as path:
+    with store.published(folder, index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
         index_sha256 = _file_sha256(path)
     return ShardInfo(
@@ -164,13 +152,13 @@ def write_shard(
 def verify_shard(folder: str | Path, info: ShardInfo) -> None:
     """Read the tar and its index; ValueError, naming the shard and what was expected, when one is not as written."""
     expected = {info.name: info.sha256, info.index: info.index_sha256}
-    fs, root = fsspec.url_to_fs(str(folder))
     for name, sha256 in expected.items():
-        if not fs.exists(f"{root}/{name}"):
-            raise ValueError(f"shard {folder}/{name} is missing")
-        with fs.open(f"{root}/{name}", "rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = file.tell()
+        try:
+            with store.opened(store.inside(folder, name)) as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+                num_bytes = file.tell()
+        except FileNotFoundError as error:
+            raise ValueError(f"shard {folder}/{name} is missing") from error
         if name == info.name and num_bytes != info.num_bytes:
             raise ValueError(f"shard {folder}/{name} has {num_bytes} bytes, its manifest says {info.num_bytes}")
         if got != sha256:
@@ -184,17 +172,16 @@ def fetch_shard(
 
     Every attempt reads from the beginning. Raises ValueError as `verify_shard` does, OSError when the store fails.
     """
-    fs, root = fsspec.url_to_fs(str(folder))
-    if isinstance(fs, LocalFileSystem):
+    if store.is_local(folder):
         verify_shard(folder, info)
-        return Path(root) / info.name
+        return store.local_path(folder) / info.name
     cache = Path(cache_dir) if cache_dir is not None else Path(tempfile.gettempdir()) / "ecor-shards"
     cache.mkdir(parents=True, exist_ok=True)
     kept = cache / f"{info.sha256}.tar"
     if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
         return kept
-    with published(cache, name=kept.name) as path:
-        _attempted(lambda: _download(fs, f"{root}/{info.name}", path=path, info=info), num_attempts=num_attempts)
+    with store.published(cache, kept.name) as path:
+        _attempted(lambda: _download(store.inside(folder, info.name), path=path, info=info), num_attempts=num_attempts)
     return kept
 
 
@@ -202,20 +189,26 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
     """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
 
     A tar that was made by something else, with a manifest that fits, is held to the format: ValueError, naming the
-    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, and for a sample without
-    exactly one image and one `.json` that is of it.
+    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, for a sample without
+    exactly one image and one `.json` that is of it, and for one that is not as the shard's index says.
     """
     path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
-    for sample in _samples(path, where=where):
+    rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
+    for sample in samples_of(path, where=where):
+        row = rows.pop(sample.key, None)
+        if row is not None and sample != sample_of_row(row, image=sample.image):
+            raise ValueError(f"{where}: sample {sample.key!r} is not as {info.index} says, which is to be of this tar")
         num_samples += 1
         yield sample
     if num_samples != info.num_samples:
         raise ValueError(f"{where} holds {num_samples} samples, expected {info.num_samples}")
+    if rows:
+        raise ValueError(f"{where} lacks {sorted(rows)[:3]}, which {info.index} says it holds")
 
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
     """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
-    data = _attempted(lambda: _read_bytes(f"{folder}/{info.index}"), num_attempts=num_attempts)
+    data = _attempted(lambda: store.read(store.inside(folder, info.index)), num_attempts=num_attempts)
     got = hashlib.sha256(data).hexdigest()
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
@@ -237,7 +230,7 @@ def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> l
             image = tar.read(row["member_num_bytes"])
             if hashlib.sha256(image).hexdigest() != row["sha256"]:
                 raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
-            samples.append(_sample_of_row(row, image=image))
+            samples.append(sample_of_row(row, image=image))
     return samples
 
 
@@ -248,9 +241,9 @@ def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
 
 def read_manifest(folder: str | Path) -> ShardManifest:
     """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
-    url = f"{folder}/{MANIFEST_NAME}"
+    url = store.inside(folder, MANIFEST_NAME)
     try:
-        fields = json.loads(_read_bytes(url))
+        fields = json.loads(store.read(url))
         digest = fields.pop("digest")
         shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
         manifest = record_of(ShardManifest, {**fields, "shards": shards})
@@ -273,36 +266,22 @@ def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: T
 
 def write_text(text: str, *, folder: str | Path, name: str) -> None:
     """Write a small file in one step."""
-    with published(folder, name=name) as path:
-        path.write_text(text, encoding="utf-8")
-
-
-class _HashingWriter:
-    """Bytes in; the file, their count and their sha256 out."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.hash = hashlib.sha256()
-        self.num_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.hash.update(data)
-        self.num_bytes += len(data)
+    store.write(store.inside(folder, name), text.encode())
 
 
 def _write_entry(
-    entry: Entry, *, out: _HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
+    entry: Entry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
 ) -> dict[str, Any]:
-    sample = entry.sample
-    if "." in sample.key or "/" in sample.key or not sample.key:
-        raise ValueError(f"key {sample.key!r} of {sample.source} must not be empty nor hold a dot or a slash")
-    sha256 = hashlib.sha256(sample.image).hexdigest()
+    """Write a sample; its row of the index."""
+    sample, sha256 = entry.sample, hashlib.sha256(entry.sample.image).hexdigest()
     if entry.sha256 not in (None, sha256):
         raise ValueError(f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}")
-    row = {
+    offset = write_sample(
+        sample, out=out, sha256=sha256, provenance=entry.provenance, vocabulary=vocabulary, templates=templates
+    )
+    return {
         "key": sample.key,
-        "member_offset": out.num_bytes + _BLOCK,
+        "member_offset": offset,
         "member_num_bytes": len(sample.image),
         "extension": sample.extension,
         "category": sample.category,
@@ -311,141 +290,10 @@ def _write_entry(
         "source": sample.source,
         "sha256": sha256,
     }
-    named = {name: row[name] for name in ("category", "key", "rationales", "sha256", "source", "visible_rationales")}
-    members = {sample.extension: sample.image, "json": _json_bytes({**entry.provenance, **named})}
-    if sample.category is not None:
-        members["cls"] = str(vocabulary.category_id(sample.category)).encode()
-        members["txt"] = _caption(sample, category=sample.category, templates=templates).encode()
-    (image, *others) = ((f"{sample.key}.{extension}", data) for extension, data in members.items())
-    out.write(_tar_header(image[0], num_bytes=len(image[1])))
-    out.write(image[1])
-    out.write(bytes(_padding(len(image[1]), block=_BLOCK)) + b"".join(_tar_member(*member) for member in others))
-    return row
 
 
-def _caption(sample: Sample, *, category: str, templates: TemplateConfig) -> str:
-    if not sample.rationales:
-        return category_sentence(templates, category)
-    return pair_sentence(templates, category, sample.rationales[0])
-
-
-def _tar_member(name: str, data: bytes) -> bytes:
-    return _tar_header(name, num_bytes=len(data)) + data + bytes(_padding(len(data), block=_BLOCK))
-
-
-@lru_cache(maxsize=1)
-def _header_template() -> tuple[bytes, int]:
-    """The header of a file without a name, size and checksum, and the sum of its bytes: the same for all members."""
-    member = tarfile.TarInfo("")
-    member.mode, member.uname, member.gname = 0o444, "ecor", "ecor"
-    header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
-    header[124:135] = bytes(11)
-    header[148:156] = b" " * 8
-    return bytes(header), sum(header)
-
-
-def _tar_header(name: str, *, num_bytes: int) -> bytes:
-    """`TarInfo.tobuf` with fixed metadata, ten times as fast: only name, size and checksum (POSIX ustar) differ."""
-    encoded, size = name.encode(), b"%011o" % num_bytes
-    if len(encoded) > 100 or len(size) > 11:
-        raise ValueError(f"tar member {name!r} of {num_bytes} bytes: names have at most 100 bytes, files 8 GiB")
-    template, sum_of_template = _header_template()
-    checksum = b"%06o\0" % (sum_of_template + sum(encoded) + sum(size))
-    return b"".join((encoded, template[len(encoded) : 124], size, template[135:148], checksum, template[155:]))
-
-
-def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
-    return at_least + -(num_bytes + at_least) % block
-
-
-def _samples(path: Path, *, where: str) -> Iterator[Sample]:
-    before = ""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            _check_end(path, where=where)
-            for key, members in groupby(_plain_members(tar, where=where), key=lambda each: each.name.partition(".")[0]):
-                if key <= before:
-                    raise ValueError(f"{where}: key {key!r} comes after {before!r}: keys are sorted, each there once")
-                yield _sample_of_members(key, [(each, _member(tar, each)) for each in members], where=where)
-                before = key
-    except (tarfile.TarError, OverflowError) as error:
-        raise ValueError(f"{where} is no plain tar, or damaged: {error}") from error
-
-
-def _check_end(path: Path, *, where: str) -> None:
-    """A tar ends with two empty blocks; of one that does not, `tarfile` would show what there is."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 2 * _BLOCK))
-        if file.read() != bytes(2 * _BLOCK):
-            raise ValueError(f"{where} has no end: it was cut short")
-
-
-def _plain_members(tar: tarfile.TarFile, *, where: str) -> Iterator[tarfile.TarInfo]:
-    num_bytes = Path(str(tar.name)).stat().st_size
-    for member in tar:
-        key, dot, extension = member.name.partition(".")
-        if member.offset_data + member.size > num_bytes:  # before memory is taken for it
-            raise ValueError(f"{where}: member {member.name!r} says that it has {member.size} bytes: damaged")
-        if not member.isreg() or not key or "/" in member.name or not dot or not extension:
-            raise ValueError(f"{where}: member {member.name!r} is not a plain file <key>.<extension>")
-        yield member
-
-
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, f"{member.name} is a plain file"
-    return file.read()
-
-
-def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]], *, where: str) -> Sample:
-    contents = {member.name.partition(".")[2]: data for member, data in members}
-    images = [extension for extension in contents if extension not in _NOT_IMAGES]
-    if len(contents) < len(members) or len(images) != 1 or "json" not in contents:
-        names = [member.name for member, _ in members]
-        raise ValueError(f"{where}: sample {key!r} needs one image and one .json, each member once, got {names}")
-    try:
-        row = json.loads(contents["json"])
-        sample = _sample_of_row({**row, "extension": images[0]}, image=contents[images[0]])
-        sha256 = row["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{where}: {key}.json does not describe a sample: {error!r}") from error
-    if sample.key != key or hashlib.sha256(sample.image).hexdigest() != sha256:
-        raise ValueError(f"{where}: {key}.json is of another sample or image, {sample.key!r} with sha256 {sha256}")
-    return sample
-
-
-def _sample_of_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
-    visible = row["visible_rationales"]
-    return Sample(
-        key=row["key"],
-        image=image,
-        extension=row["extension"],
-        category=row["category"],
-        rationales=tuple(row["rationales"]),
-        visible_rationales=None if visible is None else tuple(visible),
-        source=row["source"],
-    )
-
-
-@contextmanager
-def published(folder: str | Path, *, name: str) -> Iterator[Path]:
-    """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
-    fs, root = fsspec.url_to_fs(str(folder))
-    is_local = isinstance(fs, LocalFileSystem)
-    fs.makedirs(root, exist_ok=True)
-    staged = Path(root if is_local else tempfile.gettempdir()) / f".{name}.{uuid.uuid4().hex}.tmp"
-    try:
-        yield staged
-        if is_local:
-            staged.replace(f"{root}/{name}")  # a rename: atomic
-        else:
-            fs.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _download(fs: Any, url: str, *, path: Path, info: ShardInfo) -> None:
-    fs.get_file(url, str(path))
+def _download(url: str, *, path: Path, info: ShardInfo) -> None:
+    store.fetch(url, path)
     got = _file_sha256(path)
     if got != info.sha256:
         raise OSError(
@@ -465,18 +313,9 @@ def _attempted(attempt: Callable[[], Result], *, num_attempts: int) -> Result:
     return attempt()
 
 
-def _read_bytes(url: str) -> bytes:
-    with fsspec.open(url, "rb") as file:
-        return file.read()
-
-
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return _ENCODER.encode(value).encode()
 
 
 def _pretty(value: Mapping[str, Any]) -> str:

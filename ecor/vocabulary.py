@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
+from ecor import store
 
 
 def normalise_name(name: str) -> str:
@@ -144,8 +144,7 @@ def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabu
     if suffix not in (".json", ".csv", ".parquet"):
         raise ValueError(f"{name}: a vocabulary is a .json, .csv or .parquet file, got {suffix or 'no suffix'}")
     try:
-        with fsspec.open(name, "rb") as file:
-            data: bytes = file.read()
+        data = store.read(name)
     except FileNotFoundError as error:
         raise ValueError(f"{name}: there is no such vocabulary file") from error
     if suffix == ".json":
@@ -226,7 +225,10 @@ Pair = tuple[str, str, str | None]
 
 def _csv_pairs(text: str, *, source: str) -> Iterable[Pair]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ValueError(f"{source}: line 1: {error}") from error
     if not {"category", "rationale"} <= set(columns):
         raise ValueError(f"{source}: line 1 must name the columns category and rationale, got {columns}")
     try:

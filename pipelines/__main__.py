@@ -14,9 +14,11 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.addresses import masked, secrets_of_this_process
 from pipelines.config import (
     AblateConfig,
     ClusterConfig,
+    ConceptsConfig,
     DemoConfig,
     EvaluateConfig,
     PretrainConfig,
@@ -196,6 +198,18 @@ class Validity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concepts:
+    """How well definitions of concepts tell unknown things from known ones, and find them, in drawn scenes (ConVis)."""
+
+    config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
+
+    def run(self) -> None:
+        from pipelines import concepts
+
+        print(concepts.run(self.config))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
 
@@ -221,6 +235,7 @@ Command = (
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Studies, tyro.conf.subcommand("explain-studies")]
     | Annotated[Validity, tyro.conf.subcommand("validity")]
+    | Annotated[Concepts, tyro.conf.subcommand("concepts")]
 )
 
 
@@ -239,13 +254,18 @@ def exit_code(deed: Callable[[], None]) -> int:
         return DONE
     except (ValueError, OSError) as error:
         if os.environ.get("ECOR_DEBUG"):
-            traceback.print_exc()
-        print(f"ecor: {_in_words(error)}", file=sys.stderr)  # noqa: T201
+            _tell(traceback.format_exc())
+        _tell(f"ecor: {_in_words(error)}\n")
         return USER_MISTAKE
     except Exception:  # noqa: BLE001 - the last frame: show everything, and say that it is ours
-        traceback.print_exc()
+        _tell(traceback.format_exc())
         return FAILED
     return DONE
+
+
+def _tell(text: str) -> None:
+    """What goes wrong is kept in logs of jobs for all to read: no password or key of this process is among it."""
+    sys.stderr.write(masked(text, secrets=secrets_of_this_process()))
 
 
 def _in_words(error: ValueError | OSError) -> str:

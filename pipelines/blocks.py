@@ -11,7 +11,6 @@ from functools import partial
 from queue import Empty, Queue
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -20,7 +19,7 @@ from ray.data.context import ShuffleStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecor.shards import published
+from ecor import store
 from pipelines.cluster import stalled
 from pipelines.config import ClusterConfig
 
@@ -52,7 +51,7 @@ def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) 
 @ray.remote(num_cpus=1)
 def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
     tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
-    with published(folder, name=name) as path:
+    with store.published(folder, name) as path:
         pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
 
 
@@ -148,23 +147,3 @@ def all_of(tasks: Sequence[Any]) -> list[Any]:
 
 def _patience_s() -> float:
     return DataContext.get_current().execution_no_progress_timeout_s
-
-
-def names_in(folder: str) -> list[str]:
-    """Names of what is in a folder, sorted; none where there is no folder."""
-    fs, root = fsspec.url_to_fs(folder)
-    return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)) if fs.exists(root) else []
-
-
-def exists(url: str) -> bool:
-    """Whether there is a file or folder at an address."""
-    fs, path = fsspec.url_to_fs(url)
-    return fs.exists(path)
-
-
-def remove(folder: str, names: Sequence[str]) -> None:
-    """Remove files and folders by name, where they are there."""
-    fs, root = fsspec.url_to_fs(folder)
-    for name in names:
-        if fs.exists(f"{root}/{name}"):
-            fs.rm(f"{root}/{name}", recursive=True)

@@ -4,7 +4,7 @@ gives nothing."""
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -12,30 +12,51 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config import ClusterConfig
+from pipelines.metrics import timed
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
 _TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[None]:
+def connected(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
     """Connect to the cluster that `config` names, or start one here; a connection that was there before is kept.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here ends with the
-    block; one that was joined goes on.
+    block; one that was joined goes on. The time of the block is that of `stage`, if it is one.
 
     Raises ValueError when the cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield
+        with timed(stage) if stage else nullcontext():
+            yield
         return
-    joins = config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
-    _init(config.address, options={} if joins else _local_options(config))
+    if _joins(config):
+        _init(config.address, options={})
+    else:
+        _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
     try:
         _settle(DataContext.get_current(), config=config)
-        yield
+        with timed(stage) if stage else nullcontext():
+            yield
     finally:
         ray.shutdown()
+
+
+def machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
+    """What each machine of the cluster has, by name of the resource.
+
+    A cluster that was joined may have to grow first: it is asked for a CPU, or a GPU, and waited for. Raises
+    TimeoutError when it has none within `no_progress_timeout_s`.
+    """
+    name = "GPU" if use_gpu else "CPU"
+    if _joins(config) and not any(machine.get(name) for machine in _alive()):
+        asked_for = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_is_there).remote()
+        there, _ = ray.wait([asked_for], timeout=config.no_progress_timeout_s)
+        if not there:
+            ray.cancel(asked_for)
+            raise stalled(config.no_progress_timeout_s)
+    return _alive()
 
 
 def stalled(timeout_s: float) -> TimeoutError:
@@ -46,6 +67,18 @@ def stalled(timeout_s: float) -> TimeoutError:
         f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, or wait longer with "
         f"--cluster.no-progress-timeout-s; the same command goes on from here"
     )
+
+
+def _joins(config: ClusterConfig) -> bool:
+    return config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _alive() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _is_there() -> bool:
+    return True
 
 
 def _init(address: str | None, *, options: dict[str, Any]) -> None:

@@ -23,14 +23,46 @@ from ecor.config import (
     require,
     require_at_least,
 )
+from pipelines.addresses import check_address
 
+_PLACES = (
+    *(
+        "input",
+        "output",
+        "vocabulary",
+        "shards",
+        "checkpoint",
+        "evaluation",
+        "champion_evaluation",
+        "cache_dir",
+        "work",
+    ),
+    *("weights", "predictions", "beside"),
+)
+"""Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
 StudyName = Literal["eclip", "lico", "prompts"]
 
 
+class _Addressed:
+    """Settings whose addresses are checked when they are made (`pipelines.addresses.check_address`)."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name in _PLACES:
+            value = getattr(self, name, None)
+            for each in (value,) if isinstance(value, str) else value or ():
+                check_address(each, name=name)
+
+
 def located(place: str) -> str:
-    """A local path made absolute, for workers run in folders of their own; a URI as it is."""
-    return place if "://" in place else str(Path(place).absolute())
+    """A local path made absolute, for workers run in folders of their own; a URI without a slash at its end."""
+    return (
+        place.rstrip("/")
+        if "://" in place and not place.startswith("file://")
+        else str(Path(place.removeprefix("file://")).expanduser().absolute())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +93,9 @@ class ClusterConfig:
 class TrackingConfig:
     """The MLflow server, or file, that runs and models are recorded in."""
 
-    uri: str | None = None
-    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder."""
+    uri: str | None = field(default=None, repr=False)
+    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. User and
+    password are better given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: command lines are seen."""
     experiment: str = "ecor"
 
 
@@ -87,7 +120,7 @@ def uri_of(tracking: TrackingConfig) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig:
+class ShardConfig(_Addressed):
     """Images to WebDataset tars."""
 
     input: str
@@ -111,6 +144,7 @@ class ShardConfig:
     """Redo finished shards, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
@@ -121,7 +155,7 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Addressed):
     """Shards to learned prompt tokens, or to what another system learns."""
 
     shards: str
@@ -168,6 +202,7 @@ class TrainConfig:
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("batch_size", self.batch_size, 2)
@@ -190,7 +225,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(_Addressed):
     """Captioned images to a small CLIP."""
 
     output: str
@@ -251,6 +286,7 @@ class PretrainConfig:
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_workers", "report_every_steps", "judge_every_steps", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("max_failures", self.max_failures, 0)
@@ -288,7 +324,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterConfig:
+class RegisterConfig(_Addressed):
     """A checkpoint to a version of a registered model."""
 
     checkpoint: str
@@ -302,22 +338,23 @@ class RegisterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteConfig:
+class PromoteConfig(_Addressed):
     """The champion alias to a version."""
 
     model: str = "models:/ecor@candidate"
     """Model URI of the version to promote."""
     alias: str = "champion"
     evaluation: str | None = None
-    """Folder written by `ecor evaluate` for that version; with `champion_evaluation`, promotion is refused when the
-    candidate is worse beyond the confidence interval of the difference (strict RR)."""
+    """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
+    when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
     champion_evaluation: str | None = None
+    """Folder of the version that has the alias, of the same images."""
     force: bool = False
     """Promote all the same; recorded as a tag on the version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(_Addressed):
     """Images to explained labels."""
 
     input: str
@@ -338,7 +375,7 @@ class ScoreConfig:
     num_decoders: int | None = None
     """Decoding actors; None: what the cluster's CPUs leave."""
     num_scorers: int | None = None
-    """Scoring actors; None: one per GPU, or one."""
+    """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
     use_gpu: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     max_rejected: float = 0.05
@@ -347,6 +384,7 @@ class ScoreConfig:
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("batch_size", "unit_size"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
@@ -356,7 +394,7 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(_Addressed):
     """Explained labels with known truth to metrics, tables and plots."""
 
     predictions: tuple[str, ...]
@@ -372,6 +410,7 @@ class EvaluateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
             not self.names or len(self.names) == len(self.predictions),
@@ -383,7 +422,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(_Addressed):
     """Explained labels to one page of HTML."""
 
     predictions: str
@@ -404,12 +443,13 @@ class ReportConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AblateConfig:
+class AblateConfig(_Addressed):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
     world: WorldName = "demo"
@@ -435,12 +475,13 @@ class AblateConfig:
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudiesConfig:
+class StudiesConfig(_Addressed):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
     output: str = "explain-studies"
@@ -457,12 +498,13 @@ class StudiesConfig:
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_seeds", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidityConfig:
+class ValidityConfig(_Addressed):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
     world: WorldName = "demo"
@@ -480,13 +522,45 @@ class ValidityConfig:
     num_threads: int = 2
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_train", "num_images"):
             require_at_least(name, getattr(self, name), 50)
         require_at_least("num_threads", self.num_threads, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig:
+class ConceptsConfig(_Addressed):
+    """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
+
+    output: str = "concepts"
+    """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Whose features are compared with definitions: it is not tuned on anything."""
+    num_train: int = 400
+    """Images of known categories per pair of concepts, for the linear probe; a quarter as many choose its penalty."""
+    num_images: int = 300
+    """Images of known categories per pair, and as many of unknown ones."""
+    num_found: int = 60
+    """Images in which named categories are to be found, and as many for those that pretraining never named."""
+    box_rule: Literal["wsol", "convis"] = "wsol"
+    """How boxes come from maps and are judged: as in the benchmark of arXiv:2007.04178, or as ConVis does it."""
+    num_resamples: int = 2000
+    """Of the bootstrap over images."""
+    seed: int = 1960
+    """Of the images: of no other experiment here."""
+    num_threads: int = 2
+    quick: bool = False
+    """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        for name in ("num_train", "num_images", "num_found", "num_threads"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("num_resamples", self.num_resamples, 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig(_Addressed):
     """The whole job on drawn scenes."""
 
     output: str = "demo-run"
@@ -498,6 +572,7 @@ class DemoConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
 

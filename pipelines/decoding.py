@@ -6,7 +6,6 @@ between actors as a row of an Arrow table, so that pixels are never pickled.
 
 import json
 import math
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from jaxtyping import UInt8
 from ecor.config import Preprocess
 from ecor.predictions import ORIGIN_SCHEMA, origins_table
 from ecor.sample import ImageError, decode_image, image_to_pixels
-from pipelines.units import Picture, Rejection, Unit
+from pipelines.units import Picture, Rejection, Unit, unit_from_json
 
 PART_BYTES = 32 * 1024**2
 PART_IMAGES = 512
@@ -73,7 +72,7 @@ class Part:
 
 
 class Decoder:
-    """The actor: rows with a pickled unit in, rows with a part out."""
+    """The actor: rows with a unit in, rows with a part out."""
 
     def __init__(self, *, preprocess: Preprocess, num_images: int) -> None:
         self.preprocess = preprocess
@@ -81,8 +80,7 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         for row in rows["unit"].to_pylist():
-            unit: Unit = pickle.loads(row)  # noqa: S301 - made by this job's own driver
-            for part in decoded_parts(unit, preprocess=self.preprocess, num_images=self.num_images):
+            for part in decoded_parts(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
                 yield part.to_row()
 
 

@@ -59,7 +59,7 @@ OURS, ZERO_SHOT, PAIRS = "ECOR", "zero-shot CLIP", "DROR pairs"
 BY_PAIRS = ScoringConfig(method="pairs")
 
 
-def run(config: DemoConfig) -> Path:
+def run(config: DemoConfig) -> str:
     """Draw, shard, tune, compare, register, promote, score with the champion, and write the page; its path.
 
     Everything goes into `config.output`; run again, it goes on where it stopped.
@@ -170,7 +170,7 @@ def _tune(
 
 def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     candidate = registry.register(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
-    registry.promote(PromoteConfig(model=candidate.uri), tracking=tracking)
+    registry.promote(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
     return registry.resolve(f"models:/{MODEL}@champion", tracking=tracking)
 
 
@@ -191,7 +191,7 @@ def _folder(root: Path, name: str) -> str:
 
 
 def _tell(
-    evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: Path, seconds: float
+    evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: str, seconds: float
 ) -> None:
     """One screen: the table, where the model is, and the page to open."""
     console = Console()
@@ -213,5 +213,5 @@ def _tell(
         style="dim",
     )
     console.print(f"model   {champion.uri} (champion) in {tracking.uri}", soft_wrap=True)
-    console.print(f"page    {page.absolute()}", soft_wrap=True)
+    console.print(f"page    {Path(page).absolute()}", soft_wrap=True)
     console.print(f"took    {seconds:.0f} s")

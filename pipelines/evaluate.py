@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from ecor import store
 from ecor.config import require
 from ecor.evaluation import (
     EVALUATION_NAME,
@@ -103,9 +103,8 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
 
 def check_output(output: str) -> None:
     """Raise ValueError for a folder whose files are of another kind."""
-    filesystem, root = fsspec.core.url_to_fs(output)
     require(
-        not filesystem.exists(f"{root.rstrip('/')}/{MANIFEST_NAME}"),
+        not store.exists(store.inside(output, MANIFEST_NAME)),
         f"{output} holds predictions or shards: choose another folder for the evaluation",
     )
 
@@ -113,7 +112,7 @@ def check_output(output: str) -> None:
 def source_of(path: str, *, name: str) -> Source:
     """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
     if path.endswith(".parquet"):
-        with fsspec.open(path, "rb") as file:
+        with store.opened(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Source(path=path, name=name, digest=digest, parents={}, num_rejected=0)
     manifest = read_manifest(path)
@@ -274,20 +273,15 @@ def value_of(result: Result, metric: str) -> float | None:
 def publish(folder: Path, output: str) -> None:
     """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
     comes last."""
-    filesystem, root = fsspec.core.url_to_fs(output)
-    root = root.rstrip("/")
-    filesystem.makedirs(root, exist_ok=True)
-    for name in [EVALUATION_NAME, *files_of_older(filesystem, root)]:
-        if filesystem.exists(f"{root}/{name}"):
-            filesystem.rm_file(f"{root}/{name}")
-    for path in sorted(folder.iterdir(), key=lambda each: (each.name == EVALUATION_NAME, each.name)):
-        filesystem.put_file(str(path), f"{root}/{path.name}")
+    for name in [EVALUATION_NAME, *files_of_older(output)]:
+        store.remove(store.inside(output, name))
+    store.publish_files(folder, output, last=EVALUATION_NAME)
 
 
-def files_of_older(filesystem: fsspec.AbstractFileSystem, root: str) -> list[str]:
+def files_of_older(output: str) -> list[str]:
     """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
     try:
-        files = json.loads(filesystem.cat_file(f"{root}/{SUMMARY_NAME}"))["files"]
+        files = json.loads(store.read(store.inside(output, SUMMARY_NAME)))["files"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
     return [Path(str(name)).name for name in files]

@@ -4,9 +4,9 @@ import io
 import math
 from collections.abc import Iterator
 
-import fsspec
 from PIL import Image
 
+from ecor import store
 from ecor.evaluation import Evaluation, Result, slug
 from ecor.intervals import Estimate
 from ecor.metrics import CUTS
@@ -138,14 +138,13 @@ def _ends(estimate: Estimate) -> tuple[float | None, float | None]:
 
 def plots_of(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
     """The plots in the folder of an evaluation that are about this set: those there are."""
-    filesystem, root = fsspec.core.url_to_fs(folder)
     # as `ecor evaluate` makes file names of names
     own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():
-        path = f"{root.rstrip('/')}/{name}"
-        if filesystem.exists(path):
-            yield Plot(title=title, picture=_png(filesystem.cat_file(path)))
+        path = store.inside(folder, name)
+        if store.exists(path):
+            yield Plot(title=title, picture=_png(store.read(path)))
 
 
 def _png(data: bytes) -> Picture:

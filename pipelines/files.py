@@ -3,7 +3,8 @@
 import os
 import stat
 
-import fsspec
+from ecor import store
+from pipelines.addresses import check_address
 
 MAX_BYTES = 2**30
 """Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
@@ -12,12 +13,15 @@ MAX_BYTES = 2**30
 def content(url: str) -> bytes:
     """All bytes of a file on this machine or in a store.
 
-    Raises OSError for what cannot be read, and for a local path that is no plain file (reading a pipe or a device
-    would never end) or larger than `MAX_BYTES`.
+    Raises OSError for what cannot be read, for the address of no store, and for a local path that is no plain file
+    (reading a pipe or a device would never end) or larger than `MAX_BYTES`.
     """
     if "://" in url:
-        with fsspec.open(url, "rb") as file:
-            return file.read()
+        try:
+            check_address(url, name="the address")
+        except ValueError as error:
+            raise OSError(str(error)) from error
+        return store.read(url)
     handle = os.open(url, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     with open(handle, "rb") as file:  # noqa: PTH123 - of a handle
         facts = os.fstat(handle)

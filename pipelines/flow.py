@@ -17,10 +17,12 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from ecor import store
 from ecor.config import require
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
 from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig, resolved
+from pipelines.metrics import timed
 from pipelines.pinned import ModelVersion
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -33,7 +35,7 @@ class PipelineResult:
     champion: ModelVersion
     """The version that scored."""
     predictions: PredictionSet
-    report: Path
+    report: str
     """The page."""
 
 
@@ -44,14 +46,14 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
         ValueError: naming the file and every wrong, missing or unknown setting (with the nearest known name).
         FileNotFoundError: when there is no such file.
     """
-    source = Path(path)
-    if not source.is_file():
+    source = str(path)
+    if not store.is_file(source):
         raise FileNotFoundError(f"no pipeline file {source}")
     try:
-        settings = tomllib.loads(source.read_text(encoding="utf-8"))
+        settings = tomllib.loads(store.read(source).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{source} is not TOML: {error}") from error
-    return pipeline_from(settings, source=str(source))
+    return pipeline_from(settings, source=source)
 
 
 def pipeline_from(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
@@ -92,7 +94,7 @@ def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = 
 
 def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """The settings with every folder that follows from another one written out."""
-    root = str(settings.get("output", ""))
+    root = str(settings.get("output", "")).rstrip("/")
     defaults: dict[str, dict[str, Any]] = {
         "shard": {"output": f"{root}/shards"},
         "train": {"shards": f"{root}/shards", "output": f"{root}/run"},
@@ -123,14 +125,17 @@ def run(config: PipelineConfig) -> PipelineResult:
     with cluster.connected(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
-        candidate = registry.register(config.register, tracking=tracking)
+        with timed("register"):
+            candidate = registry.register(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
-    if predictions.has_truth:
-        evaluate.run(config.evaluate, tracking=tracking)
-        config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
-    page = report.run(config.report)
+        if predictions.has_truth:
+            with timed("evaluate"):
+                evaluate.run(config.evaluate, tracking=tracking)
+            config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
+        with timed("report"):
+            page = report.run(config.report)
     return PipelineResult(champion=champion, predictions=predictions, report=page)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from ecor import store
 from ecor.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
 from ecor.sample import ImageError, decode_image
 from ecor.shards import ShardInfo, read_index, read_manifest, sample_key
@@ -207,8 +207,7 @@ def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str]
 def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
     """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
     if row.shard is None:
-        filesystem, path = fsspec.core.url_to_fs(row.source)
-        data = filesystem.cat_file(path)
+        data = store.read(row.source)
         expected = sample_key(row.source, sha256=hashlib.sha256(data).hexdigest())
         # a key that was made from this path begins with what the content hashed to
         if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
@@ -219,8 +218,8 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
         raise ValueError(index)
     if row.member_offset is None or row.member_num_bytes is None:
         raise ValueError(f"its place in {row.shard} is not known")
-    filesystem, path = fsspec.core.url_to_fs(f"{folder.rstrip('/')}/{row.shard}")
-    data = filesystem.cat_file(path, start=row.member_offset, end=row.member_offset + row.member_num_bytes)
+    end = row.member_offset + row.member_num_bytes
+    data = store.read(store.inside(folder, row.shard), start=row.member_offset, end=end)
     if hashlib.sha256(data).hexdigest() != index.get(row.key):
         raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
     return data

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import fsspec
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
+from ecor import store
 from ecor.sample import ImageError, ImageHeader, Sample, check_header, decode_image
 from ecor.shards import Entry, sample_key
 from ecor.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
@@ -235,7 +234,7 @@ def _validated(data: bytes, *, how: str) -> ImageHeader:
 
 def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
     """Bytes of some files, or why there are none; from a remote store many at once."""
-    if isinstance(fsspec.url_to_fs(root)[0], LocalFileSystem):
+    if store.is_local(root):
         return [_content(address(source, root=root)) for source in sources]
     with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
         return list(readers.map(_content, [address(source, root=root) for source in sources]))

@@ -11,17 +11,18 @@ _commits/<digest>/   who works on which unit of such a job, and what counts for 
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecor import store
 from ecor.predictions import (
     MANIFEST_NAME,
     PredictionPart,
@@ -40,6 +41,8 @@ SUMMARY_NAME = "summary.json"
 QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
 """A row per rejected picture; see `pipelines.units.Rejection`."""
 _COMMITS = "_commits"
+_PART = re.compile(r".+-\d+-.{8}\.parquet")
+"""`<unit>-<attempt>.parquet`, whichever attempt."""
 _VERIFIED_AT_ONCE = 8
 
 
@@ -52,7 +55,7 @@ class Committed:
 
 
 class LabelsFolder:
-    """A folder of labels of one job; any address fsspec writes."""
+    """A folder of labels of one job; local, or in a store."""
 
     def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
         """`identity` is what must be the same for finished units to be kept, as JSON values."""
@@ -75,15 +78,12 @@ class LabelsFolder:
 
     def clear(self) -> None:
         """Forget what was done here; a job with other settings that is running here ends in an error."""
-        fs, root = fsspec.url_to_fs(self.folder)
-        if fs.exists(f"{root}/{MANIFEST_NAME}"):
-            fs.rm_file(f"{root}/{MANIFEST_NAME}")
+        store.remove(store.inside(self.folder, MANIFEST_NAME))
         Records(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""
-        fs, root = fsspec.url_to_fs(self.folder)
-        is_there = self._patiently(lambda: fs.exists(f"{root}/{MANIFEST_NAME}"))
+        is_there = self._patiently(lambda: store.exists(store.inside(self.folder, MANIFEST_NAME)))
         return self._patiently(lambda: read_manifest(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
@@ -151,12 +151,10 @@ class LabelsFolder:
 
     def remove_losers(self, committed: Mapping[str, Committed]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
-        fs, root = fsspec.url_to_fs(self.folder)
-        kept = {each.part.name for each in committed.values()} | {QUARANTINE_NAME}
-        for path in self._patiently(lambda: fs.glob(f"{root}/*-????????.parquet")):
-            if path.rpartition("/")[2] not in kept:
-                with suppress(FileNotFoundError):  # another job on this output removes them too
-                    self._patiently(partial(fs.rm_file, path))
+        kept = {each.part.name for each in committed.values()}
+        for name in self._patiently(lambda: store.names_in(self.folder)):
+            if _PART.fullmatch(name) and name not in kept:
+                self._patiently(partial(store.remove, store.inside(self.folder, name)))
 
     def _is_whole(self, part: PredictionPart) -> bool:
         try:
@@ -166,12 +164,10 @@ class LabelsFolder:
         return True
 
     def _write(self, name: str, data: bytes) -> None:
-        fs, root = fsspec.url_to_fs(self.folder)
-        fs.makedirs(root, exist_ok=True)
-        self._patiently(lambda: fs.pipe_file(f"{root}/{name}", data))
+        self._patiently(lambda: store.write(store.inside(self.folder, name), data))
 
     def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return patiently(deed, store=self.folder)
+        return patiently(deed, place=self.folder)
 
 
 def _committed(record: Mapping[str, Any]) -> Committed:

@@ -7,16 +7,17 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecor import store
 from ecor.shards import VOCABULARY_NAME
-from pipelines.config import Layout, ShardConfig
+from pipelines.config import Layout, ShardConfig, located
 from pipelines.files import escaped, is_text
 
 TRUTH_NAME = "truth.jsonl"
@@ -69,32 +70,33 @@ class Source:
 
 def find_source(config: ShardConfig) -> Source:
     """Look at the first levels of the input; ValueError, saying what is there, when no layout fits."""
-    fs, root = fsspec.url_to_fs(config.input)
-    if not fs.exists(root):
+    root = located(config.input)
+    if not store.exists(root):
         raise ValueError(f"there is no folder or table {config.input}")
     suffix = PurePosixPath(root).suffix.lower()
-    if config.layout == "table" or (config.layout == "auto" and suffix in _TABLES and fs.isfile(root)):
-        if suffix not in _TABLES or not fs.isfile(root):
+    if config.layout == "table" or (config.layout == "auto" and suffix in _TABLES and store.is_file(root)):
+        if suffix not in _TABLES or not store.is_file(root):
             raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
         folder, _, name = root.rpartition("/")
-        return _source(fs, root=folder, layout="table", places=[Place(root="", layout="table", path=name)])
-    folders, num_ignored = _children(fs, root)
+        return _source(root=folder, layout="table", places=[Place(root=folder, layout="table", path=name)])
+    folders, num_ignored = _children(root)
     folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
     split_folders = folders if folders and all(name in _SPLITS for name in folders) else [""]
     places = []
     for split_folder in split_folders:
-        names, extra = (folders, 0) if not split_folder else _children(fs, f"{root}/{split_folder}")
+        names, extra = (folders, 0) if not split_folder else _children(f"{root}/{split_folder}")
         num_ignored += extra
         for name in names:
             path = f"{split_folder}/{name}".lstrip("/")
             split = _SPLITS.get(split_folder)
-            places.append(Place(root="", layout="folders", path=path, split=split, split_folder=split_folder))
+            places.append(Place(root=root, layout="folders", path=path, split=split, split_folder=split_folder))
     if not places:
         raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
     layout = config.layout
     if layout == "auto":
-        layout = "dror" if any(_has_numbered_folder(fs, f"{root}/{place.path}") for place in places) else "folders"
-    return _source(fs, root=root, layout=layout, places=places, num_ignored=num_ignored)
+        layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
+    places = [replace(place, layout=layout) for place in places]
+    return _source(root=root, layout=layout, places=places, num_ignored=num_ignored)
 
 
 def listed(place: Place) -> Iterator[pa.Table]:
@@ -114,38 +116,29 @@ def address(source: str, *, root: str) -> str:
     return source if "://" in source or source.startswith("/") else f"{root}/{source}"
 
 
-def _source(fs: Any, *, root: str, layout: Layout, places: Iterable[Place], num_ignored: int = 0) -> Source:
-    url = fs.unstrip_protocol(root) if "file" not in _protocols(fs) else root
+def _source(*, root: str, layout: Layout, places: Iterable[Place], num_ignored: int = 0) -> Source:
     vocabulary = f"{root}/{VOCABULARY_NAME}"
     return Source(
-        root=url,
+        root=root,
         layout=layout,
-        places=tuple(
-            Place(root=url, layout=layout, path=place.path, split=place.split, split_folder=place.split_folder)
-            for place in places
-        ),
-        vocabulary=f"{url}/{VOCABULARY_NAME}" if fs.exists(vocabulary) else None,
+        places=tuple(places),
+        vocabulary=vocabulary if store.exists(vocabulary) else None,
         num_ignored=num_ignored,
     )
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _children(fs: Any, folder: str) -> tuple[list[str], int]:
+def _children(folder: str) -> tuple[list[str], int]:
     """Names of the folders in a folder, and how many images-to-be lie beside them."""
-    names = {PurePosixPath(entry["name"]).name: entry["type"] for entry in fs.ls(folder, detail=True)}
-    visible = {name: kind for name, kind in names.items() if not name.startswith(".")}
-    files = [name for name, kind in visible.items() if kind != "directory"]
+    visible = [entry for entry in store.entries(folder) if not entry.name.startswith(".")]
     known = (VOCABULARY_NAME, TRUTH_NAME)
-    return sorted(set(visible) - set(files)), sum(name not in known for name in files)
+    num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
+    return [entry.name for entry in visible if entry.is_folder], num_files
 
 
-def _has_numbered_folder(fs: Any, folder: str) -> bool:
+def _has_numbered_folder(folder: str) -> bool:
     """Whether walking down the first folders leads to one whose name is digits."""
     while True:
-        folders, _ = _children(fs, folder)
+        folders, _ = _children(folder)
         if not folders:
             return False
         if any(name.isdigit() for name in folders):
@@ -154,16 +147,15 @@ def _has_numbered_folder(fs: Any, folder: str) -> bool:
 
 
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
-    fs, root = fsspec.url_to_fs(place.root)
-    truth = _truth(fs, root=root, place=place)
+    truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
-    for path, entry in sorted(fs.find(f"{root}/{place.path}", detail=True).items()):
-        source = path.removeprefix(f"{root}/")
+    for path, num_bytes in store.files_below(f"{place.root}/{place.path}").items():
+        source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
         if any(part.startswith(".") for part in parts):
             continue
-        row = {"source": escaped(source), "split": place.split, "num_bytes": entry["size"]}
+        row = {"source": escaped(source), "split": place.split, "num_bytes": num_bytes}
         if not is_text(source):
             yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
             continue
@@ -180,14 +172,14 @@ def _dror_labels(parts: list[str]) -> dict[str, Any]:
     return {"category": category, "rationales": ["/".join(below[:numbered])]}
 
 
-def _truth(fs: Any, *, root: str, place: Place) -> dict[str, dict[str, Any]]:
+def _truth(place: Place) -> dict[str, dict[str, Any]]:
     """What the split's sidecar says of this category's images, by path within the split."""
-    path = "/".join(part for part in (root, place.split_folder, TRUTH_NAME) if part)
-    if not fs.exists(path):
+    path = "/".join(part for part in (place.root, place.split_folder, TRUTH_NAME) if part)
+    if not store.exists(path):
         return {}
     category = place.path.removeprefix(f"{place.split_folder}/") + "/"
     found = {}
-    for where, record in _json_lines(fs, path):
+    for where, record in _json_lines(path):
         if not isinstance(record.get("file"), str):
             raise ValueError(f"{where}: an object with the text `file` is expected, got {record}")
         if record["file"].startswith(category):
@@ -204,10 +196,9 @@ def _truth(fs: Any, *, root: str, place: Place) -> dict[str, dict[str, Any]]:
 
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
-    fs, root = fsspec.url_to_fs(place.root)
-    path = f"{root}/{place.path}"
+    path = f"{place.root}/{place.path}"
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows, ".jsonl": _json_lines}
-    for where, row in readers[PurePosixPath(path).suffix.lower()](fs, path):
+    for where, row in readers[PurePosixPath(path).suffix.lower()](path):
         missing = {"path", "category"} - set(row)
         if missing:
             raise ValueError(f"{where}: the column {missing.pop()!r} is missing, there are {sorted(map(str, row))}")
@@ -240,8 +231,8 @@ def _rationales(cell: Any, *, where: str) -> list[str]:
     return list(cell or ())
 
 
-def _csv_rows(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with fs.open(path, "r", encoding="utf-8-sig", newline="") as file:
+def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with store.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
@@ -253,17 +244,17 @@ def _csv_rows(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise ValueError(f"{path}: line {reader.line_num + 1}: {error}") from error
 
 
-def _parquet_rows(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     number = 0
-    with fs.open(path, "rb") as file:
+    with store.opened(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 yield f"{path}: row {number}", row
                 number += 1
 
 
-def _json_lines(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with fs.open(path, "r", encoding="utf-8-sig") as file:
+def _json_lines(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with store.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}: line {number}"
             try:

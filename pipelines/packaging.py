@@ -20,6 +20,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, Object, Property
 from PIL import Image
 
 import ecor
+from ecor import store
 from ecor.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
 from ecor.config import ScoringConfig
 from ecor.saved import Saved
@@ -132,7 +133,8 @@ def example() -> pd.DataFrame:
 def _packed(checkpoint: Checkpoint, target: Path, *, with_backbone: bool) -> Checkpoint:
     """A copy of the checkpoint, with the backbone inside where that is asked for."""
     if checkpoint.has_backbone or not with_backbone:
-        shutil.copytree(checkpoint.folder, target)
+        with store.local_folder(checkpoint.folder) as folder:
+            shutil.copytree(folder, target)
         return read_checkpoint(target)
     return save_checkpoint(
         load(checkpoint.folder),

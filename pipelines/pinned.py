@@ -5,6 +5,7 @@ MLflow is imported for a download only, so that processes that score a model whi
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import get_args
 
 from filelock import FileLock
 
+from ecor import store
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import SystemName
 from ecor.saved import Saved, publish_folder, read_saved, record_path
 from pipelines.config import TrackingConfig, uri_of
+from pipelines.metrics import MODEL_CACHE, count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class ModelVersion:
 def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
     """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
 
+    A checkpoint of this machine's disks stays where it is.
+
     Args:
         model: what `resolve` gave.
         tracking: where the registry is; pass `resolved(tracking)` to workers.
@@ -49,15 +54,17 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
     Raises:
         ValueError: when what was downloaded is another model than the registry's record says.
     """
-    if model.version is None:
-        return _checked(Path(model.uri), model=model)
+    if model.version is None and store.is_local(model.uri):
+        return _checked(store.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
     kept = cache / key.hexdigest()[:32]
     with FileLock(f"{kept}.lock"):
-        if not kept.exists():
+        is_here = kept.exists()
+        if not is_here:
             _download(model, target=kept, tracking=tracking)
+    count(MODEL_CACHE, outcome="hit" if is_here else "miss")
     return _checked(kept, model=model)
 
 
@@ -69,16 +76,20 @@ def default_cache_dir() -> Path:
 
 
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
+    if model.version is None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, store.local_folder(model.uri) as found:
+            publish_folder(_checked(shutil.copytree(found, Path(scratch) / "model"), model=model), target)
+        return
     # MLflow is slow to import, and where the model is here already nobody needs it
     from mlflow.artifacts import download_artifacts
 
     from pipelines.packaging import ARTIFACT
-    from pipelines.tracking import client_of, quiet
+    from pipelines.tracking import address_of, client_of, quiet
 
     client = client_of(tracking)
     place = client.get_model_version_download_uri(model.name, str(model.version))
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
-        uri = uri_of(tracking)
+        uri = address_of(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
         _checked(Path(found), model=model)
         publish_folder(Path(found), target)

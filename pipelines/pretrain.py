@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
+from ecor import store
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, require
 from ecor.demo.atlas import world_named
@@ -30,8 +31,9 @@ from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
 from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
 from pipelines.loader import Rank
+from pipelines.metrics import TRAINING_STEPS, count
 from pipelines.pretraining import Pretraining, Progress, Report
-from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state, write_json
+from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
@@ -82,7 +84,7 @@ def run(
     """Train a CLIP from random weights on captioned images.
 
     Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run; a finished output
-    of the same settings and images is returned as it is.
+    of the same settings and images is returned as it is. One that another job works on is waited for.
 
     Args:
         config: what to train, on what, with how many workers.
@@ -92,6 +94,7 @@ def run(
     Raises:
         ValueError: when a setting does not fit the model or the images, or the output holds another run (naming both
             digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
     made_once(
@@ -101,7 +104,7 @@ def run(
         made_of="settings and images",
         products=[MODEL, WEIGHTS],
         work=_work,
-        publish=partial(_publish, output=Path(config.output).absolute(), tracking=tracking),
+        publish=partial(_publish, output=located(config.output), tracking=tracking),
         cluster=cluster,
         tracking=tracking,
     )
@@ -120,30 +123,28 @@ def settled(config: PretrainConfig) -> PretrainConfig:
 
 def read_pretrained(folder: str | Path) -> Pretrained:
     """The record of a finished output; ValueError when there is none, or when its weights were altered."""
-    folder = Path(folder).absolute()
-    require((folder / SUMMARY).is_file(), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
-    summary = json.loads((folder / SUMMARY).read_text())
-    found = _sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
+    folder = located(str(folder))
+    model, weights, summary_file = (store.inside(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
+    require(store.exists(summary_file), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
+    summary = json.loads(store.read(summary_file))
+    found = _sha256(weights) if store.exists(weights) else "missing"
     require(
         found == summary["weights_sha256"],
-        f"{folder / WEIGHTS} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
+        f"{weights} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
     )
     return Pretrained(
-        folder=str(folder),
-        model=str(folder / MODEL),
-        weights=str(folder / WEIGHTS),
+        folder=folder,
+        model=model,
+        weights=weights,
         **{name: summary[name] for name in ("weights_sha256", "digest", "run_id", "metrics")},
     )
 
 
-def _publish(state: Path, run_id: str, *, output: Path, tracking: TrackingConfig) -> None:
+def _publish(state: Path, run_id: str, *, output: str, tracking: TrackingConfig) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for name in (MODEL, WEIGHTS, SUMMARY):  # the summary last: it says that the run is finished
-            unfinished = output / f".{name}.tmp"
-            shutil.copyfile(state / name, unfinished)
-            unfinished.replace(output / name)
-            shutil.copyfile(output / name, Path(scratch) / name)
-        read_pretrained(output)
+        for name in (MODEL, WEIGHTS, SUMMARY):
+            shutil.copyfile(state / name, Path(scratch) / name)
+        store.publish_files(Path(scratch), output, last=SUMMARY)  # which says that the run is finished
         registry.log_folder(tracking, run_id=run_id, folder=scratch)
 
 
@@ -162,10 +163,12 @@ def _work(settings: dict[str, Any]) -> None:
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
     state = saved_state()
-    for report in pretraining.reports(
-        prepare_model(module) if rank.num_ranks > 1 else module, progress=Progress(**state) if state else None
-    ):
+    progress = Progress(**state) if state else None
+    num_steps = 0 if progress is None else progress.step
+    for report in pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress):
         if rank.index == 0:
+            count(TRAINING_STEPS, report.step - num_steps, stage="pretrain")
+            num_steps = report.step
             told = report.metrics | report.figures
             registry.log_metrics(job.tracking, run_id=job.run_id, metrics=told, step=report.step)
             job.messages.put(_line(report, num_steps=job.config.last_step, batch_size=job.config.batch_size))
@@ -225,9 +228,9 @@ def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig],
     with tempfile.TemporaryDirectory() as scratch:
         if rank.index == 0 and report.step == job.config.last_step:
             architecture = pretraining.backbone.architecture["model_cfg"]
-            write_json(Path(scratch) / MODEL, architecture)
+            store.write_json(Path(scratch) / MODEL, architecture)
             write_weights(pretraining.weights(), Path(scratch) / WEIGHTS)
-            write_json(
+            store.write_json(
                 Path(scratch) / SUMMARY, _summary(report, folder=Path(scratch), job=job, pretraining=pretraining)
             )
         save_state(state, step=report.step, rank=rank, folder=Path(scratch))
@@ -279,6 +282,6 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(path: str | Path) -> str:
+    with store.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ also `run.json` (what is being made, and its MLflow run) and `ray/` (the states 
 import json
 import os
 import platform
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,22 +20,26 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import ray
 import ray.train
 import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
 from rich.console import Console
 
 import ecor
+from ecor import store
 from ecor.config import require
 from pipelines import registry
 from pipelines.cluster import connected, stalled
-from pipelines.config import ClusterConfig, TrackingConfig
+from pipelines.config import ClusterConfig, TrackingConfig, located
+from pipelines.ledger import Ledger
 from pipelines.loader import Rank
 
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 _STATE = "state.pt"
+_LEDGER, _RUN = "_ledger", "run"
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
@@ -96,11 +99,12 @@ def made_once(
 ) -> None:
     """Fill the output of a stage that learns, unless a run with the same parents has filled it.
 
-    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run.
+    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run. One that another
+    job works on is waited for.
 
     Args:
         config: of the stage, a dataclass.
-        name: of the MLflow run.
+        name: of the stage, and of the MLflow run.
         parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
@@ -112,34 +116,37 @@ def made_once(
 
     Raises:
         ValueError: when the output holds another run (naming both digests), and as `fitted`.
+        OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    require("://" not in config.output, f"output must be a local or shared folder, got {config.output}")
-    output, digest = Path(config.output).absolute(), parents["config"]
-    if config.fresh:
-        clear(output, products=products)
-    if is_finished(output, digest=digest, made_of=made_of):
+    output, digest = located(config.output), parents["config"]
+    if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
         return
-    output.mkdir(parents=True, exist_ok=True)
-    params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
-    record = recorded(
-        output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
-    )
     cluster = cluster or ClusterConfig()
-    with connected(cluster), record as run_id:
-        messages = Queue(actor_options={"num_cpus": 0})
-        job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
-        last_state = fitted(
-            work,
-            {each.name: getattr(job, each.name) for each in fields(job)},
-            placement=config,
-            output=output,
-            name=digest[:16],
-            messages=messages,
-            patience_s=cluster.no_progress_timeout_s,
+    with alone(output, lease_s=cluster.lease_s) as fence:
+        if config.fresh:
+            clear(output, products=products)
+        if is_finished(output, digest=digest, made_of=made_of):
+            return
+        params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+        record = recorded(
+            output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
-        with last_state.as_directory() as state:
-            publish(Path(state), run_id)
-        shutil.rmtree(output / STATES, ignore_errors=True)
+        with connected(cluster, stage=name), record as run_id:
+            messages = Queue(actor_options={"num_cpus": 0})
+            job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
+            last_state = fitted(
+                work,
+                {each.name: getattr(job, each.name) for each in fields(job)},
+                placement=config,
+                output=output,
+                name=digest[:16],
+                messages=messages,
+                patience_s=cluster.no_progress_timeout_s,
+            )
+            with last_state.as_directory() as state:
+                fence()
+                publish(Path(state), run_id)
+            store.remove(store.inside(output, STATES))
 
 
 def fitted(
@@ -147,7 +154,7 @@ def fitted(
     settings: Mapping[str, Any],
     *,
     placement: Placement,
-    output: Path,
+    output: str,
     name: str,
     messages: Queue,
     patience_s: float,
@@ -170,6 +177,7 @@ def fitted(
         OSError: when a worker died more often than `max_failures`.
     """
     start_s = min(patience_s, _START_S)
+    file_system, path = store.store_of(store.inside(output, STATES))
     trainer = _Trainer(
         work,
         train_loop_config=dict(settings),
@@ -180,7 +188,8 @@ def fitted(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(output / STATES),
+            storage_path=path,
+            storage_filesystem=None if store.is_local(output) else PyFileSystem(FSSpecHandler(file_system)),
             failure_config=FailureConfig(  # by default Ray asks for the workers' resources for ever
                 max_failures=placement.max_failures, controller_failure_limit=int(patience_s / start_s) - 1
             ),
@@ -200,7 +209,7 @@ def fitted(
 
 @contextmanager
 def recorded(
-    output: Path,
+    output: str,
     *,
     name: str,
     digest: str,
@@ -210,58 +219,75 @@ def recorded(
     products: Sequence[str],
 ) -> Iterator[str]:
     """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
-    path = output / RUN
-    run_id = json.loads(path.read_text())["run_id"] if path.is_file() else None
+    path = store.inside(output, RUN)
+    run_id = json.loads(store.read(path))["run_id"] if store.exists(path) else None
     run_id = registry.start_training_run(
         tracking, name=name, params=params, tags={**_environment(), **parents}, run_id=run_id
     )
-    write_json(path, {"digest": digest, "run_id": run_id})
+    store.write_json(path, {"digest": digest, "run_id": run_id})
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run_id
         status = "FINISHED"
-        path.unlink(missing_ok=True)
+        store.remove(path)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     except ValueError:
-        if not any((output / STATES).glob("*/checkpoint_*")):
+        if not _has_state(output):
             clear(output, products=products)  # nothing was learned: the mended command may have the folder
         raise
     finally:
         registry.finish_run(tracking, run_id=run_id, status=status)
 
 
-def clear(output: Path, *, products: Sequence[str]) -> None:
+@contextmanager
+def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
+    """Wait until no other job works on this output; nobody else begins to before this ends.
+
+    What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
+    and another one goes on from its last saved state.
+    """
+    ledger = Ledger(store.inside(output, _LEDGER), lease_s=lease_s)
+    with ledger.working():
+        while (attempt := ledger.claim(_RUN)) is None:
+            ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+
+        def fence() -> None:
+            if ledger.claim(_RUN) != attempt:
+                raise OSError(f"{output}: another job has gone on with this run meanwhile, and will publish it")
+
+        yield fence
+    if store.exists(store.inside(output, SUMMARY)):
+        ledger.clear()  # who waits for this run finds it finished
+
+
+def _has_state(output: str) -> bool:
+    runs = store.inside(output, STATES)
+    names = (name for run in store.names_in(runs) for name in store.names_in(store.inside(runs, run)))
+    return any(name.startswith("checkpoint_") for name in names)
+
+
+def clear(output: str, *, products: Sequence[str]) -> None:
     """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
     for name in (SUMMARY, RUN, STATES, *products):
-        if (output / name).is_dir():
-            shutil.rmtree(output / name, ignore_errors=True)
-        else:
-            (output / name).unlink(missing_ok=True)
+        store.remove(store.inside(output, name))
 
 
-def is_finished(output: Path, *, digest: str, made_of: str) -> bool:
+def is_finished(output: str, *, digest: str, made_of: str) -> bool:
     """Whether the run of this digest is finished here; ValueError when the output is of another run.
 
     `made_of` names, in the error, what the digest is of.
     """
     for name in (SUMMARY, RUN):
-        if (output / name).is_file():
-            found = json.loads((output / name).read_text())["digest"]
+        if store.exists(store.inside(output, name)):
+            found = json.loads(store.read(store.inside(output, name)))["digest"]
             require(
                 found == digest,
                 f"{output} holds run {found}, the {made_of} given make run {digest}: "
                 f"choose another output, or start over with --fresh",
             )
-    return (output / SUMMARY).is_file()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file in one step."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    return store.exists(store.inside(output, SUMMARY))
 
 
 def _environment() -> dict[str, str]:
@@ -323,10 +349,10 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
     """What a person can act on: a worker's ValueError, an empty cluster, a dead worker; else `error`."""
     for failure in getattr(error, "worker_failures", {}).values():
-        cause = getattr(failure, "cause", None) or failure
+        cause = getattr(failure, "cause", None) or getattr(failure, "health_check_failure", None) or failure
         if isinstance(cause, ValueError):
             return ValueError(str(cause))
-        if isinstance(cause, RayActorError):
+        if isinstance(cause, RayActorError | WorkerHealthCheckTimeoutError):
             return OSError(
                 "a training worker died: killed, out of memory, or its node is gone. Run the same command again to go "
                 "on from the last saved state; --max-failures has it done at once"

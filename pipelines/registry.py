@@ -22,7 +22,7 @@ from ecor.checkpoint import Checkpoint
 from ecor.config import require
 from ecor.evaluation import difference_of_folders, read_evaluation
 from ecor.saved import Saved
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, uri_of
+from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, located
 from pipelines.packaging import write_model, write_saved
 from pipelines.pinned import ModelVersion, read_record
 from pipelines.tracking import (
@@ -36,6 +36,7 @@ from pipelines.tracking import (
     log_tags,
     quiet,
     recorded_run,
+    shown,
     start_training_run,
 )
 
@@ -91,12 +92,12 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
 
 
 def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Give the alias to a version, unless it is shown to be worse than the one that has it; who has it then.
+    """Give the alias to a version, where it is not worse than the one that has it; who has it then.
 
-    The rule (ours): the difference of strict RR, candidate less champion, over the images that both have labelled, with
-    its paired bootstrap interval; where the whole interval is below zero the champion stays. No champion, no
-    evaluations, or an interval that reaches zero: the candidate is promoted. What was decided, and on which numbers, is
-    written on the candidate as tags.
+    The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
+    labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
+    two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
+    candidate as tags.
 
     Raises:
         ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
@@ -109,8 +110,8 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
         "champion_evaluation is compared with evaluation: name both",
     )
     champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
-    is_worse, told = _contest(config, candidate=candidate, champion=champion)
-    decision = ("forced" if config.force else "refused") if is_worse else "promoted"
+    is_barred, told = _contest(config, candidate=candidate, champion=champion)
+    decision = ("forced" if config.force else "refused") if is_barred else "promoted"
     client = client_of(tracking, probe=False)
     client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", told)
     if decision == "refused":
@@ -140,7 +141,7 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     with quiet():
         found = _lookup(client, **parts.groupdict())
     if found is None:
-        raise ValueError(f"there is no {model_uri} on {uri_of(tracking)}: {_what_there_is(client, name=parts['name'])}")
+        raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
     return ModelVersion(
@@ -162,11 +163,11 @@ def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
 
 
 def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
-    """Whether the candidate is shown to be worse, and in words on what grounds."""
+    """Whether the champion stays, and in words on what grounds."""
     if champion is None or champion.version == candidate.version:
         return False, "no rival"
     if config.evaluation is None or config.champion_evaluation is None:
-        return False, f"not compared with {champion.uri}"
+        return True, f"not compared with {champion.uri}: name evaluation and champion_evaluation"
     inputs = {
         _parents(config.evaluation, version=candidate)["input_digest"],
         _parents(config.champion_evaluation, version=champion)["input_digest"],
@@ -196,7 +197,7 @@ def _plain(folder: str) -> ModelVersion:
     checkpoint = read_record(folder)
     return ModelVersion(
         asked_for=folder,
-        uri=str(Path(checkpoint.folder).absolute()),
+        uri=located(checkpoint.folder),
         name=folder,
         version=None,
         digest=checkpoint.model_digest,

@@ -2,15 +2,14 @@
 
 import json
 import time
-import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from rich.console import Console
 from rich.progress import track
 
 import ecor
+from ecor import store
 from ecor.config import require
 from ecor.evaluation import Evaluation, Result, read_evaluation
 from ecor.predictions import PredictionSet, read_manifest
@@ -38,8 +37,8 @@ METHODS = {
 }
 
 
-def run(config: ReportConfig) -> Path:
-    """Write the page, and a summary beside it; return the page's path.
+def run(config: ReportConfig) -> str:
+    """Write the page, and a summary beside it; return the page's address.
 
     The same labels, pictures, evaluation and settings give the same bytes.
 
@@ -70,13 +69,14 @@ def run(config: ReportConfig) -> Path:
         gallery_words=tuple(_gallery_words(drawn, cards=cards)),
         colophon=f"Written by ecor {ecor.__version__}. This file loads nothing from anywhere.",
     )
-    path = _write(Path(config.output), render(page))
+    store.write(config.output, render(page).encode())
     seconds = time.perf_counter() - started
-    _write(path.with_suffix(".summary.json"), _summary(predictions, page=page, path=path, seconds=seconds))
+    summary = _summary(predictions, page=page, path=config.output, seconds=seconds)
+    store.write(f"{config.output.removesuffix(PurePosixPath(config.output).suffix)}.summary.json", summary.encode())
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {path}", markup=False
+        f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}", markup=False
     )
-    return path
+    return config.output
 
 
 def _followed(cards: Iterable[Card], *, drawn: Drawn) -> tuple[Card, ...]:
@@ -88,11 +88,11 @@ def _followed(cards: Iterable[Card], *, drawn: Drawn) -> tuple[Card, ...]:
     )  # fmt: skip
 
 
-def _summary(predictions: PredictionSet, *, page: Page, path: Path, seconds: float) -> str:
+def _summary(predictions: PredictionSet, *, page: Page, path: str, seconds: float) -> str:
     values = {
         "stage": "report",
         "seconds": round(seconds, 3),
-        "page": str(path),
+        "page": path,
         "predictions_digest": predictions.digest,
         "num_rows": predictions.num_rows,
         "num_cards": len(page.cards),
@@ -167,7 +167,7 @@ def _lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -> It
         label="Model", value=parents.model_digest, note=f"{_model(predictions)}, asked for as {parents.model_uri}"
     )
     yield Fact(label="Vocabulary", value=parents.vocabulary_digest)
-    settings = ", ".join(f"{name} {value}" for name, value in asdict(predictions.scoring).items())
+    settings = ", ".join(f"{name} {value}" for name, value in predictions.scoring.stated().items())
     yield Fact(label="Scoring", value=settings)
     if predictions.run_id:
         yield Fact(label="MLflow run of the labels", value=predictions.run_id)
@@ -210,14 +210,3 @@ def _gallery_words(drawn: Drawn, *, cards: tuple[Card, ...]) -> Iterator[str]:
     missing = sum(card.picture is None for card in cards)
     if missing:
         yield f"{missing:,} of these {len(cards):,} could not be found again: in place of the picture stands why."
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

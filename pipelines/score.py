@@ -6,7 +6,6 @@ and none is there twice.
 """
 
 import contextlib
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,16 +25,26 @@ from ecor.predictions import PredictionParents, PredictionSet
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
-from pipelines.cluster import connected
+from pipelines.cluster import connected, machines
 from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
 from pipelines.ledger import Attempt
+from pipelines.metrics import (
+    IMAGES_QUARANTINED,
+    IMAGES_SCORED,
+    IMAGES_SEEN,
+    RETRIES,
+    STEP_SECONDS,
+    UNITS_DONE,
+    count,
+    observe,
+)
 from pipelines.pinned import ModelVersion
 from pipelines.reservation import Reservation, reserve
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
 from pipelines.tally import Saved, Tally, told
-from pipelines.units import Input, Unit, read_input
+from pipelines.units import Input, Unit, read_input, unit_to_json
 
 _WRITES_AT_ONCE = 4
 _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
@@ -66,7 +75,7 @@ class Job:
             "input_digest": self.input.digest,
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
-            "scoring": asdict(config.scoring),
+            "scoring": config.scoring.stated(),
             "unit_size": config.unit_size,
             "batch_size": config.batch_size,
             "precision": config.precision,
@@ -112,9 +121,9 @@ def run(
         if finished is not None and len(committed) == len(job.input.units):
             _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
             return finished
-        with _recorded(job, folder=folder) as run_id, connected(job.cluster):
+        with _recorded(job, folder=folder) as run_id, connected(job.cluster, stage="score"):
             tally = Tally(committed=committed)
-            reservation = reserve(config, resources=ray.cluster_resources())
+            reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _publish(job, folder=folder, tally=tally, run_id=run_id)
             summary = {
@@ -185,7 +194,9 @@ def _score_claimed(
         writing: dict[str, Future[Saved]] = {}
 
         def add(unit: str) -> None:
-            tally.add(units[unit], writing.pop(unit).result())
+            saved = writing.pop(unit).result()
+            tally.add(units[unit], saved)
+            _count(saved, num_images=units[unit].num_images)
             advance(units[unit].num_images)
 
         for parts in _whole_units(_scored(job, pending=list(units.values()), reservation=reservation)):
@@ -247,8 +258,8 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
 
 
 def _from_units(units: Sequence[Unit]) -> Dataset:
-    """A row, and a block, per unit."""
-    return ray.data.from_arrow([pa.table({"unit": [pickle.dumps(unit)]}) for unit in units])
+    """A row, and a block, per unit; made here: `from_arrow` would wait for a task on the cluster, without end."""
+    return ray.data.from_items([{"unit": unit_to_json(unit)} for unit in units], override_num_blocks=len(units))
 
 
 def _whole_units(parts: Iterator[ScoredPart]) -> Iterator[list[ScoredPart]]:
@@ -273,6 +284,20 @@ def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder, attempt: Attemp
         parents={name: job.identity[name] for name in _DIGESTS},
     )
     return Saved(attempt=attempt, committed=committed, write_s=time.perf_counter() - began)
+
+
+def _count(saved: Saved, *, num_images: int) -> None:
+    """Tell Prometheus of a unit that was scored here."""
+    observe(STEP_SECONDS, saved.write_s, stage="score", step="write")
+    if saved.committed is None or not saved.is_ours:
+        count(UNITS_DONE, stage="score", how="by another job")
+        return
+    count(UNITS_DONE, stage="score", how="taken over" if saved.attempt.took_over else "done")
+    count(RETRIES, int(saved.attempt.took_over), kind="taken over")
+    count(IMAGES_SEEN, num_images, stage="score")
+    count(IMAGES_SCORED, saved.committed.part.num_rows)
+    for rejection in saved.committed.rejected:
+        count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
 
 
 def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:

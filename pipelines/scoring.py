@@ -12,10 +12,11 @@ from filelock import FileLock
 from ecor.checkpoint import load
 from ecor.config import Precision, ScoringConfig, TextConfig
 from ecor.model import Recognizer
-from ecor.predictions import PREDICTION_SCHEMA
+from ecor.predictions import schema_for
 from ecor.vocabulary import parse_vocabulary
 from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.metrics import STEP_SECONDS, observe
 from pipelines.pinned import ModelVersion, fetch
 from pipelines.units import Rejection
 
@@ -68,7 +69,7 @@ class ScoredPart:
     index: int
     num_parts: int
     rows: pa.Table
-    """With `ecor.predictions.PREDICTION_SCHEMA`."""
+    """With `ecor.predictions.schema_for` the scoring."""
     rejected: tuple[Rejection, ...]
     seconds: Seconds
     num_cut: int = 0
@@ -126,11 +127,13 @@ class Scorer:
         """Label a part in batches that never cross its borders."""
         seconds = Seconds(decode=part.decode_s, text=self.opening)
         self.opening = 0.0  # told with the first part only
-        tables = [PREDICTION_SCHEMA.empty_table()]
+        tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
             rows, spent = self._labelled(part, start=start)
             tables.append(rows)
             seconds += spent
+        for step in ("decode", "encode", "text"):
+            observe(STEP_SECONDS, getattr(seconds, step), stage="score", step=step)
         return ScoredPart(
             unit=part.unit,
             index=part.index,

@@ -7,12 +7,11 @@ the ledger. The driver holds folders, counts and shards, never images. An interr
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ import ray
 from ray.data import Dataset
 from rich.console import Console
 
+from ecor import store
 from ecor.shards import (
     MANIFEST_NAME,
     ShardManifest,
@@ -32,11 +32,8 @@ from ecor.vocabulary import read_vocabulary
 from pipelines.blocks import (
     causes_raised,
     each_block,
-    exists,
     materialised,
-    names_in,
     ray_data_settings,
-    remove,
     tally,
     write_table,
 )
@@ -56,6 +53,7 @@ from pipelines.inspection import (
 )
 from pipelines.ledger import Ledger
 from pipelines.listing import Place, Source, find_source, listed
+from pipelines.metrics import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.tars import How, all_intact, written
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
@@ -74,7 +72,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     """
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
-    with connected(cluster), ray_data_settings(cluster, bars=True), causes_raised():
+    with connected(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
         source = find_source(config)
         listing = _listing(source)
         job = _job(config, source=source, listing=listing)
@@ -182,7 +180,7 @@ def _look_through(table: pa.Table) -> pa.Table:
 def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
     found = ledger.record(_INSPECTED)
-    if found is not None and not exists(found["folder"]):
+    if found is not None and not store.exists(found["folder"]):
         ledger.discard(_INSPECTED, found)
         found = None
     while found is None:
@@ -193,21 +191,22 @@ def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
             continue
         folder = f"{job.output}/{_WORK}/{attempt.name}"
         inspect = partial(inspected, job=job)
-        listing.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow").write_parquet(folder)
+        findings = listing.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow")
+        file_system, path = store.store_of(folder)  # fsspec's, as everywhere: one client, one set of credentials
+        findings.write_parquet(path, filesystem=file_system, try_create_dir=store.is_local(folder))
         found = ledger.commit(attempt, {"folder": folder})
     return _read_parts(found["folder"])
 
 
 def _read_parts(folder: str) -> Dataset:
     """What `write_parquet` wrote, in the object store; `read_parquet` takes seconds to begin, each time it is used."""
-    fs, root = fsspec.url_to_fs(folder)
-    paths = [{"path": f"{folder}/{path.rpartition('/')[2]}"} for path in fs.ls(root, detail=False)]
+    paths = [{"path": store.inside(folder, name)} for name in store.names_in(folder)]
     parts = ray.data.from_items(paths, override_num_blocks=len(paths))
     return parts.map_batches(_read_part, batch_size=1, batch_format="pyarrow").materialize()
 
 
 def _read_part(batch: pa.Table) -> pa.Table:
-    with fsspec.open(batch["path"][0].as_py(), "rb") as file:
+    with store.opened(batch["path"][0].as_py()) as file:
         return pq.read_table(file).cast(INSPECTED_SCHEMA)
 
 
@@ -217,14 +216,17 @@ def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[s
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
     counts = tally(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
+    count(IMAGES_SEEN, num_images, stage="shard")
+    for (_, reason), number in counts.items():
+        count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
     if num_rejected > job.config.max_rejected * num_images:
         record = ledger.record(_INSPECTED)
         if record is not None:
             ledger.discard(_INSPECTED, record)  # the user may mend the images: look at them again
         reasons: Counter[str] = Counter()
-        for (_, reason), count in counts.items():
-            reasons[reason] += count
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        for (_, reason), number in counts.items():
+            reasons[reason] += number
+        told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         raise ValueError(
             f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
             f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet"
@@ -272,11 +274,11 @@ def _finished(job: Job) -> dict[str, ShardManifest] | None:
         _clear(job.output)
         return None
     manifests = {}
-    for split in names_in(job.output):
-        if exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
+    for split in store.names_in(job.output):
+        if store.exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
             manifests[split] = read_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
-    begun = [name for name in names_in(f"{job.output}/{_LEDGER}") if name != job.name]
+    begun = [name for name in store.names_in(f"{job.output}/{_LEDGER}") if name != job.name]
     if begun:
         raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):
@@ -304,19 +306,24 @@ def _publish(job: Job, manifests: Mapping[str, ShardManifest]) -> None:
         folder = f"{job.output}/{split}"
         write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
         named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
-        remove(folder, [name for name in names_in(folder) if _is_ours(name) and name not in named])
+        _remove(folder, [name for name in store.names_in(folder) if _is_ours(name) and name not in named])
         write_manifest(manifest, folder)
-    remove(job.output, [_WORK])
+    _remove(job.output, [_WORK])
 
 
 def _clear(output: str) -> None:
     """Forget what was made here: manifests first, so that nobody reads half of it."""
-    splits = [name for name in names_in(output) if exists(f"{output}/{name}/{MANIFEST_NAME}")]
+    splits = [name for name in store.names_in(output) if store.exists(f"{output}/{name}/{MANIFEST_NAME}")]
     for split in splits:
-        remove(f"{output}/{split}", [MANIFEST_NAME])
-    remove(output, [_LEDGER, _WORK])
+        _remove(f"{output}/{split}", [MANIFEST_NAME])
+    _remove(output, [_LEDGER, _WORK])
     for split in splits:
-        remove(f"{output}/{split}", [name for name in names_in(f"{output}/{split}") if _is_ours(name)])
+        _remove(f"{output}/{split}", [name for name in store.names_in(f"{output}/{split}") if _is_ours(name)])
+
+
+def _remove(folder: str, names: Sequence[str]) -> None:
+    for name in names:
+        store.remove(store.inside(folder, name))
 
 
 def _is_ours(name: str) -> bool:

@@ -13,6 +13,7 @@ from ecor.shards import ShardInfo, verify_shard, write_shard
 from pipelines.blocks import all_of, as_done, progress
 from pipelines.inspection import Job, entries
 from pipelines.ledger import Ledger
+from pipelines.metrics import RETRIES, UNITS_DONE, count
 
 How = Literal["done", "taken over", "kept", "by another job"]
 
@@ -61,6 +62,8 @@ def written(job: Job, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[
                     left.append((split, number, rows))
                 else:
                     made[split, number] = shard
+                    count(UNITS_DONE, stage="shard", how=shard.how)
+                    count(RETRIES, int(shard.how == "taken over"), kind="taken over")
                     advance()
             if left:
                 ledger.wait([_unit(split, number) for split, number, _ in left], tell=tell)

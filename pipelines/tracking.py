@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
+from pipelines.addresses import masked, without_user
 from pipelines.config import TrackingConfig, uri_of
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
@@ -50,7 +51,7 @@ def start_training_run(
     """
     client = client_of(tracking)
     if run_id is not None:
-        _reopen(client, run_id=run_id, uri=uri_of(tracking))
+        _reopen(client, run_id=run_id, uri=shown(tracking))
     else:
         with quiet():
             run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
@@ -76,27 +77,30 @@ def log_metrics(
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
     client = client_of(tracking, probe=False)
-    for start in range(0, len(points), _METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
+    with _told(tracking):
+        for start in range(0, len(points), _METRICS_PER_CALL):
+            client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
 
 
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
     """Upload every file of a local folder as artifacts of the run."""
-    with quiet():
+    with quiet(), _told(tracking):
         client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
     """Add what is known only at the end of a run: digests and places of what it made."""
     client = client_of(tracking, probe=False)
-    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+    with _told(tracking):
+        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
 def finish_run(
     tracking: TrackingConfig, *, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
 ) -> None:
     """Close the run with its outcome."""
-    client_of(tracking, probe=False).set_terminated(run_id, status)
+    with _told(tracking):
+        client_of(tracking, probe=False).set_terminated(run_id, status)
 
 
 def log_evaluation(
@@ -136,7 +140,7 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
 
     Raises ValueError when the server does not answer, or MLflow refuses the URI.
     """
-    uri = uri_of(tracking)
+    uri = address_of(tracking)
     if probe:
         _require_reachable(uri)
     try:
@@ -144,12 +148,48 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             if probe:
                 client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, ImportError) as error:  # a database whose driver is not installed
+        if "error code 401" in str(error):
+            raise ValueError(
+                f"the MLflow server {masked(uri)} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
+                f"MLFLOW_TRACKING_PASSWORD"
+            ) from error
         raise ValueError(
-            f"MLflow does not accept the tracking URI {uri}: {error.message.strip().splitlines()[0]} "
+            f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
     return client
+
+
+def address_of(tracking: TrackingConfig) -> str:
+    """The URI that MLflow is told; user and password in it go to MLflow's own environment variables instead, so that no
+    message of MLflow's names them."""
+    uri, user, password = without_user(uri_of(tracking))
+    if user is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
+    return uri
+
+
+def shown(tracking: TrackingConfig) -> str:
+    """The URI as it may be written down."""
+    return masked(uri_of(tracking))
+
+
+@contextmanager
+def _told(tracking: TrackingConfig) -> Iterator[None]:
+    """What MLflow's client raises after it has tried for minutes, as an error that says what to do."""
+    try:
+        yield
+    except MlflowException as error:
+        raise OSError(
+            f"the MLflow server {shown(tracking)} did not record it ({masked(_first_line(error))}): run the same "
+            f"command again when it answers, to go on"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _require_reachable(uri: str) -> None:
@@ -192,7 +232,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
     if experiment is not None:
         require(
             experiment.lifecycle_stage == "active",
-            f"the experiment {tracking.experiment} was deleted on {uri_of(tracking)}: restore it, or name another",
+            f"the experiment {tracking.experiment} was deleted on {shown(tracking)}: restore it, or name another",
         )
         return experiment.experiment_id
     try:

@@ -1,14 +1,13 @@
 """Shards in, a checkpoint of learned prompt tokens (or of what another system learns) out: on Ray Train, in MLflow.
 
-The output folder holds `checkpoint/` and `summary.json`, which is written last; while the run goes on also `run.json`
-(what is being made, and its MLflow run) and `ray/` (the states that the same command goes on from after an end of any
-kind).
+The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run
+goes on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on
+from after an end of any kind).
 """
 
 import hashlib
 import json
 import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,18 +19,20 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.checkpoint import Checkpoint, read_checkpoint
+from ecor import store
+from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
 from ecor.config import SystemName
-from ecor.saved import FOLDER, Saved, publish_folder, read_saved
+from ecor.saved import FOLDER, Saved, read_saved
 from ecor.shards import VOCABULARY_NAME, read_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import registry
-from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, resolved
+from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, located, resolved
 from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress, Report
 from pipelines.lico import LicoTraining
 from pipelines.loader import Rank, read_split
-from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state, write_json
+from pipelines.metrics import RETRIES, TRAINING_STEPS, count
+from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 from pipelines.tuning import Tuning, settled
 
 _LEARNING: Mapping[SystemName, type[Learning]] = {"ecor": Tuning, "eclip": EclipTraining, "lico": LicoTraining}
@@ -63,7 +64,8 @@ def run(
     """Learn on a split what `config.system` says, keep what validates best, and save it.
 
     ECOR tunes prompt tokens and calibrates them. Run again after an end of any kind, it goes on from the last saved
-    state, in the same MLflow run; a finished output with the same parents is returned as it is.
+    state, in the same MLflow run; a finished output with the same parents is returned as it is. One that another job
+    works on is waited for.
 
     Args:
         config: what to learn, on what, with how many workers.
@@ -72,6 +74,7 @@ def run(
 
     Raises:
         ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
     made_once(
@@ -90,20 +93,18 @@ def run(
 
 def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: TrackingConfig) -> None:
     """The last state's model to its place; then the summary, which says that the run is finished."""
-    output = Path(config.output).absolute()
-    unfinished = output / f".{FOLDER}.{run_id}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(state / FOLDER, unfinished)
-    publish_folder(unfinished, output / FOLDER)
+    output = located(config.output)
+    last = RECORD if config.system == "ecor" else f"{config.system}.json"
+    store.replace_folder(state / FOLDER, store.inside(output, FOLDER), last=last)
     record = _read(config)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
-    write_json(output / SUMMARY, summary)
-    registry.log_folder(tracking, run_id=run_id, folder=output / FOLDER)
+    store.write_json(store.inside(output, SUMMARY), summary)
+    registry.log_folder(tracking, run_id=run_id, folder=state / FOLDER)
 
 
 def _read(config: TrainConfig) -> Checkpoint | Saved:
-    output = Path(config.output).absolute()
+    output = located(config.output)
     return read_checkpoint(output) if config.system == "ecor" else read_saved(output, config.system)
 
 
@@ -121,9 +122,13 @@ def _work(settings: dict[str, Any]) -> None:
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
     progress = _saved_progress()
+    num_steps = 0 if progress is None else progress.step
+    count(RETRIES, int(progress is not None and rank.index == 0), kind="training resumed")
     for report in learning.reports(module, progress=progress):
         progress = report.progress
         if rank.index == 0:
+            count(TRAINING_STEPS, progress.step - num_steps, stage="train")
+            num_steps = progress.step
             registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
             if report.epoch is not None:
                 job.messages.put(_line(report, learning=learning))
@@ -136,7 +141,7 @@ def _work(settings: dict[str, Any]) -> None:
             metrics = progress.epochs[progress.best_epoch]
             save(Path(folder) / FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
             summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
-            write_json(Path(folder) / SUMMARY, summary)
+            store.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
 
 

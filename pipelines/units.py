@@ -7,20 +7,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from ecor import store
 from ecor.sample import EXTENSIONS
 from ecor.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.vocabulary import normalise_name
+from pipelines.config import located
 from pipelines.files import content, escaped, is_text
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
@@ -146,25 +146,48 @@ class Input:
         return sum(unit.num_images for unit in self.units)
 
 
+def unit_to_json(unit: Unit) -> str:
+    """A unit as it travels to the machine that decodes it: plain values, no pickle."""
+    assert isinstance(unit, ShardUnit | ListingUnit)
+    return json.dumps({"kind": type(unit).__name__, **asdict(unit)})
+
+
+def unit_from_json(text: str) -> Unit:
+    """The unit that `unit_to_json` was given."""
+    fields = json.loads(text)
+    if fields.pop("kind") == ShardUnit.__name__:
+        return ShardUnit(folder=fields["folder"], info=ShardInfo(**fields["info"]))
+    return ListingUnit(name=fields["name"], files=tuple(_listed_from(each) for each in fields["files"]))
+
+
+def _listed_from(fields: Mapping[str, Any]) -> Listed:
+    names = {name: tuple(fields[name]) if fields[name] else None for name in ("rationales", "visible_rationales")}
+    return Listed(path=fields["path"], category=fields["category"], **names)
+
+
 def read_input(location: str, *, unit_size: int) -> Input:
     """Units of work of a split of shards, or of a table or a folder of images (runs of `unit_size`, sorted by path).
 
     Raises ValueError, with what would do, for a place that is none of these or holds no image.
     """
-    fs, root = fsspec.url_to_fs(location)
+    root = located(location)
     if root.lower().endswith(TABLE_SUFFIXES):
-        return _listing(_read_table(fs, root), unit_size=unit_size, base=root.rpartition("/")[0], fs=fs)
-    if fs.exists(f"{root}/{MANIFEST_NAME}"):
-        return _split(fs.unstrip_protocol(root) if not isinstance(fs, LocalFileSystem) else root)
-    if not fs.isdir(root):
+        return _listing(_read_table(root), unit_size=unit_size, base=root.rpartition("/")[0])
+    if store.exists(store.inside(root, MANIFEST_NAME)):
+        return _split(root)
+    if not store.is_folder(root):
         raise ValueError(
             f"{location} is neither a folder nor a table: name a split written by `ecor shard`, a folder of images, or "
             f"a file that ends in {', '.join(TABLE_SUFFIXES)}"
         )
-    splits = sorted(path.rsplit("/", 2)[-2] for path in fs.glob(f"{root}/*/{MANIFEST_NAME}"))
+    splits = [
+        entry.name
+        for entry in store.entries(root)
+        if entry.is_folder and store.exists(f"{root}/{entry.name}/{MANIFEST_NAME}")
+    ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _listing(_read_folder(fs, root), unit_size=unit_size, base=root, fs=fs)
+    return _listing(_read_folder(root), unit_size=unit_size, base=root)
 
 
 def _split(folder: str) -> Input:
@@ -172,25 +195,23 @@ def _split(folder: str) -> Input:
     return Input(digest=manifest.digest, units=tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards))
 
 
-def _read_folder(fs: Any, root: str) -> list[dict[str, Any]]:
+def _read_folder(root: str) -> list[dict[str, Any]]:
     """Relative path and size of every image file, at any depth, hidden files and folders left out."""
-    found = fs.find(root, detail=True)
     rows = []
-    for path, facts in found.items():
-        relative = path[len(root) :].lstrip("/")
-        hidden = any(part.startswith(".") for part in PurePosixPath(relative).parts)
-        if not hidden and PurePosixPath(relative).suffix.lower() in IMAGE_SUFFIXES:
-            rows.append({"path": relative, "size": facts["size"]})
+    for path, num_bytes in store.files_below(root).items():
+        hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+        if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            rows.append({"path": path, "size": num_bytes})
     if not rows:
         raise ValueError(f"{root} holds no image: files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
-    return sorted(rows, key=lambda row: row["path"])
+    return rows
 
 
-def _read_table(fs: Any, path: str) -> list[dict[str, Any]]:
+def _read_table(path: str) -> list[dict[str, Any]]:
     """Rows with `path` and, where the table has them, `category`, `rationales`, `visible_rationales`."""
     readers = {".csv": _csv_table, ".jsonl": pa_json.read_json, ".parquet": pq.read_table}
     try:
-        with fs.open(path, "rb") as file:
+        with store.opened(path) as file:
             table = readers[PurePosixPath(path).suffix.lower()](file)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such table") from error
@@ -222,20 +243,17 @@ def _csv_table(file: Any) -> pa.Table:
     return pa_csv.read_csv(file, convert_options=pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True))
 
 
-def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str, fs: Any) -> Input:
+def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str) -> Input:
     digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows).encode()).hexdigest()
-    files = tuple(_listed(row, base=base, fs=fs) for row in rows)
+    files = tuple(_listed(row, base=base) for row in rows)
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
     )
     return Input(digest=digest, units=units)
 
 
-def _listed(row: Mapping[str, Any], *, base: str, fs: Any) -> Listed:
-    path = row["path"]
-    if "://" not in path:
-        joined = path if path.startswith("/") else f"{base}/{path}"
-        path = joined if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(joined)
+def _listed(row: Mapping[str, Any], *, base: str) -> Listed:
+    path = row["path"] if "://" in row["path"] or row["path"].startswith("/") else f"{base}/{row['path']}"
     category = row.get("category")
     return Listed(
         path=path,

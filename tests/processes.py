@@ -1,5 +1,6 @@
 """Other processes for tests that hit them: `ecor` as a user starts it."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,3 +55,16 @@ def cpus_held(number: int) -> Any:
     holder = ray.remote(num_cpus=number)(Holder).remote()
     ray.get(holder.here.remote())
     return holder
+
+
+def kill_one(name: str, *, when: Callable[[], bool] = lambda: True, patience_s: float = 100) -> int:
+    """SIGKILL a process of a cluster that this process has started, as soon as its title holds `name`; its id."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True) if when() else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if name in " ".join(process.cmdline()):
+                    process.kill()
+                    return process.pid
+        time.sleep(0.02)
+    raise AssertionError(f"no process {name} in {patience_s} s")

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import tiny_checkpoint, tiny_recognizer
 from PIL import Image
@@ -435,6 +435,10 @@ TARS: dict[str, tuple[Callable[[Members], bytes], str]] = {
         lambda m: tar_of([(n, dict(m)["0002-x.png"] if n == "0001-x.png" else d) for n, d in m]),
         "of another sample or image",
     ),
+    "labels that are not those of the index": (
+        lambda m: tar_of([(n, d.replace(b"a tail", b"a trail") if n == "0001-x.json" else d) for n, d in m]),
+        r"is not as 0\.index\.parquet says",
+    ),
     "an absolute name": (lambda m: tar_of(renamed(m, names={"0000-x.png": "/etc/0000-x.png"})), "not a plain file"),
     "a name that climbs": (lambda m: tar_of(renamed(m, names={"0000-x.png": "../0000-x.png"})), "not a plain file"),
     "a name without a suffix": (lambda m: tar_of([*m, ("9", b"")]), "not a plain file"),
@@ -534,6 +538,7 @@ def test_vocabularies_that_are_taken(tmp_path):
 
 
 @settings(max_examples=200)
+@example(data=b'"', suffix=".csv")
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(str.encode), suffix=st.sampled_from([".json", ".csv"]))
 def test_any_bytes_are_a_vocabulary_or_a_value_error(data, suffix, tmp_path_factory):
     path = vocabulary_file(tmp_path_factory.mktemp("any"), data, suffix=suffix)

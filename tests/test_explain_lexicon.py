@@ -1,11 +1,12 @@
 """Laws of lexicons: what is kept is closed under "is a kind of", and WordNet is read as it is."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from ecor.explain.lexicon import Lexicon, ListLexicon, WordNetLexicon
+from ecor.explain.lexicon import Lexicon, ListLexicon, WordNetLexicon, read_lexicon
 
 FOLDER = Path("/usr/share/wordnet")
 TOYS = {"thing": "anything", "toy": "a thing to play with", "ball": "a round toy", "kite": "a toy that flies"}
@@ -93,6 +94,31 @@ def test_a_taxonomy_of_ones_own() -> None:
         ListLexicon(TOYS, parents=PARENTS | {"toy": ["ball"]})
     with pytest.raises(ValueError, match="unknown concept 'doll' among 4"):
         toys.descendants("doll")
+
+
+def test_a_taxonomy_from_a_file(tmp_path: Path) -> None:
+    entries = {name: {"definition": text, "kind_of": PARENTS.get(name, [])} for name, text in TOYS.items()}
+    del entries["thing"]["kind_of"]
+    path = tmp_path / "toys.json"
+    path.write_text(json.dumps(entries))
+    read, wanted = read_lexicon(path), ListLexicon(TOYS, parents=PARENTS)
+    assert read.concepts == wanted.concepts
+    for name in TOYS:
+        assert (read.definition(name), read.parents(name)) == (wanted.definition(name), wanted.parents(name))
+    wrong = (
+        "[]",
+        '{"a": 1}',
+        '{"a": {}}',
+        '{"a": {"definition": 1}}',
+        '{"a": {"definition": "a", "kind_of": "b"}}',
+        "{",
+    )
+    for text in wrong:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"toys\.json is no lexicon"):
+            read_lexicon(path)
+    with pytest.raises(ValueError, match=r"none\.json is no lexicon"):
+        read_lexicon(tmp_path / "none.json")
 
 
 def test_debians_wordnet_has_its_known_counts(wordnet: WordNetLexicon) -> None:

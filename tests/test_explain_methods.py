@@ -13,20 +13,27 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 from towers import COCA, RESNET, TEXT_TOWERS, TIMM, VITS, backbone_of, pixels_for, prompts_for, texts_for, tower_of
 
-from ecor.explain import METHODS, ImageTower, Scorer, attribute, method, trace_text
+from ecor.explain import METHODS, ConceptFeatures, ImageTower, ListLexicon, Scorer, attribute, method, trace_text
 from ecor.explain.attention import word_relevance
 from ecor.explain.heatmap import minmax
 from ecor.explain.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
 from ecor.explain.scorer import token_maps
 from ecor.explain.similarity import feature_surgery
 
-QUICK = {"rise": {"num_masks": 8, "cells": 3}, "occlusion": {"window": 16, "stride": 16}}
+QUICK = {
+    "rise": {"num_masks": 8, "cells": 3},
+    "occlusion": {"window": 16, "stride": 16},
+    "convis": {"steps": 4, "patches": (0.5,)},
+}
+TOYS = ListLexicon({"toy": "a thing to play with", "ball": "a round toy"}, parents={"ball": ["toy"]})
 
 
 def quick(name: str, tower: ImageTower) -> object:
     projection = torch.randn(tower.backbone.embed_dim, 12, generator=torch.Generator().manual_seed(5))
     trained = {"projection": projection, "text_projection": projection} if name == "eclip" else {}
-    return method(name, **QUICK.get(name, {}), **trained)
+    toys = ConceptFeatures(lexicon=TOYS, features=texts_for(tower, num=2, seed=3))
+    lexical = {"concepts": toys} if name == "convis" else {}
+    return method(name, **QUICK.get(name, {}), **trained, **lexical)
 
 
 def maps_of(name: str, tower: ImageTower, pixels: Tensor, texts: Tensor, **settings: object) -> Tensor:

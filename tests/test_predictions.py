@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ecor.config import ScoringConfig
 from ecor.predictions import (
+    OPTIONAL_COLUMNS,
     ORIGIN_SCHEMA,
     PREDICTION_SCHEMA,
     ExplainablePrediction,
@@ -28,6 +29,7 @@ from ecor.predictions import (
     predictions_table,
     read_manifest,
     read_predictions,
+    schema_for,
     schema_rows,
     write_manifest,
     write_part,
@@ -69,6 +71,7 @@ def predictions(draw: st.DrawFn) -> ExplainablePrediction:
         model_version=draw(st.none() | names),
         model_digest=draw(names),
         vocabulary_digest=draw(names),
+        ood_score=draw(st.none() | st.floats(0, 2, width=32)),
     )
 
 
@@ -95,6 +98,8 @@ def example(key: str) -> ExplainablePrediction:
     )
 
 
+DIGEST_OF_BEFORE = "a1fa62d3f881de4062d39f20b80fe48b70c767906cfe3a5a7c432f9d20e297c9"
+"""Of an empty set of predictions, before there were optional columns."""
 PARENTS = PredictionParents(
     input="/shards/test",
     input_digest="i" * 64,
@@ -194,6 +199,33 @@ def test_a_table_without_a_column_is_refused(tmp_path: Path) -> None:
         write_part(str(tmp_path), table, name="a.parquet", unit="a")
 
 
+def test_a_column_that_was_not_asked_for_is_not_there(tmp_path: Path) -> None:
+    """Neither in rows nor in the manifest, so that folders of before read, and digest, as they did."""
+    plain, scored = example("a"), dataclasses.replace(example("a"), ood_score=0.5)
+    assert predictions_table([plain]).schema.equals(PREDICTION_SCHEMA, check_metadata=True)
+    assert schema_for(ScoringConfig()).equals(PREDICTION_SCHEMA, check_metadata=True)
+    table = predictions_table([scored, plain])
+    assert table.schema.equals(schema_for(ScoringConfig(ood_score=True)), check_metadata=True)
+    assert table["ood_score"].to_pylist() == [0.5, None]
+    part = write_part(str(tmp_path), table.append_column("colour", [["red", "blue"]]), name="a.parquet", unit="a")
+    record = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig(ood_score=True))
+    write_manifest(str(tmp_path), record)
+    assert read_manifest(str(tmp_path)) == record
+    assert read_predictions(str(tmp_path)).equals(table)
+    off = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig())
+    assert "ood_score" not in off.to_json() and off.digest != record.digest
+    with pytest.raises(ValueError, match="column ood_score must be float, found string"):
+        check_schema(predictions_table([plain]).append_column("ood_score", [["x"]]), source="table")
+
+
+def test_a_manifest_of_before_the_column_reads(tmp_path: Path) -> None:
+    """Written by the version before, with its digest."""
+    record = PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig())
+    assert record.digest == DIGEST_OF_BEFORE
+    (tmp_path / "manifest.json").write_text(record.to_json())
+    assert read_manifest(str(tmp_path)) == record
+
+
 def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
     write_manifest(str(tmp_path), PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(str(tmp_path)).schema.equals(PREDICTION_SCHEMA)
@@ -217,7 +249,11 @@ def test_origins_fill_what_is_not_known() -> None:
 
 
 def test_every_column_is_documented() -> None:
-    assert [column.name for column in dataclasses.fields(ExplainablePrediction)] == PREDICTION_SCHEMA.names
+    optional = [column.name for column in OPTIONAL_COLUMNS]
+    assert [column.name for column in dataclasses.fields(ExplainablePrediction)] == [
+        *PREDICTION_SCHEMA.names,
+        *optional,
+    ]
     assert all(row["description"] for row in schema_rows())
     assert {row["name"]: row["unit"] for row in schema_rows()}["confidence"] == "probability"
 

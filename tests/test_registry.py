@@ -233,12 +233,17 @@ def champion_of(rivals: Rivals) -> ModelVersion | None:
 def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) -> None:
     tracking, right, wrong = rivals.tracking, rivals.right, rivals.wrong
     assert registry.promote(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
+    assert registry.promote(PromoteConfig(model=right.uri), tracking=tracking) == wrong
+    tags = client(tracking).get_model_version(right.name, str(right.version)).tags
+    assert tags["ecor.champion.refused"].startswith(f"not compared with {wrong.uri}")
     assert registry.promote(rivals.config(right, champion=wrong), tracking=tracking) == right
     refused = registry.promote(rivals.config(wrong, champion=right), tracking=tracking)
     assert refused.version == right.version
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"strict RR less that of {right.uri}: -")
     assert registry.promote(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
+    tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
+    assert tags["ecor.champion.forced"] == tags["ecor.champion.refused"]
     found = champion_of(rivals)
     assert found is not None
     assert found.version == wrong.version

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ecor.members import tar_header
 from ecor.sample import Sample
 from ecor.shards import (
     INDEX_SCHEMA,
     Entry,
     ShardManifest,
-    _tar_header,
     fetch_shard,
     read_index,
     read_manifest,
@@ -142,7 +142,7 @@ def test_an_empty_shard_is_a_tar(tmp_path):
 def test_tar_headers_are_tarfiles_own(name, num_bytes):
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.uname, member.gname = num_bytes, 0o444, "ecor", "ecor"
-    assert _tar_header(name, num_bytes=num_bytes) == member.tobuf(tarfile.USTAR_FORMAT, "utf-8")
+    assert tar_header(name, num_bytes=num_bytes) == member.tobuf(tarfile.USTAR_FORMAT, "utf-8")
 
 
 @settings(max_examples=30)
@@ -153,6 +153,33 @@ def test_bytes_of_any_length_pass_through(images, tmp_path_factory):
     info = written(folder, samples)
     assert list(read_shard(folder, info)) == samples
     assert read_members(folder / "0.tar", read_index(folder, info), rows=range(len(images))) == samples
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
+LABELLED = st.builds(
+    dict,
+    image=st.binary(max_size=600),
+    extension=st.sampled_from(["jpg", "png", "webp", "tif"]),
+    category=st.none() | st.sampled_from(VOCABULARY.categories),
+    rationales=st.lists(TEXTS, max_size=3).map(tuple),
+    visible_rationales=st.none() | st.lists(TEXTS, max_size=3).map(tuple),
+    source=TEXTS,
+)
+
+
+@settings(max_examples=40)
+@given(labels=st.lists(LABELLED, max_size=4), stems=st.data())
+def test_any_sample_comes_back_by_every_reader(labels, stems, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any")
+    keys = stems.draw(st.sets(st.from_regex(r"[A-Za-z0-9_-]{1,60}", fullmatch=True), min_size=len(labels)))
+    samples = [sample(0, key=key, **fields) for key, fields in zip(sorted(keys), labels, strict=False)]
+    info = written(folder, samples)
+    assert list(read_shard(folder, info)) == samples
+    assert read_members(folder / "0.tar", read_index(folder, info), rows=range(len(samples))) == samples
+    with tarfile.open(folder / "0.tar") as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    assert {f"{each.key}.{each.extension}": each.image for each in samples}.items() <= members.items()
+    assert written(folder, samples, name="1.tar").sha256 == info.sha256, "the same samples, the same bytes"
 
 
 @pytest.mark.parametrize("cut", [1, 512, 3000, 9000])
@@ -191,7 +218,7 @@ def test_an_altered_or_missing_index_is_refused(tmp_path):
 
 def test_fewer_samples_than_promised_are_an_error(tmp_path):
     info = dataclasses.replace(written(tmp_path), num_samples=5)
-    with pytest.raises(ValueError, match="holds 4 samples, expected 5"):
+    with pytest.raises(ValueError, match=r"0\.index\.parquet has 4 rows, expected 5"):
         list(read_shard(tmp_path, info))
 
 

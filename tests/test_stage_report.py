@@ -148,7 +148,7 @@ def write_images(folder: Path, rows: Sequence[ExplainablePrediction]) -> list[Ex
 def made(folder: Path, **settings: Any) -> str:
     """The page of the labels in `folder`/labels."""
     config = ReportConfig(predictions=str(folder / "labels"), output=str(folder / "page" / "report.html"), **settings)
-    return report.run(config).read_text(encoding="utf-8")
+    return Path(report.run(config)).read_text(encoding="utf-8")
 
 
 class Outline(HTMLParser):

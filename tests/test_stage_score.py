@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -24,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
-from processes import hit
+from processes import cpus_held, hit, kill_one
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
@@ -39,7 +38,7 @@ from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
 from pipelines.reservation import reserve
 from pipelines.scoring import ScoredPart, Seconds
-from pipelines.units import ListingUnit, Picture, ShardUnit, read_input
+from pipelines.units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
 
 PREPROCESS = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -221,7 +220,8 @@ def part_through_arrow(part: Part) -> Part:
 
 def test_the_decoder_actor_gives_a_row_per_part(split: Path) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
-    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [pickle.dumps(unit)]})))
+    assert unit_from_json(unit_to_json(unit)) == unit
+    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)]})))
     assert [row.num_rows for row in rows] == [1, 1, 1]
 
 
@@ -247,30 +247,62 @@ def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str,
 
 
 @given(
-    num_cpus=st.integers(1, 256),
-    num_gpus=st.integers(0, 16),
+    machines=st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6),
     num_decoders=st.none() | st.integers(1, 64),
     num_scorers=st.none() | st.integers(1, 64),
 )
-def test_both_kinds_of_actor_always_fit(
-    num_cpus: int, num_gpus: int, num_decoders: int | None, num_scorers: int | None
+def test_both_kinds_of_actor_always_get_a_share(
+    machines: list[tuple[int, int]], num_decoders: int | None, num_scorers: int | None
 ) -> None:
+    num_gpus = sum(gpus for _, gpus in machines)
     config = ScoreConfig(input="", output="", use_gpu=num_gpus > 0, num_decoders=num_decoders, num_scorers=num_scorers)
-    found = reserve(config, resources={"CPU": float(num_cpus), "GPU": float(num_gpus)})
+    found = reserve(config, machines=[{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in machines])
     assert found.cpus_per_decoder > 0
     assert found.cpus_per_scorer > 0
-    taken = found.num_decoders * found.cpus_per_decoder + found.num_scorers * found.cpus_per_scorer
-    assert taken <= num_cpus + 1e-9
-    assert found.num_scorers * found.gpus_per_scorer <= num_gpus + 1e-9
+    num_at_once = min(found.num_scorers, num_gpus) if num_gpus else found.num_scorers
+    taken = found.num_decoders * found.cpus_per_decoder + num_at_once * found.cpus_per_scorer
+    assert taken <= sum(cpus for cpus, _ in machines) + 1e-9
     assert (found.gpus_per_scorer > 0) == (num_gpus > 0)
     assert found.num_threads >= found.cpus_per_scorer
+    on_any = [cpus for cpus, gpus in machines if gpus >= found.gpus_per_scorer]
+    assert max(on_any) >= found.cpus_per_scorer, "an actor is on one machine"
+    assert max(cpus for cpus, _ in machines) >= found.cpus_per_decoder
+
+
+@given(
+    num_machines=st.integers(1, 6),
+    num_cpus=st.integers(1, 64),
+    num_decoders=st.none() | st.integers(1, 64),
+    scorers_each=st.none() | st.integers(1, 4),
+    draw=st.randoms(use_true_random=False),
+)
+def test_actors_of_one_kind_never_keep_out_all_of_the_other(
+    num_machines: int, num_cpus: int, num_decoders: int | None, scorers_each: int | None, draw: random.Random
+) -> None:
+    """On machines that are alike, wherever Ray puts them."""
+    num_scorers = scorers_each and scorers_each * num_machines
+    config = ScoreConfig(input="", output="", num_decoders=num_decoders, num_scorers=num_scorers)
+    found = reserve(config, machines=[{"CPU": float(num_cpus)}] * num_machines)
+    shares = [found.cpus_per_decoder] * found.num_decoders, [found.cpus_per_scorer] * found.num_scorers
+    for first, then in (shares, shares[::-1]):
+        free = [float(num_cpus)] * num_machines
+        for share in first:
+            places = [place for place, left in enumerate(free) if left >= share]
+            if places:
+                free[draw.choice(places)] -= share
+        assert max(free) >= then[0] - 1e-6
 
 
 def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
     config = ScoreConfig(input="", output="")
-    assert reserve(config, resources={"CPU": 2.0}).num_threads == 2
+    assert reserve(config, machines=[{"CPU": 2.0}]).num_threads == 2
     with pytest.raises(ValueError, match="the cluster has no GPU"):
-        reserve(replace(config, use_gpu=True), resources={"CPU": 2.0})
+        reserve(replace(config, use_gpu=True), machines=[{"CPU": 2.0}])
+
+
+def test_every_machine_has_a_scorer_but_a_small_head() -> None:
+    found = reserve(ScoreConfig(input="", output=""), machines=[{"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0}, {}])
+    assert (found.num_scorers, found.cpus_per_scorer, found.num_decoders) == (2, 12.0, 10)
 
 
 def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_path: Path) -> None:
@@ -460,6 +492,31 @@ def test_a_killed_job_goes_on_with_every_row_once(
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
+
+
+@pytest.mark.slow
+def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    holder = cpus_held(1)
+    with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 1 CPUs free"):
+        score.run(
+            replace(done, output=str(tmp_path / "labels")),
+            tracking=tracking,
+            cluster=ClusterConfig(no_progress_timeout_s=4),
+        )
+    ray.kill(holder)
+
+
+@pytest.mark.slow
+def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one, "Scorer")
+        predictions = score.run(replace(done, output=str(tmp_path / "labels")), tracking=tracking)
+        assert killed.result() > 0
+    assert predictions.digest == read_manifest(done.output).digest
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 import ray
 import torch
 from models import NAMES
-from processes import hear_ctrl_c
+from processes import cpus_held, hear_ctrl_c, kill_one
 from safetensors.torch import load_file
 from splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
@@ -27,7 +28,9 @@ from ecor.sample import decode_image, image_to_pixels, label_ids
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import train
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
+from pipelines.ledger import Ledger
 from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
+from pipelines.ray_train import alone
 from pipelines.tuning import Progress, Tuning, settled
 
 
@@ -334,7 +337,7 @@ def test_a_killed_run_goes_on(
             cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
             for _ in range(2):
                 try:
-                    train.run({config!r}, cluster=cluster, tracking={tracking!r})
+                    train.run({config!r}, cluster=cluster, tracking=TrackingConfig(uri={tracking.uri!r}))
                 except KeyboardInterrupt:
                     print("interrupted", flush=True)
             """
@@ -377,3 +380,62 @@ def test_a_killed_run_goes_on(
     for name, value in load_file(tmp_path / "run" / "checkpoint" / "tokens.safetensors").items():
         assert torch.equal(value, expected.best_tokens[name]), name
     assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
+def test_jobs_on_one_output_take_turns_and_one_that_was_taken_over_publishes_nothing(tmp_path: Path) -> None:
+    """A second job waits for the first; a first that shows no sign of life is taken over, and then is fenced off."""
+    output, told = tmp_path / "run", []
+    with ThreadPoolExecutor(1) as pool:
+        with alone(output, lease_s=2.0) as fence:
+            fence()
+
+            def second() -> None:
+                with alone(output, lease_s=2.0) as fence_of_second:
+                    told.append("second")
+                    fence_of_second()
+
+            waiting = pool.submit(second)
+            time.sleep(3)
+            assert told == [], "the lease is renewed"
+            told.append("first")
+        waiting.result(timeout=20)
+    assert told == ["first", "second"]
+    dead = Ledger(output / "_ledger", lease_s=2.0)
+    dead.renew()
+    assert dead.claim("run") is not None
+    with alone(output, lease_s=0.2) as fence:
+        fence()
+        other = Ledger(output / "_ledger", lease_s=1e-9)
+        other.renew()
+        assert other.claim("run") is not None, "to whom the lease seems to have run out"
+        with pytest.raises(OSError, match="another job has gone on with this run"):
+            fence()
+        (output / "summary.json").write_text("{}")
+    assert not (output / "_ledger").exists(), "of a finished run nothing stays but the run"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    holder = cpus_held(2)
+    with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
+        train.run(config_of(world, tmp_path / "run"), cluster=ClusterConfig(no_progress_timeout_s=4), tracking=tracking)
+    ray.kill(holder)
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_an_error_that_says_what_to_do(
+    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+) -> None:
+    """One that dies before the first step is replaced by Ray."""
+    config = config_of(world, tmp_path / "run", num_epochs=5000, patience=5000)
+
+    def is_learning() -> bool:
+        return any((tmp_path / "run/ray").glob("*/checkpoint_manager_snapshot.json"))
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one, "RayTrainWorker", when=is_learning)
+        with pytest.raises(OSError, match=r"a training worker died.*same command again"):
+            train.run(config, cluster=cluster, tracking=tracking)
+        assert killed.result() > 0

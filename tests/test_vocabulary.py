@@ -1,5 +1,6 @@
 """Names become ids in one way only, and files that could mean two things are refused."""
 
+import csv
 import json
 
 import pyarrow as pa
@@ -54,6 +55,22 @@ def test_the_json_form_says_everything(mapping):
     for category, rationales in mapping.items():
         ids = vocabulary.rationales_of[vocabulary.category_id(category)]
         assert ids == tuple(dict.fromkeys(vocabulary.rationale_id(name) for name in rationales))
+
+
+@given(mapping=st.dictionaries(WRITTEN, st.lists(WRITTEN, max_size=3), min_size=1, max_size=4))
+def test_every_reader_gives_the_same_vocabulary(mapping, tmp_path_factory):
+    """Of any names that can be written: quotes, commas, line separators, emoji."""
+    mapping = {normalise_name(category): rationales for category, rationales in mapping.items()}
+    expected, folder = vocabulary_from_mapping(mapping), tmp_path_factory.mktemp("readers")
+    pairs = [(category, rationale) for category, rationales in mapping.items() for rationale in rationales or [None]]
+    (folder / "v.json").write_text(json.dumps(mapping), encoding="utf-8")
+    with (folder / "v.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("category", "rationale"), *pairs])
+    categories, rationales = zip(*pairs, strict=True)
+    columns = {"category": pa.array(categories, pa.string()), "rationale": pa.array(rationales, pa.string())}
+    pq.write_table(pa.table(columns), folder / "v.parquet")
+    for suffix in ("json", "csv", "parquet"):
+        assert read_vocabulary(folder / f"v.{suffix}") == expected, suffix
 
 
 def test_order_is_part_of_the_digest():

@@ -29,7 +29,7 @@ def weights_path() -> Path:
 def create_clip(*, weights: Path | None) -> Any:
     """The small CLIP in fp32, with `weights` or randomly initialised by torch's generator."""
     open_clip.add_model_config(config_path())
-    model = open_clip.create_model(MODEL_NAME, pretrained=str(weights) if weights else None)
+    model = open_clip.create_model(MODEL_NAME, pretrained=str(weights) if weights else None, weights_only=True)
     return model.eval()
 
 

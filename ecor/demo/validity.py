@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.stats import binomtest
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.looks import NUM_PIXELS
 from ecor.demo.model import image_features, text_features
 from ecor.demo.scenes import draw, without
+from ecor.probe import chosen_probe
 
 TEMPLATES = ("{c}", "a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}")
 RATIONALE_TEMPLATE = "There is {r}."
@@ -132,31 +132,9 @@ def zero_shot_table(clip: nn.Module, images: Images) -> list[ZeroShotRow]:
 
 def probed(clip: nn.Module, *, train: Images, validation: Images, test: Images) -> Bool[Tensor, " B"]:
     """Which test images a linear classifier on frozen features gets right; its penalty is chosen on validation."""
-    known = image_features(clip, train.pixels)
-    fits = [_fit_linear(known, labels=train.category, penalty=penalty) for penalty in (1e-4, 1e-3, 1e-2)]
-
-    def right(fit: tuple[Tensor, Tensor], images: Images) -> Bool[Tensor, " B"]:
-        weight, bias = fit
-        return (image_features(clip, images.pixels) @ weight.T + bias).argmax(1) == images.category
-
-    return right(max(fits, key=lambda fit: _share(right(fit, validation))), test)
-
-
-def _fit_linear(
-    features: Float[Tensor, "N D"], *, labels: Int[Tensor, " N"], penalty: float
-) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:
-    weight = torch.zeros(int(labels.max()) + 1, features.shape[1], requires_grad=True)
-    bias = torch.zeros(len(weight), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = functional.cross_entropy(features @ weight.T + bias, labels) + penalty * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return weight.detach(), bias.detach()
+    held_out = (image_features(clip, validation.pixels), validation.category)
+    probe = chosen_probe(image_features(clip, train.pixels), train.category, validation=held_out)
+    return probe.logits(image_features(clip, test.pixels)).argmax(1) == test.category
 
 
 def composed(clip: nn.Module, images: Images) -> Bool[Tensor, " B"]:

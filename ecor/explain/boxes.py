@@ -59,8 +59,8 @@ def max_box_acc(
 
     The largest region is the one with most pixels (the benchmark takes the largest contour).
     """
-    overlaps = _overlaps(maps, boxes, rule=rule, largest_only=True)
-    shares = _hits(overlaps, delta=delta, rule=rule).mean(dim=0)
+    found = overlaps(maps, boxes, rule=rule, largest_only=True)
+    shares = hits(found, delta=delta, rule=rule).mean(dim=0)
     best = int(shares.argmax())
     return AtThreshold(value=float(shares[best]), threshold=rule.thresholds[best])
 
@@ -73,16 +73,17 @@ def max_box_acc_v2(
     rule: BoxRule = WSOL,
 ) -> float:
     """The mean over `deltas` of the best share, where any region of a map may give the box."""
-    overlaps = _overlaps(maps, boxes, rule=rule, largest_only=False)
-    best = [_hits(overlaps, delta=delta, rule=rule).mean(dim=0).max() for delta in deltas]
+    found = overlaps(maps, boxes, rule=rule, largest_only=False)
+    best = [hits(found, delta=delta, rule=rule).mean(dim=0).max() for delta in deltas]
     return float(torch.stack(best).mean())
 
 
-def _hits(overlaps: Float[Tensor, "N K"], *, delta: float, rule: BoxRule) -> Float[Tensor, "N K"]:
-    return (overlaps >= delta if rule.at_overlap else overlaps > delta).float()
+def hits(overlap: Float[Tensor, "N K"], *, delta: float, rule: BoxRule) -> Float[Tensor, "N K"]:
+    """Which overlaps count."""
+    return (overlap >= delta if rule.at_overlap else overlap > delta).float()
 
 
-def _overlaps(
+def overlaps(
     maps: Float[Tensor, "N H W"], boxes: Int[Tensor, "N 4"], *, rule: BoxRule, largest_only: bool
 ) -> Float[Tensor, "N K"]:
     """The best overlap of each map's boxes at each threshold; 0 where there is no region."""

@@ -15,6 +15,7 @@ from ecor.explain.heatmap import Heatmap
 from ecor.explain.methods import Method, method, name_of
 from ecor.explain.targets import (
     CategoryGivenRationale,
+    Concept,
     Rationale,
     Target,
     contrast,
@@ -79,7 +80,8 @@ def explain(
     """Where a tuned model finds each target in each image: one map per image and target.
 
     Each kind of target is compared as the model itself compares it: with its own prompt, visual tokens included.
-    Methods that need distractors get the vocabulary's other texts of the same kind, unless they have some.
+    Methods that need distractors get the vocabulary's other texts of the same kind, unless they have some. Methods
+    that need a lexicon get that of `Concept` targets.
 
     Args:
         model: whose towers, prompts and names are lent.
@@ -103,7 +105,7 @@ def explain(
             tower_of(model, alike[0]),
             images,
             features,
-            method=_contrasted(chosen, contrast(model, alike)),
+            method=_placed(_contrasted(chosen, contrast(model, alike)), alike),
             batch_size=batch_size,
         )
         maps.append(heatmap.scores)
@@ -185,6 +187,8 @@ def explain_joint(
 
 def _group(target: Target) -> tuple[str, str]:
     """Targets of one group share prompt, tower and distractors."""
+    if isinstance(target, Concept):
+        return type(target).__name__, str(id(target.among))
     return type(target).__name__, target.rationale if isinstance(target, CategoryGivenRationale) else ""
 
 
@@ -192,4 +196,13 @@ def _contrasted(chosen: Method, settings: dict[str, Tensor]) -> Method:
     """The method with distractors, where it takes some and has none."""
     if "distractors" not in chosen.needs or any(getattr(chosen, name) is not None for name in settings):
         return chosen
+    return replace(chosen, **settings)  # type: ignore[type-var]
+
+
+def _placed(chosen: Method, targets: Sequence[Target]) -> Method:
+    """The method with the concepts that are explained, where it needs a lexicon and they stand in one."""
+    concepts = [target for target in targets if isinstance(target, Concept)]
+    if "lexicon" not in chosen.needs or not concepts:
+        return chosen
+    settings = {"concepts": concepts[0].among, "explained": tuple(each.name for each in concepts)}
     return replace(chosen, **settings)  # type: ignore[type-var]

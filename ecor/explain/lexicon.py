@@ -3,6 +3,7 @@
 A lexicon is a graph without cycles: concepts point to their parents, of which there may be several.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,6 +96,24 @@ class ListLexicon:
     def _known(self, concept: str) -> str:
         require(concept in self._definitions, f"unknown concept {concept!r} among {len(self._definitions)}")
         return concept
+
+
+def read_lexicon(path: str | Path) -> ListLexicon:
+    """A taxonomy from a JSON file: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
+
+    Raises ValueError, naming the file, for anything else, for definitions that are missing, and for cycles.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        definitions = {name: entry["definition"] for name, entry in found.items()}
+        parents = {name: entry.get("kind_of", []) for name, entry in found.items()}
+        texts = [*definitions.values(), *(above for names in parents.values() for above in names)]
+        require(all(isinstance(text, str) and text for text in texts), "definitions and kinds are texts")
+        return ListLexicon(definitions, parents=parents)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{path} is no lexicon ({error!r}): write {{"concept": {{"definition": "…", "kind_of": ["…"]}}, …}}'
+        ) from error
 
 
 class WordNetLexicon:

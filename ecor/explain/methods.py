@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ecor.config import require
 from ecor.explain.attention import AttentionRollout, TransformerAttribution
+from ecor.explain.convis import ConVis
 from ecor.explain.gradients import GradCam, GradEclip, LeGrad
 from ecor.explain.perturbation import Occlusion, Rise
 from ecor.explain.similarity import ClipSurgery, Eclip, Itsm, ReversedItsm
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "transformer_attribution": TransformerAttribution,
     "rise": Rise,
     "occlusion": Occlusion,
+    "convis": ConVis,
 }
 """Every method, by name."""
 

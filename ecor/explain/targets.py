@@ -1,12 +1,13 @@
 """What shall be explained in, by name; the text features that a model compares pictures with out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ecor.explain.concepts import ConceptFeatures
 from ecor.explain.trace import ImageTower
 from ecor.model import Recognizer
 
@@ -40,7 +41,19 @@ class FreeText:
     sentence: str
 
 
-Target = Category | Rationale | CategoryGivenRationale | FreeText
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """Where is this concept of a lexicon? `convis` looks for all its kinds too, other methods for its definition.
+
+    Read as free text is.
+    """
+
+    name: str
+    among: ConceptFeatures = field(repr=False)
+    """Of the lexicon."""
+
+
+Target = Category | Rationale | CategoryGivenRationale | FreeText | Concept
 
 
 def target_name(target: Target) -> str:
@@ -61,6 +74,8 @@ def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
             return model.text.rationales[names.rationale_id(name)]
         case CategoryGivenRationale(category=category, rationale=rationale):
             return model.text.row(names.rationale_id(rationale))[names.category_id(category)]
+        case Concept(name=name, among=among):
+            return among.of([name])[0]
         case FreeText(sentence=sentence):
             return model.backbone.encode_text([sentence])[0]
 
@@ -69,8 +84,8 @@ def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
 def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Tensor, "..."]]:
     """What targets of one kind are told apart from: settings for methods that need distractors (ours).
 
-    `distractors` are the vocabulary's other texts of the same prompt. Where there are none, as for free text,
-    `redundant` is the empty sentence.
+    `distractors` are the vocabulary's other texts of the same prompt; of concepts, all that are none of their kinds.
+    Where there are none, as for free text, `redundant` is the empty sentence.
     """
     first, names = targets[0], model.vocabulary
     match first:
@@ -83,6 +98,9 @@ def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Te
         case CategoryGivenRationale():
             own = {names.category_id(each.category) for each in targets if isinstance(each, CategoryGivenRationale)}
             features = model.text.row(names.rationale_id(first.rationale))
+        case Concept(among=among):
+            own = {place for each in targets if isinstance(each, Concept) for place in among.kinds(each.name).tolist()}
+            features = among.features
         case FreeText():
             own, features = set(), model.text.categories[:0]
     others = [index for index in range(len(features)) if index not in own]

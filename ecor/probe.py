@@ -1,0 +1,49 @@
+"""Features and labels in, a linear classifier on them out: what can be read off a frozen tower."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearProbe:
+    """logits = weight · feature + bias."""
+
+    weight: Float[Tensor, "C D"]
+    bias: Float[Tensor, " C"]
+
+    def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        """One per class."""
+        return features @ self.weight.T + self.bias
+
+
+def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, penalty: float) -> LinearProbe:
+    """Least cross-entropy plus `penalty` times the squared weights, by L-BFGS; classes are 0 to the largest label."""
+    weight = torch.zeros(int(labels.max()) + 1, features.shape[1], requires_grad=True)
+    bias = torch.zeros(len(weight), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = functional.cross_entropy(features @ weight.T + bias, labels) + penalty * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return LinearProbe(weight=weight.detach(), bias=bias.detach())
+
+
+def chosen_probe(
+    features: Float[Tensor, "N D"],
+    labels: Int[Tensor, " N"],
+    *,
+    validation: tuple[Float[Tensor, "M D"], Int[Tensor, " M"]],
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2),
+) -> LinearProbe:
+    """The probe whose penalty gets most of the validation images right; the first of equals."""
+    fits = [fit_probe(features, labels, penalty=penalty) for penalty in penalties]
+    held_out, truth = validation
+    return max(fits, key=lambda fit: int((fit.logits(held_out).argmax(1) == truth).sum()))

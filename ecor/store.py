@@ -1,0 +1,404 @@
+"""An address in, whole files out and in: the one door to local disks, s3://, gs:// and what else fsspec opens.
+
+A file is seen under its name when it is whole. Nothing here trusts a listing that was made before. An error of a store
+is an OSError that names the address; `docs/stores.md` says what each store guarantees.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+Address = str | Path
+"""A local path, or a URL as `s3://bucket/folder`."""
+
+SETTLE_S = 2.0
+"""Where a store cannot create exclusively: longer than a small write takes to be seen (ours)."""
+_CLIENTS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_WITHOUT_FOLDERS = frozenset(_CLIENTS) | {"abfs", "abfss", "az"}
+"""Stores of objects: making a folder there would at best do nothing, at worst make the bucket that was misspelt."""
+_CLIENT_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "requests", "urllib3")
+_CREDENTIALS = ("Credential", "Token", "SSO", "Profile")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A name in a folder."""
+
+    name: str
+    is_folder: bool
+    num_bytes: int
+
+
+# Addresses
+
+
+def store_of(address: Address) -> tuple[Any, str]:
+    """The fsspec file system of an address, and the path in it.
+
+    Chained URLs (`a::b`) are not read: in a name, "::" is two colons. Raises ValueError for a protocol that fsspec does
+    not know, or whose client is not installed.
+    """
+    url = os.fspath(address)
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        missing = _CLIENTS.get(protocol)
+        remedy = "pip install 'ecor[remote]'" if missing else "install what it names"
+        raise ValueError(f"{url}: {missing or error} is not installed: {remedy}") from error
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}: name a local path, s3:// or gs://") from error
+    settings = {} if issubclass(kind, LocalFileSystem) else {"use_listings_cache": False}  # others write there too
+    with _told(url):
+        return fsspec.filesystem(protocol, **settings), kind._strip_protocol(url)
+
+
+def is_local(address: Address) -> bool:
+    """Whether it is a path on this machine (or on a disk that is mounted here)."""
+    return isinstance(store_of(address)[0], LocalFileSystem)
+
+
+def local_path(address: Address) -> Path:
+    """The path of an address that is local."""
+    return Path(store_of(address)[1] if "://" in os.fspath(address) else address)
+
+
+def inside(folder: Address, name: str) -> str:
+    """The address of a name in a folder."""
+    return f"{os.fspath(folder).rstrip('/')}/{name}"
+
+
+# What is there
+
+
+def exists(address: Address) -> bool:
+    """Whether there is a file or a folder; a store that fails is an OSError, not a no."""
+    return _info(address) is not None
+
+
+def is_file(address: Address) -> bool:
+    """Whether there is a file."""
+    info = _info(address)
+    return info is not None and info["type"] == "file"
+
+
+def is_folder(address: Address) -> bool:
+    """Whether there is a folder; in stores of objects, whether a name begins with it."""
+    info = _info(address)
+    return info is not None and info["type"] == "directory"
+
+
+def modified(address: Address) -> datetime | None:
+    """When a file was last written, by the store's own clock; None where there is none."""
+    store, path = store_of(address)
+    try:
+        with _told(address):
+            return store.modified(path)
+    except FileNotFoundError:
+        return None
+
+
+def entries(folder: Address) -> list[Entry]:
+    """What is in a folder, by name; nothing where there is no folder."""
+    store, root = store_of(folder)
+    try:
+        with _told(folder):
+            found = store.ls(root, detail=True)
+    except FileNotFoundError:
+        return []
+    named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not _is_marker(each, root=root)}
+    return [
+        Entry(name=name, is_folder=each["type"] == "directory", num_bytes=each["size"] or 0)
+        for name, each in sorted(named.items())
+    ]
+
+
+def names_in(folder: Address) -> list[str]:
+    """Names of what is in a folder, sorted; none where there is no folder."""
+    return [entry.name for entry in entries(folder)]
+
+
+def files_below(folder: Address) -> dict[str, int]:
+    """Bytes of all files of a folder, at any depth, by path within it, sorted."""
+    store, root = store_of(folder)
+    with _told(folder):
+        found = store.find(root, detail=True)
+    return {
+        path[len(root) :].lstrip("/"): each["size"]
+        for path, each in sorted(found.items())
+        if not _is_marker(each, root=root)
+    }
+
+
+# Reading
+
+
+def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
+    """All bytes of a file, or those from `start` to before `end`; FileNotFoundError where there is none."""
+    store, path = store_of(address)
+    with _told(address):
+        return store.cat_file(path, start=start, end=end)
+
+
+@contextmanager
+def opened(address: Address) -> Iterator[Any]:
+    """A binary file to read piece by piece."""
+    store, path = store_of(address)
+    with _told(address), store.open(path, "rb") as file:
+        yield file
+
+
+def fetch(address: Address, path: Path) -> None:
+    """Copy a file to a local path."""
+    store, name = store_of(address)
+    with _told(address):
+        store.get_file(name, str(path))
+
+
+@contextmanager
+def local_folder(folder: Address) -> Iterator[Path]:
+    """A folder as one of this machine: itself, or a copy that lasts as long as the block."""
+    if is_local(folder):
+        yield local_path(folder)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in files_below(folder):
+            target = Path(scratch) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fetch(inside(folder, name), target)
+        yield Path(scratch)
+
+
+# Writing
+
+
+def write(address: Address, data: bytes) -> None:
+    """Write a file, over what was there; nobody sees half of it."""
+    store, path = store_of(address)
+    if isinstance(store, LocalFileSystem):
+        with published(*os.path.split(path)) as staged:
+            staged.write_bytes(data)
+        return
+    with _told(address):
+        _make_folder_of(store, path)
+        store.pipe_file(path, data)
+
+
+def write_json(address: Address, content: Mapping[str, Any]) -> None:
+    """Write a small record for people and scripts."""
+    write(address, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def published(folder: Address, name: str) -> Iterator[Path]:
+    """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
+    store, root = store_of(folder)
+    local = isinstance(store, LocalFileSystem)
+    if local:
+        Path(root).mkdir(parents=True, exist_ok=True)
+    staged = Path(root if local else tempfile.gettempdir()) / f".{name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield staged
+        if local:
+            staged.replace(f"{root}/{name}")  # a rename: atomic
+            return
+        with _told(inside(folder, name)):
+            _make_folder_of(store, f"{root}/{name}")
+            store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, folder: Address, *, last: str) -> None:
+    """Put a copy of a local folder in its place, over what was there.
+
+    On local disks by renaming. Elsewhere file by file, that named `last` first gone and last there: who finds it finds
+    all.
+    """
+    if not is_local(folder):
+        remove(inside(folder, last))
+        remove(folder)
+        publish_files(source, folder, last=last)
+        return
+    target, name = local_path(folder), uuid.uuid4().hex
+    unfinished, replaced = (target.with_name(f".{target.name}.{kind}.{name}") for kind in ("new", "old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(source, unfinished)
+        if target.exists():
+            target.replace(replaced)
+        unfinished.replace(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def publish_files(source: Path, folder: Address, *, last: str) -> None:
+    """Bring the files of a local folder to a folder anywhere, one by one, that named `last` last."""
+    names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda each: each == last):
+        within, _, file = name.rpartition("/")
+        with published(inside(folder, within) if within else folder, file) as staged:
+            shutil.copyfile(source / name, staged)
+
+
+def create(address: Address, data: bytes) -> bool:
+    """Write a file unless there is one; whether it was written. Of those who try at once, one writes.
+
+    By a hard link on local disks, by the store's conditional put in S3 and Google's store. Where a store lets a second
+    put pass, which is found out once, by looking again `SETTLE_S` after writing: that is exclusive only as long as a
+    put takes less.
+    """
+    store, path = store_of(address)
+    if isinstance(store, LocalFileSystem):
+        return _linked(Path(path), data)
+    with _told(address):
+        _make_folder_of(store, path)
+        if not _can_create(store, path.rpartition("/")[0]):
+            return _written_and_seen(store, path, data)
+        try:
+            store.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if _is_failed_condition(error):
+                return False
+            raise
+    return True
+
+
+def remove(address: Address) -> None:
+    """Remove a file, or a folder with all in it, where it is there."""
+    store, path = store_of(address)
+    info = _info(address)
+    with suppress(FileNotFoundError), _told(address):  # another job may remove it too
+        if info is not None and info["type"] == "directory":
+            store.rm(path, recursive=True)
+        elif info is not None:
+            store.rm_file(path)
+
+
+# Inside
+
+
+def _info(address: Address) -> dict[str, Any] | None:
+    store, path = store_of(address)
+    try:
+        with _told(address):
+            return store.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_marker(info: Mapping[str, Any], *, root: str) -> bool:
+    """Some programs put an empty object where a folder would be."""
+    return info["name"].rstrip("/") == root.rstrip("/") or (info["name"].endswith("/") and info["type"] == "file")
+
+
+def _make_folder_of(store: Any, path: str) -> None:
+    if not isinstance(store, MemoryFileSystem) and not _WITHOUT_FOLDERS & set(_protocols(store)):
+        store.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+
+def _protocols(store: Any) -> tuple[str, ...]:
+    return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
+
+
+def _linked(path: Path, data: bytes) -> bool:
+    """All of the file or none of it, and only one of those who try."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        staged.write_bytes(data)
+        path.hardlink_to(staged)
+    except FileExistsError:
+        return False
+    finally:
+        staged.unlink(missing_ok=True)
+    return True
+
+
+def _can_create(store: Any, folder: str) -> bool:
+    """Whether a second exclusive put is refused: so in memory and in Google's store, others are tried."""
+    if isinstance(store, MemoryFileSystem) or {"gs", "gcs"} & set(_protocols(store)):
+        return True
+    return _refuses_a_second(store, folder)
+
+
+@lru_cache(maxsize=256)
+def _refuses_a_second(store: Any, folder: str) -> bool:
+    path = f"{folder}/.probe-{uuid.uuid4().hex}"
+    store.pipe_file(path, b"first")
+    try:
+        store.pipe_file(path, b"second", mode="create")
+        is_refused = False
+    except (FileExistsError, NotImplementedError, TypeError, ValueError) as error:
+        is_refused = isinstance(error, FileExistsError)
+    except OSError as error:
+        is_refused = _is_failed_condition(error)
+        if not is_refused:
+            raise
+    with suppress(PermissionError):  # who may write need not be allowed to delete
+        store.rm_file(path)
+    if not is_refused:
+        _log.warning("%s cannot create exclusively: every record is looked at again after %g s", folder, SETTLE_S)
+    return is_refused
+
+
+def _is_failed_condition(error: OSError) -> bool:
+    """Some stores that speak S3 refuse without saying which condition failed, which s3fs does not tell apart."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
+
+
+def _written_and_seen(store: Any, path: str, data: bytes) -> bool:
+    """Whether `data` is what stays there, of several that were written at about the same time."""
+    with suppress(FileNotFoundError):
+        return store.cat_file(path) == data  # ours, when the store did not tell of its success
+    store.pipe_file(path, data)
+    time.sleep(SETTLE_S)
+    return store.cat_file(path) == data
+
+
+@contextmanager
+def _told(address: Address) -> Iterator[None]:
+    """A store's failure as an OSError that names the address, whatever its client raises."""
+    url = os.fspath(address)
+    try:
+        yield
+    except OSError as error:
+        if "://" not in url or url in str(error):
+            raise
+        kinds = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+        told_as = next((kind for kind in (*kinds, TimeoutError) if isinstance(error, kind)), OSError)
+        raise told_as(f"{url}: {_line(error)}") from error
+    except Exception as error:
+        kind, module = type(error), type(error).__module__.partition(".")[0]
+        if module not in _CLIENT_MODULES:
+            raise
+        if any(word in kind.__name__ for word in _CREDENTIALS):
+            raise PermissionError(
+                f"{url}: no credentials for this store ({_line(error)}): set AWS_ACCESS_KEY_ID and "
+                f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
+            ) from error
+        raise OSError(f"{url}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,157 @@
+"""MLflow as a team runs it, for tests: PostgreSQL, `mlflow server` with basic auth, artifacts by way of the server.
+
+All on loopback, with secrets made for the occasion, and ended with the block.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_S = 120.0
+ADMIN = "admin"
+
+
+def postgres_programs() -> Path | None:
+    """Where `initdb` and `postgres` are; None where there is no PostgreSQL, or nobody but root to run it."""
+    found = shutil.which("initdb")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folder = Path(found).resolve().parent if found else next(iter(folders), None)
+    return folder if folder is not None and (os.getuid() or _user() is not None) else None
+
+
+class MlflowServer:
+    """A server that can be ended and started again at the same address."""
+
+    def __init__(self, folder: Path, *, database: str) -> None:
+        self.password = secrets.token_urlsafe(12)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.log = folder / "mlflow.log"
+        self._database = database
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "auth.ini").write_text(
+            "[mlflow]\ndefault_permission = READ\n"
+            f"database_uri = {database}_auth\n"
+            f"admin_username = {ADMIN}\nadmin_password = {self.password}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        environment = {
+            **os.environ,
+            "MLFLOW_AUTH_CONFIG_PATH": str(self._folder / "auth.ini"),
+            "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+            "MLFLOW_BACKEND_STORE_URI": self._database,
+        }
+        port = self.url.rpartition(":")[2]
+        words = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", *words, "--artifacts-destination", str(self._folder / "artifacts")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_S
+        while not self.answers():
+            assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-2000:]
+            time.sleep(0.2)
+
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End it, workers and all."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=20)
+            self._process = None
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
+    """A server with a database of its own in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _postgres(folder / "postgres") as address:
+        server = MlflowServer(folder, database=f"{address}/mlflow")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextmanager
+def _postgres(folder: Path) -> Iterator[str]:
+    """A database server that wants its password; its address."""
+    programs, port, password = postgres_programs(), free_port(), secrets.token_urlsafe(12)
+    assert programs is not None
+    folder.mkdir()
+    (folder / "password").write_text(password)
+    user = _user() if os.getuid() == 0 else None
+    if user is not None:
+        for path in (folder, folder / "password"):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        for parent in folder.parents:  # pytest's folders are closed to others
+            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+    run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    made = ["--auth=scram-sha-256", "--username=mlflow", f"--pwfile={folder}/password", "--no-sync", "--encoding=UTF8"]
+    options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **run_as}
+    subprocess.run([programs / "initdb", *made, f"--pgdata={folder}/data"], check=True, **options)
+    listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+    server = subprocess.Popen([programs / "postgres", "-D", f"{folder}/data", "-p", f"{port}", *listen], **options)
+    address = f"postgresql://mlflow:{password}@127.0.0.1:{port}"
+    try:
+        _make_databases(address)
+        yield address
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+
+
+def _make_databases(address: str) -> None:
+    import psycopg2
+
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            connection = psycopg2.connect(f"{address}/postgres")
+            break
+        except psycopg2.OperationalError:
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.2)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for name in ("mlflow", "mlflow_auth"):
+            cursor.execute(f"CREATE DATABASE {name}")
+    connection.close()
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Whom PostgreSQL runs as, since it refuses to be root."""
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    return None

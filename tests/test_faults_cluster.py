@@ -1,0 +1,100 @@
+"""A few blows at random moments to `ecor shard` and `ecor score` on two machines; many more are in `make soak`."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from faults import (
+    Job,
+    Outcomes,
+    Stage,
+    TwoMachines,
+    live,
+    random_blow,
+    score_stage,
+    shard_stage,
+    small_disk,
+    write_world,
+)
+
+from pipelines.__main__ import DONE, USER_MISTAKE
+
+SEED = random.SystemRandom().randrange(2**32)
+"""Of the moments; told by each test that fails. Put it here to have the same again."""
+
+
+@pytest.fixture(scope="module")
+def machines():
+    two = TwoMachines()
+    yield two
+    two.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sharding(machines: TwoMachines, tmp_path_factory) -> Stage:
+    folder = tmp_path_factory.mktemp("shard")
+    quiet = folder / "quiet"
+    stage = shard_stage(write_world(folder / "world"), address=machines.address, quiet=quiet)
+    job = Job(stage.words(quiet), log=folder / "quiet.log")
+    assert job.ended(within_s=150) == DONE, job.log.read_text()
+    return stage
+
+
+@pytest.fixture(scope="module")
+def scoring(machines: TwoMachines, sharding: Stage, tmp_path_factory) -> Stage:
+    quiet = Path(sharding.words(Path())[2]).parent / "quiet"
+    return score_stage(quiet, address=machines.address, folder=tmp_path_factory.mktemp("score"))
+
+
+def check(stage: Stage, kinds: list[str], *, machines: TwoMachines, folder: Path) -> None:
+    """Nothing lost, nothing twice, nothing undetected, nothing hung."""
+    tally: dict[tuple[str, str], Outcomes] = {}
+    draw = random.Random(f"{SEED}/{stage.name}")
+    blows = [random_blow(kind, stage=stage, quiet_s=10.0, draw=draw) for kind in kinds]
+    log = folder / "log"
+    try:
+        with small_disk(folder / "disk") as disk:
+            live(stage, blows, output=disk.folder / "out", log=log, machines=machines, disk=disk, tally=tally)
+    except PermissionError:
+        blows = [blow for blow in blows if blow.kind != "full disk"]
+        live(stage, blows, output=folder / "out", log=log, machines=machines, disk=None, tally=tally)
+    assert sum(each.kills for each in tally.values()) >= len(blows) - 1, "a blow may find nobody to hit"
+    told = f"seed {SEED}, {blows}: {tally}\n{log.read_text()[-6000:]}"
+    assert [note for each in tally.values() for note in each.notes] == [], told
+    assert all(each.lost == each.duplicated == each.undetected == each.hung == 0 for each in tally.values()), told
+
+
+@pytest.mark.slow
+def test_shards_are_those_of_a_quiet_run_after_a_worker_a_machine_a_full_disk_and_sigterm(machines, sharding, tmp_path):
+    check(sharding, ["worker", "full disk", "node", "terminate"], machines=machines, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_rows_are_those_of_a_quiet_run_after_an_actor_a_machine_and_ctrl_c(machines, scoring, tmp_path):
+    check(scoring, ["actor", "ctrl-c"], machines=machines, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_never_gets_a_gpu_ends_in_an_error(machines, scoring, tmp_path):
+    words = [*scoring.words(tmp_path / "out"), "--use-gpu", "--cluster.no-progress-timeout-s", "3"]
+    job = Job(words, log=tmp_path / "log")
+    assert job.ended(within_s=150) == USER_MISTAKE, job.log.read_text()
+    assert "nothing moved for 3 s: the cluster has" in job.log.read_text()
+    assert "0 of 0 GPUs free" in job.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_difference_would_be_seen(sharding, scoring, tmp_path):
+    """Of the laws themselves: a tar or a row less, or one twice, is counted."""
+
+    quiet = Path(sharding.words(Path())[2]).parent / "quiet"
+    shutil.copytree(quiet, tmp_path / "shards")
+    assert not sharding.difference(tmp_path / "shards")
+    tar = sorted((tmp_path / "shards" / "train").glob("*.tar"))[0]
+    shutil.copyfile(tar, tar.with_name("99.tar"))
+    assert sharding.difference(tmp_path / "shards").num_duplicated == 4
+    tar.with_name("99.tar").unlink()
+    tar.unlink()
+    difference = sharding.difference(tmp_path / "shards")
+    assert difference.num_lost == 4 and difference.others == (f"train/{tar.name}",)
