@@ -122,3 +122,12 @@ def _causal(num_queries: int, keys: Tensor) -> Tensor | None:
         return None
     num_keys = keys.shape[2]
     return torch.ones(num_queries, num_keys, dtype=torch.bool, device=keys.device).tril(num_keys - num_queries)
+
+
+def token_features(tower: CausalText, embedded: Float[Tensor, "N L W"]) -> Float[Tensor, "N L D"]:
+    """What the tower would say if it were read at each token: projected, not normalised; with gradient to `embedded`.
+
+    Tokens that follow change nothing, so that sentences may be padded with anything.
+    """
+    x_NLW = _walk(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
+    return tower.project(tower.ln_final(x_NLW))

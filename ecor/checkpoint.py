@@ -33,10 +33,10 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.prompts import PromptLearner
+from ecor.saved import FOLDER, publish_folder
 from ecor.vocabulary import read_vocabulary
 
 FORMAT_VERSION = 1
-FOLDER = "checkpoint"
 RECORD, TOKENS, VOCABULARY, BACKBONE = "checkpoint.json", "tokens.safetensors", "vocabulary.json", "backbone"
 
 
@@ -122,15 +122,6 @@ def save_checkpoint(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return record
-
-
-def publish_folder(finished: Path, target: Path) -> None:
-    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
-    replaced = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    if target.exists():
-        target.replace(replaced)
-    finished.replace(target)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:

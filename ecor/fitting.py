@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
@@ -21,8 +21,8 @@ from ecor.model import Recognizer
 from ecor.probability import ImageFeatures, Rows, ranked_pairs
 from ecor.prompts import PromptLearner
 
-Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures
-"""Pixels, or their features where no visual token is learned."""
+Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
+"""Pixels, or their features where no visual token is learned, or their patches with guidance (ECLIP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class StepOutcome:
 
 
 def training_step(
-    module: TuningModule | DistributedDataParallel,
+    module: nn.Module,
     batches: Sequence[LabelledBatch],
     *,
     optimizer: Optimizer,
@@ -154,16 +154,16 @@ def training_step(
     num_steps: int,
     generator: torch.Generator | None = None,
 ) -> StepOutcome:
-    """One update of the tokens from the averaged gradients of some batches; ranks exchange gradients once, at the last.
+    """One update from the averaged gradients of some batches; ranks exchange gradients once, at the last.
 
     Args:
-        module: the module that is tuned, wrapped or not.
+        module: the module that is fitted, wrapped or not; its forward takes a batch's parts, and gives named terms.
         batches: `config.accumulate` of them, equally large.
         optimizer: from `optimizer_of`.
         config: schedule and clipping.
         step: which, from 0.
         num_steps: of the whole run.
-        generator: draws sampled negatives.
+        generator: draws sampled negatives, or what else the module draws.
 
     Raises:
         ValueError: when the loss is not finite.

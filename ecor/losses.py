@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ecor.candidates import Candidates, distinct, draw_candidates
+from ecor.alignment import manifold_matching
+from ecor.candidates import Candidates, distinct, draw_candidates, positions
 from ecor.config import ObjectiveConfig, require
 from ecor.in_batch import in_batch_categories, in_batch_pairs
 from ecor.logits import (
@@ -26,7 +27,7 @@ from ecor.logits import (
     rationale_logits,
 )
 from ecor.probability import ImageFeatures
-from ecor.ranks import mean_over_ranks
+from ecor.ranks import gather_features, gather_ids, mean_over_ranks
 
 __all__ = ["Objective", "Sentences", "objective_of"]
 
@@ -82,11 +83,35 @@ def objective_of(config: ObjectiveConfig) -> Objective:
         "pairs": pairs,
     }
     require(config.name in objectives, f"unknown objective {config.name!r}: choose from {', '.join(objectives)}")
+    terms = objectives[config.name]
     return Objective(
-        terms=objectives[config.name],
+        terms=with_manifold(terms, config) if config.manifold_weight else terms,
         max_sentences=config.max_sentences_per_step,
         sentences_per_chunk=config.sentences_per_chunk,
     )
+
+
+def with_manifold(
+    terms: Callable[[Labelled], dict[str, Tensor]], config: ObjectiveConfig
+) -> Callable[[Labelled], dict[str, Tensor]]:
+    """An objective's terms, and LICO's manifold matching (arXiv:2310.09821) of images and their Prompt_R.
+
+    Ours: features of whole images and sentences, over the images of all ranks. Optimal transport has no place here, for
+    where text tokens alone are learned there are no patches.
+    """
+
+    def both(batch: Labelled) -> dict[str, Tensor]:
+        rationales = gather_ids(batch.rationales)
+        present = distinct(rationales)
+        matching = manifold_matching(
+            gather_features(batch.image.rationale),
+            batch.sentences.rationale_features(present)[positions(present, rationales).clamp(min=0)],
+            temperature=config.manifold_temperature,
+            known=rationales >= 0,
+        )
+        return {**terms(batch), "manifold": config.manifold_weight * matching}
+
+    return both
 
 
 def two_term(batch: Labelled) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from pipelines.config import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
+    StudiesConfig,
     TrackingConfig,
     TrainConfig,
     ValidityConfig,
@@ -205,6 +206,18 @@ class ExplainBenchmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Studies:
+    """What ECLIP and LICO are good for on drawn scenes: tables over seeds."""
+
+    config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
+
+    def run(self) -> None:
+        from pipelines import explain_studies
+
+        explain_studies.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
     """What the small CLIP knows of the drawn world, on fresh test images: is it fit to judge methods on?"""
 
@@ -254,6 +267,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Studies, tyro.conf.subcommand("explain-studies")]
     | Annotated[Validity, tyro.conf.subcommand("validity")]
     | Annotated[Concepts, tyro.conf.subcommand("concepts")]
 )

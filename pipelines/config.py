@@ -10,10 +10,13 @@ from typing import Literal
 
 from ecor.config import (
     BackboneConfig,
+    EclipConfig,
     FitConfig,
+    LicoConfig,
     ObjectiveConfig,
     PromptConfig,
     ScoringConfig,
+    SystemName,
     TemplateConfig,
     TextConfig,
     WorldName,
@@ -39,6 +42,7 @@ _PLACES = (
 """Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
+StudyName = Literal["eclip", "lico", "prompts"]
 
 
 class _Addressed:
@@ -153,17 +157,23 @@ class ShardConfig(_Addressed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(_Addressed):
-    """Shards to learned prompt tokens."""
+    """Shards to learned prompt tokens, or to what another system learns."""
 
     shards: str
     """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
     output: str
     """Folder of the run: `checkpoint/`, `summary.json`."""
+    system: SystemName = "ecor"
+    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
+    `lico`, an image classifier beside language."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
+    eclip: EclipConfig = field(default_factory=EclipConfig)
+    lico: LicoConfig = field(default_factory=LicoConfig)
     text: TextConfig = field(default_factory=TextConfig)
     preset: Literal["none", "dror"] = "none"
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
@@ -204,6 +214,15 @@ class TrainConfig(_Addressed):
             f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
         )
         require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
+        require(
+            self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
+            f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
+        )
+
+    @property
+    def own_fit(self) -> FitConfig:
+        """Optimiser and schedule of the system."""
+        return {"ecor": self.fit, "eclip": self.eclip.fit, "lico": self.lico.fit}[self.system]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -546,6 +565,29 @@ class AblateConfig(_Addressed):
     def __post_init__(self) -> None:
         _Addressed.__post_init__(self)
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
+            require_at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudiesConfig(_Addressed):
+    """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
+
+    output: str = "explain-studies"
+    """Folder of `results.csv`, `results.md`, and `work/`, which arms share."""
+    studies: tuple[StudyName, ...] = ()
+    """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
+    none: all."""
+    num_seeds: int = 5
+    """Each with drawings and a start of its own."""
+    num_threads: int = 2
+    quick: bool = False
+    """Two seeds, few drawings, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
+    only_page: bool = False
+    """Make the page from the CSV that is there."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        for name in ("num_seeds", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
 
 

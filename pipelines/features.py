@@ -1,6 +1,6 @@
 """Pictures of a split in, their features through the frozen tower out: made once, by all ranks, into one file a node.
 
-Where only text tokens are learned, an epoch is then text encoding and small matrix products.
+Where only text tokens are learned, or a projection, an epoch is then text encoding and small matrix products.
 """
 
 import hashlib
@@ -40,29 +40,54 @@ def cached_features(
         rank: of this worker; all ranks must call.
         folder: of this node.
     """
-    content = [split.manifest.digest, backbone.digest, backbone.config.precision, torch.device(rank.device).type]
+    return cached_rows(
+        split,
+        encode=backbone.encode_image,
+        width=backbone.embed_dim,
+        content=[backbone.digest, backbone.config.precision],
+        reader=reader,
+        batch_size=batch_size,
+        rank=rank,
+        folder=folder,
+    )
+
+
+def cached_rows(
+    split: Split,
+    *,
+    encode: Callable[[Tensor], Tensor],
+    width: int,
+    content: list[str],
+    reader: Callable[[], PictureReader],
+    batch_size: int,
+    rank: Rank,
+    folder: Path,
+) -> tuple[Float[Tensor, "N W"], Bool[Tensor, " N"]]:
+    """fp32 numbers of all samples (memory-mapped), and which pictures could be read; arguments as `cached_features`.
+
+    `encode` makes a row of `width` numbers of each picture in a batch of pixels, `content` says what decides them.
+    """
+    content = [split.manifest.digest, *content, torch.device(rank.device).type]
     path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()}.npy"
     if not all(rank.gathered(path.is_file())):
-        blocks = _blocks(split, backbone=backbone, reader=reader(), batch_size=batch_size, rank=rank)
-        _write(path, blocks=blocks, shape=(len(split), backbone.embed_dim), is_writer=rank.local_index == 0)
+        blocks = _blocks(split, encode=encode, width=width, reader=reader(), batch_size=batch_size, rank=rank)
+        _write(path, blocks=blocks, shape=(len(split), width), is_writer=rank.local_index == 0)
         rank.gathered(None)  # no rank opens the file before its writer is done
-    features_ND = torch.from_numpy(np.load(path, mmap_mode="c"))
-    return features_ND, ~features_ND[:, 0].isnan()
+    rows_NW = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return rows_NW, ~rows_NW[:, 0].isnan()
 
 
 def _blocks(
-    split: Split, *, backbone: Backbone, reader: PictureReader, batch_size: int, rank: Rank
-) -> Iterator[Float[Tensor, "B D"]]:
-    """The split's features in order, each block from all ranks; a picture that cannot be read is a row of NaN."""
+    split: Split, *, encode: Callable[[Tensor], Tensor], width: int, reader: PictureReader, batch_size: int, rank: Rank
+) -> Iterator[Float[Tensor, "B W"]]:
+    """The split's rows in order, each block from all ranks; a picture that cannot be read is a row of NaN."""
     starts = range(0, len(split), batch_size * rank.num_ranks)
     firsts = [start + rank.index * batch_size for start in starts]
     parts = [np.arange(first, max(first, min(first + batch_size, len(split)))) for first in firsts]
     for pixels, readable in ahead(iter(parts), reader=reader):
         with torch.no_grad():
-            features_BD = torch.empty(0, backbone.embed_dim)
-            if len(pixels):
-                features_BD = backbone.encode_image(pixels).cpu()
-        yield torch.cat(rank.gathered(features_BD.masked_fill(~readable[:, None], torch.nan)))
+            rows_BW = encode(pixels).cpu() if len(pixels) else torch.empty(0, width)
+        yield torch.cat(rank.gathered(rows_BW.masked_fill(~readable[:, None], torch.nan)))
 
 
 def _write(path: Path, *, blocks: Iterator[Tensor], shape: tuple[int, int], is_writer: bool) -> None:

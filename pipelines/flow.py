@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ecor import store
+from ecor.config import require
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
 from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig, resolved
@@ -114,7 +115,12 @@ def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]
 
 
 def run(config: PipelineConfig) -> PipelineResult:
-    """Run every stage in order; see the module's first lines."""
+    """Run every stage in order; see the module's first lines. ValueError for a system that labels nothing."""
+    require(
+        config.train.system == "ecor",
+        f"a pipeline labels pictures, which {config.train.system} does not: set train.system to ecor, or run "
+        f"`ecor train` alone",
+    )
     tracking = resolved(config.tracking)
     with cluster.connected(config.cluster):
         shard.run(config.shard, cluster=config.cluster)

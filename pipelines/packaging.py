@@ -23,6 +23,7 @@ import ecor
 from ecor import store
 from ecor.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
 from ecor.config import ScoringConfig
+from ecor.saved import Saved
 
 ARTIFACT = "checkpoint"
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
@@ -66,6 +67,13 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
             input_example=(example(), params()),
             pip_requirements=pinned_requirements(),
         )
+
+
+def write_saved(record: Saved, target: Path, *, model: Model) -> None:
+    """Write an MLflow model folder with the flavor `ecor`: what was learned as it is, which no server serves (ours)."""
+    shutil.copytree(record.folder, target / "artifacts" / ARTIFACT)
+    model.add_flavor("ecor", system=record.system, data=f"artifacts/{ARTIFACT}", ecor_version=ecor.__version__)
+    model.save(str(target / "MLmodel"))
 
 
 def pinned_requirements() -> list[str]:

@@ -9,11 +9,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from filelock import FileLock
 
 from ecor import store
-from ecor.checkpoint import publish_folder, read_checkpoint
+from ecor.checkpoint import Checkpoint, read_checkpoint
+from ecor.config import SystemName
+from ecor.saved import Saved, publish_folder, read_saved, record_path
 from pipelines.config import TrackingConfig, uri_of
 from pipelines.metrics import MODEL_CACHE, count
 
@@ -92,8 +95,16 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
         publish_folder(Path(found), target)
 
 
+def read_record(folder: str | Path) -> Checkpoint | Saved:
+    """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
+    for system in get_args(SystemName):
+        if record_path(folder, system) is not None:
+            return read_saved(folder, system)
+    return read_checkpoint(folder)
+
+
 def _checked(folder: Path, *, model: ModelVersion) -> Path:
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_record(folder)
     for name, expected, found in (
         ("model", model.digest, checkpoint.model_digest),
         ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),

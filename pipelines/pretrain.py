@@ -9,14 +9,13 @@ import json
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray.train.torch import prepare_model
-from ray.util.queue import Queue
 
 from ecor import store
 from ecor.backbone import Backbone, load_backbone
@@ -28,25 +27,13 @@ from ecor.demo.model import MODEL_NAME, config_path
 from ecor.demo.pretrain import DrawnSource
 from ecor.pretraining import Source, write_weights
 from ecor.shards import read_manifest
-from pipelines import cluster as cluster_
 from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
 from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
 from pipelines.loader import Rank
 from pipelines.metrics import TRAINING_STEPS, count
 from pipelines.pretraining import Pretraining, Progress, Report
-from pipelines.ray_train import (
-    STATES,
-    SUMMARY,
-    alone,
-    clear,
-    fitted,
-    is_finished,
-    own_rank,
-    recorded,
-    save_state,
-    saved_state,
-)
+from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
@@ -91,18 +78,6 @@ class Pretrained:
         return f"--backbone.name {self.model} --backbone.pretrained {self.weights}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every worker is told."""
-
-    config: PretrainConfig
-    parents: dict[str, str]
-    tracking: TrackingConfig
-    run_id: str
-    messages: Queue
-    """Lines for whoever started the run."""
-
-
 def run(
     config: PretrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
 ) -> Pretrained:
@@ -122,36 +97,18 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolved(tracking or TrackingConfig())
-    output, products = located(config.output), [MODEL, WEIGHTS]
-    parents = _parents(config)
-    made_of = "settings and images"
-    if not config.fresh and is_finished(output, digest=parents["config"], made_of=made_of):
-        return read_pretrained(output)
-    cluster = cluster or ClusterConfig()
-    with alone(output, lease_s=cluster.lease_s) as fence:
-        if config.fresh:
-            clear(output, products=products)
-        if is_finished(output, digest=parents["config"], made_of=made_of):
-            return read_pretrained(output)
-        record = recorded(
-            output,
-            name="pretrain",
-            digest=parents["config"],
-            params=asdict(config),
-            parents=parents,
-            tracking=tracking,
-            products=products,
-        )
-        with cluster_.connected(cluster, stage="pretrain"), record as run_id:
-            return _pretrained(
-                output,
-                config=config,
-                parents=parents,
-                tracking=tracking,
-                run_id=run_id,
-                patience_s=cluster.no_progress_timeout_s,
-                fence=fence,
-            )
+    made_once(
+        config,
+        name="pretrain",
+        parents=_parents(config),
+        made_of="settings and images",
+        products=[MODEL, WEIGHTS],
+        work=_work,
+        publish=partial(_publish, output=located(config.output), tracking=tracking),
+        cluster=cluster,
+        tracking=tracking,
+    )
+    return read_pretrained(config.output)
 
 
 def settled(config: PretrainConfig) -> PretrainConfig:
@@ -183,36 +140,12 @@ def read_pretrained(folder: str | Path) -> Pretrained:
     )
 
 
-def _pretrained(
-    output: str,
-    *,
-    config: PretrainConfig,
-    parents: dict[str, str],
-    tracking: TrackingConfig,
-    run_id: str,
-    patience_s: float,
-    fence: Callable[[], None],
-) -> Pretrained:
-    messages = Queue(actor_options={"num_cpus": 0})
-    job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
-    last_state = fitted(
-        _work,
-        {each.name: getattr(job, each.name) for each in fields(job)},
-        placement=config,
-        output=output,
-        name=parents["config"][:16],
-        messages=messages,
-        patience_s=patience_s,
-    )
-    with last_state.as_directory() as state, tempfile.TemporaryDirectory() as scratch:
-        fence()
+def _publish(state: Path, run_id: str, *, output: str, tracking: TrackingConfig) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in (MODEL, WEIGHTS, SUMMARY):
-            shutil.copyfile(Path(state) / name, Path(scratch) / name)
+            shutil.copyfile(state / name, Path(scratch) / name)
         store.publish_files(Path(scratch), output, last=SUMMARY)  # which says that the run is finished
         registry.log_folder(tracking, run_id=run_id, folder=scratch)
-    record = read_pretrained(output)
-    store.remove(store.inside(output, STATES))
-    return record
 
 
 # On every worker
@@ -220,7 +153,7 @@ def _pretrained(
 
 def _work(settings: dict[str, Any]) -> None:
     """One rank's work: train, report, and at the end save the model into the last state."""
-    job = Job(**settings)
+    job: Job[PretrainConfig] = Job(**settings)
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
     backbone = architecture(job.config)
@@ -288,7 +221,7 @@ def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Sour
     )
 
 
-def _save(report: Report, *, pretraining: Pretraining, job: Job, rank: Rank) -> None:
+def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
     """The state, and with the last one the model; all ranks meet here."""
     assert report.progress is not None
     state = {each.name: getattr(report.progress, each.name) for each in fields(report.progress)}
@@ -303,7 +236,7 @@ def _save(report: Report, *, pretraining: Pretraining, job: Job, rank: Rank) -> 
         save_state(state, step=report.step, rank=rank, folder=Path(scratch))
 
 
-def _summary(report: Report, *, folder: Path, job: Job, pretraining: Pretraining) -> dict[str, Any]:
+def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretraining: Pretraining) -> dict[str, Any]:
     assert report.progress is not None
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

@@ -11,10 +11,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import ray
 import ray.train
@@ -31,8 +32,8 @@ import ecor
 from ecor import store
 from ecor.config import require
 from pipelines import registry
-from pipelines.cluster import stalled
-from pipelines.config import TrackingConfig
+from pipelines.cluster import connected, stalled
+from pipelines.config import ClusterConfig, TrackingConfig, located
 from pipelines.ledger import Ledger
 from pipelines.loader import Rank
 
@@ -57,7 +58,95 @@ class Placement(Protocol):
     def max_failures(self) -> int: ...
 
 
+class Settings(Placement, Protocol):
+    """Settings of a stage that learns."""
+
+    @property
+    def output(self) -> str: ...
+    @property
+    def fresh(self) -> bool: ...
+
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[Config]):
+    """What every worker is told."""
+
+    config: Config
+    parents: dict[str, str]
+    tracking: TrackingConfig
+    run_id: str
+    messages: Queue
+    """Lines for whoever started the run."""
+
+
 # On the driver
+
+
+def made_once(
+    config: Settings,
+    *,
+    name: str,
+    parents: dict[str, str],
+    made_of: str,
+    products: Sequence[str],
+    work: Callable[[dict[str, Any]], None],
+    publish: Callable[[Path, str], None],
+    cluster: ClusterConfig | None,
+    tracking: TrackingConfig,
+) -> None:
+    """Fill the output of a stage that learns, unless a run with the same parents has filled it.
+
+    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run. One that another
+    job works on is waited for.
+
+    Args:
+        config: of the stage, a dataclass.
+        name: of the stage, and of the MLflow run.
+        parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
+        made_of: what that digest is of, for people.
+        products: files and folders in the output that the run makes.
+        work: what a worker does; its settings are the fields of a `Job`.
+        publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
+            writes the summary last.
+        cluster: where.
+        tracking: where the run is recorded.
+
+    Raises:
+        ValueError: when the output holds another run (naming both digests), and as `fitted`.
+        OSError: when another job has taken the run over meanwhile, or a worker died.
+    """
+    output, digest = located(config.output), parents["config"]
+    if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
+        return
+    cluster = cluster or ClusterConfig()
+    with alone(output, lease_s=cluster.lease_s) as fence:
+        if config.fresh:
+            clear(output, products=products)
+        if is_finished(output, digest=digest, made_of=made_of):
+            return
+        params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+        record = recorded(
+            output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
+        )
+        with connected(cluster, stage=name), record as run_id:
+            messages = Queue(actor_options={"num_cpus": 0})
+            job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
+            last_state = fitted(
+                work,
+                {each.name: getattr(job, each.name) for each in fields(job)},
+                placement=config,
+                output=output,
+                name=digest[:16],
+                messages=messages,
+                patience_s=cluster.no_progress_timeout_s,
+            )
+            with last_state.as_directory() as state:
+                fence()
+                publish(Path(state), run_id)
+            store.remove(store.inside(output, STATES))
 
 
 def fitted(

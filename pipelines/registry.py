@@ -18,12 +18,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.checkpoint import Checkpoint, read_checkpoint
+from ecor.checkpoint import Checkpoint
 from ecor.config import require
 from ecor.evaluation import difference_of_folders, read_evaluation
+from ecor.saved import Saved
 from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, located
-from pipelines.packaging import write_model
-from pipelines.pinned import ModelVersion
+from pipelines.packaging import write_model, write_saved
+from pipelines.pinned import ModelVersion, read_record
 from pipelines.tracking import (
     client_of,
     finish_run,
@@ -59,16 +60,18 @@ _log = logging.getLogger(__name__)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
 _CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
+_SYSTEM_TAG = "ecor.system"
 
 
 def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
     """Make a checkpoint a version of a registered model, and set the alias on it.
 
+    What another system than ECOR learned is registered without a pyfunc flavor, to be downloaded and loaded by `ecor`.
     The same checkpoint, packed the same way, is one version however often it is registered.
 
     Raises ValueError when the checkpoint is not one, or the server does not answer.
     """
-    checkpoint = read_checkpoint(config.checkpoint)
+    checkpoint = read_record(config.checkpoint)
     client = client_of(tracking)
     tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
     with quiet():
@@ -191,7 +194,7 @@ def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
 
 
 def _plain(folder: str) -> ModelVersion:
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_record(folder)
     return ModelVersion(
         asked_for=folder,
         uri=located(checkpoint.folder),
@@ -204,13 +207,16 @@ def _plain(folder: str) -> ModelVersion:
     )
 
 
-def _version_tags(checkpoint: Checkpoint, *, with_backbone: bool) -> dict[str, str]:
+def _version_tags(checkpoint: Checkpoint | Saved, *, with_backbone: bool) -> dict[str, str]:
     return {
         _DIGEST_TAGS["digest"]: checkpoint.model_digest,
         _DIGEST_TAGS["vocabulary_digest"]: checkpoint.vocabulary_digest,
         _DIGEST_TAGS["backbone_digest"]: checkpoint.backbone_digest,
         _CHECKPOINT_TAG: checkpoint.digest,
-        _BACKBONE_INSIDE_TAG: str(checkpoint.has_backbone or with_backbone).lower(),
+        _BACKBONE_INSIDE_TAG: str(
+            isinstance(checkpoint, Checkpoint) and (checkpoint.has_backbone or with_backbone)
+        ).lower(),
+        _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, Saved) else "ecor",
         **{f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()},
     }
 
@@ -222,7 +228,7 @@ def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, s
     return max((str(each.version) for each in same), key=int, default=None)
 
 
-def _run_of(checkpoint: Checkpoint, *, tracking: TrackingConfig) -> str:
+def _run_of(checkpoint: Checkpoint | Saved, *, tracking: TrackingConfig) -> str:
     """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
     if checkpoint.run_id is not None and knows_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
@@ -231,12 +237,15 @@ def _run_of(checkpoint: Checkpoint, *, tracking: TrackingConfig) -> str:
         return run_id
 
 
-def _log_model(client: MlflowClient, *, checkpoint: Checkpoint, config: RegisterConfig, run_id: str) -> tuple[str, str]:
+def _log_model(
+    client: MlflowClient, *, checkpoint: Checkpoint | Saved, config: RegisterConfig, run_id: str
+) -> tuple[str, str]:
     """Upload the packed model; its id and its place.
 
     The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
     """
-    params = {name: str(value) for name, value in flat(asdict(checkpoint.model))}
+    settings = checkpoint.settings if isinstance(checkpoint, Saved) else asdict(checkpoint.model)
+    params = {name: str(value) for name, value in flat(settings)}
     logged = client.create_logged_model(
         client.get_run(run_id).info.experiment_id, name=config.name, source_run_id=run_id, params=params
     )
@@ -245,7 +254,10 @@ def _log_model(client: MlflowClient, *, checkpoint: Checkpoint, config: Register
             artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
         )
         folder = Path(scratch) / "model"
-        write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)
+        if isinstance(checkpoint, Saved):
+            write_saved(checkpoint, folder, model=record)
+        else:
+            write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

@@ -17,16 +17,15 @@ import numpy as np
 import pytest
 import ray
 import torch
-from models import NAMES, TINY_CLIP
-from PIL import Image
+from models import NAMES
 from processes import cpus_held, hear_ctrl_c, kill_one
 from safetensors.torch import load_file
+from splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.sample import Sample, decode_image, image_to_pixels, label_ids
-from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
-from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
+from ecor.sample import decode_image, image_to_pixels, label_ids
+from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import train
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
 from pipelines.ledger import Ledger
@@ -34,61 +33,11 @@ from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards,
 from pipelines.ray_train import alone
 from pipelines.tuning import Progress, Tuning, settled
 
-VOCABULARY = vocabulary_from_mapping(NAMES)
-NUM_TRAIN, NUM_VALIDATION = 22, 7
-
-
-def sample(number: int, *, vocabulary: Vocabulary = VOCABULARY) -> Sample:
-    """A picture whose colours tell its category; the labels are all its category's rationales."""
-    random = np.random.default_rng(number)
-    category = number % len(vocabulary.categories)
-    colours = random.integers(0, 100, (8, 8, 3), dtype=np.uint8)
-    colours[..., category % 3] += 150
-    file = io.BytesIO()
-    Image.fromarray(colours).resize((40, 36), Image.Resampling.NEAREST).save(file, "png")
-    return Sample(
-        key=f"{number:04d}",
-        image=file.getvalue(),
-        extension="png",
-        category=vocabulary.categories[category],
-        rationales=tuple(vocabulary.rationales[r] for r in vocabulary.rationales_of[category]),
-        visible_rationales=None,
-        source=f"{number}.png",
-    )
-
-
-def write_split(folder: Path, samples: list[Sample], *, split: str, per_shard: int = 6) -> None:
-    shards = [
-        write_shard(
-            [Entry(sample=each) for each in samples[start : start + per_shard]],
-            folder=folder / split,
-            name=f"{start:06d}.tar",
-            vocabulary=VOCABULARY,
-        )
-        for start in range(0, len(samples), per_shard)
-    ]
-    manifest = ShardManifest(
-        split=split,
-        shards=tuple(shards),
-        vocabulary_digest=VOCABULARY.digest,
-        num_samples=len(samples),
-        num_rejected=0,
-        num_duplicates=0,
-        config_digest="c" * 64,
-        parents={},
-    )
-    write_manifest(manifest, folder / split)
-    write_side_files(folder, vocabulary=VOCABULARY)
-
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP, and shards of two splits."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
-    write_split(folder / "shards", [sample(n) for n in range(NUM_TRAIN)], split="train")
-    write_split(folder / "shards", [sample(n) for n in range(100, 100 + NUM_VALIDATION)], split="validation")
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def config_of(world: Path, output: Path, **changes: object) -> TrainConfig:

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "concepts": ["ConceptFeatures", "encode_concepts"],
         "convis": ["ConVis", "ConceptRanks"],
+        "eclip": ["load_eclip"],
         "explainer": ["JointHeatmaps", "attribute", "explain", "explain_joint"],
         "heatmap": ["Frame", "Heatmap", "frame_of"],
         "lexicon": ["Lexicon", "ListLexicon", "WordNetLexicon", "read_lexicon"],
