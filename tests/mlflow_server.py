@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_S = 120.0
@@ -76,7 +76,8 @@ class MlflowServer:
     def stop(self) -> None:
         """End it, workers and all."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself, which its log tells
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(timeout=20)
             self._process = None
 
@@ -86,7 +87,7 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
     """A server with a database of its own in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with _postgres(folder / "postgres") as address:
-        server = MlflowServer(folder, database=f"{address}/mlflow")
+        server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1))
         try:
             server.start()
             yield server

@@ -514,7 +514,7 @@ def test_the_script_gives_mlflow_a_file_of_users_that_it_reads(tmp_path, monkeyp
     fake.write_text('#!/bin/sh\necho "$@"\n')
     fake.chmod(0o755)
     script = (INFRA / "mlflow/kubernetes/start.sh").read_text().replace("/tmp/", f"{tmp_path}/")
-    address = "postgresql://mlflow:a%40b@postgres:5432/mlflow_auth"
+    address = "postgresql+psycopg2://mlflow:a%40b@postgres:5432/mlflow_auth"
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "AUTH_DATABASE_URI": address, "MLFLOW_ARTIFACTS": "s3://b/a"}
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr

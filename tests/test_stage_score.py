@@ -401,7 +401,7 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     assert score.run(copied, tracking=tracking) == first
     damaged, kept = folder / first.parts[1].name, folder / first.parts[0].name
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    stray = folder / "0-deadbeef.parquet"
+    stray = folder / "0-7-deadbeef.parquet"
     stray.write_bytes(b"an attempt that was killed before its commit")
     before = kept.stat().st_mtime_ns
     second = score.run(copied, tracking=tracking)

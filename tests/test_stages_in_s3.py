@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,8 @@ def test_shards_that_are_damaged_or_missing_come_back_as_they_were(config: Pipel
 
 def test_labels_are_the_same_from_a_store_that_fails_and_waits(config: PipelineConfig, s3: S3Server) -> None:
     def score_into(output: str) -> dict[str, list]:
-        settings = {"input": config.score.input, "model": f"{JOB}/run", "batch_size": 4}
-        score.run(type(config.score)(output=output, **settings), cluster=config.cluster, tracking=config.tracking)
+        settings = replace(config.score, output=output, model=f"{JOB}/run")
+        score.run(settings, cluster=config.cluster, tracking=config.tracking)
         return read_predictions(output).drop_columns(["model_name", "model_version"]).to_pydict()
 
     expected = read_predictions(config.score.output).drop_columns(["model_name", "model_version"]).to_pydict()

@@ -148,7 +148,7 @@ def test_a_pipeline_that_is_stopped_goes_on_when_it_is_submitted_again(nodes, pl
     until(lambda: any(labels.rglob("*.parquet")), what="labels")
     stopped = nodes.ray("job", "stop", "pipeline-1")
     assert stopped.returncode == 0, stopped.stderr
-    assert "STOPPED" in _status(nodes, "pipeline-1")
+    assert "was stopped" in _status(nodes, "pipeline-1")
     assert not (place / "report.html").exists()
     done = submit(nodes, "run", f"{place}/pipeline.toml", submission_id="pipeline-2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -204,7 +204,7 @@ def test_evaluate_as_a_single_job_and_a_users_mistake_is_a_failed_job_with_ecors
     done = submit(nodes, "score", "--input", f"{place}/nowhere", "--output", f"{place}/x", submission_id="mistake")
     assert done.returncode != 0
     told = _status(nodes, "mistake")
-    assert "FAILED" in told
+    assert "failed" in told
     assert f"exit code {USER_MISTAKE}" in told
     assert "ecor: " in nodes.ray("job", "logs", "mistake").stdout
 
