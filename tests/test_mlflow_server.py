@@ -2,11 +2,13 @@
 
 import io
 import json
-import multiprocessing
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(postgres_programs() is None, reason="there is no PostgreSQL: apt-get install postgresql"),
 ]
+ROOT = Path(__file__).resolve().parents[1]
 NUM_ACTORS = 8
 NUM_PICTURES = 12
 
@@ -102,37 +105,41 @@ def test_what_is_not_there_is_told_with_what_is(
 # --- one model on many machines
 
 
+ACTOR = """
+import json, os, sys, time
+from pathlib import Path
+from ecor.checkpoint import load
+from pipelines import pinned
+from pipelines.config import TrackingConfig
+
+version, uri, place = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+fetched = pinned._download
+
+def download(*given, **named):
+    with (place / "downloads").open("a") as file:
+        file.write("once\\n")
+    fetched(*given, **named)
+
+pinned._download = download
+(place / f"{os.getpid()}.ready").touch()
+while len(list(place.glob("*.ready"))) < int(sys.argv[4]):
+    time.sleep(0.01)
+model = pinned.ModelVersion(**version)
+print(load(pinned.fetch(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")).digest)
+"""
+
+
 def test_eight_actors_of_a_machine_download_a_model_once(
-    tracking: TrackingConfig, champion: ModelVersion, tmp_path: Path
+    server: MlflowServer, champion: ModelVersion, tmp_path: Path
 ) -> None:
-    downloads, results = tmp_path / "downloads", tmp_path / "results"
-    results.mkdir()
-    fork = multiprocessing.get_context("fork")
-    barrier = fork.Barrier(NUM_ACTORS)
-
-    def counted(deed: Callable[..., None]) -> Callable[..., None]:
-        def download(*given: object, **named: object) -> None:
-            with downloads.open("a") as file:
-                file.write("once\n")
-            deed(*given, **named)
-
-        return download
-
-    def act(number: int) -> None:
-        pinned._download = counted(pinned._download)
-        barrier.wait()
-        folder = pinned.fetch(champion, tracking=tracking, cache_dir=tmp_path / "cache")
-        (results / f"{number}").write_text(f"{folder} {load(folder).digest}")
-
-    actors = [fork.Process(target=act, args=(number,)) for number in range(NUM_ACTORS)]
-    for actor in actors:
-        actor.start()
-    for actor in actors:
-        actor.join(timeout=120)
-    assert [actor.exitcode for actor in actors] == [0] * NUM_ACTORS
-    assert downloads.read_text() == "once\n"
-    (found,) = {path.read_text() for path in results.iterdir()}
-    assert found.endswith(champion.digest)
+    words = [json.dumps(asdict(champion)), server.url, str(tmp_path), str(NUM_ACTORS)]
+    actors = [
+        subprocess.Popen([sys.executable, "-c", ACTOR, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(NUM_ACTORS)
+    ]
+    told = [actor.communicate(timeout=200)[0] for actor in actors]
+    assert told == [f"{champion.digest}\n"] * NUM_ACTORS
+    assert (tmp_path / "downloads").read_text() == "once\n"
 
 
 def test_a_job_keeps_the_version_that_it_began_with(
