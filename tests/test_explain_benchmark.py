@@ -64,6 +64,7 @@ def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
     assert "moved" not in oracle and "flip" not in oracle
 
 
+@pytest.mark.slow
 def test_a_method_has_every_measure(cases: Cases) -> None:
     found = tried(method("occlusion", window=32, stride=32), cases, trial=TRIAL)
     assert set(found) == set(explain_benchmark.MEASURES)
@@ -80,6 +81,7 @@ def test_memory_is_told_of_the_block_alone() -> None:
     assert held.sum() > 0
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once_and_the_page_comes_from_them_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(records, "PAUSES_S", (0.0,) * len(records.PAUSES_S))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(period=st.integers(1, 40), phase=st.integers(0, 39))
 def test_a_store_that_fails_every_nth_call_delays_the_labels_and_changes_nothing(period, phase):

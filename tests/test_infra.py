@@ -234,6 +234,7 @@ def ray_files() -> Iterator[Document]:
         yield from (each for each in documents(path) if each["apiVersion"] == "ray.io/v1")
 
 
+@pytest.mark.slow
 def test_the_files_of_ray_fit_kuberays_definitions():
     found = list(ray_files())
     assert {each["metadata"]["name"] for each in found} == {

@@ -268,6 +268,7 @@ def two_repetitions(world: str = "demo") -> tuple[Study, pd.DataFrame, pd.DataFr
     return study, made_up_rows(study_cells(study, chosen=CHOSEN)), made_up_rows(selection_cells(study))
 
 
+@pytest.mark.slow
 def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> None:
     study, rows, grid = two_repetitions()
     (tmp_path / "results-words.md").write_text("What a reader thought.")
@@ -298,6 +299,7 @@ def test_claims_are_judged_by_their_intervals(world: str) -> None:
     assert reversed_.rows[0][1] == "-20.0 ± 0.0" and reversed_.rows[0][3] == "no, the opposite"
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) -> None:
     study, _, grid = two_repetitions()
     chosen = chosen_settings(grid.to_dict("records"))
