@@ -255,11 +255,11 @@ def test_values_of_secret_variables_are_masked_wherever_they_stand():
     environment = {
         "MLFLOW_TRACKING_PASSWORD": SECRET,
         "AWS_SECRET_ACCESS_KEY": "abc/def+ghi",
-        "HOME": "/root/x",
+        "HOME": "/home/x",
         "A_TOKEN": "1",
     }
     secrets = secrets_in(environment)
-    assert masked(f"{SECRET} abc/def+ghi /root/x 1", secrets=secrets) == "*** *** /root/x 1"
+    assert masked(f"{SECRET} abc/def+ghi /home/x 1", secrets=secrets) == "*** *** /home/x 1"
 
 
 @pytest.mark.parametrize("scheme", STORES)
