@@ -8,8 +8,6 @@ backbone/            optional: architecture and weights, for machines without a 
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.prompts import PromptLearner
-from ecor.saved import FOLDER, publish_folder
+from ecor.saved import FOLDER, whole_folder
 from ecor.vocabulary import read_vocabulary
 
 FORMAT_VERSION = 1
@@ -93,17 +91,13 @@ def save_checkpoint(
         run_id: of the MLflow run that made it.
         with_backbone: put the backbone's weights inside.
     """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        unfinished.mkdir()
+    with whole_folder(folder) as unfinished:
         save_file(recognizer.tokens(), unfinished / TOKENS)
         (unfinished / VOCABULARY).write_text(recognizer.vocabulary.to_json(), encoding="utf-8")
         if with_backbone:
             recognizer.backbone.save(unfinished / BACKBONE)
         record = Checkpoint(
-            folder=str(target),
+            folder=str(Path(folder)),
             model=recognizer.config,
             temperatures=recognizer.temperatures,
             calibrated_on=recognizer.calibrated_on,
@@ -118,9 +112,6 @@ def save_checkpoint(
         )
         text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
-        publish_folder(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return record
 
 

@@ -8,7 +8,8 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,10 @@ def save(
     run_id: str | None = None,
 ) -> Saved:
     """Write the folder: it is there whole or not at all, and replaces one that was there before."""
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        unfinished.mkdir()
+    with whole_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = Saved(
-            folder=str(target),
+            folder=str(Path(folder)),
             system=system,
             settings=json.loads(json.dumps(settings)),
             backbone=backbone,
@@ -96,9 +93,6 @@ def save(
         )
         text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
         (unfinished / f"{system}.json").write_text(text + "\n", encoding="utf-8")
-        publish_folder(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return record
 
 
@@ -145,6 +139,20 @@ def record_path(folder: str | Path, system: str) -> str | None:
     base = store.local_path(folder) if store.is_local(folder) else folder
     places = [store.inside(each, f"{system}.json") for each in (base, store.inside(base, FOLDER))]
     return next((place for place in places if store.is_file(place)), None)
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder to fill; it takes its place when the block ends well, and vanishes otherwise."""
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        publish_folder(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def publish_folder(finished: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from pipelines.blocks import causes_raised
 from pipelines.cells import measured
 from pipelines.cluster import connected
 from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig, TrackingConfig
+from pipelines.kept import keep, kept
 from pipelines.study import QUESTIONS, Cell, Judgement, Study, chosen_settings, selection_cells, study_cells
 from pipelines.worlds import Sizes
 
@@ -165,14 +166,9 @@ def _rows_of(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[st
     return [row for row in _records(root) if (row["cell"], row["judgement"]) in wanted]
 
 
-def _rows(root: Path) -> pd.DataFrame:
-    path = root / RESULTS
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
-
-
 def _records(root: Path) -> list[dict[str, Any]]:
     """All rows, each with the name of its judgement, which the file has in parts."""
-    rows = [{str(name): value for name, value in row.items()} for row in _rows(root).to_dict("records")]
+    rows = [{str(name): value for name, value in row.items()} for row in kept(root / RESULTS).to_dict("records")]
     return [{**row, "judgement": _judgement(row).name} for row in rows]
 
 
@@ -188,11 +184,8 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
 
 def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
     """The CSV with more rows; never seen half-written."""
-    unfinished = root / f".{RESULTS}.tmp"
-    known = _rows(root)
-    both = pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if len(known) else pd.DataFrame(rows)
-    both.drop(columns="judgement", errors="ignore").to_csv(unfinished, index=False, float_format="%.4g")
-    unfinished.replace(root / RESULTS)
+    table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
+    keep(table, root / RESULTS, float_format="%.4g")
 
 
 @contextmanager

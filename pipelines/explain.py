@@ -1,13 +1,11 @@
 """Photos and a model in, overlays of where the evidence is and a table of labels out; no cluster is needed."""
 
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import torch
 from PIL import Image
@@ -15,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ecor import store
 from ecor.config import Preprocess, require
 from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
@@ -123,11 +122,11 @@ def table_of(explained: Iterable[Explained]) -> Table:
 
 def _units(place: str) -> tuple[str | None, Unit]:
     """What a place holds; and the folder that names are told from, None for a file that was named itself."""
-    fs, path = fsspec.url_to_fs(place)
-    if fs.isdir(path) or path.lower().endswith(TABLE_SUFFIXES):
+    path = store.store_of(place)[1]
+    if store.is_folder(place) or path.lower().endswith(TABLE_SUFFIXES):
         found = read_input(place, unit_size=2**31)
-        return str(path), _Together(units=found.units)
-    if not fs.exists(path):
+        return path, _Together(units=found.units)
+    if not store.exists(place):
         raise ValueError(f"{place}: there is no such photo or folder")
     require(
         Path(path).suffix.lower() in IMAGE_SUFFIXES,
@@ -199,7 +198,7 @@ def _explained(
     for index, each in enumerate(shown):
         answer = _answer(each, joint, index=index, texts=texts, cosines=cosines_BT[index].tolist(), model=model)
         explained = replace(answer, path=Path(config.output) / f"{each.name}.png")
-        _write(explained.path, _drawn(explained, heatmaps, index=index, preprocess=model.backbone.preprocess))
+        store.write(explained.path, _drawn(explained, heatmaps, index=index, preprocess=model.backbone.preprocess))
         yield explained
 
 
@@ -234,16 +233,6 @@ def _drawn(explained: Explained, heatmaps: Sequence[Heatmap], *, index: int, pre
         for (title, note), map_HW in zip(titles, maps.clamp(0, 1).cpu(), strict=True)
     ]
     return panels_png(np.asarray(picture), panels, seen=seen(frame).numpy())
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _literal(text: str) -> Text:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from ecor import store
 from ecor.config import require
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.cases import Cases, TargetKind, cases_of
@@ -26,6 +27,7 @@ from ecor.explain.ready import lacking, read_projection, ready
 from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.model import Recognizer
 from pipelines.config import ExplainBenchmarkConfig, TrackingConfig, resolved
+from pipelines.kept import keep, kept
 from pipelines.lexicons import lexicon_named
 from pipelines.opening import opened
 from pipelines.trials import PRIORS, Trial, tried, tried_prior
@@ -155,23 +157,16 @@ def _keep(
     """The CSV with a row per measure more; never seen half-written."""
     shared = (digest, config.model, config.set_name, config.seed, config.num_cases, cell.kind, cell.row)
     new = [(*shared, name, found.value, found.low, found.high, cases.num_looked_at) for name, found in figures.items()]
-    known = _rows(root)
-    table = pd.DataFrame(new, columns=list(_COLUMNS))
-    unfinished = root / f".{RESULTS}.tmp"
-    (pd.concat([known, table], ignore_index=True) if len(known) else table).to_csv(
-        unfinished, index=False, float_format="%.5g"
-    )
-    unfinished.replace(root / RESULTS)
+    keep(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
 
 
 def _rows(root: Path) -> pd.DataFrame:
-    path = root / RESULTS
-    if not path.is_file():
+    found = kept(root / RESULTS)
+    if not len(found):
         return pd.DataFrame(columns=list(_COLUMNS))
-    found = pd.read_csv(path)
     require(
         list(found.columns) == list(_COLUMNS),
-        f"{path} is no table of this benchmark: name another --output, or move it",
+        f"{root / RESULTS} is no table of this benchmark: name another --output, or move it",
     )
     return found
 
@@ -195,7 +190,7 @@ def write_page(config: ExplainBenchmarkConfig, *, root: Path, left_out: list[str
         measures=MEASURES,
     )
     page = root / PAGE
-    page.write_text(text, encoding="utf-8")
+    store.write(page, text.encode())
     return page
 
 

@@ -3,7 +3,7 @@
 What is learned is learned by the loop of `ecor train`, on shards of drawn scenes; maps are judged by the parts' pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,15 +26,14 @@ from ecor.explain.perturbation import random_masks, rise_map
 from ecor.lico import Classifier
 from ecor.model import Recognizer
 from pipelines.config import TrainConfig
-from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress
 from pipelines.lico import LicoTraining
 from pipelines.loader import Rank, read_split
+from pipelines.systems import SYSTEMS
 from pipelines.tuning import Tuning, settled
 from pipelines.worlds import Sizes, World, draw_world, world_of
 
 Figures = dict[str, float]
-_LEARNING: Mapping[SystemName, type[Learning]] = {"ecor": Tuning, "eclip": EclipTraining, "lico": LicoTraining}
 _EMBEDDED = BackboneConfig(precision="fp32")
 
 
@@ -101,7 +100,7 @@ def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> t
         **(defaults | settings),
     )
     vocabulary = world.vocabulary
-    learning = _LEARNING[system](
+    learning = SYSTEMS[system](
         settled(config),
         vocabulary=vocabulary,
         train=read_split(f"{config.shards}/train", vocabulary=vocabulary),

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
 
+from ecor import store
 from ecor.config import require
 from ecor.intervals import over_repetitions
 from pipelines.config import StudiesConfig, StudyName
@@ -32,6 +32,7 @@ from pipelines.explain_cells import (
     lico_figures,
     prompt_figures,
 )
+from pipelines.kept import keep, kept
 
 RESULTS, PAGE = "results.csv", "results.md"
 FIRST_SEED, QUICK_SEED = 700, 790
@@ -130,21 +131,21 @@ def run(config: StudiesConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.num_threads)
         _measure(names, seeds=seeds, effort=effort, root=root)
-    rows = _rows(root)
+    rows = kept(root / RESULTS)
     rows = rows[rows["cell"] == _digest(effort)] if len(rows) else rows
     require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
     page = root / PAGE
     command = "ecor explain-studies" + (" --quick" if config.quick else "")
     parts = [_section(STUDIES[name], rows[rows["study"] == name]) for name in names]
     text = "\n\n".join([_head(effort, command=command, is_quick=config.quick), *filter(None, parts)])
-    page.write_text(text + "\n", encoding="utf-8")
+    store.write(page, f"{text}\n".encode())
     Console().print(f"{len(rows)} rows: {page}", highlight=False, soft_wrap=True)
     return page
 
 
 def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path) -> None:
     console, cell = Console(stderr=True), _digest(effort)
-    known = _rows(root)
+    known = kept(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
     wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
     missing = [key for key in wanted if key not in done]
@@ -154,26 +155,13 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=root / "work")
         seconds = time.perf_counter() - began
         told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
-        _keep([{**told, "kind": kind, **figures} for kind, figures in found.items()], root=root)
+        rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
+        keep(rows, root / RESULTS, float_format="%.6g")
         console.print(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s", highlight=False)
 
 
 def _digest(effort: Effort) -> str:
     return hashlib.sha256(json.dumps(asdict(effort), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _rows(root: Path) -> pd.DataFrame:
-    path = root / RESULTS
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
-
-
-def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
-    """The CSV with more rows; never seen half-written."""
-    unfinished = root / f".{RESULTS}.tmp"
-    known = _rows(root)
-    both = pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if len(known) else pd.DataFrame(rows)
-    both.to_csv(unfinished, index=False, float_format="%.6g")
-    unfinished.replace(root / RESULTS)
 
 
 def _head(effort: Effort, *, command: str, is_quick: bool) -> str:

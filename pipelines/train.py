@@ -27,15 +27,13 @@ from ecor.shards import VOCABULARY_NAME, read_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import registry
 from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, located, resolved
-from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress, Report
-from pipelines.lico import LicoTraining
 from pipelines.loader import Rank, read_split
 from pipelines.metrics import RETRIES, TRAINING_STEPS, count
 from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
-from pipelines.tuning import Tuning, settled
+from pipelines.systems import SYSTEMS
+from pipelines.tuning import settled
 
-_LEARNING: Mapping[SystemName, type[Learning]] = {"ecor": Tuning, "eclip": EclipTraining, "lico": LicoTraining}
 _PLACEMENT = (
     "shards",
     "output",
@@ -147,7 +145,7 @@ def _work(settings: dict[str, Any]) -> None:
 
 def _learning(config: TrainConfig, *, rank: Rank) -> Learning:
     vocabulary = _vocabulary(config)
-    return _LEARNING[config.system](
+    return SYSTEMS[config.system](
         config,
         vocabulary=vocabulary,
         train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
