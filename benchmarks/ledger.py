@@ -89,7 +89,7 @@ def counted() -> Iterator[Spent]:
 def scorer_of(model: str, *, folder: Path, vocabulary: str) -> Scorer:
     name, _, pretrained = model.rpartition(":")
     backbone = load_backbone(BackboneConfig(name=name, pretrained=pretrained, precision="fp32"))
-    config = PromptConfig(rationale_tokens=4, category_tokens=4)
+    config = PromptConfig(rationale_tokens=4, category_tokens=4, visual_tokens=0)
     prompts = PromptLearner(config, backbone, generator=torch.Generator().manual_seed(0))
     recognizer = Recognizer(backbone=backbone, prompts=prompts, vocabulary=read_vocabulary(vocabulary))
     checkpoint = folder / name.replace("/", "-") / "checkpoint"

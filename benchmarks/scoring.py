@@ -147,7 +147,9 @@ def prepare(setting: Setting, *, photos: Path) -> None:
     name, _, pretrained = setting.model.rpartition(":")
     backbone = load_backbone(BackboneConfig(name=name, pretrained=pretrained, precision="fp32"))
     prompts = PromptLearner(
-        PromptConfig(rationale_tokens=4, category_tokens=4), backbone, generator=torch.Generator().manual_seed(0)
+        PromptConfig(rationale_tokens=4, category_tokens=4, visual_tokens=0),
+        backbone,
+        generator=torch.Generator().manual_seed(0),
     )
     recognizer = Recognizer(backbone=backbone, prompts=prompts, vocabulary=names)
     save_checkpoint(recognizer, checkpoint_of(setting), with_backbone=True)

@@ -137,7 +137,9 @@ def write_shards(setting: Setting) -> None:
 def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, TuningModule]:
     backbone = setting.backbone()
     prompts = PromptLearner(
-        PromptConfig(visual_tokens=visual_tokens), backbone, generator=torch.Generator().manual_seed(0)
+        PromptConfig(rationale_tokens=6, category_tokens=6, visual_tokens=visual_tokens, visual_depth=1),
+        backbone,
+        generator=torch.Generator().manual_seed(0),
     )
     model = Recognizer(backbone=backbone, prompts=prompts, vocabulary=setting.vocabulary)
     objective = objective_of(ObjectiveConfig())

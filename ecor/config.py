@@ -72,17 +72,20 @@ class BackboneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptConfig:
-    """How many tokens are learned, and where. All zero is zero-shot CLIP."""
+    """How many tokens are learned, and where. All zero is zero-shot CLIP.
 
-    rationale_tokens: int = 6
-    """Learned text context tokens of Prompt_R (between the start token and the words). How many, and the learning rate:
-    what `ecor ablate` chose on validation images of the drawn world."""
-    category_tokens: int = 6
+    The kind of tokens, their number and the learning rate: what `ecor ablate` chose on validation images of the drawn
+    world.
+    """
+
+    rationale_tokens: int = 0
+    """Learned text context tokens of Prompt_R (between the start token and the words)."""
+    category_tokens: int = 0
     """Learned text context tokens of Prompt_{c|R}."""
-    visual_tokens: int = 0
-    """Learned visual prompt tokens per block (VPT)."""
-    visual_depth: int = 1
-    """Blocks with visual tokens of their own: 1 is shallow, more is deep."""
+    visual_tokens: int = 2
+    """Learned visual prompt tokens per block (VPT). Without them an image is read once, not in each epoch."""
+    visual_depth: int | None = None
+    """Blocks with visual tokens of their own, from the first: 1 is shallow; None: all of them, deep."""
     visual_shared: bool = True
     """One set of visual tokens for both prompts (one image pass), or one for each (two passes)."""
     init_std: float = 0.02
@@ -93,7 +96,8 @@ class PromptConfig:
     def __post_init__(self) -> None:
         for name in ("rationale_tokens", "category_tokens", "visual_tokens"):
             require_at_least(name, getattr(self, name), 0)
-        require_at_least("visual_depth", self.visual_depth, 1)
+        if self.visual_depth is not None:
+            require_at_least("visual_depth", self.visual_depth, 1)
         require(self.init_std > 0, f"init_std must be positive, got {self.init_std}")
 
     @property
@@ -163,7 +167,7 @@ class FitConfig:
     """Optimiser and schedule."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1.6e-2
+    learning_rate: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
     """SGD only."""

@@ -22,7 +22,8 @@ class PromptLearner(nn.Module):
     category_context: nn.Parameter | None
     """[M W], the same of Prompt_{c|R}."""
     visual: nn.Parameter | None
-    """[S depth M W]: S is 1 where both prompts share them, else 2 (rationale, category)."""
+    """[S depth M W]: depth blocks have tokens of their own; S is 1 where both prompts share them, else 2 (rationale,
+    category)."""
 
     def __init__(self, config: PromptConfig, backbone: Backbone, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -53,12 +54,13 @@ def _check_fits(config: PromptConfig, backbone: Backbone) -> None:
         return
     require(
         backbone.vit is not None,
-        f"visual_tokens needs an open_clip ViT, which the image tower of {backbone.config.name!r} is not: set it to 0",
+        f"visual_tokens needs an open_clip ViT, which the image tower of {backbone.config.name!r} is not: set it to 0, "
+        "and rationale_tokens and category_tokens to 6, say",
     )
     blocks = backbone.num_visual_blocks
     assert blocks is not None
     require(
-        config.visual_depth <= blocks,
+        config.visual_depth is None or config.visual_depth <= blocks,
         f"visual_depth must be at most {blocks}, the blocks of {backbone.config.name!r}, got {config.visual_depth}",
     )
 
@@ -83,6 +85,8 @@ def _visual(backbone: Backbone, *, config: PromptConfig, generator: torch.Genera
     if not config.visual_tokens:
         return None
     assert backbone.visual_width is not None
+    assert backbone.num_visual_blocks is not None
     num_sets = 1 if config.visual_shared else 2
-    shape = (num_sets, config.visual_depth, config.visual_tokens, backbone.visual_width)
+    depth = backbone.num_visual_blocks if config.visual_depth is None else config.visual_depth
+    shape = (num_sets, depth, config.visual_tokens, backbone.visual_width)
     return nn.Parameter(config.init_std * torch.randn(shape, generator=generator))

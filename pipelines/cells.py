@@ -110,7 +110,7 @@ def _tune(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
-        prompts=_prompts(cell, num_blocks=load_backbone(clip).num_visual_blocks or 1),
+        prompts=prompts_of(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
         templates=templates,
         objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
         fit=FitConfig(learning_rate=cell.learning_rate),
@@ -144,9 +144,9 @@ def _tune(
     save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 
-def _prompts(cell: Cell, *, num_blocks: int) -> PromptConfig:
-    none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0)
-    num = cell.num_tokens
+def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
+    """`num` tokens of a kind of `pipelines.study.TOKENS`; deep ones in `num_blocks` blocks, None: in all."""
+    none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0, visual_depth=1)
     text = replace(none, rationale_tokens=num, category_tokens=num)
     kinds = {
         "text": text,
@@ -155,7 +155,7 @@ def _prompts(cell: Cell, *, num_blocks: int) -> PromptConfig:
         "both": replace(text, visual_tokens=num),
         "separate": replace(text, visual_tokens=num, visual_shared=False),
     }
-    return kinds[cell.tokens]
+    return kinds[tokens]
 
 
 def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:

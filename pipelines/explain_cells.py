@@ -4,7 +4,7 @@ What is learned is learned by the loop of `ecor train`, on shards of drawn scene
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ecor.explain.faithfulness import deletion, insertion
 from ecor.explain.measures import mean_iou_oracle, pointing_hit, score_contrast
 from ecor.explain.methods import Method, method
 from ecor.explain.perturbation import random_masks, rise_map
+from ecor.explain.targets import Rationale, tower_of
 from ecor.lico import Classifier
 from ecor.model import Recognizer
 from pipelines.config import TrainConfig
@@ -249,7 +250,7 @@ PROMPT_METHODS = ("itsm", "grad_eclip")
 
 
 def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
-    """Maps of rationales by a tuned model's own sentences, on cases that the untuned model ranks right."""
+    """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
     world = world_for(effort, seed=seed, root=root)
     objective = ObjectiveConfig(
         manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step
@@ -264,7 +265,8 @@ def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[s
     best = progress.epochs[progress.best_epoch]
     told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
     texts = tuned.text.rationales[cases.ids][:, None]
+    seen = replace(cases, tower=tower_of(tuned, Rationale(name="")))
     for name in PROMPT_METHODS:
-        found = map_figures(method(name), cases, texts=texts)
+        found = map_figures(method(name), seen, texts=texts)
         told |= {f"{name}_{figure}": value for figure, value in found.items()}
     return {"rationale": told}

@@ -98,8 +98,8 @@ STUDIES: dict[StudyName, Asked] = {
     ),
     "prompts": Asked(
         title="Prompts tuned with LICO's manifold matching",
-        note="ECOR's text tokens, with manifold matching of weight 1 or without. Maps are of the tuned sentences, on "
-        "pairs that the untuned model ranks right.",
+        note="ECOR's tokens as shipped (in every block of the image tower), with manifold matching of weight 1 or "
+        "without. Maps are of the tuned model, on pairs that the untuned model ranks right.",
         arms=tuple(PROMPT_ARMS),
         against=next(iter(PROMPT_ARMS)),
         figures=prompt_figures,

@@ -13,11 +13,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ecor.ablation import Decoding, SetRule
 from ecor.config import Method, ObjectiveName, WorldName, require
 from ecor.demo.atlas import world_named
+
+Setting = TypeVar("Setting")
 
 METHODS: Mapping[Method, ObjectiveName] = {
     "joint": "two_term",
@@ -217,18 +219,31 @@ def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str],
     """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
 
     The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
-    on. What ships as default is this choice for the two-term loss and text tokens: a smaller rate is the safer one for
-    a model that this study has not seen.
+    on: a smaller rate is the safer one for a model that this study has not seen.
     """
     found = {}
     for method, scores in _mean_rr(rows).items():
-        best = max(scores.values())
         judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
-        num_images = sum(int(row["num_images"]) for row in judged) / len(scores)
-        enough = best - math.sqrt(best * (1 - best) / num_images)
-        near = [settings for settings, score in scores.items() if score >= enough]
+        near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
         found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
     return found
+
+
+def shipped_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Chosen]:
+    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
+    ours = [row for row in rows if row["objective"] == "two_term"]
+    scores = {
+        (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
+    }
+    near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
+    return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
+
+
+def _near_the_best(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
+    """Those within one standard error of the best share, which `num_images` images gave."""
+    best = max(scores.values())
+    enough = best - math.sqrt(best * (1 - best) / num_images)
+    return [setting for setting, score in scores.items() if score >= enough]
 
 
 def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[Chosen, float]]:

@@ -42,7 +42,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 def recognizer(backbone: Backbone, *, prompts: PromptConfig | None = None, seed: int = 0) -> Recognizer:
-    config = prompts or PromptConfig(rationale_tokens=2, category_tokens=2, visual_tokens=2)
+    config = prompts or PromptConfig(rationale_tokens=2, category_tokens=2, visual_tokens=2, visual_depth=1)
     learner = PromptLearner(config, backbone, generator=torch.Generator().manual_seed(seed))
     return Recognizer(backbone=backbone, prompts=learner, vocabulary=VOCABULARY)
 

@@ -37,7 +37,7 @@ def photos() -> torch.Tensor:
 
 def test_no_tokens_are_zero_shot_clip(tmp_path: Path) -> None:
     backbone = tiny(tmp_path)
-    prompts = learner(PromptConfig(rationale_tokens=0, category_tokens=0), backbone)
+    prompts = learner(PromptConfig(visual_tokens=0), backbone)
     features = prompts.image_features(backbone, photos())
     theirs = backbone.model.encode_image(backbone.normalise(photos()), normalize=True)
     assert torch.equal(features.rationale, theirs) and features.category is features.rationale
@@ -81,7 +81,9 @@ def test_the_same_seed_gives_the_same_tokens(tmp_path: Path) -> None:
 
 def test_words_can_be_the_beginning(tmp_path: Path) -> None:
     backbone = tiny(tmp_path)
-    prompts = learner(PromptConfig(rationale_tokens=3, category_tokens=5, init_words="a photo of"), backbone)
+    prompts = learner(
+        PromptConfig(rationale_tokens=3, category_tokens=5, visual_tokens=0, init_words="a photo of"), backbone
+    )
     words = backbone.word_embeddings("a photo of")
     assert torch.equal(prompts.rationale_context, words)
     assert torch.equal(prompts.category_context, torch.cat([words, words[:2]]))
@@ -95,7 +97,7 @@ def test_words_can_be_the_beginning(tmp_path: Path) -> None:
     [
         (RESNET, PromptConfig(visual_tokens=1), "needs an open_clip ViT"),
         (TINY, PromptConfig(visual_tokens=1, visual_depth=4), "visual_depth must be at most 3"),
-        (TINY, PromptConfig(rationale_tokens=38), "leave no room for words"),
+        (TINY, PromptConfig(rationale_tokens=38, visual_tokens=0), "leave no room for words"),
         (TINY, PromptConfig(init_words="   "), "holds no word"),
     ],
 )

@@ -40,12 +40,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tmp_path_factory.mktemp("world"))
 
 
+TEXT = PromptConfig(rationale_tokens=2, category_tokens=2, visual_tokens=0)
+VISUAL = PromptConfig(rationale_tokens=1, category_tokens=1, visual_tokens=2, visual_depth=1, visual_shared=False)
+
+
 def config_of(world: Path, output: Path, **changes: object) -> TrainConfig:
     settings: dict = {
         "shards": str(world / "shards"),
         "output": str(output),
         "backbone": BackboneConfig(name=str(world / "tiny-clip.json"), pretrained="random"),
-        "prompts": PromptConfig(rationale_tokens=2, category_tokens=2),
+        "prompts": TEXT,
         "fit": FitConfig(learning_rate=0.02, warmup_steps=2),
         "num_epochs": 3,
         "batch_size": 4,
@@ -71,9 +75,6 @@ def finished(tuning: Tuning, progress: Progress | None = None) -> Progress:
         progress = report.progress
     assert progress is not None
     return progress
-
-
-VISUAL = PromptConfig(rationale_tokens=1, category_tokens=1, visual_tokens=2, visual_shared=False)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
@@ -134,7 +135,7 @@ def test_another_vocabulary_is_refused_with_both_digests(world: Path) -> None:
         read_split(str(world / "shards" / "train"), vocabulary=other)
 
 
-@pytest.mark.parametrize("prompts", [PromptConfig(rationale_tokens=2, category_tokens=2), VISUAL])
+@pytest.mark.parametrize("prompts", [TEXT, VISUAL])
 @pytest.mark.parametrize("stop_at", [2, 7])
 def test_going_on_equals_never_stopping_bit_for_bit(
     world: Path, tmp_path: Path, prompts: PromptConfig, stop_at: int
@@ -187,7 +188,7 @@ def test_features_are_computed_once(world: Path, tmp_path: Path) -> None:
     assert all(torch.equal(again.tokens[name], value) for name, value in first.tokens.items())
 
 
-@pytest.mark.parametrize("prompts", [PromptConfig(rationale_tokens=2, category_tokens=2), VISUAL])
+@pytest.mark.parametrize("prompts", [TEXT, VISUAL])
 def test_a_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path, world: Path, prompts: PromptConfig) -> None:
     broken = dataclasses.replace(sample(3), image=sample(3).image[:40])
     write_split(tmp_path / "shards", [sample(0), sample(1), sample(2), broken], split="train")

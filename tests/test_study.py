@@ -19,7 +19,7 @@ from ecor.intervals import over_repetitions
 from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
 from pipelines import ablate, answers, results
-from pipelines.cells import measured
+from pipelines.cells import measured, prompts_of
 from pipelines.claims import claims_table
 from pipelines.cluster import connected
 from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig
@@ -36,6 +36,7 @@ from pipelines.study import (
     careful_settings,
     chosen_settings,
     selection_cells,
+    shipped_settings,
     study_cells,
 )
 from pipelines.worlds import Sizes, draw_world, world_of
@@ -178,9 +179,8 @@ def test_the_careful_choice_is_the_smallest_rate_that_is_not_clearly_worse() -> 
 
 def test_the_shipped_defaults_are_the_studys_careful_choice() -> None:
     rows = pd.read_csv(ROOT / "docs" / "results.csv")
-    chosen = careful_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))["two_term", "text"]
-    prompts = PromptConfig()
-    assert (prompts.rationale_tokens, prompts.category_tokens, prompts.visual_tokens) == (chosen.num_tokens,) * 2 + (0,)
+    tokens, chosen = shipped_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))
+    assert PromptConfig() == prompts_of(tokens, num=chosen.num_tokens, num_blocks=None)
     assert FitConfig().learning_rate == chosen.learning_rate
 
 

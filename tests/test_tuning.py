@@ -70,7 +70,8 @@ def sample(key: str, *, category: str, rationale: str, folder: Path, seed: int) 
 
 
 def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
-    config = parsed("--shards", "s", "--output", "o", "--objective.name", "inverted")
+    tokens = ("--prompts.rationale-tokens", "6", "--prompts.category-tokens", "6")
+    config = parsed("--shards", "s", "--output", "o", "--objective.name", "inverted", *tokens)
     assert validation_scoring(config.objective).method == "inverted"
     assert validation_objective(config.objective).name == "inverted"
     assert (config.prompts.rationale_tokens, config.prompts.category_tokens) == (0, 6), "it never reads Prompt_R"
