@@ -573,7 +573,10 @@ class StudiesConfig(_Addressed):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
     output: str = "explain-studies"
-    """Folder of `results.csv`, `results.md`, and `work/`, which arms share."""
+    """Folder of `explain-studies.csv` and `explain-studies.md`; text of `explain-studies-words.md` there opens the
+    page."""
+    work: str | None = None
+    """Folder of all that arms share: drawings, features; None: `work/` in the output."""
     studies: tuple[StudyName, ...] = ()
     """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
     none: all."""

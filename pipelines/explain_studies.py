@@ -34,7 +34,7 @@ from pipelines.explain_cells import (
 )
 from pipelines.kept import keep, kept
 
-RESULTS, PAGE = "results.csv", "results.md"
+RESULTS, PAGE, WORDS = "explain-studies.csv", "explain-studies.md", "explain-studies-words.md"
 FIRST_SEED, QUICK_SEED = 700, 790
 """Of images that no other experiment here uses."""
 KEY = ["cell", "study", "arm", "seed"]
@@ -124,26 +124,29 @@ def run(config: StudiesConfig) -> Path:
     Raises ValueError for a page without rows.
     """
     root = Path(config.output).absolute()
+    work = Path(config.work).absolute() if config.work else root / "work"
     effort, first = (QUICK, QUICK_SEED) if config.quick else (EFFORT, FIRST_SEED)
     seeds = range(first, first + (2 if config.quick else config.num_seeds))
     names = config.studies or tuple(STUDIES)
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.num_threads)
-        _measure(names, seeds=seeds, effort=effort, root=root)
+        _measure(names, seeds=seeds, effort=effort, root=root, work=work)
     rows = kept(root / RESULTS)
     rows = rows[rows["cell"] == _digest(effort)] if len(rows) else rows
     require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
     page = root / PAGE
     command = "ecor explain-studies" + (" --quick" if config.quick else "")
     parts = [_section(STUDIES[name], rows[rows["study"] == name]) for name in names]
-    text = "\n\n".join([_head(effort, command=command, is_quick=config.quick), *filter(None, parts)])
+    words = (root / WORDS).read_text(encoding="utf-8").strip() if (root / WORDS).is_file() else ""
+    head = _head(effort, command=command, is_quick=config.quick)
+    text = "\n\n".join(filter(None, [head, words, *parts]))
     store.write(page, f"{text}\n".encode())
     Console().print(f"{len(rows)} rows: {page}", highlight=False, soft_wrap=True)
     return page
 
 
-def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path) -> None:
+def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
     console, cell = Console(stderr=True), _digest(effort)
     known = kept(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
@@ -152,7 +155,7 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
     for number, key in enumerate(missing, start=1):
         _, name, arm, seed = key
         began = time.perf_counter()
-        found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=root / "work")
+        found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=work)
         seconds = time.perf_counter() - began
         told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
         rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
