@@ -4,6 +4,7 @@ The command line and the TOML file are both made from these types. Nothing heavy
 """
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -37,7 +38,7 @@ _PLACES = (
         "cache_dir",
         "work",
     ),
-    *("weights", "predictions", "beside", "projection", "explain_projection"),
+    *("weights", "predictions", "compare", "beside", "projection", "explain_projection"),
 )
 """Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
@@ -55,6 +56,15 @@ class _Addressed:
             value = getattr(self, name, None)
             for each in (value,) if isinstance(value, str) else value or ():
                 check_address(each, name=name)
+
+
+def _check_alias(alias: str) -> None:
+    """Raise ValueError for a name that MLflow refuses as an alias."""
+    require(
+        re.fullmatch(r"[\w-]{1,255}", alias, re.ASCII) is not None
+        and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE) is None,
+        f"alias must be letters, digits, _ and -, and neither `latest` nor `v` and a number, got {alias!r}",
+    )
 
 
 def located(place: str) -> str:
@@ -98,6 +108,7 @@ class TrackingConfig:
     """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. User and
     password are better given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: command lines are seen."""
     experiment: str = "ecor"
+    """Name of the experiment that runs are filed under."""
 
 
 def resolved(tracking: TrackingConfig) -> TrackingConfig:
@@ -133,10 +144,12 @@ class ShardConfig(_Addressed):
     """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
     of the images say."""
     layout: Layout = "auto"
+    """Of the input; `auto` finds it out."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
     `train` and no `validation` split, `validation`'s share is taken from `train`."""
     samples_per_shard: int = 512
+    """Images per tar; the last one of a split has fewer."""
     validate: Literal["decode", "header"] = "decode"
     """`decode` reads every pixel, `header` only the size and format: faster, finds less."""
     max_rejected: float = 0.05
@@ -178,6 +191,7 @@ class TrainConfig(_Addressed):
     preset: Literal["none", "dror"] = "none"
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
     num_epochs: int = 10
+    """Passes over the training images, at most: see `patience`."""
     batch_size: int = 64
     """Images per step, over all workers."""
     num_workers: int = 1
@@ -185,11 +199,15 @@ class TrainConfig(_Addressed):
     cpus_per_worker: float = 1.0
     """CPUs reserved per worker; torch uses as many threads."""
     use_gpu: bool = False
+    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
     seed: int = 0
+    """Of the first tokens, the order of images and the sampled negatives."""
     validation_split: str = "validation"
+    """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
     patience: int = 5
     """Epochs without a better validation loss before stopping."""
     checkpoint_every_steps: int = 200
+    """Steps between saved states, which an interrupted run goes on from."""
     calibrate: bool = True
     """Fit one temperature per factor on validation after tuning."""
     max_rejected: float = 0.05
@@ -250,7 +268,9 @@ class PretrainConfig(_Addressed):
     batch_size: int = 128
     """Images per step, over all workers: each is a negative for the others' captions."""
     learning_rate: float = 1e-3
+    """Of AdamW, at its peak."""
     weight_decay: float = 0.05
+    """Of AdamW."""
     warmup: float = 0.04
     """Share of the steps in which the learning rate rises; then it falls as a cosine."""
     patch_dropout: float = 0.5
@@ -271,11 +291,13 @@ class PretrainConfig(_Addressed):
     cpus_per_worker: float = 1.0
     """CPUs reserved per worker; torch uses as many threads."""
     use_gpu: bool = False
+    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
     report_every_steps: int = 50
     """Steps between points of the curves and printed lines."""
     judge_every_steps: int = 500
     """Drawings only: steps between zero-shot figures on validation drawings."""
     checkpoint_every_steps: int = 200
+    """Steps between saved states, which an interrupted run goes on from."""
     max_rejected: float = 0.05
     """Largest share of pictures that cannot be read; above it the stage stops."""
     max_failures: int = 0
@@ -337,6 +359,15 @@ class RegisterConfig(_Addressed):
     with_backbone: bool = True
     """Pack the backbone's weights into the model, so that a cluster without a model hub can score."""
 
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        require(
+            bool(self.name.strip()) and not set(self.name) & set("/:.%\"'@"),
+            f"name must be a model name that MLflow takes: not empty, without / : . % @ and quotes, got {self.name!r}",
+        )
+        if self.alias:
+            _check_alias(self.alias)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromoteConfig(_Addressed):
@@ -345,6 +376,7 @@ class PromoteConfig(_Addressed):
     model: str = "models:/ecor@candidate"
     """Model URI of the version to promote."""
     alias: str = "champion"
+    """Alias that is moved to the version."""
     evaluation: str | None = None
     """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
     when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
@@ -352,6 +384,10 @@ class PromoteConfig(_Addressed):
     """Folder of the version that has the alias, of the same images."""
     force: bool = False
     """Promote all the same; recorded as a tag on the version."""
+
+    def __post_init__(self) -> None:
+        _Addressed.__post_init__(self)
+        _check_alias(self.alias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +414,9 @@ class ScoreConfig(_Addressed):
     num_scorers: int | None = None
     """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
     use_gpu: bool = False
+    """Score on GPUs; decoding stays on CPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the towers; `auto` is fp32 on CPUs and bf16 on GPUs."""
     max_rejected: float = 0.05
     """Largest share of images in quarantine; above it the job stops."""
     explain: str | None = None
@@ -466,9 +504,11 @@ class ExplainBenchmarkConfig(_Addressed):
     convis_steps: int = 7
     """Of `convis`: steps between patches from one side of the picture to the other (its own default is 14)."""
     num_resamples: int = 2000
+    """Of the bootstrap over images."""
     seed: int = 3100
     """Of the images: of no other experiment here."""
     num_threads: int = 2
+    """Of torch."""
     quick: bool = False
     """24 images: shows in minutes that everything runs; its figures mean little."""
     only_page: bool = False
@@ -486,27 +526,37 @@ class EvaluateConfig(_Addressed):
     """Explained labels with known truth to metrics, tables and plots."""
 
     predictions: tuple[str, ...]
-    """Folders written by `ecor score`; several are compared side by side."""
+    """Folders written by `ecor score`, or Parquet files; several are compared, the first with each other one."""
     output: str
+    """Folder that gets the record, tables and plots."""
+    compare: tuple[str, ...] = ()
+    """More of them, to compare the first with."""
     names: tuple[str, ...] = ()
-    """A name per folder for tables and plots; empty: folder names."""
+    """A name per set of predictions, in order, for tables and plots; empty: as their folders are called."""
     confidence: float = 0.95
     """Level of the bootstrap intervals."""
     num_resamples: int = 2000
+    """Of the bootstrap over images."""
     num_bins: int = 15
     """Of the reliability diagram and the expected calibration error."""
     seed: int = 0
+    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
         _Addressed.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
-            not self.names or len(self.names) == len(self.predictions),
-            f"{len(self.names)} names for {len(self.predictions)} folders of predictions",
+            not self.names or len(self.names) == len(self.sets),
+            f"{len(self.names)} names for {len(self.sets)} folders of predictions",
         )
         require(0 < self.confidence < 1, f"confidence lies between 0 and 1, got {self.confidence}")
         require_at_least("num_resamples", self.num_resamples, 100)
         require_at_least("num_bins", self.num_bins, 2)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """All that are evaluated."""
+        return (*self.predictions, *self.compare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -516,6 +566,7 @@ class ReportConfig(_Addressed):
     predictions: str
     """Folder written by `ecor score`."""
     output: str = "report.html"
+    """The page; a summary is written beside it."""
     evaluation: str | None = None
     """Folder written by `ecor evaluate`: its tables go into the page."""
     beside: tuple[str, ...] = ()
@@ -528,7 +579,9 @@ class ReportConfig(_Addressed):
     thumbnail_px: int = 192
     """Longer side of a picture in the page."""
     title: str = "Explained labels"
+    """Heading of the page."""
     seed: int = 0
+    """Of the draw of pictures for the gallery."""
 
     def __post_init__(self) -> None:
         _Addressed.__post_init__(self)
@@ -580,6 +633,7 @@ class StudiesConfig(_Addressed):
     num_seeds: int = 5
     """Each with drawings and a start of its own."""
     num_threads: int = 2
+    """Of torch."""
     quick: bool = False
     """Two seeds, few drawings, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
     only_page: bool = False
@@ -608,6 +662,7 @@ class ValidityConfig(_Addressed):
     seed: int = 1900
     """Of the images: of no other experiment here."""
     num_threads: int = 2
+    """Of torch."""
 
     def __post_init__(self) -> None:
         _Addressed.__post_init__(self)
@@ -637,6 +692,7 @@ class ConceptsConfig(_Addressed):
     seed: int = 1960
     """Of the images: of no other experiment here."""
     num_threads: int = 2
+    """Of torch."""
     quick: bool = False
     """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
 
@@ -654,9 +710,11 @@ class DemoConfig(_Addressed):
     output: str = "demo-run"
     """Folder of everything the demo makes, MLflow's file included."""
     num_train: int = 1200
+    """Images drawn to tune on."""
     num_validation: int = 400
     """Images drawn per split."""
     seed: int = 0
+    """Of the drawings and of tuning."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

@@ -119,7 +119,7 @@ def run(
     if config.fresh:
         folder.clear()
     folder.take()
-    with folder.working():
+    with folder.working(), _left_if_refused(folder):
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
@@ -140,6 +140,15 @@ def run(
             _record(job, run_id=run_id, summary=summary, predictions=predictions)
     _say(told(summary))
     return predictions
+
+
+@contextlib.contextmanager
+def _left_if_refused(folder: LabelsFolder) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        folder.leave()
+        raise
 
 
 def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
@@ -235,6 +244,9 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
         num_threads=reservation.num_threads,
         evidence=job.evidence,
     )
+    # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
+    # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
+    # setting silences that line alone, and without restarts a dead actor would end the job.
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
         parts = (
             _from_units(pending)
