@@ -315,9 +315,8 @@ def _in_words(error: ValueError | OSError) -> str:
     """What went wrong in one line; an error that crossed Ray is told by its cause."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, ValueError | OSError) else error
-    remedy = REMEDIES.get(type(told)) if isinstance(told, OSError) and told.filename is not None else None
-    if remedy is not None:
-        return f"{told.filename2 or told.filename}: {remedy}"
+    if isinstance(told, OSError) and told.filename is not None and type(told) in REMEDIES:
+        return f"{told.filename2 or told.filename}: {REMEDIES[type(told)]}"
     return " ".join(str(told).split()) or type(told).__name__
 
 
