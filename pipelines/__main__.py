@@ -16,24 +16,25 @@ import tyro
 
 from pipelines.addresses import masked, secrets_of_this_process
 from pipelines.config import (
-    AblateConfig,
-    ClusterConfig,
-    ConceptsConfig,
     DemoConfig,
     EvaluateConfig,
-    ExplainBenchmarkConfig,
     ExplainConfig,
-    PretrainConfig,
     PromoteConfig,
     RegisterConfig,
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    StudiesConfig,
-    TrackingConfig,
     TrainConfig,
+)
+from pipelines.experiments import (
+    AblateConfig,
+    ConceptsConfig,
+    ExplainBenchmarkConfig,
+    PretrainConfig,
+    StudiesConfig,
     ValidityConfig,
 )
+from pipelines.places import ClusterConfig, TrackingConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 UNPREFIXED = tyro.conf.arg(name="")

@@ -36,7 +36,8 @@ from ecor.intervals import Resampling
 from ecor.metrics import confusions, differences, observations_table
 from ecor.predictions import MANIFEST_NAME, read_manifest, read_predictions
 from pipelines import plots, registry
-from pipelines.config import EvaluateConfig, TrackingConfig
+from pipelines.config import EvaluateConfig
+from pipelines.places import TrackingConfig
 
 SUMMARY_NAME = "summary.json"
 COLUMNS = (

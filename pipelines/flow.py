@@ -21,9 +21,10 @@ from ecor import store
 from ecor.config import require
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
-from pipelines.config import EvaluateConfig, PipelineConfig, resolved
+from pipelines.config import EvaluateConfig, PipelineConfig
 from pipelines.metrics import timed
 from pipelines.pinned import ModelVersion
+from pipelines.places import resolved
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 

@@ -22,9 +22,10 @@ from ecor.checkpoint import Checkpoint
 from ecor.config import SystemName, require
 from ecor.evaluation import difference_of_folders, read_evaluation
 from ecor.saved import Saved, record_path
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, located
+from pipelines.config import PromoteConfig, RegisterConfig
 from pipelines.packaging import write_model, write_saved
 from pipelines.pinned import ModelVersion, read_record
+from pipelines.places import TrackingConfig, located
 from pipelines.tracking import (
     client_of,
     finish_run,

@@ -26,7 +26,7 @@ from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
 from pipelines.cluster import connected, machines
-from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
+from pipelines.config import ScoreConfig
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.evidence import EvidenceRule, rule_of
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
@@ -42,6 +42,7 @@ from pipelines.metrics import (
     observe,
 )
 from pipelines.pinned import ModelVersion
+from pipelines.places import ClusterConfig, TrackingConfig, resolved
 from pipelines.reservation import Reservation, reserve
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
 from pipelines.tally import Saved, Tally, told

@@ -38,7 +38,7 @@ from pipelines.blocks import (
     write_table,
 )
 from pipelines.cluster import connected
-from pipelines.config import ClusterConfig, ShardConfig, located
+from pipelines.config import ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import (
     IMAGES_PER_READ,
@@ -54,6 +54,7 @@ from pipelines.inspection import (
 from pipelines.ledger import Ledger
 from pipelines.listing import Place, Source, find_source, listed
 from pipelines.metrics import IMAGES_QUARANTINED, IMAGES_SEEN, count
+from pipelines.places import ClusterConfig, located
 from pipelines.tars import How, all_intact, written
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])

@@ -24,8 +24,9 @@ from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
 from ecor.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
 from pipelines import evaluate, pinned, registry
-from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig, TrackingConfig, resolved
+from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig
 from pipelines.pinned import ModelVersion
+from pipelines.places import TrackingConfig, resolved
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
 from ecor.checkpoint import load
 from ecor.config import ScoringConfig
 from pipelines import registry
-from pipelines.config import RegisterConfig, TrackingConfig
+from pipelines.config import RegisterConfig
 from pipelines.pinned import ModelVersion
+from pipelines.places import TrackingConfig
 
 STANDS_ALONE = """
 import importlib.util, json, sys

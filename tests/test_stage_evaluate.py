@@ -13,7 +13,8 @@ from PIL import Image
 from ecor.evaluation import difference_of_folders, read_evaluation, read_observations
 from ecor.predictions import predictions_table
 from pipelines import evaluate
-from pipelines.config import EvaluateConfig, TrackingConfig
+from pipelines.config import EvaluateConfig
+from pipelines.places import TrackingConfig
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,11 @@ from ecor.sample import Sample, decode_image, image_to_pixels
 from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import cluster, registry, score
-from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
+from pipelines.config import RegisterConfig, ScoreConfig
 from pipelines.decoding import Decoder, Part, decoded_parts, images_per_part
 from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.reservation import reserve
 from pipelines.scoring import ScoredPart, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
