@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast soak lint format lock bench audit clean
+.PHONY: demo test test-fast soak check-open-clip lint format lock bench audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
@@ -21,6 +21,10 @@ test-fast: .venv/dev
 # A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
 soak: .venv/dev
 	$(BIN)/python tests/soak.py $(SOAK)
+
+# open_clip's own training loader on our shards, with the webdataset that it can read.
+check-open-clip: .venv/dev | $(UV)
+	UV="$(UV)" $(BIN)/python tests/check_open_clip_loader.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

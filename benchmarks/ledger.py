@@ -32,10 +32,10 @@ from ecor.model import Recognizer
 from ecor.prompts import PromptLearner
 from ecor.vocabulary import read_vocabulary
 from pipelines import registry
-from pipelines.config import TrackingConfig
 from pipelines.decoding import decoded_parts, images_per_part
 from pipelines.labels import LabelsFolder
 from pipelines.ledger import Ledger
+from pipelines.places import TrackingConfig
 from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.units import read_input
 

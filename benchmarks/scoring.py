@@ -43,8 +43,9 @@ from ecor.sample import Sample
 from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
 from pipelines import cluster, registry, score
-from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig
+from pipelines.config import ScoreConfig
 from pipelines.decoding import decoded_parts, images_per_part
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.reservation import reserve
 from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.units import read_input

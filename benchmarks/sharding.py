@@ -27,10 +27,11 @@ from PIL import Image
 
 from ecor.shards import Entry, write_shard
 from ecor.vocabulary import Vocabulary
-from pipelines.config import ClusterConfig, ShardConfig
+from pipelines.config import ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import Job, entries, inspected, labels_in, vocabulary_of
 from pipelines.listing import find_source, listed
+from pipelines.places import ClusterConfig
 
 SHARD = 512
 

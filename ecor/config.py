@@ -167,8 +167,11 @@ class FitConfig:
     """Optimiser and schedule."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw`, or `sgd` with momentum."""
     learning_rate: float = 1e-3
+    """At its peak, after the warm-up."""
     weight_decay: float = 0.0
+    """Of the optimiser; 0: none."""
     momentum: float = 0.9
     """SGD only."""
     warmup_steps: int = 20
@@ -246,6 +249,7 @@ class LicoConfig:
     temperature: float = 0.1
     """Of the manifolds' softmaxes, in distances of unit vectors; where it starts, if it is learned (ours)."""
     learn_temperature: bool = True
+    """Learn the temperature too."""
     epsilon: float = 0.1
     """Weight of the entropy in optimal transport."""
     max_iterations: int = 100
@@ -271,6 +275,7 @@ class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
     method: Method = "joint"
+    """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR)."""
     top_k: int = 5
     """Ranked (category, rationale) pairs kept per image."""
     keep_rationales: int = 8

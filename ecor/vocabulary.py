@@ -122,14 +122,16 @@ def parse_vocabulary(text: str, *, source: str = "text", sub_rationales: bool = 
     """
     try:
         loaded = json.loads(text, object_pairs_hook=lambda pairs: _strict_object(pairs, source=source))
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{source}: expected {{category: [rationale, …]}}, got a JSON {type(loaded).__name__}")
+        flat = {
+            category: _flat_rationales(entries, where=f"{source}: category {category!r}", sub_rationales=sub_rationales)
+            for category, entries in loaded.items()
+        }
     except json.JSONDecodeError as error:
         raise ValueError(f"{source}: not JSON at line {error.lineno} column {error.colno}: {error.msg}") from error
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{source}: expected {{category: [rationale, …]}}, got a JSON {type(loaded).__name__}")
-    flat = {
-        category: _flat_rationales(entries, where=f"{source}: category {category!r}", sub_rationales=sub_rationales)
-        for category, entries in loaded.items()
-    }
+    except RecursionError as error:
+        raise ValueError(f"{source}: lists nested too deep: expected {{category: [rationale, …]}}") from error
     return vocabulary_from_mapping(flat, source=source)
 
 

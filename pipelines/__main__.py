@@ -16,28 +16,30 @@ import tyro
 
 from pipelines.addresses import masked, secrets_of_this_process
 from pipelines.config import (
-    AblateConfig,
-    ClusterConfig,
-    ConceptsConfig,
     DemoConfig,
     EvaluateConfig,
-    ExplainBenchmarkConfig,
     ExplainConfig,
-    PretrainConfig,
     PromoteConfig,
     RegisterConfig,
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    StudiesConfig,
-    TrackingConfig,
     TrainConfig,
+)
+from pipelines.experiments import (
+    AblateConfig,
+    ConceptsConfig,
+    ExplainBenchmarkConfig,
+    PretrainConfig,
+    StudiesConfig,
     ValidityConfig,
 )
+from pipelines.places import ClusterConfig, TrackingConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 UNPREFIXED = tyro.conf.arg(name="")
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+_PLACEHOLDER = "__tyro-dummy-inner__."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +304,20 @@ def _tell(text: str) -> None:
     sys.stderr.write(masked(text, secrets=secrets_of_this_process()))
 
 
+REMEDIES: dict[type[OSError], str] = {
+    NotADirectoryError: "a file is where a folder should be: name another place, or move the file away",
+    FileExistsError: "a file is where a folder should be: name another place, or move the file away",
+    IsADirectoryError: "a folder is where a file should be: name a file",
+    PermissionError: "permission denied: name another place, or change the permissions",
+}
+
+
 def _in_words(error: ValueError | OSError) -> str:
     """What went wrong in one line; an error that crossed Ray is told by its cause."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, ValueError | OSError) else error
+    if isinstance(told, OSError) and told.filename is not None and type(told) in REMEDIES:
+        return f"{told.filename2 or told.filename}: {REMEDIES[type(told)]}"
     return " ".join(str(told).split()) or type(told).__name__
 
 
@@ -323,7 +335,7 @@ def _parsed(args: Sequence[str] | None) -> Command:
             return tyro.cli(Command, prog="ecor", description=DESCRIPTION, args=args)  # type: ignore[call-overload]
     finally:
         # tyro names the union of commands by a placeholder of its own
-        sys.stderr.write(told.getvalue().replace("__tyro-dummy-inner__.config.", ""))
+        sys.stderr.write(told.getvalue().replace(f"{_PLACEHOLDER}config.", "").replace(_PLACEHOLDER, ""))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from pipelines import pretrain, results
 from pipelines.blocks import causes_raised
 from pipelines.cells import measured
 from pipelines.cluster import connected
-from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig, TrackingConfig
+from pipelines.experiments import AblateConfig, PretrainConfig
 from pipelines.kept import keep, kept
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.study import QUESTIONS, Cell, Judgement, Study, chosen_settings, selection_cells, study_cells
 from pipelines.worlds import Sizes
 

@@ -21,7 +21,7 @@ from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedC
 
 from ecor import store
 from pipelines.cluster import stalled
-from pipelines.config import ClusterConfig
+from pipelines.places import ClusterConfig
 
 
 def each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:

@@ -11,8 +11,8 @@ import ray
 import ray.data
 from ray.data import DataContext
 
-from pipelines.config import ClusterConfig
 from pipelines.metrics import timed
+from pipelines.places import ClusterConfig
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
 _TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")

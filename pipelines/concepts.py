@@ -14,7 +14,7 @@ from ecor.demo.telling import FindingRow, TellingRow, finding_rows, telling_rows
 from ecor.explain.boxes import CONVIS, WSOL, BoxRule
 from ecor.explain.concepts import encode_concepts
 from ecor.intervals import Estimate, Resampling, over_repetitions
-from pipelines.config import ConceptsConfig
+from pipelines.experiments import ConceptsConfig
 
 RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
 TELLING = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")

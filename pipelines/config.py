@@ -3,9 +3,8 @@
 The command line and the TOML file are both made from these types. Nothing heavy is imported here.
 """
 
-import os
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import re
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.config import (
@@ -19,109 +18,26 @@ from ecor.config import (
     SystemName,
     TemplateConfig,
     TextConfig,
-    WorldName,
     require,
     require_at_least,
 )
-from pipelines.addresses import check_address
+from pipelines.places import Addressed, ClusterConfig, TrackingConfig
 
-_PLACES = (
-    *(
-        "input",
-        "output",
-        "vocabulary",
-        "shards",
-        "checkpoint",
-        "evaluation",
-        "champion_evaluation",
-        "cache_dir",
-        "work",
-    ),
-    *("weights", "predictions", "beside", "projection", "explain_projection"),
-)
-"""Settings that are paths or addresses of stores."""
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
-StudyName = Literal["eclip", "lico", "prompts"]
 
 
-class _Addressed:
-    """Settings whose addresses are checked when they are made (`pipelines.addresses.check_address`)."""
-
-    __slots__ = ()
-
-    def __post_init__(self) -> None:
-        for name in _PLACES:
-            value = getattr(self, name, None)
-            for each in (value,) if isinstance(value, str) else value or ():
-                check_address(each, name=name)
-
-
-def located(place: str) -> str:
-    """A local path made absolute, for workers run in folders of their own; a URI without a slash at its end."""
-    return (
-        place.rstrip("/")
-        if "://" in place and not place.startswith("file://")
-        else str(Path(place.removeprefix("file://")).expanduser().absolute())
+def _check_alias(alias: str) -> None:
+    """Raise ValueError for a name that MLflow refuses as an alias."""
+    require(
+        re.fullmatch(r"[\w-]{1,255}", alias, re.ASCII) is not None
+        and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE) is None,
+        f"alias must be letters, digits, _ and -, and neither `latest` nor `v` and a number, got {alias!r}",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterConfig:
-    """Where the work runs."""
-
-    address: str | None = None
-    """A Ray cluster's address (`auto`, `ray://host:10001`); None joins the cluster of a submitted job, or starts one
-    on this machine."""
-    num_cpus: int | None = None
-    """CPUs of a cluster started here; None: all of this machine's."""
-    num_gpus: int | None = None
-    """GPUs of a cluster started here; None: what Ray finds."""
-    no_progress_timeout_s: float = 1800.0
-    """A stage that moves nothing for this long, or waits this long for the cluster's CPUs or GPUs, ends in an
-    error."""
-    lease_s: float = 60.0
-    """Units of work of a job that shows no sign of life for this long are taken over by another job on the same
-    output."""
-
-    def __post_init__(self) -> None:
-        require(self.lease_s > 0, f"lease_s must be positive, got {self.lease_s}")
-        require(self.num_cpus is None or self.num_cpus >= 1, f"num_cpus must be at least 1, got {self.num_cpus}")
-        require(self.no_progress_timeout_s > 0, f"no_progress_timeout_s must be positive: {self.no_progress_timeout_s}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackingConfig:
-    """The MLflow server, or file, that runs and models are recorded in."""
-
-    uri: str | None = field(default=None, repr=False)
-    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. User and
-    password are better given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: command lines are seen."""
-    experiment: str = "ecor"
-
-
-def resolved(tracking: TrackingConfig) -> TrackingConfig:
-    """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
-    environment.
-
-    None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
-    """
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix):
-        uri = prefix + str(Path(uri.removeprefix(prefix)).absolute())
-    return replace(tracking, uri=uri)
-
-
-def uri_of(tracking: TrackingConfig) -> str:
-    """The URI of `resolved(tracking)`."""
-    uri = resolved(tracking).uri
-    assert uri is not None  # resolved() never leaves it open
-    return uri
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig(_Addressed):
+class ShardConfig(Addressed):
     """Images to WebDataset tars."""
 
     input: str
@@ -133,10 +49,12 @@ class ShardConfig(_Addressed):
     """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
     of the images say."""
     layout: Layout = "auto"
+    """Of the input; `auto` finds it out."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
     `train` and no `validation` split, `validation`'s share is taken from `train`."""
     samples_per_shard: int = 512
+    """Images per tar; the last one of a split has fewer."""
     validate: Literal["decode", "header"] = "decode"
     """`decode` reads every pixel, `header` only the size and format: faster, finds less."""
     max_rejected: float = 0.05
@@ -145,7 +63,7 @@ class ShardConfig(_Addressed):
     """Redo finished shards, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
@@ -156,7 +74,7 @@ class ShardConfig(_Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(_Addressed):
+class TrainConfig(Addressed):
     """Shards to learned prompt tokens, or to what another system learns."""
 
     shards: str
@@ -178,6 +96,7 @@ class TrainConfig(_Addressed):
     preset: Literal["none", "dror"] = "none"
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
     num_epochs: int = 10
+    """Passes over the training images, at most: see `patience`."""
     batch_size: int = 64
     """Images per step, over all workers."""
     num_workers: int = 1
@@ -185,11 +104,15 @@ class TrainConfig(_Addressed):
     cpus_per_worker: float = 1.0
     """CPUs reserved per worker; torch uses as many threads."""
     use_gpu: bool = False
+    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
     seed: int = 0
+    """Of the first tokens, the order of images and the sampled negatives."""
     validation_split: str = "validation"
+    """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
     patience: int = 5
     """Epochs without a better validation loss before stopping."""
     checkpoint_every_steps: int = 200
+    """Steps between saved states, which an interrupted run goes on from."""
     calibrate: bool = True
     """Fit one temperature per factor on validation after tuning."""
     max_rejected: float = 0.05
@@ -203,7 +126,7 @@ class TrainConfig(_Addressed):
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("batch_size", self.batch_size, 2)
@@ -226,106 +149,7 @@ class TrainConfig(_Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig(_Addressed):
-    """Captioned images to a small CLIP."""
-
-    output: str
-    """Folder of the run: `model.json`, `weights.safetensors` (both open_clip's formats), `summary.json`."""
-    shards: str | None = None
-    """Folder written by `ecor shard`, whose captions (`.txt`) are learned from; None: drawings, as the embedded model
-    was."""
-    split: str = "train"
-    """Of the shards."""
-    world: WorldName = "demo"
-    """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
-    model: str = "ecor-demo"
-    """What to build: an open_clip model name, the path of an open_clip model config (JSON), or `ecor-demo`. The text
-    tower must be CLIP's own."""
-    seed: int = 0
-    """Of the drawings, the first weights, the order of batches and the dropped tokens."""
-    num_samples: int = 260_000
-    """Images of the whole schedule, counted each time they are seen."""
-    stop_after_samples: int | None = None
-    """End before the schedule does: the embedded weights stopped after 192,000."""
-    batch_size: int = 128
-    """Images per step, over all workers: each is a negative for the others' captions."""
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.04
-    """Share of the steps in which the learning rate rises; then it falls as a cosine."""
-    patch_dropout: float = 0.5
-    """Share of image tokens dropped in the first part of the schedule (arXiv:2212.00794); 0 for towers that are no
-    ViT."""
-    whole_images: float = 0.3
-    """Share of the schedule, at its end, in which all image tokens are seen."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the towers: bf16 is faster on processors that multiply it, slower on others."""
-    attribute_weight: float = 0.2
-    """Drawings only: weight of the auxiliary loss that names categories and parts in view."""
-    caption_noise: float = 0.02
-    """Drawings only: share of captions that describe another image."""
-    num_images: int = 100_000
-    """Drawings only: how many there are; they come again mirrored and shifted at random."""
-    num_workers: int = 1
-    """Ray Train workers (ranks)."""
-    cpus_per_worker: float = 1.0
-    """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = False
-    report_every_steps: int = 50
-    """Steps between points of the curves and printed lines."""
-    judge_every_steps: int = 500
-    """Drawings only: steps between zero-shot figures on validation drawings."""
-    checkpoint_every_steps: int = 200
-    max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = 0
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: str | None = None
-    """Folder on every node for drawings and for copies of remote shards, shared by runs; None: below the system's
-    temporary folder."""
-    fresh: bool = False
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_workers", "report_every_steps", "judge_every_steps", "checkpoint_every_steps"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("max_failures", self.max_failures, 0)
-        require_at_least("batch_size", self.batch_size, 2)
-        for name in ("weight_decay", "attribute_weight"):
-            require_at_least(name, getattr(self, name), 0)
-        require_at_least("num_samples", self.num_samples, self.batch_size)
-        if self.stop_after_samples is not None:
-            require_at_least("stop_after_samples", self.stop_after_samples, self.batch_size)
-        if self.shards is None:
-            require_at_least("num_images", self.num_images, self.batch_size)
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
-        for name in ("whole_images", "caption_noise", "max_rejected"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"{name} is a share between 0 and 1, got {share}")
-        for name in ("warmup", "patch_dropout"):
-            share = getattr(self, name)
-            require(0 <= share < 1, f"{name} is a share from 0 to below 1, got {share}")
-        require(
-            self.batch_size % self.num_workers == 0,
-            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
-        )
-
-    @property
-    def num_steps(self) -> int:
-        """Of the whole schedule."""
-        return self.num_samples // self.batch_size
-
-    @property
-    def last_step(self) -> int:
-        """Where the run ends."""
-        stop = self.num_samples if self.stop_after_samples is None else self.stop_after_samples
-        return min(self.num_samples, stop) // self.batch_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterConfig(_Addressed):
+class RegisterConfig(Addressed):
     """A checkpoint to a version of a registered model."""
 
     checkpoint: str
@@ -337,14 +161,24 @@ class RegisterConfig(_Addressed):
     with_backbone: bool = True
     """Pack the backbone's weights into the model, so that a cluster without a model hub can score."""
 
+    def __post_init__(self) -> None:
+        Addressed.__post_init__(self)
+        require(
+            bool(self.name.strip()) and not set(self.name) & set("/:.%\"'@"),
+            f"name must be a model name that MLflow takes: not empty, without / : . % @ and quotes, got {self.name!r}",
+        )
+        if self.alias:
+            _check_alias(self.alias)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteConfig(_Addressed):
+class PromoteConfig(Addressed):
     """The champion alias to a version."""
 
     model: str = "models:/ecor@candidate"
     """Model URI of the version to promote."""
     alias: str = "champion"
+    """Alias that is moved to the version."""
     evaluation: str | None = None
     """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
     when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
@@ -353,9 +187,13 @@ class PromoteConfig(_Addressed):
     force: bool = False
     """Promote all the same; recorded as a tag on the version."""
 
+    def __post_init__(self) -> None:
+        Addressed.__post_init__(self)
+        _check_alias(self.alias)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreConfig(_Addressed):
+class ScoreConfig(Addressed):
     """Images to explained labels."""
 
     input: str
@@ -378,7 +216,9 @@ class ScoreConfig(_Addressed):
     num_scorers: int | None = None
     """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
     use_gpu: bool = False
+    """Score on GPUs; decoding stays on CPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the towers; `auto` is fp32 on CPUs and bf16 on GPUs."""
     max_rejected: float = 0.05
     """Largest share of images in quarantine; above it the job stops."""
     explain: str | None = None
@@ -400,7 +240,7 @@ class ScoreConfig(_Addressed):
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         for name in ("batch_size", "unit_size", "explain_top", "explain_sample"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
@@ -413,7 +253,7 @@ class ScoreConfig(_Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainConfig(_Addressed):
+class ExplainConfig(Addressed):
     """Photos to overlays of where the evidence is."""
 
     model: str = "ecor-demo"
@@ -435,87 +275,57 @@ class ExplainConfig(_Addressed):
     """Pictures per pass."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         for name in ("num_rationales", "batch_size"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainBenchmarkConfig(_Addressed):
-    """Methods that explain to a table of what their maps are worth, on drawn scenes."""
-
-    output: str = "explanations"
-    """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
-    model: str = "ecor-demo"
-    """Model URI, checkpoint folder, or the model that comes with the package."""
-    set_name: str = "demo-main"
-    """Set of the drawn world, whose names the model chooses from."""
-    methods: tuple[str, ...] = ()
-    """Some of them; none: all. Those that lack something are left out, with a line that says what."""
-    num_cases: int = 150
-    """Images for rationales, and as many for categories."""
-    num_checked: int = 20
-    """Of them, images for the checks that make all maps anew (random weights, mirrored pictures)."""
-    rise_masks: int = 400
-    """Masks per image of the method `rise`."""
-    projection: str | None = None
-    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
-    lexicon: str | None = None
-    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: it is left out, for it takes
-    hundreds of passes per image."""
-    convis_steps: int = 7
-    """Of `convis`: steps between patches from one side of the picture to the other (its own default is 14)."""
-    num_resamples: int = 2000
-    seed: int = 3100
-    """Of the images: of no other experiment here."""
-    num_threads: int = 2
-    quick: bool = False
-    """24 images: shows in minutes that everything runs; its figures mean little."""
-    only_page: bool = False
-    """Make the page from the CSV that is there."""
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_cases", "num_checked", "rise_masks", "num_threads"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("num_resamples", self.num_resamples, 100)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig(_Addressed):
+class EvaluateConfig(Addressed):
     """Explained labels with known truth to metrics, tables and plots."""
 
     predictions: tuple[str, ...]
-    """Folders written by `ecor score`; several are compared side by side."""
+    """Folders written by `ecor score`, or Parquet files; several are compared, the first with each other one."""
     output: str
+    """Folder that gets the record, tables and plots."""
+    compare: tuple[str, ...] = ()
+    """More of them, to compare the first with."""
     names: tuple[str, ...] = ()
-    """A name per folder for tables and plots; empty: folder names."""
+    """A name per set of predictions, in order, for tables and plots; empty: as their folders are called."""
     confidence: float = 0.95
     """Level of the bootstrap intervals."""
     num_resamples: int = 2000
+    """Of the bootstrap over images."""
     num_bins: int = 15
     """Of the reliability diagram and the expected calibration error."""
     seed: int = 0
+    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
-            not self.names or len(self.names) == len(self.predictions),
-            f"{len(self.names)} names for {len(self.predictions)} folders of predictions",
+            not self.names or len(self.names) == len(self.sets),
+            f"{len(self.names)} names for {len(self.sets)} folders of predictions",
         )
         require(0 < self.confidence < 1, f"confidence lies between 0 and 1, got {self.confidence}")
         require_at_least("num_resamples", self.num_resamples, 100)
         require_at_least("num_bins", self.num_bins, 2)
 
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """All that are evaluated."""
+        return (*self.predictions, *self.compare)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig(_Addressed):
+class ReportConfig(Addressed):
     """Explained labels to one page of HTML."""
 
     predictions: str
     """Folder written by `ecor score`."""
     output: str = "report.html"
+    """The page; a summary is written beside it."""
     evaluation: str | None = None
     """Folder written by `ecor evaluate`: its tables go into the page."""
     beside: tuple[str, ...] = ()
@@ -528,142 +338,32 @@ class ReportConfig(_Addressed):
     thumbnail_px: int = 192
     """Longer side of a picture in the page."""
     title: str = "Explained labels"
+    """Heading of the page."""
     seed: int = 0
+    """Of the draw of pictures for the gallery."""
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AblateConfig(_Addressed):
-    """Questions to a page of tables: the ablation study on drawn scenes."""
-
-    world: WorldName = "demo"
-    """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
-    pretrained for each pretraining seed, 0 too."""
-    output: str = "study"
-    """Folder, one per world, of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the
-    page."""
-    work: str | None = None
-    """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
-    questions: tuple[str, ...] = ()
-    """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none: all."""
-    num_repetitions: int = 6
-    """Each with images, tokens and training order of its own."""
-    num_pretrainings: int = 3
-    """Pretraining seeds that the repetitions go round; 0 of the world `demo` is the model that comes with the
-    package."""
-    pretraining_samples: int = 96_000
-    """Images seen in pretraining the other ones: half of the shipped model's."""
-    quick: bool = False
-    """Two small sets, two repetitions, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
-    only_page: bool = False
-    """Make the page from the CSV that is there."""
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
-            require_at_least(name, getattr(self, name), 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudiesConfig(_Addressed):
-    """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
-
-    output: str = "explain-studies"
-    """Folder of `explain-studies.csv` and `explain-studies.md`; text of `explain-studies-words.md` there opens the
-    page."""
-    work: str | None = None
-    """Folder of all that arms share: drawings, features; None: `work/` in the output."""
-    studies: tuple[StudyName, ...] = ()
-    """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
-    none: all."""
-    num_seeds: int = 5
-    """Each with drawings and a start of its own."""
-    num_threads: int = 2
-    quick: bool = False
-    """Two seeds, few drawings, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
-    only_page: bool = False
-    """Make the page from the CSV that is there."""
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_seeds", "num_threads"):
-            require_at_least(name, getattr(self, name), 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidityConfig(_Addressed):
-    """Weights of the small CLIP to figures of what it knows of a drawn world."""
-
-    world: WorldName = "demo"
-    """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
-    weights: str | None = None
-    """Safetensors of the model `ecor-demo`; None: those that come with the package."""
-    sets: tuple[str, ...] = ()
-    """Of the world; none: all."""
-    num_train: int = 1500
-    """Images for the linear probe."""
-    num_images: int = 600
-    """Images to choose templates and penalties by, and as many to judge by."""
-    seed: int = 1900
-    """Of the images: of no other experiment here."""
-    num_threads: int = 2
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_train", "num_images"):
-            require_at_least(name, getattr(self, name), 50)
-        require_at_least("num_threads", self.num_threads, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConceptsConfig(_Addressed):
-    """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
-
-    output: str = "concepts"
-    """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Whose features are compared with definitions: it is not tuned on anything."""
-    num_train: int = 400
-    """Images of known categories per pair of concepts, for the linear probe; a quarter as many choose its penalty."""
-    num_images: int = 300
-    """Images of known categories per pair, and as many of unknown ones."""
-    num_found: int = 60
-    """Images in which named categories are to be found, and as many for those that pretraining never named."""
-    box_rule: Literal["wsol", "convis"] = "wsol"
-    """How boxes come from maps and are judged: as in the benchmark of arXiv:2007.04178, or as ConVis does it."""
-    num_resamples: int = 2000
-    """Of the bootstrap over images."""
-    seed: int = 1960
-    """Of the images: of no other experiment here."""
-    num_threads: int = 2
-    quick: bool = False
-    """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
-
-    def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
-        for name in ("num_train", "num_images", "num_found", "num_threads"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("num_resamples", self.num_resamples, 100)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig(_Addressed):
+class DemoConfig(Addressed):
     """The whole job on drawn scenes."""
 
     output: str = "demo-run"
     """Folder of everything the demo makes, MLflow's file included."""
     num_train: int = 1200
+    """Images drawn to tune on."""
     num_validation: int = 400
     """Images drawn per split."""
     seed: int = 0
+    """Of the drawings and of tuning."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        _Addressed.__post_init__(self)
+        Addressed.__post_init__(self)
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
 

@@ -36,12 +36,11 @@ from pipelines.config import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrackingConfig,
     TrainConfig,
-    resolved,
 )
 from pipelines.decoding import PART_IMAGES, decoded_parts
 from pipelines.pinned import ModelVersion
+from pipelines.places import TrackingConfig, resolved
 from pipelines.units import read_input
 
 SET, SPLIT = "demo-small", "validation"

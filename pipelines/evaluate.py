@@ -36,7 +36,8 @@ from ecor.intervals import Resampling
 from ecor.metrics import confusions, differences, observations_table
 from ecor.predictions import MANIFEST_NAME, read_manifest, read_predictions
 from pipelines import plots, registry
-from pipelines.config import EvaluateConfig, TrackingConfig
+from pipelines.config import EvaluateConfig
+from pipelines.places import TrackingConfig
 
 SUMMARY_NAME = "summary.json"
 COLUMNS = (
@@ -66,7 +67,7 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     """
     started = time.perf_counter()
     check_output(config.output)
-    sources = [source_of(path, name=name) for path, name in zip(config.predictions, names_of(config), strict=True)]
+    sources = [source_of(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
     finished = finished_record(config, sources=sources)
     if finished is not None:
         tell(finished, output=config.output, seconds=time.perf_counter() - started)
@@ -93,7 +94,7 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
 
 def names_of(config: EvaluateConfig) -> tuple[str, ...]:
     """The names given, or those of the folders; ValueError for two that are the same."""
-    names = config.names or tuple(Path(path.rstrip("/")).name for path in config.predictions)
+    names = config.names or tuple(Path(path.rstrip("/")).name for path in config.sets)
     repeated = {name for name in names if names.count(name) > 1}
     require(not repeated, f"two sets of predictions are called {', '.join(sorted(repeated))}: tell them apart by names")
     slugs = [slug(name) for name in names]
@@ -288,7 +289,7 @@ def files_of_older(output: str) -> list[str]:
 
 
 def tell(record: Evaluation, *, output: str, seconds: float) -> None:
-    """A line per set."""
+    """A line per set, and per comparison."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for result in record.results:
         shown = [
@@ -297,4 +298,9 @@ def tell(record: Evaluation, *, output: str, seconds: float) -> None:
             if metric in result.metrics
         ]
         console.print(f"{result.name}: {', '.join(shown)} of {result.num_images} images", markup=False)
+    for each in record.comparisons:
+        gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
+        words = "strict RR" if "strict/rr" in each.differences else "accuracy"
+        told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        console.print(f"{each.first} less {each.second}: {words} {told} over {gap.num_images} images", markup=False)
     console.print(f"evaluated in {seconds:.1f} s: {output}", markup=False)

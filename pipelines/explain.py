@@ -26,10 +26,11 @@ from ecor.model import Recognizer
 from ecor.sample import ImageError, decode_image, image_to_pixels
 from ecor.vocabulary import read_vocabulary
 from pipelines.addresses import check_address
-from pipelines.config import ExplainConfig, TrackingConfig, resolved
+from pipelines.config import ExplainConfig
 from pipelines.lexicons import lexicon_named
 from pipelines.opening import opened
 from pipelines.page import percent
+from pipelines.places import TrackingConfig, resolved
 from pipelines.units import IMAGE_SUFFIXES, TABLE_SUFFIXES, Listed, ListingUnit, Picture, Rejection, Unit, read_input
 
 DEMO_SET = "demo-small"

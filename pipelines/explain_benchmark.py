@@ -26,10 +26,11 @@ from ecor.explain.methods import METHODS, Method
 from ecor.explain.ready import lacking, read_projection, ready
 from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.model import Recognizer
-from pipelines.config import ExplainBenchmarkConfig, TrackingConfig, resolved
+from pipelines.experiments import ExplainBenchmarkConfig
 from pipelines.kept import keep, kept
 from pipelines.lexicons import lexicon_named
 from pipelines.opening import opened
+from pipelines.places import TrackingConfig, resolved
 from pipelines.trials import PRIORS, Trial, tried, tried_prior
 
 RESULTS, PAGE, WORDS = "explanations.csv", "explanations.md", "explanations-words.md"

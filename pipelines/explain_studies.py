@@ -18,7 +18,7 @@ from rich.console import Console
 from ecor import store
 from ecor.config import require
 from ecor.intervals import over_repetitions
-from pipelines.config import StudiesConfig, StudyName
+from pipelines.experiments import StudiesConfig, StudyName
 from pipelines.explain_cells import (
     ECLIP_ARMS,
     EFFORT,

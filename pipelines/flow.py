@@ -21,9 +21,10 @@ from ecor import store
 from ecor.config import require
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
-from pipelines.config import EvaluateConfig, PipelineConfig, ScoreConfig, resolved
+from pipelines.config import EvaluateConfig, PipelineConfig
 from pipelines.metrics import timed
 from pipelines.pinned import ModelVersion
+from pipelines.places import resolved
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 
@@ -157,14 +158,13 @@ def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str
     """Score and evaluate one version on the validation split; the folder of the evaluation."""
     place = f"{role}-{version.version}"
     labels = f"{config.output}/labels/{place}"
-    scoring = ScoreConfig(
+    scoring = replace(
+        config.score,
         input=f"{config.shard.output}/{config.train.validation_split}",
         output=labels,
         model=version.uri,
         vocabulary=f"{config.shard.output}/vocabulary.json",
-        scoring=config.score.scoring,
-        text=config.score.text,
-        use_gpu=config.score.use_gpu,
+        explain=None,
     )
     score.run(scoring, cluster=config.cluster, tracking=config.tracking)
     evaluation = EvaluateConfig(predictions=(labels,), output=f"{config.output}/evaluation/{place}")

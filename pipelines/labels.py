@@ -76,6 +76,11 @@ class LabelsFolder:
             told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
             raise ValueError(f"{self.folder} holds labels of another job: {told}. Name another output, or add --fresh")
 
+    def leave(self) -> None:
+        """Let another job have the folder, if none of this one's units is done: what was wrong may be mended."""
+        if self.job.read("identity") == self.identity and not self.units.committed():
+            self.job.remove("identity")
+
     def clear(self) -> None:
         """Forget what was done here; a job with other settings that is running here ends in an error."""
         store.remove(store.inside(self.folder, MANIFEST_NAME))

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from ecor import store
 from ecor.shards import VOCABULARY_NAME
-from pipelines.config import Layout, ShardConfig, located
+from pipelines.config import Layout, ShardConfig
 from pipelines.files import escaped, is_text
+from pipelines.places import located
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path

@@ -3,7 +3,7 @@
 from ecor.checkpoint import load
 from ecor.demo.atlas import vocabulary_of
 from ecor.model import Names, Recognizer
-from pipelines.config import TrackingConfig
+from pipelines.places import TrackingConfig
 
 DEMO_MODEL = "ecor-demo"
 
@@ -13,7 +13,7 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
 
     Args:
         model: `models:/…`, a checkpoint folder, or `ecor-demo`: plain CLIP with the weights of the package.
-        tracking: where the registry is (`pipelines.config.resolved`).
+        tracking: where the registry is (`pipelines.places.resolved`).
         names: categories and rationales.
         demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
 

@@ -17,8 +17,8 @@ from ecor import store
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import SystemName
 from ecor.saved import Saved, publish_folder, read_saved, record_path
-from pipelines.config import TrackingConfig, uri_of
 from pipelines.metrics import MODEL_CACHE, count
+from pipelines.places import TrackingConfig, uri_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,9 +29,10 @@ from ecor.pretraining import Source, write_weights
 from ecor.shards import read_manifest
 from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
-from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig, located, resolved
+from pipelines.experiments import PretrainConfig
 from pipelines.loader import Rank
 from pipelines.metrics import TRAINING_STEPS, count
+from pipelines.places import ClusterConfig, TrackingConfig, located, resolved
 from pipelines.pretraining import Pretraining, Progress, Report
 from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 

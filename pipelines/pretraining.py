@@ -29,7 +29,7 @@ from ecor.pretraining import (
     tokenized,
     warmup_cosine,
 )
-from pipelines.config import PretrainConfig
+from pipelines.experiments import PretrainConfig
 from pipelines.loader import Rank
 
 

@@ -33,9 +33,9 @@ from ecor import store
 from ecor.config import require
 from pipelines import registry
 from pipelines.cluster import connected, stalled
-from pipelines.config import ClusterConfig, TrackingConfig, located
 from pipelines.ledger import Ledger
 from pipelines.loader import Rank
+from pipelines.places import ClusterConfig, TrackingConfig, located
 
 SUMMARY, RUN, STATES = "summary.json", "run.json", "ray"
 _STATE = "state.pt"

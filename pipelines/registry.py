@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -19,12 +19,13 @@ from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ecor.checkpoint import Checkpoint
-from ecor.config import require
+from ecor.config import SystemName, require
 from ecor.evaluation import difference_of_folders, read_evaluation
-from ecor.saved import Saved
-from pipelines.config import PromoteConfig, RegisterConfig, TrackingConfig, located
+from ecor.saved import Saved, record_path
+from pipelines.config import PromoteConfig, RegisterConfig
 from pipelines.packaging import write_model, write_saved
 from pipelines.pinned import ModelVersion, read_record
+from pipelines.places import TrackingConfig, located
 from pipelines.tracking import (
     client_of,
     finish_run,
@@ -101,7 +102,7 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
 
     Raises:
         ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
-            is not of the version it is given for, or the two are of different images.
+            is not there or not of the version it is given for, or the two are of different images.
     """
     candidate = resolve(config.model, tracking=tracking)
     require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
@@ -164,14 +165,12 @@ def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
 
 def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
     """Whether the champion stays, and in words on what grounds."""
+    images = None if config.evaluation is None else _parents(config.evaluation, version=candidate)["input_digest"]
     if champion is None or champion.version == candidate.version:
         return False, "no rival"
     if config.evaluation is None or config.champion_evaluation is None:
         return True, f"not compared with {champion.uri}: name evaluation and champion_evaluation"
-    inputs = {
-        _parents(config.evaluation, version=candidate)["input_digest"],
-        _parents(config.champion_evaluation, version=champion)["input_digest"],
-    }
+    inputs = {images, _parents(config.champion_evaluation, version=champion)["input_digest"]}
     if len(inputs) > 1:
         raise ValueError(
             f"{config.evaluation} is of other images than {config.champion_evaluation} "
@@ -194,6 +193,11 @@ def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
 
 
 def _plain(folder: str) -> ModelVersion:
+    require(
+        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
+        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
+        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
+    )
     checkpoint = read_record(folder)
     return ModelVersion(
         asked_for=folder,

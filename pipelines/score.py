@@ -26,7 +26,7 @@ from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import pinned, registry
 from pipelines.blocks import causes_raised, ray_data_settings
 from pipelines.cluster import connected, machines
-from pipelines.config import ClusterConfig, ScoreConfig, TrackingConfig, resolved
+from pipelines.config import ScoreConfig
 from pipelines.decoding import PART_BYTES, Decoder, images_per_part
 from pipelines.evidence import EvidenceRule, rule_of
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
@@ -42,6 +42,7 @@ from pipelines.metrics import (
     observe,
 )
 from pipelines.pinned import ModelVersion
+from pipelines.places import ClusterConfig, TrackingConfig, resolved
 from pipelines.reservation import Reservation, reserve
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
 from pipelines.tally import Saved, Tally, told
@@ -119,7 +120,7 @@ def run(
     if config.fresh:
         folder.clear()
     folder.take()
-    with folder.working():
+    with folder.working(), _left_if_refused(folder):
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
@@ -140,6 +141,15 @@ def run(
             _record(job, run_id=run_id, summary=summary, predictions=predictions)
     _say(told(summary))
     return predictions
+
+
+@contextlib.contextmanager
+def _left_if_refused(folder: LabelsFolder) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        folder.leave()
+        raise
 
 
 def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
@@ -235,6 +245,9 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
         num_threads=reservation.num_threads,
         evidence=job.evidence,
     )
+    # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
+    # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
+    # setting silences that line alone, and without restarts a dead actor would end the job.
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
         parts = (
             _from_units(pending)

@@ -14,11 +14,11 @@ from ecor.config import Precision, ScoringConfig, TextConfig
 from ecor.model import Recognizer
 from ecor.predictions import schema_for
 from ecor.vocabulary import parse_vocabulary
-from pipelines.config import TrackingConfig
 from pipelines.decoding import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
 from pipelines.evidence import EvidenceRule, with_evidence
 from pipelines.metrics import STEP_SECONDS, observe
 from pipelines.pinned import ModelVersion, fetch
+from pipelines.places import TrackingConfig
 from pipelines.units import Rejection
 
 
@@ -28,7 +28,7 @@ class ScorerSettings:
 
     model: ModelVersion
     tracking: TrackingConfig
-    """With its URI written out (`pipelines.config.resolved`)."""
+    """With its URI written out (`pipelines.places.resolved`)."""
     vocabulary: str | None
     """JSON of other names than the model's own."""
     scoring: ScoringConfig

@@ -28,7 +28,7 @@ from ecor.shards import (
     write_side_files,
     write_text,
 )
-from ecor.vocabulary import read_vocabulary
+from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines.blocks import (
     causes_raised,
     each_block,
@@ -38,7 +38,7 @@ from pipelines.blocks import (
     write_table,
 )
 from pipelines.cluster import connected
-from pipelines.config import ClusterConfig, ShardConfig, located
+from pipelines.config import ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import (
     IMAGES_PER_READ,
@@ -54,6 +54,7 @@ from pipelines.inspection import (
 from pipelines.ledger import Ledger
 from pipelines.listing import Place, Source, find_source, listed
 from pipelines.metrics import IMAGES_QUARANTINED, IMAGES_SEEN, count
+from pipelines.places import ClusterConfig, located
 from pipelines.tars import How, all_intact, written
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
@@ -72,10 +73,12 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     """
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
+    source = find_source(config)
+    vocabulary_file = config.vocabulary or source.vocabulary
+    vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
     with connected(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
-        source = find_source(config)
         listing = _listing(source)
-        job = _job(config, source=source, listing=listing)
+        job = _job(config, source=source, vocabulary=vocabulary, listing=listing)
         manifests, how = _finished(job), Counter[How]()
         if manifests is None:
             manifests, how = _made(job, listing=listing, cluster=cluster)
@@ -138,14 +141,13 @@ def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
         yield from listed(Place(**json.loads(place)))
 
 
-def _job(config: ShardConfig, *, source: Source, listing: Dataset) -> Job:
+def _job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, listing: Dataset) -> Job:
     fingerprint, labels = _looked_through(listing)
     given = tuple(sorted({label.split for label in labels if label.split is not None}))
-    vocabulary_file = config.vocabulary or source.vocabulary
     job = Job(
         config=config,
         root=source.root,
-        vocabulary=read_vocabulary(vocabulary_file) if vocabulary_file else vocabulary_of(labels),
+        vocabulary=vocabulary or vocabulary_of(labels),
         given_splits=given,
         from_vocabulary=source.layout == "folders",
         parents={"input": fingerprint},

@@ -19,7 +19,7 @@ from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
 from pipelines.addresses import masked, without_user
-from pipelines.config import TrackingConfig, uri_of
+from pipelines.places import TrackingConfig, uri_of
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
 _PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call

@@ -26,10 +26,11 @@ from ecor.saved import FOLDER, Saved, read_saved
 from ecor.shards import VOCABULARY_NAME, read_manifest
 from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import registry
-from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig, located, resolved
+from pipelines.config import TrainConfig
 from pipelines.learning import Learning, Progress, Report
 from pipelines.loader import Rank, read_split
 from pipelines.metrics import RETRIES, TRAINING_STEPS, count
+from pipelines.places import ClusterConfig, TrackingConfig, located, resolved
 from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 from pipelines.systems import SYSTEMS
 from pipelines.tuning import settled

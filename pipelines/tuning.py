@@ -29,10 +29,11 @@ from ecor.model import Recognizer
 from ecor.probability import ImageFeatures
 from ecor.prompts import PromptLearner
 from ecor.text import TextFeatures
-from pipelines.config import TrainConfig, located
+from pipelines.config import TrainConfig
 from pipelines.features import cached_features
 from pipelines.learning import Learning, Progress, Save
 from pipelines.loader import Split, ahead
+from pipelines.places import located
 
 NO_LIMIT = 2**62
 

@@ -20,8 +20,8 @@ from ecor import store
 from ecor.sample import EXTENSIONS
 from ecor.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.vocabulary import normalise_name
-from pipelines.config import located
 from pipelines.files import content, escaped, is_text
+from pipelines.places import located
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")

@@ -8,7 +8,7 @@ from ecor.config import require
 from ecor.demo.atlas import world_named
 from ecor.demo.model import create_clip, weights_path
 from ecor.demo.validity import Share, Validity, judged
-from pipelines.config import ValidityConfig
+from pipelines.experiments import ValidityConfig
 
 HEADER = (
     "set",

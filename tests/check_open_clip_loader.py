@@ -1,9 +1,10 @@
 """Our shards in, what open_clip's own training loader reads of them out: a check beside the tests.
 
-    python tests/check_open_clip_loader.py
+    make check-open-clip
 
 The loader fails on every tar with webdataset 1.0, so the check installs webdataset 0.2.86 into a folder of its own,
-which goes before everything else on the path of one more Python. Needs a package index, or a cache of it.
+which goes before everything else on the path of one more Python. Needs a package index, or a cache of it, and uv (UV
+names it, where it is not on the path) or pip.
 """
 
 import io
@@ -78,7 +79,7 @@ def main() -> None:
         return read_by_open_clip(Path(sys.argv[2]))
     with tempfile.TemporaryDirectory() as temporary:
         packages, shards = Path(temporary, "packages"), Path(temporary, "shards")
-        uv = shutil.which("uv")
+        uv = os.environ.get("UV") or shutil.which("uv")
         install = (
             [uv, "pip", "install", "-q", "--python", sys.executable]
             if uv

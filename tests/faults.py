@@ -32,9 +32,9 @@ from ecor.predictions import read_part
 from ecor.shards import read_manifest
 from pipelines import registry
 from pipelines.__main__ import DONE, main
-from pipelines.config import TrackingConfig
 from pipelines.decoding import decoded_parts, images_per_part
 from pipelines.labels import QUARANTINE_NAME
+from pipelines.places import TrackingConfig
 from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.units import read_input
 

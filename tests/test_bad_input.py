@@ -32,10 +32,11 @@ from ecor.sample import Sample, decode_image
 from ecor.shards import Entry, ShardInfo, ShardManifest, read_index, read_members, read_shard, sample_key, write_shard
 from ecor.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines import files, registry
-from pipelines.config import ShardConfig, TrackingConfig
+from pipelines.config import ShardConfig
 from pipelines.decoding import Part, decoded_parts
 from pipelines.inspection import Job, inspected
 from pipelines.listing import find_source, listed
+from pipelines.places import TrackingConfig
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
 from pipelines.tally import Tally, told
 from pipelines.units import read_input

@@ -25,10 +25,11 @@ from ecor.predictions import (
     write_part,
 )
 from pipelines import registry
-from pipelines.config import ScoreConfig, TrackingConfig
+from pipelines.config import ScoreConfig
 from pipelines.decoding import Part
 from pipelines.evidence import EvidenceRule, explained_rows, rule_of, with_evidence
 from pipelines.overlays import overlays_of
+from pipelines.places import TrackingConfig
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
 
 RULE = EvidenceRule(method="grad_eclip", top=2, images="all", share=1.0, seed=0)

@@ -16,7 +16,7 @@ from ecor.intervals import Resampling
 from ecor.model import Recognizer
 from pipelines import explain_benchmark
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config import ExplainBenchmarkConfig
+from pipelines.experiments import ExplainBenchmarkConfig
 from pipelines.trials import PRIORS, Trial, peak_memory, tried, tried_prior
 
 SET = "demo-small"

@@ -8,7 +8,7 @@ import pytest
 
 from ecor.intervals import over_repetitions
 from pipelines import explain_studies
-from pipelines.config import StudiesConfig
+from pipelines.experiments import StudiesConfig
 from pipelines.explain_cells import ECLIP_ARMS, LICO_ARMS, QUICK, eclip_figures, lico_figures
 from pipelines.explain_studies import QUICK_SEED, RESULTS
 

@@ -25,9 +25,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipelines.__main__ import _parsed
-from pipelines.config import ClusterConfig, ScoreConfig, TrainConfig
+from pipelines.config import ScoreConfig, TrainConfig
 from pipelines.flow import pipeline_from
 from pipelines.metrics import METRICS
+from pipelines.places import ClusterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 INFRA = ROOT / "infra"

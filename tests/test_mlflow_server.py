@@ -19,8 +19,9 @@ from ecor.checkpoint import Checkpoint, load
 from ecor.predictions import read_predictions
 from pipelines import cluster, pinned, registry, score
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config import ClusterConfig, PromoteConfig, RegisterConfig, ScoreConfig, TrackingConfig
+from pipelines.config import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.pinned import ModelVersion
+from pipelines.places import ClusterConfig, TrackingConfig
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install 'ecor[dev]'")
 pytest.importorskip("flask_wtf", reason="flask_wtf is not installed: pip install 'ecor[dev]'")
@@ -110,7 +111,7 @@ import json, os, sys, time
 from pathlib import Path
 from ecor.checkpoint import load
 from pipelines import pinned
-from pipelines.config import TrackingConfig
+from pipelines.places import TrackingConfig
 
 version, uri, place = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 fetched = pinned._download

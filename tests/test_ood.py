@@ -17,8 +17,8 @@ from ecor.ood import auroc, detection, fpr_at_tpr, likeness, max_logit
 from ecor.predictions import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.probe import LinearProbe, chosen_probe, fit_probe
 from pipelines import registry
-from pipelines.config import TrackingConfig
 from pipelines.decoding import decoded_parts
+from pipelines.places import TrackingConfig
 from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.units import read_input
 

@@ -2,21 +2,31 @@
 
 import json
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.utils.validation import (
+    _validate_logged_model_name,
+    _validate_model_alias_name,
+    _validate_model_alias_name_reserved,
+    _validate_model_name,
+)
 from models import tiny_checkpoint, write_pictures
 
 from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
 from ecor.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
 from pipelines import evaluate, pinned, registry
-from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig, TrackingConfig, resolved
+from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig
 from pipelines.pinned import ModelVersion
+from pipelines.places import TrackingConfig, resolved
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +268,43 @@ def test_an_evaluation_of_another_model_is_refused(rivals: Rivals) -> None:
         registry.promote(swapped, tracking=rivals.tracking)
     with pytest.raises(ValueError, match="name both"):
         registry.promote(replace(config, evaluation=None), tracking=rivals.tracking)
+
+
+def test_an_evaluation_that_is_not_there_promotes_nobody(tracking: TrackingConfig, version: ModelVersion) -> None:
+    """Without a rival it is not compared, but it was named."""
+    config = PromoteConfig(model=version.uri, alias="first", evaluation="nowhere")
+    with pytest.raises(ValueError, match=r"nowhere holds no evaluation\.json"):
+        registry.promote(config, tracking=tracking)
+    assert registry.find(f"models:/{version.name}@first", tracking=tracking) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"name": "a/b"}, "got 'a/b'"),
+        ({"name": "a.b"}, "got 'a.b'"),
+        ({"name": " "}, "got ' '"),
+        ({"name": "a@b"}, "got 'a@b'"),
+        ({"alias": "a b"}, "got 'a b'"),
+        ({"alias": "v1"}, "got 'v1'"),
+        ({"alias": "Latest"}, "got 'Latest'"),
+    ],
+)
+def test_names_that_mlflow_refuses_are_refused_before_anything_is_made(settings: dict[str, str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RegisterConfig(checkpoint="run", **settings)
+    if "alias" in settings:
+        with pytest.raises(ValueError, match=told):
+            PromoteConfig(**settings)
+
+
+@given(names=st.text(st.sampled_from("aZ09-_ .:/%@é'\""), max_size=4))
+def test_whatever_name_is_taken_mlflow_takes_too(names: str) -> None:
+    with suppress(ValueError):
+        name = RegisterConfig(checkpoint="run", name=names).name
+        _validate_model_name(name)
+        _validate_logged_model_name(name)
+    with suppress(ValueError):
+        alias = PromoteConfig(alias=names).alias
+        _validate_model_alias_name(alias)
+        _validate_model_alias_name_reserved(alias)

@@ -19,7 +19,7 @@ from ecor.demo.scenes import MIN_VISIBLE_PIXELS, compose, draw, without
 from ecor.demo.world import DrawnWorld
 from ecor.pretraining import Part
 from pipelines import validity
-from pipelines.config import ValidityConfig
+from pipelines.experiments import ValidityConfig
 from pipelines.study import Chosen, Study, selection_cells, study_cells
 
 OTHER = world_named("other")

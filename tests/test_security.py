@@ -24,16 +24,9 @@ from ecor.shards import MANIFEST_NAME, ShardInfo, read_shard
 from pipelines import tracking
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.addresses import STORES, check_address, masked, secrets_in, without_user
-from pipelines.config import (
-    EvaluateConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
-    TrackingConfig,
-    TrainConfig,
-)
+from pipelines.config import EvaluateConfig, RegisterConfig, ReportConfig, ScoreConfig, ShardConfig, TrainConfig
 from pipelines.files import content
+from pipelines.places import TrackingConfig
 from pipelines.units import ListingUnit, Rejection, read_input
 
 ROOT = Path(__file__).resolve().parents[1]

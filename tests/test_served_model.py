@@ -11,18 +11,22 @@ import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import mlflow.pyfunc
 import pandas as pd
 import pytest
+from mlflow.models import Model
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
 
 from ecor.checkpoint import load
 from ecor.config import ScoringConfig
 from pipelines import registry
-from pipelines.config import RegisterConfig, TrackingConfig
+from pipelines.config import RegisterConfig
+from pipelines.packaging import REQUIREMENTS
 from pipelines.pinned import ModelVersion
+from pipelines.places import TrackingConfig
 
 STANDS_ALONE = """
 import importlib.util, json, sys
@@ -92,6 +96,24 @@ def test_every_form_of_an_image_gives_the_row_of_the_recognizer(
         ):
             assert (pairs[0]["category"], pairs[0]["rationale"]) == (category, rationale)
             assert pairs[0]["probability"] == pytest.approx(confidence, rel=1e-5)
+
+
+def test_it_holds_all_that_a_server_needs_and_no_pickle(
+    served: mlflow.pyfunc.PyFuncModel, tracking: TrackingConfig, version: ModelVersion
+) -> None:
+    place = mlflow.artifacts.download_artifacts(client_version(tracking, version).source)
+    record = Model.load(place)
+    frame, params = record.load_input_example(place), record.load_input_example_params(place)
+    rows = served.predict(frame, params=params)
+    assert [column.name for column in record.signature.outputs] == list(rows.columns)
+    assert {each.name: each.default for each in record.signature.params} == params
+    pinned = (Path(place) / "requirements.txt").read_text().split()
+    assert {name for name, _ in (line.split("==") for line in pinned)} == {"mlflow", *REQUIREMENTS}
+    for name, wanted in (line.split("==") for line in pinned):
+        assert version_of(name).partition("+")[0] == wanted
+    files = {each.suffix for each in Path(place).rglob("*") if each.is_file()}
+    assert ".safetensors" in files
+    assert not files & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
 
 
 def test_a_vocabulary_parameter_changes_the_names_and_only_for_that_call(

@@ -13,7 +13,8 @@ from PIL import Image
 from ecor.evaluation import difference_of_folders, read_evaluation, read_observations
 from ecor.predictions import predictions_table
 from pipelines import evaluate
-from pipelines.config import EvaluateConfig, TrackingConfig
+from pipelines.config import EvaluateConfig
+from pipelines.places import TrackingConfig
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def config_of(place: Path, *names: str, output: str = "evaluation", **kwargs) ->
 
 
 @pytest.mark.slow
-def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking):
+def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking, capsys):
     records = {
         name: write_labels(f"{place}/{name}", random_table(120, skill=s)) for name, s in (("A", 0.7), ("B", 0.5))
     }
@@ -66,6 +67,7 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking):
     means = [each["strict/rr"].to_numpy().mean() for each in seen]
     assert gap.value == pytest.approx(means[0] - means[1], abs=1e-6)
     assert gap.low <= gap.value <= gap.high
+    assert f"ECOR less zero shot: strict RR {gap.value:+.3f} [" in capsys.readouterr().err
 
     client = MlflowClient(tracking.uri)
     run = client.get_run(record.run_id)
@@ -78,6 +80,9 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking):
 
     again = evaluate.run(config, tracking=tracking)
     assert again == record  # the finished record, with the same run
+    first, *others = config.predictions
+    apart = replace(config, predictions=(first,), compare=tuple(others))
+    assert evaluate.run(apart, tracking=tracking) == record  # --predictions A --compare B is --predictions A B
     other = evaluate.run(replace(config, seed=1), tracking=tracking)
     assert other.run_id != record.run_id
     single = evaluate.run(replace(config, predictions=(f"{place}/A",), names=("only",)), tracking=tracking)

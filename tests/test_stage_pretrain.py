@@ -23,8 +23,9 @@ from ecor.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import pretrain
 from pipelines.captions import read_captioned
-from pipelines.config import ClusterConfig, PretrainConfig, TrackingConfig
+from pipelines.experiments import PretrainConfig
 from pipelines.loader import Rank
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.pretraining import Pretraining, Progress
 
 SMALL_CLIP = {

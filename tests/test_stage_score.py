@@ -28,15 +28,16 @@ from processes import cpus_held, hit, kill_one
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures
 from ecor.evidence import Evidence
-from ecor.predictions import PREDICTION_SCHEMA, read_manifest, read_part, read_predictions
+from ecor.predictions import PREDICTION_SCHEMA, predictions_table, read_manifest, read_part, read_predictions
 from ecor.sample import Sample, decode_image, image_to_pixels
 from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import cluster, registry, score
-from pipelines.config import ClusterConfig, RegisterConfig, ScoreConfig, TrackingConfig
+from pipelines.config import RegisterConfig, ScoreConfig
 from pipelines.decoding import Decoder, Part, decoded_parts, images_per_part
 from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.reservation import reserve
 from pipelines.scoring import ScoredPart, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
@@ -334,6 +335,25 @@ def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_
     assert [theirs.classes[target] for target in targets_B.tolist()] == truth
 
 
+def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_path: Path) -> None:
+    wrong, mended, third = (LabelsFolder(str(tmp_path), identity={"use_gpu": value}) for value in (True, False, None))
+    wrong.take()
+    with pytest.raises(ValueError, match="use_gpu was True, is False"):
+        mended.take()
+    wrong.leave()
+    mended.take()
+    wrong.leave()  # it is no longer its own
+    with pytest.raises(ValueError, match="use_gpu was False, is None"):
+        third.take()
+    with mended.working():
+        attempt = mended.begin(["0"])["0"]
+        rows = predictions_table([])
+        assert mended.save(attempt, rows=rows, rejected=(), parents={}) is not None
+    mended.leave()
+    with pytest.raises(ValueError, match="use_gpu was False, is None"):
+        third.take()
+
+
 # --- the stage, on Ray
 
 
@@ -434,6 +454,16 @@ def test_another_job_is_refused_with_both_values_unless_fresh(
     assert set(rows["category"]) <= set(OTHER_NAMES)
     assert not rows["calibrated"].any()
     assert len(rows) == 22
+
+
+@pytest.mark.slow
+def test_a_job_that_could_not_begin_leaves_its_folder_to_the_mended_one(
+    one_cpu: None, done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    config = replace(done, output=str(tmp_path / "labels"))
+    with pytest.raises(ValueError, match="the cluster has no GPU"):
+        score.run(replace(config, use_gpu=True), tracking=tracking)
+    assert len(read_predictions(done.output)) == score.run(config, tracking=tracking).num_rows
 
 
 @pytest.mark.slow

@@ -28,11 +28,12 @@ from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import shard
 from pipelines.__main__ import INTERRUPTED
 from pipelines.blocks import all_of, materialised, ray_data_settings
-from pipelines.config import ClusterConfig, ShardConfig
+from pipelines.config import ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import INSPECTED_SCHEMA, Job, inspected
 from pipelines.ledger import Ledger
 from pipelines.listing import LISTING_SCHEMA, find_source, listed
+from pipelines.places import ClusterConfig
 from pipelines.tars import pieces_of
 
 VOCABULARY = {

@@ -18,11 +18,12 @@ from ecor.explain import ImageTower, attribute, load_eclip
 from ecor.lico import load_classifier
 from ecor.saved import Saved
 from pipelines import flow, pinned, registry, train
-from pipelines.config import ClusterConfig, RegisterConfig, TrackingConfig, TrainConfig
+from pipelines.config import RegisterConfig, TrainConfig
 from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress
 from pipelines.lico import LicoTraining
 from pipelines.loader import Rank, read_split
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.tuning import settled
 
 SGD = FitConfig(optimizer="sgd", learning_rate=0.01, warmup_steps=2)

@@ -27,9 +27,10 @@ from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.sample import decode_image, image_to_pixels, label_ids
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import train
-from pipelines.config import ClusterConfig, TrackingConfig, TrainConfig
+from pipelines.config import TrainConfig
 from pipelines.ledger import Ledger
 from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
+from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.ray_train import alone
 from pipelines.tuning import Progress, Tuning, settled
 

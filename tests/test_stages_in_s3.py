@@ -16,8 +16,9 @@ from ecor.predictions import read_predictions
 from ecor.shards import read_manifest, read_shard
 from pipelines import cluster, score, shard
 from pipelines.__main__ import DONE, main
-from pipelines.config import ClusterConfig, PipelineConfig
+from pipelines.config import PipelineConfig
 from pipelines.flow import read_pipeline
+from pipelines.places import ClusterConfig
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")
 pytest.importorskip("moto", reason="moto is not installed: pip install 'ecor[dev]'")

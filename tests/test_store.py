@@ -18,10 +18,11 @@ from ecor.shards import Entry, fetch_shard, verify_shard, write_shard
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import records
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config import ShardConfig, located
+from pipelines.config import ShardConfig
 from pipelines.labels import LabelsFolder
 from pipelines.ledger import Ledger
 from pipelines.listing import find_source, listed
+from pipelines.places import located
 from pipelines.records import Records
 from pipelines.units import read_input
 

@@ -22,7 +22,8 @@ from pipelines import ablate, answers, results
 from pipelines.cells import measured, prompts_of
 from pipelines.claims import claims_table
 from pipelines.cluster import connected
-from pipelines.config import AblateConfig, ClusterConfig, PretrainConfig
+from pipelines.experiments import AblateConfig, PretrainConfig
+from pipelines.places import ClusterConfig
 from pipelines.study import (
     DECODING_OF,
     FIRST_SEED,

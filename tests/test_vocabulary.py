@@ -117,6 +117,8 @@ def test_mappings_that_are_refused(mapping, message):
         ("[]", "got a JSON list"),
         ('{"cat": [{"a": "b"}]}', "rationale 'a' needs a list"),
         ('{"cat": [{"a": [""]}]}', "rationale 'a': a rationale has an empty name"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"a": [' * 2_000 + "]}" * 2_000, "nested too deep"),
     ],
 )
 def test_json_that_is_refused(text, message):
