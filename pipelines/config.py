@@ -6,7 +6,7 @@ The command line and the TOML file are both made from these types. Nothing heavy
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ecor.config import (
     BackboneConfig,
@@ -49,12 +49,16 @@ class _Addressed:
     """Settings whose addresses are checked when they are made (`pipelines.addresses.check_address`)."""
 
     __slots__ = ()
+    here_only: ClassVar[tuple[str, ...]] = ()
+    """Places that can only be on this machine's disks."""
 
     def __post_init__(self) -> None:
         for name in _PLACES:
             value = getattr(self, name, None)
             for each in (value,) if isinstance(value, str) else value or ():
                 check_address(each, name=name)
+                is_here = name not in self.here_only or "://" not in each
+                require(is_here, f"{name} of this command must be on a disk of this machine, got {each}")
 
 
 def located(place: str) -> str:
@@ -416,6 +420,7 @@ class ScoreConfig(_Addressed):
 class ExplainConfig(_Addressed):
     """Photos to overlays of where the evidence is."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     model: str = "ecor-demo"
     """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
     with the package, not tuned, on the names of its small drawn world."""
@@ -444,6 +449,7 @@ class ExplainConfig(_Addressed):
 class ExplainBenchmarkConfig(_Addressed):
     """Methods that explain to a table of what their maps are worth, on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "explanations"
     """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
     model: str = "ecor-demo"
@@ -540,6 +546,7 @@ class ReportConfig(_Addressed):
 class AblateConfig(_Addressed):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output", "work")
     world: WorldName = "demo"
     """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
     pretrained for each pretraining seed, 0 too."""
@@ -572,6 +579,7 @@ class AblateConfig(_Addressed):
 class StudiesConfig(_Addressed):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "explain-studies"
     """Folder of `results.csv`, `results.md`, and `work/`, which arms share."""
     studies: tuple[StudyName, ...] = ()
@@ -595,6 +603,7 @@ class StudiesConfig(_Addressed):
 class ValidityConfig(_Addressed):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("weights",)
     world: WorldName = "demo"
     """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
     weights: str | None = None
@@ -620,6 +629,7 @@ class ValidityConfig(_Addressed):
 class ConceptsConfig(_Addressed):
     """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "concepts"
     """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -651,6 +661,7 @@ class ConceptsConfig(_Addressed):
 class DemoConfig(_Addressed):
     """The whole job on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "demo-run"
     """Folder of everything the demo makes, MLflow's file included."""
     num_train: int = 1200
