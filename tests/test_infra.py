@@ -490,6 +490,8 @@ def test_the_server_is_started_with_flags_and_variables_that_mlflow_knows(compos
     options = {name for each in server.params for name in each.opts}
     used = set(re.findall(r"^\s+(--[a-z-]+)", script, re.M))
     assert {"--app-name", "--expose-prometheus", "--artifacts-destination"} <= used <= options
+    for name in re.findall(r"^export (MLFLOW_\w+)", script, re.M):
+        assert hasattr(known, name), name
     from_environment = {each.envvar for each in server.params if isinstance(each.envvar, str)}
     (deployment,) = of_kind(rendered("mlflow/kubernetes"), "Deployment")
     in_pod = {each["name"] for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
