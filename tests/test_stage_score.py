@@ -545,6 +545,18 @@ def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
 
 
 @pytest.mark.slow
+def test_what_goes_wrong_while_a_model_is_opened_is_told_as_what_it_is(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    """On a node that cannot write here, or not reach the registry."""
+    (tmp_path / "file").touch()
+    text = replace(done.text, cache_dir=str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as raised:
+        score.run(replace(done, output=str(tmp_path / "labels"), text=text), tracking=tracking)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_actors_that_die_again_and_again_end_in_an_error(
     done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
