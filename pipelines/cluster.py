@@ -64,8 +64,9 @@ def stalled(timeout_s: float) -> TimeoutError:
     there, free = ray.cluster_resources(), ray.available_resources()
     told = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(
-        f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, or wait longer with "
-        f"--cluster.no-progress-timeout-s; the same command goes on from here"
+        f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, see in Ray's logs "
+        f"whether its workers die, or wait longer with --cluster.no-progress-timeout-s; the same command goes on from "
+        f"here"
     )
 
 

@@ -5,7 +5,7 @@ The command line and the TOML file are both made from these types. Nothing heavy
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ecor.config import (
     BackboneConfig,
@@ -256,6 +256,7 @@ class ScoreConfig(Addressed):
 class ExplainConfig(Addressed):
     """Photos to overlays of where the evidence is."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     model: str = "ecor-demo"
     """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
     with the package, not tuned, on the names of its small drawn world."""
@@ -352,6 +353,7 @@ class ReportConfig(Addressed):
 class DemoConfig(Addressed):
     """The whole job on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "demo-run"
     """Folder of everything the demo makes, MLflow's file included."""
     num_train: int = 1200

@@ -4,7 +4,7 @@ As in `pipelines.config`, nothing heavy is imported here.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ecor.config import BackboneConfig, WorldName, require, require_at_least
 from pipelines.places import Addressed
@@ -119,6 +119,7 @@ class PretrainConfig(Addressed):
 class ExplainBenchmarkConfig(Addressed):
     """Methods that explain to a table of what their maps are worth, on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "explanations"
     """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
     model: str = "ecor-demo"
@@ -162,6 +163,7 @@ class ExplainBenchmarkConfig(Addressed):
 class AblateConfig(Addressed):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output", "work")
     world: WorldName = "demo"
     """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
     pretrained for each pretraining seed, 0 too."""
@@ -194,6 +196,7 @@ class AblateConfig(Addressed):
 class StudiesConfig(Addressed):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output", "work")
     output: str = "explain-studies"
     """Folder of `explain-studies.csv` and `explain-studies.md`; text of `explain-studies-words.md` there opens the
     page."""
@@ -221,6 +224,7 @@ class StudiesConfig(Addressed):
 class ValidityConfig(Addressed):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("weights",)
     world: WorldName = "demo"
     """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
     weights: str | None = None
@@ -247,6 +251,7 @@ class ValidityConfig(Addressed):
 class ConceptsConfig(Addressed):
     """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
 
+    here_only: ClassVar[tuple[str, ...]] = ("output",)
     output: str = "concepts"
     """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -84,11 +84,11 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
     from mlflow.artifacts import download_artifacts
 
     from pipelines.packaging import ARTIFACT
-    from pipelines.tracking import address_of, client_of, quiet
+    from pipelines.tracking import address_of, client_of, quiet, told
 
     client = client_of(tracking)
-    place = client.get_model_version_download_uri(model.name, str(model.version))
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet(), told(tracking):
+        place = client.get_model_version_download_uri(model.name, str(model.version))
         uri = address_of(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
         _checked(Path(found), model=model)

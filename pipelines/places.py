@@ -6,6 +6,7 @@ Every stage's settings are made of these. Nothing heavy is imported here.
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ecor.config import require
 from pipelines.addresses import check_address
@@ -31,12 +32,16 @@ class Addressed:
     """Settings whose addresses are checked when they are made (`pipelines.addresses.check_address`)."""
 
     __slots__ = ()
+    here_only: ClassVar[tuple[str, ...]] = ()
+    """Places that can only be on this machine's disks."""
 
     def __post_init__(self) -> None:
         for name in _PLACES:
             value = getattr(self, name, None)
             for each in (value,) if isinstance(value, str) else value or ():
                 check_address(each, name=name)
+                is_here = name not in self.here_only or "://" not in each
+                require(is_here, f"{name} of this command must be on a disk of this machine, got {each}")
 
 
 def located(place: str) -> str:

@@ -174,7 +174,8 @@ def fitted(
     Raises:
         ValueError: a worker's own, which says what to do.
         TimeoutError: when the cluster does not give what the workers need.
-        OSError: when a worker died more often than `max_failures`.
+        OSError: a worker's own (a store or MLflow's server that is gone), or when workers died more often than
+            `max_failures`.
     """
     start_s = min(patience_s, _START_S)
     file_system, path = store.store_of(store.inside(output, STATES))
@@ -347,11 +348,12 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 
 
 def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
-    """What a person can act on: a worker's ValueError, an empty cluster, a dead worker; else `error`."""
+    """What a person can act on: a worker's own ValueError or OSError, an empty cluster, a dead worker; else `error`."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "cause", None) or getattr(failure, "health_check_failure", None) or failure
-        if isinstance(cause, ValueError):
-            return ValueError(str(cause))
+        for kind in (ValueError, OSError):
+            if isinstance(cause, kind):
+                return kind(str(cause))
         if isinstance(cause, RayActorError | WorkerHealthCheckTimeoutError):
             return OSError(
                 "a training worker died: killed, out of memory, or its node is gone. Run the same command again to go "

@@ -39,6 +39,7 @@ from pipelines.tracking import (
     recorded_run,
     shown,
     start_training_run,
+    told,
 )
 
 __all__ = [
@@ -75,7 +76,7 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
     checkpoint = read_record(config.checkpoint)
     client = client_of(tracking)
     tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
-    with quiet():
+    with quiet(), told(tracking):
         version = _registered_already(client, name=config.name, tags=tags)
         if version is None:
             run_id = _run_of(checkpoint, tracking=tracking)
@@ -111,16 +112,17 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
         "champion_evaluation is compared with evaluation: name both",
     )
     champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
-    is_barred, told = _contest(config, candidate=candidate, champion=champion)
+    is_barred, grounds = _contest(config, candidate=candidate, champion=champion)
     decision = ("forced" if config.force else "refused") if is_barred else "promoted"
     client = client_of(tracking, probe=False)
-    client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", told)
-    if decision == "refused":
-        assert champion is not None
-        _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, told)
-        return champion
-    client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
-    return candidate
+    with told(tracking):
+        client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
+        if decision != "refused":
+            client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
+            return candidate
+    assert champion is not None
+    _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, grounds)
+    return champion
 
 
 def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
@@ -177,8 +179,8 @@ def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelV
             f"({' and '.join(sorted(inputs))}): score the same split with both"
         )
     gap = difference_of_folders(config.evaluation, config.champion_evaluation)
-    told = f"strict RR less that of {champion.uri}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    return gap.high < 0, f"{told} over {gap.num_images} images"
+    grounds = f"strict RR less that of {champion.uri}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return gap.high < 0, f"{grounds} over {gap.num_images} images"
 
 
 def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:

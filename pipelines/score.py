@@ -44,7 +44,7 @@ from pipelines.metrics import (
 from pipelines.pinned import ModelVersion
 from pipelines.places import ClusterConfig, TrackingConfig, resolved
 from pipelines.reservation import Reservation, reserve
-from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
+from pipelines.scoring import ScoredPart, ScorerActor, ScorerSettings, Seconds
 from pipelines.tally import Saved, Tally, told
 from pipelines.units import Input, Unit, read_input, unit_to_json
 
@@ -263,7 +263,7 @@ def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> I
                 compute=ActorPoolStrategy(min_size=1, max_size=reservation.num_decoders),
             )
             .map_batches(
-                Scorer,
+                ScorerActor,
                 fn_constructor_args=(settings,),
                 batch_size=1,
                 batch_format="pyarrow",

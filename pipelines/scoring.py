@@ -118,7 +118,7 @@ class ScoredPart:
 
 
 class Scorer:
-    """The actor: a model that is opened once, rows with a part in, rows with a scored part out."""
+    """A model that is opened once; rows with a part in, rows with a scored part out."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self.settings = settings
@@ -187,6 +187,23 @@ class Scorer:
             provenance=self.provenance,
         )
         return rows, Seconds(encode=encoded - began, text=time.perf_counter() - encoded)
+
+
+class ScorerActor:
+    """A `Scorer` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
+    making of an actor Ray keeps the words only, not its type."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self._failure: ValueError | OSError | None = None
+        try:
+            self._scorer = Scorer(settings)
+        except (ValueError, OSError) as error:
+            self._failure = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._failure is not None:
+            raise self._failure
+        return self._scorer(rows)
 
 
 def opened(settings: ScorerSettings) -> Recognizer:

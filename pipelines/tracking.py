@@ -27,6 +27,7 @@ _METRICS_PER_CALL = 1000
 _PARAM_LENGTH = 6000
 _PROBE_TIMEOUT_S = 10.0
 _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+_log = logging.getLogger(__name__)
 
 
 def start_training_run(
@@ -50,13 +51,14 @@ def start_training_run(
         ValueError: when the server does not answer, or `run_id` is not known there.
     """
     client = client_of(tracking)
-    if run_id is not None:
-        _reopen(client, run_id=run_id, uri=shown(tracking))
-    else:
-        with quiet():
-            run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
-        _log_params(client, run_id=run_id, params=params)
-    client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+    with told(tracking):
+        if run_id is not None:
+            _reopen(client, run_id=run_id, uri=shown(tracking))
+        else:
+            with quiet():
+                run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
+            _log_params(client, run_id=run_id, params=params)
+        client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
     return run_id
 
 
@@ -77,30 +79,39 @@ def log_metrics(
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
     client = client_of(tracking, probe=False)
-    with _told(tracking):
+    with told(tracking):
         for start in range(0, len(points), _METRICS_PER_CALL):
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
 
 
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
     """Upload every file of a local folder as artifacts of the run."""
-    with quiet(), _told(tracking):
+    with quiet(), told(tracking):
         client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
     """Add what is known only at the end of a run: digests and places of what it made."""
     client = client_of(tracking, probe=False)
-    with _told(tracking):
+    with told(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
 def finish_run(
     tracking: TrackingConfig, *, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
 ) -> None:
-    """Close the run with its outcome."""
-    with _told(tracking):
-        client_of(tracking, probe=False).set_terminated(run_id, status)
+    """Close the run with its outcome.
+
+    After an error, a server that does not answer is a warning: the error is what is to be told, and told at once.
+    """
+    if status == "FINISHED":
+        with told(tracking):
+            client_of(tracking, probe=False).set_terminated(run_id, status)
+        return
+    try:
+        client_of(tracking).set_terminated(run_id, status)
+    except (ValueError, MlflowException) as error:
+        _log.warning("the MLflow run %s stays open: %s", run_id, masked(_first_line(error)))
 
 
 def log_evaluation(
@@ -177,14 +188,14 @@ def shown(tracking: TrackingConfig) -> str:
 
 
 @contextmanager
-def _told(tracking: TrackingConfig) -> Iterator[None]:
+def told(tracking: TrackingConfig) -> Iterator[None]:
     """What MLflow's client raises after it has tried for minutes, as an error that says what to do."""
     try:
         yield
     except MlflowException as error:
         raise OSError(
-            f"the MLflow server {shown(tracking)} did not record it ({masked(_first_line(error))}): run the same "
-            f"command again when it answers, to go on"
+            f"the MLflow server {shown(tracking)} failed ({masked(_first_line(error))}): run the same command again "
+            f"when it answers, to go on"
         ) from error
 
 

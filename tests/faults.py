@@ -51,8 +51,10 @@ _AGENTS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 class TwoMachines:
     """A Ray cluster of a head and another machine, one CPU each; the other one dies as often as it is told to."""
 
-    def __init__(self, *, num_gpus: int = 0) -> None:
-        head = {"num_cpus": 1, "num_gpus": num_gpus, "include_dashboard": False}
+    def __init__(self, *, num_gpus: int = 0, head_patience_s: int = 60) -> None:
+        """`head_patience_s`: how long whoever is connected tries to reach a head that is gone (Ray's default)."""
+        settings = {"gcs_rpc_server_reconnect_timeout_s": head_patience_s}
+        head = {"num_cpus": 1, "num_gpus": num_gpus, "include_dashboard": False, "_system_config": settings}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.other = self.cluster.add_node(num_cpus=1)
 
@@ -72,6 +74,12 @@ class TwoMachines:
         _killed([*_descendants(raylet), raylet])
         self.cluster.remove_node(self.other, allow_graceful=False)
         self.other = self.cluster.add_node(num_cpus=1)
+
+    def lose_the_head(self) -> None:
+        """SIGKILL all processes of the head: the cluster is gone, and none takes its place."""
+        started = [each.process.pid for kind in self.cluster.head_node.all_processes.values() for each in kind]
+        processes = [psutil.Process(pid) for pid in started if psutil.pid_exists(pid)]
+        _killed([*(child for each in processes for child in _descendants(each)), *processes])
 
     def shutdown(self) -> None:
         self.cluster.shutdown()

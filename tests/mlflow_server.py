@@ -16,6 +16,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.pinned import ModelVersion
 
 START_S = 120.0
 ADMIN = "admin"
@@ -55,6 +59,7 @@ class MlflowServer:
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_BACKEND_STORE_URI": self._database,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # as infra/mlflow has it
         }
         port = self.url.rpartition(":")[2]
         words = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
@@ -95,6 +100,26 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
             server.stop()
 
 
+def fetch_with_others(model: "ModelVersion", uri: str, place: Path, num_processes: int) -> None:
+    """What an actor does to have its model, at the moment when all of them are there: for a process of its own."""
+    from pipelines import pinned
+    from pipelines.places import TrackingConfig
+
+    download = pinned._download
+
+    def counted(*given: Any, **named: Any) -> None:
+        with (place / "downloads").open("a") as file:
+            file.write("once\n")
+        download(*given, **named)
+
+    pinned._download = counted
+    (place / f"{os.getpid()}.ready").touch()
+    while len(list(place.glob("*.ready"))) < num_processes:
+        time.sleep(0.01)
+    folder = pinned.fetch(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")
+    (place / f"{os.getpid()}.fetched").write_text(pinned.read_record(folder).model_digest)
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -117,10 +142,11 @@ def _postgres(folder: Path) -> Iterator[str]:
                 parent.chmod(parent.stat().st_mode | 0o011)
     run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     made = ["--auth=scram-sha-256", "--username=mlflow", f"--pwfile={folder}/password", "--no-sync", "--encoding=UTF8"]
-    options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **run_as}
-    subprocess.run([programs / "initdb", *made, f"--pgdata={folder}/data"], check=True, **options)
     listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-    server = subprocess.Popen([programs / "postgres", "-D", f"{folder}/data", "-p", f"{port}", *listen], **options)
+    with (folder / "postgres.log").open("w") as log:
+        options = {"cwd": folder, "stdout": log, "stderr": log, "start_new_session": True, **run_as}
+        subprocess.run([programs / "initdb", *made, f"--pgdata={folder}/data"], check=True, **options)
+        server = subprocess.Popen([programs / "postgres", "-D", f"{folder}/data", "-p", f"{port}", *listen], **options)
     address = f"postgresql://mlflow:{password}@127.0.0.1:{port}"
     try:
         _make_databases(address)

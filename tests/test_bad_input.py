@@ -11,8 +11,9 @@ import re
 import shutil
 import struct
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -288,13 +289,33 @@ def test_what_is_no_plain_file_is_a_rejection_and_nothing_waits_for_it(tmp_path)
     assert sum(len(part.pixels) for part in parts) == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_may_not_be_read_is_a_rejection(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "secret.png").write_bytes(encoded(noise()))
-    (tmp_path / "cat" / "secret.png").chmod(0)
-    assert found_by_shard(tmp_path)["cat/secret.png"]["reason"] == "unreadable"
-    assert found_by_score(tmp_path)[1] == {str(tmp_path / "cat" / "secret.png"): ("read", "unreadable")}
+@pytest.fixture
+def not_root() -> Iterator[Path]:
+    """A folder of somebody who may not read everything, as root may."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_a_rejection(not_root):
+    (not_root / "cat").mkdir()
+    (not_root / "cat" / "open.png").write_bytes(encoded(noise()))
+    (not_root / "cat" / "secret.png").write_bytes(encoded(noise(seed=1)))
+    (not_root / "cat" / "secret.png").chmod(0)
+    found = found_by_shard(not_root)
+    assert {name: row["reason"] for name, row in found.items()} == {
+        "cat/open.png": None,
+        "cat/secret.png": "unreadable",
+    }
+    assert found_by_score(not_root)[1] == {str(not_root / "cat" / "secret.png"): ("read", "unreadable")}
 
 
 def test_a_huge_file_is_not_read(tmp_path):

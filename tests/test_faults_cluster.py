@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,29 @@ def test_a_cluster_that_never_gets_a_gpu_ends_in_an_error(machines, scoring, tmp
     assert job.ended(within_s=150) == USER_MISTAKE, job.log.read_text()
     assert "nothing moved for 3 s: the cluster has" in job.log.read_text()
     assert "0 of 0 GPUs free" in job.log.read_text()
+
+
+@pytest.mark.slow
+def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(machines, scoring, tmp_path):
+    """Ray ends a process that lost its head, and says so: no error of Python's reaches the job."""
+    others = TwoMachines(head_patience_s=5)
+    try:
+        moved = [others.address if word == machines.address else word for word in scoring.words(tmp_path / "out")]
+        job = Job(moved, log=tmp_path / "log")
+        until = time.monotonic() + 150
+        while not scoring.num_commits(tmp_path / "out"):
+            assert job.is_running and time.monotonic() < until, job.log.read_text()
+            time.sleep(0.02)
+        others.lose_the_head()
+        assert job.ended(within_s=100) not in (None, DONE), job.log.read_text()
+        assert "GCS may have been killed" in job.log.read_text()
+    finally:
+        others.shutdown()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    again = Job(scoring.words(tmp_path / "out"), log=tmp_path / "again")
+    assert again.ended(within_s=150) == DONE, again.log.read_text()
+    assert "units: 0 kept" not in again.log.read_text()
+    assert not scoring.difference(tmp_path / "out")
 
 
 @pytest.mark.slow

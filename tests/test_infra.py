@@ -7,10 +7,12 @@ that PromQL parses (no promtool here), the custom resources of the Prometheus op
 import copy
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -20,6 +22,7 @@ from typing import Any
 
 import kubernetes_validate
 import mlflow
+import pyarrow as pa
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -27,6 +30,7 @@ from jsonschema import Draft202012Validator
 from pipelines.__main__ import _parsed
 from pipelines.config import ScoreConfig, TrainConfig
 from pipelines.flow import pipeline_from
+from pipelines.listing import find_source, listed
 from pipelines.metrics import METRICS
 from pipelines.places import ClusterConfig
 
@@ -491,6 +495,8 @@ def test_the_server_is_started_with_flags_and_variables_that_mlflow_knows(compos
     options = {name for each in server.params for name in each.opts}
     used = set(re.findall(r"^\s+(--[a-z-]+)", script, re.M))
     assert {"--app-name", "--expose-prometheus", "--artifacts-destination"} <= used <= options
+    for name in re.findall(r"^export (MLFLOW_\w+)", script, re.M):
+        assert hasattr(known, name), name
     from_environment = {each.envvar for each in server.params if isinstance(each.envvar, str)}
     (deployment,) = of_kind(rendered("mlflow/kubernetes"), "Deployment")
     in_pod = {each["name"] for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
@@ -629,3 +635,16 @@ def test_the_commands_to_paste_name_files_and_settings_that_are_there():
     told = "\n".join(lines)
     for command in ("ray up", "kubectl apply -k", "docker build", "ray job submit", "mlflow server"):
         assert command in told
+
+
+def test_the_pictures_to_paste_are_drawn_and_are_what_the_pipeline_to_paste_reads(tmp_path):
+    """The instructions' own words, of fewer pictures."""
+    (line,) = [line for line in commands_of_readme() if line.startswith("python -c")]
+    code = re.sub(r"num_images=\{.*?\}", "num_images={'train': 20, 'test': 10}", shlex.split(line)[2])
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    text = (INFRA / "README.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"^cat > pipeline.toml <<END\n(.*?)^END$", text, re.M | re.S)
+    config = pipeline_from(tomllib.loads(written.replace("$PWD", str(tmp_path))), source="infra/README.md")
+    source = find_source(config.shard)
+    rows = pa.concat_tables([table for place in source.places for table in listed(place)])
+    assert rows.num_rows == 30

@@ -2,39 +2,39 @@
 
 import io
 import json
-import subprocess
-import sys
+import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import redirect_stderr
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from models import tiny_checkpoint, write_pictures
+from splits import write_world
 
 from ecor.checkpoint import Checkpoint, load
+from ecor.config import BackboneConfig, FitConfig, PromptConfig
 from ecor.predictions import read_predictions
-from pipelines import cluster, pinned, registry, score
+from pipelines import cluster, pinned, registry, score, train
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config import PromoteConfig, RegisterConfig, ScoreConfig
+from pipelines.config import PromoteConfig, RegisterConfig, ScoreConfig, TrainConfig
 from pipelines.pinned import ModelVersion
 from pipelines.places import ClusterConfig, TrackingConfig
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install 'ecor[dev]'")
 pytest.importorskip("flask_wtf", reason="flask_wtf is not installed: pip install 'ecor[dev]'")
 
-from mlflow_server import ADMIN, MlflowServer, free_port, mlflow_server, postgres_programs
+from mlflow_server import ADMIN, MlflowServer, fetch_with_others, free_port, mlflow_server, postgres_programs
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(postgres_programs() is None, reason="there is no PostgreSQL: apt-get install postgresql"),
 ]
-ROOT = Path(__file__).resolve().parents[1]
 NUM_ACTORS = 8
 NUM_PICTURES = 12
+NUM_EPOCHS = 6
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
         patch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
         patch.setenv("MLFLOW_TRACKING_PASSWORD", started.password)
         patch.setenv("ECOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")  # two minutes of patience, in half as long steps
         yield started
 
 
@@ -106,41 +107,23 @@ def test_what_is_not_there_is_told_with_what_is(
 # --- one model on many machines
 
 
-ACTOR = """
-import json, os, sys, time
-from pathlib import Path
-from ecor.checkpoint import load
-from pipelines import pinned
-from pipelines.places import TrackingConfig
-
-version, uri, place = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-fetched = pinned._download
-
-def download(*given, **named):
-    with (place / "downloads").open("a") as file:
-        file.write("once\\n")
-    fetched(*given, **named)
-
-pinned._download = download
-(place / f"{os.getpid()}.ready").touch()
-while len(list(place.glob("*.ready"))) < int(sys.argv[4]):
-    time.sleep(0.01)
-model = pinned.ModelVersion(**version)
-print(load(pinned.fetch(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")).digest)
-"""
-
-
 def test_eight_actors_of_a_machine_download_a_model_once(
     server: MlflowServer, champion: ModelVersion, tmp_path: Path
 ) -> None:
-    words = [json.dumps(asdict(champion)), server.url, str(tmp_path), str(NUM_ACTORS)]
-    actors = [
-        subprocess.Popen([sys.executable, "-c", ACTOR, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(NUM_ACTORS)
-    ]
-    told = [actor.communicate(timeout=200)[0] for actor in actors]
-    assert told == [f"{champion.digest}\n"] * NUM_ACTORS
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["mlflow.artifacts", "pipelines.packaging", "pipelines.pinned", "pipelines.tracking"]
+    )
+    given = (champion, server.url, tmp_path, NUM_ACTORS)
+    actors = [context.Process(target=fetch_with_others, args=given) for _ in range(NUM_ACTORS)]
+    for actor in actors:
+        actor.start()
+    for actor in actors:
+        actor.join(200)
+    assert [actor.exitcode for actor in actors] == [0] * NUM_ACTORS
     assert (tmp_path / "downloads").read_text() == "once\n"
+    fetched = [path.read_text() for path in tmp_path.glob("*.fetched")]
+    assert fetched == [champion.digest] * NUM_ACTORS
 
 
 def test_a_job_keeps_the_version_that_it_began_with(
@@ -162,32 +145,124 @@ def test_a_job_keeps_the_version_that_it_began_with(
 # --- a server that goes
 
 
-def test_a_restart_of_the_server_in_mid_job_is_waited_for(
-    server: MlflowServer, tracking: TrackingConfig, champion: ModelVersion, tmp_path: Path
+@contextmanager
+def hit(deed: Callable[[], None], *, when: Callable[[], bool]) -> Iterator[None]:
+    """Beside the block: `deed`, as soon as `when` holds; it must have come to that."""
+    ended, done = threading.Event(), []
+
+    def strike() -> None:
+        while not when():
+            if ended.wait(0.02):
+                return
+        deed()
+        done.append(True)
+
+    striking = threading.Thread(target=strike)
+    striking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        striking.join()
+    assert done, "the job ended before it was hit"
+
+
+def restarted(server: MlflowServer) -> None:
+    server.stop()
+    time.sleep(3)
+    server.start()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards and a tiny CLIP; what is trained goes beside them."""
+    return write_world(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def machine(server: MlflowServer) -> Iterator[ClusterConfig]:
+    """A cluster whose workers know the server's password."""
+    with cluster.connected(ClusterConfig(num_cpus=1)):
+        yield ClusterConfig()
+
+
+def train_config(place: Path) -> TrainConfig:
+    return TrainConfig(
+        shards=str(place / "shards"),
+        output=str(place / "run"),
+        backbone=BackboneConfig(name=str(place / "tiny-clip.json"), pretrained="random"),
+        prompts=PromptConfig(rationale_tokens=2, category_tokens=2),
+        fit=FitConfig(learning_rate=0.02, warmup_steps=2),
+        num_epochs=NUM_EPOCHS,
+        patience=NUM_EPOCHS,
+        batch_size=4,
+        checkpoint_every_steps=2,
+        cache_dir=str(place / "cache"),
+    )
+
+
+def states(place: Path) -> str:
+    """What Ray Train would go on from now."""
+    return "".join(path.read_text() for path in (place / "run/ray").glob("*/checkpoint_manager_snapshot.json"))
+
+
+def test_training_whose_server_is_gone_for_good_ends_in_a_line(
+    server: MlflowServer, tracking: TrackingConfig, place: Path, monkeypatch
 ) -> None:
-    """`score` on Ray: the server ends when the first labels are there, and comes back."""
+    """The call that fails is a worker's, in the middle of an epoch; and nobody waits for minutes to close the run."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with (
+        cluster.connected(ClusterConfig(num_cpus=1)),
+        hit(server.stop, when=lambda: bool(states(place))),
+        pytest.raises(OSError, match=f"the MLflow server {server.url} .* run the same command again"),
+    ):
+        train.run(train_config(place), tracking=tracking)
+    assert json.loads((place / "run/run.json").read_text())["run_id"]
+    assert not (place / "run/summary.json").exists()
+    server.start()
+
+
+def test_the_same_command_goes_on_in_the_same_run_though_the_server_is_away_for_a_while(
+    server: MlflowServer, tracking: TrackingConfig, machine: ClusterConfig, place: Path
+) -> None:
+    """One run, whose curve lacks no step, and a model with its name on it."""
+    run_id, before = json.loads((place / "run/run.json").read_text())["run_id"], states(place)
+    with hit(lambda: restarted(server), when=lambda: states(place) != before):
+        record = train.run(train_config(place), cluster=machine, tracking=tracking)
+    assert record.run_id == run_id
+    client = MlflowClient(tracking.uri)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    made = client.search_runs([run.info.experiment_id], f"tags.config = '{run.data.tags['config']}'")
+    assert [each.info.run_id for each in made] == [run_id]
+    steps = [point.step for point in client.get_metric_history(run_id, "loss")]
+    assert set(steps) == set(range(1, json.loads((place / "run/summary.json").read_text())["num_steps"] + 1))
+    assert steps.count(1) == 1, "it went on from the middle of the first epoch"
+    assert {"best_validation_loss", "validation_rr"} <= set(run.data.metrics)
+
+
+def test_what_was_trained_is_registered_promoted_and_scores_though_the_server_restarts_in_mid_job(
+    server: MlflowServer, tracking: TrackingConfig, machine: ClusterConfig, place: Path, tmp_path: Path
+) -> None:
+    """The server ends when the first labels are there, and comes back."""
+    learned = registry.register(RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking)
+    assert registry.promote(PromoteConfig(model=learned.uri), tracking=tracking) == learned
+    assert learned.run_id == json.loads((place / "run/summary.json").read_text())["run_id"]
     write_pictures(tmp_path / "pictures", num=NUM_PICTURES)
     output = tmp_path / "labels"
-
-    def restart() -> None:
-        while not list(output.glob("*.parquet")):
-            time.sleep(0.05)
-        server.stop()
-        time.sleep(3)
-        server.start()
-
-    restarting = threading.Thread(target=restart)
-    restarting.start()
     config = ScoreConfig(
-        input=str(tmp_path / "pictures"), output=str(output), model="models:/tiny@champion", batch_size=4, unit_size=4
+        input=str(tmp_path / "pictures"),
+        output=str(output),
+        model="models:/learned@champion",
+        batch_size=4,
+        unit_size=4,
     )
-    with cluster.connected(ClusterConfig(num_cpus=1)):
-        labels = score.run(config, tracking=tracking)
-    restarting.join()
+    with hit(lambda: restarted(server), when=lambda: any(output.glob("*.parquet"))):
+        labels = score.run(config, cluster=machine, tracking=tracking)
     rows = read_predictions(str(output))
     assert rows.num_rows == NUM_PICTURES
-    assert set(rows["model_version"].to_pylist()) == {champion.version}
-    assert set(rows["model_digest"].to_pylist()) == {champion.digest}
+    assert set(rows["model_version"].to_pylist()) == {learned.version}
+    assert set(rows["model_digest"].to_pylist()) == {learned.digest}
     run = MlflowClient(tracking.uri).get_run(str(labels.run_id))
     assert run.info.status == "FINISHED"
     assert run.data.metrics["num_images"] == NUM_PICTURES

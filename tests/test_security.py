@@ -197,6 +197,27 @@ def test_paths_and_stores_are_taken(address):
     check_address(address, name="input")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["explain", "photos", "--output"],
+        ["explain-benchmark", "--output"],
+        ["ablate", "--output"],
+        ["ablate", "--work"],
+        ["explain-studies", "--output"],
+        ["validity", "--weights"],
+        ["concepts", "--output"],
+        ["demo", "--output"],
+    ],
+)
+def test_a_command_that_writes_to_disks_alone_refuses_a_store(words, tmp_path, monkeypatch, capsys):
+    """Rather than to make a folder that is called `s3:`."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "s3://bucket/folder"]) == USER_MISTAKE
+    assert "must be on a disk of this machine, got s3://bucket/folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("address", [*COMMANDS, *OTHERS])
 def test_a_table_that_names_a_command_gets_a_rejection_and_runs_nothing(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

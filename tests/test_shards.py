@@ -5,10 +5,14 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -250,6 +254,44 @@ def test_remote_shards_are_cached_by_digest(tmp_path):
     path.write_bytes(b"damaged")
     assert list(read_shard(folder, info, cache_dir=tmp_path)) == SAMPLES
     assert read_index(folder, info).num_rows == 4
+
+
+class StumblingStore(MemoryFileSystem):
+    """Read in small pieces; one read, counted over all files, moves on in its file and then fails."""
+
+    protocol = "stumbling"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    blocksize = 500
+    reads: ClassVar[Iterator[int]] = count()
+    fails_at: ClassVar[int] = -1
+
+    def open(self, path, mode="rb", **kwargs):
+        file = super().open(path, mode, **kwargs)
+        if mode == "rb":
+            whole = file.read
+
+            def read(num_bytes=-1):
+                data = whole(num_bytes)
+                if next(self.reads) == self.fails_at:
+                    raise OSError("the connection was reset")
+                return data
+
+            file.read = read
+        return file
+
+
+def test_a_read_that_fails_on_the_way_loses_no_sample(tmp_path, monkeypatch):
+    """Wherever it fails: who went on reading in the same stream, as Ray's own reader does, would get fewer samples."""
+    fsspec.register_implementation("stumbling", StumblingStore, clobber=True)
+    folder = "stumbling://split"
+    info = written(folder)
+    num_reads = info.num_bytes // StumblingStore.blocksize + 3
+    for point in range(num_reads):
+        monkeypatch.setattr(StumblingStore, "reads", count())
+        monkeypatch.setattr(StumblingStore, "fails_at", point)
+        assert list(read_shard(folder, info, cache_dir=tmp_path / str(point))) == SAMPLES, point
+    assert next(StumblingStore.reads) >= num_reads, "all of them are points at which something is read"
 
 
 def test_a_damaged_remote_shard_is_refused_after_all_attempts(tmp_path):

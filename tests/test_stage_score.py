@@ -1,5 +1,6 @@
 """Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before."""
 
+import contextlib
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_p
 from processes import cpus_held, hit, kill_one
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess, ScoringConfig, Temperatures
+from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
 from ecor.evidence import Evidence
 from ecor.predictions import PREDICTION_SCHEMA, predictions_table, read_manifest, read_part, read_predictions
 from ecor.sample import Sample, decode_image, image_to_pixels
@@ -39,7 +40,7 @@ from pipelines.labels import LabelsFolder
 from pipelines.pinned import ModelVersion
 from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.reservation import reserve
-from pipelines.scoring import ScoredPart, Seconds
+from pipelines.scoring import ScoredPart, Scorer, ScorerSettings, Seconds
 from pipelines.units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
 
 PREPROCESS = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -302,6 +303,29 @@ def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
         reserve(replace(config, use_gpu=True), machines=[{"CPU": 2.0}])
 
 
+def test_a_scorer_has_the_threads_that_it_reserves_and_fp32_on_a_cpu(tmp_path: Path) -> None:
+    """Ray leaves one thread (OMP_NUM_THREADS); without AVX-512 bf16 is many times slower there."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    settings = ScorerSettings(
+        model=registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig()),
+        tracking=TrackingConfig(),
+        vocabulary=None,
+        scoring=ScoringConfig(),
+        text=TextConfig(),
+        batch_size=4,
+        precision="auto",
+        use_gpu=False,
+        num_threads=2,
+    )
+    try:
+        scorer = Scorer(settings)
+        assert torch.get_num_threads() == 2
+        assert scorer.recognizer.backbone.precision == "fp32"
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_every_machine_has_a_scorer_but_a_small_head() -> None:
     found = reserve(ScoreConfig(input="", output=""), machines=[{"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0}, {}])
     assert (found.num_scorers, found.cpus_per_scorer, found.num_decoders) == (2, 12.0, 10)
@@ -548,6 +572,47 @@ def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
         predictions = score.run(replace(done, output=str(tmp_path / "labels")), tracking=tracking)
         assert killed.result() > 0
     assert predictions.digest == read_manifest(done.output).digest
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_while_a_model_is_opened_is_told_as_what_it_is(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    """On a node that cannot write here, or not reach the registry."""
+    (tmp_path / "file").touch()
+    text = replace(done.text, cache_dir=str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as raised:
+        score.run(replace(done, output=str(tmp_path / "labels"), text=text), tracking=tracking)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_actors_that_die_again_and_again_end_in_an_error(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    """As a picture would have it that kills its process whenever it is decoded: Ray replaces actors without end."""
+    ended = threading.Event()
+
+    def kill_all() -> int:
+        num = 0
+        while not ended.is_set():
+            with contextlib.suppress(AssertionError):
+                kill_one("Scorer", patience_s=0.1)
+                num += 1
+        return num
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_all)
+        try:
+            with pytest.raises(TimeoutError, match="nothing moved for 5 s"):
+                score.run(
+                    replace(done, output=str(tmp_path / "labels")),
+                    tracking=tracking,
+                    cluster=ClusterConfig(no_progress_timeout_s=5),
+                )
+        finally:
+            ended.set()
+        assert killed.result() > 0
 
 
 @pytest.mark.slow

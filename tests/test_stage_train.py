@@ -322,8 +322,8 @@ def test_a_killed_run_goes_on(
     tracking: TrackingConfig,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ctrl-C, then SIGKILL, in the middle; the same command again gives the tokens, and the one MLflow run, of an
-    unharmed run."""
+    """Ctrl-C, then SIGKILL, in the middle, and then SIGKILL of the worker; the same command again gives the tokens, and
+    the one MLflow run, of an unharmed run."""
     from mlflow import MlflowClient
 
     settings = {"num_epochs": 16, "checkpoint_every_steps": 2, "patience": 16}
@@ -374,7 +374,11 @@ def test_a_killed_run_goes_on(
     finally:
         started.kill()
     run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
-    again = train.run(config, cluster=cluster, tracking=tracking)
+    before = saved()
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one, "RayTrainWorker", when=lambda: saved() not in (before, []))
+        again = train.run(dataclasses.replace(config, max_failures=1), cluster=cluster, tracking=tracking)
+        assert killed.result() > 0
     assert run_id == again.run_id
     told = capsys.readouterr().err
     assert "epoch 16/16" in told and "epoch 1/16" not in told

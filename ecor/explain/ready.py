@@ -7,9 +7,10 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
+from ecor import store
 from ecor.config import require
 from ecor.explain.methods import METHODS, NEEDS, Method, method
 
@@ -36,12 +37,12 @@ def ready(name: str, settings: Mapping[str, Any]) -> Method:
 
 
 def read_projection(path: str | Path) -> dict[str, Float[Tensor, "D F"]]:
-    """ECLIP's trained `projection`, and `text_projection` where there is one, from a safetensors file.
+    """ECLIP's trained `projection`, and `text_projection` where there is one, from a safetensors file anywhere.
 
     Raises ValueError for a file that is not there, or holds something else.
     """
     try:
-        found = load_file(path)
+        found = load(store.read(path))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is no safetensors file with a projection: {error}") from error
     expected = {"projection", "text_projection"}

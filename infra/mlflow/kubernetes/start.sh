@@ -15,6 +15,8 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 END
 mkdir -p /tmp/metrics
 
+# Jobs that MLflow runs in the server, in eight more processes: nothing here asks for one.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 exec mlflow server \
     --host=0.0.0.0 \
     --port=5000 \
