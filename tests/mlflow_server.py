@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -89,9 +90,10 @@ class MlflowServer:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
-    """A server with a database of its own in `folder`."""
+    """A server with a database of its own; its log and artifacts are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _postgres(folder / "postgres") as address:
+    # not in pytest's folder: each pytest that starts closes that to others, and PostgreSQL is another user
+    with tempfile.TemporaryDirectory(prefix="ecor-postgres-") as data, _postgres(Path(data)) as address:
         server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1))
         try:
             server.start()
@@ -128,18 +130,14 @@ def free_port() -> int:
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[str]:
-    """A database server that wants its password; its address."""
+    """A database server that wants its password, with its data in an empty folder; its address."""
     programs, port, password = postgres_programs(), free_port(), secrets.token_urlsafe(12)
     assert programs is not None
-    folder.mkdir()
     (folder / "password").write_text(password)
     user = _user() if os.getuid() == 0 else None
     if user is not None:
         for path in (folder, folder / "password"):
             os.chown(path, user.pw_uid, user.pw_gid)
-        for parent in folder.parents:  # pytest's folders are closed to others
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     made = ["--auth=scram-sha-256", "--username=mlflow", f"--pwfile={folder}/password", "--no-sync", "--encoding=UTF8"]
     listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
