@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -131,9 +131,9 @@ def test_commands_in_the_prose_of_a_page_are_taken(page, capsys):
 def unexplained(kind: type) -> Iterator[tuple[str, str]]:
     """Of a dataclass and those in it: the names of settings that no sentence explains."""
     body = ast.parse(inspect.getsource(kind)).body[0].body
-    hints = get_type_hints(kind)
+    hints, settings = get_type_hints(kind), {each.name for each in fields(kind)}
     for statement, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign):
+        if not isinstance(statement, ast.AnnAssign) or statement.target.id not in settings:
             continue
         name = statement.target.id
         if is_dataclass(hints[name]):
