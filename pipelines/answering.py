@@ -15,7 +15,7 @@ from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap
 from ecor.explain.methods import Method
 from ecor.explain.ready import lacking, ready
-from ecor.explain.targets import FreeText
+from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
 from ecor.lico import Classifier, load_classifier
 from ecor.model import Recognizer
 from ecor.vocabulary import read_vocabulary
@@ -41,6 +41,8 @@ class Answer:
     """With P(r | I)."""
     texts: Ranked = ()
     """Free texts and their cosines."""
+    concepts: Ranked = ()
+    """Of a lexicon, with their definitions' cosines."""
     others: Ranked = ()
     """Of a classifier: the categories that come next."""
 
@@ -50,7 +52,14 @@ class Answer:
         given = ", given its reasons" if self.rationales else ""
         found = [(self.category, f"{percent(self.category_prob, 1)}{given}")]
         found += [(name, percent(prob, 1)) for name, prob in (*self.rationales, *self.others)]
-        return found + [(f"“{text}”", f"cosine {cosine:.2f}") for text, cosine in self.texts]
+        return found + self.sought
+
+    @property
+    def sought(self) -> list[tuple[str, str]]:
+        """What was looked for, and how near it is."""
+        named = [(f"“{text}”", cosine) for text, cosine in self.texts]
+        named += [(f"concept {name}", cosine) for name, cosine in self.concepts]
+        return [(name, f"cosine {cosine:.2f}") for name, cosine in named]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +86,15 @@ class Answering(Protocol):
         """Say, and show."""
 
 
-def answering(config: ExplainConfig, *, texts: Sequence[str], tracking: TrackingConfig) -> Answering:
+def answering(
+    config: ExplainConfig, *, texts: Sequence[str], concepts: Sequence[str], tracking: TrackingConfig
+) -> Answering:
     """Open what `config.model` names, and make its method ready.
 
     Args:
         config: model and method.
         texts: sentences to look for beside the model's own answer.
+        concepts: of the lexicon, to look for too.
         tracking: where the registry is, settled.
 
     Raises:
@@ -94,7 +106,8 @@ def answering(config: ExplainConfig, *, texts: Sequence[str], tracking: Tracking
         require(missing is None, str(missing))
     folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
     if system_of(folder) == "lico":
-        require(not texts, f"{config.model} is a classifier, which reads no --text: name a model of `ecor train`")
+        told = f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
+        require(not texts and not concepts, told)
         require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
         by = config.method or CLASS_METHOD
         require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
@@ -106,19 +119,23 @@ def answering(config: ExplainConfig, *, texts: Sequence[str], tracking: Tracking
     if config.projection is not None:
         digest = model.backbone.digest
         settings.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
-    if by == "convis":
-        settings["concepts"] = encode_concepts(model.backbone, lexicon_named(config.lexicon))
-    return RecognizerAnswers(model, method=ready(by, settings), name=by, texts=texts, config=config)
+    sought: list[Target] = [FreeText(sentence=text) for text in texts]
+    if by == "convis" or concepts:
+        among = encode_concepts(model.backbone, lexicon_named(config.lexicon))
+        among.of(concepts)  # an unknown one is told before any picture is looked at
+        sought += [Concept(name=name, among=among) for name in concepts]
+        settings |= {"concepts": among} if by == "convis" else {}
+    return RecognizerAnswers(model, method=ready(by, settings), name=by, sought=sought, config=config)
 
 
 class RecognizerAnswers:
-    """Category, rationales and free texts of a model that ECOR tuned, or of plain CLIP."""
+    """Category, rationales, and what else is looked for, of a model that ECOR tuned, or of plain CLIP."""
 
     def __init__(
-        self, model: Recognizer, *, method: Method, name: str, texts: Sequence[str], config: ExplainConfig
+        self, model: Recognizer, *, method: Method, name: str, sought: Sequence[Target], config: ExplainConfig
     ) -> None:
         self.method = name
-        self._model, self._by, self._texts, self._config = model, method, list(texts), config
+        self._model, self._by, self._sought, self._config = model, method, sought, config
 
     @property
     def preprocess(self) -> Preprocess:
@@ -129,10 +146,10 @@ class RecognizerAnswers:
         num = self._config.num_rationales
         joint = explain_joint(model, pixels, by=self._by, num_rationales=num, batch_size=size)
         heatmaps, cosines_BT = [joint.category, joint.rationales], torch.zeros(len(pixels), 0)
-        if self._texts:
-            free = [FreeText(sentence=text) for text in self._texts]
-            heatmaps.append(explain(model, pixels, free, by=self._by, batch_size=size))
-            cosines_BT = model.image_features(pixels).category @ model.backbone.encode_text(self._texts).T
+        if self._sought:
+            heatmaps.append(explain(model, pixels, self._sought, by=self._by, batch_size=size))
+            features = torch.stack([target_feature(model, each) for each in self._sought])
+            cosines_BT = model.image_features(pixels).category @ features.T
         answers = [
             self._answer(joint, index=index, cosines=cosines) for index, cosines in enumerate(cosines_BT.tolist())
         ]
@@ -146,8 +163,13 @@ class RecognizerAnswers:
             category=names.categories[category],
             category_prob=float(said.category_log_prob[index, category].exp()),
             rationales=tuple((names.rationales[each], prob) for each, prob in zip(ids, probs, strict=True)),
-            texts=tuple(zip(self._texts, cosines, strict=True)),
+            texts=self._ranked(FreeText, cosines),
+            concepts=self._ranked(Concept, cosines),
         )
+
+    def _ranked(self, kind: type[FreeText] | type[Concept], cosines: Sequence[float]) -> Ranked:
+        found = zip(self._sought, cosines, strict=True)
+        return tuple((target_name(target), cosine) for target, cosine in found if isinstance(target, kind))
 
 
 class ClassifierAnswers:

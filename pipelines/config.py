@@ -436,7 +436,7 @@ class ExplainConfig(_Addressed):
     """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
     file with a projection."""
     lexicon: str = "demo"
-    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`."""
+    """Of the method `convis`, and of concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
     batch_size: int = 16
     """Pictures per pass."""
 

@@ -48,7 +48,12 @@ class Explained:
 
 
 def run(
-    config: ExplainConfig, *, images: Sequence[str], texts: Sequence[str] = (), tracking: TrackingConfig | None = None
+    config: ExplainConfig,
+    *,
+    images: Sequence[str],
+    texts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    tracking: TrackingConfig | None = None,
 ) -> list[Explained]:
     """Write one PNG per picture into `config.output`, and print what the model says of each.
 
@@ -56,6 +61,7 @@ def run(
         config: model, method, and where to.
         images: files; or folders, tables and splits as `ecor score` takes them.
         texts: sentences that are looked for in every picture beside the model's own answer.
+        concepts: of `config.lexicon`, that are looked for too: with all their kinds by `convis`, else by definition.
         tracking: where the registry is, for a model that is named `models:/…`.
 
     Raises:
@@ -68,7 +74,7 @@ def run(
     if config.method is not None:
         lacking(config.method, {})  # an unknown name is told before anything is opened
     units = [(place, *_units(place)) for place in images]
-    model = answering(config, texts=texts, tracking=resolved(tracking or TrackingConfig()))
+    model = answering(config, texts=texts, concepts=concepts, tracking=resolved(tracking or TrackingConfig()))
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):
@@ -88,15 +94,19 @@ def run(
 
 def table_of(explained: Iterable[Explained]) -> Table:
     """A block of lines per picture."""
-    table = Table("overlay", "shows", "P", "because there is", "P", box=None, pad_edge=False)
+    explained = list(explained)
+    has_reasons = any(each.answer.rationales or each.answer.sought for each in explained)
+    columns = ("overlay", "shows", "P", *(("because there is", "P") if has_reasons else ()))
+    table = Table(*columns, box=None, pad_edge=False)
     for each in explained:
         answer = each.answer
         reasons = [(name, percent(prob, 1)) for name, prob in answer.rationales]
-        reasons += [(f"“{text}”", f"cosine {cosine:.2f}") for text, cosine in answer.texts]
+        reasons += answer.sought
         named = [(name, percent(prob, 1)) for name, prob in ((answer.category, answer.category_prob), *answer.others)]
         for number in range(max(len(reasons), len(named))):
             cells = [rows[number] if number < len(rows) else ("", "") for rows in (named, reasons)]
-            table.add_row(*map(_literal, (each.path.name if number == 0 else "", *cells[0], *cells[1])))
+            row = (each.path.name if number == 0 else "", *cells[0], *cells[1])
+            table.add_row(*map(_literal, row[: len(columns)]))
     return table
 
 

@@ -15,6 +15,7 @@ from ecor.config import Preprocess
 from ecor.explain.heatmap import frame_of, seen
 from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.explain.ready import lacking, read_projection, ready
+from ecor.sample import image_to_pixels
 from ecor.saved import save
 from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config import ExplainConfig
@@ -192,10 +193,32 @@ def test_eclip_of_a_run_is_that_of_its_file_and_of_its_own_backbone(
     assert not (tmp_path / "no").exists()
 
 
-def test_convis_ranks_the_concepts_of_a_lexicon(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+def test_concepts_of_a_lexicon_are_found_by_every_method(
+    checkpoint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the model was never tuned on; an unknown one is told before any picture is looked at."""
     own = tmp_path / "own.json"
     own.write_text('{"toy": {"definition": "made to play with"}, "ball": {"definition": "round", "kind_of": ["toy"]}}')
-    photo = str(sorted(photos.rglob("*.png"))[0])
-    config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), method="convis", lexicon=str(own))
-    (found,) = run(config, images=[photo], texts=["a ball"])
-    assert Path(found.path).is_file()
+    photo, model = str(sorted(photos.rglob("*.png"))[0]), load(checkpoint)
+    for name in ("convis", "itsm"):
+        config = ExplainConfig(model=checkpoint, output=str(tmp_path / name), method=name, lexicon=str(own))
+        (found,) = run(config, images=[photo], texts=["a ball"], concepts=["toy"])
+        assert found.path.is_file() and "concept toy" in capsys.readouterr().out
+        ((concept, cosine),) = found.answer.concepts
+        pixels = torch.from_numpy(image_to_pixels(found.shown.picture, preprocess=model.backbone.preprocess))[None]
+        text = model.backbone.encode_text(["made to play with"])
+        assert_close(cosine, float(model.image_features(pixels).category @ text.T), atol=1e-5, rtol=0)
+        assert concept == "toy" and len(found.answer.titles) == 1 + len(found.answer.rationales) + 2
+    args = [
+        "explain",
+        "--model",
+        checkpoint,
+        "--lexicon",
+        str(own),
+        "--concept",
+        "dragon",
+        "--output",
+        str(tmp_path / "no"),
+    ]
+    assert main([*args, photo]) == USER_MISTAKE
+    assert "unknown concept 'dragon'" in capsys.readouterr().err and not (tmp_path / "no").exists()
