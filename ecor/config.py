@@ -212,8 +212,9 @@ class EclipConfig:
     """Least guidance of a patch, as a multiple of the image's mean."""
     keep_mass: float = 0.6
     """Share of the guidance that the kept patches hold, the strongest first (as DINO's pictures do)."""
-    texts: Literal["both", "rationales", "categories"] = "both"
-    """Sentences that images are compared with: Prompt_R of the rationale, the category alone, or each in turn."""
+    texts: Literal["both", "rationales", "categories", "captions"] = "both"
+    """Sentences that images are compared with: Prompt_R of the rationale, the category alone, or each in turn; or each
+    image's own caption (`.txt` of the shards), as where there are image-text pairs."""
     project_texts: bool = False
     """Learn a projection of the text features too."""
     cache: bool = True

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from ecor.config import Preprocess
 
 STEPS = 255
+MOST_CELLS = 32
+"""Of a map's side (ours): of maps with a value for each pixel, means of cells are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class EvidenceMap:
     rationale: str | None
     """What it shows the evidence for; None: the category, given the rationales kept."""
     height: int
-    """Cells of the tower's grid."""
+    """Cells: of the tower's grid, or at most `MOST_CELLS` per side."""
     width: int
     low: float
     """Score that 0 stands for."""
@@ -120,8 +122,9 @@ EVIDENCE_COLUMN = pa.field(
     ),
     metadata={
         "description": "where the evidence is: maps of the category given its rationales (rationale null) and of the "
-        "most probable rationales, on the tower's grid, a byte per cell from low (0) to high (255), row by row; they "
-        "cover the tower's input, which input_height, input_width and resize_mode tell; null: not explained",
+        "most probable rationales, on the tower's grid or, of methods by pixel, means on 32 x 32 cells; a byte per "
+        "cell from low (0) to high (255), row by row; they cover the tower's input, which input_height, input_width "
+        "and resize_mode tell; null: not explained",
         "unit": "",
     },
 )

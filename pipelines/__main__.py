@@ -146,13 +146,15 @@ class Explain:
     """Photos, or folders of photos."""
     text: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A sentence to look for in every photo; may be given several times."""
+    concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A concept of the lexicon to look for, whatever the model was tuned on; may be given several times."""
     config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
         from pipelines import explain
 
-        explain.run(self.config, images=self.images, texts=self.text, tracking=self.tracking)
+        explain.run(self.config, images=self.images, texts=self.text, concepts=self.concept, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

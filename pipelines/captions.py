@@ -1,6 +1,7 @@
-"""A split of captioned shards in, batches of pictures with their captions out, for contrastive pretraining."""
+"""A split of captioned shards in; its captions out, or batches of pictures with them, for contrastive pretraining."""
 
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,16 @@ from jaxtyping import Int
 from ecor.backbone import Backbone
 from ecor.pretraining import CaptionedImages, Clip, Part, same_text
 from ecor.shards import read_index, read_manifest
-from pipelines.loader import PictureReader, Places, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch
+from pipelines.loader import (
+    PictureReader,
+    Places,
+    Rank,
+    Split,
+    batch_positions,
+    fetch_shards,
+    num_batches,
+    order_of_epoch,
+)
 
 _CAPTION = ".txt"
 
@@ -41,8 +51,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
     none = np.zeros(0, dtype=np.int64)
     places = Places(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
     paths = fetch_shards(places, rank=rank, cache_dir=cache_dir)
-    mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
-    found = {number: captions for part in rank.gathered(mine) for number, captions in part.items()}
+    found = _found(paths, rank=rank)
     rows = [
         (shard, row, found[shard][key])
         for shard, index in enumerate(indexes)
@@ -62,6 +71,23 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
         num_without=manifest.num_samples - len(rows),
         paths=tuple(paths),
     )
+
+
+def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]:
+    """The caption of each labelled sample of a split, by position; empty where it has none. Every rank must ask.
+
+    ValueError when a shard is not as written.
+    """
+    found = _found(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
+    keys = [index["key"].to_pylist() for index in split.indexes]
+    places = zip(split.shard_of.tolist(), split.row_of.tolist(), strict=True)
+    return tuple(found[shard].get(keys[shard][row], "") for shard, row in places)
+
+
+def _found(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, str]]:
+    """Captions by key, of every shard; each rank reads a part of them."""
+    mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
+    return {number: captions for part in rank.gathered(mine) for number, captions in part.items()}
 
 
 def _captions(path: Path) -> dict[str, str]:

@@ -235,7 +235,10 @@ class ScoreConfig(Addressed):
     explain_seed: int = 0
     """Of `sample`."""
     explain_projection: str | None = None
-    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
+    file with a projection."""
+    explain_lexicon: str | None = None
+    """What the method `convis` needs: `demo`, a JSON file, or `wordnet:<file of words>`."""
     fresh: bool = False
     """Redo finished units, and accept an output folder made with other settings."""
 
@@ -259,19 +262,22 @@ class ExplainConfig(Addressed):
     here_only: ClassVar[tuple[str, ...]] = ("output",)
     model: str = "ecor-demo"
     """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
-    with the package, not tuned, on the names of its small drawn world."""
-    method: str = "grad_eclip"
-    """How maps are made; a wrong name lists them all."""
+    with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
+    lico`."""
+    method: str | None = None
+    """How maps are made; a wrong name lists them all. None: `grad_eclip`, or with a projection `eclip`; of a
+    classifier `grad_cam`."""
     output: str = "explained"
     """Folder that gets one PNG per picture."""
     vocabulary: str | None = None
     """Other names than the model's own."""
     num_rationales: int = 3
-    """Most probable ones, each with a map."""
+    """Most probable ones, each with a map; of a classifier: categories."""
     projection: str | None = None
-    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
+    file with a projection."""
     lexicon: str = "demo"
-    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`."""
+    """Of the method `convis`, and of concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
     batch_size: int = 16
     """Pictures per pass."""
 

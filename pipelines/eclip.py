@@ -11,11 +11,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ecor.config import require
 from ecor.explain.eclip import SYSTEM, EclipModule, Guidance, Names, Projection, guidance_of, guided_patches
 from ecor.explain.trace import ImageTower
 from ecor.fitting import EvaluationSums
 from ecor.model import Recognizer
 from ecor.saved import save
+from pipelines.captions import captions_of
 from pipelines.config import TrainConfig
 from pipelines.features import cached_rows
 from pipelines.learning import Learning, Progress, Save
@@ -48,10 +50,42 @@ class EclipTraining(Learning):
 
     @cached_property
     def names(self) -> Names:
-        """The vocabulary's sentences without learned tokens, encoded once."""
+        """The vocabulary's sentences without learned tokens, encoded once; and the captions, where they are learned
+        from."""
         backbone, templates = self.backbone, self.config.templates
         text = Recognizer.zero_shot(self.vocabulary, backbone=backbone, templates=templates).text
-        return Names(rationales=text.rationales.clone(), categories=text.categories.clone())
+        captions = self._encoded_captions() if self._has_captions else None
+        return Names(rationales=text.rationales.clone(), categories=text.categories.clone(), captions=captions)
+
+    @property
+    def _has_captions(self) -> bool:
+        return self.config.eclip.texts == "captions"
+
+    @cached_property
+    def _captions(self) -> tuple[list[str], dict[str, Int[Tensor, " N"]]]:
+        """The different captions of both splits; which of them each sample has, by folder, −1 for none."""
+        splits = (self.train, self.validation)
+        found = {each.folder: captions_of(each, rank=self.rank, cache_dir=self.cache_dir) for each in splits}
+        different = list(dict.fromkeys(caption for captions in found.values() for caption in captions if caption))
+        require(bool(different), f"{self.config.shards} holds no captions (`.txt`): choose other eclip.texts")
+        ids = {caption: number for number, caption in enumerate(different)}
+        return different, {
+            folder: torch.tensor([ids.get(caption, -1) for caption in captions]) for folder, captions in found.items()
+        }
+
+    @torch.no_grad()
+    def _encoded_captions(self) -> Float[Tensor, "N D"]:
+        """Each rank reads a part of them."""
+        different = self._captions[0]
+        mine = different[self.rank.index :: self.rank.num_ranks]
+        features = self.backbone.encode_text(mine, fp32=True) if mine else torch.zeros(0, self.backbone.embed_dim)
+        found = torch.zeros(len(different), self.backbone.embed_dim)
+        for number, part in enumerate(self.rank.gathered(features.cpu())):
+            found[number :: self.rank.num_ranks] = part
+        return found.to(self.rank.device)
+
+    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
+        return self._captions[1][self.train.folder] if self._has_captions else super()._taught(epoch)
 
     def _open(self) -> None:
         if self._is_cached:
@@ -95,7 +129,7 @@ class EclipTraining(Learning):
     @torch.no_grad()
     def _evaluated(self) -> Iterator[EvaluationSums]:
         """Against all sentences of the vocabulary: a loss that depends on no company of other images (ours)."""
-        module, parts = self.module(), self._validation_parts()
+        module, parts, names = self.module(), self._validation_parts(), self.names
         for wanted, (pictures, readable) in zip(parts, self._pictures(self.validation, parts), strict=True):
             kept = readable.nonzero()[:, 0]
             if not len(kept):
@@ -103,16 +137,19 @@ class EclipTraining(Learning):
             positions = torch.from_numpy(wanted)[kept]
             categories = self.validation.categories[positions].to(self.rank.device)
             rationales = self.validation.rationales[positions].to(self.rank.device)
-            by_rationale, by_category = module.logits(pictures[kept].to(self.rank.device))
+            seen = module.features(pictures[kept].to(self.rank.device))
+            by_rationale, by_category = (module.logits(seen, each) for each in (names.rationales, names.categories))
+            labels = {"rationales": rationales[:, 0], "categories": categories}
+            if self._has_captions:
+                labels["captions"] = self._captions[1][self.validation.folder][positions].to(self.rank.device)
             losses = {
-                "rationales": cross_entropy(by_rationale, rationales[:, 0], reduction="sum"),
-                "categories": cross_entropy(by_category, categories, reduction="sum"),
+                kind: cross_entropy(module.logits(seen, texts), labels[kind], ignore_index=-1, reduction="sum")
+                for kind, texts in module.kinds.items()
             }
-            chosen = list(losses) if self.config.eclip.texts == "both" else [self.config.eclip.texts]
             right_category = by_category.argmax(dim=-1) == categories
             right_rationale = (by_rationale.argmax(dim=-1, keepdim=True) == rationales).any(dim=1)
             yield EvaluationSums(
-                terms={name: float(losses[name]) / len(chosen) for name in chosen},
+                terms={name: float(loss) / len(losses) for name, loss in losses.items()},
                 num_right=int((right_category & right_rationale).sum()),
                 num_right_category=int(right_category.sum()),
                 num_images=len(kept),

@@ -4,22 +4,28 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
-from ecor.config import ScoringConfig
-from ecor.evidence import EVIDENCE_COLUMN, Evidence, quantised
+from ecor.config import ScoringConfig, require
+from ecor.evidence import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantised
+from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import explain_joint
-from ecor.explain.ready import read_projection, ready
+from ecor.explain.lexicon import ListLexicon, lexicon_digest
+from ecor.explain.methods import Method
+from ecor.explain.ready import lacking, ready
 from ecor.model import Recognizer
 from ecor.predictions import schema_with
 from pipelines.config import EvidenceImages, ScoreConfig
+from pipelines.lexicons import lexicon_named
 
 _BATCH = 16
 
@@ -37,24 +43,51 @@ class EvidenceRule:
     seed: int
     settings: Mapping[str, Tensor] = field(default_factory=dict)
     """What was trained for the method."""
+    lexicon: ListLexicon | None = None
+    """Of the method `convis`."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished units to be kept, as JSON values."""
         trained = hashlib.sha256(save(dict(self.settings))).hexdigest() if self.settings else None
         values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
-        return {**values, "trained": trained}
+        lexical = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
+        return {**values, "trained": trained, **lexical}
+
+    def method_for(self, recognizer: Recognizer, *, cache_dir: str | Path | None = None) -> Method:
+        """What makes the maps; the definitions of a lexicon are read by the model's text tower.
+
+        `cache_dir` keeps their features, for others that read the same.
+        """
+        settings: dict[str, Any] = dict(self.settings)
+        if self.lexicon is not None:
+            settings["concepts"] = encode_concepts(recognizer.backbone, self.lexicon, cache_dir=cache_dir)
+        return ready(self.method, settings)
 
 
-def rule_of(config: ScoreConfig, *, num_images: int) -> EvidenceRule | None:
+def rule_of(
+    config: ScoreConfig, *, num_images: int, projection: Mapping[str, Tensor] | None = None
+) -> EvidenceRule | None:
     """What the settings ask for of so many images; None where nothing is to be explained.
 
-    Raises ValueError for a method that is not there, or lacks something.
+    Args:
+        config: method, and which images.
+        num_images: of the input.
+        projection: what `config.explain_projection` names.
+
+    Raises:
+        ValueError: for a method that is not there or lacks something, and for what it has no use for.
     """
     if config.explain is None:
+        for name in ("projection", "lexicon"):
+            require(
+                getattr(config, f"explain_{name}") is None, f"explain_{name} is of a method: name it with --explain"
+            )
         return None
-    settings = {} if config.explain_projection is None else read_projection(config.explain_projection)
-    ready(config.explain, settings)
+    settings = dict(projection or {})
+    lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
+    missing = lacking(config.explain, {**settings, "concepts": lexicon})
+    require(missing is None, f"{missing} (--explain-projection, --explain-lexicon)")
     shares = {
         "all": 1.0,
         "sample": min(1.0, config.explain_sample / max(1, num_images)),
@@ -67,6 +100,7 @@ def rule_of(config: ScoreConfig, *, num_images: int) -> EvidenceRule | None:
         share=shares[config.explain_images],
         seed=config.explain_seed,
         settings=settings,
+        lexicon=lexicon,
     )
 
 
@@ -91,14 +125,18 @@ def with_evidence(
     *,
     recognizer: Recognizer,
     rule: EvidenceRule,
+    method: Method,
     scoring: ScoringConfig,
 ) -> pa.Table:
-    """The rows of B pictures with `ecor.evidence.EVIDENCE_COLUMN`: maps where the rule asks for some, else null."""
+    """The rows of B pictures with `ecor.evidence.EVIDENCE_COLUMN`: maps where the rule asks for some, else null.
+
+    `method` is `rule.method_for(recognizer)`, made once.
+    """
     found: list[dict[str, Any] | None] = [None] * rows.num_rows
     asked = explained_rows(rows, rule=rule)
     for start in range(0, len(asked), _BATCH):
         indices = asked[start : start + _BATCH]
-        evidence = _evidence(pixels[indices], recognizer=recognizer, rule=rule, scoring=scoring)
+        evidence = _evidence(pixels[indices], recognizer=recognizer, rule=rule, method=method, scoring=scoring)
         for index, each in zip(indices, evidence, strict=True):
             found[index] = asdict(each)
     column = pa.array(found, type=EVIDENCE_COLUMN.type)
@@ -106,14 +144,18 @@ def with_evidence(
 
 
 def _evidence(
-    pixels: UInt8[np.ndarray, "B 3 H W"], *, recognizer: Recognizer, rule: EvidenceRule, scoring: ScoringConfig
+    pixels: UInt8[np.ndarray, "B 3 H W"],
+    *,
+    recognizer: Recognizer,
+    rule: EvidenceRule,
+    method: Method,
+    scoring: ScoringConfig,
 ) -> Sequence[Evidence]:
-    method = ready(rule.method, rule.settings)
     joint = explain_joint(
         recognizer, torch.from_numpy(pixels), by=method, num_rationales=rule.top, scoring=scoring, batch_size=_BATCH
     )
     names, preprocess = recognizer.vocabulary, recognizer.backbone.preprocess
-    category, rationales = joint.category.scores.cpu().numpy(), joint.rationales.scores.cpu().numpy()
+    category, rationales = _compact(joint.category.scores), _compact(joint.rationales.scores)
     rows = []
     for index, ids in enumerate(joint.rationale_ids.tolist()):
         maps = [quantised(category[index, 0], rationale=None)]
@@ -131,6 +173,12 @@ def _evidence(
             )
         )
     return rows
+
+
+def _compact(scores: Float[Tensor, "B T h w"]) -> Float[np.ndarray, "B T _ _"]:
+    """Means over cells, where a map has more of them than are kept: of methods with a value for each pixel."""
+    height, width = (min(length, MOST_CELLS) for length in scores.shape[-2:])
+    return adaptive_avg_pool2d(scores, (height, width)).cpu().numpy()
 
 
 def _rank(key: str, *, seed: int) -> int:

@@ -135,7 +135,8 @@ class ExplainBenchmarkConfig(Addressed):
     rise_masks: int = 400
     """Masks per image of the method `rise`."""
     projection: str | None = None
-    """Safetensors file with ECLIP's trained projection, which the method `eclip` needs."""
+    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
+    file with a projection."""
     lexicon: str | None = None
     """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: it is left out, for it takes
     hundreds of passes per image."""

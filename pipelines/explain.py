@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,25 +14,17 @@ from rich.text import Text
 
 from ecor import store
 from ecor.config import Preprocess, require
-from ecor.explain.concepts import encode_concepts
-from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap, frame_of, seen
-from ecor.explain.methods import Method
 from ecor.explain.overlay import Panel, panels_png
-from ecor.explain.ready import lacking, read_projection, ready
-from ecor.explain.targets import FreeText
-from ecor.model import Recognizer
+from ecor.explain.ready import lacking
 from ecor.sample import ImageError, decode_image, image_to_pixels
-from ecor.vocabulary import read_vocabulary
 from pipelines.addresses import check_address
+from pipelines.answering import Answer, Answering, answering
 from pipelines.config import ExplainConfig
-from pipelines.lexicons import lexicon_named
-from pipelines.opening import opened
 from pipelines.page import percent
 from pipelines.places import TrackingConfig, resolved
 from pipelines.units import IMAGE_SUFFIXES, TABLE_SUFFIXES, Listed, ListingUnit, Picture, Rejection, Unit, read_input
 
-DEMO_SET = "demo-small"
 _PX = 512
 """Longer side of a picture in a figure."""
 
@@ -53,17 +44,17 @@ class Explained:
     """What is said of a picture, and where it is drawn."""
 
     shown: Shown
-    category: str
-    category_prob: float
-    rationales: tuple[tuple[str, float], ...]
-    """Name and P(r | I), best first."""
-    texts: tuple[tuple[str, float], ...]
-    """Free texts and their cosines."""
+    answer: Answer
     path: Path
 
 
 def run(
-    config: ExplainConfig, *, images: Sequence[str], texts: Sequence[str] = (), tracking: TrackingConfig | None = None
+    config: ExplainConfig,
+    *,
+    images: Sequence[str],
+    texts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    tracking: TrackingConfig | None = None,
 ) -> list[Explained]:
     """Write one PNG per picture into `config.output`, and print what the model says of each.
 
@@ -71,6 +62,7 @@ def run(
         config: model, method, and where to.
         images: files; or folders, tables and splits as `ecor score` takes them.
         texts: sentences that are looked for in every picture beside the model's own answer.
+        concepts: of `config.lexicon`, that are looked for too: with all their kinds by `convis`, else by definition.
         tracking: where the registry is, for a model that is named `models:/…`.
 
     Raises:
@@ -80,18 +72,10 @@ def run(
     for place in images:
         check_address(place, name="images")
     require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
-    lacking(config.method, {})  # an unknown name is told before anything is opened
-    settings = {} if config.projection is None else dict[str, Any](read_projection(config.projection))
-    require(
-        config.method == "convis" or lacking(config.method, settings) is None, str(lacking(config.method, settings))
-    )
-    names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
-    tracking = resolved(tracking or TrackingConfig())
-    model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    if config.method is not None:
+        lacking(config.method, {})  # an unknown name is told before anything is opened
     units = [(place, *_units(place)) for place in images]
-    if config.method == "convis":
-        settings["concepts"] = encode_concepts(model.backbone, lexicon_named(config.lexicon))
-    chosen = ready(config.method, settings)
+    model = answering(config, texts=texts, concepts=concepts, tracking=resolved(tracking or TrackingConfig()))
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):
@@ -101,23 +85,29 @@ def run(
                 _say(f"left out {each.source}: {each.reason}, {each.detail}")
             num_rejected += len(rejected)
             shown = [_named(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
-            done += _explained(shown, model=model, chosen=chosen, texts=texts, config=config)
+            done += _explained(shown, model=model, output=config.output)
     require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
     Console().print(table_of(done))
     left_out = f", {num_rejected} left out" if num_rejected else ""
-    _say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {config.method}{left_out}: {config.output}")
+    _say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {model.method}{left_out}: {config.output}")
     return done
 
 
 def table_of(explained: Iterable[Explained]) -> Table:
     """A block of lines per picture."""
-    table = Table("overlay", "shows", "P", "because there is", "P", box=None, pad_edge=False)
+    explained = list(explained)
+    has_reasons = any(each.answer.rationales or each.answer.sought for each in explained)
+    columns = ("overlay", "shows", "P", *(("because there is", "P") if has_reasons else ()))
+    table = Table(*columns, box=None, pad_edge=False)
     for each in explained:
-        rows = [(name, percent(prob, 1)) for name, prob in each.rationales]
-        rows += [(f"“{text}”", f"cosine {cosine:.2f}") for text, cosine in each.texts]
-        for number, row in enumerate(rows):
-            first = (each.path.name, each.category, percent(each.category_prob, 1)) if number == 0 else ("", "", "")
-            table.add_row(*map(_literal, (*first, *row)))
+        answer = each.answer
+        reasons = [(name, percent(prob, 1)) for name, prob in answer.rationales]
+        reasons += answer.sought
+        named = [(name, percent(prob, 1)) for name, prob in ((answer.category, answer.category_prob), *answer.others)]
+        for number in range(max(len(reasons), len(named))):
+            cells = [rows[number] if number < len(rows) else ("", "") for rows in (named, reasons)]
+            row = (each.path.name if number == 0 else "", *cells[0], *cells[1])
+            table.add_row(*map(_literal, row[: len(columns)]))
     return table
 
 
@@ -180,58 +170,30 @@ def _named(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
     return Shown(name=name if taken[name] == 1 else f"{name}-{taken[name]}", picture=shown.picture, source=shown.source)
 
 
-def _explained(
-    shown: Sequence[Shown], *, model: Recognizer, chosen: Method, texts: Sequence[str], config: ExplainConfig
-) -> Iterator[Explained]:
+def _explained(shown: Sequence[Shown], *, model: Answering, output: str) -> Iterator[Explained]:
     """Label, map and draw one batch."""
     if not shown:
         return
     pixels_B3HW = torch.from_numpy(
-        np.stack([image_to_pixels(each.picture, preprocess=model.backbone.preprocess) for each in shown])
+        np.stack([image_to_pixels(each.picture, preprocess=model.preprocess) for each in shown])
     )
-    size = config.batch_size
-    joint = explain_joint(model, pixels_B3HW, by=chosen, num_rationales=config.num_rationales, batch_size=size)
-    heatmaps, cosines_BT = [joint.category, joint.rationales], torch.zeros(len(shown), 0)
-    if texts:
-        free = [FreeText(sentence=text) for text in texts]
-        heatmaps.append(explain(model, pixels_B3HW, free, by=chosen, batch_size=size))
-        cosines_BT = model.image_features(pixels_B3HW).category @ model.backbone.encode_text(list(texts)).T
-    for index, each in enumerate(shown):
-        answer = _answer(each, joint, index=index, texts=texts, cosines=cosines_BT[index].tolist(), model=model)
-        explained = replace(answer, path=Path(config.output) / f"{each.name}.png")
-        store.write(explained.path, _drawn(explained, heatmaps, index=index, preprocess=model.backbone.preprocess))
-        yield explained
+    answers = model(pixels_B3HW)
+    for index, (each, answer) in enumerate(zip(shown, answers.each, strict=True)):
+        path = Path(output) / f"{each.name}.png"
+        store.write(path, _drawn(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
+        yield Explained(shown=each, answer=answer, path=path)
 
 
-def _answer(
-    shown: Shown, joint: JointHeatmaps, *, index: int, texts: Sequence[str], cosines: Sequence[float], model: Recognizer
-) -> Explained:
-    names, answer = model.vocabulary, joint.joint
-    ids, category = joint.rationale_ids[index].tolist(), int(joint.category_ids[index])
-    probs = answer.rationale_log_prob[index, : len(ids)].exp().tolist()
-    return Explained(
-        shown=shown,
-        category=names.categories[category],
-        category_prob=float(answer.category_log_prob[index, category].exp()),
-        rationales=tuple((names.rationales[each], prob) for each, prob in zip(ids, probs, strict=True)),
-        texts=tuple(zip(texts, cosines, strict=True)),
-        path=Path(),
-    )
-
-
-def _drawn(explained: Explained, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess) -> bytes:
-    """The original, the category's map, one of each rationale, one of each free text."""
-    picture = explained.shown.picture.copy()
+def _drawn(shown: Shown, answer: Answer, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess) -> bytes:
+    """The original, then the maps."""
+    picture = shown.picture.copy()
     picture.thumbnail((_PX, _PX), Image.Resampling.LANCZOS)
     frame = frame_of((picture.height, picture.width), preprocess=preprocess)
-    titles = [(explained.category, f"{percent(explained.category_prob, 1)}, given its reasons")]
-    titles += [(name, percent(prob, 1)) for name, prob in explained.rationales]
-    titles += [(f"“{text}”", f"cosine {cosine:.2f}") for text, cosine in explained.texts]
     maps = torch.cat([heatmap.on_source(index, frame=frame) for heatmap in heatmaps])
-    panels = [Panel(title=Path(explained.shown.source).name)]
+    panels = [Panel(title=Path(shown.source).name)]
     panels += [
         Panel(title=title, note=note, map=map_HW.numpy())
-        for (title, note), map_HW in zip(titles, maps.clamp(0, 1).cpu(), strict=True)
+        for (title, note), map_HW in zip(answer.titles, maps.clamp(0, 1).cpu(), strict=True)
     ]
     return panels_png(np.asarray(picture), panels, seen=seen(frame).numpy())
 

@@ -23,13 +23,13 @@ from ecor.demo.cases import Cases, TargetKind, cases_of
 from ecor.explain.concepts import encode_concepts
 from ecor.explain.judging import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.explain.methods import METHODS, Method
-from ecor.explain.ready import lacking, read_projection, ready
+from ecor.explain.ready import lacking, ready
 from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.model import Recognizer
 from pipelines.experiments import ExplainBenchmarkConfig
 from pipelines.kept import keep, kept
 from pipelines.lexicons import lexicon_named
-from pipelines.opening import opened
+from pipelines.opening import opened, projection_of
 from pipelines.places import TrackingConfig, resolved
 from pipelines.trials import PRIORS, Trial, tried, tried_prior
 
@@ -60,16 +60,12 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     Raises ValueError for unknown names, for a model that ranks too little right, and for a page without rows.
     """
     config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
-    root = Path(config.output)
-    left_out = _methods(config)[1]
+    root, tracking = Path(config.output), resolved(tracking or TrackingConfig())
+    left_out = _methods(config, tracking=tracking)[1]
     if not config.only_page:
-        model = opened(
-            config.model,
-            tracking=resolved(tracking or TrackingConfig()),
-            names=vocabulary_of(config.set_name),
-            demo_set=config.set_name,
-        )
-        chosen, left_out = _methods(config, model=model)
+        names = vocabulary_of(config.set_name)
+        model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
+        chosen, left_out = _methods(config, tracking=tracking, model=model)
         for reason in left_out:
             _say(f"left out: {reason}")
         with _threads(config.num_threads):
@@ -79,19 +75,23 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     return page
 
 
-def _methods(config: ExplainBenchmarkConfig, *, model: Recognizer | None = None) -> tuple[dict[str, Method], list[str]]:
-    """Those that can be tried, and why the others cannot; without a model, `convis` cannot."""
+def _methods(
+    config: ExplainBenchmarkConfig, *, tracking: TrackingConfig, model: Recognizer | None = None
+) -> tuple[dict[str, Method], list[str]]:
+    """Those that can be tried, and why the others cannot; without a model, none that needs something prepared."""
     settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
-    if config.projection is not None:
-        settings["eclip"] = dict(read_projection(config.projection))
+    named = {"eclip": config.projection, "convis": config.lexicon}
+    if config.projection is not None and model is not None:
+        digest = model.backbone.digest
+        settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     if config.lexicon is not None and model is not None:
         concepts = encode_concepts(model.backbone, lexicon_named(config.lexicon))
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:
         missing = lacking(name, settings.get(name, {}))
-        if missing is not None and name == "convis" and config.lexicon is not None and model is None:
-            continue  # it will have them
+        if missing is not None and named.get(name) is not None and model is None:
+            continue  # it will have it
         if missing is not None:
             left_out.append(missing)
         else:

@@ -258,7 +258,7 @@ class Learning(ABC):
         order = order_of_epoch(len(self.train), seed=self.config.seed, epoch=epoch)
         numbers = range(first_step * accumulate, self.steps_per_epoch * accumulate)
         positions = [batch_positions(order, batch=n, batch_size=size, rank=self.rank) for n in numbers]
-        rationales = self.train.rationales_of_epoch(epoch)
+        rationales = self._taught(epoch)
         ready: list[LabelledBatch] = []
         for wanted, (pictures, readable) in zip(positions, self._pictures(self.train, positions), strict=True):
             unknown = torch.full((len(wanted),), -1)
@@ -272,6 +272,10 @@ class Learning(ABC):
             if len(ready) == accumulate:
                 yield ready
                 ready = []
+
+    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
+        """What each training picture teaches in this epoch: a rationale, by id."""
+        return self.train.rationales_of_epoch(epoch)
 
     def _validation_parts(self) -> list[Int[np.ndarray, " b"]]:
         """Positions of this rank's validation pictures, in batches."""

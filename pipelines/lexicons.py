@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from ecor.demo.taxonomy import demo_lexicon
-from ecor.explain.lexicon import Lexicon, WordNetLexicon, read_lexicon
+from ecor.explain.lexicon import ListLexicon, WordNetLexicon, read_lexicon
 
 
-def lexicon_named(name: str) -> Lexicon:
+def lexicon_named(name: str) -> ListLexicon:
     """A lexicon by name.
 
     Args:
         name: `demo`; the path of a JSON file (`ecor.explain.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
-            words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR).
+            words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR;
+            `wordnet:<path>,<folder>` says where WordNet's files are).
 
     Raises:
         ValueError: for a file that is none of these, and as `WordNetLexicon` does.
@@ -20,6 +21,10 @@ def lexicon_named(name: str) -> Lexicon:
         return demo_lexicon()
     kind, marker, path = name.partition(":")
     if kind == "wordnet" and marker:
-        words = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return WordNetLexicon().taxonomy(word for word in words if word)
+        listed, _, folder = path.partition(",")
+        try:
+            words = [line.strip() for line in Path(listed).read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: {listed!r} is no text file of words, one a line: {error}") from error
+        return WordNetLexicon(folder or None).taxonomy(word for word in words if word)
     return read_lexicon(name)

@@ -1,8 +1,15 @@
-"""A model's name in, the open model out: of the registry, of a folder, or the one that comes with the package."""
+"""What a user calls a model in, the open model out: of the registry, of a folder, or the one that comes along."""
+
+from typing import cast, get_args
+
+from torch import Tensor
 
 from ecor.checkpoint import load
+from ecor.config import SystemName
 from ecor.demo.atlas import vocabulary_of
+from ecor.explain.ready import read_projection
 from ecor.model import Names, Recognizer
+from ecor.saved import record_path
 from pipelines.places import TrackingConfig
 
 DEMO_MODEL = "ecor-demo"
@@ -18,13 +25,39 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
         demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
 
     Raises:
-        ValueError: for a model that is not there or damaged.
+        ValueError: for a model that is not there or damaged, and for what another system than ECOR learned.
     """
     if model == DEMO_MODEL:
         return Recognizer.zero_shot(vocabulary_of(demo_set) if names is None else names)
-    if model.startswith("models:"):
-        from pipelines import pinned, registry  # MLflow takes seconds to import
-
-        model = str(pinned.fetch(registry.resolve(model, tracking=tracking), tracking=tracking))
-    found = load(model)
+    folder = folder_of(model, tracking=tracking)
+    remedies = {
+        "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",
+        "lico": "it names categories alone: `ecor explain` shows where it finds them",
+    }
+    system = system_of(folder)
+    if system in remedies:
+        raise ValueError(
+            f"{model} is no model that names categories and rationales, {system} made it; {remedies[system]}"
+        )
+    found = load(folder)
     return found if names is None else found.with_vocabulary(names)
+
+
+def folder_of(model: str, *, tracking: TrackingConfig) -> str:
+    """Where a model lies: a version of the registry is fetched; ValueError for one that is not there."""
+    if not model.startswith("models:"):
+        return model
+    from pipelines import pinned, registry  # MLflow takes seconds to import
+
+    return str(pinned.fetch(registry.resolve(model, tracking=tracking), tracking=tracking))
+
+
+def system_of(folder: str) -> SystemName:
+    """Which system learned what lies in a folder; `ecor` where nothing tells."""
+    others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
+    return cast(SystemName, next(others, "ecor"))
+
+
+def projection_of(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
+    """What the method `eclip` needs, as `ecor.explain.ready.read_projection` reads it; also of the registry."""
+    return read_projection(folder_of(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -41,6 +41,7 @@ from pipelines.metrics import (
     count,
     observe,
 )
+from pipelines.opening import projection_of
 from pipelines.pinned import ModelVersion
 from pipelines.places import ClusterConfig, TrackingConfig, resolved
 from pipelines.reservation import Reservation, reserve
@@ -157,6 +158,10 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     preprocess = load(pinned.fetch(model, tracking=tracking)).backbone.preprocess
+    projection = None
+    if config.explain_projection is not None:
+        digest = model.backbone_digest
+        projection = projection_of(config.explain_projection, tracking=tracking, backbone_digest=digest)
     return Job(
         config=config,
         model=model,
@@ -165,7 +170,7 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
         input=images,
         vocabulary=vocabulary,
         preprocess=preprocess,
-        evidence=rule_of(config, num_images=images.num_images),
+        evidence=rule_of(config, num_images=images.num_images, projection=projection),
     )
 
 

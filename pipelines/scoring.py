@@ -1,7 +1,9 @@
 """Parts of decoded pictures in, rows of predictions out: what a scoring actor of `ecor score` does."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from filelock import FileLock
 
 from ecor.checkpoint import load
 from ecor.config import Precision, ScoringConfig, TextConfig
+from ecor.explain.methods import Method
 from ecor.model import Recognizer
 from ecor.predictions import schema_for
 from ecor.vocabulary import parse_vocabulary
@@ -126,6 +129,7 @@ class Scorer:
         self.recognizer = opened(settings)
         self.provenance = self.recognizer.provenance
         self.opening = _prepared(self.recognizer)
+        self.method = _explaining(self.recognizer, rule=settings.evidence)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows == 1, "one part at a time"
@@ -160,7 +164,7 @@ class Scorer:
 
     def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, Seconds]:
         """With maps, where some are asked for."""
-        if self.settings.evidence is None:
+        if self.settings.evidence is None or self.method is None:
             return rows, Seconds()
         began = time.perf_counter()
         explained = with_evidence(
@@ -168,6 +172,7 @@ class Scorer:
             part.pixels,
             recognizer=self.recognizer,
             rule=self.settings.evidence,
+            method=self.method,
             scoring=self.settings.scoring,
         )
         return explained, Seconds(explain=time.perf_counter() - began)
@@ -223,11 +228,26 @@ def opened(settings: ScorerSettings) -> Recognizer:
 def _prepared(recognizer: Recognizer) -> float:
     """Seconds it took to have the text features; with a shared folder, the first actor of a machine makes them."""
     began = time.perf_counter()
-    folder = recognizer.text_config.cache_dir
-    if folder is None:
+    with _filling(recognizer.text_config.cache_dir):
         recognizer.text  # noqa: B018 - made when first asked for
-        return time.perf_counter() - began
+    return time.perf_counter() - began
+
+
+def _explaining(recognizer: Recognizer, *, rule: EvidenceRule | None) -> Method | None:
+    """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
+    if rule is None:
+        return None
+    folder = recognizer.text_config.cache_dir
+    with _filling(folder):
+        return rule.method_for(recognizer, cache_dir=folder)
+
+
+@contextlib.contextmanager
+def _filling(folder: str | None) -> Iterator[None]:
+    """One process of a machine at a time, where a folder is shared."""
+    if folder is None:
+        yield
+        return
     Path(folder).mkdir(parents=True, exist_ok=True)
     with FileLock(os.path.join(folder, ".filling.lock")):  # noqa: PTH118 - a path that fsspec does not see
-        recognizer.text  # noqa: B018
-    return time.perf_counter() - began
+        yield

@@ -1,5 +1,6 @@
 """ECLIP: pooling and masks against naive loops, maps that begin as ITSM's, a loss that is CLIP's, records that hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,25 @@ def test_with_a_text_per_image_the_loss_is_clips(tmp_path: Path):
     )
     alone = only(patches, categories=ids, rationales=ids)
     torch.testing.assert_close(alone, {"rationales": 2 * terms["rationales"]})
+
+
+def test_captions_take_the_place_of_the_names():
+    """The loss is that of rationales whose sentences they are; without any it is refused."""
+    patches = torch.cat([random(NUM_IMAGES, NUM_PATCHES, DIM), random(NUM_IMAGES, NUM_PATCHES, 1, seed=1)], dim=-1)
+    names, labels = names_of(num=NUM_IMAGES), torch.tensor([0, 3, 3, -1, 1])
+    nothing = torch.full((NUM_IMAGES,), -1)
+    given = {"logit_scale": 7.0, "names": names}
+    by_name = EclipModule(Projection(DIM, has_text=False), config=EclipConfig(texts="rationales"), **given)
+    captioned = replace(names, rationales=names.categories, captions=names.rationales)
+    config = EclipConfig(texts="captions")
+    module = EclipModule(Projection(DIM, has_text=False), config=config, **(given | {"names": captioned}))
+    found = module(patches, categories=nothing, rationales=labels)
+    torch.testing.assert_close(found["captions"], by_name(patches, categories=nothing, rationales=labels)["rationales"])
+    assert set(found) == {"captions"}
+    with pytest.raises(ValueError, match="there are none"):
+        EclipModule(Projection(DIM, has_text=False), config=config, **given)(
+            patches, categories=labels, rationales=labels
+        )
 
 
 def test_pictures_without_labels_teach_nothing():

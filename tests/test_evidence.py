@@ -1,6 +1,8 @@
 """Laws of maps kept in 8 bits: near what they were, found again on the picture, for the images that were asked for."""
 
 import io
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ from models import tiny_checkpoint, tiny_recognizer
 from PIL import Image
 from test_stage_report import prediction
 
+from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
 from ecor.evidence import Evidence, quantised
-from ecor.explain import explain_joint
+from ecor.explain import ConVis, ListLexicon, encode_concepts, explain_joint
 from ecor.predictions import (
     PREDICTION_SCHEMA,
     check_schema,
@@ -27,7 +30,7 @@ from ecor.predictions import (
 from pipelines import registry
 from pipelines.config import ScoreConfig
 from pipelines.decoding import Part
-from pipelines.evidence import EvidenceRule, explained_rows, rule_of, with_evidence
+from pipelines.evidence import EvidenceRule, _compact, explained_rows, rule_of, with_evidence
 from pipelines.overlays import overlays_of
 from pipelines.places import TrackingConfig
 from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
@@ -59,7 +62,9 @@ def test_rows_hold_the_maps_of_the_joint_and_come_back(tmp_path: Path) -> None:
     model = tiny_recognizer(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
     rows = model.label(torch.from_numpy(pixels), origins=origins_table([f"k{n}" for n in range(5)]))
-    table = with_evidence(rows, pixels, recognizer=model, rule=RULE, scoring=ScoringConfig())
+    table = with_evidence(
+        rows, pixels, recognizer=model, rule=RULE, method=RULE.method_for(model), scoring=ScoringConfig()
+    )
     assert table.schema.equals(schema_with(["evidence"])) and table.select(PREDICTION_SCHEMA.names).equals(rows)
     part = write_part(str(tmp_path), table, name="0.parquet", unit="0")
     back = read_part(str(tmp_path), part).to_pylist()
@@ -109,8 +114,35 @@ def test_mistakes_are_told_before_any_work() -> None:
         rule_of(ScoreConfig(input="i", output="o", explain="eyes"), num_images=1)
     with pytest.raises(ValueError, match="give it a projection"):
         rule_of(ScoreConfig(input="i", output="o", explain="eclip"), num_images=1)
+    with pytest.raises(ValueError, match=r"convis needs a taxonomy of concepts: give it a lexicon .*--explain-lexicon"):
+        rule_of(ScoreConfig(input="i", output="o", explain="convis"), num_images=1)
+    with pytest.raises(ValueError, match="nowhere is no lexicon"):
+        rule_of(ScoreConfig(input="i", output="o", explain="convis", explain_lexicon="nowhere"), num_images=1)
+    with pytest.raises(ValueError, match="explain_lexicon is of a method"):
+        rule_of(ScoreConfig(input="i", output="o", explain_lexicon="demo"), num_images=1)
     with pytest.raises(ValueError, match="explain_share"):
         ScoreConfig(input="i", output="o", explain_share=0.0)
+
+
+def test_another_lexicon_is_another_job(tmp_path: Path) -> None:
+    """The same names with other definitions too; without one, the identity is what it was."""
+    path = tmp_path / "own.json"
+
+    def identity(definition: str) -> dict:
+        path.write_text(
+            json.dumps({"toy": {"definition": definition}, "ball": {"definition": "b", "kind_of": ["toy"]}})
+        )
+        config = ScoreConfig(input="i", output="o", explain="convis", explain_lexicon=str(path))
+        rule = rule_of(config, num_images=1)
+        assert rule is not None
+        return rule.identity
+
+    assert identity("a") == identity("a") != identity("c")
+    assert (
+        set(RULE.identity)
+        == {"method", "top", "images", "share", "seed", "trained"}
+        == set(identity("a")) - {"lexicon"}
+    )
 
 
 def test_an_overlay_is_bright_where_the_map_is() -> None:
@@ -136,18 +168,51 @@ def _png(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def test_a_scoring_actor_passes_maps_on(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(tmp_path)
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db")
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
+def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: EvidenceRule, folder: Path) -> ScoredPart:
+    """What an actor that gets its settings through Ray, pickled, makes of a part."""
+    tracking = TrackingConfig(uri=f"sqlite:///{folder}/runs.db")
     settings = ScorerSettings(
         model=registry.resolve(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
-        scoring=ScoringConfig(), text=TextConfig(), batch_size=2, precision="auto", use_gpu=False, num_threads=1,
-        evidence=RULE,
+        scoring=ScoringConfig(), text=TextConfig(cache_dir=str(folder / "text")), batch_size=2, precision="auto",
+        use_gpu=False, num_threads=1, evidence=rule,
     )  # fmt: skip
-    origins = origins_table([f"k{n}" for n in range(5)])
+    origins = origins_table([f"k{n}" for n in range(len(pixels))])
     part = Part(unit="0", index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
-    (scored,) = ScoredPart.from_rows(Scorer(settings)(part.to_row()))
+    (scored,) = ScoredPart.from_rows(Scorer(pickle.loads(pickle.dumps(settings)))(part.to_row()))
+    return scored
+
+
+def test_a_scoring_actor_ranks_the_concepts_of_a_lexicon(tmp_path: Path) -> None:
+    """Maps are those of `explain_joint` with the lexicon; the definitions' features are kept for other actors."""
+    checkpoint, model = tiny_checkpoint(tmp_path), tiny_recognizer(tmp_path)
+    lexicon = ListLexicon({"toy": "made to play with", "ball": "round", "cup": "hollow"}, parents={"ball": ["toy"]})
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+    rule = EvidenceRule(method="convis", top=1, images="all", share=1.0, seed=0, lexicon=lexicon)
+    scored = scored_by(checkpoint, pixels, rule=rule, folder=tmp_path)
+    assert list((tmp_path / "text").glob("concepts-*.npy"))
+    method = ConVis(concepts=encode_concepts(model.backbone, lexicon))
+    joint = explain_joint(model, torch.from_numpy(pixels), by=method, num_rationales=1)
+    for index, row in enumerate(scored.rows.to_pylist()):
+        evidence = Evidence.from_row(row)
+        assert evidence is not None and evidence.method == "convis"
+        maps = torch.cat([joint.category.scores[index], joint.rationales.scores[index]]).numpy()
+        for each, scores in zip(evidence.maps, maps, strict=True):
+            assert np.abs(each.scores - scores).max() <= (each.high - each.low) / 509 + 1e-5
+
+
+def test_maps_with_a_value_for_each_pixel_are_kept_small(tmp_path: Path) -> None:
+    """64 x 96 pixels become means of cells, 2 down and 3 across."""
+    scores = torch.rand(1, 2, 64, 96, generator=torch.Generator().manual_seed(0))
+    kept = _compact(scores)
+    assert kept.shape == (1, 2, 32, 32)
+    assert kept[0, 1, 5, 7] == pytest.approx(float(scores[0, 1, 10:12, 21:24].mean()), abs=1e-6)
+    small = torch.rand(1, 2, 7, 32)
+    assert (_compact(small) == small.numpy()).all()
+
+
+def test_a_scoring_actor_passes_maps_on(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
+    scored = scored_by(tiny_checkpoint(tmp_path), pixels, rule=RULE, folder=tmp_path)
     evidence = [Evidence.from_row(row) for row in scored.rows.to_pylist()]
     assert len(evidence) == 5 and all(len(each.maps) == 3 for each in evidence if each is not None)
     assert None not in evidence and scored.seconds.explain > 0

@@ -17,6 +17,7 @@ from ecor.model import Recognizer
 from pipelines import explain_benchmark
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.experiments import ExplainBenchmarkConfig
+from pipelines.places import TrackingConfig
 from pipelines.trials import PRIORS, Trial, peak_memory, tried, tried_prior
 
 SET = "demo-small"
@@ -131,5 +132,5 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_method_is_tried_or_left_out_with_a_reason() -> None:
-    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig())
+    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig(), tracking=TrackingConfig())
     assert set(chosen) | {line.split()[0] for line in left_out} == set(METHODS)

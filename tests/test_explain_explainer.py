@@ -88,8 +88,12 @@ def test_distractors_are_the_other_names_unless_given(tmp_path: Path) -> None:
     assert free.abs().max() > 1e-4
 
 
-def test_the_joint_has_a_map_per_kept_rationale_and_one_for_the_category_given_them(tmp_path: Path) -> None:
-    model = recognizer_with_two_visual_prompts(tmp_path)
+@pytest.mark.parametrize("num_prompts", [1, 2])
+def test_the_joint_has_a_map_per_kept_rationale_and_one_for_the_category_given_them(
+    tmp_path: Path, num_prompts: int
+) -> None:
+    """With one visual prompt for both, all maps are of one pass."""
+    model = {1: tiny_recognizer, 2: recognizer_with_two_visual_prompts}[num_prompts](tmp_path)
     images, names = pictures(3), model.vocabulary
     found = explain_joint(model, images, by="grad_eclip", num_rationales=2)
     assert found.rationales.scores.shape[:2] == (3, 2) and found.category.scores.shape[:2] == (3, 1)

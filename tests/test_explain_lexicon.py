@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ecor.explain.lexicon import Lexicon, ListLexicon, WordNetLexicon, read_lexicon
 
@@ -63,6 +65,52 @@ def test_a_small_database_by_hand(tmp_path: Path) -> None:
         lexicon.taxonomy(["unheard-of"])
     with pytest.raises(ValueError, match=r"no noun synset 'dog': write them as dog\.n\.01"):
         lexicon.definition("dog")
+
+
+@st.composite
+def hierarchies(draw: st.DrawFn) -> list[tuple[list[int], list[int]]]:
+    """Of each synset its hypernyms and what it is an instance of, among those before it."""
+    found = []
+    for number in range(draw(st.integers(1, 9))):
+        above = draw(st.lists(st.integers(0, number - 1), unique=True, max_size=3)) if number else []
+        cut = draw(st.integers(0, len(above)))
+        found.append((above[:cut], above[cut:]))
+    return found
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=hierarchies(), picked=st.sets(st.integers(0, 8), min_size=1))
+def test_the_closure_of_words_is_closed_and_follows_no_instance(
+    tmp_path: Path, tree: list[tuple[list[int], list[int]]], picked: set[int]
+) -> None:
+    """Of any hierarchy: what is kept is what can be reached upwards, its kinds are those that reach it."""
+    data, index = "", ""
+    for number, (kinds, instances) in enumerate(tree):
+        pointers = [f"@ {place + 1:08d} n 0000" for place in kinds] + [
+            f"@i {place + 1:08d} n 0000" for place in instances
+        ]
+        links = " ".join([f"{len(pointers):03d}", *pointers])
+        data += f"{number + 1:08d} 03 n 01 w{number} 0 {links} | the thing {number}  \n"
+        index += f"w{number} n 1 0 1 0 {number + 1:08d}  \n"
+    for name, text in (("data.noun", data), ("index.noun", index), ("noun.exc", "")):
+        (tmp_path / name).write_text(text)
+    lexicon = WordNetLexicon(tmp_path)
+
+    def reached(number: int) -> set[int]:
+        return {number}.union(*(reached(above) for above in tree[number][0]))
+
+    seeds = [number for number in picked if number < len(tree)] or [0]
+    kept = set().union(*(reached(number) for number in seeds))
+    taxonomy = lexicon.taxonomy(f"w{number}" for number in seeds)
+    assert set(taxonomy.concepts) == {f"w{number}.n.01" for number in kept}
+    for number in kept:
+        name = f"w{number}.n.01"
+        assert set(taxonomy.parents(name)) == {f"w{above}.n.01" for above in tree[number][0]} <= set(taxonomy.concepts)
+        assert set(taxonomy.descendants(name)) == {f"w{each}.n.01" for each in kept if number in reached(each)}
+        every = {f"w{each}.n.01" for each in range(len(tree)) if number in reached(each)}
+        assert set(lexicon.descendants(name)) == every
+    again = lexicon.taxonomy(name.split(".")[0] for name in taxonomy.concepts)
+    assert again.concepts == taxonomy.concepts
 
 
 def test_quotes_within_a_definition_stay(tmp_path: Path) -> None:

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
+from pytorch_grad_cam.metrics.perturbation_confidence import (
+    PerturbationConfidenceMetric,
+    RemoveLeastRelevantFirst,
+    RemoveMostRelevantFirst,
+)
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, jaccard_score
@@ -200,6 +205,36 @@ def test_deletion_and_insertion_are_the_naive_loop() -> None:
             assert_close(curve.scores[b], torch.tensor(wanted), atol=1e-5, rtol=1e-4)
             area = sum((a + b) / 2 for a, b in pairwise(wanted)) / 10
             assert float(curve.area[b]) == pytest.approx(area, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
+def test_points_of_the_curves_are_pytorch_grad_cams(share: float) -> None:
+    """What is left where the most, or least, relevant pixels are replaced, by another library's thresholds."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 3, 6, 5, generator=generator)
+    maps = torch.stack([torch.randperm(30, generator=generator).view(6, 5) / 29 for _ in range(2)])
+    weights = torch.randn(3, 6, 5, generator=generator)
+
+    class Scored(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * weights).sum((1, 2, 3)).sigmoid()[:, None]
+
+    def score(x: Tensor) -> Tensor:
+        return Scored()(x)[:, 0]
+
+    at = round(share * 10)
+    deleted = deletion(score, pixels, maps, step=0.1, fill=0.2).scores[:, at]
+    inserted = insertion(score, pixels, maps, step=0.1).scores[:, at]
+    soft = {image.sum().item(): blur for image, blur in zip(pixels, blurred(pixels), strict=True)}
+    targets, given = [lambda scores: scores[0]] * 2, {"return_diff": False}
+    remove = PerturbationConfidenceMetric(
+        RemoveMostRelevantFirst(100 * (1 - share), lambda x, kept: torch.where(kept > 0, x, 0.2))
+    )
+    assert_close(deleted, torch.from_numpy(remove(pixels, maps.numpy(), targets, Scored(), **given)))
+    keep = PerturbationConfidenceMetric(
+        RemoveLeastRelevantFirst(100 * share, lambda x, kept: torch.where(kept > 0, x, soft[x.sum().item()]))
+    )
+    assert_close(inserted, torch.from_numpy(keep(pixels, maps.numpy(), targets, Scored(), **given)))
 
 
 def test_the_true_map_deletes_and_inserts_best() -> None:

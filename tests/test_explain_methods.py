@@ -18,7 +18,7 @@ from ecor.explain.attention import word_relevance
 from ecor.explain.heatmap import minmax
 from ecor.explain.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
 from ecor.explain.scorer import token_maps
-from ecor.explain.similarity import feature_surgery
+from ecor.explain.similarity import ClipSurgery, feature_surgery
 
 QUICK = {
     "rise": {"num_masks": 8, "cells": 3},
@@ -210,6 +210,50 @@ def test_grad_eclip_sums_blocks_before_the_relu(tmp_path: Path) -> None:
     assert_close(maps_of("grad_eclip", tower, pixels, texts, num_blocks=2), two.relu())
     one_head = maps_of("grad_eclip", tower, pixels, texts, compat=True, signed=True)
     assert not torch.allclose(one_head, last, rtol=1e-2)
+
+
+def test_grad_eclips_compat_is_the_formula_with_one_head(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, text = pixels_for(tower), texts_for(tower)[0]
+    x = entering(tower, pixels)[2]
+    query, key, value = (each.permute(0, 2, 1, 3).flatten(2) for each in heads(tower, x, index=2))
+    attended = ((query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value).detach()
+    out = tower.backbone.vit.transformer.resblocks[2].attn.out_proj
+    gradient = torch.func.grad(lambda o: score_of(tower, after_attention(tower, x, o, index=2), text, index=2).sum())(
+        attended
+    )
+    weight = minmax(torch.cosine_similarity(out(query[:, :1]), out(key[:, 1:]), dim=-1).view(2, 4, 4)).flatten(1)
+    wanted = torch.einsum("bc,bic->bi", gradient[:, 0], value[:, 1:]) * weight
+    found = maps_of("grad_eclip", tower, pixels, text[None], compat=True, signed=True)
+    assert_close(found.flatten(1), wanted, atol=1e-6, rtol=1e-3)
+
+
+def test_clip_surgerys_compat_normalises_over_tokens(tmp_path: Path) -> None:
+    """All 17 of them, the image's own among them: the reference's wrong axis."""
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    image, patches = ClipSurgery(num_blocks=2)._vit_tokens(tower, tower.trace(pixels))
+    lengths = torch.stack([torch.cat([image[:, None], patches], dim=1)[..., d].norm(dim=1) for d in range(24)], dim=-1)
+    wanted = feature_surgery(image / lengths, patches / lengths[:, None], texts.expand(2, -1, -1), sharpness=2.0)
+    found = maps_of("clip_surgery", tower, pixels, texts, num_blocks=2, compat=True)
+    assert_close(found.flatten(2), wanted.detach(), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found, maps_of("clip_surgery", tower, pixels, texts, num_blocks=2), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("legrad", {"num_blocks": 2}),
+        ("transformer_attribution", {"num_blocks": 1}),
+        ("attention_rollout", {"first_block": 1}),
+    ],
+)
+def test_compat_reads_the_blocks_that_the_references_read(tmp_path: Path, name: str, settings: dict) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    found = maps_of(name, tower, pixels, texts, compat=True)
+    assert torch.equal(found, maps_of(name, tower, pixels, texts, **settings))
+    assert not torch.allclose(found, maps_of(name, tower, pixels, texts))
 
 
 @pytest.mark.parametrize("kind", ["class_token", "average"])

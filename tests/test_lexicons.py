@@ -17,7 +17,9 @@ def test_each_kind_of_lexicon_is_found_by_its_name(tmp_path: Path, monkeypatch: 
     assert lexicon_named(str(own)).descendants("a") == ("a", "b")
     words = tmp_path / "words.txt"
     words.write_text("dogs\n\nmice\n")
-    monkeypatch.setenv("WNSEARCHDIR", str(small_wordnet(tmp_path / "dict")))
+    folder = small_wordnet(tmp_path / "dict")
+    assert "dog.n.01" in lexicon_named(f"wordnet:{words},{folder}").concepts
+    monkeypatch.setenv("WNSEARCHDIR", str(folder))
     found = lexicon_named(f"wordnet:{words}")
     assert set(found.concepts) == {"entity.n.01", "animal.n.01", "dog.n.01", "mouse.n.01", "mouse.n.02"}
 
@@ -25,3 +27,5 @@ def test_each_kind_of_lexicon_is_found_by_its_name(tmp_path: Path, monkeypatch: 
 def test_what_is_no_lexicon_is_named() -> None:
     with pytest.raises(ValueError, match="wordnets is no lexicon"):
         lexicon_named("wordnets")
+    with pytest.raises(ValueError, match=r"'words\.txt' is no text file of words"):
+        lexicon_named("wordnet:words.txt")

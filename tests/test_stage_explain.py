@@ -15,6 +15,8 @@ from ecor.config import Preprocess
 from ecor.explain.heatmap import frame_of, seen
 from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.explain.ready import lacking, read_projection, ready
+from ecor.sample import image_to_pixels
+from ecor.saved import save
 from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config import ExplainConfig
 from pipelines.explain import run
@@ -72,12 +74,13 @@ def test_an_overlay_per_photo_and_the_models_own_numbers(checkpoint: str, photos
     assert sorted(each.path for each in done) == sorted((tmp_path / "out").iterdir())
     labels = model.predict([each.shown.source for each in done])
     for each, label in zip(done, labels, strict=True):
-        assert each.category == label.categories[0].category
-        assert_close(each.category_prob, np.exp(label.categories[0].log_prob), atol=1e-5, rtol=0)
-        assert [name for name, _ in each.rationales] == [ranked.rationale for ranked in label.rationales[:2]]
-        for (_, prob), ranked in zip(each.rationales, label.rationales[:2], strict=True):
+        answer = each.answer
+        assert answer.category == label.categories[0].category
+        assert_close(answer.category_prob, np.exp(label.categories[0].log_prob), atol=1e-5, rtol=0)
+        assert [name for name, _ in answer.rationales] == [ranked.rationale for ranked in label.rationales[:2]]
+        for (_, prob), ranked in zip(answer.rationales, label.rationales[:2], strict=True):
             assert_close(prob, np.exp(ranked.log_prob), atol=1e-5, rtol=0)
-        assert each.texts[0][0] == "a red ball" and -1 <= each.texts[0][1] <= 1
+        assert answer.texts[0][0] == "a red ball" and -1 <= answer.texts[0][1] <= 1
         assert Image.open(each.path).format == "PNG"
 
 
@@ -166,10 +169,56 @@ def test_eclip_with_the_identity_is_itsm_on_the_command_too(checkpoint: str, pho
     assert np.abs(drawn[0] - drawn[1]).max() <= 2
 
 
-def test_convis_ranks_the_concepts_of_a_lexicon(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+def test_eclip_of_a_run_is_that_of_its_file_and_of_its_own_backbone(
+    checkpoint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A projection makes `eclip` the method; the run of another backbone is refused, and is no model itself."""
+    backbone, photo = load(checkpoint).backbone, str(sorted(photos.rglob("*.png"))[0])
+    projection = {"projection": torch.randn(32, 32, generator=torch.Generator().manual_seed(2))}
+    given = {"settings": {}, "backbone": backbone.config, "vocabulary_digest": "v" * 64}
+    save("eclip", projection, tmp_path / "run" / "checkpoint", backbone_digest=backbone.digest, **given)
+    drawn = []
+    for name in ("run", "run/checkpoint/eclip.safetensors"):
+        config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), projection=str(tmp_path / name))
+        drawn.append(Path(run(config, images=[photo])[0].path).read_bytes())
+    assert drawn[0] == drawn[1] and "by eclip" in capsys.readouterr().err
+    save("eclip", projection, tmp_path / "other", backbone_digest="b" * 64, **given)
+    for args, told in (
+        (["--model", checkpoint, "--projection", str(tmp_path / "other")], f"learned on backbone {'b' * 64}"),
+        (["--model", checkpoint, "--projection", str(tmp_path / "run"), "--method", "itsm"], "itsm has no setting"),
+        (["--model", str(tmp_path / "run")], f"add `--method eclip --projection {tmp_path / 'run'}`"),
+    ):
+        assert main(["explain", *args, "--output", str(tmp_path / "no"), photo]) == USER_MISTAKE
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_concepts_of_a_lexicon_are_found_by_every_method(
+    checkpoint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the model was never tuned on; an unknown one is told before any picture is looked at."""
     own = tmp_path / "own.json"
     own.write_text('{"toy": {"definition": "made to play with"}, "ball": {"definition": "round", "kind_of": ["toy"]}}')
-    photo = str(sorted(photos.rglob("*.png"))[0])
-    config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), method="convis", lexicon=str(own))
-    (found,) = run(config, images=[photo], texts=["a ball"])
-    assert Path(found.path).is_file()
+    photo, model = str(sorted(photos.rglob("*.png"))[0]), load(checkpoint)
+    for name in ("convis", "itsm"):
+        config = ExplainConfig(model=checkpoint, output=str(tmp_path / name), method=name, lexicon=str(own))
+        (found,) = run(config, images=[photo], texts=["a ball"], concepts=["toy"])
+        assert found.path.is_file() and "concept toy" in capsys.readouterr().out
+        ((concept, cosine),) = found.answer.concepts
+        pixels = torch.from_numpy(image_to_pixels(found.shown.picture, preprocess=model.backbone.preprocess))[None]
+        text = model.backbone.encode_text(["made to play with"])
+        assert_close(cosine, float(model.image_features(pixels).category @ text.T), atol=1e-5, rtol=0)
+        assert concept == "toy" and len(found.answer.titles) == 1 + len(found.answer.rationales) + 2
+    args = [
+        "explain",
+        "--model",
+        checkpoint,
+        "--lexicon",
+        str(own),
+        "--concept",
+        "dragon",
+        "--output",
+        str(tmp_path / "no"),
+    ]
+    assert main([*args, photo]) == USER_MISTAKE
+    assert "unknown concept 'dragon'" in capsys.readouterr().err and not (tmp_path / "no").exists()

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,28 @@ def test_guidance_of_ones_own_is_used(world: Path, tmp_path: Path) -> None:
 
     ours, expected = finished(learning_of(masked, guidance=even)), finished(learning_of(whole))
     torch.testing.assert_close(ours.tokens, expected.tokens, atol=1e-6, rtol=1e-4)
+
+
+def test_captions_are_those_of_the_tars_and_are_learned_from(world: Path, tmp_path: Path) -> None:
+    """Each picture's own; ones that are alike are one sentence, as two ranks see them too."""
+    fit = FitConfig(learning_rate=0.005, warmup_steps=2)
+    config = config_of(world, tmp_path, "eclip", eclip=EclipConfig(fit=fit, texts="captions"), num_epochs=6)
+    learning = learning_of(config)
+    assert isinstance(learning, EclipTraining)
+    captions, ids = learning._captions
+    for split in (learning.train, learning.validation):
+        for position in range(len(split)):
+            tar = Path(split.folder) / split.manifest.shards[split.shard_of[position]].name
+            key = split.indexes[split.shard_of[position]]["key"][int(split.row_of[position])].as_py()
+            with tarfile.open(tar) as opened:
+                assert opened.extractfile(f"{key}.txt").read().decode() == captions[ids[split.folder][position]]
+    assert len(captions) == len(set(captions)) == len(VOCABULARY.categories)
+    expected = learning.backbone.encode_text(captions, fp32=True)
+    torch.testing.assert_close(learning.names.captions, expected, atol=1e-5, rtol=1e-4)
+    learning._open()
+    before = learning._validated()
+    after = finished(learning).epochs[-1]
+    assert after["validation_loss_captions"] == after["validation_loss"] < before["validation_loss"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

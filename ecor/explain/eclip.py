@@ -134,6 +134,8 @@ class Names:
 
     rationales: Float[Tensor, "R D"]
     categories: Float[Tensor, "C D"]
+    captions: Float[Tensor, "N D"] | None = None
+    """Where images are compared with captions."""
 
 
 class Projection(nn.Module):
@@ -168,19 +170,29 @@ class EclipModule(nn.Module):
     ) -> dict[str, Tensor]:
         """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`ecor.in_batch.clip_loss`).
 
-        Labels are ids, −1 where unknown. With both kinds of sentences, each has half of the weight (ours).
+        Labels are ids, −1 where unknown; with captions, `rationales` are ids of captions. With both kinds of sentences,
+        each has half of the weight (ours).
         """
-        names, _, config = self._frozen
         features = gather_features(self.features(pictures))
-        kinds = {"rationales": (names.rationales, rationales), "categories": (names.categories, categories)}
-        chosen = list(kinds) if config.texts == "both" else [config.texts]
-        terms = {}
-        for kind in chosen:
-            texts, ids = kinds[kind][0], gather_ids(kinds[kind][1])
+        labels = {"rationales": rationales, "categories": categories, "captions": rationales}
+        kinds, terms = self.kinds, {}
+        for kind, texts in kinds.items():
+            ids = gather_ids(labels[kind])
             present = distinct(ids)
-            logits = self._logits(features, texts[present])
-            terms[kind] = clip_loss(logits, positions(present, ids)) / len(chosen)
+            logits = self.logits(features, texts[present])
+            terms[kind] = clip_loss(logits, positions(present, ids)) / len(kinds)
         return terms
+
+    @property
+    def kinds(self) -> dict[str, Float[Tensor, "T D"]]:
+        """The sentences that images are compared with, by what they are."""
+        names, _, config = self._frozen
+        if config.texts == "captions":
+            require(names.captions is not None, "captions are to be learned from, and there are none")
+            assert names.captions is not None
+            return {"captions": names.captions}
+        both = {"rationales": names.rationales, "categories": names.categories}
+        return both if config.texts == "both" else {config.texts: both[config.texts]}
 
     def features(self, pictures: Float[Tensor, "B P E"]) -> Float[Tensor, "B D"]:
         """Normalised pooled features of projected patches."""
@@ -188,12 +200,8 @@ class EclipModule(nn.Module):
         patches, guidance = pictures[..., :-1], pictures[..., -1]
         return normalize(pooled(patches @ self.learned.projection, guidance, config=config), dim=-1)
 
-    def logits(self, pictures: Float[Tensor, "B P E"]) -> tuple[Float[Tensor, "B R"], Float[Tensor, "B C"]]:
-        """Against every rationale, and every category."""
-        features, names = self.features(pictures), self._frozen[0]
-        return self._logits(features, names.rationales), self._logits(features, names.categories)
-
-    def _logits(self, features: Float[Tensor, "B D"], texts: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
+    def logits(self, features: Float[Tensor, "B D"], texts: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
+        """Of pooled features with all of some sentences."""
         if self.learned.text_projection is not None:
             texts = normalize(texts @ self.learned.text_projection, dim=-1)
         return self._frozen[1] * features @ texts.T

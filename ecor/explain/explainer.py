@@ -162,27 +162,41 @@ def explain_joint(
     names = model.vocabulary
     first_rationale, first_category = names.rationales[int(kept[0, 0])], names.categories[int(categories[0])]
     any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
-    return JointHeatmaps(
-        joint=joint,
-        rationale_ids=kept,
-        category_ids=categories,
-        rationales=attribute(
-            tower_of(model, Rationale(name=first_rationale)),
-            images,
-            rationale_features,
-            method=_contrasted(chosen, {"distractors": model.text.rationales}),
-            names=[f"rationale {rank + 1}" for rank in range(kept.shape[1])],
-            batch_size=batch_size,
-        ),
-        category=attribute(
-            tower_of(model, any_pair),
-            images,
-            category_features,
-            method=_contrasted(chosen, {"distractors": model.text.categories}),
-            names=["category"],
-            batch_size=batch_size,
-        ),
-    )
+    towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
+    ranks = [f"rationale {rank + 1}" for rank in range(kept.shape[1])]
+    if _same(*towers) and "distractors" not in chosen.needs:  # no map depends on the other texts: one pass for all
+        together = torch.cat([rationale_features, category_features], dim=1)
+        names_of_all = [*ranks, "category"]
+        found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
+        maps = found.part(slice(0, -1)), found.part(slice(-1, None))
+    else:
+        contrasts = {"distractors": model.text.rationales}, {"distractors": model.text.categories}
+        maps = (
+            attribute(
+                towers[0],
+                images,
+                rationale_features,
+                method=_contrasted(chosen, contrasts[0]),
+                names=ranks,
+                batch_size=batch_size,
+            ),
+            attribute(
+                towers[1],
+                images,
+                category_features,
+                method=_contrasted(chosen, contrasts[1]),
+                names=["category"],
+                batch_size=batch_size,
+            ),
+        )
+    return JointHeatmaps(joint=joint, rationale_ids=kept, category_ids=categories, rationales=maps[0], category=maps[1])
+
+
+def _same(one: ImageTower, other: ImageTower) -> bool:
+    """Whether two towers of one model have the same visual prompts."""
+    if one.tokens is None or other.tokens is None:
+        return one.tokens is other.tokens
+    return torch.equal(one.tokens, other.tokens)
 
 
 def _group(target: Target) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Raw scores per patch in; maps to look at and to measure out, on the tower's input or on the source picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -57,6 +57,10 @@ class Heatmap:
 
     def __post_init__(self) -> None:
         require(len(self.texts) == self.scores.shape[1], f"{self.scores.shape[1]} maps but {len(self.texts)} texts")
+
+    def part(self, texts: slice) -> "Heatmap":
+        """The maps of some texts."""
+        return replace(self, scores=self.scores[:, texts], texts=self.texts[texts])
 
     @property
     def normalised(self) -> Float[Tensor, "B T h w"]:

@@ -3,6 +3,7 @@
 A lexicon is a graph without cycles: concepts point to their parents, of which there may be several.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -96,6 +97,12 @@ class ListLexicon:
     def _known(self, concept: str) -> str:
         require(concept in self._definitions, f"unknown concept {concept!r} among {len(self._definitions)}")
         return concept
+
+
+def lexicon_digest(lexicon: Lexicon) -> str:
+    """sha256 of all names, definitions and parents, in their order."""
+    entries = [[name, lexicon.definition(name), lexicon.parents(name)] for name in lexicon.concepts]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def read_lexicon(path: str | Path) -> ListLexicon:

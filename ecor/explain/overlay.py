@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -24,6 +25,8 @@ DIMMED = 0.25
 """Share of its brightness that a place keeps which the model did not see (ours)."""
 SMALL_PX = 128
 """Pictures up to this size are shown with hard pixels."""
+_LINE_INCHES, _GAP_INCHES, _BAR_INCHES = 0.15, 0.08, 0.62
+"""Of a figure: a line of a title, the room between panels, and that of the colours beside them."""
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -77,27 +80,42 @@ def panels_png(
     require(bool(panels), "no panel to draw")
     rows = -(-len(panels) // most_columns)
     columns = -(-len(panels) // rows)
-    height_over_width = min(2.0, max(0.4, picture.shape[0] / picture.shape[1]))
-    figure = Figure(
-        figsize=(columns * panel_inches + 0.7, rows * (panel_inches * height_over_width + 0.75)), layout="constrained"
-    )
+    height = panel_inches * min(2.0, max(0.4, picture.shape[0] / picture.shape[1]))
+    titles = [_lines(panel) for panel in panels]
+    above = _LINE_INCHES * max(map(len, titles)) + _GAP_INCHES
+    width_all = columns * (panel_inches + _GAP_INCHES) + _GAP_INCHES + _BAR_INCHES
+    height_all = rows * (above + height + _GAP_INCHES)
+    figure = Figure(figsize=(width_all, height_all))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+
+    def axes_at(left: float, top: float, width: float, height: float) -> Axes:
+        """In inches from the top left."""
+        box = (left / width_all, 1 - (top + height) / height_all, width / width_all, height / height_all)
+        return figure.add_axes(box)
+
     interpolation = "nearest" if max(picture.shape[:2]) <= SMALL_PX else "antialiased"
-    for axes, panel in zip(grid, panels, strict=False):
+    for number, (panel, lines) in enumerate(zip(panels, titles, strict=True)):
+        row, column = divmod(number, columns)
+        left = _GAP_INCHES + column * (panel_inches + _GAP_INCHES)
+        axes = axes_at(left, row * (above + height + _GAP_INCHES) + above, panel_inches, height)
         shown = picture if panel.map is None else overlay(picture, panel.map, seen=seen)
         axes.imshow(shown, interpolation=interpolation)
-        lines = textwrap.wrap(_plain(panel.title), 28, max_lines=2, placeholder=" …")
-        axes.set_title("\n".join([*lines, _plain(panel.note)]).rstrip("\n"), size=8)
-    for axes in grid:
+        axes.set_title("\n".join(lines), size=8, pad=3)
         axes.axis("off")
-    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=list(grid), fraction=0.05, aspect=22, pad=0.01)
+    bar_axes = axes_at(width_all - _BAR_INCHES + _GAP_INCHES, above, 0.12, height)
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar_axes)
     bar.set_ticks([0, 1], labels=["least", "most"])
     bar.ax.tick_params(labelsize=7, length=0)
-    bar.set_label("evidence, within each map", size=7)
+    bar.set_label("evidence, within each map", size=7, labelpad=-12)
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=dpi, metadata={"Software": None})
     return sink.getvalue()
+
+
+def _lines(panel: Panel) -> list[str]:
+    """What stands above a panel."""
+    lines = textwrap.wrap(_plain(panel.title), 28, max_lines=2, placeholder=" …")
+    return [*lines, _plain(panel.note)] if panel.note else lines
 
 
 def _plain(text: str) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ecor import store
 from ecor.config import require
+from ecor.explain.eclip import SYSTEM
 from ecor.explain.methods import METHODS, NEEDS, Method, method
+from ecor.saved import read_saved, read_tensors, record_path, require_backbone
 
-PREPARED = {"training": "projection", "lexicon": "concepts"}
-"""Needs that somebody must meet beforehand, and the setting that meets each."""
+PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "lexicon")}
+"""Needs that somebody must meet beforehand, the setting that meets each, and what its user names for it."""
 
 
 def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
@@ -23,9 +25,9 @@ def lacking(name: str, settings: Mapping[str, Any]) -> str | None:
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kind = METHODS[name]
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    for need, setting in PREPARED.items():
+    for need, (setting, named) in PREPARED.items():
         if need in kind.needs and settings.get(setting, defaults.get(setting)) is None:
-            return f"{name} needs {NEEDS[need]}: give it a {setting}"
+            return f"{name} needs {NEEDS[need]}: give it a {named}"
     return None
 
 
@@ -36,15 +38,28 @@ def ready(name: str, settings: Mapping[str, Any]) -> Method:
     return method(name, **settings)
 
 
-def read_projection(path: str | Path) -> dict[str, Float[Tensor, "D F"]]:
-    """ECLIP's trained `projection`, and `text_projection` where there is one, from a safetensors file anywhere.
+def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
+    """ECLIP's trained `projection`, and `text_projection` where there is one.
 
-    Raises ValueError for a file that is not there, or holds something else.
+    Args:
+        path: what `ecor train --system eclip` made (its run, or `checkpoint/`), or a safetensors file.
+        backbone_digest: of the backbone whose patches it will be used on; only a run tells which it was learned on.
+
+    Raises:
+        ValueError: for a place that is not there, was altered or holds something else, and for another backbone.
     """
-    try:
-        found = load(store.read(path))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is no safetensors file with a projection: {error}") from error
+    if record_path(path, SYSTEM) is not None:
+        record = read_saved(path, SYSTEM)
+        if backbone_digest is not None:
+            require_backbone(record, digest=backbone_digest)
+        found = read_tensors(record)
+    else:
+        try:
+            found = load(store.read(path))
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path} is no run of `ecor train --system eclip`, and no safetensors file with a projection: {error}"
+            ) from error
     expected = {"projection", "text_projection"}
     require(
         "projection" in found and set(found) <= expected and all(each.ndim == 2 for each in found.values()),
