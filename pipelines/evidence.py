@@ -87,7 +87,7 @@ def rule_of(
     settings = dict(projection or {})
     lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
     missing = lacking(config.explain, {**settings, "concepts": lexicon})
-    require(missing is None, f"{missing} (--explain-projection, --explain-lexicon)")
+    require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
     shares = {
         "all": 1.0,
         "sample": min(1.0, config.explain_sample / max(1, num_images)),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 from towers import backbone_of
 
+from ecor.checkpoint import load
 from ecor.class_maps import CLASS_METHODS, _probability, class_heatmap
 from ecor.config import LicoConfig
 from ecor.explain.perturbation import occlusion_map, random_masks, sliding_windows
@@ -147,6 +148,8 @@ def test_a_classifier_is_no_model_for_the_benchmark(
 ) -> None:
     assert main(["explain-benchmark", "--model", str(folder), "--output", str(tmp_path / "out")]) == USER_MISTAKE
     assert "lico made it; it names categories alone" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="made by `ecor train --system lico` and labels no pictures"):
+        load(folder)
     assert (
         main(["explain", "--model", str(folder), "--output", str(tmp_path), str(write_pictures(tmp_path, num=1)[0])])
         == DONE
