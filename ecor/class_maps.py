@@ -7,8 +7,9 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from ecor.config import require
+from ecor.explain.gradients import GradCam
 from ecor.explain.heatmap import Heatmap
-from ecor.explain.methods import GradCam, method
+from ecor.explain.methods import method
 from ecor.explain.perturbation import Occlusion, Rise, Score
 from ecor.lico import Classifier
 

@@ -19,6 +19,7 @@ from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
 from ecor.evidence import Evidence, quantised
 from ecor.explain import ConVis, ListLexicon, encode_concepts, explain_joint
+from ecor.explain.perturbation import Rise
 from ecor.predictions import (
     PREDICTION_SCHEMA,
     check_schema,
