@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from ecor.config import (
     ModelConfig,
     Precision,
     PromptConfig,
+    SystemName,
     Temperatures,
     TemplateConfig,
     TextConfig,
@@ -31,7 +32,7 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.prompts import PromptLearner
-from ecor.saved import FOLDER, whole_folder
+from ecor.saved import FOLDER, record_path, whole_folder
 from ecor.vocabulary import read_vocabulary
 
 FORMAT_VERSION = 1
@@ -221,6 +222,11 @@ def _found(folder: str | Path) -> str:
     for candidate in (str(folder).rstrip("/"), store.inside(folder, FOLDER)):
         if store.is_file(store.inside(candidate, RECORD)):
             return candidate
+    for system in get_args(SystemName):
+        if record_path(folder, system) is not None:
+            raise ValueError(
+                f"{folder} was made by `ecor train --system {system}` and labels no pictures: `ecor explain` takes it"
+            )
     raise ValueError(f"neither {folder} nor its folder {FOLDER}/ holds a {RECORD}: name a folder of `ecor train`")
 
 

@@ -148,13 +148,22 @@ class Explain:
     """A sentence to look for in every photo; may be given several times."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A concept of the lexicon to look for, whatever the model was tuned on; may be given several times."""
+    setting: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of the method, as `num_masks=500` or `compat=True`; a wrong one lists them; may be given several times."""
     config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
         from pipelines import explain
 
-        explain.run(self.config, images=self.images, texts=self.text, concepts=self.concept, tracking=self.tracking)
+        explain.run(
+            self.config,
+            images=self.images,
+            texts=self.text,
+            concepts=self.concept,
+            settings=self.setting,
+            tracking=self.tracking,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """An open model and pictures as pixels in; what it says of each, and maps of where it finds that, out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap
 from ecor.explain.methods import Method
-from ecor.explain.ready import lacking, ready
+from ecor.explain.ready import lacking, read_settings, ready
 from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
 from ecor.lico import Classifier, load_classifier
 from ecor.model import Recognizer
@@ -88,7 +88,12 @@ class Answering(Protocol):
 
 
 def answering(
-    config: ExplainConfig, *, texts: Sequence[str], concepts: Sequence[str], tracking: TrackingConfig
+    config: ExplainConfig,
+    *,
+    texts: Sequence[str],
+    concepts: Sequence[str],
+    settings: Sequence[str],
+    tracking: TrackingConfig,
 ) -> Answering:
     """Open what `config.model` names, and make its method ready.
 
@@ -96,6 +101,7 @@ def answering(
         config: model and method.
         texts: sentences to look for beside the model's own answer.
         concepts: of the lexicon, to look for too.
+        settings: of the method (`ecor.explain.ready.read_settings`).
         tracking: where the registry is, settled.
 
     Raises:
@@ -105,6 +111,7 @@ def answering(
         named = {"projection": config.projection, "concepts": config.lexicon}
         missing = lacking(config.method, named)  # told before anything is opened
         require(missing is None, str(missing))
+        read_settings(config.method, settings)
     folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
     if system_of(folder) == "lico":
         told = f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
@@ -112,21 +119,22 @@ def answering(
         require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
         by = config.method or CLASS_METHOD
         require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
-        return ClassifierAnswers(load_classifier(folder), method=by, num_others=config.num_rationales - 1)
+        own = read_settings(by, settings)
+        return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
     model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
-    settings: dict[str, Any] = {}
     by = config.method or (METHOD if config.projection is None else "eclip")
+    given: dict[str, Any] = read_settings(by, settings)
     if config.projection is not None:
         digest = model.backbone.digest
-        settings.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+        given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
         among = encode_concepts(model.backbone, lexicon_named(config.lexicon))
         among.of(concepts)  # an unknown one is told before any picture is looked at
         sought += [Concept(name=name, among=among) for name in concepts]
-        settings |= {"concepts": among} if by == "convis" else {}
-    return RecognizerAnswers(model, method=ready(by, settings), name=by, sought=sought, config=config)
+        given |= {"concepts": among} if by == "convis" else {}
+    return RecognizerAnswers(model, method=ready(by, given), name=by, sought=sought, config=config)
 
 
 class RecognizerAnswers:
@@ -176,10 +184,12 @@ class RecognizerAnswers:
 class ClassifierAnswers:
     """The most probable categories of a classifier that LICO trained."""
 
-    def __init__(self, classifier: Classifier, *, method: str, num_others: int) -> None:
+    def __init__(
+        self, classifier: Classifier, *, method: str, settings: Mapping[str, Any], config: ExplainConfig
+    ) -> None:
         self.method = method
-        self._classifier = classifier
-        self._num = min(1 + num_others, len(classifier.categories))
+        self._classifier, self._settings = classifier, settings
+        self._num = min(config.num_rationales, len(classifier.categories))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -195,5 +205,5 @@ class ClassifierAnswers:
             answers.append(Answer(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:])))
         return Answers(
             each=tuple(answers),
-            heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method),),
+            heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method, **self._settings),),
         )

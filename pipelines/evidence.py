@@ -1,6 +1,7 @@
 """Scored rows and their pixels in; which of them are explained, and the rows with their maps out."""
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,8 @@ from ecor.evidence import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantised
 from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import explain_joint
 from ecor.explain.lexicon import ListLexicon, lexicon_digest
-from ecor.explain.methods import Method
-from ecor.explain.ready import lacking, ready
+from ecor.explain.methods import Method, method
+from ecor.explain.ready import lacking, read_settings, ready
 from ecor.model import Recognizer
 from ecor.predictions import schema_with
 from pipelines.config import EvidenceImages, ScoreConfig
@@ -45,21 +46,25 @@ class EvidenceRule:
     """What was trained for the method."""
     lexicon: ListLexicon | None = None
     """Of the method `convis`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the method that are not as it has them by itself."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished units to be kept, as JSON values."""
         trained = hashlib.sha256(save(dict(self.settings))).hexdigest() if self.settings else None
         values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
-        lexical = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
-        return {**values, "trained": trained, **lexical}
+        more: dict[str, Any] = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
+        if self.options:
+            more["options"] = json.loads(json.dumps(dict(self.options), sort_keys=True))
+        return {**values, "trained": trained, **more}
 
     def method_for(self, recognizer: Recognizer, *, cache_dir: str | Path | None = None) -> Method:
         """What makes the maps; the definitions of a lexicon are read by the model's text tower.
 
         `cache_dir` keeps their features, for others that read the same.
         """
-        settings: dict[str, Any] = dict(self.settings)
+        settings: dict[str, Any] = {**self.settings, **self.options}
         if self.lexicon is not None:
             settings["concepts"] = encode_concepts(recognizer.backbone, self.lexicon, cache_dir=cache_dir)
         return ready(self.method, settings)
@@ -79,15 +84,15 @@ def rule_of(
         ValueError: for a method that is not there or lacks something, and for what it has no use for.
     """
     if config.explain is None:
-        for name in ("projection", "lexicon"):
-            require(
-                getattr(config, f"explain_{name}") is None, f"explain_{name} is of a method: name it with --explain"
-            )
+        for name in ("projection", "lexicon", "settings"):
+            require(not getattr(config, f"explain_{name}"), f"explain_{name} is of a method: name it with --explain")
         return None
     settings = dict(projection or {})
     lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
     missing = lacking(config.explain, {**settings, "concepts": lexicon})
-    require(missing is None, f"{missing} (--explain-projection, --explain-lexicon)")
+    require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
+    options = read_settings(config.explain, config.explain_settings)
+    method(config.explain, **options)  # a value out of range is told before any work
     shares = {
         "all": 1.0,
         "sample": min(1.0, config.explain_sample / max(1, num_images)),
@@ -101,6 +106,7 @@ def rule_of(
         seed=config.explain_seed,
         settings=settings,
         lexicon=lexicon,
+        options=options,
     )
 
 

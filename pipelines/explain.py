@@ -54,6 +54,7 @@ def run(
     images: Sequence[str],
     texts: Sequence[str] = (),
     concepts: Sequence[str] = (),
+    settings: Sequence[str] = (),
     tracking: TrackingConfig | None = None,
 ) -> list[Explained]:
     """Write one PNG per picture into `config.output`, and print what the model says of each.
@@ -63,6 +64,7 @@ def run(
         images: files; or folders, tables and splits as `ecor score` takes them.
         texts: sentences that are looked for in every picture beside the model's own answer.
         concepts: of `config.lexicon`, that are looked for too: with all their kinds by `convis`, else by definition.
+        settings: of the method, as `num_masks=500`.
         tracking: where the registry is, for a model that is named `models:/…`.
 
     Raises:
@@ -75,7 +77,9 @@ def run(
     if config.method is not None:
         lacking(config.method, {})  # an unknown name is told before anything is opened
     units = [(place, *_units(place)) for place in images]
-    model = answering(config, texts=texts, concepts=concepts, tracking=resolved(tracking or TrackingConfig()))
+    model = answering(
+        config, texts=texts, concepts=concepts, settings=settings, tracking=resolved(tracking or TrackingConfig())
+    )
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):

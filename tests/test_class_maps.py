@@ -12,9 +12,10 @@ from torch import nn
 from torch.testing import assert_close
 from towers import backbone_of
 
-from ecor.class_maps import CLASS_METHODS, _probability, class_heatmap
+from ecor.checkpoint import load
+from ecor.class_maps import class_heatmap
 from ecor.config import LicoConfig
-from ecor.explain.perturbation import occlusion_map, random_masks, sliding_windows
+from ecor.explain.perturbation import random_masks
 from ecor.lico import Classifier, LicoModule, load_classifier
 from ecor.sample import decode_image, image_to_pixels
 from ecor.saved import save
@@ -81,17 +82,13 @@ def test_occlusion_is_captums(classifier: Classifier) -> None:
     theirs = captum.attr.Occlusion(probabilities(classifier)).attribute(
         pixels, sliding_window_shapes=(3, 16, 16), strides=(3, 16, 16), target=CLASSES[:, 0].tolist()
     )
-    windows = sliding_windows((32, 32), window=16, stride=16)
-    for image, classes, wanted in zip(pixels, CLASSES, theirs, strict=True):
-        ours = occlusion_map(_probability(classifier, classes), image, windows, fill=0.0)
-        assert_close(ours[0], wanted[0].float(), atol=1e-5, rtol=0)
-    whole = class_heatmap(classifier, images(), CLASSES, by="occlusion").scores
-    assert_close(whole[0], CLASS_METHODS["occlusion"](classifier, pixels[0], CLASSES[0]))
+    found = class_heatmap(classifier, images(), CLASSES, by="occlusion", window=16, stride=16)
+    assert_close(found.scores[:, 0], theirs[:, 0].float(), atol=1e-5, rtol=0)
 
 
 def test_rise_is_the_mean_of_masks_by_probability(classifier: Classifier) -> None:
-    found = class_heatmap(classifier, images(1), CLASSES[:1], by="rise").scores[0, 1]
-    masks = random_masks(1000, size=(32, 32), cells=7, keep=0.5, generator=torch.Generator().manual_seed(0))
+    found = class_heatmap(classifier, images(1), CLASSES[:1], by="rise", num_masks=200).scores[0, 1]
+    masks = random_masks(200, size=(32, 32), cells=7, keep=0.5, generator=torch.Generator().manual_seed(0))
     pixels = classifier.normalise(images(1))
     with torch.no_grad():
         probs = probabilities(classifier)(pixels * masks[:, None])[:, CLASSES[0, 1]]
@@ -101,6 +98,8 @@ def test_rise_is_the_mean_of_masks_by_probability(classifier: Classifier) -> Non
 def test_methods_that_ask_for_a_text_are_refused(classifier: Classifier) -> None:
     with pytest.raises(ValueError, match="itsm asks for a text, a classifier has none: choose from grad_cam, rise"):
         class_heatmap(classifier, images(), CLASSES, by="itsm")
+    with pytest.raises(ValueError, match="has no settings"):
+        class_heatmap(classifier, images(), CLASSES, signed=True)
 
 
 def test_the_command_shows_the_most_probable_categories(
@@ -129,6 +128,7 @@ def test_the_command_shows_the_most_probable_categories(
         (["--method", "itsm"], "itsm asks for a text"),
         (["--text", "a tail"], "reads no --text"),
         (["--vocabulary", "names.json"], "whose categories are its own"),
+        (["--setting", "window=4"], "is no setting of grad_cam"),
     ],
 )
 def test_what_a_classifier_does_not_do_is_told(
@@ -147,6 +147,8 @@ def test_a_classifier_is_no_model_for_the_benchmark(
 ) -> None:
     assert main(["explain-benchmark", "--model", str(folder), "--output", str(tmp_path / "out")]) == USER_MISTAKE
     assert "lico made it; it names categories alone" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="made by `ecor train --system lico` and labels no pictures"):
+        load(folder)
     assert (
         main(["explain", "--model", str(folder), "--output", str(tmp_path), str(write_pictures(tmp_path, num=1)[0])])
         == DONE

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
 from ecor.evidence import Evidence, quantised
 from ecor.explain import ConVis, ListLexicon, encode_concepts, explain_joint
+from ecor.explain.perturbation import Rise
 from ecor.predictions import (
     PREDICTION_SCHEMA,
     check_schema,
@@ -124,7 +126,7 @@ def test_mistakes_are_told_before_any_work() -> None:
         ScoreConfig(input="i", output="o", explain_share=0.0)
 
 
-def test_another_lexicon_is_another_job(tmp_path: Path) -> None:
+def test_another_lexicon_or_setting_is_another_job(tmp_path: Path) -> None:
     """The same names with other definitions too; without one, the identity is what it was."""
     path = tmp_path / "own.json"
 
@@ -137,6 +139,12 @@ def test_another_lexicon_is_another_job(tmp_path: Path) -> None:
         assert rule is not None
         return rule.identity
 
+    base = ScoreConfig(input="i", output="o", explain="rise")
+    masked = replace(base, explain_settings=("num_masks=5", "compat=False"))
+    plain, other = (rule_of(each, num_images=1) for each in (base, masked))
+    assert plain is not None and other is not None and plain.identity != other.identity
+    assert other.identity["options"] == {"num_masks": 5, "compat": False} and "options" not in plain.identity
+    assert other.method_for(tiny_recognizer(tmp_path)) == Rise(num_masks=5)
     assert identity("a") == identity("a") != identity("c")
     assert (
         set(RULE.identity)

@@ -246,9 +246,10 @@ def test_clip_surgerys_compat_normalises_over_tokens(tmp_path: Path) -> None:
         ("legrad", {"num_blocks": 2}),
         ("transformer_attribution", {"num_blocks": 1}),
         ("attention_rollout", {"first_block": 1}),
+        ("rise", {"num_masks": 2000, "cells": 8}),
     ],
 )
-def test_compat_reads_the_blocks_that_the_references_read(tmp_path: Path, name: str, settings: dict) -> None:
+def test_compat_has_the_settings_of_the_references(tmp_path: Path, name: str, settings: dict) -> None:
     tower = tower_of(tmp_path)
     pixels, texts = pixels_for(tower), texts_for(tower)
     found = maps_of(name, tower, pixels, texts, compat=True)

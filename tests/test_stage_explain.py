@@ -13,8 +13,10 @@ from torch.testing import assert_close
 from ecor.checkpoint import load
 from ecor.config import Preprocess
 from ecor.explain.heatmap import frame_of, seen
+from ecor.explain.methods import method
 from ecor.explain.overlay import Panel, overlay, panels_png
-from ecor.explain.ready import lacking, read_projection, ready
+from ecor.explain.perturbation import Rise
+from ecor.explain.ready import lacking, read_projection, read_settings, ready
 from ecor.sample import image_to_pixels
 from ecor.saved import save
 from pipelines.__main__ import DONE, USER_MISTAKE, main
@@ -107,6 +109,10 @@ def test_one_photo_by_the_command_and_names_that_collide(
         (["good.png", "--method", "eclip"], "give it a projection"),
         (["good.png", "--method", "eclip", "--projection", "notes.txt"], "no safetensors file"),
         (["good.png", "--text", " "], "is empty"),
+        (["good.png", "--method", "rise", "--setting", "masks=5"], "with num_masks, cells, keep"),
+        (["good.png", "--method", "rise", "--setting", "num_masks=5.5"], "num_masks of rise is int"),
+        (["good.png", "--method", "rise", "--setting", "keep=2"], "keep must lie between 0 and 1"),
+        (["good.png", "--method", "itsm", "--setting", "compat=True"], "nothing: it has none"),
         (["good.png", "--model", "nowhere"], "nowhere"),
         ([], "name at least one photo"),
     ],
@@ -139,6 +145,22 @@ def test_a_bad_picture_of_a_folder_is_told_and_left_out(
     config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), method="itsm")
     assert len(run(config, images=[str(tmp_path / "photos")])) == 2
     assert "left out" in capsys.readouterr().err
+
+
+def test_settings_are_read_as_the_method_has_them() -> None:
+    given = ["compat=True", "num_masks=5", "keep=0.25"]
+    assert method("rise", **read_settings("rise", given)) == Rise(compat=True, num_masks=5, keep=0.25)
+    assert read_settings("legrad", ["num_blocks=None"]) == {"num_blocks": None}
+    assert read_settings("convis", ["patches=(0.5, 1)", "steps=6"]) == {"patches": (0.5, 1), "steps": 6}
+    for words, told in (
+        ("concepts=1", "with patches, steps, seed"),
+        ("steps=True", "steps of convis is int"),
+        ("patches=(True,)", r"patches of convis is tuple\[float"),
+        ("steps=lots", "neither a number"),
+        ("steps", "write name=value"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            read_settings("convis", [words])
 
 
 def test_a_method_that_lacks_something_says_what(tmp_path: Path) -> None:

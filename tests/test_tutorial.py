@@ -2,12 +2,16 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 from ecor.evidence import Evidence
@@ -65,9 +69,62 @@ def test_bulk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Where the evidence is" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+CATEGORIES = ("hat", "pants", "shoes", "t-shirt")
+
+
+@pytest.fixture(scope="module")
+def with_photos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
+    """A folder with a few real photos, the README's names for them, and words for WordNet."""
+    folder = tmp_path_factory.mktemp("photos")
+    for category in CATEGORIES:
+        (folder / "photos" / category).mkdir(parents=True)
+        found = sorted((shared_data / "photos" / "clothing" / category).glob("*.jpg"))
+        for number, photo in enumerate(found[: 3 if category == "hat" else 12], start=1):
+            shutil.copy(photo, folder / "photos" / category / f"{number:04d}.jpg")
+    names = re.search(r"cat > names.json <<'END'\n(.*?)\nEND", (ROOT / "README.md").read_text(), re.S)
+    assert names is not None
+    (folder / "names.json").write_text(names[1])
+    (folder / "words.txt").write_text("\n".join(["hat", "trousers", "shoe", "shirt", "brim", "floor", "face", "tree"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def shown(folder: Path) -> list[Path]:
+    """Overlays of the three hats; each is a picture in which something stands out."""
+    found = sorted(folder.iterdir())
+    for each in found:
+        pixels = np.asarray(Image.open(each).convert("RGB")).astype(int)
+        assert pixels.shape[1] > 2 * 230 and (pixels.max(axis=2) - pixels.min(axis=2)).max() > 100, each
+    return found
+
+
+@pytest.mark.usefixtures("cluster")
+def test_eclip_and_lico_on_real_photos(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sharded, trained, and explained on photos that no drawing is like; the registry is a file in the folder."""
+    monkeypatch.chdir(with_photos)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run("systems")
+    assert len(shown(with_photos / "explained-eclip")) == len(shown(with_photos / "explained-lico")) == 3
+
+
+def test_concepts_of_wordnet_on_real_photos(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/usr/share/wordnet/data.noun").is_file():
+        pytest.skip("Debian's wordnet-base is not on this machine")
+    monkeypatch.chdir(with_photos)
+    run("concepts")
+    assert len(shown(with_photos / "explained-convis")) == 3
+
+
 def test_all_blocks_are_run_and_pictures_are_there() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert set(blocks()) == {"scenes", "folder", "texts", "model", "bulk", "rows", "notebook"}
+    known = {"scenes", "folder", "texts", "systems", "concepts", "model", "bulk", "rows", "notebook"}
+    assert set(blocks()) == known
     assert len(re.findall(r"^```(?:sh|python)$", text, re.M)) == len(blocks())
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert Image.open(ROOT / "docs" / name).format == "PNG"

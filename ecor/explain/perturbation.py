@@ -45,16 +45,24 @@ class Rise:
     def __call__(
         self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T h w"]:
-        num_masks, cells = (2000, 8) if self.compat else (self.num_masks, self.cells)
-        generator = torch.Generator().manual_seed(self.seed)
-        size = (pixels.shape[-2], pixels.shape[-1])
-        masks = random_masks(num_masks, size=size, cells=cells, keep=self.keep, generator=generator).to(pixels.device)
+        masks = self.masks((pixels.shape[-2], pixels.shape[-1])).to(pixels.device)
         return torch.stack(
             [
                 rise_map(score, image, masks, keep=self.keep, batch_size=self.batch_size)
                 for score, image in _each_image(tower, pixels, texts)
             ]
         )
+
+    def masks(self, size: tuple[int, int]) -> Float[Tensor, "N H W"]:
+        """The same for all pictures of a size."""
+        num_masks, cells = (2000, 8) if self.compat else (self.num_masks, self.cells)
+        generator = torch.Generator().manual_seed(self.seed)
+        return random_masks(num_masks, size=size, cells=cells, keep=self.keep, generator=generator)
+
+    def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
+        """Of any score of altered pictures."""
+        masks = self.masks((image.shape[-2], image.shape[-1])).to(image.device)
+        return rise_map(score, image, masks, keep=self.keep, batch_size=self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +91,13 @@ class Occlusion:
     def __call__(
         self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T h w"]:
-        size = (pixels.shape[-2], pixels.shape[-1])
-        windows = sliding_windows(size, window=self.window, stride=self.stride).to(pixels.device)
-        return torch.stack(
-            [
-                occlusion_map(score, image, windows, fill=self.fill, batch_size=self.batch_size)
-                for score, image in _each_image(tower, pixels, texts)
-            ]
-        )
+        return torch.stack([self.map_of(score, image) for score, image in _each_image(tower, pixels, texts)])
+
+    def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
+        """Of any score of altered pictures."""
+        size = (image.shape[-2], image.shape[-1])
+        windows = sliding_windows(size, window=self.window, stride=self.stride).to(image.device)
+        return occlusion_map(score, image, windows, fill=self.fill, batch_size=self.batch_size)
 
 
 def random_masks(

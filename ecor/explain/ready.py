@@ -1,9 +1,10 @@
 """A method's name and what was prepared for it in, the method out; or in words what it lacks."""
 
-from collections.abc import Mapping
+from ast import literal_eval
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -36,6 +37,54 @@ def ready(name: str, settings: Mapping[str, Any]) -> Method:
     missing = lacking(name, settings)
     require(missing is None, str(missing))
     return method(name, **settings)
+
+
+def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """A method's own settings from words such as `num_masks=500` or `compat=True`.
+
+    Raises ValueError for what is no setting that can be written so, naming those that can, and for a value of another
+    kind.
+    """
+    require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    kinds = {field.name: field.type for field in fields(METHODS[name])}  # type: ignore[arg-type]
+    kinds = {key: kind for key, kind in kinds.items() if _is_plain(kind)}
+    found = {}
+    for words in given:
+        key, _, text = words.partition("=")
+        require(
+            key in kinds and bool(text),
+            f"{words!r} is no setting of {name}: write name=value, with {', '.join(kinds) or 'nothing: it has none'}",
+        )
+        try:
+            found[key] = literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"{words!r}: {text!r} is neither a number, True, False, None nor a tuple") from error
+        require(_fits(found[key], kinds[key]), f"{words!r}: {key} of {name} is {_told(kinds[key])}")
+        found[key] = _as(found[key], kinds[key])
+    return found
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether values of a field can be written as words: no tensors."""
+    return all(each in (bool, int, float, type(None), ...) for each in get_args(kind) or (kind,))
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(kind)[0]) for each in value)
+    kinds = get_args(kind) or (kind,)
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _as(value: Any, kind: Any) -> Any:
+    """A whole number as a float, where one is meant."""
+    if isinstance(value, tuple):
+        return tuple(_as(each, get_args(kind)[0]) for each in value)
+    return float(value) if kind is float else value
+
+
+def _told(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
