@@ -128,6 +128,7 @@ def drawings() -> list[LabelledDrawing]:
     return list(labelled_drawings(set_name="demo-small", split="test", num_images=60, seed=7))
 
 
+@pytest.mark.slow
 def test_occlusion_finds_the_thing_in_drawn_scenes(drawings: list[LabelledDrawing]) -> None:
     """On scenes that the embedded model labels right, evidence for the category lies on the thing more than chance."""
     model = Recognizer.zero_shot(vocabulary_of("demo-small"))

@@ -248,6 +248,7 @@ def test_the_files_of_ray_fit_kuberays_definitions():
     assert not [error for each in found for error in errors_of(each)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_an_overlay_makes_of_them_fits_too(overlay):
     assert not [error for each in ray_objects(overlay) for error in errors_of(each)]

@@ -322,7 +322,7 @@ class LedgerHistory(RuleBasedStateMachine):
 
 
 LedgerHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLedgerHistory = LedgerHistory.TestCase
+TestLedgerHistory = pytest.mark.slow(LedgerHistory.TestCase)
 
 
 def test_records_on_disk_say_who_did_what(tmp_path):

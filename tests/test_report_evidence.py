@@ -80,6 +80,7 @@ def test_names_in_maps_are_escaped(tmp_path: Path) -> None:
     assert len([tag for tag, _ in outline.tags if tag == "script"]) == 1
 
 
+@pytest.mark.slow
 def test_in_a_browser(page: Path, tmp_path: Path) -> None:
     if find_chromium() is None:
         pytest.skip("no Chromium on this machine")
