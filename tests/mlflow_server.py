@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +102,14 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
             server.stop()
 
 
-def fetch_with_others(model: "ModelVersion", uri: str, place: Path, num_processes: int) -> None:
-    """What an actor does to have its model, at the moment when all of them are there: for a process of its own."""
+def fetch_with_others(
+    model: "ModelVersion", uri: str, place: Path, num_processes: int, environment: Mapping[str, str]
+) -> None:
+    """What an actor does to have its model, at the moment when all of them are there: for a process of its own.
+
+    `environment` has the password: a fork server that other tests have started knows only what they had.
+    """
+    os.environ.update(environment)
     from pipelines import pinned
     from pipelines.places import TrackingConfig
 

@@ -3,6 +3,7 @@
 import io
 import json
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def test_eight_actors_of_a_machine_download_a_model_once(
     context.set_forkserver_preload(
         ["mlflow.artifacts", "pipelines.packaging", "pipelines.pinned", "pipelines.tracking"]
     )
-    given = (champion, server.url, tmp_path, NUM_ACTORS)
+    given = (champion, server.url, tmp_path, NUM_ACTORS, dict(os.environ))
     actors = [context.Process(target=fetch_with_others, args=given) for _ in range(NUM_ACTORS)]
     for actor in actors:
         actor.start()
