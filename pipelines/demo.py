@@ -46,6 +46,8 @@ from pipelines.units import read_input
 SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"
 WORLD = "world.json"
+NUM_EPOCHS = 5
+"""Of each tuning, as in the study: with visual tokens every epoch reads all images again."""
 COLUMNS = {
     "strict/rr": "RR",
     "strict/rw": "RW",
@@ -163,6 +165,7 @@ def _tune(
         templates=templates,
         objective=objective,
         seed=config.seed,
+        num_epochs=NUM_EPOCHS,
     )
     train.run(settings, cluster=config.cluster, tracking=tracking)
 
