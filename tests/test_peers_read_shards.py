@@ -100,7 +100,7 @@ def test_clip_benchmark_reads_them(folder):
 def test_ray_data_reads_them(folder):
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         rows = ray.data.read_webdataset([f"{folder}/test/{number}.tar" for number in range(3)], decoder=None).take_all()
     finally:

@@ -229,7 +229,7 @@ def test_an_architecture_that_does_not_fit_is_refused(world: Path, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     yield ClusterConfig()
     ray.shutdown()
 

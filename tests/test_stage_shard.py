@@ -124,7 +124,7 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(by_one_worker):
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -175,7 +175,7 @@ def test_settings_of_another_system_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ClusterConfig()
     ray.shutdown()
 

@@ -245,7 +245,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     yield ClusterConfig()
     ray.shutdown()
 
