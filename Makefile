@@ -6,14 +6,14 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast soak check-open-clip lint format lock bench audit clean
+.PHONY: demo test test-fast soak check-open-clip lint format lock audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
 
-# Tests without servers run side by side; what starts Ray or another server has the machine to itself.
+# Tests side by side; those of a file that starts Ray or another server one after the other, on two cores' worth of files.
 test: test-fast
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 test-fast: .venv/dev
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
@@ -35,9 +35,6 @@ lint: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format ecor pipelines tests benchmarks
-
-bench: .venv/dev
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # Known vulnerabilities of what is locked. Where nobody answers for a package (no network, a mirror) it fails: not audited.
 AUDITED ?= -r requirements.lock -r requirements-dev.lock

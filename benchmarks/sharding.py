@@ -1,10 +1,12 @@
 """Photos and drawings in, a table of sharding rates out: ours against webdataset's ShardWriter, per core and whole.
 
     python benchmarks/sharding.py --photos ../shared/data/photos/clothing
+    python benchmarks/sharding.py --driver-memory
 
 Each line of the table is measured in a process of its own, the lines in turn, `--repeats` times, and the best counts.
 Rates are per second of CPU time of that one process, which other work on the machine hardly changes; wall-clock rates
-stand beside them. The whole stage is measured on a warm cluster of `--num-cpus`.
+stand beside them. The whole stage is measured on a warm cluster of `--num-cpus`. With `--driver-memory` only the peak
+memory of the driver of the stage is measured, a process per row, on tiny pictures: few or many, in few or many shards.
 """
 
 import argparse
@@ -197,6 +199,45 @@ def staged(root: Path, output: Path, *, validate: str, num_cpus: int) -> Measure
     return Measured(num_images=len(files), num_bytes=num_bytes, cpu_s=float("nan"), wall_s=wall, peak_mib=peak)
 
 
+DRIVEN = ((250, 10), (4_000, 10), (16_000, 10), (16_000, 160))
+"""Images and shards of each row of `driver_memory`; the first shows what the libraries take."""
+
+
+def driver_memory(folder: Path, *, num_cpus: int) -> None:
+    """Print the driver's peak memory for so many images in so many shards."""
+    print("| images | shards | peak MiB of the driver | s |")
+    print("|---:|---:|---:|---:|")
+    for num_images, num_shards in DRIVEN:
+        root = folder / f"tiny-{num_images}"
+        if not root.is_dir():
+            tiny(root, num_images=num_images)
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            peak, seconds = alone.apply(driven, (root, folder / "driven", num_images // num_shards, num_cpus))
+        print(f"| {num_images:,} | {num_shards} | {peak:,.0f} | {seconds:,.0f} |", flush=True)
+
+
+def tiny(root: Path, *, num_images: int) -> None:
+    """Pictures of 2 x 2 pixels, all different."""
+    for number in range(num_images):
+        path = root / f"category-{number % 10}" / f"{number:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.frombytes("RGB", (2, 2), number.to_bytes(12, "big")).save(path)
+
+
+def driven(root: Path, output: Path, samples_per_shard: int, num_cpus: int) -> tuple[float, float]:
+    """Peak memory in MiB of this process, which drives the stage once, and its seconds."""
+    from pipelines import shard
+
+    config = ShardConfig(
+        input=str(root), output=str(output), samples_per_shard=samples_per_shard, split_shares={"train": 1.0}
+    )
+    began = time.perf_counter()
+    shard.run(config, cluster=ClusterConfig(num_cpus=num_cpus))
+    seconds = time.perf_counter() - began
+    shutil.rmtree(output)
+    return peak_mib(), seconds
+
+
 def table_row(pictures: str, name: str, best: Measured) -> str:
     per_cpu = "" if best.cpu_s != best.cpu_s else f"{best.num_images / best.cpu_s:,.0f}"
     return (
@@ -207,13 +248,19 @@ def table_row(pictures: str, name: str, best: Measured) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of photos per category")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--photos", type=Path, help="a folder of photos per category")
+    what.add_argument("--driver-memory", action="store_true", help="measure only the driver's peak memory")
     parser.add_argument("--num-images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-cpus", type=int, default=2)
     parser.add_argument("--without-stage", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    if options.driver_memory:
+        with tempfile.TemporaryDirectory() as temporary:
+            driver_memory(Path(temporary), num_cpus=options.num_cpus)
+        return
     results: dict[str, dict[str, Measured]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         inputs = prepared_inputs(Path(temporary), photos=options.photos, num_images=options.num_images)

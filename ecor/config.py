@@ -16,6 +16,8 @@ WorldName = Literal["demo", "other"]
 SystemName = Literal["ecor", "eclip", "lico"]
 PoolingName = Literal["masked_max", "max", "average", "attention"]
 GuidanceName = Literal["class_attention", "rollout"]
+Compat = Literal["reference"]
+"""As the reference implementation of a method does it, where that differs from its formula."""
 FACTORS: dict[Method, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),

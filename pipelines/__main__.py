@@ -149,7 +149,7 @@ class Explain:
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A concept of the lexicon to look for, whatever the model was tuned on; may be given several times."""
     setting: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Of the method, as `num_masks=500` or `compat=True`; a wrong one lists them; may be given several times."""
+    """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them; may be given several times."""
     config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

@@ -87,8 +87,9 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise ValueError(
-            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: start one (`ray start --head`), or "
-            "leave the address out to run on this machine"
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}, or it asks for a token that is not "
+            "here: start one (`ray start --head`), leave the address out to run on this machine, or set "
+            "RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
         ) from error
 
 

@@ -225,7 +225,7 @@ class ScoreConfig(Addressed):
     """Method that shows where the evidence is (a wrong name lists them all): the rows get maps, of the category and of
     the best rationales. None: none."""
     explain_settings: tuple[str, ...] = ()
-    """Of the method, as `num_masks=500` or `compat=True`; a wrong one lists them."""
+    """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them."""
     explain_top: int = 3
     """Rationales per image that get a map."""
     explain_images: EvidenceImages = "all"

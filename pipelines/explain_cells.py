@@ -176,6 +176,7 @@ def map_figures(chosen: Method, cases: Cases, *, texts: Float[Tensor, "N 1 D"] |
 LICO_ARMS: dict[str, LicoConfig] = {
     "cross-entropy": LicoConfig(alpha=0.0, beta=0.0),
     "LICO": LicoConfig(),
+    "LICO, a hundredth of its weights": LicoConfig(alpha=0.1, beta=0.01),
     "manifold matching only": LicoConfig(beta=0.0),
     "optimal transport only": LicoConfig(alpha=0.0),
 }

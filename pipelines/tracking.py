@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,7 +148,7 @@ def recorded_run(
 
 
 def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
-    """MLflow's client for that server; `probe` asks it something first.
+    """MLflow's client for that server; `probe` asks first whether it is there and, once per user, answers.
 
     Raises ValueError when the server does not answer, or MLflow refuses the URI.
     """
@@ -156,9 +157,9 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
         _require_reachable(uri)
     try:
         with quiet():
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             if probe:
-                client.search_experiments(max_results=1)
+                _require_answer(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError) as error:  # a database whose driver is not installed
         if "error code 401" in str(error):
             raise ValueError(
@@ -169,7 +170,17 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
             f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
-    return client
+
+
+def _password() -> str | None:
+    """Of basic authentication, or the token that stands for both."""
+    return os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get("MLFLOW_TRACKING_TOKEN")
+
+
+@lru_cache
+def _require_answer(uri: str, user: str | None, password: str | None) -> None:
+    """One question with these credentials, which MLflow takes from the environment: a server checks them slowly."""
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 
 def address_of(tracking: TrackingConfig) -> str:

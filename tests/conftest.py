@@ -1,6 +1,7 @@
 """Shape checks on for every test, and the data that only some machines have."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ settings.load_profile("ecor")
 
 if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_workers))
+
+# Every Ray that tests start asks for this token, and every process they start has it, whoever started the fork server.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import ray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,3 +69,20 @@ def kill_one(name: str, *, when: Callable[[], bool] = lambda: True, patience_s: 
                     return process.pid
         time.sleep(0.02)
     raise AssertionError(f"no process {name} in {patience_s} s")
+
+
+@contextlib.contextmanager
+def ctrl_c_at_file(number: int) -> Iterator[None]:
+    """Ctrl-C as that file, counted from 0, is written but has not got its name yet (on local disks)."""
+    rename, renamed = Path.replace, 0
+
+    def replace(path: Path, target: str | Path) -> Path:
+        nonlocal renamed
+        if renamed == number:
+            raise KeyboardInterrupt
+        renamed += 1
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", replace)
+        yield

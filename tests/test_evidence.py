@@ -140,10 +140,10 @@ def test_another_lexicon_or_setting_is_another_job(tmp_path: Path) -> None:
         return rule.identity
 
     base = ScoreConfig(input="i", output="o", explain="rise")
-    masked = replace(base, explain_settings=("num_masks=5", "compat=False"))
+    masked = replace(base, explain_settings=("num_masks=5", "compat=None"))
     plain, other = (rule_of(each, num_images=1) for each in (base, masked))
     assert plain is not None and other is not None and plain.identity != other.identity
-    assert other.identity["options"] == {"num_masks": 5, "compat": False} and "options" not in plain.identity
+    assert other.identity["options"] == {"num_masks": 5, "compat": None} and "options" not in plain.identity
     assert other.method_for(tiny_recognizer(tmp_path)) == Rise(num_masks=5)
     assert identity("a") == identity("a") != identity("c")
     assert (

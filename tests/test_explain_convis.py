@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 from towers import TEXT_TOWERS, VITS, pixels_for, tower_of
 
+from ecor.config import Compat
 from ecor.explain import Concept, ConVis, ImageTower, ListLexicon, attribute, encode_concepts, explain, method
 from ecor.explain.concepts import ConceptFeatures
 from ecor.explain.convis import ConceptRanks, Windows, ranks_among, windows_of
@@ -86,7 +87,9 @@ def varied_concepts(tower: ImageTower) -> ConceptFeatures:
     return ConceptFeatures(lexicon=LEXICON, features=normalize(features - features.mean(dim=0), dim=-1))
 
 
-def naive_map(tower: ImageTower, image: Tensor, concept: str, *, compat: bool, patches: tuple, steps: int) -> Tensor:
+def naive_map(
+    tower: ImageTower, image: Tensor, concept: str, *, compat: Compat | None, patches: tuple, steps: int
+) -> Tensor:
     """Patch by patch and text by text; patches outside the picture are not left out."""
     height, width = image.shape[-2:]
     stats = tower.backbone.preprocess
@@ -104,7 +107,7 @@ def naive_map(tower: ImageTower, image: Tensor, concept: str, *, compat: bool, p
                 top, left = int(row * height / steps + 100.5) - 100, int(column * width / steps + 100.5) - 100
                 if not (-large[0] <= top <= height and -large[1] <= left <= width):
                     continue
-                y, x, trimmed = top + large[0], left + large[1], int(compat)
+                y, x, trimmed = top + large[0], left + large[1], int(compat is not None)
                 patch = canvas[:, y : y + sides[0] - trimmed, x : x + sides[1] - trimmed]
                 resized = interpolate(patch[None], (height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)
                 feature = tower.backbone.encode_image(((resized - mean) / std)[None], tokens=tower.tokens)[0]
@@ -120,8 +123,8 @@ def naive_map(tower: ImageTower, image: Tensor, concept: str, *, compat: bool, p
     return sum(total / count for total, count in scales) / len(scales)
 
 
-@pytest.mark.parametrize("compat", [False, True])
-def test_maps_are_those_of_a_loop_over_patches(tmp_path: Path, compat: bool) -> None:
+@pytest.mark.parametrize("compat", [None, "reference"])
+def test_maps_are_those_of_a_loop_over_patches(tmp_path: Path, compat: Compat | None) -> None:
     tower = tower_of(tmp_path, VITS["wide"], prompted=True)
     image = pixels_for(tower, num=1)[0].clamp(-1.5, 1.5)
     concepts = varied_concepts(tower)

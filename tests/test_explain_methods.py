@@ -176,7 +176,7 @@ def test_clip_surgery_of_a_resnet(tmp_path: Path) -> None:
     tokens = out(((unit @ unit.mT * 8 / value.shape[-1] ** 0.5).softmax(-1) @ value).permute(0, 2, 1, 3).flatten(2))
     tokens = tokens / tokens.norm(dim=1, keepdim=True)
     wanted = feature_surgery(tokens[:, 0], tokens[:, 1:], texts.expand(2, -1, -1), sharpness=2.0)
-    found = maps_of("clip_surgery", tower, pixels, texts, scale=8.0, normalize_qk=True, compat=True)
+    found = maps_of("clip_surgery", tower, pixels, texts, scale=8.0, normalize_qk=True, compat="reference")
     assert_close(found.flatten(2), wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -208,7 +208,7 @@ def test_grad_eclip_sums_blocks_before_the_relu(tmp_path: Path) -> None:
     two, last = (maps_of("grad_eclip", tower, pixels, texts, num_blocks=n, signed=True) for n in (2, 1))
     assert (two - last).abs().max() > 1e-4
     assert_close(maps_of("grad_eclip", tower, pixels, texts, num_blocks=2), two.relu())
-    one_head = maps_of("grad_eclip", tower, pixels, texts, compat=True, signed=True)
+    one_head = maps_of("grad_eclip", tower, pixels, texts, compat="reference", signed=True)
     assert not torch.allclose(one_head, last, rtol=1e-2)
 
 
@@ -224,7 +224,7 @@ def test_grad_eclips_compat_is_the_formula_with_one_head(tmp_path: Path) -> None
     )
     weight = minmax(torch.cosine_similarity(out(query[:, :1]), out(key[:, 1:]), dim=-1).view(2, 4, 4)).flatten(1)
     wanted = torch.einsum("bc,bic->bi", gradient[:, 0], value[:, 1:]) * weight
-    found = maps_of("grad_eclip", tower, pixels, text[None], compat=True, signed=True)
+    found = maps_of("grad_eclip", tower, pixels, text[None], compat="reference", signed=True)
     assert_close(found.flatten(1), wanted, atol=1e-6, rtol=1e-3)
 
 
@@ -235,7 +235,7 @@ def test_clip_surgerys_compat_normalises_over_tokens(tmp_path: Path) -> None:
     image, patches = ClipSurgery(num_blocks=2)._vit_tokens(tower, tower.trace(pixels))
     lengths = torch.stack([torch.cat([image[:, None], patches], dim=1)[..., d].norm(dim=1) for d in range(24)], dim=-1)
     wanted = feature_surgery(image / lengths, patches / lengths[:, None], texts.expand(2, -1, -1), sharpness=2.0)
-    found = maps_of("clip_surgery", tower, pixels, texts, num_blocks=2, compat=True)
+    found = maps_of("clip_surgery", tower, pixels, texts, num_blocks=2, compat="reference")
     assert_close(found.flatten(2), wanted.detach(), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found, maps_of("clip_surgery", tower, pixels, texts, num_blocks=2), atol=1e-3)
 
@@ -252,7 +252,7 @@ def test_clip_surgerys_compat_normalises_over_tokens(tmp_path: Path) -> None:
 def test_compat_has_the_settings_of_the_references(tmp_path: Path, name: str, settings: dict) -> None:
     tower = tower_of(tmp_path)
     pixels, texts = pixels_for(tower), texts_for(tower)
-    found = maps_of(name, tower, pixels, texts, compat=True)
+    found = maps_of(name, tower, pixels, texts, compat="reference")
     assert torch.equal(found, maps_of(name, tower, pixels, texts, **settings))
     assert not torch.allclose(found, maps_of(name, tower, pixels, texts))
 
@@ -340,7 +340,7 @@ def test_grad_cams_compat_averages_over_the_class_token_too(tmp_path: Path) -> N
     last = tower.backbone.vit.transformer.resblocks[2]
     gradient = torch.func.grad(lambda x: score_of(tower, last(x), text[0], index=2).sum())(x)
     wanted = torch.einsum("bc,bic->bi", gradient.mean(1), x[:, 1:])
-    found = maps_of("grad_cam", tower, pixels, text, compat=True, signed=True)
+    found = maps_of("grad_cam", tower, pixels, text, compat="reference", signed=True)
     assert_close(found.flatten(1), wanted, atol=1e-6, rtol=1e-3)
 
 
@@ -481,6 +481,8 @@ def test_methods_are_chosen_by_name_with_settings_that_exist(tmp_path: Path) -> 
         method("grad_cam", layer=3)
     with pytest.raises(ValueError, match=r"keep must lie between 0 and 1, got 1\.0"):
         method("rise", keep=1.0)
+    with pytest.raises(ValueError, match="compat is 'reference' or None, got True"):
+        method("rise", compat=True)
     with pytest.raises(ValueError, match="stride 9 leaves gaps"):
         method("occlusion", window=8, stride=9)
     tower = tower_of(tmp_path, VITS["average"])

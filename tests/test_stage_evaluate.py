@@ -9,6 +9,7 @@ import pytest
 from labelled import random_table, row, write_labels
 from mlflow import MlflowClient
 from PIL import Image
+from processes import ctrl_c_at_file
 
 from ecor.evaluation import difference_of_folders, read_evaluation, read_observations
 from ecor.predictions import predictions_table
@@ -91,6 +92,25 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking, capsy
     }
     assert not (folder / "comparisons.csv").exists()
     assert single.results[0].metrics["strict/rr"] == record.results[0].metrics["strict/rr"]
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_there_is_no_record_without_all_its_files(place, tracking):
+    """Also where an older evaluation was: its record goes first."""
+    write_labels(f"{place}/C", random_table(40))
+    config = config_of(place, "C", output="interrupted")
+    record = evaluate.run(config, tracking=tracking)
+    folder = Path(config.output)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for number in (0, len(whole) - 1):
+        with ctrl_c_at_file(number):
+            evaluate.run(replace(config, seed=1), tracking=tracking)
+        assert len(list(folder.iterdir())) == number, "no file is there in part, none of the older ones is left"
+        with pytest.raises(ValueError, match=r"holds no evaluation\.json"):
+            read_evaluation(str(folder))
+    again = evaluate.run(config, tracking=tracking)
+    assert replace(again, run_id=record.run_id) == record
+    assert {path.name for path in folder.iterdir()} == set(whole)
 
 
 @pytest.mark.slow

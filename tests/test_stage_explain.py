@@ -112,7 +112,7 @@ def test_one_photo_by_the_command_and_names_that_collide(
         (["good.png", "--method", "rise", "--setting", "masks=5"], "with num_masks, cells, keep"),
         (["good.png", "--method", "rise", "--setting", "num_masks=5.5"], "num_masks of rise is int"),
         (["good.png", "--method", "rise", "--setting", "keep=2"], "keep must lie between 0 and 1"),
-        (["good.png", "--method", "itsm", "--setting", "compat=True"], "nothing: it has none"),
+        (["good.png", "--method", "itsm", "--setting", "compat=reference"], "nothing: it has none"),
         (["good.png", "--model", "nowhere"], "nowhere"),
         ([], "name at least one photo"),
     ],
@@ -148,15 +148,16 @@ def test_a_bad_picture_of_a_folder_is_told_and_left_out(
 
 
 def test_settings_are_read_as_the_method_has_them() -> None:
-    given = ["compat=True", "num_masks=5", "keep=0.25"]
-    assert method("rise", **read_settings("rise", given)) == Rise(compat=True, num_masks=5, keep=0.25)
+    given = ["compat=reference", "num_masks=5", "keep=0.25"]
+    assert method("rise", **read_settings("rise", given)) == Rise(compat="reference", num_masks=5, keep=0.25)
     assert read_settings("legrad", ["num_blocks=None"]) == {"num_blocks": None}
     assert read_settings("convis", ["patches=(0.5, 1)", "steps=6"]) == {"patches": (0.5, 1), "steps": 6}
     for words, told in (
         ("concepts=1", "with patches, steps, seed"),
         ("steps=True", "steps of convis is int"),
         ("patches=(True,)", r"patches of convis is tuple\[float"),
-        ("steps=lots", "neither a number"),
+        ("steps=lots", "steps of convis is int"),
+        ("compat=True", "compat of convis is reference or None"),
         ("steps", "write name=value"),
     ):
         with pytest.raises(ValueError, match=told):

@@ -21,6 +21,7 @@ from browser import Tab, find_chromium, open_tab
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import ctrl_c_at_file
 
 from ecor.config import ScoringConfig
 from ecor.evaluation import Evaluation, evaluate
@@ -242,6 +243,17 @@ def test_same_labels_and_settings_give_the_same_bytes(tmp_path: Path) -> None:
     assert made(tmp_path) == made(tmp_path)
     assert made(tmp_path) != made(tmp_path, max_images=5)
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "report.summary.json"}
+
+
+def test_after_ctrl_c_there_is_the_whole_page_or_none(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", write_images(tmp_path / "images", [prediction(number) for number in range(12)]))
+    with ctrl_c_at_file(0):
+        made(tmp_path)
+    assert list((tmp_path / "page").iterdir()) == []
+    with ctrl_c_at_file(1):
+        made(tmp_path)
+    (page,) = (tmp_path / "page").iterdir()
+    assert page.read_text(encoding="utf-8") == made(tmp_path)
 
 
 def test_page_loads_nothing_and_its_policy_names_its_own_style_and_script(tmp_path: Path) -> None:

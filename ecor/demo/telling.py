@@ -251,8 +251,10 @@ def _maps(
     tower, names = ImageTower(backbone=backbone), list(zip(*explained.values(), strict=True))
     frame = frame_of(pictures.source_size, preprocess=backbone.preprocess)
     texts = torch.stack([concepts.of(each) for each in names])
-    for method_name, compat in (("convis", False), ("convis, reference", True)):
-        chosen = ConVis(concepts=concepts, compat=compat, steps=steps)
+    for method_name, chosen in (
+        ("convis", ConVis(concepts=concepts, steps=steps)),
+        ("convis, reference", ConVis(concepts=concepts, compat="reference", steps=steps)),
+    ):
         fits = (chosen.fit(tower, image) for image in pictures.pixels.split(1))
         scores = torch.cat([fitted.maps(each) for fitted, each in zip(fits, names, strict=True)])
         yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.backbone import Backbone
+from ecor.config import Compat
 from ecor.explain.gradients import cosines
 from ecor.explain.text_trace import trace_text
 from ecor.explain.trace import Capability, ImageTower, ImageTrace, full_precision, score_gradients
@@ -20,7 +21,7 @@ class AttentionRollout:
 
     first_block: int = 0
     """Blocks before it are left out."""
-    compat: bool = False
+    compat: Compat | None = None
     """Leave the first block out, as Chefer et al. evaluate it."""
     requires: ClassVar[Capability | None] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -45,7 +46,7 @@ class TransformerAttribution:
 
     num_blocks: int | None = None
     """Last blocks; None: all."""
-    compat: bool = False
+    compat: Compat | None = None
     """The last block alone, the reference demo's default for CLIP."""
     requires: ClassVar[Capability | None] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})

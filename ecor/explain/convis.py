@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ecor.config import Preprocess, require, require_at_least
+from ecor.config import Compat, Preprocess, require, require_at_least
 from ecor.explain.concepts import ConceptFeatures
 from ecor.explain.heatmap import Heatmap
 from ecor.explain.trace import Capability, ImageTower, full_precision
@@ -66,7 +66,7 @@ class ConVis:
     """Of the noise around the picture; the same for all pictures (ours)."""
     batch_size: int = 64
     """Patches per forward pass."""
-    compat: bool = False
+    compat: Compat | None = None
     """As the reference implementation: each patch weighs the same, and more of the large ones contain a pixel (4 to 1),
     where otherwise each size weighs the same; and patches lack their last row and column."""
     requires: ClassVar[Capability | None] = None
@@ -126,7 +126,7 @@ class ConVis:
             features=torch.stack(features),
             grids=grids,
             input_size=size,
-            weigh_patches=self.compat,
+            weigh_patches=self.compat is not None,
         )
 
     def _batches(

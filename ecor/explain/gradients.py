@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from ecor.config import require_at_least
+from ecor.config import Compat, require_at_least
 from ecor.explain.blocks import Block
 from ecor.explain.heatmap import minmax
 from ecor.explain.trace import Capability, ImageTower, ImageTrace, full_precision, score_gradients
@@ -28,7 +28,7 @@ class GradEclip:
     """Weigh patches by their key's cosine; False: w_i = 1."""
     signed: bool = False
     """Leave the ReLU out."""
-    compat: bool = False
+    compat: Compat | None = None
     """Attend with one head in those blocks, as the reference's code does: it explains another model than the lent."""
     requires: ClassVar[Capability | None] = "class_token"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
@@ -75,7 +75,7 @@ class LeGrad:
 
     num_blocks: int | None = None
     """Last blocks; None: all, as the paper averages over all."""
-    compat: bool = False
+    compat: Compat | None = None
     """The last two blocks, the reference code's default."""
     requires: ClassVar[Capability | None] = "patch_tokens"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
@@ -110,7 +110,7 @@ class GradCam:
 
     signed: bool = False
     """Leave the ReLU out."""
-    compat: bool = False
+    compat: Compat | None = None
     """As Grad-ECLIP's repository does it: of the last block's input before the layer norm, the gradient's mean over
     class token and patches."""
     requires: ClassVar[Capability | None] = "activations"

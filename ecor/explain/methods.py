@@ -1,12 +1,12 @@
 """A method's name and settings in, the method out: one dict, and what each entry needs."""
 
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config import Compat, require
 from ecor.explain.attention import AttentionRollout, TransformerAttribution
 from ecor.explain.convis import ConVis
 from ecor.explain.gradients import GradCam, GradEclip, LeGrad
@@ -66,6 +66,8 @@ def method(name: str, **settings: Any) -> Method:
     known = {field.name for field in fields(METHODS[name])}  # type: ignore[arg-type]
     unknown = sorted(set(settings) - known)
     require(not unknown, f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}")
+    compat = settings.get("compat")
+    require(compat in (None, *get_args(Compat)), f"compat is 'reference' or None, got {compat!r}")
     return METHODS[name](**settings)
 
 

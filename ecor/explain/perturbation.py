@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ecor.config import require, require_at_least
+from ecor.config import Compat, require, require_at_least
 from ecor.explain.scorer import paired_cosines
 from ecor.explain.trace import Capability, ImageTower
 
@@ -32,7 +32,7 @@ class Rise:
     seed: int = 0
     batch_size: int = 64
     """Altered pictures per forward pass."""
-    compat: bool = False
+    compat: Compat | None = None
     """2000 masks of 8 x 8 cells, as Grad-ECLIP's repository compares with."""
     requires: ClassVar[Capability | None] = None
     needs: ClassVar[frozenset[str]] = frozenset({"perturbation"})

@@ -4,7 +4,7 @@ from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -40,7 +40,7 @@ def ready(name: str, settings: Mapping[str, Any]) -> Method:
 
 
 def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """A method's own settings from words such as `num_masks=500` or `compat=True`.
+    """A method's own settings from words such as `num_masks=500` or `compat=reference`.
 
     Raises ValueError for what is no setting that can be written so, naming those that can, and for a value of another
     kind.
@@ -55,25 +55,36 @@ def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
             key in kinds and bool(text),
             f"{words!r} is no setting of {name}: write name=value, with {', '.join(kinds) or 'nothing: it has none'}",
         )
-        try:
-            found[key] = literal_eval(text)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{words!r}: {text!r} is neither a number, True, False, None nor a tuple") from error
+        found[key] = _value(text)
         require(_fits(found[key], kinds[key]), f"{words!r}: {key} of {name} is {_told(kinds[key])}")
         found[key] = _as(found[key], kinds[key])
     return found
 
 
+def _value(text: str) -> Any:
+    """A number, True, False, None or a tuple; anything else is a word."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def _is_plain(kind: Any) -> bool:
     """Whether values of a field can be written as words: no tensors."""
-    return all(each in (bool, int, float, type(None), ...) for each in get_args(kind) or (kind,))
+    if get_origin(kind) is Literal:
+        return True
+    parts = get_args(kind)
+    return all(map(_is_plain, parts)) if parts else kind in (bool, int, float, type(None), ...)
 
 
 def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_fits(each, get_args(kind)[0]) for each in value)
-    kinds = get_args(kind) or (kind,)
-    return type(value) in kinds or (type(value) is int and float in kinds)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if parts := get_args(kind):
+        return any(_fits(value, each) for each in parts)
+    return type(value) is kind or (type(value) is int and kind is float)
 
 
 def _as(value: Any, kind: Any) -> Any:
@@ -84,7 +95,11 @@ def _as(value: Any, kind: Any) -> Any:
 
 
 def _told(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if get_origin(kind) is tuple or not get_args(kind):
+        return str(kind) if get_args(kind) else str(kind.__name__)
+    return " or ".join("None" if each is type(None) else _told(each) for each in get_args(kind))
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ecor.config import require, require_at_least
+from ecor.config import Compat, require, require_at_least
 from ecor.explain.blocks import attention_branch, attention_weights
 from ecor.explain.heatmap import minmax
 from ecor.explain.trace import Capability, ImageTower, ImageTrace, full_precision
@@ -84,7 +84,7 @@ class ClipSurgery:
     """ResNet: factor on the logits of value-value attention (8 in the reference's unused branch)."""
     normalize_qk: bool = False
     """ResNet: values of length one when they are compared (as in that branch)."""
-    compat: bool = False
+    compat: Compat | None = None
     """As the reference's code: tokens normalised over tokens, not over features; a ResNet's image feature from
     value-value attention too."""
     requires: ClassVar[Capability | None] = "patch_tokens"
