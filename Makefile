@@ -11,7 +11,7 @@ export UV_COMPILE_BYTECODE := 1
 demo: .venv/runtime
 	$(BIN)/ecor demo
 
-# Tests side by side; those of a file that starts Ray or another server one after the other, on two cores' worth of files.
+# Tests run side by side; of what starts Ray or another server, two files at a time, each file's tests in their order.
 test: test-fast
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 

@@ -209,7 +209,7 @@ def _read_folder(root: str) -> list[dict[str, Any]]:
 
 def _read_table(path: str) -> list[dict[str, Any]]:
     """Rows with `path` and, where the table has them, `category`, `rationales`, `visible_rationales`."""
-    readers = {".csv": _csv_table, ".jsonl": pa_json.read_json, ".parquet": pq.read_table}
+    readers = {".csv": _csv_table, ".jsonl": pa_json.read_json, ".parquet": _parquet_table}
     try:
         with store.opened(path) as file:
             table = readers[PurePosixPath(path).suffix.lower()](file)
@@ -241,6 +241,10 @@ def _csv_table(file: Any) -> pa.Table:
     file.seek(0)
     types = dict.fromkeys(names, pa.string())
     return pa_csv.read_csv(file, convert_options=pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True))
+
+
+def _parquet_table(file: Any) -> pa.Table:
+    return pq.ParquetFile(file).read()
 
 
 def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str) -> Input:

@@ -10,6 +10,8 @@ from PIL import Image
 from ecor.sample import Sample
 from ecor.shards import Entry, ShardManifest, read_shard, write_manifest, write_shard, write_side_files, write_text
 from ecor.vocabulary import vocabulary_from_mapping
+from pipelines.cluster import connected
+from pipelines.places import ClusterConfig
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["whiskers"], "dog": ["a wet nose", "a tail"]})
 
@@ -100,11 +102,8 @@ def test_clip_benchmark_reads_them(folder):
 def test_ray_data_reads_them(folder):
     import ray
 
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
+    with connected(ClusterConfig(num_cpus=1)):
         rows = ray.data.read_webdataset([f"{folder}/test/{number}.tar" for number in range(3)], decoder=None).take_all()
-    finally:
-        ray.shutdown()
     assert len(rows) == len(SAMPLES)
     for each, expected in zip(sorted(rows, key=lambda row: row["__key__"]), SAMPLES, strict=True):
         check_members(each, expected)

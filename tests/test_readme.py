@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from mlflow import MlflowClient
 from models import TINY_CLIP
 from PIL import Image
 
 from ecor.demo.dataset import write_dataset
 from pipelines.__main__ import DONE, main
+from pipelines.cluster import connected
+from pipelines.places import ClusterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = ("hat", "pants", "shoes", "t-shirt")
@@ -47,9 +48,8 @@ def blocks() -> dict[str, Block]:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield
 
 
 @pytest.fixture(scope="module")

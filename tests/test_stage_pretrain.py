@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-import ray
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from ecor.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import pretrain
 from pipelines.captions import read_captioned
+from pipelines.cluster import connected
 from pipelines.experiments import PretrainConfig
 from pipelines.loader import Rank
 from pipelines.places import ClusterConfig, TrackingConfig
@@ -229,9 +229,8 @@ def test_an_architecture_that_does_not_fit_is_refused(world: Path, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
-    yield ClusterConfig()
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield ClusterConfig()
 
 
 @pytest.fixture

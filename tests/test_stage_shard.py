@@ -28,6 +28,7 @@ from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import shard
 from pipelines.__main__ import INTERRUPTED
 from pipelines.blocks import all_of, materialised, ray_data_settings
+from pipelines.cluster import connected
 from pipelines.config import ShardConfig
 from pipelines.copies import with_copies_marked
 from pipelines.inspection import INSPECTED_SCHEMA, Job, inspected
@@ -124,9 +125,8 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(by_one_worker):
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield
 
 
 # Laws of the parts

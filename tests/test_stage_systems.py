@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 from splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
@@ -19,6 +18,7 @@ from ecor.explain import ImageTower, attribute, load_eclip
 from ecor.lico import load_classifier
 from ecor.saved import Saved
 from pipelines import flow, pinned, registry, train
+from pipelines.cluster import connected
 from pipelines.config import RegisterConfig, TrainConfig
 from pipelines.eclip import EclipTraining
 from pipelines.learning import Learning, Progress
@@ -175,9 +175,8 @@ def test_settings_of_another_system_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ClusterConfig()
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield ClusterConfig()
 
 
 @pytest.mark.slow

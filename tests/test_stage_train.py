@@ -27,6 +27,7 @@ from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.sample import decode_image, image_to_pixels, label_ids
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import train
+from pipelines.cluster import connected
 from pipelines.config import TrainConfig
 from pipelines.ledger import Ledger
 from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
@@ -245,9 +246,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
-    yield ClusterConfig()
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield ClusterConfig()
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from PIL import Image
 
 from ecor.evidence import Evidence
 from ecor.predictions import read_predictions
 from pipelines.__main__ import DONE, main
+from pipelines.cluster import connected
+from pipelines.places import ClusterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "explain.md"
@@ -90,9 +91,8 @@ def with_photos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with connected(ClusterConfig(num_cpus=2)):
+        yield
 
 
 def shown(folder: Path) -> list[Path]:

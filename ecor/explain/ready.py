@@ -95,11 +95,12 @@ def _as(value: Any, kind: Any) -> Any:
 
 
 def _told(kind: Any) -> str:
+    parts = get_args(kind)
     if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    if get_origin(kind) is tuple or not get_args(kind):
-        return str(kind) if get_args(kind) else str(kind.__name__)
-    return " or ".join("None" if each is type(None) else _told(each) for each in get_args(kind))
+        return " or ".join(parts)
+    if get_origin(kind) is tuple:
+        return str(kind)
+    return " or ".join(map(_told, parts)) if parts else str(kind.__name__).removesuffix("Type")
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
