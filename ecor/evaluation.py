@@ -214,7 +214,7 @@ def read_evaluation(folder: str) -> Evaluation:
 def read_observations(folder: str, *, name: str) -> pa.Table:
     """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
     with store.opened(store.inside(folder, OBSERVATIONS_NAME)) as file:
-        table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file).read(use_threads=False)
     return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
 
 

@@ -354,7 +354,7 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
             f"part {part.name} is not the file of the manifest: {len(data)} bytes with sha256 {digest}, "
             f"not {part.num_bytes} with {part.sha256}; score again to restore it"
         )
-    table = check_schema(pq.ParquetFile(pa.BufferReader(data)).read(), source=f"part {part.name}")
+    table = check_schema(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False), source=f"part {part.name}")
     if table.num_rows != part.num_rows:
         raise ValueError(f"part {part.name} has {table.num_rows} rows, its manifest says {part.num_rows}")
     return table if columns is None else table.select(list(columns))
@@ -372,7 +372,7 @@ def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.T
     Raises ValueError naming the part that is missing, altered or short.
     """
     if path.endswith(".parquet"):
-        table = check_schema(pq.ParquetFile(pa.BufferReader(store.read(path))).read(), source=path)
+        table = check_schema(pq.ParquetFile(pa.BufferReader(store.read(path))).read(use_threads=False), source=path)
         return table if columns is None else table.select(list(columns))
     tables = list(iterate_parts(path, columns=columns))
     if tables:

@@ -212,7 +212,7 @@ def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) ->
     got = hashlib.sha256(data).hexdigest()
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if table.num_rows != info.num_samples:
         raise ValueError(f"index {folder}/{info.index} has {table.num_rows} rows, expected {info.num_samples}")
     return table

@@ -248,7 +248,7 @@ def _parquet_pairs(data: bytes, *, source: str) -> Iterable[Pair]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{source}: not a Parquet file: {error}") from error
     if not {"category", "rationale"} <= set(table.column_names):

@@ -244,7 +244,7 @@ def _csv_table(file: Any) -> pa.Table:
 
 
 def _parquet_table(file: Any) -> pa.Table:
-    return pq.ParquetFile(file).read()
+    return pq.ParquetFile(file).read(use_threads=False)
 
 
 def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str) -> Input:
