@@ -108,6 +108,7 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
         "num_cases": config.num_cases,
         "num_checked": config.num_checked,
         "num_resamples": config.num_resamples,
+        "measures": sorted(MEASURES),
     }
     trial = Trial(resampling=Resampling(num_resamples=config.num_resamples), num_checked=config.num_checked)
     done = set(_rows(root)["cell"])

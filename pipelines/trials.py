@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ecor.demo.cases import Cases
+from ecor.demo.mosaics import mosaics_of
 from ecor.explain.explainer import attribute
 from ecor.explain.faithfulness import (
     confidence,
@@ -82,7 +83,8 @@ def tried(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
     moved = 100 * (
         energy_inside(heatmap.on_input()[:, 0], cases.masks) - energy_inside(lacking.on_input()[:, 0], cases.masks)
     )
-    known = {"moved": moved, **_checked(method, cases, heatmap=heatmap, trial=trial)}
+    recognised = _recognised(method, cases)
+    known = {"moved": moved, "recognised": recognised, **_checked(method, cases, heatmap=heatmap, trial=trial)}
     figures = _judged(heatmap.on_input()[:, 0], cases, more=known, trial=trial)
     num = len(cases.pixels)
     cost = {"seconds": seconds, "peak_mb": peak.bytes / 1024**2}
@@ -95,7 +97,13 @@ def tried_prior(prior: Prior, cases: Cases, *, trial: Trial) -> dict[str, Estima
     """The same of maps that are made without a model."""
     height, width = cases.masks.shape[1:]
     maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
-    return _judged(maps, cases, more={}, trial=trial)
+    mosaics, recognised = mosaics_of(cases), None
+    if mosaics is not None:
+        num = len(mosaics.members)
+        tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
+        own = resized(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
+        recognised = mosaics.found(own, num_cases=len(maps))
+    return _judged(maps, cases, more={"recognised": recognised}, trial=trial)
 
 
 def grid_of(tower: ImageTower) -> tuple[int, int]:
@@ -120,6 +128,16 @@ def _judged(
     }
     means = mean_estimates(with_nan(columns, num=len(maps)), resampling=trial.resampling)
     return {**localisation(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
+
+
+def _recognised(method: Method, cases: Cases) -> Tensor | None:
+    """Does each name's map find its own picture among four? None for too few cases."""
+    mosaics = mosaics_of(cases)
+    if mosaics is None:
+        return None
+    chosen = _with_distractors(method, cases)
+    maps = attribute(cases.tower, mosaics.pixels, mosaics.texts, method=chosen).on_input()
+    return mosaics.found(maps, num_cases=len(cases.pixels))
 
 
 def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) -> dict[str, Tensor | None]:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.cases import Cases, cases_of
+from ecor.demo.mosaics import mosaics_of
 from ecor.explain import METHODS, method
 from ecor.intervals import Resampling
 from ecor.model import Recognizer
@@ -60,9 +61,36 @@ def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
     oracle, inverse = found["oracle on the grid"], found["inverse"]
     assert all(oracle[name].value >= found["random"][name].value for name in ("iou", "contrast", "pxap", "energy"))
     assert oracle["contrast"].value > 20 and abs(oracle["contrast"].value + inverse["contrast"].value) < 1e-3
+    assert (oracle["recognised"].value, inverse["recognised"].value) == (1.0, 0.0)
+    assert found["centre"]["recognised"].value == pytest.approx(0.25)
     assert oracle["pointing"].value > 0.5 and inverse["pointing"].value < 0.2
     assert found["centre"]["contrast"].value > found["inverse"]["contrast"].value
     assert "moved" not in oracle and "flip" not in oracle
+
+
+def test_of_four_pictures_in_one_none_shows_what_another_is_asked_about(cases: Cases) -> None:
+    mosaics = mosaics_of(cases)
+    assert mosaics is not None
+    assert mosaics.tiles.sum(dim=0).eq(1).all()
+    for pixels, texts, members in zip(mosaics.pixels, mosaics.texts, mosaics.members, strict=True):
+        for tile, text, number in zip(mosaics.tiles, texts, members.tolist(), strict=True):
+            half = torch.nn.functional.avg_pool2d(cases.pixels[number].float(), 2)
+            assert (pixels[:, tile].reshape(half.shape) - half).abs().max() <= 0.5
+            assert torch.equal(text, cases.vocabulary[cases.ids[number]])
+            others = set(members.tolist()) - {number}
+            assert not any(cases.names[number] in cases.present[other] for other in others)
+
+
+def test_a_map_finds_its_own_picture_among_four_or_does_not(cases: Cases) -> None:
+    mosaics = mosaics_of(cases)
+    assert mosaics is not None
+    own = mosaics.tiles.float().expand(len(mosaics.members), -1, -1, -1)
+    for maps, expected in ((own, 1.0), (1 - own, 0.0), (torch.zeros_like(own), 0.25)):
+        found = mosaics.found(maps, num_cases=len(cases.names))
+        inside = torch.isin(torch.arange(len(found)), mosaics.members)
+        assert found[inside].eq(expected).all() and found[~inside].isnan().all()
+    alike = replace(cases, names=("a",) * 8, present=(frozenset("a"),) * 8)
+    assert mosaics_of(alike) is None, "no two that show the same go into one picture"
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ class Cases:
     kind: TargetKind
     names: tuple[str, ...]
     """Of what each image is asked about."""
+    present: tuple[frozenset[str], ...]
+    """All names of that kind that can be seen in each image, of a second thing too."""
     pixels: UInt8[Tensor, "N 3 H W"]
     lacking: UInt8[Tensor, "N 3 H W"]
     """The same scenes without it."""
@@ -88,6 +90,7 @@ def cases_of(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: i
     return Cases(
         kind=kind,
         names=tuple(item.rationale if kind == "rationale" else item.category for item in items),
+        present=tuple(_present(item, kind=kind) for item in items),
         pixels=_pixels(items, model=model),
         lacking=torch.stack([_as_pixels(_image_without(item, kind=kind), model=model) for item in items]),
         masks=torch.stack([_mask(item, kind=kind, model=model) for item in items]),
@@ -119,6 +122,12 @@ def _ranked_right(
     visible = {names.rationale_id(text) for seen in item.drawing.visible for text in seen}
     others = [each for each in range(len(scores)) if each not in visible]
     return number if float(scores[number]) > float(scores[others].max()) else None
+
+
+def _present(item: LabelledDrawing, *, kind: TargetKind) -> frozenset[str]:
+    if kind == "category":
+        return frozenset(thing.category for thing in item.scene.things)
+    return frozenset(text for seen in item.drawing.visible for text in seen)
 
 
 def _image_without(item: LabelledDrawing, *, kind: TargetKind) -> Image.Image:

@@ -57,6 +57,10 @@ FAITHFULNESS: dict[str, Measure] = {
         title="moved", words="counterfactual: how much of the map leaves the place, in percentage points, when what is "
         "named is not drawn", digits=1,
     ),
+    "recognised": Measure(
+        title="PG 2x2", words="pointing game of several objects: of four pictures in one, the name's map is highest in "
+        "its own (chance 0.25)",
+    ),
     "randomised": Measure(
         title="random weights", words="rank correlation with the map of the tower with random weights: near 0 is sane",
         higher_is_better=None,
