@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -335,10 +336,14 @@ def _in_words(error: ValueError | OSError) -> str:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 when done, 2 for a user's mistake, 1 otherwise."""
 
-    return exit_code(lambda: _parsed(args).run())
+    words = sys.argv[1:] if args is None else list(args)
+    if words == ["--version"]:
+        print(f"ecor {version('ecor')}")  # noqa: T201
+        return DONE
+    return exit_code(lambda: _parsed(words).run())
 
 
-def _parsed(args: Sequence[str] | None) -> Command:
+def _parsed(args: Sequence[str]) -> Command:
     """The command; what is wrong with the words goes to stderr and ends the program with 2 (by tyro)."""
     told = io.StringIO()
     try:

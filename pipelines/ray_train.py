@@ -26,6 +26,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig,
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 import ecor
@@ -132,7 +133,7 @@ def made_once(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
         with connected(cluster, stage=name), record as run_id:
-            messages = Queue(actor_options={"num_cpus": 0})
+            messages = _queue_here()
             job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
             last_state = fitted(
                 work,
@@ -294,6 +295,12 @@ def is_finished(output: str, *, digest: str, made_of: str) -> bool:
 def _environment() -> dict[str, str]:
     versions = {name: version(name) for name in ("torch", "open_clip_torch", "ray")}
     return {"ecor": ecor.__version__, "python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+def _queue_here() -> Queue:
+    """On the driver's own machine: workers tell their lines there, and any other machine may go."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 @contextmanager

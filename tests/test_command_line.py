@@ -15,6 +15,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+import ecor as ecor_package
 from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, Command, _parsed, exit_code, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,11 @@ def test_help_names_every_stage_and_answers_at_once():
     assert done.returncode == DONE
     assert all(stage in done.stdout for stage in STAGES)
     assert min(seconds) < 5, "torch must not be imported for --help"
+
+
+def test_it_tells_its_version(capsys):
+    assert main(["--version"]) == DONE
+    assert capsys.readouterr().out == f"ecor {ecor_package.__version__}\n"
 
 
 @pytest.mark.parametrize("stage", STAGES)

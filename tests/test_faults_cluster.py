@@ -1,11 +1,13 @@
 """A few blows at random moments to `ecor shard` and `ecor score` on two machines; many more are in `make soak`."""
 
+import json
 import random
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from faults import (
     Job,
     Outcomes,
@@ -18,8 +20,14 @@ from faults import (
     small_disk,
     write_world,
 )
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+from splits import write_world as write_shards
+from tuned import finished, tuning_of
 
+from ecor.config import BackboneConfig
 from pipelines.__main__ import DONE, USER_MISTAKE
+from pipelines.config import TrainConfig
 
 SEED = random.SystemRandom().randrange(2**32)
 """Of the moments; told by each test that fails. Put it here to have the same again."""
@@ -83,6 +91,44 @@ def test_a_cluster_that_never_gets_a_gpu_ends_in_an_error(machines, scoring, tmp
     assert job.ended(within_s=150) == USER_MISTAKE, job.log.read_text()
     assert "nothing moved for 3 s: the cluster has" in job.log.read_text()
     assert "0 of 0 GPUs free" in job.log.read_text()
+
+
+@pytest.mark.slow
+def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(machines, tmp_path):
+    """Its worker and whatever else was there; what is learned is what one worker learns that nothing happens to."""
+    world, output = write_shards(tmp_path), tmp_path / "run"
+    config = TrainConfig(
+        shards=str(world / "shards"),
+        output=str(output),
+        backbone=BackboneConfig(name=str(world / "tiny-clip.json"), pretrained="random"),
+        num_epochs=8,
+        patience=8,
+        batch_size=4,
+        checkpoint_every_steps=2,
+        cache_dir=str(tmp_path / "cache"),
+    )
+    words = [
+        *("train", "--shards", config.shards, "--output", config.output, "--backbone.name", config.backbone.name),
+        *("--backbone.pretrained", "random", "--num-epochs", "8", "--patience", "8", "--batch-size", "4"),
+        *("--checkpoint-every-steps", "2", "--num-workers", "2", "--max-failures", "1"),
+        *("--cluster.address", machines.address, "--tracking.uri", f"sqlite:///{tmp_path}/runs.db"),
+    ]
+    job = Job(words, log=tmp_path / "log")
+    until = time.monotonic() + 150
+    while not list(output.glob("ray/*/checkpoint_*")):
+        assert job.is_running and time.monotonic() < until, job.log.read_text()
+        time.sleep(0.02)
+    machines.lose_a_machine()
+    assert job.ended(within_s=150) == DONE, job.log.read_text()
+    expected = finished(tuning_of(config)).best_tokens
+    saved = load_file(output / "checkpoint" / "tokens.safetensors")
+    assert saved.keys() == expected.keys()
+    for name, value in saved.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
+    run = MlflowClient(f"sqlite:///{tmp_path}/runs.db").get_run(
+        json.loads((output / "summary.json").read_text())["run_id"]
+    )
+    assert run.info.status == "FINISHED"
 
 
 @pytest.mark.slow

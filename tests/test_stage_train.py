@@ -21,6 +21,7 @@ from models import NAMES
 from processes import cpus_held, hear_ctrl_c, kill_one
 from safetensors.torch import load_file
 from splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
+from tuned import finished, tuning_of
 
 import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
@@ -33,7 +34,7 @@ from pipelines.ledger import Ledger
 from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
 from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.ray_train import alone
-from pipelines.tuning import Progress, Tuning, settled
+from pipelines.tuning import Progress, settled
 
 
 @pytest.fixture(scope="session")
@@ -59,24 +60,6 @@ def config_of(world: Path, output: Path, **changes: object) -> TrainConfig:
         "cache_dir": str(output / "cache"),
     }
     return TrainConfig(**(settings | changes))
-
-
-def tuning_of(config: TrainConfig, rank: Rank | None = None) -> Tuning:
-    return Tuning(
-        settled(config),
-        vocabulary=VOCABULARY,
-        train=read_split(f"{config.shards}/train", vocabulary=VOCABULARY),
-        validation=read_split(f"{config.shards}/validation", vocabulary=VOCABULARY),
-        rank=rank or Rank(),
-        cache_dir=Path(str(config.cache_dir)),
-    )
-
-
-def finished(tuning: Tuning, progress: Progress | None = None) -> Progress:
-    for report in tuning.reports(tuning.module(), progress=progress):
-        progress = report.progress
-    assert progress is not None
-    return progress
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
