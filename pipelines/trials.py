@@ -4,7 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ecor.demo.cases import Cases
 from ecor.demo.mosaics import mosaics_of
-from ecor.explain.explainer import attribute
+from ecor.explain.explainer import attribute_among
 from ecor.explain.faithfulness import (
     confidence,
     deletion,
@@ -135,8 +135,10 @@ def _recognised(method: Method, cases: Cases) -> Tensor | None:
     mosaics = mosaics_of(cases)
     if mosaics is None:
         return None
-    chosen = _with_distractors(method, cases)
-    maps = attribute(cases.tower, mosaics.pixels, mosaics.texts, method=chosen).on_input()
+    own = cases.ids[mosaics.members.to(cases.ids.device)]
+    maps = attribute_among(
+        cases.tower, mosaics.pixels, cases.vocabulary[own], method=method, vocabulary=cases.vocabulary, own=own
+    ).on_input()
     return mosaics.found(maps, num_cases=len(cases.pixels))
 
 
@@ -157,14 +159,10 @@ def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) ->
 
 def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
     """Of the first images of the cases, or of changed ones in their order."""
-    return attribute(tower, images, cases.texts[: len(images)], method=_with_distractors(method, cases))
-
-
-def _with_distractors(method: Method, cases: Cases) -> Method:
-    """All names of the kind, for a method that takes some and has none."""
-    if "distractors" not in method.needs or getattr(method, "distractors", None) is not None:
-        return method
-    return replace(method, distractors=cases.vocabulary)  # type: ignore[type-var]
+    num = len(images)
+    return attribute_among(
+        tower, images, cases.texts[:num], method=method, vocabulary=cases.vocabulary, own=cases.ids[:num, None]
+    )
 
 
 @dataclass(slots=True)

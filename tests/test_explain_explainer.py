@@ -109,6 +109,34 @@ def test_the_joint_has_a_map_per_kept_rationale_and_one_for_the_category_given_t
         assert_close(single.category.scores[b], given[0], atol=1e-6, rtol=1e-3)
 
 
+def test_in_the_joint_no_text_is_told_apart_from_itself(tmp_path: Path) -> None:
+    """Of each image's own distractors, in passes of two images."""
+    model = recognizer_with_two_visual_prompts(tmp_path)
+    images, names = pictures(3), model.vocabulary
+    found = explain_joint(model, images, by="clip_surgery", num_rationales=2, batch_size=2)
+    single = explain_joint(model, images, by="clip_surgery", num_rationales=1)
+    for b in range(3):
+        image, kept = images[b : b + 1], found.rationale_ids[b].tolist()
+        own = explain(model, image, [Rationale(name=names.rationales[each]) for each in kept], by="clip_surgery").scores
+        assert_close(found.rationales.scores[b], own[0], atol=1e-6, rtol=1e-3)
+        category = int(found.category_ids[b])
+        others = [each for each in range(len(names.categories)) if each != category]
+        rule = method("clip_surgery", distractors=model.text.categories[others])
+        tower = ImageTower(backbone=model.backbone, tokens=model.prompts.visual[-1])
+        text = model.text.row(kept[0])[category][None]
+        given = attribute(tower, image, text, method=rule).scores
+        assert_close(single.category.scores[b], given[0], atol=1e-6, rtol=1e-3)
+
+
+def test_a_vocabulary_of_one_name_is_told_apart_from_the_empty_sentence(tmp_path: Path) -> None:
+    model = tiny_recognizer(tmp_path)
+    one = model.with_vocabulary(vocabulary_from_mapping({"fox": ["a tail"]}))
+    found = explain_joint(one, pictures(2), by="clip_surgery", num_rationales=3)
+    free = explain(one, pictures(2), [Rationale(name="a tail")], by="clip_surgery").scores
+    assert_close(found.rationales.scores, free, atol=1e-6, rtol=1e-3)
+    assert found.category.scores.abs().max() > 1e-4
+
+
 def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
     model = tiny_recognizer(tmp_path)
     with pytest.raises(ValueError, match="a wing"):

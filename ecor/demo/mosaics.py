@@ -22,7 +22,6 @@ class Mosaics:
     """G pictures of four cases each, of which none shows another's name."""
 
     pixels: UInt8[Tensor, "G 3 H W"]
-    texts: Float[Tensor, "G 4 D"]
     tiles: Bool[Tensor, "4 H W"]
     """Where each of the four is: upper left, upper right, lower left, lower right."""
     members: Int[Tensor, "G 4"]
@@ -49,7 +48,6 @@ def mosaics_of(cases: Cases) -> Mosaics | None:
     rows, columns = torch.arange(height) < height / 2, torch.arange(width) < width / 2
     return Mosaics(
         pixels=interpolate(whole, size=(height, width), mode="area").round().to(torch.uint8),
-        texts=cases.vocabulary[cases.ids][ids.to(cases.vocabulary.device)],
         tiles=torch.stack([one[:, None] & other for one in (rows, ~rows) for other in (columns, ~columns)]),
         members=ids,
     )

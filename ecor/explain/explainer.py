@@ -68,6 +68,38 @@ def attribute(
     return Heatmap(scores=torch.cat(maps), method=name, texts=texts_known, input_size=input_size)
 
 
+def attribute_among(
+    tower: ImageTower,
+    images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+    texts: Float[Tensor, "B T D"],
+    *,
+    method: Method,
+    vocabulary: Float[Tensor, "V D"],
+    own: Int[Tensor, "B K"],
+    names: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> Heatmap:
+    """As `attribute`; of a vocabulary, a method that needs distractors and has none gets all but the image's own texts.
+
+    Args:
+        vocabulary: features of the texts that the image's are told apart from.
+        own: which of them each image's texts are, all different, so that none is a distractor of itself.
+    """
+    if not _lacks_distractors(method):
+        return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
+    if own.shape[1] == len(vocabulary):  # nothing else is left
+        told = _contrasted(method, {"redundant": tower.backbone.encode_text([""])[0]})
+        return attribute(tower, images, texts, method=told, names=names, batch_size=batch_size)
+    is_other = torch.ones(len(own), len(vocabulary), dtype=torch.bool, device=own.device).scatter(1, own, False)
+    others_BN = is_other.nonzero()[:, 1].unflatten(0, (len(own), -1))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        told = _contrasted(method, {"distractors": vocabulary[others_BN[part]]})
+        parts.append(attribute(tower, images[part], texts[part], method=told, names=names, batch_size=batch_size))
+    return replace(parts[0], scores=torch.cat([each.scores for each in parts]))
+
+
 def explain(
     model: Recognizer,
     images: UInt8[Tensor, "B 3 H W"],
@@ -146,7 +178,7 @@ def explain_joint(
     """One map per kept rationale and one for the best category given them (ECOR's joint, arXiv:2404.12839).
 
     The category's map is of one text feature: Prompt_{c|R} with each kept rationale, weighted by P(r | c, I) among the
-    kept (ours). Methods that need distractors get all of the vocabulary's rationales, and categories by their names.
+    kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
     Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
     """
     chosen = method(by, **settings) if isinstance(by, str) else by
@@ -170,21 +202,24 @@ def explain_joint(
         found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
         maps = found.part(slice(0, -1)), found.part(slice(-1, None))
     else:
-        contrasts = {"distractors": model.text.rationales}, {"distractors": model.text.categories}
         maps = (
-            attribute(
+            attribute_among(
                 towers[0],
                 images,
                 rationale_features,
-                method=_contrasted(chosen, contrasts[0]),
+                method=chosen,
+                vocabulary=model.text.rationales,
+                own=kept,
                 names=ranks,
                 batch_size=batch_size,
             ),
-            attribute(
+            attribute_among(
                 towers[1],
                 images,
                 category_features,
-                method=_contrasted(chosen, contrasts[1]),
+                method=chosen,
+                vocabulary=model.text.categories,
+                own=categories[:, None],
                 names=["category"],
                 batch_size=batch_size,
             ),
@@ -206,11 +241,16 @@ def _group(target: Target) -> tuple[str, str]:
     return type(target).__name__, target.rationale if isinstance(target, CategoryGivenRationale) else ""
 
 
+def _lacks_distractors(method: Method) -> bool:
+    """Whether it takes some, and has neither some nor what it takes where there are none."""
+    if "distractors" not in method.needs:
+        return False
+    return all(getattr(method, name, None) is None for name in ("distractors", "redundant"))
+
+
 def _contrasted(chosen: Method, settings: dict[str, Tensor]) -> Method:
-    """The method with distractors, where it takes some and has none."""
-    if "distractors" not in chosen.needs or any(getattr(chosen, name) is not None for name in settings):
-        return chosen
-    return replace(chosen, **settings)  # type: ignore[type-var]
+    """The method with distractors, where it lacks some."""
+    return replace(chosen, **settings) if _lacks_distractors(chosen) else chosen  # type: ignore[type-var]
 
 
 def _placed(chosen: Method, targets: Sequence[Target]) -> Method:

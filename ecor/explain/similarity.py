@@ -76,8 +76,9 @@ class ClipSurgery:
     """Last blocks with a second path (all, where the tower has fewer)."""
     sharpness: float = 2.0
     """τ of the texts' weights, softmax(τ · cosine)."""
-    distractors: Float[Tensor, "N D"] | None = None
-    """Features of other texts, which decide what is common to all. The result depends on them."""
+    distractors: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None
+    """Features of other texts, the same for all images or each image's own, which decide what is common to all. The
+    result depends on them."""
     redundant: Float[Tensor, " D"] | None = None
     """Feature of the empty sentence, subtracted instead where there is one text and no distractor."""
     scale: float = 1.0
