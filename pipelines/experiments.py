@@ -137,9 +137,9 @@ class ExplainBenchmarkConfig(Addressed):
     projection: str | None = None
     """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
     file with a projection."""
-    lexicon: str | None = None
+    lexicon: str | None = "demo"
     """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: it is left out, for it takes
-    hundreds of passes per image."""
+    dozens of passes per image."""
     convis_steps: int = 7
     """Of `convis`: steps between patches from one side of the picture to the other (its own default is 14)."""
     num_resamples: int = 2000

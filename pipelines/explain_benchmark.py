@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 import torch
 from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 from ecor import store
@@ -70,7 +71,10 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
             _say(f"left out: {reason}")
         with _threads(config.num_threads):
             _measure(config, model=model, chosen=chosen, root=root)
-    page = write_page(config, root=root, left_out=left_out)
+    parts = _parts(config, root=root)
+    for part in parts:
+        Console().print(*_tables(part), sep="\n\n", end="\n\n")
+    page = _write_page(config, parts=parts, root=root, left_out=left_out)
     _say(str(page))
     return page
 
@@ -173,15 +177,31 @@ def _rows(root: Path) -> pd.DataFrame:
     return found
 
 
-def write_page(config: ExplainBenchmarkConfig, *, root: Path, left_out: list[str]) -> Path:
-    """The page of the rows that have the asked model, set, seed and number of images."""
+def _parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]]:
+    """What is shown of each kind of targets: of the rows that have the asked model, set, seed and number of images."""
     rows = _rows(root)
     asked = {"model": config.model, "set": config.set_name, "seed": config.seed, "num_cases": config.num_cases}
     for column, value in asked.items():
         rows = rows[rows[column] == value]
     rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
     require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
-    parts = [_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+    return [_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+
+
+def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
+    """Of one kind of targets, without intervals: for a terminal."""
+    for each in part["tables"]:
+        table = Table(title=f"{part['kind']}: {each['title']}", box=None, pad_edge=False, title_justify="left")
+        for number, title in enumerate(each["header"]):
+            table.add_column(title, justify="right" if number else "left", overflow="fold")
+        for name, *values in each["rows"]:
+            table.add_row(name, *(value.partition(" ")[0] for value in values))
+        yield table
+
+
+def _write_page(
+    config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
+) -> Path:
     template = files("pipelines").joinpath("templates/explanations.md.j2").read_text(encoding="utf-8")
     words = root / WORDS
     text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(

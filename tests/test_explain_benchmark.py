@@ -124,9 +124,13 @@ def test_rows_are_measured_once_and_the_page_comes_from_them_alone(
         num_threads=1,
     )
     text = explain_benchmark.run(config).read_text()
+    printed = capsys.readouterr().out
+    assert printed.count("itsm") == 6, "three tables for each of two kinds of targets"
     rows = pd.read_csv(tmp_path / "explanations.csv")
     assert set(rows["method"]) == {"the model", "centre", "itsm"}
     assert "eclip needs something trained beforehand" in text and "| itsm |" in text
+    hits = rows[(rows["measure"] == "pointing") & (rows["method"] == "itsm")]["value"]
+    assert all(f"{value:.3f}" in printed for value in hits)
     counted = rows.groupby(["target", "method", "measure"]).size()
     assert (counted == 1).all()
     capsys.readouterr()
@@ -159,5 +163,5 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_method_is_tried_or_left_out_with_a_reason() -> None:
-    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig(), tracking=TrackingConfig())
+    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig(lexicon=None), tracking=TrackingConfig())
     assert set(chosen) | {line.split()[0] for line in left_out} == set(METHODS)
