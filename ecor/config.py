@@ -153,7 +153,9 @@ class ObjectiveConfig:
     sentences_per_chunk: int = 512
     """Sentences whose activations are held at once; the rest is recomputed in the backward pass."""
     manifold_weight: float = 0.0
-    """Weight of LICO's manifold matching between images and their Prompt_R, added to any objective; 0: none."""
+    """Weight of LICO's manifold matching between images and their Prompt_R, added to any objective; 0: none. LICO's
+    other term, optimal transport, is not offered: it moves mass between feature maps and tokens, and prompts are tuned
+    on pooled features (ours)."""
     manifold_temperature: float = 0.1
     """Of its softmaxes, in distances of unit vectors."""
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ecor.class_maps import CLASS_METHODS, class_heatmap
 from ecor.config import Preprocess, require
-from ecor.explain.concepts import encode_concepts
 from ecor.explain.explainer import JointHeatmaps, explain, explain_joint
 from ecor.explain.heatmap import Heatmap
 from ecor.explain.methods import Method
@@ -20,7 +19,7 @@ from ecor.lico import Classifier, load_classifier
 from ecor.model import Recognizer
 from ecor.vocabulary import read_vocabulary
 from pipelines.config import ExplainConfig
-from pipelines.lexicons import lexicon_named
+from pipelines.lexicons import concepts_named
 from pipelines.opening import DEMO_MODEL, folder_of, opened, projection_of, system_of
 from pipelines.page import percent
 from pipelines.places import TrackingConfig
@@ -130,7 +129,7 @@ def answering(
         given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
-        among = encode_concepts(model.backbone, lexicon_named(config.lexicon))
+        among = concepts_named(config.lexicon, backbone=model.backbone)
         among.of(concepts)  # an unknown one is told before any picture is looked at
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}

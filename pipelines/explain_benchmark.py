@@ -21,7 +21,6 @@ from ecor import store
 from ecor.config import require
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.cases import Cases, TargetKind, cases_of
-from ecor.explain.concepts import encode_concepts
 from ecor.explain.judging import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.explain.methods import METHODS, Method
 from ecor.explain.ready import lacking, ready
@@ -29,7 +28,7 @@ from ecor.intervals import Estimate, Resampling, mean_estimates
 from ecor.model import Recognizer
 from pipelines.experiments import ExplainBenchmarkConfig
 from pipelines.kept import keep, kept
-from pipelines.lexicons import lexicon_named
+from pipelines.lexicons import concepts_named
 from pipelines.opening import opened, projection_of
 from pipelines.places import TrackingConfig, resolved
 from pipelines.trials import PRIORS, Trial, tried, tried_prior
@@ -89,7 +88,7 @@ def _methods(
         digest = model.backbone.digest
         settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     if config.lexicon is not None and model is not None:
-        concepts = encode_concepts(model.backbone, lexicon_named(config.lexicon))
+        concepts = concepts_named(config.lexicon, backbone=model.backbone)
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+from rich.console import Console
+
+from ecor.backbone import Backbone
 from ecor.demo.taxonomy import demo_lexicon
+from ecor.explain.concepts import ConceptFeatures, encode_concepts
 from ecor.explain.lexicon import ListLexicon, WordNetLexicon, read_lexicon
 
 
@@ -28,3 +32,17 @@ def lexicon_named(name: str) -> ListLexicon:
             raise ValueError(f"{name}: {listed!r} is no text file of words, one a line: {error}") from error
         return WordNetLexicon(folder or None).taxonomy(word for word in words if word)
     return read_lexicon(name)
+
+
+def concepts_named(name: str, *, backbone: Backbone) -> ConceptFeatures:
+    """The concepts of `lexicon_named` as a text tower reads them; says which share of their definitions it cuts."""
+    concepts = encode_concepts(backbone, lexicon_named(name))
+    if concepts.num_cut:
+        Console(stderr=True).print(
+            f"{name}: {concepts.num_cut} of {len(concepts.lexicon.concepts)} definitions are longer than the "
+            f"{backbone.context_length} tokens that the text tower reads, and are cut there",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    return concepts

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from open_clip.tokenizer import SimpleTokenizer
 
 from ecor.explain.lexicon import Lexicon, ListLexicon, WordNetLexicon, read_lexicon
 
@@ -186,7 +187,12 @@ def test_debians_wordnet_has_its_known_counts(wordnet: WordNetLexicon) -> None:
     assert wordnet.definition("bird.n.01") == (
         "warm-blooded egg-laying vertebrates characterized by feathers and forelimbs modified as wings"
     )
-    assert all(map(wordnet.definition, wordnet.concepts))
+    definitions = [wordnet.definition(name) for name in wordnet.concepts]
+    assert all(definitions)
+    assert len(definitions) - len(set(definitions)) == 631, "explain.md counts 630"
+    tokenizer = SimpleTokenizer()
+    tokens = [len(tokenizer.encode(text)) + 2 for text in definitions if len(text) > 220]
+    assert sum(number > 77 for number in tokens) == 19 and max(tokens) == 137
 
 
 @pytest.mark.parametrize(

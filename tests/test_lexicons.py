@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from test_explain_lexicon import small_wordnet
 
+from ecor.backbone import load_backbone
+from ecor.config import BackboneConfig
 from ecor.demo.taxonomy import ROOT, demo_lexicon
-from pipelines.lexicons import lexicon_named
+from pipelines.lexicons import concepts_named, lexicon_named
 
 
 def test_each_kind_of_lexicon_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +24,16 @@ def test_each_kind_of_lexicon_is_found_by_its_name(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WNSEARCHDIR", str(folder))
     found = lexicon_named(f"wordnet:{words}")
     assert set(found.concepts) == {"entity.n.01", "animal.n.01", "dog.n.01", "mouse.n.01", "mouse.n.02"}
+
+
+def test_definitions_that_a_text_tower_does_not_read_to_their_end_are_told(tmp_path: Path, capsys) -> None:
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"a": {"definition": "a toy"}, "b": {"definition": "a very long " * 60}}))
+    backbone = load_backbone(BackboneConfig())
+    assert concepts_named(str(own), backbone=backbone).num_cut == 1
+    assert "own.json: 1 of 2 definitions are longer than the 77 tokens" in capsys.readouterr().err
+    concepts_named("demo", backbone=backbone)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_no_lexicon_is_named() -> None:

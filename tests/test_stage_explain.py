@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from models import tiny_checkpoint, write_pictures
 from PIL import Image
@@ -96,6 +97,10 @@ def test_one_photo_by_the_command_and_names_that_collide(
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png"}
     told = capsys.readouterr().out
     assert "“a red ball”" in told and "“snow”" in told and "%" in told
+    (label,) = load(checkpoint).predict([photo])
+    for name in (label.categories[0].category, *(each.rationale for each in label.rationales[:3])):
+        assert told.count(name) >= 2, "of each of the two photos"
+    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize(

@@ -662,10 +662,14 @@ def test_maps_are_added_to_the_rows_that_were_asked_for_and_change_nothing_else(
     one_cpu: None, pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     asked = {"explain": "grad_eclip", "explain_top": 2, "explain_images": "uncertain", "explain_share": 0.2}
-    config = config_of(pictures, tmp_path / "labels", model=checkpoint, unit_size=11, **asked)
+    scoring = ScoringConfig(ood_score=True)
+    config = config_of(pictures, tmp_path / "labels", model=checkpoint, unit_size=11, scoring=scoring, **asked)
     score.run(config, tracking=tracking)
     table = read_predictions(config.output)
-    check_rows(table.drop_columns(["evidence"]).to_pandas(), checkpoint=checkpoint, scoring=ScoringConfig())
+    assert all(np.isfinite(table["ood_score"].to_numpy()))
+    check_rows(
+        table.drop_columns(["evidence", "ood_score"]).to_pandas(), checkpoint=checkpoint, scoring=ScoringConfig()
+    )
     evidence = [Evidence.from_row(row) for row in table.to_pylist()]
     assert sum(each is not None for each in evidence) == 2 * 3, "a fifth of eleven, of each of two units"
     assert all(len(each.maps) == 3 for each in evidence if each is not None)

@@ -58,6 +58,14 @@ def test_folder_texts_and_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         run(name)
     assert len(list((tmp_path / "explained").iterdir())) == 10
     assert len(list((tmp_path / "searched").iterdir())) == 1
+    for picture, folder in (("explain-overlay.png", "explained"), ("explain-texts.png", "searched")):
+        assert min(distance(ROOT / "docs" / picture, made) for made in (tmp_path / folder).iterdir()) < 4, picture
+
+
+def distance(one: Path, other: Path) -> float:
+    """Mean difference of their pixels, in levels; infinite where they are not of one size."""
+    first, second = (np.asarray(Image.open(path).convert("RGB")).astype(float) for path in (one, other))
+    return float(np.abs(first - second).mean()) if first.shape == second.shape else float("inf")
 
 
 def test_bulk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

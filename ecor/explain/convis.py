@@ -51,7 +51,8 @@ class ConVis:
     """Concept Visualization; training-free, and the same for tuned and plain towers.
 
     Texts that are no concepts rank among the lexicon's as if they stood in it without any kinds (ours), so that
-    categories and rationales have maps too. The authors' other algorithm, random sampling of patches, is not here.
+    categories and rationales have maps too. The authors' other algorithm, random sampling of patches, is not here; nor
+    is the power (20) that their pictures raise maps to, which changes no rank of pixels.
     """
 
     concepts: ConceptFeatures | None = None
