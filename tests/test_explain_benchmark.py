@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ecor.demo.atlas import vocabulary_of
 from ecor.demo.cases import Cases, cases_of
 from ecor.demo.mosaics import mosaics_of
-from ecor.explain import METHODS, method
+from ecor.explain import METHODS, ImageTower, method
 from ecor.intervals import Resampling
 from ecor.model import Recognizer
 from pipelines import explain_benchmark
@@ -65,7 +65,31 @@ def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
     assert found["centre"]["recognised"].value == pytest.approx(0.25)
     assert oracle["pointing"].value > 0.5 and inverse["pointing"].value < 0.2
     assert found["centre"]["contrast"].value > found["inverse"]["contrast"].value
+    assert oracle["insertion"].value > inverse["insertion"].value + 0.1, "what shows it raises its probability"
+    assert oracle["deletion"].value < inverse["deletion"].value - 0.05
+    assert inverse["drop"].value > 0 and 0 <= oracle["increase"].value <= 1
     assert "moved" not in oracle and "flip" not in oracle
+
+
+def test_a_map_that_leaves_the_place_with_what_is_named_has_moved_all_of_it(cases: Cases) -> None:
+    found = tried(Knows(cases), cases, trial=TRIAL)
+    assert found["moved"].value == pytest.approx(100, abs=1e-3)
+    assert found["iou"].value == pytest.approx(1) and found["pointing"].value == 1
+
+
+class Knows:
+    """A method that maps what is there, and all the rest where it is not; nothing in pictures that it does not know."""
+
+    requires = None
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, cases: Cases) -> None:
+        known, lacking = (cases.tower.pixels(each) for each in (cases.pixels, cases.lacking))
+        self._pictures, self._maps = torch.cat([known, lacking]), torch.cat([cases.masks, ~cases.masks]).float()
+
+    def __call__(self, tower: ImageTower, pixels: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        same = (pixels[:, None] == self._pictures).flatten(2).all(dim=2).float()
+        return (same @ self._maps.flatten(1)).view(-1, 1, *self._maps.shape[1:]).expand(-1, texts.shape[1], -1, -1)
 
 
 def test_of_four_pictures_in_one_none_shows_what_another_is_asked_about(cases: Cases) -> None:
