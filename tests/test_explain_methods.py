@@ -45,10 +45,27 @@ def entering(tower: ImageTower, pixels: Tensor) -> list[Tensor]:
     vit = tower.backbone.vit
     x = vit._embeds(pixels)
     states = []
-    for resblock in vit.transformer.resblocks:
-        states.append(x)
-        x = resblock(x)
+    for index, resblock in enumerate(vit.transformer.resblocks):
+        states.append(prompted_at(tower, x, index=index))
+        x = resblock(states[-1])
     return [*states, x]
+
+
+def patches_of(tower: ImageTower, tokens: Tensor) -> Tensor:
+    """Without the class token and prompt tokens, which stand before them [B L W]."""
+    rows, columns = tower.backbone.vit.grid_size
+    return tokens[:, tokens.shape[1] - rows * columns :]
+
+
+def unprompted(tower: ImageTower, tokens: Tensor) -> Tensor:
+    return torch.cat([tokens[:, :1], patches_of(tower, tokens)], dim=1)
+
+
+def prompted_at(tower: ImageTower, x: Tensor, *, index: int) -> Tensor:
+    """Tokens on their way into a block, behind the class token the prompt tokens that this block has of its own."""
+    if tower.tokens is None or index >= len(tower.tokens):
+        return x
+    return torch.cat([x[:, :1], tower.tokens[index].expand(len(x), -1, -1), patches_of(tower, x)], dim=1)
 
 
 def heads(tower: ImageTower, x: Tensor, *, index: int) -> tuple[Tensor, ...]:
@@ -78,9 +95,9 @@ def with_attention(tower: ImageTower, x: Tensor, attention: Tensor, *, index: in
 def score_of(tower: ImageTower, x: Tensor, text: Tensor, *, index: int) -> Tensor:
     """Cosine of the feature that tokens x, leaving block `index`, end in."""
     vit = tower.backbone.vit
-    for resblock in list(vit.transformer.resblocks)[index + 1 :]:
-        x = resblock(x)
-    return normalize(vit._pool(x)[0] @ vit.proj, dim=-1) @ text
+    for later, resblock in list(enumerate(vit.transformer.resblocks))[index + 1 :]:
+        x = resblock(prompted_at(tower, x, index=later))
+    return normalize(vit._pool(unprompted(tower, x))[0] @ vit.proj, dim=-1) @ text
 
 
 def attention_gradient(
@@ -92,15 +109,33 @@ def attention_gradient(
     return attention.detach(), gradient
 
 
+def open_clips_tokens(tower: ImageTower, pixels: Tensor) -> Tensor:
+    """Patch tokens in the space of the texts [B D h w], as open_clip gives them."""
+    vit = tower.backbone.vit
+    output = vit.forward_intermediates(pixels, indices=1, normalize_intermediates=True, intermediates_only=True)
+    return torch.einsum("bchw,cd->bdhw", output["image_intermediates"][0], vit.proj)
+
+
 @pytest.mark.parametrize("kind", ["class_token", "wide", "average"])
 def test_itsm_is_the_cosine_of_open_clips_own_tokens(tmp_path: Path, kind: str) -> None:
     tower = tower_of(tmp_path, VITS[kind])
-    pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
-    output = vit.forward_intermediates(pixels, indices=1, normalize_intermediates=True, intermediates_only=True)
-    tokens = torch.einsum("bchw,cd->bdhw", output["image_intermediates"][0], vit.proj)
+    pixels, texts = pixels_for(tower), texts_for(tower)
+    tokens = open_clips_tokens(tower, pixels)
     wanted = torch.einsum("bdhw,td->bthw", normalize(tokens, dim=1), texts)
     assert_close(maps_of("itsm", tower, pixels, texts), wanted, atol=1e-5, rtol=0)
     assert_close(maps_of("reversed_itsm", tower, pixels, texts), 1 - minmax(wanted), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["class_token", "wide", "average"])
+def test_itsm_compares_patches_and_never_prompt_tokens(tmp_path: Path, kind: str) -> None:
+    tower = tower_of(tmp_path, VITS[kind], prompted=True)
+    pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
+    tokens = patches_of(tower, vit.ln_post(entering(tower, pixels)[-1]) @ vit.proj)
+    found = maps_of("itsm", tower, pixels, texts)
+    wanted = torch.einsum("bpd,td->btp", normalize(tokens, dim=-1), texts)
+    assert_close(found.flatten(2), wanted, atol=1e-5, rtol=0)
+    unprompted_tower = ImageTower(backbone=tower.backbone)
+    assert not torch.allclose(found, maps_of("itsm", unprompted_tower, pixels, texts), atol=1e-2)
 
 
 def test_itsm_of_a_resnet_puts_each_token_through_the_pool(tmp_path: Path) -> None:
@@ -124,6 +159,19 @@ def test_eclip_is_itsm_behind_a_projection(tmp_path: Path) -> None:
         maps_of("eclip", tower, pixels, texts)
 
 
+@pytest.mark.parametrize("of_texts", [False, True])
+def test_eclip_is_the_cosine_of_projected_patches_and_texts(tmp_path: Path, of_texts: bool) -> None:
+    """Neither projection is orthogonal, so that where the lengths are taken shows; both lead into a smaller space."""
+    tower = tower_of(tmp_path, VITS["wide"])
+    pixels, texts, generator = pixels_for(tower), texts_for(tower), torch.Generator().manual_seed(7)
+    size = 12 if of_texts else 24
+    image_side, text_side = (torch.randn(24, size, generator=generator) for _ in range(2))
+    patches = normalize(torch.einsum("bdhw,df->bfhw", open_clips_tokens(tower, pixels), image_side), dim=1)
+    wanted = torch.einsum("bfhw,tf->bthw", patches, normalize(texts @ text_side, dim=-1) if of_texts else texts)
+    given = {"projection": image_side} | ({"text_projection": text_side} if of_texts else {})
+    assert_close(maps_of("eclip", tower, pixels, texts, **given), wanted, atol=1e-5, rtol=0)
+
+
 def test_feature_surgery_is_the_papers_sum(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     image, patches, texts = (
@@ -135,9 +183,10 @@ def test_feature_surgery_is_the_papers_sum(tmp_path: Path) -> None:
     assert_close(feature_surgery(image, patches, texts, sharpness=2.0), wanted, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("num_blocks", [1, 2, 6])
-def test_clip_surgery_attends_by_values_on_a_second_path(tmp_path: Path, num_blocks: int) -> None:
-    tower = tower_of(tmp_path)
+def test_clip_surgery_attends_by_values_on_a_second_path(tmp_path: Path, num_blocks: int, prompted: bool) -> None:
+    tower = tower_of(tmp_path, prompted=prompted)
     pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
     states = entering(tower, pixels)
     start = max(0, 3 - num_blocks)
@@ -146,8 +195,8 @@ def test_clip_surgery_attends_by_values_on_a_second_path(tmp_path: Path, num_blo
         value = heads(tower, states[index], index=index)[2]
         mixed = torch.stack([(value[:, a] @ value[:, a].mT / 4).softmax(-1) @ value[:, a] for a in range(2)], dim=2)
         new = new + vit.transformer.resblocks[index].attn.out_proj(mixed.flatten(2))
-    patches = normalize((vit.ln_post(new) @ vit.proj)[:, 1:], dim=-1)
-    image = tower.backbone.encode_image(pixels)
+    patches = normalize(patches_of(tower, vit.ln_post(new) @ vit.proj), dim=-1)
+    image = tower.features(pixels)
     both = feature_surgery(image, patches, texts.expand(2, -1, -1), sharpness=2.0)
     found = maps_of("clip_surgery", tower, pixels, texts[:2], num_blocks=num_blocks, distractors=texts[2:])
     assert_close(found.flatten(2), both[:, :2], atol=1e-5, rtol=1e-4)
@@ -180,22 +229,23 @@ def test_clip_surgery_of_a_resnet(tmp_path: Path) -> None:
     assert_close(found.flatten(2), wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("loosened", [True, False])
-def test_grad_eclip_weighs_values_by_the_class_tokens_gradient(tmp_path: Path, loosened: bool) -> None:
-    tower = tower_of(tmp_path)
+def test_grad_eclip_weighs_values_by_the_class_tokens_gradient(tmp_path: Path, loosened: bool, prompted: bool) -> None:
+    tower = tower_of(tmp_path, prompted=prompted)
     pixels, texts = pixels_for(tower), texts_for(tower)
     x = entering(tower, pixels)[2]
     query, key, value = heads(tower, x, index=2)
     attended = ((query @ key.mT / 4).softmax(-1) @ value).permute(0, 2, 1, 3).flatten(2).detach()
     side = [each.permute(0, 2, 1, 3).flatten(2) for each in (query, key, value)]
     out = tower.backbone.vit.transformer.resblocks[2].attn.out_proj
-    cosine = torch.cosine_similarity(out(side[0][:, :1]), out(side[1][:, 1:]), dim=-1)
+    cosine = torch.cosine_similarity(out(side[0][:, :1]), out(patches_of(tower, side[1])), dim=-1)
     weight = (cosine - cosine.amin(1, keepdim=True)) / (cosine.amax(1, keepdim=True) - cosine.amin(1, keepdim=True))
     for t, text in enumerate(texts):
         gradient = torch.func.grad(
             lambda o, text=text: score_of(tower, after_attention(tower, x, o, index=2), text, index=2).sum()
         )(attended)
-        wanted = torch.einsum("bc,bic->bi", gradient[:, 0], side[2][:, 1:]) * (weight if loosened else 1)
+        wanted = torch.einsum("bc,bic->bi", gradient[:, 0], patches_of(tower, side[2])) * (weight if loosened else 1)
         found = maps_of("grad_eclip", tower, pixels, texts, loosened=loosened, signed=True)
         assert_close(found[:, t].flatten(1), wanted, atol=1e-6, rtol=1e-3)
         assert gradient[:, 1:].abs().max() == 0, "in the last block the feature is read at the class token alone"
@@ -257,42 +307,54 @@ def test_compat_has_the_settings_of_the_references(tmp_path: Path, name: str, se
     assert not torch.allclose(found, maps_of(name, tower, pixels, texts))
 
 
+@pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("kind", ["class_token", "average"])
-def test_legrad_is_the_positive_gradient_of_each_blocks_own_score(tmp_path: Path, kind: str) -> None:
-    tower = tower_of(tmp_path, VITS[kind])
+def test_legrad_is_the_positive_gradient_of_each_blocks_own_score(tmp_path: Path, kind: str, prompted: bool) -> None:
+    """Prompt tokens count neither in the mean of a block's tokens nor as queries."""
+    tower = tower_of(tmp_path, VITS[kind], prompted=prompted)
     pixels, texts, vit = pixels_for(tower), texts_for(tower), tower.backbone.vit
     states = entering(tower, pixels)
-    wanted = torch.zeros(2, 3, 17)
+    wanted = torch.zeros(2, 3, 16)
     for index in range(3):
         for t, text in enumerate(texts):
 
             def own_score(left: Tensor, text: Tensor = text) -> Tensor:
-                return normalize(vit.ln_post(left.mean(1)) @ vit.proj, dim=-1) @ text
+                return normalize(vit.ln_post(unprompted(tower, left).mean(1)) @ vit.proj, dim=-1) @ text
 
             _, gradient = attention_gradient(tower, states[index], own_score, index=index)
-            wanted[:, t] += gradient.relu().flatten(1, 2).mean(1)
+            over_queries = unprompted(tower, gradient.relu().mean(1)).mean(1, keepdim=True)
+            wanted[:, t] += patches_of(tower, over_queries.mT)[..., 0]
     found = maps_of("legrad", tower, pixels, texts)
-    assert_close(found.flatten(2), wanted[..., 1:], atol=1e-7, rtol=1e-3)
+    assert_close(found.flatten(2), wanted, atol=1e-7, rtol=1e-3)
 
 
+@pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("kind", ["class_token", "average"])
 @pytest.mark.parametrize("num_blocks", [1, 3])
-def test_transformer_attribution_is_chefers_recursion(tmp_path: Path, kind: str, num_blocks: int) -> None:
-    tower = tower_of(tmp_path, VITS[kind])
+def test_transformer_attribution_is_chefers_recursion(
+    tmp_path: Path, kind: str, num_blocks: int, prompted: bool
+) -> None:
+    """With prompts, by a column of its own for each prompt token of each block."""
+    tower = tower_of(tmp_path, VITS[kind], prompted=prompted)
     pixels, texts = pixels_for(tower), texts_for(tower)
     states = entering(tower, pixels)
     found = maps_of("transformer_attribution", tower, pixels, texts, num_blocks=num_blocks)
     for t, text in enumerate(texts):
-        relevance = torch.eye(17).expand(2, -1, -1)
+        num_tokens, num_prompts = (20, 3) if prompted else (17, 0)
+        sources = torch.eye(num_tokens + num_prompts)  # the second block's own prompts stand last
+        relevance = sources[:num_tokens].expand(2, -1, -1)
         for index in range(3 - num_blocks, 3):
+            if index == 1 and prompted:
+                fresh = sources[num_tokens:].expand(2, -1, -1)
+                relevance = torch.cat([relevance[:, :1], fresh, patches_of(tower, relevance)], dim=1)
 
             def whole_score(left: Tensor, text: Tensor = text, index: int = index) -> Tensor:
                 return score_of(tower, left, text, index=index)
 
             attention, gradient = attention_gradient(tower, states[index], whole_score, index=index)
             relevance = relevance + (attention * gradient).relu().mean(1) @ relevance
-        row = relevance[:, 0] if kind == "class_token" else relevance[:, 1:].mean(1)
-        assert_close(found[:, t].flatten(1), row[:, 1:], atol=1e-6, rtol=1e-3)
+        row = relevance[:, 0] if kind == "class_token" else patches_of(tower, relevance).mean(1)
+        assert_close(found[:, t].flatten(1), row[:, num_tokens - 16 : num_tokens], atol=1e-6, rtol=1e-3)
 
 
 def test_rollout_traces_every_source_through_deep_prompts(tmp_path: Path) -> None:
@@ -312,9 +374,15 @@ def test_rollout_traces_every_source_through_deep_prompts(tmp_path: Path) -> Non
     assert_close(held.sum(-1), torch.ones(2, 20))
 
 
-@pytest.mark.parametrize("kind", ["class_token", "wide", "average", "resnet", "coca"])
-def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str) -> None:
-    tower = tower_of(tmp_path, (VITS | {"resnet": RESNET, "coca": COCA})[kind])
+@pytest.mark.parametrize(
+    ("kind", "prompted"),
+    [
+        *((kind, False) for kind in ("class_token", "wide", "average", "resnet", "coca")),
+        *((kind, True) for kind in ("class_token", "wide", "average", "coca")),
+    ],
+)
+def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str, prompted: bool) -> None:
+    tower = tower_of(tmp_path, (VITS | {"resnet": RESNET, "coca": COCA})[kind], prompted=prompted)
     scorer, visual = Scorer(tower, texts_for(tower)), tower.backbone.model.visual
     pixels = pixels_for(tower).requires_grad_()
     found = maps_of("grad_cam", tower, pixels.detach(), scorer.texts)
