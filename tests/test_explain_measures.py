@@ -297,6 +297,8 @@ def test_randomised_copies_differ_from_the_top_down_and_leave_the_tower(tmp_path
     assert tower.backbone.digest == before
     with pytest.raises(ValueError, match="has 3 blocks, not 4"):
         randomised(tower, num_blocks=4)
+    with pytest.raises(ValueError, match="the image tower has no transformer blocks"):
+        randomised(tower_of(tmp_path / "resnet", RESNET), num_blocks=1)
 
 
 def test_flip_equivariance_of_known_maps() -> None:

@@ -6,7 +6,21 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 from torch.testing import assert_close
-from towers import COCA, RESNET, TEXT_TOWERS, TIMM, VITS, backbone_of, pixels_for, prompts_for, texts_for, tower_of
+from towers import (
+    COCA,
+    PLAIN,
+    RESNET,
+    TEXT,
+    TEXT_TOWERS,
+    TIMM,
+    VISION,
+    VITS,
+    backbone_of,
+    pixels_for,
+    prompts_for,
+    texts_for,
+    tower_of,
+)
 
 from ecor.explain import ImageTower, Scorer, trace_text
 
@@ -123,6 +137,26 @@ def test_a_tower_says_what_it_cannot_give(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="normalises or scales each head"):
         custom = tower_of(tmp_path / "e", VITS["custom_blocks"])
         custom.trace(pixels_for(custom), single_head_blocks=1)
+
+
+def test_towers_that_no_trace_can_open_are_refused(tmp_path: Path) -> None:
+    scaled = tower_of(tmp_path / "scaled", PLAIN | {"vision_cfg": VISION | {"scaled_cosine_attn": True}})
+    with pytest.raises(ValueError, match="scaled cosine attention cannot be traced"):
+        scaled.trace(pixels_for(scaled))
+    resnet = tower_of(tmp_path / "resnet", RESNET)
+    with pytest.raises(ValueError, match="an attention pool is traced with its own heads only"):
+        resnet.trace(pixels_for(resnet), single_head_blocks=1)
+
+
+def test_text_towers_that_no_trace_can_open_are_refused(tmp_path: Path) -> None:
+    """One that reads its feature at no token, as open_clip builds it; and one that is another library's."""
+    pooled_nowhere = PLAIN | {"custom_text": True, "text_cfg": TEXT | {"pool_type": "none"}}
+    with pytest.raises(ValueError, match="pools by 'none' reads its feature at no token"):
+        trace_text(backbone_of(tmp_path / "none", pooled_nowhere), SENTENCES)
+    foreign = backbone_of(tmp_path / "foreign", TEXT_TOWERS["custom"])
+    foreign.model.text = torch.nn.TransformerEncoderLayer(32, nhead=2)
+    with pytest.raises(ValueError, match=r"\(TransformerEncoderLayer\) is not open_clip's own: no trace of it"):
+        trace_text(foreign, SENTENCES)
 
 
 def test_single_head_is_another_model(tmp_path: Path) -> None:
