@@ -12,7 +12,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.optimize import linprog
 from torch.nn.functional import normalize
-from towers import COCA, RESNET, backbone_of
+from towers import COCA, RESNET, TIMM, backbone_of
 from worlds import world
 
 from ecor.alignment import log_manifold, manifold_matching, transport_cost, transport_plan
@@ -82,18 +82,21 @@ def test_gradients_pass_through_the_cost_and_not_through_the_plan():
     image, language = random(2, 5, 3), random(2, 4, 3, seed=1)
     given = {"epsilon": 0.1, "max_iterations": 200, "tolerance": 1e-9}
 
-    def cost_of(image: torch.Tensor) -> torch.Tensor:
-        rows, columns = normalize(image, dim=-1), normalize(language, dim=-1)
+    def cost_of(sides: list[torch.Tensor]) -> torch.Tensor:
+        rows, columns = (normalize(side, dim=-1) for side in sides)
         return (rows[:, :, None] - columns[:, None]).square().sum(dim=-1)
 
-    plan = transport_plan(cost_of(image), **given)
-    leaf = image.clone().requires_grad_()
-    transport_cost(leaf, language, **given).sum().backward()
-    for place in [(0, 0, 0), (0, 3, 2), (1, 4, 1)]:
-        step = torch.zeros_like(image)
-        step[place] = 1e-6
-        slope = ((plan * cost_of(image + step)).sum() - (plan * cost_of(image - step)).sum()) / 2e-6
-        assert float(leaf.grad[place]) == pytest.approx(float(slope), abs=1e-6)
+    plan = transport_plan(cost_of([image, language]), **given)
+    leaves = [side.clone().requires_grad_() for side in (image, language)]
+    transport_cost(*leaves, **given).sum().backward()
+    for side, places in enumerate([[(0, 0, 0), (0, 3, 2), (1, 4, 1)], [(0, 0, 0), (0, 2, 1), (1, 3, 2)]]):
+        for place in places:
+            costs = []
+            for size in (1e-6, -1e-6):
+                moved = [image.clone(), language.clone()]
+                moved[side][place] += size
+                costs.append(float((plan * cost_of(moved)).sum()))
+            assert float(leaves[side].grad[place]) == pytest.approx((costs[0] - costs[1]) / 2e-6, abs=1e-6)
 
 
 def test_manifold_matching_is_the_divergence_written_out():
@@ -252,6 +255,8 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path: Path):
             module_of(tmp_path, **changes)
     with pytest.raises(ValueError, match="plain causal text tower"):
         LicoModule(backbone_of(tmp_path / "coca", COCA), categories=CATEGORIES, config=LicoConfig())
+    with pytest.raises(ValueError, match=r"neither a ViT nor a ResNet of open_clip: set lico\.encoder to torchvision/"):
+        LicoModule(backbone_of(tmp_path / "timm", TIMM), categories=CATEGORIES, config=LicoConfig())
     resnet = LicoModule(backbone_of(tmp_path / "resnet", RESNET), categories=CATEGORIES, config=LicoConfig(**SMALL))
     assert resnet.classifier(torch.rand(2, 3, 64, 64)).shape == (2, 3)
 
