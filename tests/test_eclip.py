@@ -149,6 +149,25 @@ def test_with_a_text_per_image_the_loss_is_clips(tmp_path: Path):
     torch.testing.assert_close(alone, {"rationales": 2 * terms["rationales"]})
 
 
+@pytest.mark.parametrize("has_text", [False, True])
+def test_learning_moves_the_projection_and_nothing_of_the_backbone(tmp_path: Path, has_text: bool):
+    tower = tower_of(tmp_path)
+    backbone, dim = tower.backbone, tower.backbone.embed_dim
+    before = backbone.digest
+    projection = Projection(dim, has_text=has_text)
+    given = {"names": names_of(num=4, dim=dim), "logit_scale": backbone.logit_scale}
+    module = EclipModule(projection, config=EclipConfig(), **given)
+    learned = {"learned.projection", *(["learned.text_projection"] if has_text else [])}
+    assert {name for name, _ in module.named_parameters()} == learned and not list(module.buffers())
+    patches, labels = guided_patches(tower, pixels_for(tower, num=4), guidance=class_attention), torch.arange(4)
+    sum(module(patches, categories=labels, rationales=labels).values()).backward()
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    assert all(not torch.equal(each, torch.eye(dim)) for each in module.parameters())
+    assert all(each.grad is None for each in backbone.parameters())
+    del backbone.digest  # kept since it was first asked for
+    assert backbone.digest == before
+
+
 def test_captions_take_the_place_of_the_names():
     """The loss is that of rationales whose sentences they are; without any it is refused."""
     patches = torch.cat([random(NUM_IMAGES, NUM_PATCHES, DIM), random(NUM_IMAGES, NUM_PATCHES, 1, seed=1)], dim=-1)
