@@ -137,6 +137,41 @@ def test_a_vocabulary_of_one_name_is_told_apart_from_the_empty_sentence(tmp_path
     assert found.category.scores.abs().max() > 1e-4
 
 
+class AskedWith(WholeScore):
+    """What it was called with is kept."""
+
+    def __init__(self) -> None:
+        self.texts: list[torch.Tensor] = []
+
+    def __call__(self, tower: ImageTower, pixels: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        self.texts.append(texts)
+        return super().__call__(tower, pixels, texts)
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2])
+@pytest.mark.parametrize("num_rationales", [2, 3])
+def test_the_joints_category_is_asked_by_the_mixture_of_its_kept_rationales(
+    tmp_path: Path, num_prompts: int, num_rationales: int
+) -> None:
+    """The prompts of the category because of each, by P(r | c, I) among them: their probabilities are the joint's."""
+    model = {1: tiny_recognizer, 2: recognizer_with_two_visual_prompts}[num_prompts](tmp_path)
+    images, asked = pictures(3), AskedWith()
+    found = explain_joint(model, images, by=asked, num_rationales=num_rationales)
+    assert len(asked.texts) == num_prompts, "one visual prompt for both: one pass"
+    joint, text = model.joint(images), model.text
+    for b in range(3):
+        c = int(joint.category_log_prob[b].argmax())
+        prob = joint.log_prob[b, :num_rationales, c].exp()
+        prob = prob / prob.sum()
+        assert prob.min() > 1e-3, "a mixture, not its best alone"
+        prompts = [text.row(int(r))[c] for r in joint.rationales[b, :num_rationales]]
+        wanted = sum(p * prompt for p, prompt in zip(prob, prompts, strict=True))
+        wanted = wanted / wanted.norm()
+        assert_close(asked.texts[-1][b, -1], wanted, atol=1e-6, rtol=1e-5)
+        feature = model.image_features(images[b : b + 1]).category[0]
+        assert_close(found.category.scores[b, 0, 0, 0], feature @ wanted, atol=1e-5, rtol=0)
+
+
 def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
     model = tiny_recognizer(tmp_path)
     with pytest.raises(ValueError, match="a wing"):
