@@ -27,6 +27,7 @@ from pipelines.loader import Rank, read_split
 from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.tuning import settled
 
+PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
 SGD = FitConfig(optimizer="sgd", learning_rate=0.01, warmup_steps=2)
 PLAIN_STEPS = {"eclip": EclipConfig(fit=SGD, project_texts=True), "lico": LicoConfig(fit=SGD, num_context=3)}
 """A gradient of the wrong size shows, and rounding is not blown up: AdamW would do neither."""
@@ -49,7 +50,7 @@ def one_thread() -> Iterator[None]:
 
 
 def config_of(world: Path, output: Path, system: str, **changes: object) -> TrainConfig:
-    fit = FitConfig(learning_rate=0.005, warmup_steps=2)
+    fit = PLAIN_FIT
     given: dict = {
         "shards": str(world / "shards"),
         "output": str(output),
@@ -84,10 +85,18 @@ def finished(learning: Learning, progress: Progress | None = None) -> Progress:
     return progress
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path, system: str) -> None:
-    """Stopped within an epoch; LICO draws the order of its context and what dropout drops at every step."""
-    config = config_of(world, tmp_path, system, checkpoint_every_steps=1)
+@pytest.mark.parametrize("encoder", [None, "clip", "torchvision/mobilenet_v3_small"])
+def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path, encoder: str | None) -> None:
+    """Stopped within an epoch; LICO draws the order of its context and what dropout drops at every step.
+
+    A CNN with batch normalisation goes on with the means it had: they are no parameters. No encoder: ECLIP.
+    """
+    system = "lico" if encoder else "eclip"
+    changes: dict = {"checkpoint_every_steps": 1}
+    if encoder:
+        image_size = None if encoder == "clip" else 64
+        changes["lico"] = LicoConfig(fit=PLAIN_FIT, num_context=3, encoder=encoder, image_size=image_size)
+    config = config_of(world, tmp_path, system, **changes)
     whole, stopped, file = finished(learning_of(config)), learning_of(config), io.BytesIO()
     for report in stopped.reports(stopped.module()):
         if report.is_due and report.progress.step == 7:
@@ -96,6 +105,7 @@ def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path,
     saved = Progress(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     again = finished(learning_of(config), saved)
     assert again.step == whole.step == 2 * (NUM_TRAIN // 4)
+    assert any("running_mean" in name for name in whole.tokens) == (encoder not in (None, "clip"))
     for name, value in whole.tokens.items():
         assert torch.equal(again.tokens[name], value), name
 
