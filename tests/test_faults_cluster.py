@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -81,7 +82,30 @@ def test_shards_are_those_of_a_quiet_run_after_a_worker_a_machine_a_full_disk_an
 
 @pytest.mark.slow
 def test_rows_are_those_of_a_quiet_run_after_an_actor_a_machine_and_ctrl_c(machines, scoring, tmp_path):
-    check(scoring, ["actor", "ctrl-c"], machines=machines, folder=tmp_path)
+    check(scoring, ["actor", "node", "ctrl-c"], machines=machines, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_and_the_result_is_one(
+    machines, scoring, tmp_path
+):
+    """As when Kubernetes retries a RayJob whose driver it has lost sight of, and that one wakes up again."""
+    words = [*scoring.words(tmp_path / "out"), "--cluster.lease-s", "3"]
+    sleeper = Job(words, log=tmp_path / "sleeper")
+    until = time.monotonic() + 150
+    while not scoring.num_commits(tmp_path / "out"):
+        assert sleeper.is_running and time.monotonic() < until, sleeper.log.read_text()
+        time.sleep(0.02)
+    assert sleeper.send(signal.SIGSTOP)
+    retried = Job(words, log=tmp_path / "retried")
+    code = retried.ended(within_s=150)
+    assert code == DONE, retried.log.read_text()
+    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
+    assert not scoring.difference(tmp_path / "out")
+    assert sleeper.send(signal.SIGCONT)
+    assert sleeper.ended(within_s=150) is not None, sleeper.log.read_text()
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
+    assert not scoring.difference(tmp_path / "out")
 
 
 @pytest.mark.slow
