@@ -42,6 +42,19 @@ def machines():
 
 
 @pytest.fixture(scope="module")
+def others():
+    """Another cluster, whose head the last test that uses it kills."""
+    two = TwoMachines(head_patience_s=5)
+    yield two
+    two.shutdown()
+
+
+def on(machines: TwoMachines, words: list[str]) -> list[str]:
+    """The same command on other machines."""
+    return [*words, "--cluster.address", machines.address]
+
+
+@pytest.fixture(scope="module")
 def sharding(machines: TwoMachines, tmp_path_factory) -> Stage:
     folder = tmp_path_factory.mktemp("shard")
     quiet = folder / "quiet"
@@ -83,29 +96,6 @@ def test_shards_are_those_of_a_quiet_run_after_a_worker_a_machine_a_full_disk_an
 @pytest.mark.slow
 def test_rows_are_those_of_a_quiet_run_after_an_actor_a_machine_and_ctrl_c(machines, scoring, tmp_path):
     check(scoring, ["actor", "node", "ctrl-c"], machines=machines, folder=tmp_path)
-
-
-@pytest.mark.slow
-def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_and_the_result_is_one(
-    machines, scoring, tmp_path
-):
-    """As when Kubernetes retries a RayJob whose driver it has lost sight of, and that one wakes up again."""
-    words = [*scoring.words(tmp_path / "out"), "--cluster.lease-s", "3"]
-    sleeper = Job(words, log=tmp_path / "sleeper")
-    until = time.monotonic() + 150
-    while not scoring.num_commits(tmp_path / "out"):
-        assert sleeper.is_running and time.monotonic() < until, sleeper.log.read_text()
-        time.sleep(0.02)
-    assert sleeper.send(signal.SIGSTOP)
-    retried = Job(words, log=tmp_path / "retried")
-    code = retried.ended(within_s=150)
-    assert code == DONE, retried.log.read_text()
-    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
-    assert not scoring.difference(tmp_path / "out")
-    assert sleeper.send(signal.SIGCONT)
-    assert sleeper.ended(within_s=150) is not None, sleeper.log.read_text()
-    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
-    assert not scoring.difference(tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -156,21 +146,39 @@ def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(ma
 
 
 @pytest.mark.slow
-def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(machines, scoring, tmp_path):
+def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_and_the_result_is_one(
+    others, scoring, tmp_path
+):
+    """As when Kubernetes retries a RayJob, on a new cluster, whose driver is only out of sight and comes back."""
+    words = [*scoring.words(tmp_path / "out"), "--cluster.lease-s", "3"]
+    sleeper = Job(on(others, words), log=tmp_path / "sleeper")
+    until = time.monotonic() + 150
+    while not scoring.num_commits(tmp_path / "out"):
+        assert sleeper.is_running and time.monotonic() < until, sleeper.log.read_text()
+        time.sleep(0.02)
+    assert sleeper.send(signal.SIGSTOP)
+    retried = Job(words, log=tmp_path / "retried")
+    code = retried.ended(within_s=150)
+    assert code == DONE, retried.log.read_text()
+    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
+    assert not scoring.difference(tmp_path / "out")
+    assert sleeper.send(signal.SIGCONT)
+    assert sleeper.ended(within_s=150) is not None, sleeper.log.read_text()
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
+    assert not scoring.difference(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(others, scoring, tmp_path):
     """Ray ends a process that lost its head, and says so: no error of Python's reaches the job."""
-    others = TwoMachines(head_patience_s=5)
-    try:
-        moved = [others.address if word == machines.address else word for word in scoring.words(tmp_path / "out")]
-        job = Job(moved, log=tmp_path / "log")
-        until = time.monotonic() + 150
-        while not scoring.num_commits(tmp_path / "out"):
-            assert job.is_running and time.monotonic() < until, job.log.read_text()
-            time.sleep(0.02)
-        others.lose_the_head()
-        assert job.ended(within_s=100) not in (None, DONE), job.log.read_text()
-        assert "GCS may have been killed" in job.log.read_text()
-    finally:
-        others.shutdown()
+    job = Job(on(others, scoring.words(tmp_path / "out")), log=tmp_path / "log")
+    until = time.monotonic() + 150
+    while not scoring.num_commits(tmp_path / "out"):
+        assert job.is_running and time.monotonic() < until, job.log.read_text()
+        time.sleep(0.02)
+    others.lose_the_head()
+    assert job.ended(within_s=100) not in (None, DONE), job.log.read_text()
+    assert "GCS may have been killed" in job.log.read_text()
     assert not (tmp_path / "out" / "manifest.json").exists()
     again = Job(scoring.words(tmp_path / "out"), log=tmp_path / "again")
     assert again.ended(within_s=150) == DONE, again.log.read_text()
