@@ -275,7 +275,10 @@ def _write_entry(
     """Write a sample; its row of the index."""
     sample, sha256 = entry.sample, hashlib.sha256(entry.sample.image).hexdigest()
     if entry.sha256 not in (None, sha256):
-        raise ValueError(f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}")
+        raise ValueError(
+            f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}: put back what it was, "
+            f"or start over with --fresh"
+        )
     offset = write_sample(
         sample, out=out, sha256=sha256, provenance=entry.provenance, vocabulary=vocabulary, templates=templates
     )

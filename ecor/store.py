@@ -33,6 +33,11 @@ _WITHOUT_FOLDERS = frozenset(_CLIENTS) | {"abfs", "abfss", "az"}
 """Stores of objects: making a folder there would at best do nothing, at worst make the bucket that was misspelt."""
 _CLIENT_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "requests", "urllib3")
 _CREDENTIALS = ("Credential", "Token", "SSO", "Profile")
+_REFUSED_CREDENTIALS = frozenset(
+    {"AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity", "InvalidToken", "NotSignedUp"}
+    | {"RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"}
+)
+"""Codes of stores that speak S3, which are of who asks, not of what is asked for."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +48,21 @@ class Entry:
     name: str
     is_folder: bool
     num_bytes: int
+
+
+class CredentialsError(PermissionError):
+    """A store does not know who asks, or takes no request of theirs, whatever it is about."""
+
+
+class AddressError(OSError):
+    """An address that its store cannot have."""
+
+
+_KINDS: tuple[type[OSError], ...] = (
+    *(CredentialsError, AddressError, FileNotFoundError, FileExistsError, PermissionError),
+    *(IsADirectoryError, NotADirectoryError, TimeoutError),
+)
+"""Types that an error of a client keeps; any other is told as an OSError."""
 
 
 # Addresses
@@ -112,6 +132,16 @@ def modified(address: Address) -> datetime | None:
             return store.modified(path)
     except FileNotFoundError:
         return None
+
+
+def num_bytes(address: Address) -> int:
+    """Size of a file; FileNotFoundError where there is none, IsADirectoryError for a folder."""
+    store, path = store_of(address)
+    with _told(address):
+        info = store.info(path)
+    if info["type"] != "file":
+        raise IsADirectoryError(f"{address} is a folder")
+    return info["size"]
 
 
 def entries(folder: Address) -> list[Entry]:
@@ -363,8 +393,13 @@ def _refuses_a_second(store: Any, folder: str) -> bool:
 
 def _is_failed_condition(error: OSError) -> bool:
     """Some stores that speak S3 refuse without saying which condition failed, which s3fs does not tell apart."""
+    return _code_of(error) in ("PreconditionFailed", "412")
+
+
+def _code_of(error: OSError) -> str | None:
+    """What a store that speaks S3 calls an error that s3fs has translated."""
     response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
+    return response.get("Error", {}).get("Code")
 
 
 def _written_and_seen(store: Any, path: str, data: bytes) -> bool:
@@ -383,21 +418,33 @@ def _told(address: Address) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if "://" not in url or url in str(error):
+        told_as = _kind_of(error)
+        if "://" not in url or (url in str(error) and isinstance(error, told_as)):
             raise
-        kinds = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-        told_as = next((kind for kind in (*kinds, TimeoutError) if isinstance(error, kind)), OSError)
         raise told_as(f"{url}: {_line(error)}") from error
     except Exception as error:
         kind, module = type(error), type(error).__module__.partition(".")[0]
+        if kind is ValueError and str(error).startswith("Bad Request:"):  # gcsfs' word for 400
+            raise AddressError(f"{url}: {_line(error)}") from error
         if module not in _CLIENT_MODULES:
             raise
         if any(word in kind.__name__ for word in _CREDENTIALS):
-            raise PermissionError(
+            raise CredentialsError(
                 f"{url}: no credentials for this store ({_line(error)}): set AWS_ACCESS_KEY_ID and "
                 f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
             ) from error
+        if kind.__name__ == "ParamValidationError":  # botocore's, before it sends a request
+            raise AddressError(f"{url}: {_line(error)}") from error
         raise OSError(f"{url}: {_line(error)}") from error
+
+
+def _kind_of(error: OSError) -> type[OSError]:
+    """The type that an error of a client is told as."""
+    if _code_of(error) in _REFUSED_CREDENTIALS:
+        return CredentialsError
+    if str(error).startswith("Forbidden:"):  # gcsfs' word for 403
+        return PermissionError
+    return next((kind for kind in _KINDS if isinstance(error, kind)), OSError)
 
 
 def _line(error: BaseException) -> str:

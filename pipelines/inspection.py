@@ -18,7 +18,7 @@ from ecor.sample import ImageError, ImageHeader, Sample, check_header, decode_im
 from ecor.shards import Entry, sample_key
 from ecor.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from pipelines.config import ShardConfig
-from pipelines.files import content
+from pipelines.files import UnreadableError, content
 from pipelines.listing import address
 
 INSPECTED_SCHEMA = pa.schema(
@@ -139,7 +139,10 @@ def check_labels(labels: Sequence[Label], *, job: Job) -> None:
 
 
 def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
-    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order."""
+    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order.
+
+    A disk or a store that fails is an OSError, and no row.
+    """
     rows = listing.to_pylist()
     contents = _contents([row["source"] for row in rows], root=job.root)
     split_ends = _split_ends(job)
@@ -148,13 +151,16 @@ def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
 
 
 def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
-    """Images that stay, in this order, as `write_shard` takes them; OSError for one that cannot be read any more."""
+    """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more."""
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
         contents = _contents([row["source"] for row in listed], root=job.root)
         for row, data in zip(listed, contents, strict=True):
-            if isinstance(data, OSError):
-                raise data
+            if isinstance(data, UnreadableError):
+                raise ValueError(
+                    f"{row['source']} was looked at, and cannot be read any more ({data}): put back what it was, or "
+                    f"start over with --fresh"
+                ) from data
             yield _entry(row, data)
 
 
@@ -197,9 +203,9 @@ def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[
 
 
 def _finding(
-    row: Mapping[str, Any], found: bytes | OSError, *, job: Job, split_ends: Sequence[tuple[str, float]]
+    row: Mapping[str, Any], found: bytes | UnreadableError, *, job: Job, split_ends: Sequence[tuple[str, float]]
 ) -> dict[str, Any]:
-    data = b"" if isinstance(found, OSError) else found
+    data = b"" if isinstance(found, UnreadableError) else found
     sha256 = hashlib.sha256(data).hexdigest()
     finding = {name: row.get(name) for name in _COLUMNS} | {
         "key": sample_key(row["source"], sha256=sha256),
@@ -210,7 +216,7 @@ def _finding(
     try:
         if row["problem"] is not None:
             raise ImageError("misplaced", row["problem"])
-        if isinstance(found, OSError):
+        if isinstance(found, UnreadableError):
             raise ImageError("unreadable", str(found) or type(found).__name__)
         header = _validated(data, how=job.config.validate)
     except ImageError as error:
@@ -232,7 +238,7 @@ def _validated(data: bytes, *, how: str) -> ImageHeader:
     return header
 
 
-def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
+def _contents(sources: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
     """Bytes of some files, or why there are none; from a remote store many at once."""
     if store.is_local(root):
         return [_content(address(source, root=root)) for source in sources]
@@ -240,13 +246,11 @@ def _contents(sources: Sequence[str], *, root: str) -> list[bytes | OSError]:
         return list(readers.map(_content, [address(source, root=root) for source in sources]))
 
 
-def _content(url: str) -> bytes | OSError:
+def _content(url: str) -> bytes | UnreadableError:
     try:
         return content(url)
-    except OSError as error:
+    except UnreadableError as error:
         return error
-    except ValueError as error:  # a name that no file can have
-        return OSError(f"{url!r}: {error}")
 
 
 def _entry(row: Mapping[str, Any], image: bytes) -> Entry:

@@ -20,7 +20,7 @@ from ecor import store
 from ecor.sample import EXTENSIONS
 from ecor.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.vocabulary import normalise_name
-from pipelines.files import content, escaped, is_text
+from pipelines.files import MissingError, UnreadableError, content, escaped, is_text
 from pipelines.places import located
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
@@ -69,7 +69,10 @@ class Unit(Protocol):
         """Pictures in it, readable or not."""
 
     def read(self) -> Iterator[Picture | Rejection]:
-        """Its pictures in order, a few in memory at a time; ValueError when its container is not as recorded."""
+        """Its pictures in order, a few in memory at a time.
+
+        Raises ValueError when its container is not as recorded, OSError when a disk or a store fails.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,8 +284,8 @@ def _read_file(file: Listed) -> Picture | Rejection:
         return Rejection(source=escaped(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
     try:
         data = content(file.path)
-    except Exception as error:  # noqa: BLE001 - stores fail in many types; each is recorded, and too many stop the job
-        reason = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+    except UnreadableError as error:
+        reason = "missing" if isinstance(error, MissingError) else "unreadable"
         detail = " ".join(str(error).split()) or type(error).__name__
         return Rejection(source=file.path, stage="read", reason=reason, detail=detail)
     return Picture(

@@ -31,7 +31,7 @@ class Fault:
 
     kind: str = ""
     """`refuse` (503 SlowDown), `wait` (`seconds` before it is served), `lose` (served, but the answer is 500), `deny`
-    (403), `unconditional` (If-None-Match is not heard); empty: nothing."""
+    (403), `unknown` (403, for the key of who asks), `unconditional` (If-None-Match is not heard); empty: nothing."""
     period: int = 1
     """Every so many of the requests that it is about."""
     methods: tuple[str, ...] = ("GET", "PUT", "HEAD", "POST", "DELETE")
@@ -161,6 +161,8 @@ class Faulty:
             return _error(environ, start_response, "503 Service Unavailable", code="SlowDown")
         if fault.kind == "deny":
             return _error(environ, start_response, "403 Forbidden", code="AccessDenied")
+        if fault.kind == "unknown":
+            return _error(environ, start_response, "403 Forbidden", code="InvalidAccessKeyId")
         return self._served(environ, start_response)
 
     def _served(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -94,6 +94,23 @@ fsspec.register_implementation("failing", FailingStore, clobber=True)
 
 
 @contextmanager
+def failing_reads(*, times: int, error: Exception | None = None) -> Iterator[None]:
+    """Clocked stores of which each file fails the first `times` times that it is read, while the block lasts."""
+    left: dict[str, int] = {}
+
+    def before(deed: str, path: str) -> None:
+        left[path] = left.get(path, times) - (deed == "read")
+        if deed == "read" and left[path] >= 0:
+            raise error or OSError(f"the store fails at {path}")
+
+    ClockedStore.before = staticmethod(before)
+    try:
+        yield
+    finally:
+        ClockedStore.before = staticmethod(lambda deed, path: None)
+
+
+@contextmanager
 def empty_store() -> Iterator[str]:
     """The address of an empty clocked store at time 0."""
     ClockedStore.store.clear()

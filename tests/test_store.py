@@ -19,6 +19,7 @@ from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import records
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config import ShardConfig
+from pipelines.files import MissingError, UnreadableError, content
 from pipelines.labels import LabelsFolder
 from pipelines.ledger import Ledger
 from pipelines.listing import find_source, listed
@@ -276,6 +277,31 @@ def told_by(words: list[str]) -> str:
     lines = said.getvalue().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def test_what_is_wrong_with_a_picture_is_told_apart_from_what_is_wrong_with_its_store(s3: S3Server, in_s3: str) -> None:
+    store.write(f"{in_s3}/a.png", b"a picture")
+    store.write(f"{in_s3}/empty.png", b"")
+    assert (content(f"{in_s3}/a.png"), content(f"{in_s3}/empty.png")) == (b"a picture", b"")
+    with pytest.raises(MissingError):
+        content(f"{in_s3}/nowhere.png")
+    for address in (in_s3, "s3://No_Bucket!/a.png"):
+        with pytest.raises(UnreadableError):
+            content(address)
+    with s3.faulty(kind="deny"), pytest.raises(UnreadableError):
+        content(f"{in_s3}/a.png")
+    with s3.faulty(kind="unknown"), pytest.raises(store.CredentialsError):
+        content(f"{in_s3}/a.png")
+    with s3.faulty(kind="lose", times=3):
+        assert content(f"{in_s3}/a.png") == b"a picture"
+
+
+def test_pictures_are_read_from_googles_store(in_gcs: str) -> None:
+    store.write(f"{in_gcs}/a.png", b"a picture")
+    store.write(f"{in_gcs}/empty.png", b"")
+    assert (content(f"{in_gcs}/a.png"), content(f"{in_gcs}/empty.png")) == (b"a picture", b"")
+    with pytest.raises(MissingError):
+        content(f"{in_gcs}/nowhere.png")
 
 
 @pytest.mark.slow
