@@ -117,6 +117,13 @@ class LabelsFolder:
             del found[unit]
         return found
 
+    def look_again(self, committed: Mapping[str, Committed]) -> dict[str, Committed]:
+        """Have those of these units done again in which pictures were rejected; the units that stay done."""
+        for unit, record in self.units.committed().items():
+            if unit in committed and committed[unit].rejected and _committed(record) == committed[unit]:
+                self.units.discard(unit, record)
+        return {unit: each for unit, each in committed.items() if not each.rejected}
+
     def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
         """Claim units: those that no other job works on, and nobody has finished."""
         return self.units.claim_all(units)

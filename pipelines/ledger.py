@@ -82,6 +82,10 @@ class Ledger:
         heads = self._heads()
         return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
 
+    def is_left(self) -> bool:
+        """Whether nothing is done here, and no job has said that it works here (or all have said that they ended)."""
+        return not self.leases.names() and not self.committed()
+
     def record(self, unit: str) -> Record | None:
         """The record that counts for a unit; None when it is not done."""
         head = self._head(unit)

@@ -175,8 +175,15 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
 
 
 def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
-    """Units claimed by this job, and units that are done; waits as long as others hold all that is not done."""
+    """Units claimed by this job, and units that are done; waits as long as others hold all that is not done.
+
+    Where an earlier run has stopped because too many pictures were rejected, they may have been mended: the units that
+    they are in are not done.
+    """
     committed = folder.committed()
+    is_finished = len(committed) == len(job.input.units) and folder.finished() is not None
+    if not is_finished and _is_too_many(Tally(committed=committed).num_rejected, job=job):
+        committed = folder.look_again(committed)
     while True:
         pending = [unit.name for unit in job.input.units if unit.name not in committed]
         attempts = folder.begin(pending)
@@ -326,17 +333,21 @@ def _count(saved: Saved, *, num_images: int) -> None:
 
 def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
     """Stop the job where it is certain that more than the allowed share of all images is rejected."""
-    limit, num_images = job.config.max_rejected, job.input.num_images
-    if tally.num_rejected <= limit * num_images:
+    if not _is_too_many(tally.num_rejected, job=job):
         return
     rejected = tally.rejected
     folder.write_quarantine(rejected)
     first = rejected[0]
     raise ValueError(
-        f"{len(rejected)} of {num_images} images are rejected, more than max_rejected ({limit}); the first is "
-        f"{first.source} ({first.reason}: {first.detail}), all are in {folder.folder}/{QUARANTINE_NAME}. "
-        f"What is scored is kept: mend the images, or run again with a higher --max-rejected"
+        f"{len(rejected)} of {job.input.num_images} images are rejected, more than max_rejected "
+        f"({job.config.max_rejected}); the first is {first.source} ({first.reason}: {first.detail}), all are in "
+        f"{folder.folder}/{QUARANTINE_NAME}. Mend the images and {job.input.once_mended}, or run again with a higher "
+        f"--max-rejected, which keeps what is scored"
     )
+
+
+def _is_too_many(num_rejected: int, *, job: Job) -> bool:
+    return num_rejected > job.config.max_rejected * job.input.num_images
 
 
 def _publish(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:

@@ -222,16 +222,18 @@ def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[s
     for (_, reason), number in counts.items():
         count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
     if num_rejected > job.config.max_rejected * num_images:
-        record = ledger.record(_INSPECTED)
-        if record is not None:
-            ledger.discard(_INSPECTED, record)  # the user may mend the images: look at them again
+        done = ledger.committed()
+        if done.keys() == {_INSPECTED}:
+            ledger.discard(_INSPECTED, done[_INSPECTED])  # the user may mend the images: look at them again
+        again = "run the same command again" if done.keys() <= {_INSPECTED} else "start over with --fresh"
         reasons: Counter[str] = Counter()
         for (_, reason), number in counts.items():
             reasons[reason] += number
         told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         raise ValueError(
             f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
-            f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet"
+            f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet, mend the images and {again}, or "
+            f"allow more with --max-rejected"
         )
     return counts
 
@@ -280,7 +282,8 @@ def _finished(job: Job) -> dict[str, ShardManifest] | None:
         if store.exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
             manifests[split] = read_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
-    begun = [name for name in store.names_in(f"{job.output}/{_LEDGER}") if name != job.name]
+    others = [name for name in store.names_in(f"{job.output}/{_LEDGER}") if name != job.name]
+    begun = [name for name in others if not Ledger(f"{job.output}/{_LEDGER}/{name}").is_left()]
     if begun:
         raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):

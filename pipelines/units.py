@@ -143,6 +143,8 @@ class Input:
     digest: str
     """Of the shard manifest; of a listing, of its relative paths, labels and (for a folder) file sizes."""
     units: tuple[Unit, ...]
+    once_mended: str
+    """What to do when pictures of it were mended: the digest may be another one then."""
 
     @property
     def num_images(self) -> int:
@@ -175,7 +177,8 @@ def read_input(location: str, *, unit_size: int) -> Input:
     """
     root = located(location)
     if root.lower().endswith(TABLE_SUFFIXES):
-        return _listing(_read_table(root), unit_size=unit_size, base=root.rpartition("/")[0])
+        again = "run the same command again"
+        return _listing(_read_table(root), unit_size=unit_size, base=root.rpartition("/")[0], once_mended=again)
     if store.exists(store.inside(root, MANIFEST_NAME)):
         return _split(root)
     if not store.is_folder(root):
@@ -190,12 +193,14 @@ def read_input(location: str, *, unit_size: int) -> Input:
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _listing(_read_folder(root), unit_size=unit_size, base=root)
+    again = "run again, with --fresh where a name or a size has changed"
+    return _listing(_read_folder(root), unit_size=unit_size, base=root, once_mended=again)
 
 
 def _split(folder: str) -> Input:
     manifest = read_manifest(folder)
-    return Input(digest=manifest.digest, units=tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards))
+    units = tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards)
+    return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
 
 
 def _read_folder(root: str) -> list[dict[str, Any]]:
@@ -250,13 +255,13 @@ def _parquet_table(file: Any) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
 
 
-def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str) -> Input:
+def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str, once_mended: str) -> Input:
     digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows).encode()).hexdigest()
     files = tuple(_listed(row, base=base) for row in rows)
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
     )
-    return Input(digest=digest, units=units)
+    return Input(digest=digest, units=units, once_mended=once_mended)
 
 
 def _listed(row: Mapping[str, Any], *, base: str) -> Listed:

@@ -325,3 +325,22 @@ def test_a_picture_that_vanishes_or_changes_under_way_is_named_with_the_remedy(i
     assert list((tmp_path / "shard").iterdir()) == []
     store.write(path, data)
     assert shard_of(found, job=job, folder=tmp_path / "shard") == quiet
+
+
+def test_units_with_rejected_pictures_are_done_again_and_the_others_kept(tmp_path):
+    place, bad = "memory://mended/labels", Rejection(source="a.png", stage="decode", reason="empty", detail="0 bytes")
+    store.remove(place)
+    folder, late = (LabelsFolder(place, identity=IDENTITY) for _ in range(2))
+    with folder.working():
+        for unit, attempt in folder.begin(UNITS).items():
+            folder.save(attempt, rows=ROWS[unit], rejected=[bad] * (unit in "12"), parents=IDENTITY)
+        before = folder.committed()
+    with folder.working(), late.working():
+        stale = late.committed()
+        assert folder.look_again(before) == {unit: before[unit] for unit in ("0", "3")}
+        assert folder.committed().keys() == {"0", "3"}
+        for unit, attempt in folder.begin(["1"]).items():
+            folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
+        late.look_again(stale)  # who looks later undoes nothing that was done meanwhile
+        assert folder.committed().keys() == {"0", "1", "3"}
+        assert not folder.committed()["1"].rejected

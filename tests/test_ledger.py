@@ -97,6 +97,18 @@ def test_a_ledger_begins_empty_and_keeps_what_is_committed(folder):
     assert set(at_work(folder).claim_all(["train/0", "train/1", "new"])) == {"new"}
 
 
+def test_a_ledger_is_left_when_nothing_is_done_and_nobody_works(folder):
+    ledger = Ledger(folder, owner="a")
+    assert ledger.is_left()
+    with ledger.working():
+        assert not Ledger(folder).is_left()
+        attempt = ledger.claim("unit")
+        record = ledger.commit(attempt, {"num": 1})
+    assert not Ledger(folder).is_left()
+    ledger.discard("unit", record)
+    assert Ledger(folder).is_left()
+
+
 def test_what_is_lost_is_done_again_and_told_once(folder):
     ledger, other = at_work(folder), at_work(folder)
     done(ledger, "u", attempt=1)

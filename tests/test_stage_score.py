@@ -146,6 +146,18 @@ def test_the_digest_of_a_listing_follows_its_files_and_not_its_place(tmp_path: P
     assert read_input(str(tmp_path / "there"), unit_size=8).digest != here.digest
 
 
+def test_what_to_do_with_mended_pictures_is_told_as_the_digest_has_it(tmp_path: Path, split: Path) -> None:
+    (first, *_) = paths = write_pictures(tmp_path, num=2)
+    (tmp_path / "in.csv").write_text("\n".join(["path", *map(str, paths)]) + "\n")
+    before = [read_input(str(place), unit_size=8) for place in (tmp_path / "in.csv", tmp_path)]
+    first.write_bytes(first.read_bytes() + b"mended")
+    table, folder = (read_input(str(place), unit_size=8) for place in (tmp_path / "in.csv", tmp_path))
+    assert (table.digest == before[0].digest, folder.digest == before[1].digest) == (True, False)
+    assert table.once_mended == "run the same command again"
+    assert folder.once_mended == "run again, with --fresh where a name or a size has changed"
+    assert read_input(str(split), unit_size=8).once_mended == "shard them and run again, both with --fresh"
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_table_gives_paths_and_truth(pictures: Path, tmp_path: Path, suffix: str) -> None:
     paths = [str(path) for path in sorted(pictures.rglob("*.png"))[:3]]
@@ -491,18 +503,29 @@ def test_a_job_that_could_not_begin_leaves_its_folder_to_the_mended_one(
 
 
 @pytest.mark.slow
-def test_bad_pictures_are_quarantined_and_too_many_stop_the_job(
+def test_bad_pictures_are_quarantined_and_too_many_stop_the_job_until_they_are_mended(
     one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
-    write_pictures(tmp_path / "in", num=6)
-    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    config = config_of(tmp_path / "in", tmp_path / "labels", model=checkpoint, unit_size=3)
-    with pytest.raises(ValueError, match=r"1 of 7 images are rejected, more than max_rejected \(0\.05\)"):
+    good = write_pictures(tmp_path, num=6)
+    broken, worse = tmp_path / "broken.png", tmp_path / "worse.png"
+    for path in (broken, worse):
+        path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    sources = [*map(str, good), str(broken), str(worse)]
+    (tmp_path / "in.csv").write_text("\n".join(["path", *sources]) + "\n")
+    config = config_of(tmp_path / "in.csv", tmp_path / "labels", model=checkpoint, unit_size=3, max_rejected=0.2)
+    told = (
+        r"2 of 8 images are rejected, more than max_rejected \(0\.2\).* Mend the images and run the same command again"
+    )
+    with pytest.raises(ValueError, match=told):
         score.run(config, tracking=tracking)
-    told = pq.read_table(tmp_path / "labels" / "quarantine.parquet").to_pylist()
-    assert [(Path(row["source"]).name, row["stage"]) for row in told] == [("broken.png", "decode")]
-    predictions = score.run(replace(config, max_rejected=0.5), tracking=tracking)
-    assert (predictions.num_rows, predictions.num_rejected) == (6, 1)
+    quarantine = pq.read_table(tmp_path / "labels" / "quarantine.parquet").to_pylist()
+    assert [(row["source"], row["stage"]) for row in quarantine] == [(str(broken), "decode"), (str(worse), "decode")]
+    shutil.copyfile(good[0], broken)
+    predictions = score.run(config, tracking=tracking)
+    assert (predictions.num_rows, predictions.num_rejected) == (7, 1)
+    assert read_predictions(config.output)["source"].to_pylist() == sources[:-1]
+    summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    assert (summary["num_units_kept"], summary["num_units_done"]) == (2, 1), "only what is mended is done again"
 
 
 @pytest.mark.slow

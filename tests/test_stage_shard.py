@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import shutil
 import signal
 import threading
 import time
@@ -461,24 +462,29 @@ def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_origin_is_refused_unless_fresh(world, cluster, tmp_path):
-    output = tmp_path / "shards"
-    shard.run(config_for(world, output))
-    other = config_for(world, output, samples_per_shard=20)
+def test_too_many_rejected_images_stop_the_stage_until_they_are_mended_and_another_origin_is_refused(
+    world, cluster, tmp_path
+):
+    shutil.copytree(world, tmp_path / "world")
+    mended, output = tmp_path / "world", tmp_path / "shards"
+    config = config_for(mended, output, max_rejected=0.01)
+    told = r"2 of 30 images are rejected .*max_rejected = 0.01 .*mend the images and run the same command again"
+    with pytest.raises(ValueError, match=told):
+        shard.run(config)
+    assert pq.read_table(output / "quarantine.parquet").num_rows == 2
+    assert not list(tmp_path.rglob("manifest.json"))
+    (mended / "train/dog/a tail/notes.txt").unlink()
+    put(mended / "train/dog/a tail/1/broken.jpg", picture(400, form="jpeg"))
+    shard.run(config)
+    assert (summary_of(output)["num_samples"], summary_of(output)["num_rejected"]) == (27, 0)
+
+    other = dataclasses.replace(config, samples_per_shard=20)
     with pytest.raises(ValueError, match=r"was made from something else .*config was .*, is .*--fresh"):
         shard.run(other)
     manifests = shard.run(dataclasses.replace(other, fresh=True))
     assert len(manifests["train"].shards) == 1 or manifests["train"].num_samples > 20
     on_disk = sorted(path.name for path in (output / "train").glob("*.tar"))
     assert on_disk == sorted(info.name for info in manifests["train"].shards)
-
-
-@pytest.mark.slow
-def test_too_many_rejected_images_stop_the_stage(world, cluster, tmp_path):
-    with pytest.raises(ValueError, match=r"2 of 30 images are rejected .*max_rejected = 0.01"):
-        shard.run(config_for(world, tmp_path / "shards", max_rejected=0.01))
-    assert pq.read_table(tmp_path / "shards/quarantine.parquet").num_rows == 2
-    assert not list(tmp_path.rglob("manifest.json"))
 
 
 @pytest.mark.slow
