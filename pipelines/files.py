@@ -15,9 +15,9 @@ _LONGEST_NAME = 1024
 """Bytes of an object's name, in S3 and in Google's store."""
 _OF_THE_FILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
-    | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
+    | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL}
 )
-"""Why the system opens no file: it, or its name, is at fault, and not a disk that will work again."""
+"""Why the system reads no file: it, or its name, is at fault, and not a disk that will work again."""
 
 
 class UnreadableError(OSError):
@@ -55,25 +55,28 @@ def content(url: str) -> bytes:
 def _on_disk(path: str) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
+        try:
+            return _plain_file(handle, path=path)
+        finally:
+            os.close(handle)
+    except UnreadableError:
+        raise
     except ValueError as error:  # a name that no file can have
         raise UnreadableError(f"{path!r}: {error}") from error
     except OSError as error:
+        told = OSError(error.errno, error.strerror, path)  # of what was open the system does not say the name
         if error.errno not in _OF_THE_FILE:
-            raise
-        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(error)) from error
-    try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise UnreadableError(f"{path} is not a plain file")
-        _check_size(facts.st_size, url=path)
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(facts.st_size)
-    except UnreadableError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error  # the system does not say of which file
-    finally:
-        os.close(handle)
+            raise told from error
+        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(told)) from error
+
+
+def _plain_file(handle: int, *, path: str) -> bytes:
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        raise UnreadableError(f"{path} is not a plain file")
+    _check_size(facts.st_size, url=path)
+    with open(handle, "rb", closefd=False) as file:
+        return file.read(facts.st_size)
 
 
 def _in_store(url: str) -> bytes | UnreadableError:

@@ -315,6 +315,19 @@ def test_shares_decide_splits_by_content(tmp_path):
     assert 10 < sum(row["split"] == "validation" for row in rows) < 55
 
 
+def test_an_output_where_nothing_was_made_is_free_for_the_mended_input(tmp_path):
+    begun, mended = (job_for(tmp_path, parents={"input": digest}) for digest in ("a", "b"))
+    ledger = Ledger(f"{begun.output}/_ledger/{begun.name}")
+    with ledger.working():
+        with pytest.raises(ValueError, match=r"a run with digest .* was begun there.*--fresh"):
+            shard._finished(mended)
+        record = ledger.commit(ledger.claim("inspected"), {"folder": "somewhere"})
+    with pytest.raises(ValueError, match="was begun there"):
+        shard._finished(mended)
+    ledger.discard("inspected", record)
+    assert shard._finished(mended) is None
+
+
 # The stage
 
 
