@@ -74,7 +74,10 @@ class LabelsFolder:
         differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
         if differing:
             told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
-            raise ValueError(f"{self.folder} holds labels of another job: {told}. Name another output, or add --fresh")
+            raise ValueError(
+                f"{self.folder} holds labels of another job: {told}. Give what was given then to go on with that, name "
+                f"another output, or add --fresh"
+            )
 
     def leave(self) -> None:
         """Let another job have the folder, if none of this one's units is done: what was wrong may be mended."""

@@ -74,10 +74,12 @@ class Job:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for finished units to be kept."""
+        """What must be the same for finished units to be kept; all rows of a folder name one model."""
         config = self.config
         return {
             "input_digest": self.input.digest,
+            "model_name": self.model.name,
+            "model_version": self.model.version,
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
             "scoring": config.scoring.stated(),
@@ -112,8 +114,10 @@ def run(
         tracking: MLflow's server; the job is one run there, also after restarts.
 
     Raises:
-        ValueError: when the model or input is not there, the output holds another job's labels, a shard is not what its
-            manifest says, or more than `max_rejected` of the images are in quarantine.
+        ValueError: when the model or input is not there, the output holds another job's labels (also those of another
+            version of the model, which an alias may mean by now), a shard is not what its manifest says, or more than
+            `max_rejected` of the images are in quarantine.
+        OSError: when MLflow's server is gone for good; the same command goes on in the same run.
     """
     began = time.perf_counter()
     job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
@@ -131,15 +135,17 @@ def run(
             tally = Tally(committed=committed)
             reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
-            predictions = _publish(job, folder=folder, tally=tally, run_id=run_id)
+            predictions = _settled(job, folder=folder, tally=tally, run_id=run_id)
             summary = {
                 "output": config.output,
                 "model": job.model.uri,
                 **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
                 "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
             }
-            folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
+            # MLflow first: with a manifest there, the next attempt would have nothing left to do or to record
             _record(job, run_id=run_id, summary=summary, predictions=predictions)
+            folder.publish(predictions)
+            folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
     _say(told(summary))
     return predictions
 
@@ -350,19 +356,17 @@ def _is_too_many(num_rejected: int, *, job: Job) -> bool:
     return num_rejected > job.config.max_rejected * job.input.num_images
 
 
-def _publish(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:
-    """Write the quarantine table, then the manifest; ValueError when another job has made the folder its own."""
+def _settled(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:
+    """What is to be published, when all else in the folder is as it stays."""
     folder.remove_losers(tally.committed)
     folder.write_quarantine(tally.rejected)
-    predictions = PredictionSet(
+    return PredictionSet(
         parts=tuple(tally.committed[unit.name].part for unit in job.input.units),
         parents=job.parents,
         scoring=job.config.scoring,
         num_rejected=tally.num_rejected,
         run_id=run_id,
     )
-    folder.publish(predictions)
-    return predictions
 
 
 @contextlib.contextmanager

@@ -390,6 +390,37 @@ def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_p
         third.take()
 
 
+@pytest.mark.parametrize("changed", ["input", "model", "vocabulary", "version", "name", "registered"])
+def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
+    pictures: Path, split: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path, changed: str
+) -> None:
+    """Also where the numbers would be the same: every row names its model, and a folder names one."""
+
+    def job_of(images: Path, model: str, **settings: object) -> score.Job:
+        config = config_of(images, tmp_path / "labels", model=model, **settings)
+        return score._job(config, cluster=ClusterConfig(), tracking=tracking)
+
+    job = job_of(pictures, checkpoint)
+    if changed in ("version", "name"):
+        job = replace(job, model=replace(job.model, name="tiny", version="1"))
+    (tmp_path / "names.json").write_text(json.dumps(OTHER_NAMES))
+    others = {
+        "input": lambda: job_of(split, checkpoint),
+        "model": lambda: job_of(pictures, tiny_checkpoint(tmp_path, seed=1).folder),
+        "vocabulary": lambda: job_of(pictures, checkpoint, vocabulary=str(tmp_path / "names.json")),
+        "version": lambda: replace(job, model=replace(job.model, version="2")),
+        "name": lambda: replace(job, model=replace(job.model, name="other")),
+        "registered": lambda: replace(job, model=replace(job.model, name="tiny", version="1")),
+    }
+    kept, other = job.identity, others[changed]().identity
+    names = {"version": "model_version", "name": "model_name", "registered": "model_version"}
+    name = names.get(changed, f"{changed}_digest")
+    LabelsFolder(str(tmp_path / "labels"), identity=kept).take()
+    with pytest.raises(ValueError, match=f"{name} was {kept[name]}, is {other[name]}.*--fresh"):
+        LabelsFolder(str(tmp_path / "labels"), identity=other).take()
+    LabelsFolder(str(tmp_path / "labels"), identity=kept).take()
+
+
 # --- the stage, on Ray
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from processes import cpus_held, hit
 
-from ecor.shards import read_manifest, read_shard
+from ecor.shards import ShardManifest, read_manifest, read_shard, write_manifest
 from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import shard
 from pipelines.__main__ import INTERRUPTED
@@ -128,6 +128,48 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 def cluster(by_one_worker):
     with connected(ClusterConfig(num_cpus=2)):
         yield
+
+
+# What the output may be kept for
+
+
+@pytest.mark.parametrize("changed", ["input", "vocabulary", "config"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_path, changed, is_finished):
+    job = Job(
+        config=config_for(tmp_path / "world", tmp_path),
+        root=str(tmp_path / "world"),
+        vocabulary=vocabulary_from_mapping(VOCABULARY),
+        given_splits=("train",),
+        from_vocabulary=False,
+        parents={"input": "1" * 64},
+        output=str(tmp_path),
+    )
+    other = dataclasses.replace(
+        job,
+        **{
+            "input": {"parents": {"input": "2" * 64}},
+            "vocabulary": {"vocabulary": vocabulary_from_mapping({"cat": ["whiskers"]})},
+            "config": {"config": dataclasses.replace(job.config, samples_per_shard=7)},
+        }[changed],
+    )
+    if is_finished:
+        nothing = {"shards": (), "num_samples": 0, "num_rejected": 0, "num_duplicates": 0}
+        digests = {"vocabulary_digest": job.vocabulary.digest, "config_digest": job.config_digest}
+        write_manifest(ShardManifest(split="train", parents=job.parents, **digests, **nothing), tmp_path / "train")
+        then, now = (
+            {"input": each.parents["input"], "vocabulary": each.vocabulary.digest, "config": each.config_digest}[
+                changed
+            ]
+            for each in (job, other)
+        )
+        told = f"{changed} was {then}, is {now}"
+    else:
+        (tmp_path / "_ledger" / job.name).mkdir(parents=True)
+        told = f"a run with digest {job.name} was begun there, this one is {other.name}"
+    with pytest.raises(ValueError, match=rf"was made from something else \({told}\).*--fresh"):
+        shard._finished(other)
+    assert shard._finished(job) is None, "validation is not there yet"
 
 
 # Laws of the parts

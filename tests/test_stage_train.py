@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,28 @@ def test_another_vocabulary_is_refused_with_both_digests(world: Path) -> None:
     other = vocabulary_from_mapping({**NAMES, "cat": ["whiskers"]})
     with pytest.raises(ValueError, match=f"vocabulary {other.digest} does not fit manifest .* {VOCABULARY.digest}"):
         read_split(str(world / "shards" / "train"), vocabulary=other)
+
+
+@pytest.mark.parametrize("changed", ["input", "vocabulary", "config"])
+@pytest.mark.parametrize("record", ["summary.json", "run.json"])
+def test_what_another_run_has_made_or_begun_is_refused_with_both_digests(
+    world: Path, tmp_path: Path, changed: str, record: str
+) -> None:
+    """Before anything is started: no cluster, no MLflow."""
+    shutil.copytree(world / "shards", tmp_path / "shards")
+    config = config_of(world, tmp_path / "run", shards=str(tmp_path / "shards"))
+    digest = train._parents(settled(config))["config"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / record).write_text(json.dumps({"digest": digest, "run_id": "its own"}))
+    if changed == "input":
+        write_split(tmp_path / "shards", [sample(n) for n in range(NUM_TRAIN + 1)], split="train")
+    if changed == "vocabulary":
+        (tmp_path / "shards" / "vocabulary.json").write_text(json.dumps({**NAMES, "cat": ["whiskers"]}))
+    other = dataclasses.replace(config, seed=1) if changed == "config" else config
+    with pytest.raises(ValueError, match=f"holds run {digest}, .* make run .*--fresh") as error:
+        train.run(other, tracking=TrackingConfig(uri="http://127.0.0.1:9"))
+    assert train._parents(settled(other))["config"] in str(error.value)
+    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize("prompts", [TEXT, VISUAL])
