@@ -21,6 +21,7 @@ from ecor import store
 from ecor.config import require
 from ecor.predictions import PredictionSet
 from pipelines import cluster, evaluate, registry, report, score, shard, train
+from pipelines.addresses import check_address
 from pipelines.config import EvaluateConfig, PipelineConfig
 from pipelines.metrics import timed
 from pipelines.pinned import ModelVersion
@@ -44,10 +45,12 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
     """Settings from a TOML file.
 
     Raises:
-        ValueError: naming the file and every wrong, missing or unknown setting (with the nearest known name).
+        ValueError: naming the file and every wrong, missing or unknown setting (with the nearest known name); or when
+            the path is no path and no address of a store.
         FileNotFoundError: when there is no such file.
     """
     source = str(path)
+    check_address(source, name="pipeline")
     if not store.is_file(source):
         raise FileNotFoundError(f"no pipeline file {source}")
     try:
@@ -141,7 +144,13 @@ def run(config: PipelineConfig) -> PipelineResult:
 
 
 def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersion:
-    """The champion after the contest on validation: the candidate, or the champion of the day where that is better."""
+    """The champion after the contest: the candidate, or the champion of the day where that is better.
+
+    Validation decides (ours). Test must not: the figures at the end are of that split, and would flatter what was
+    chosen on it. Nothing was learned on validation, but the candidate's epoch and temperatures were chosen there, which
+    favours it a little over a champion that comes from other shards. Who wants a stricter judge gives `ecor promote`
+    the evaluations of another split.
+    """
     old = registry.find(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
     if old is not None and old.version == candidate.version:
         return old

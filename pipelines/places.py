@@ -15,6 +15,7 @@ _PLACES = (
     *(
         "input",
         "output",
+        "model",
         "vocabulary",
         "shards",
         "checkpoint",
@@ -25,7 +26,7 @@ _PLACES = (
     ),
     *("weights", "predictions", "compare", "beside", "projection", "explain_projection"),
 )
-"""Settings that are paths or addresses of stores."""
+"""Settings that are paths or addresses of stores; `model` may also be one of the registry."""
 
 
 class Addressed:
@@ -39,6 +40,8 @@ class Addressed:
         for name in _PLACES:
             value = getattr(self, name, None)
             for each in (value,) if isinstance(value, str) else value or ():
+                if name == "model" and each.startswith("models:"):
+                    continue  # MLflow's, which `pipelines.registry.resolve` judges
                 check_address(each, name=name)
                 is_here = name not in self.here_only or "://" not in each
                 require(is_here, f"{name} of this command must be on a disk of this machine, got {each}")

@@ -24,8 +24,20 @@ from ecor.shards import MANIFEST_NAME, ShardInfo, read_shard
 from pipelines import tracking
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.addresses import STORES, check_address, masked, secrets_in, without_user
-from pipelines.config import EvaluateConfig, RegisterConfig, ReportConfig, ScoreConfig, ShardConfig, TrainConfig
+from pipelines.config import (
+    EvaluateConfig,
+    ExplainConfig,
+    PromoteConfig,
+    RegisterConfig,
+    ReportConfig,
+    ScoreConfig,
+    ShardConfig,
+    TrainConfig,
+)
+from pipelines.experiments import ExplainBenchmarkConfig
+from pipelines.explain import run as explain
 from pipelines.files import content
+from pipelines.flow import read_pipeline
 from pipelines.places import TrackingConfig
 from pipelines.units import ListingUnit, Rejection, read_input
 
@@ -183,8 +195,16 @@ def test_what_is_no_address_of_a_store_is_refused_by_every_setting(address, tmp_
         "checkpoint": lambda: RegisterConfig(checkpoint=address),
         "predictions": lambda: EvaluateConfig(predictions=("p", address), output="o"),
         "evaluation": lambda: ReportConfig(predictions="p", evaluation=address),
+        "pipeline": lambda: read_pipeline(address),
+        "images": lambda: explain(ExplainConfig(), images=["photo.png", address]),
     }
-    for name, make in makers.items():
+    of_models = [
+        lambda: ScoreConfig(input="i", output="o", model=address),
+        lambda: PromoteConfig(model=address),
+        lambda: ExplainConfig(model=address),
+        lambda: ExplainBenchmarkConfig(model=address),
+    ]
+    for name, make in [*makers.items(), *(("model", make) for make in of_models)]:
         with pytest.raises(ValueError, match=name):
             make()
     assert not list(tmp_path.iterdir())
@@ -195,6 +215,11 @@ def test_what_is_no_address_of_a_store_is_refused_by_every_setting(address, tmp_
 )
 def test_paths_and_stores_are_taken(address):
     check_address(address, name="input")
+
+
+@pytest.mark.parametrize("model", ["models:/a@champion", "models:/a/3", "run/checkpoint", "s3://b/run", "ecor-demo"])
+def test_models_of_the_registry_of_folders_and_of_stores_are_taken(model):
+    assert ScoreConfig(input="i", output="o", model=model).model == ExplainConfig(model=model).model == model
 
 
 @pytest.mark.parametrize(
@@ -279,9 +304,10 @@ def test_values_of_secret_variables_are_masked_wherever_they_stand():
 @pytest.mark.parametrize("scheme", STORES)
 def test_credentials_in_an_address_are_refused_without_being_told(scheme):
     for address in (f"{scheme}://me:{SECRET}@bucket/x", f"{scheme}://bucket/x?X-Amz-Signature={SECRET}"):
-        with pytest.raises(ValueError, match="environment") as error:
-            ScoreConfig(input=address, output="o")
-        assert SECRET not in str(error.value)
+        for names in ({"input": address}, {"input": "i", "model": address}):
+            with pytest.raises(ValueError, match="environment") as error:
+                ScoreConfig(**names, output="o")
+            assert SECRET not in str(error.value)
 
 
 def test_settings_of_the_server_do_not_show_it():
@@ -306,6 +332,11 @@ def test_mlflow_is_told_user_and_password_by_its_own_variables(monkeypatch):
         (["promote", "--tracking.uri", f"nosuch://me:{SECRET}@127.0.0.1:9/x"], {}),
         (["score", "--input", f"s3://me:{SECRET}@bucket/x", "--output", "o"], {}),
         (["score", "--input", "x", "--output", f"s3://bucket/x?key={SECRET}"], {}),
+        (["score", "--input", "x", "--output", "o", "--model", f"s3://me:{SECRET}@bucket/run"], {}),
+        (["score", "--input", "x", "--output", "o", "--model", f"http://me:{SECRET}@host/run"], {}),
+        (["promote", "--model", f"models:/a?token={SECRET}"], {}),
+        (["run", f"s3://me:{SECRET}@bucket/pipeline.toml"], {}),
+        (["explain", f"s3://me:{SECRET}@bucket/photo.png"], {}),
         (["report", "--predictions", f"/nowhere/{SECRET}"], {"AWS_SECRET_ACCESS_KEY": SECRET}),
     ],
 )
