@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from labelled import random_table
 from mlflow import MlflowClient
 from mlflow.utils.validation import (
     _validate_logged_model_name,
@@ -22,6 +24,10 @@ from models import tiny_checkpoint, write_pictures
 
 from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
+from ecor.evaluation import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
+from ecor.evaluation import evaluate as evaluated
+from ecor.intervals import Resampling
+from ecor.metrics import observations_table
 from ecor.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
 from pipelines import evaluate, pinned, registry
 from pipelines.config import EvaluateConfig, PromoteConfig, RegisterConfig
@@ -168,10 +174,11 @@ def test_a_model_is_fetched_once_and_verified(
     first = pinned.fetch(version, tracking=tracking, cache_dir=tmp_path)
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", None)  # a second download would fail
     assert pinned.fetch(version, tracking=tracking, cache_dir=tmp_path) == first
-    other = replace(version, digest="f" * 64)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="should be model ffff"):
-        pinned.fetch(other, tracking=tracking, cache_dir=tmp_path)
+    for name, change in (("model", {"digest": "f" * 64}), ("vocabulary", {"vocabulary_digest": "f" * 64})):
+        found = getattr(version, *change)
+        with pytest.raises(ValueError, match=f"should be {name} ffff.* holds {found}: register it again"):
+            pinned.fetch(replace(version, **change), tracking=tracking, cache_dir=tmp_path)
 
 
 def test_a_checkpoint_folder_stands_for_a_model(tracking: TrackingConfig, checkpoint: Checkpoint) -> None:
@@ -268,6 +275,36 @@ def test_an_evaluation_of_another_model_is_refused(rivals: Rivals) -> None:
         registry.promote(swapped, tracking=rivals.tracking)
     with pytest.raises(ValueError, match="name both"):
         registry.promote(replace(config, evaluation=None), tracking=rivals.tracking)
+
+
+@pytest.mark.parametrize("others", ["0" * 64, "1" * 64])
+def test_versions_that_were_judged_on_other_images_are_not_compared(tmp_path: Path, others: str) -> None:
+    pinned_at = {"asked_for": "", "name": "a", "vocabulary_digest": "v", "backbone_digest": "b", "run_id": None}
+    candidate, champion = (
+        ModelVersion(uri=f"models:/a/{version}", version=version, digest=version * 64, **pinned_at) for version in "21"
+    )
+    folders = list[str]()
+    for version, images in ((candidate, "0" * 64), (champion, others)):
+        parents = {"model_digest": version.digest, "input_digest": images}
+        table = random_table(30)
+        resampling = Resampling(num_resamples=100)
+        result = evaluated(table, name="a", parents=parents, resampling=resampling)
+        record = Evaluation(results=(result,), comparisons=(), resampling=resampling, num_bins=15)
+        folder = tmp_path / f"evaluation-{version.version}"
+        folder.mkdir()
+        (folder / EVALUATION_NAME).write_text(record.to_json())
+        seen = observations_table(known_labels(table, name="a"))
+        pq.write_table(seen.append_column("name", pa.array(["a"] * len(seen))), folder / OBSERVATIONS_NAME)
+        folders.append(str(folder))
+    first, second = folders
+    config = PromoteConfig(model=candidate.uri, evaluation=first, champion_evaluation=second)
+    if others == "0" * 64:
+        is_barred, grounds = registry._contest(config, candidate=candidate, champion=champion)
+        assert not is_barred and grounds.startswith("strict RR less that of models:/a/1: +0.0000")
+    else:
+        told = rf"{first} is of other images than {second} \(0000.* and 1111.*: score the same split with both"
+        with pytest.raises(ValueError, match=told):
+            registry._contest(config, candidate=candidate, champion=champion)
 
 
 def test_an_evaluation_that_is_not_there_promotes_nobody(tracking: TrackingConfig, version: ModelVersion) -> None:
