@@ -99,7 +99,8 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
     The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
     labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
     two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
-    candidate as tags.
+    candidate as tags. Which images are held out is the caller's choice: `ecor run` takes validation
+    (`pipelines.flow`).
 
     Raises:
         ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
@@ -141,7 +142,7 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
     client = client_of(tracking)
-    with quiet():
+    with quiet(), told(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
         raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
@@ -160,8 +161,9 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
 def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
     """As `resolve`, but None for a registered model, alias or version that is not there."""
     parts = _URI.fullmatch(model_uri)
-    if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
-        return None
+    with told(tracking):
+        if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
+            return None
     return resolve(model_uri, tracking=tracking)
 
 

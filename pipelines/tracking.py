@@ -161,15 +161,31 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
                 _require_answer(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError) as error:  # a database whose driver is not installed
-        if "error code 401" in str(error):
-            raise ValueError(
-                f"the MLflow server {masked(uri)} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
-                f"MLFLOW_TRACKING_PASSWORD"
-            ) from error
         raise ValueError(
-            f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
+            _refusal(error, uri=masked(uri))
+            or f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
+
+
+def _refusal(error: Exception, *, uri: str) -> str | None:
+    """In words, where the server answers and does not do as it is asked: that will be no better later."""
+    if "error code 401" in str(error):
+        return (
+            f"the MLflow server {uri} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD"
+        )
+    if "Invalid Host header" in str(error):
+        return (
+            f"the MLflow server {uri} does not answer to this name (403, invalid Host header): use one that it knows, "
+            f"or add this one, with port, to its MLFLOW_SERVER_ALLOWED_HOSTS"
+        )
+    if getattr(error, "error_code", None) == "PERMISSION_DENIED":
+        return (
+            f"the MLflow server {uri} does not let this user do that (403, permission denied): ask whoever runs it for "
+            f"the right, or be another user by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return None
 
 
 def _password() -> str | None:
@@ -200,10 +216,16 @@ def shown(tracking: TrackingConfig) -> str:
 
 @contextmanager
 def told(tracking: TrackingConfig) -> Iterator[None]:
-    """What MLflow's client raises after it has tried for minutes, as an error that says what to do."""
+    """What MLflow's client raises as an error that says what to do.
+
+    ValueError for what the server refuses; OSError for a server that has failed for minutes.
+    """
     try:
         yield
     except MlflowException as error:
+        refusal = _refusal(error, uri=shown(tracking))
+        if refusal is not None:
+            raise ValueError(refusal) from error
         raise OSError(
             f"the MLflow server {shown(tracking)} failed ({masked(_first_line(error))}): run the same command again "
             f"when it answers, to go on"
@@ -278,6 +300,8 @@ def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
+        if _refusal(error, uri=uri) is not None:  # somebody else's run
+            raise
         raise ValueError(
             f"the MLflow run {run_id} is not on {uri}: name the server it was made on, or start afresh"
         ) from error

@@ -1,10 +1,14 @@
-"""MLflow as a team runs it, for tests: PostgreSQL, `mlflow server` with basic auth, artifacts by way of the server.
+"""MLflow as a team runs it, for tests: PostgreSQL, an S3 for artifacts, and the server as `infra/mlflow` starts it.
 
 All on loopback, with secrets made for the occasion, and ended with the block.
 """
 
+import base64
+import importlib.util
+import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -13,17 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s3_server import S3Server, s3_server
+
 if TYPE_CHECKING:
     from pipelines.pinned import ModelVersion
 
-START_S = 120.0
+START_S = 300.0
 ADMIN = "admin"
+BUCKET = "mlflow"
+START = Path(__file__).resolve().parents[1] / "infra/mlflow/kubernetes/start.sh"
 
 
 def postgres_programs() -> Path | None:
@@ -37,34 +46,33 @@ def postgres_programs() -> Path | None:
 class MlflowServer:
     """A server that can be ended and started again at the same address."""
 
-    def __init__(self, folder: Path, *, database: str) -> None:
+    def __init__(self, folder: Path, *, database: str, s3: S3Server) -> None:
+        port = free_port()
         self.password = secrets.token_urlsafe(12)
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "mlflow.log"
-        self._database = database
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        (folder / "auth.ini").write_text(
-            "[mlflow]\ndefault_permission = READ\n"
-            f"database_uri = {database}_auth\n"
-            f"admin_username = {ADMIN}\nadmin_password = {self.password}\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        )
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        environment = {
-            **os.environ,
-            "MLFLOW_AUTH_CONFIG_PATH": str(self._folder / "auth.ini"),
+        self.s3 = s3
+        self._script = start_script(folder, port=port)
+        self._environment = {  # what infra/mlflow gives, and one worker of four, to start sooner
+            "MLFLOW_BACKEND_STORE_URI": database,
+            "AUTH_DATABASE_URI": f"{database}_auth",
             "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
-            "MLFLOW_BACKEND_STORE_URI": self._database,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # as infra/mlflow has it
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+            "MLFLOW_ARTIFACTS": f"{s3.make_bucket(BUCKET)}/artifacts",
+            "MLFLOW_S3_ENDPOINT_URL": s3.url,
+            **{name: s3.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
+            "MLFLOW_WORKERS": "1",
         }
-        port = self.url.rpartition(":")[2]
-        words = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-        command = [sys.executable, "-m", "mlflow", *words, "--artifacts-destination", str(self._folder / "artifacts")]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        around = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**around, "PATH": path, **self._environment}
+        command = ["bash", "-c", self._script]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_S
@@ -79,6 +87,24 @@ class MlflowServer:
             return False
         return True
 
+    def answer(self, path: str, *, host: str | None = None, data: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Status and text of what the admin gets, by whatever name of the server's (the Host header)."""
+        by = base64.b64encode(f"{ADMIN}:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {by}", "Content-Type": "application/json"} | (
+            {"Host": host} if host else {}
+        )
+        body = None if data is None else json.dumps(data).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers), timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def artifacts(self) -> list[str]:
+        """Keys of all that is in the bucket."""
+        with urllib.request.urlopen(f"{self.s3.url}/{BUCKET}?list-type=2", timeout=20) as answer:
+            return re.findall(r"<Key>([^<]+)</Key>", answer.read().decode())
+
     def stop(self) -> None:
         """End it, workers and all."""
         if self._process is not None:
@@ -88,13 +114,34 @@ class MlflowServer:
             self._process = None
 
 
+def has_exporter() -> bool:
+    """Whether there is what `--expose-prometheus` needs; MLflow's own image has it."""
+    return importlib.util.find_spec("prometheus_flask_exporter") is not None
+
+
+def start_script(folder: Path, *, port: int) -> str:
+    """infra's own, in another place: a port on loopback, and this folder for the temporary one."""
+    script = START.read_text()
+    changes = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "/tmp/": f"{folder}/"}
+    if not has_exporter():
+        changes[f" \\\n    --expose-prometheus={folder}/metrics"] = ""
+    for there, here in changes.items():
+        assert there in script, f"{START} has no {there}"
+        script = script.replace(there, here)
+    return script
+
+
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
-    """A server with a database of its own; its log and artifacts are in `folder`."""
+    """A server with a database and an S3 of its own; its log is in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     # not in pytest's folder: each pytest that starts closes that to others, and PostgreSQL is another user
-    with tempfile.TemporaryDirectory(prefix="ecor-postgres-") as data, _postgres(Path(data)) as address:
-        server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1))
+    with (
+        tempfile.TemporaryDirectory(prefix="ecor-postgres-") as data,
+        _postgres(Path(data)) as address,
+        s3_server() as s3,
+    ):
+        server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1), s3=s3)
         try:
             server.start()
             yield server

@@ -1,4 +1,5 @@
-"""Laws against a real server (PostgreSQL, basic auth): restarts, moved aliases, eight actors, mistakes in a line."""
+"""Laws against a real server (PostgreSQL, S3, basic auth, started as infra/mlflow has it): restarts, moved aliases,
+eight actors, mistakes in a line."""
 
 import io
 import json
@@ -27,7 +28,15 @@ from pipelines.places import ClusterConfig, TrackingConfig
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install 'ecor[dev]'")
 pytest.importorskip("flask_wtf", reason="flask_wtf is not installed: pip install 'ecor[dev]'")
 
-from mlflow_server import ADMIN, MlflowServer, fetch_with_others, free_port, mlflow_server, postgres_programs
+from mlflow_server import (
+    ADMIN,
+    MlflowServer,
+    fetch_with_others,
+    free_port,
+    has_exporter,
+    mlflow_server,
+    postgres_programs,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,6 +112,36 @@ def test_what_is_not_there_is_told_with_what_is(
 ) -> None:
     line = told_by(score_words(server, tmp_path, model=model))
     assert f"there is no {model} on {server.url}" in line and told in line
+
+
+def test_the_servers_start_script_serves_known_hosts_metrics_and_an_s3(
+    server: MlflowServer, champion: ModelVersion
+) -> None:
+    assert server.answer("/api/2.0/mlflow/registered-models/get?name=tiny")[0] == 200
+    for host in ("evil.example", "localhost:5000"):
+        assert server.answer("/", host=host) == (403, "Invalid Host header - possible DNS rebinding attack detected")
+    assert server.answer("/health", host="a-probe")[0] == 200
+    assert any(key.startswith("artifacts/") and key.endswith("/checkpoint.json") for key in server.artifacts())
+    if has_exporter():
+        status, metrics = server.answer("/metrics")
+        assert status == 200 and "mlflow_http_request_total" in metrics
+
+
+def test_a_server_that_does_not_know_its_name_is_told_in_a_line(server: MlflowServer, tmp_path: Path) -> None:
+    address = server.url.replace("127.0.0.1", "localhost")
+    words = score_words(server, tmp_path, model="models:/tiny@champion")
+    line = told_by([*words[:-1], address])
+    assert f"{address} does not answer to this name (403" in line and "MLFLOW_SERVER_ALLOWED_HOSTS" in line
+
+
+def test_what_a_user_may_not_do_is_told_in_a_line(server: MlflowServer, champion: ModelVersion, monkeypatch) -> None:
+    user = {"username": "reader", "password": "a-reader-reads"}
+    assert server.answer("/api/2.0/mlflow/users/create", data=user)[0] == 200
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user["username"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", user["password"])
+    line = told_by(["promote", "--model", champion.uri, "--alias", "mine", "--tracking.uri", server.url])
+    assert f"{server.url} does not let this user do that (403, permission denied)" in line
+    assert user["password"] not in line
 
 
 # --- one model on many machines
