@@ -111,13 +111,17 @@ def test_a_finished_pipeline_is_left_as_it_is(config: PipelineConfig) -> None:
     assert {record: (store.modified(record), store.read(record)) for record in records} == written
 
 
-def test_shards_that_are_damaged_or_missing_come_back_as_they_were(config: PipelineConfig) -> None:
+def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_that_fails(
+    config: PipelineConfig, s3: S3Server
+) -> None:
     folder = f"{JOB}/shards/train"
     before = {name: store.read(f"{folder}/{name}") for name in store.names_in(folder)}
     store.write(f"{folder}/0.tar", before["0.tar"][:-1000])
     store.remove(f"{folder}/1.tar")
     store.remove(f"{folder}/manifest.json")
-    shard.run(config.shard, cluster=config.cluster)
+    with s3.faulty(kind="lose", period=4):
+        shard.run(config.shard, cluster=config.cluster)
+        assert s3.num_faults > 5
     assert {name: store.read(f"{folder}/{name}") for name in store.names_in(folder)} == before
     summary = json.loads(store.read(f"{JOB}/shards/summary.json"))
     assert (summary["num_shards_written"], summary["num_shards_kept"]) == (2, len(summary["splits"]) + 2)
