@@ -32,14 +32,14 @@ def content(url: str) -> bytes:
     """All bytes of a file on this machine or in a store; a store that fails is asked again (`patiently`).
 
     Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
-    that of no store, it is no plain file (reading a pipe or a device would never end), or it is larger than
-    `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the file. Raises ValueError for a store
-    whose client is not installed.
+    that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would never end), or it is larger than
+    `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the file.
     """
     if "://" not in url:
         return _on_disk(url)
     try:
         check_address(url, name="the address")
+        store.store_of(url)
     except ValueError as error:
         raise UnreadableError(str(error)) from error
     if store.is_local(url):
