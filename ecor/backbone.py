@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ecor import store
 from ecor.causal import CausalText
 from ecor.config import BackboneConfig, Preprocess, require
 
@@ -293,36 +294,37 @@ class Backbone(nn.Module):
 def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
     """Open the CLIP that `config` names, frozen, on `device`.
 
-    Weights come from a file (safetensors, or a checkpoint read without unpickling code), an open_clip tag, a hub id, or
-    this package (`embedded`); `pretrained="random"` gives untrained weights, the same each time, for tests and timing.
-    ValueError if the name or tag is unknown, a file is missing, or weights cannot be fetched.
+    Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
+    open_clip tag, a hub id, or this package (`embedded`); `pretrained="random"` gives untrained weights, the same each
+    time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, or weights cannot be
+    fetched.
     """
-    local = _local_paths(config)
-    parts = _from_file(*local) if local else _from_open_clip(config)
+    found = _files_of(config)
+    parts = _from_files(*found) if found else _from_open_clip(config)
     return Backbone(parts, config=config, device=device)
 
 
-def _local_paths(config: BackboneConfig) -> tuple[Path, Path | None] | None:
-    """Architecture JSON and weights (None: random), where both are files; else None."""
+def _files_of(config: BackboneConfig) -> tuple[str, str | None] | None:
+    """Addresses of architecture JSON and weights (None: random), where both are files; else None."""
     if config.pretrained == "embedded":
         folder = Path(str(files("ecor") / "demo" / "weights"))
         known = sorted(path.stem for path in folder.glob("*.json"))
         require(config.name in known, f"no embedded model {config.name!r}; embedded are: {', '.join(known) or 'none'}")
-        return folder / f"{config.name}.json", folder / f"{config.name}.safetensors"
+        return str(folder / f"{config.name}.json"), str(folder / f"{config.name}.safetensors")
     if not config.name.endswith(".json"):
         return None
-    architecture = Path(config.name)
-    require(architecture.is_file(), f"no model config at {config.name}")
+    require(store.is_file(config.name), f"no model config at {config.name}")
     if config.pretrained == "random":
-        return architecture, None
-    require(config.pretrained is not None, f"pretrained must name the weights file that goes with {config.name}")
-    weights = Path(str(config.pretrained))
-    require(weights.is_file(), f"no weights file at {config.pretrained}")
-    return architecture, weights
+        return config.name, None
+    weights = config.pretrained
+    if weights is None:
+        raise ValueError(f"pretrained must name the weights file that goes with {config.name}")
+    require(store.is_file(weights), f"no weights file at {weights}")
+    return config.name, weights
 
 
-def _from_file(architecture: Path, weights: Path | None) -> _Parts:
-    settings = json.loads(architecture.read_text())
+def _from_files(architecture: str, weights: str | None) -> _Parts:
+    settings = json.loads(store.read(architecture))
     model_cfg = settings.get("model_cfg", settings)
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
     require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
@@ -354,11 +356,12 @@ def _constructed(model_cfg: dict[str, Any]) -> Any:
     return model_class(**settings)
 
 
-def _load_weights(model: nn.Module, weights: Path) -> None:
-    try:
-        load_checkpoint(model, str(weights), strict=True, weights_only=True)
-    except (RuntimeError, OSError, KeyError, SafetensorError, UnpicklingError) as error:
-        raise ValueError(f"{weights} does not fit the architecture: {error}") from error
+def _load_weights(model: nn.Module, weights: str) -> None:
+    with store.local_file(weights) as path:
+        try:
+            load_checkpoint(model, str(path), strict=True, weights_only=True)
+        except (RuntimeError, OSError, KeyError, SafetensorError, UnpicklingError) as error:
+            raise ValueError(f"{weights} does not fit the architecture: {error}") from error
 
 
 def _from_open_clip(config: BackboneConfig) -> _Parts:
@@ -371,9 +374,10 @@ def _from_open_clip(config: BackboneConfig) -> _Parts:
         set_model_preprocess_cfg(model, vars(open_clip.transform.PreprocessCfg(size=model.visual.image_size)))
         return _Parts(model=model, model_cfg=_lasting(model_cfg), tokenizer=open_clip.get_tokenizer(config.name))
     try:
-        model = open_clip.create_model(
-            config.name, pretrained=None if is_hub else config.pretrained, weights_only=True, require_pretrained=True
-        )
+        with _on_this_machine(None if is_hub else config.pretrained) as pretrained:
+            model = open_clip.create_model(
+                config.name, pretrained=pretrained, weights_only=True, require_pretrained=True
+            )
         model_cfg = open_clip.factory.get_model_config(config.name)
         tokenizer = open_clip.get_tokenizer(config.name)
     except Exception as error:  # hubs fail in many types, which all mean: these weights cannot be had here
@@ -382,6 +386,11 @@ def _from_open_clip(config: BackboneConfig) -> _Parts:
             f"the weights on this machine and set pretrained to the path of the file"
         ) from error
     return _Parts(model=model, model_cfg=_lasting(model_cfg), tokenizer=tokenizer)
+
+
+def _on_this_machine(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
+    """Weights in a store as a file that open_clip reads; tags and paths as they are."""
+    return store.local_file(pretrained) if pretrained and "://" in pretrained else nullcontext(pretrained)
 
 
 def _check_known(config: BackboneConfig) -> None:
@@ -393,10 +402,10 @@ def _check_known(config: BackboneConfig) -> None:
             f"name, a hub id (hf-hub:org/name) or the path of a model config (.json)"
         )
     tags = open_clip.list_pretrained_tags_by_model(config.name)
-    is_file = config.pretrained is not None and Path(config.pretrained).is_file()
+    is_file = config.pretrained is not None and store.is_file(config.pretrained)
     if config.pretrained not in (*tags, "random") and not is_file:
         raise ValueError(
-            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file here; tags: "
+            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: "
             f"{', '.join(tags) or 'none'}"
         )
 

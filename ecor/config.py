@@ -25,6 +25,8 @@ FACTORS: dict[Method, tuple[Factor, ...]] = {
     "pairs": ("pair",),
 }
 """The softmaxes that each decoding multiplies."""
+STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+"""Schemes of addresses that settings, records and tables may name."""
 
 
 Kind = TypeVar("Kind")
@@ -60,16 +62,25 @@ class BackboneConfig:
     """Which CLIP, and how it is run."""
 
     name: str = "ecor-demo"
-    """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path of an open_clip model config
-    (`…/model.json`), or an embedded model (`ecor-demo`)."""
+    """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path or address of an open_clip model
+    config (`…/model.json`, also `s3://…`, `gs://…`), or an embedded model (`ecor-demo`)."""
     pretrained: str | None = "embedded"
-    """An open_clip pretrained tag, the path of a weights file, `embedded` for weights that come with this package,
-    `random` for untrained weights (always the same: for tests and timing), or None where the name already says (hub
-    ids)."""
+    """An open_clip pretrained tag, the path or address of a weights file, `embedded` for weights that come with this
+    package, `random` for untrained weights (always the same: for tests and timing), or None where the name already says
+    (hub ids)."""
     precision: Precision = "auto"
     """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
     compile: bool = False
     """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
+
+    def __post_init__(self) -> None:
+        for place in (self.name, self.pretrained or ""):  # records of checkpoints name places too
+            scheme, marker, _ = place.partition("://")
+            require(
+                not marker or scheme.lower() in STORES,
+                f"{scheme}:// is not read: name a backbone by a local path, or an address that begins with "
+                f"{', '.join(f'{each}://' for each in STORES)}",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

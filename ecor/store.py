@@ -215,6 +215,18 @@ def local_folder(folder: Address) -> Iterator[Path]:
         yield Path(scratch)
 
 
+@contextmanager
+def local_file(address: Address) -> Iterator[Path]:
+    """A file as one of this machine: itself, or a copy with its name that lasts as long as the block."""
+    if is_local(address):
+        yield local_path(address)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / os.fspath(address).rpartition("/")[2]
+        fetch(address, path)
+        yield path
+
+
 # Writing
 
 

@@ -1,13 +1,13 @@
 """What a user calls a lexicon in, the lexicon out: the demo's own, a JSON file, or WordNet above some words."""
 
-from pathlib import Path
-
 from rich.console import Console
 
+from ecor import store
 from ecor.backbone import Backbone
 from ecor.demo.taxonomy import demo_lexicon
 from ecor.explain.concepts import ConceptFeatures, encode_concepts
 from ecor.explain.lexicon import ListLexicon, WordNetLexicon, read_lexicon
+from pipelines.addresses import check_address
 
 
 def lexicon_named(name: str) -> ListLexicon:
@@ -16,21 +16,24 @@ def lexicon_named(name: str) -> ListLexicon:
     Args:
         name: `demo`; the path of a JSON file (`ecor.explain.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
             words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR;
-            `wordnet:<path>,<folder>` says where WordNet's files are).
+            `wordnet:<path>,<folder>` says where WordNet's files are). Each path may be an address of a store.
 
     Raises:
-        ValueError: for a file that is none of these, and as `WordNetLexicon` does.
+        ValueError: for a file that is none of these, and as `WordNetLexicon` and `check_address` do.
     """
     if name == "demo":
         return demo_lexicon()
     kind, marker, path = name.partition(":")
     if kind == "wordnet" and marker:
         listed, _, folder = path.partition(",")
+        for place in (listed, folder):
+            check_address(place, name="the lexicon")
         try:
-            words = [line.strip() for line in Path(listed).read_text(encoding="utf-8").splitlines()]
+            words = [line.strip() for line in store.read(listed).decode("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{name}: {listed!r} is no text file of words, one a line: {error}") from error
         return WordNetLexicon(folder or None).taxonomy(word for word in words if word)
+    check_address(name, name="the lexicon")
     return read_lexicon(name)
 
 

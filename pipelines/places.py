@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from ecor.config import require
+from ecor.config import BackboneConfig, require
 from pipelines.addresses import check_address
 
 _PLACES = (
@@ -24,7 +24,7 @@ _PLACES = (
         "cache_dir",
         "work",
     ),
-    *("weights", "predictions", "compare", "beside", "projection", "explain_projection"),
+    *("model", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
 )
 """Settings that are paths or addresses of stores; `model` may also be one of the registry."""
 
@@ -45,6 +45,10 @@ class Addressed:
                 check_address(each, name=name)
                 is_here = name not in self.here_only or "://" not in each
                 require(is_here, f"{name} of this command must be on a disk of this machine, got {each}")
+        backbone: BackboneConfig | None = getattr(self, "backbone", None)
+        if backbone is not None:
+            check_address(backbone.name, name="backbone.name")
+            check_address(backbone.pretrained or "", name="backbone.pretrained")
 
 
 def located(place: str) -> str:

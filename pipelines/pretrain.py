@@ -184,8 +184,8 @@ def architecture(config: PretrainConfig) -> Backbone:
     config, which the output holds, cannot name one.
     """
     path = str(config_path()) if config.model == MODEL_NAME else config.model
-    if path.endswith(".json") and Path(path).is_file():
-        settings = json.loads(Path(path).read_text())
+    if path.endswith(".json") and store.is_file(path):
+        settings = json.loads(store.read(path))
         require("preprocess_cfg" not in settings, f"{path} has a preprocess_cfg: give a plain open_clip model config")
     return load_backbone(BackboneConfig(name=path, pretrained="random"))
 

@@ -58,10 +58,10 @@ def settled(config: TrainConfig) -> TrainConfig:
 
 
 def _located(backbone: BackboneConfig) -> BackboneConfig:
-    """Names that are files of this machine, made absolute."""
+    """Names that are files of this machine, made absolute, and addresses."""
 
     def found(name: str) -> str:
-        return located(name) if Path(name).is_file() else name
+        return located(name) if "://" in name or Path(name).is_file() else name
 
     return replace(backbone, name=found(backbone.name), pretrained=backbone.pretrained and found(backbone.pretrained))
 

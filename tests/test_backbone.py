@@ -1,6 +1,7 @@
 """Laws of the backbone: it is open_clip's model to the bit, frozen, the same from wherever it was loaded."""
 
 import json
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import BertConfig, PreTrainedTokenizerFast
 
+from ecor import store
 from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, TemplateConfig
 from ecor.sentences import SentenceEncoder
@@ -96,6 +98,61 @@ def test_the_digest_follows_weights_and_architecture(tmp_path: Path, backbone: B
     assert tiny(tmp_path, settings=TINY | {"quick_gelu": True}).digest != backbone.digest
     del other.__dict__["digest"]
     assert other.digest != backbone.digest
+
+
+def test_a_store_gives_the_backbone_that_a_disk_gives(tmp_path: Path) -> None:
+    """What it is does not depend on where it lies; errors name the address, and no copy stays."""
+    folder = f"memory://{tmp_path.name}"
+    on_disk = tiny(tmp_path, settings=TINY | {"quick_gelu": True})
+    with torch.no_grad():
+        on_disk.model.visual.proj[0, 0] += 1
+    for path in on_disk.save(tmp_path, stem="packed"):
+        store.write(f"{folder}/{path.name}", path.read_bytes())
+    name, weights = f"{folder}/packed.json", f"{folder}/packed.safetensors"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        found = load_backbone(BackboneConfig(name=name, pretrained=weights))
+    assert not list(scratch.iterdir())
+    assert found.digest == on_disk.digest
+    assert_close(found.encode_image(photos()), on_disk.encode_image(photos()), rtol=0, atol=0)
+    assert load_backbone(BackboneConfig(name=name, pretrained="random")).digest != found.digest
+    data = bytearray(store.read(weights))
+    data[-1] ^= 1
+    store.write(f"{folder}/other.safetensors", bytes(data))
+    other = load_backbone(BackboneConfig(name=name, pretrained=f"{folder}/other.safetensors"))
+    assert other.digest != found.digest
+    store.write(f"{folder}/short.safetensors", bytes(data[:-9]))
+    for config, told in (
+        ({"name": f"{folder}/none.json"}, f"no model config at {folder}/none.json"),
+        ({"pretrained": f"{folder}/none.safetensors"}, f"no weights file at {folder}/none.safetensors"),
+        ({"pretrained": f"{folder}/short.safetensors"}, f"{folder}/short.safetensors does not fit the architecture"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            load_backbone(BackboneConfig(**({"name": name, "pretrained": weights} | config)))
+
+
+def test_weights_in_a_store_for_a_name_of_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They are a file while open_clip builds the model; a small architecture stands under a name of its own here."""
+    open_clip.add_model_config(_added(tmp_path, name="tiny-of-the-tests"))
+    on_disk = tiny(tmp_path)
+    with torch.no_grad():
+        on_disk.model.visual.proj[0, 0] += 1
+    _, weights = on_disk.save(tmp_path, stem="packed")
+    address = f"memory://{tmp_path.name}/packed.safetensors"
+    store.write(address, weights.read_bytes())
+    found = load_backbone(BackboneConfig(name="tiny-of-the-tests", pretrained=address))
+    assert found.digest == on_disk.digest
+    with pytest.raises(ValueError, match="neither a tag of tiny-of-the-tests nor a file"):
+        load_backbone(BackboneConfig(name="tiny-of-the-tests", pretrained=f"{address}.none"))
+
+
+def _added(folder: Path, *, name: str) -> Path:
+    path = folder / "configs" / f"{name}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(TINY))
+    return path
 
 
 @pytest.mark.slow

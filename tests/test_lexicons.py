@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from test_explain_lexicon import small_wordnet
 
+from ecor import store
 from ecor.backbone import load_backbone
 from ecor.config import BackboneConfig
 from ecor.demo.taxonomy import ROOT, demo_lexicon
+from ecor.explain.lexicon import lexicon_digest
 from pipelines.lexicons import concepts_named, lexicon_named
 
 
@@ -34,6 +36,23 @@ def test_definitions_that_a_text_tower_does_not_read_to_their_end_are_told(tmp_p
     assert "own.json: 1 of 2 definitions are longer than the 77 tokens" in capsys.readouterr().err
     concepts_named("demo", backbone=backbone)
     assert capsys.readouterr().err == ""
+
+
+def test_lexicons_in_a_store_are_those_on_a_disk(tmp_path: Path) -> None:
+    place = f"memory://{tmp_path.name}"
+    store.write(f"{place}/own.json", json.dumps({"a": {"definition": "first"}}).encode())
+    assert lexicon_named(f"{place}/own.json").definition("a") == "first"
+    store.write(f"{place}/words.txt", b"dogs\n\nmice\n")
+    folder = small_wordnet(tmp_path / "dict")
+    for path in folder.iterdir():
+        store.write(f"{place}/dict/{path.name}", path.read_bytes())
+    expected = lexicon_digest(lexicon_named(f"wordnet:{place}/words.txt,{folder}"))
+    assert lexicon_digest(lexicon_named(f"wordnet:{place}/words.txt,{place}/dict")) == expected
+    with pytest.raises(ValueError, match=f"{place}/none.json is no lexicon"):
+        lexicon_named(f"{place}/none.json")
+    for name in ("http://host/own.json", "wordnet:http://host/words.txt", f"wordnet:{place}/words.txt,ssh://host/dict"):
+        with pytest.raises(ValueError, match="the lexicon: (http|ssh):// is not read"):
+            lexicon_named(name)
 
 
 def test_what_is_no_lexicon_is_named() -> None:

@@ -19,11 +19,11 @@ from models import TINY_CLIP
 
 from ecor.backbone import load_backbone
 from ecor.checkpoint import read_checkpoint
-from ecor.config import BackboneConfig
+from ecor.config import STORES, BackboneConfig, record_of
 from ecor.shards import MANIFEST_NAME, ShardInfo, read_shard
 from pipelines import tracking
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.addresses import STORES, check_address, masked, secrets_in, without_user
+from pipelines.addresses import check_address, masked, secrets_in, without_user
 from pipelines.config import (
     EvaluateConfig,
     ExplainConfig,
@@ -34,7 +34,7 @@ from pipelines.config import (
     ShardConfig,
     TrainConfig,
 )
-from pipelines.experiments import ExplainBenchmarkConfig
+from pipelines.experiments import ExplainBenchmarkConfig, PretrainConfig
 from pipelines.explain import run as explain
 from pipelines.files import content
 from pipelines.flow import read_pipeline
@@ -156,6 +156,14 @@ def test_a_checkpoint_with_a_pickle_for_tokens_does_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("place", ["http://169.254.169.254/x.json", "github://a:b@/x.json", "zip::s3://bucket/x.json"])
+def test_a_record_that_names_a_backbone_of_no_store_is_refused(place):
+    for name in ("name", "pretrained"):
+        with pytest.raises(ValueError, match=r":// is not read") as error:
+            record_of(BackboneConfig, {name: place})
+        assert "a:b" not in str(error.value)
+
+
 @pytest.mark.parametrize("extension", ["pkl", "pyd", "pickle", "pth"])
 def test_a_tar_with_a_pickled_member_is_refused_unread(extension, tmp_path):
     """webdataset would decode it by its name."""
@@ -197,6 +205,9 @@ def test_what_is_no_address_of_a_store_is_refused_by_every_setting(address, tmp_
         "evaluation": lambda: ReportConfig(predictions="p", evaluation=address),
         "pipeline": lambda: read_pipeline(address),
         "images": lambda: explain(ExplainConfig(), images=["photo.png", address]),
+        "model": lambda: PretrainConfig(output="o", model=address),
+        "name|read": lambda: TrainConfig(shards="s", output="o", backbone=BackboneConfig(name=address)),
+        "pretrained|read": lambda: TrainConfig(shards="s", output="o", backbone=BackboneConfig(pretrained=address)),
     }
     of_models = [
         lambda: ScoreConfig(input="i", output="o", model=address),
@@ -308,6 +319,9 @@ def test_credentials_in_an_address_are_refused_without_being_told(scheme):
             with pytest.raises(ValueError, match="environment") as error:
                 ScoreConfig(**names, output="o")
             assert SECRET not in str(error.value)
+        with pytest.raises(ValueError, match="environment") as error:
+            TrainConfig(shards="s", output="o", backbone=BackboneConfig(name="x.json", pretrained=address))
+        assert SECRET not in str(error.value)
 
 
 def test_settings_of_the_server_do_not_show_it():

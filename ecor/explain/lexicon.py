@@ -4,6 +4,7 @@ A lexicon is a graph without cycles: concepts point to their parents, of which t
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from ecor import store
 from ecor.config import require
 
 _DEBIAN_FOLDER = Path("/usr/share/wordnet")
@@ -105,13 +107,13 @@ def lexicon_digest(lexicon: Lexicon) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
-def read_lexicon(path: str | Path) -> ListLexicon:
-    """A taxonomy from a JSON file: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
+def read_lexicon(path: store.Address) -> ListLexicon:
+    """A taxonomy from a JSON file, on a disk or in a store: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
 
     Raises ValueError, naming the file, for anything else, for definitions that are missing, and for cycles.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(store.read(path))
         definitions = {name: entry["definition"] for name, entry in found.items()}
         parents = {name: entry.get("kind_of", []) for name, entry in found.items()}
         texts = [*definitions.values(), *(above for names in parents.values() for above in names)]
@@ -129,19 +131,20 @@ class WordNetLexicon:
     Definitions are glosses without their examples. Instances (a river's name) are nouns here, but no kinds of anything.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: store.Address | None = None) -> None:
         """Read data.noun, index.noun and noun.exc.
 
         Args:
-            folder: of the files; None: $WNSEARCHDIR, else $WNHOME/dict, else where Debian's wordnet-base puts them.
+            folder: of the files, on a disk or in a store; None: $WNSEARCHDIR, else $WNHOME/dict, else where Debian's wordnet-base puts them.
 
         Raises:
             ValueError: naming the package, where the files are absent.
         """
         self.folder = _folder(folder)
-        self._senses = dict(_read_index(self.folder / "index.noun"))
-        self._synsets = {synset.offset: synset for synset in _read_data(self.folder / "data.noun")}
-        self._exceptions = _read_exceptions(self.folder / "noun.exc")
+        data, index, exceptions = (store.inside(self.folder, name) for name in _FILES)
+        self._senses = dict(_read_index(index))
+        self._synsets = {synset.offset: synset for synset in _read_data(data)}
+        self._exceptions = _read_exceptions(exceptions)
         self._offsets = {self._name(synset): synset.offset for synset in self._synsets.values()}
         self._names = {offset: name for name, offset in self._offsets.items()}
 
@@ -219,11 +222,11 @@ class Synset:
     definition: str
 
 
-def _folder(given: str | Path | None) -> Path:
+def _folder(given: store.Address | None) -> store.Address:
     named = {"WNSEARCHDIR": "", "WNHOME": "dict"}
     set_here = [Path(os.environ[name]) / below for name, below in named.items() if os.environ.get(name)]
-    folder = Path(given) if given is not None else (set_here or [_DEBIAN_FOLDER])[0]
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+    folder = given if given is not None else (set_here or [_DEBIAN_FOLDER])[0]
+    missing = [name for name in _FILES if not store.is_file(store.inside(folder, name))]
     require(
         not missing,
         f"no WordNet in {folder}: {', '.join(missing)} missing. Install Debian's package wordnet-base, or give the "
@@ -232,13 +235,13 @@ def _folder(given: str | Path | None) -> Path:
     return folder
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: str) -> Iterator[str]:
     """Without the licence, whose lines start with two spaces."""
-    with path.open(encoding="utf-8") as file:
-        yield from (line for line in file if not line.startswith("  "))
+    text = io.StringIO(store.read(path).decode("utf-8"))
+    yield from (line for line in text if not line.startswith("  "))
 
 
-def _read_data(path: Path) -> Iterator[Synset]:
+def _read_data(path: str) -> Iterator[Synset]:
     for line in _lines(path):
         head, _, gloss = line.partition(" | ")
         fields = head.split()
@@ -254,14 +257,14 @@ def _read_data(path: Path) -> Iterator[Synset]:
         )
 
 
-def _read_index(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _read_index(path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Lemma and the offsets of its meanings, most usual first."""
     for line in _lines(path):
         fields = line.split()
         yield fields[0], tuple(int(offset) for offset in fields[-int(fields[2]) :])
 
 
-def _read_exceptions(path: Path) -> dict[str, list[str]]:
+def _read_exceptions(path: str) -> dict[str, list[str]]:
     return {fields[0]: fields[1:] for fields in (line.split() for line in _lines(path)) if fields}
 
 
