@@ -4,7 +4,7 @@ Several ranks cut each batch; what they learn is what one rank learns with the w
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +69,10 @@ class Source(Protocol):
 
     def batch(self, step: int, *, part: Part) -> CaptionedImages:
         """The batch of a step, with the images of a part of it."""
+        ...
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Why images could not be read so far, by their sources: of the first few."""
         ...
 
     def judged(self, clip: Clip) -> dict[str, float]:

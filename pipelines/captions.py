@@ -119,6 +119,9 @@ class CaptionedShards:
     def texts(self) -> tuple[str, ...]:
         return self._split.captions
 
+    def unreadable(self) -> dict[str, str]:
+        return self._reader.reasons
+
     def batch(self, step: int, *, part: Part) -> CaptionedImages:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
         positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())

@@ -129,8 +129,8 @@ class EclipTraining(Learning):
     @torch.no_grad()
     def _evaluated(self) -> Iterator[EvaluationSums]:
         """Against all sentences of the vocabulary: a loss that depends on no company of other images (ours)."""
-        module, parts, names = self.module(), self._validation_parts(), self.names
-        for wanted, (pictures, readable) in zip(parts, self._pictures(self.validation, parts), strict=True):
+        module, names = self.module(), self.names
+        for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
             kept = readable.nonzero()[:, 0]
             if not len(kept):
                 continue

@@ -26,11 +26,14 @@ from ecor.fitting import EvaluationSums, LabelledBatch, Pictures, optimizer_of, 
 from ecor.vocabulary import Vocabulary
 from pipelines.config import TrainConfig
 from pipelines.loader import (
+    MOST_NAMED,
     PictureReader,
     Rank,
     Split,
     batch_positions,
     fetch_shards,
+    first_named,
+    named_unreadable,
     num_batches,
     order_of_epoch,
 )
@@ -54,6 +57,8 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     """Spent on finished epochs."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,8 @@ class Learning(ABC):
         self.opening_s = 0.0
         """Spent on verifying shards and computing image features."""
         self._num_unreadable = 0
+        self._unreadable: dict[str, str] = {}
+        self._opened: list[PictureReader] = []
 
     # What a system says
 
@@ -149,6 +156,11 @@ class Learning(ABC):
             f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
             f"accuracy {metrics['validation_accuracy']:.1%}"
         )
+
+    @property
+    def num_sentences_cut(self) -> int | None:
+        """Sentences of the vocabulary that are longer than the text tower reads; None where nobody counted them."""
+        return None
 
     @cached_property
     def optimizer(self) -> Optimizer | None:
@@ -209,7 +221,10 @@ class Learning(ABC):
     def _end_of_epoch(self, progress: Progress, *, started: float, num_steps: int) -> Report:
         trained_s = time.perf_counter() - started
         metrics = self._validated()
-        metrics["num_unreadable"] = self._checked_unreadable(num_images=num_steps * self.images_per_step)
+        progress.unreadable = self._named_unreadable(before=progress.unreadable)
+        metrics["num_unreadable"] = self._checked_unreadable(
+            num_images=num_steps * self.images_per_step, named=progress.unreadable
+        )
         metrics["images_per_s"] = num_steps * self.images_per_step / trained_s
         metrics["train_s"] = trained_s
         metrics["validation_s"] = time.perf_counter() - started - trained_s
@@ -229,13 +244,18 @@ class Learning(ABC):
     def _is_due(self, progress: Progress) -> bool:
         return progress.step % self.config.checkpoint_every_steps == 0
 
-    def _checked_unreadable(self, *, num_images: int) -> int:
+    def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
+        """Of both splits, on all ranks; every rank must ask."""
+        reasons = {source: reason for reader in self._opened for source, reason in reader.reasons.items()}
+        return named_unreadable(self.rank.gathered(self._unreadable | reasons), before=before)
+
+    def _checked_unreadable(self, *, num_images: int, named: Mapping[str, str]) -> int:
         """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""
         total, self._num_unreadable = sum(self.rank.gathered(self._num_unreadable)), 0
         require(
             total <= self.config.max_rejected * num_images,
-            f"{total} of {num_images} pictures cannot be read, more than max_rejected = {self.config.max_rejected}: "
-            f"shard them with --validate decode, or allow more",
+            f"{total} of {num_images} pictures cannot be read ({first_named(named)}), more than max_rejected = "
+            f"{self.config.max_rejected}: shard them with --validate decode, or allow more",
         )
         return total
 
@@ -260,7 +280,7 @@ class Learning(ABC):
         positions = [batch_positions(order, batch=n, batch_size=size, rank=self.rank) for n in numbers]
         rationales = self._taught(epoch)
         ready: list[LabelledBatch] = []
-        for wanted, (pictures, readable) in zip(positions, self._pictures(self.train, positions), strict=True):
+        for wanted, pictures, readable in self._read(self.train, positions):
             unknown = torch.full((len(wanted),), -1)
             batch = LabelledBatch(
                 pictures=pictures,
@@ -272,6 +292,15 @@ class Learning(ABC):
             if len(ready) == accumulate:
                 yield ready
                 ready = []
+
+    def _read(
+        self, split: Split, positions: list[Int[np.ndarray, " b"]]
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Pictures, Bool[Tensor, " b"]]]:
+        """Positions with `_pictures` of them; those that cannot be read are remembered."""
+        for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
+            for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
+                self._unreadable.setdefault(split.source(position), "")
+            yield wanted, pictures, readable
 
     def _taught(self, epoch: int) -> Int[Tensor, " N"]:
         """What each training picture teaches in this epoch: a rationale, by id."""
@@ -295,7 +324,9 @@ class Learning(ABC):
     def _reader(self, split: Split) -> PictureReader:
         paths = fetch_shards(split, rank=self.rank, cache_dir=self.cache_dir)
         num_threads = max(1, int(self.config.cpus_per_worker))
-        return PictureReader(split, paths=paths, preprocess=self.preprocess, num_threads=num_threads)
+        reader = PictureReader(split, paths=paths, preprocess=self.preprocess, num_threads=num_threads)
+        self._opened.append(reader)
+        return reader
 
 
 def seeded(*numbers: int) -> torch.Generator:

@@ -60,9 +60,9 @@ class LicoTraining(Learning):
 
     @torch.no_grad()
     def _evaluated(self) -> Iterator[EvaluationSums]:
-        classifier, parts = self.classifier, self._validation_parts()
+        classifier = self.classifier
         classifier.eval()
-        for wanted, (pictures, readable) in zip(parts, self._pictures(self.validation, parts), strict=True):
+        for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
             kept = readable.nonzero()[:, 0]
             if not len(kept):
                 continue

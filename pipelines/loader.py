@@ -4,7 +4,7 @@ The order is one permutation of all samples per (seed, epoch); a step takes the 
 those that are r modulo W. So a run can stop anywhere, and go on with another number of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ecor.config import Preprocess
-from ecor.sample import ImageError, decode_image, image_to_pixels
+from ecor.sample import ImageError, Sample, decode_image, image_to_pixels
 from ecor.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
 from ecor.vocabulary import Vocabulary
 
@@ -58,6 +58,11 @@ class Places:
     shard_of: Int[np.ndarray, " N"]
     row_of: Int[np.ndarray, " N"]
     """Row in the shard's index."""
+
+    def source(self, position: int) -> str:
+        """Where a sample came from, as it was when it was sharded."""
+        source: str = self.indexes[self.shard_of[position]]["source"][int(self.row_of[position])].as_py()
+        return source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +141,16 @@ def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int
     return taken[rank.index :: rank.num_ranks]
 
 
+MOST_NAMED = 20
+"""Pictures that cannot be read and are told by name; all are counted."""
+
+
 class PictureReader:
     """Positions of a split in, pixels out: from shards that were verified once, decoded on a few threads."""
 
     def __init__(self, split: Places, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
+        self.reasons: dict[str, str] = {}
+        """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
         self._split = split
         self._paths = paths
         self._preprocess = preprocess
@@ -150,7 +161,7 @@ class PictureReader:
 
         Raises ValueError when a picture's bytes are not those that were sharded.
         """
-        images = self._pool.map(self._one, self._encoded(positions))
+        images = self._pool.map(self._one, self._samples(positions))
         pixels = np.zeros((len(positions), 3, *self._preprocess.image_size), np.uint8)
         readable = np.zeros(len(positions), bool)
         for slot, image in enumerate(images):
@@ -158,22 +169,49 @@ class PictureReader:
                 pixels[slot], readable[slot] = image, True
         return torch.from_numpy(pixels), torch.from_numpy(readable)
 
-    def _encoded(self, positions: Int[np.ndarray, " B"]) -> list[bytes]:
-        encoded: list[bytes] = [b""] * len(positions)
+    def _samples(self, positions: Int[np.ndarray, " B"]) -> list[Sample]:
+        found: dict[int, Sample] = {}
         shards = self._split.shard_of[positions]
         for shard in np.unique(shards):
             slots = np.flatnonzero(shards == shard)
             rows = self._split.row_of[positions[slots]].tolist()
             samples = read_members(self._paths[shard], self._split.indexes[shard], rows=rows)
-            for slot, sample in zip(slots, samples, strict=True):
-                encoded[slot] = sample.image
-        return encoded
+            found.update(zip(slots.tolist(), samples, strict=True))
+        return [found[slot] for slot in range(len(positions))]
 
-    def _one(self, image: bytes) -> np.ndarray | None:
+    def _one(self, sample: Sample) -> np.ndarray | None:
         try:
-            return image_to_pixels(decode_image(image), preprocess=self._preprocess)
-        except ImageError:  # counted by whoever asked; sharding with full validation finds them beforehand
+            return image_to_pixels(decode_image(sample.image), preprocess=self._preprocess)
+        except ImageError as error:  # counted by whoever asked; sharding with full validation finds them beforehand
+            if len(self.reasons) < MOST_NAMED:
+                self.reasons[sample.source] = str(error)
             return None
+
+
+def named_unreadable(found: Iterable[Mapping[str, str]], *, before: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by source, of all ranks and of a run so far: at most `MOST_NAMED`; a reason is better than none."""
+    named = dict(before)
+    for reasons in found:
+        named.update({source: reason for source, reason in reasons.items() if not named.get(source)})
+    kept = [*before, *sorted(named.keys() - before.keys())][:MOST_NAMED]
+    return {source: named[source] for source in kept}
+
+
+def first_named(named: Mapping[str, str]) -> str:
+    """A few of the pictures that cannot be read, for an error."""
+    shown = ", ".join(list(named)[:3])
+    return f"{shown}, …" if len(named) > 3 else shown
+
+
+def unreadable_lines(named: Mapping[str, str], *, told: Container[str]) -> list[str]:
+    """A line for each picture that was not told of yet."""
+    lines = [
+        f"cannot read {source}" + (f": {reason}" if reason else " (found when its features were made)")
+        for source, reason in named.items()
+        if source not in told
+    ]
+    is_full = len(lines) and len(named) == MOST_NAMED
+    return [*lines, "further pictures that cannot be read are only counted"] if is_full else lines
 
 
 def fetch_shards(split: Places, *, rank: Rank, cache_dir: Path) -> list[Path]:

@@ -30,7 +30,7 @@ from ecor.shards import read_manifest
 from pipelines import registry
 from pipelines.captions import CaptionedShards, read_captioned
 from pipelines.experiments import PretrainConfig
-from pipelines.loader import Rank
+from pipelines.loader import Rank, unreadable_lines
 from pipelines.metrics import TRAINING_STEPS, count
 from pipelines.places import ClusterConfig, TrackingConfig, located, resolved
 from pipelines.pretraining import Pretraining, Progress, Report
@@ -166,12 +166,18 @@ def _work(settings: dict[str, Any]) -> None:
     state = saved_state()
     progress = Progress(**state) if state else None
     num_steps = 0 if progress is None else progress.step
+    told = set() if progress is None else set(progress.unreadable)
+    if progress is not None and rank.index == 0:
+        job.messages.put(f"going on from step {progress.step} of {job.config.last_step}")
     for report in pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress):
         if rank.index == 0:
             count(TRAINING_STEPS, report.step - num_steps, stage="pretrain")
             num_steps = report.step
-            told = report.metrics | report.figures
-            registry.log_metrics(job.tracking, run_id=job.run_id, metrics=told, step=report.step)
+            metrics = report.metrics | report.figures
+            registry.log_metrics(job.tracking, run_id=job.run_id, metrics=metrics, step=report.step)
+            for line in unreadable_lines(report.unreadable, told=told):
+                job.messages.put(line)
+            told |= report.unreadable.keys()
             job.messages.put(_line(report, num_steps=job.config.last_step, batch_size=job.config.batch_size))
         if report.progress is not None:
             _save(report, pretraining=pretraining, job=job, rank=rank)
@@ -249,6 +255,7 @@ def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretrain
         "num_samples": report.step * job.config.batch_size,
         "num_tokens": len(pretraining.table.rows),
         "num_unreadable": report.progress.num_unreadable,
+        "unreadable": report.unreadable,
         "training_s": report.progress.seconds,
         "metrics": report.metrics | report.figures,
         "peak_memory_bytes": peak_kib * 1024,

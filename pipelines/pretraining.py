@@ -7,7 +7,7 @@ kept: so a run that goes on from a saved state, or on another number of ranks, i
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from ecor.pretraining import (
     warmup_cosine,
 )
 from pipelines.experiments import PretrainConfig
-from pipelines.loader import Rank
+from pipelines.loader import Rank, first_named, named_unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class Progress:
     """Pictures that could not be read, on all ranks."""
     seconds: float
     """Spent on these steps."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class Report:
     """Means since the last report, and `images_per_s`."""
     figures: dict[str, float]
     """What the source judges of the model, on rank 0, where it is time for it."""
+    unreadable: dict[str, str]
+    """Why pictures could not be read so far, by source: of the first `MOST_NAMED`."""
     progress: Progress | None
     """Where it is to be saved."""
 
@@ -98,6 +102,7 @@ class Pretraining:
             self._pretrainer, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
         self._num_unreadable, self._seconds = 0, 0.0
+        self._unreadable: dict[str, str] = {}
 
     def module(self) -> Pretrainer:
         """What is trained: its forward gives the loss terms."""
@@ -128,7 +133,9 @@ class Pretraining:
                 metrics = self._curves(terms, seconds=time.perf_counter() - began, done=done)
                 figures = self._figures() if is_last or is_judged else {}
                 state = self._progress(done) if is_due else None
-                yield Report(step=done, metrics=metrics, figures=figures, progress=state)
+                yield Report(
+                    step=done, metrics=metrics, figures=figures, unreadable=self._unreadable, progress=state
+                )
                 began, terms = time.perf_counter(), []
 
     def _step(
@@ -168,10 +175,11 @@ class Pretraining:
         """Means of the steps since the last point; ValueError when too many pictures could not be read."""
         unreadable = sum(self.rank.gathered(self._num_unreadable))
         num_seen = done * self.config.batch_size
+        self._unreadable = named_unreadable(self.rank.gathered(self.source.unreadable()), before=self._unreadable)
         require(
             unreadable <= self.config.max_rejected * num_seen,
-            f"{unreadable} of {num_seen} pictures cannot be read, more than max_rejected = "
-            f"{self.config.max_rejected}: shard them with --validate decode, or allow more",
+            f"{unreadable} of {num_seen} pictures cannot be read ({first_named(self._unreadable)}), more than "
+            f"max_rejected = {self.config.max_rejected}: shard them with --validate decode, or allow more",
         )
         self._seconds += seconds
         means = {name: float(torch.stack([each[name] for each in terms]).float().mean()) for name in terms[0]}
@@ -198,6 +206,7 @@ class Pretraining:
             step=step,
             num_unreadable=sum(self.rank.gathered(self._num_unreadable)),
             seconds=self._seconds,
+            unreadable=self._unreadable,
         )
 
     def _restore(self, progress: Progress) -> int:
@@ -205,5 +214,5 @@ class Pretraining:
         self._optimizer.load_state_dict(progress.optimizer)
         self._generator.set_state(progress.generator)
         self._num_unreadable = progress.num_unreadable if self.rank.index == 0 else 0
-        self._seconds = progress.seconds
+        self._seconds, self._unreadable = progress.seconds, progress.unreadable
         return progress.step

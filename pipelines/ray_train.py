@@ -121,12 +121,14 @@ def made_once(
     """
     output, digest = located(config.output), parents["config"]
     if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
+        _say(f"{name}: finished before, nothing to do: {config.output}")
         return
     cluster = cluster or ClusterConfig()
     with alone(output, lease_s=cluster.lease_s) as fence:
         if config.fresh:
             clear(output, products=products)
         if is_finished(output, digest=digest, made_of=made_of):
+            _say(f"{name}: finished by another job, nothing to do: {config.output}")
             return
         params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
         record = recorded(
@@ -264,6 +266,10 @@ def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
         ledger.clear()  # who waits for this run finds it finished
 
 
+def _say(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
 def _has_state(output: str) -> bool:
     runs = store.inside(output, STATES)
     names = (name for run in store.names_in(runs) for name in store.names_in(store.inside(runs, run)))
@@ -311,7 +317,7 @@ def _told(messages: Queue) -> Iterator[None]:
     def tell() -> None:
         while not ended.is_set() or not messages.empty():
             try:
-                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True)
+                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True, markup=False)
             except Empty:
                 continue
             except RayError:

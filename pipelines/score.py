@@ -129,7 +129,10 @@ def run(
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
-            _say(f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected: {config.output}")
+            _say(
+                f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected; units: "
+                f"{len(committed)} kept, 0 done: {config.output}"
+            )
             return finished
         with _recorded(job, folder=folder) as run_id, connected(job.cluster, stage="score"):
             tally = Tally(committed=committed)

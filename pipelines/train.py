@@ -28,7 +28,7 @@ from ecor.vocabulary import Vocabulary, read_vocabulary
 from pipelines import registry
 from pipelines.config import TrainConfig
 from pipelines.learning import Learning, Progress, Report
-from pipelines.loader import Rank, read_split
+from pipelines.loader import Rank, read_split, unreadable_lines
 from pipelines.metrics import RETRIES, TRAINING_STEPS, count
 from pipelines.places import ClusterConfig, TrackingConfig, located, resolved
 from pipelines.ray_train import SUMMARY, Job, made_once, own_rank, save_state, saved_state
@@ -122,6 +122,10 @@ def _work(settings: dict[str, Any]) -> None:
         module = prepare_model(module)
     progress = _saved_progress()
     num_steps = 0 if progress is None else progress.step
+    told = set() if progress is None else set(progress.unreadable)
+    if rank.index == 0:
+        for line in _first_lines(learning, progress=progress):
+            job.messages.put(line)
     count(RETRIES, int(progress is not None and rank.index == 0), kind="training resumed")
     for report in learning.reports(module, progress=progress):
         progress = report.progress
@@ -130,7 +134,9 @@ def _work(settings: dict[str, Any]) -> None:
             num_steps = progress.step
             registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
             if report.epoch is not None:
-                job.messages.put(_line(report, learning=learning))
+                for line in (*unreadable_lines(progress.unreadable, told=told), _line(report, learning=learning)):
+                    job.messages.put(line)
+                told |= progress.unreadable.keys()
         if report.is_due:
             _save(progress, rank=rank)
     assert progress is not None, "a run makes at least one report"
@@ -166,6 +172,15 @@ def _save(progress: Progress, *, rank: Rank, folder: Path | None = None) -> None
     save_state(state, step=progress.step, rank=rank, folder=folder)
 
 
+def _first_lines(learning: Learning, *, progress: Progress | None) -> list[str]:
+    lines = [] if progress is None else [f"going on from step {progress.step} of {learning.num_steps}"]
+    num_cut = learning.num_sentences_cut
+    if num_cut:
+        room = learning.backbone.context_length
+        lines += [f"{num_cut} sentences of the vocabulary are cut: the text tower reads {room} tokens"]
+    return lines
+
+
 def _line(report: Report, *, learning: Learning) -> str:
     """An epoch in a line, fit for 80 columns: figures of validation, and the time that all epochs would take."""
     assert report.epoch is not None
@@ -188,6 +203,9 @@ def _summary(learning: Learning, progress: Progress, *, job: Job[TrainConfig], s
         "num_train": len(learning.train),
         "num_validation": len(learning.validation),
         "num_unlabelled": learning.train.num_unlabelled + learning.validation.num_unlabelled,
+        "num_sentences_cut": learning.num_sentences_cut,
+        "num_unreadable": progress.epochs[-1]["num_unreadable"],
+        "unreadable": progress.unreadable,
         "num_steps": progress.step,
         "num_epochs": len(progress.epochs),
         "best_epoch": progress.best_epoch,

@@ -104,6 +104,10 @@ class Tuning(Learning):
     def optimizer(self) -> Optimizer | None:
         return None if self.config.prompts.is_zero_shot else super().optimizer
 
+    @property
+    def num_sentences_cut(self) -> int:
+        return self._recognizer().encoder.num_truncated
+
     def module(self) -> TuningModule:
         """What is tuned: its forward gives the loss terms."""
         objective = objective_of(self.config.objective)
@@ -191,8 +195,7 @@ class Tuning(Learning):
 
     def _validation_batches(self) -> Iterator[tuple[ImageFeatures, Int[Tensor, " b"]]]:
         """Features of this rank's readable validation pictures with the tokens as they are, and their positions."""
-        parts = self._validation_parts()
-        for wanted, (pictures, readable) in zip(parts, self._pictures(self.validation, parts), strict=True):
+        for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
             if not isinstance(pictures, ImageFeatures):
                 with torch.no_grad():
                     pictures = self.prompts.image_features(self.backbone, pictures)

@@ -194,6 +194,41 @@ def test_shards_without_captions_are_refused(world: Path, tmp_path: Path) -> Non
         read_captioned(str(tmp_path), rank=Rank(), cache_dir=tmp_path)
 
 
+def test_pictures_that_cannot_be_read_are_named_with_their_reason(tmp_path: Path, world: Path) -> None:
+    broken = dataclasses.replace(sample(8), image=sample(8).image[:40])
+    samples = [*(sample(number) for number in range(2, 8)), broken]
+    folder = tmp_path / "shards" / "train"
+    info = write_shard([Entry(sample=each) for each in samples], folder=folder, name="0.tar", vocabulary=VOCABULARY)
+    manifest = ShardManifest(
+        split="train",
+        shards=(info,),
+        vocabulary_digest=VOCABULARY.digest,
+        num_samples=len(samples),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest="c" * 64,
+        parents={},
+    )
+    write_manifest(manifest, folder)
+    config = config_of(
+        world,
+        tmp_path,
+        shards=str(tmp_path / "shards"),
+        batch_size=7,
+        num_samples=14,
+        stop_after_samples=None,
+        max_rejected=0.2,
+    )
+    run = pretraining_of(config)
+    *_, last = run.reports(run.module())
+    assert last.unreadable == {"8.png": next(iter(last.unreadable.values()))}
+    assert last.unreadable["8.png"].startswith("not_an_image: 40 bytes")
+    assert last.progress is not None and last.progress.unreadable == last.unreadable
+    refused = pretraining_of(dataclasses.replace(config, max_rejected=0.1))
+    with pytest.raises(ValueError, match=r"of \d+ pictures cannot be read \(8\.png\), more than"):
+        list(refused.reports(refused.module()))
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -279,6 +314,7 @@ def test_the_stage_makes_the_model_that_plain_open_clip_loads(
     torch.testing.assert_close(ours.encode_text(["a zebra", "a fox with a tail"]), texts)
 
     assert pretrain.run(config, cluster=cluster, tracking=tracking) == record
+    assert f"pretrain: finished before, nothing to do: {config.output}\n" in capsys.readouterr().err
     with pytest.raises(ValueError, match=f"holds run {record.digest}, .* make run .*--fresh"):
         pretrain.run(dataclasses.replace(config, seed=1), cluster=cluster, tracking=tracking)
     Path(record.weights).write_bytes(b"altered")

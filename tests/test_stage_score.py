@@ -482,16 +482,20 @@ def check_rows(rows: pd.DataFrame, *, checkpoint: str, scoring: ScoringConfig) -
 
 @pytest.mark.slow
 def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
-    copied: ScoreConfig, tracking: TrackingConfig
+    copied: ScoreConfig, tracking: TrackingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, first = Path(copied.output), read_manifest(copied.output)
     assert score.run(copied, tracking=tracking) == first
+    num_units = len(first.parts)
+    told = f"22 images were scored before, 0 rejected; units: {num_units} kept, 0 done: {copied.output}"
+    assert told in capsys.readouterr().out
     damaged, kept = folder / first.parts[1].name, folder / first.parts[0].name
     damaged.write_bytes(damaged.read_bytes()[:-1])
     stray = folder / "0-7-deadbeef.parquet"
     stray.write_bytes(b"an attempt that was killed before its commit")
     before = kept.stat().st_mtime_ns
     second = score.run(copied, tracking=tracking)
+    assert f"units: {num_units - 1} kept, 1 done: " in capsys.readouterr().out
     assert second.digest == first.digest
     assert second.run_id == first.run_id
     assert kept.stat().st_mtime_ns == before
@@ -593,8 +597,10 @@ def test_a_killed_job_goes_on_with_every_row_once(
         environment=environment,
     )
     score.run(config, tracking=tracking)
-    assert "scored 22 images (" in capsys.readouterr().out  # some before
+    told = capsys.readouterr().out
+    assert "scored 22 images (" in told  # some before
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    assert f"units: {summary['num_units_kept']} kept, {summary['num_units_done']} done (" in told
     assert summary["num_units_kept"] >= 1
     assert summary["num_units_taken_over"] == summary["num_units_done"] == 22 - summary["num_units_kept"]
     rows = read_predictions(config.output).to_pandas()

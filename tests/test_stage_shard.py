@@ -421,7 +421,7 @@ def test_two_workers_make_the_same_bytes(world, by_one_worker, cluster, tmp_path
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp_path):
+def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp_path, capsys):
     output = tmp_path / "shards"
     manifests = shard.run(config_for(world, output))
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")}
@@ -429,12 +429,16 @@ def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp
     assert shard.run(config_for(world, output)) == manifests
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")} == written
     assert (summary_of(output)["num_shards_written"], summary_of(output)["num_shards_kept"]) == (0, len(written))
+    told = capsys.readouterr().err
+    assert f"(0 kept, {len(written)} written)" in told, "the first time"
+    assert f"into {len(written)} shards ({len(written)} kept, 0 written)" in told
     damaged = output / "train/1.tar"
     damaged.write_bytes(damaged.read_bytes()[:-5])
     (output / "train/manifest.json").unlink()  # as if it had been killed
     (output / "train/.2.tar.left.tmp").write_bytes(b"half")
     assert shard.run(config_for(world, output)) == manifests
     assert summary_of(output)["num_shards_written"] == 1
+    assert f"({len(written) - 1} kept, 1 written" in capsys.readouterr().err
     after = data_files(output)
     published = [name for name in before if not name.startswith("_ledger/")]
     assert {name: data for name, data in after.items() if not name.startswith("_ledger/")} == {
@@ -465,7 +469,9 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
 
 
 @pytest.mark.slow
-def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(world, by_one_worker, cluster, tmp_path):
+def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
+    world, by_one_worker, cluster, tmp_path, capsys
+):
     """One shard is held by a job that has stopped, one by a job that is at work."""
     output, job_name = tmp_path / "shards", next((by_one_worker / "_ledger").iterdir()).name
     stopped, at_work = (Ledger(output / "_ledger" / job_name, lease_s=2) for _ in range(2))
@@ -498,6 +504,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(world,
     summary = summary_of(output)
     names = ("kept", "written", "taken_over", "by_others")
     assert [summary[f"num_shards_{name}"] for name in names] == [0, len(made) - 1, 1, 1]
+    assert f"(0 kept, {len(made) - 1} written (1 taken over), 1 by another job)" in capsys.readouterr().err
     expected = {name: data for name, data in data_files(by_one_worker).items() if not name.startswith("_ledger/")}
     assert {name: data for name, data in data_files(output).items() if not name.startswith("_ledger/")} == expected
 

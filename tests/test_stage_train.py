@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,9 +33,21 @@ from pipelines import train
 from pipelines.cluster import connected
 from pipelines.config import TrainConfig
 from pipelines.ledger import Ledger
-from pipelines.loader import PictureReader, Rank, batch_positions, fetch_shards, num_batches, order_of_epoch, read_split
+from pipelines.loader import (
+    MOST_NAMED,
+    PictureReader,
+    Rank,
+    batch_positions,
+    fetch_shards,
+    named_unreadable,
+    num_batches,
+    order_of_epoch,
+    read_split,
+    unreadable_lines,
+)
 from pipelines.places import ClusterConfig, TrackingConfig
 from pipelines.ray_train import alone
+from pipelines.train import _first_lines
 from pipelines.tuning import Progress, settled
 
 
@@ -206,9 +219,42 @@ def test_a_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path, world: Pa
     )
     progress = finished(tuning_of(config))
     assert progress.epochs[0]["num_unreadable"] == 1
+    assert list(progress.unreadable) == [broken.source], "of both splits, by source"
+    assert progress.unreadable[broken.source].startswith("not_an_image: 40 bytes")
+    (line,) = unreadable_lines(progress.unreadable, told=())
+    assert line == f"cannot read {broken.source}: {progress.unreadable[broken.source]}"
+    again = finished(tuning_of(config)).unreadable
+    assert again == (progress.unreadable if prompts is VISUAL else {broken.source: ""}), "features are not made again"
     assert all(torch.isfinite(value).all() for value in progress.tokens.values())
-    with pytest.raises(ValueError, match="1 of 4 pictures cannot be read"):
+    with pytest.raises(ValueError, match=rf"1 of 4 pictures cannot be read \({broken.source}\), more than"):
         finished(tuning_of(dataclasses.replace(config, max_rejected=0.1)))
+
+
+def test_pictures_that_cannot_be_read_are_named_up_to_a_number() -> None:
+    """By all ranks, each once, the same ones for the whole run; then they are counted only."""
+    one, other = ({f"{n}.png": "" for n in range(3)}, {"1.png": "empty: no bytes", "7.png": "empty: no bytes"})
+    named = named_unreadable([one, other], before={"9.png": "corrupt: half"})
+    assert list(named) == ["9.png", "0.png", "1.png", "2.png", "7.png"]
+    assert named["1.png"] == "empty: no bytes", "a reason is better than none"
+    assert unreadable_lines(named, told={"9.png", "0.png", "1.png", "7.png"}) == [
+        "cannot read 2.png (found when its features were made)"
+    ]
+    many = named_unreadable([{f"{n:03d}.png": "x" for n in range(100)}], before=named)
+    assert len(many) == MOST_NAMED and list(many)[:5] == list(named)
+    assert unreadable_lines(many, told=named)[-1] == "further pictures that cannot be read are only counted"
+    assert unreadable_lines(many, told=many) == []
+
+
+def test_names_longer_than_the_tower_are_counted(world: Path, tmp_path: Path) -> None:
+    """As scoring counts them."""
+    config = config_of(world, tmp_path, prompts=PromptConfig(category_tokens=30, visual_tokens=0))
+    tuning = tuning_of(config)
+    num_cut = tuning.num_sentences_cut
+    assert num_cut == tuning.finished_recognizer(finished(tuning)).text.num_truncated > 0
+    assert _first_lines(tuning, progress=None) == [
+        f"{num_cut} sentences of the vocabulary are cut: the text tower reads 40 tokens"
+    ]
+    assert _first_lines(tuning_of(config_of(world, tmp_path)), progress=None) == []
 
 
 def test_an_altered_shard_is_an_error(tmp_path: Path, world: Path) -> None:
@@ -263,7 +309,11 @@ def tracking(tmp_path: Path) -> TrackingConfig:
 
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
-    world: Path, tmp_path: Path, cluster: ClusterConfig, tracking: TrackingConfig
+    world: Path,
+    tmp_path: Path,
+    cluster: ClusterConfig,
+    tracking: TrackingConfig,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Text and visual tokens, and the texts of all ranks gathered as negatives; one rank has the doubled batch."""
     from mlflow import MlflowClient
@@ -293,6 +343,7 @@ def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
     assert record.metrics["validation_loss"] == pytest.approx(best, abs=1e-4)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["num_train"], summary["num_steps"], summary["run_id"]) == (NUM_TRAIN, 15, record.run_id)
+    assert (summary["num_sentences_cut"], summary["num_unreadable"], summary["unreadable"]) == (0, 0, {})
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint", "summary.json"]
 
     run = MlflowClient(tracking_uri=tracking.uri).get_run(record.run_id)
@@ -303,7 +354,9 @@ def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
     assert len(curve) == 15
     assert "validation_rr" in run.data.metrics and "images_per_s" in run.data.metrics
 
+    assert "before" not in capsys.readouterr().err
     assert train.run(config, cluster=cluster, tracking=tracking) == record
+    assert capsys.readouterr().err == f"train: finished before, nothing to do: {config.output}\n"
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(ValueError, match=f"holds run {summary['digest']}, .* make run "):
         train.run(other, cluster=cluster, tracking=tracking)
@@ -386,7 +439,10 @@ def test_a_killed_run_goes_on(
         again = train.run(dataclasses.replace(config, max_failures=1), cluster=cluster, tracking=tracking)
         assert killed.result() > 0
     assert run_id == again.run_id
-    assert "epoch 16/16" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "epoch 16/16" in told
+    went_on = [int(step) for step in re.findall(r"^going on from step (\d+) of 80$", told, re.M)]
+    assert len(went_on) == 2 and 0 < went_on[0] < went_on[1], "after the kill, and where its worker was replaced"
     steps = [point.step for point in client.get_metric_history(run_id, "loss")]
     assert steps.count(1) == 1, "it went on from the middle, each time"
     expected = finished(tuning_of(config_of(world, tmp_path / "local", **settings)))

@@ -54,6 +54,9 @@ class DrawnSource:
             attributes=torch.from_numpy(made.attributes[:, : self.num_attributes]),
         )
 
+    def unreadable(self) -> dict[str, str]:
+        return {}
+
     def judged(self, clip: Any) -> dict[str, float]:
         """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
         figures: dict[str, float] = {}
