@@ -133,6 +133,49 @@ def test_what_the_search_finds(code, tmp_path):
     assert offences(tmp_path / "code.py")
 
 
+def traps(path: Path) -> list[str]:
+    """What Ray Data offers and what loses samples, or hangs, without a word (2.60): read_webdataset goes on in a tar
+    where a read failed; its checkpoints know no such reader; tolerated errors drop blocks, and dead actors of a fixed
+    pool are then waited for. Ray Train's checkpoint_config is another thing."""
+    forbidden = ("read_webdataset", "max_errored_blocks", "checkpoint_config")
+    text, found = path.read_text(encoding="utf-8"), []
+    if not any(name in text for name in forbidden):
+        return []
+    for node in ast.walk(ast.parse(text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        names += [node.attr] if isinstance(node, ast.Attribute) else []
+        names += [node.id] if isinstance(node, ast.Name) else []
+        names += [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []  # getattr
+        if isinstance(node, ast.Call):
+            of_train = ast.unparse(node.func).rsplit(".", 1)[-1] == "RunConfig"
+            names += [each.arg for each in node.keywords if each.arg is not None and not of_train]
+        found += [name for name in names if name in forbidden]
+    return found
+
+
+def test_no_code_uses_what_loses_samples():
+    found = {str(path): traps(path) for path in SOURCES}
+    assert not {path: each for path, each in found.items() if each}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ray\nray.data.read_webdataset('x')",
+        "from ray.data import read_webdataset as read",
+        "from ray.data import DataContext\nDataContext.get_current().max_errored_blocks = -1",
+        "context.checkpoint_config = CheckpointConfig(id_column='key')",
+        "DataContext(checkpoint_config=CheckpointConfig())",
+        "setattr(context, 'max_errored_blocks', 3)",
+    ],
+)
+def test_what_the_search_for_traps_finds(code, tmp_path):
+    (tmp_path / "code.py").write_text(code)
+    assert traps(tmp_path / "code.py")
+    (tmp_path / "code.py").write_text("RunConfig(checkpoint_config=CheckpointConfig(num_to_keep=2))")
+    assert not traps(tmp_path / "code.py")
+
+
 def test_weights_that_are_a_pickle_do_not_run(tmp_path):
     clip = tmp_path / "clip.json"
     clip.write_text(json.dumps(TINY_CLIP))

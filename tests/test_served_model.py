@@ -20,8 +20,9 @@ import pytest
 from mlflow.models import Model
 from models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
 
-from ecor.checkpoint import load
+from ecor.checkpoint import load, save_checkpoint
 from ecor.config import ScoringConfig
+from ecor.vocabulary import vocabulary_from_mapping
 from pipelines import registry
 from pipelines.config import RegisterConfig
 from pipelines.packaging import REQUIREMENTS
@@ -128,6 +129,30 @@ def test_a_vocabulary_parameter_changes_the_names_and_only_for_that_call(
     assert own["calibrated"][0]
     with pytest.raises(ValueError, match="the parameter vocabulary"):
         served.predict(frame, params={"vocabulary": "not json"})
+
+
+def test_models_of_different_names_in_one_process_each_give_their_own_answers(
+    served: mlflow.pyfunc.PyFuncModel,
+    tracking: TrackingConfig,
+    checkpoint_folder: str,
+    pictures: list[Path],
+    tmp_path: Path,
+) -> None:
+    """Each is loaded from code and numbers that it holds; neither finds the other's in this process."""
+    vocabulary = vocabulary_from_mapping(OTHER_NAMES)
+    other_folder = save_checkpoint(load(checkpoint_folder).with_vocabulary(vocabulary), tmp_path / "other").folder
+    registered = registry.register(RegisterConfig(checkpoint=other_folder, name="other"), tracking=tracking)
+    frame = pd.DataFrame({"image": [str(path) for path in pictures]})
+    before = served.predict(frame)
+    other = mlflow.pyfunc.load_model(client_version(tracking, registered).source)
+    for model, folder, names in ((other, other_folder, OTHER_NAMES), (served, checkpoint_folder, NAMES)):
+        rows, expected = model.predict(frame), load(folder).predict(pictures).to_pandas()
+        assert set(rows["category"]) <= set(names)
+        assert list(rows["category"]) == list(expected["category"])
+        assert list(rows["rationale"]) == list(expected["rationale"])
+        assert list(rows["confidence"]) == pytest.approx(list(expected["confidence"]), abs=1e-5)
+        assert set(rows["vocabulary_digest"]) == {load(folder).vocabulary.digest}
+    pd.testing.assert_frame_equal(served.predict(frame), before)
 
 
 def test_methods_are_chosen_by_name(served: mlflow.pyfunc.PyFuncModel, pictures: list[Path]) -> None:

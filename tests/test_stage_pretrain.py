@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ecor import store
 from ecor.backbone import load_backbone
 from ecor.config import BackboneConfig
 from ecor.pretraining import Part
@@ -257,6 +258,17 @@ def test_an_architecture_that_does_not_fit_is_refused(world: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="unknown model 'ViT-B-33'"):
         pretrain.run(dataclasses.replace(wide, model="ViT-B-33"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_architecture_in_a_store_is_the_one_on_a_disk(world: Path, tmp_path: Path) -> None:
+    config, place = config_of(world, tmp_path / "run"), f"memory://{tmp_path.name}"
+    store.write(f"{place}/clip.json", json.dumps(SMALL_CLIP).encode())
+    store.write(f"{place}/own.json", json.dumps({"model_cfg": SMALL_CLIP, "preprocess_cfg": {}}).encode())
+    there = pretrain.settled(dataclasses.replace(config, model=f"{place}/clip.json"))
+    assert there.model == f"{place}/clip.json"
+    assert pretrain._parents(there) == pretrain._parents(pretrain.settled(config)), "made of the same, wherever it lies"
+    with pytest.raises(ValueError, match=f"{place}/own.json has a preprocess_cfg"):
+        pretrain.architecture(dataclasses.replace(config, model=f"{place}/own.json"))
 
 
 # With Ray: the stage as a cluster runs it

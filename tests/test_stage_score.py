@@ -137,6 +137,20 @@ def test_a_folder_is_cut_into_units_in_sorted_order(pictures: Path) -> None:
     assert read_input(str(pictures), unit_size=7).digest == found.digest
 
 
+def test_suffixes_in_capitals_are_pictures_and_tables_too(pictures: Path, tmp_path: Path) -> None:
+    path = next(pictures.rglob("*.png"))
+    names = ("A.JPG", "b.Jpeg", "C.PNG", "d.v1.WebP")
+    for name in names:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(path.read_bytes())
+    (tmp_path / "photos" / "NOTES.TXT").write_bytes(b"no picture")
+    read = [each for unit in read_input(str(tmp_path / "photos"), unit_size=9).units for each in unit.read()]
+    assert sorted(Path(each.source).name for each in read if isinstance(each, Picture)) == sorted(names)
+    (tmp_path / "TABLE.CSV").write_text("path\n" + "".join(f"photos/{name}\n" for name in names))
+    table = [each for unit in read_input(str(tmp_path / "TABLE.CSV"), unit_size=9).units for each in unit.read()]
+    assert len(table) == len(names) and all(isinstance(each, Picture) for each in table)
+
+
 def test_the_digest_of_a_listing_follows_its_files_and_not_its_place(tmp_path: Path) -> None:
     for place in ("here", "there"):
         write_pictures(tmp_path / place, num=4)

@@ -61,7 +61,8 @@ def dror_world(root: Path) -> Path:
     """28 valid images with 26 contents in DROR's layout, one broken file, one in the wrong place."""
     for number in range(10):
         put(root / f"train/cat/whiskers/0/{number}.png", picture(number))
-        put(root / f"train/dog/a_wet-nose/{number}/p.v2.jpg", picture(100 + number, form="jpeg"))
+        suffix = "JPG" if number % 2 else "jpg"  # as some cameras write it
+        put(root / f"train/dog/a_wet-nose/{number}/p.v2.{suffix}", picture(100 + number, form="jpeg"))
     put(root / "train/cat/long/short__fur/3/nested.png", picture(200))  # a vocabulary's "long/short/fur"
     put(root / "train/cat/a tail/0/both.png", picture(201))
     put(root / "train/dog/a tail/0/both.png", picture(201))
@@ -255,6 +256,7 @@ def test_drors_folders_say_category_and_rationale(world):
     assert source.layout == "dror" and len(rows) == 30
     assert rows["train/cat/long/short__fur/3/nested.png"]["rationales"] == ["long/short/fur"]
     assert rows["train/dog/a_wet-nose/4/p.v2.jpg"]["rationales"] == ["a_wet-nose"]
+    assert rows["train/dog/a_wet-nose/5/p.v2.JPG"]["rationales"] == ["a_wet-nose"]
     assert rows["test/dog/a tail/0/b.png"]["visible_rationales"] == ["a tail"]
     assert json.loads(rows["test/dog/a tail/0/b.png"]["truth"]) == {"masks": "m.png"}
     assert "numbered folder" in rows["train/dog/a tail/notes.txt"]["problem"]

@@ -9,7 +9,9 @@ import pytest
 from models import NAMES, TINY_CLIP, write_pictures
 
 from ecor import store
+from ecor.backbone import load_backbone
 from ecor.checkpoint import load
+from ecor.config import BackboneConfig
 from ecor.evaluation import read_evaluation
 from ecor.predictions import read_manifest as read_labels
 from ecor.predictions import read_predictions
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 BUCKET = "s3://bucket"
 JOB = f"{BUCKET}/job"
+CLIP, WEIGHTS = f"{BUCKET}/clip.json", f"{BUCKET}/clip.safetensors"
 NUM_OF = {"train": 12, "validation": 6, "test": 9}
 
 
@@ -59,14 +62,17 @@ def config(
 ) -> Iterator[PipelineConfig]:
     """The pipeline, run to its end on a small cluster that stays."""
     folder = tmp_path_factory.mktemp("pipeline")
-    (folder / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    clip = folder / "tiny-clip.json"
+    clip.write_text(json.dumps(TINY_CLIP))
+    for path in load_backbone(BackboneConfig(name=str(clip), pretrained="random")).save(folder, stem="clip"):
+        store.write(f"{BUCKET}/{path.name}", path.read_bytes())
     text = f"""
         output = "{JOB}/"
         [shard]
         input = "{BUCKET}/images/"
         samples_per_shard = 5
         [train]
-        backbone = {{ name = "{folder}/tiny-clip.json", pretrained = "random" }}
+        backbone = {{ name = "{CLIP}", pretrained = "{WEIGHTS}" }}
         prompts = {{ rationale_tokens = 1, category_tokens = 1 }}
         num_epochs = 1
         batch_size = 4
@@ -96,7 +102,9 @@ def test_every_record_of_a_pipeline_is_where_it_was_to_be(config: PipelineConfig
     rows = read_predictions(config.score.output)
     assert rows.num_rows == len(set(rows["key"].to_pylist())) == NUM_OF["test"]
     assert labels.parents.input_digest == read_manifest(f"{JOB}/shards/test").digest
-    assert labels.parents.model_digest == load(f"{JOB}/run").digest
+    model = load(f"{JOB}/run")
+    assert labels.parents.model_digest == model.digest
+    assert (model.backbone.config.name, model.backbone.config.pretrained) == (CLIP, WEIGHTS)
     assert read_evaluation(config.evaluate.output).results[0].predictions == labels.digest
     page = store.read(config.report.output).decode()
     assert page.count("data:image/webp") >= NUM_OF["test"]
