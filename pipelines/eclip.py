@@ -131,6 +131,7 @@ class EclipTraining(Learning):
         """Against all sentences of the vocabulary: a loss that depends on no company of other images (ours)."""
         module, names = self.module(), self.names
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
+            assert isinstance(pictures, Tensor)
             kept = readable.nonzero()[:, 0]
             if not len(kept):
                 continue

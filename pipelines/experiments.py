@@ -26,8 +26,8 @@ class PretrainConfig(Addressed):
     world: WorldName = "demo"
     """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
     model: str = "ecor-demo"
-    """What to build: an open_clip model name, the path or address of an open_clip model config (JSON), or `ecor-demo`. The text
-    tower must be CLIP's own."""
+    """What to build: an open_clip model name, the path or address of an open_clip model config (JSON), or
+    `ecor-demo`. The text tower must be CLIP's own."""
     seed: int = 0
     """Of the drawings, the first weights, the order of batches and the dropped tokens."""
     num_samples: int = 260_000

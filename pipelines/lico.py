@@ -63,6 +63,7 @@ class LicoTraining(Learning):
         classifier = self.classifier
         classifier.eval()
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
+            assert isinstance(pictures, Tensor)
             kept = readable.nonzero()[:, 0]
             if not len(kept):
                 continue

@@ -133,9 +133,7 @@ class Pretraining:
                 metrics = self._curves(terms, seconds=time.perf_counter() - began, done=done)
                 figures = self._figures() if is_last or is_judged else {}
                 state = self._progress(done) if is_due else None
-                yield Report(
-                    step=done, metrics=metrics, figures=figures, unreadable=self._unreadable, progress=state
-                )
+                yield Report(step=done, metrics=metrics, figures=figures, unreadable=self._unreadable, progress=state)
                 began, terms = time.perf_counter(), []
 
     def _step(

@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, started by `ray start` as a person would: for tests of submission."""
 
 import ctypes
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +45,25 @@ class Nodes:
             text=True,
             timeout=timeout_s,
         )
+
+    def asked(self, path: str, content: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What the dashboard answers about jobs, as `ray job` asks it but without starting a process; posts `content`.
+
+        ValueError with what it says when it refuses.
+        """
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/jobs/{path}",
+            data=None if content is None else json.dumps(content).encode(),
+            headers={
+                "Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}",
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)  # type: ignore[no-any-return]
+        except urllib.error.HTTPError as error:
+            raise ValueError(error.read().decode()) from error
 
     def scraped(self) -> str:
         """What Prometheus would read now of all nodes."""

@@ -51,7 +51,7 @@ def test_lexicons_in_a_store_are_those_on_a_disk(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{place}/none.json is no lexicon"):
         lexicon_named(f"{place}/none.json")
     for name in ("http://host/own.json", "wordnet:http://host/words.txt", f"wordnet:{place}/words.txt,ssh://host/dict"):
-        with pytest.raises(ValueError, match="the lexicon: (http|ssh):// is not read"):
+        with pytest.raises(ValueError, match=r"the lexicon: (http|ssh):// is not read"):
             lexicon_named(name)
 
 

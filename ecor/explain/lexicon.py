@@ -108,9 +108,10 @@ def lexicon_digest(lexicon: Lexicon) -> str:
 
 
 def read_lexicon(path: store.Address) -> ListLexicon:
-    """A taxonomy from a JSON file, on a disk or in a store: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
+    """A taxonomy from a JSON file: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
 
-    Raises ValueError, naming the file, for anything else, for definitions that are missing, and for cycles.
+    The file is on a disk or in a store. Raises ValueError, naming the file, for anything else, for definitions that are
+    missing, and for cycles.
     """
     try:
         found = json.loads(store.read(path))
@@ -135,7 +136,8 @@ class WordNetLexicon:
         """Read data.noun, index.noun and noun.exc.
 
         Args:
-            folder: of the files, on a disk or in a store; None: $WNSEARCHDIR, else $WNHOME/dict, else where Debian's wordnet-base puts them.
+            folder: of the files, on a disk or in a store; None: $WNSEARCHDIR, else $WNHOME/dict, else where Debian's
+                wordnet-base puts them.
 
         Raises:
             ValueError: naming the package, where the files are absent.
