@@ -120,7 +120,7 @@ class CaptionedShards:
         return self._split.captions
 
     def unreadable(self) -> dict[str, str]:
-        return self._reader.reasons
+        return dict(self._reader.reasons)  # which grows while the next batch is read
 
     def batch(self, step: int, *, part: Part) -> CaptionedImages:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))

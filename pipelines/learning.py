@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from operator import add
+from operator import add, or_
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -246,8 +246,8 @@ class Learning(ABC):
 
     def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
         """Of both splits, on all ranks; every rank must ask."""
-        reasons = {source: reason for reader in self._opened for source, reason in reader.reasons.items()}
-        return named_unreadable(self.rank.gathered(self._unreadable | reasons), before=before)
+        reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
+        return named_unreadable(self.rank.gathered(reasons), before=before)
 
     def _checked_unreadable(self, *, num_images: int, named: Mapping[str, str]) -> int:
         """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""

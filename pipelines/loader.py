@@ -23,6 +23,8 @@ from ecor.sample import ImageError, Sample, decode_image, image_to_pixels
 from ecor.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
 from ecor.vocabulary import Vocabulary
 
+MOST_NAMED = 20
+"""Pictures that cannot be read and are told by name; all are counted."""
 Value = TypeVar("Value")
 
 
@@ -139,10 +141,6 @@ def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int
     """This rank's samples of a batch. Where there are fewer samples than a batch holds, the order starts again."""
     taken = np.take(order, np.arange(batch * batch_size, (batch + 1) * batch_size), mode="wrap")
     return taken[rank.index :: rank.num_ranks]
-
-
-MOST_NAMED = 20
-"""Pictures that cannot be read and are told by name; all are counted."""
 
 
 class PictureReader:

@@ -197,7 +197,7 @@ def test_both_nodes_score_evaluate_alone_and_a_users_mistake_is_a_failed_job_wit
     commands = (
         f"ecor score --input {place}/photos --model {place}/run --output {place}/labels/again --unit-size {UNIT_SIZE}",
         f"ecor evaluate --predictions {place}/labels/candidate-1 --output {place}/evaluated",
-        f"ecor score --input {place}/nowhere --output {place}/x",
+        f"ecor score --input {place}/nowhere --model {place}/run --output {place}/x",
     )
     begin(nodes, " && ".join(commands), name="mistake")
     known, told = ended(nodes, "mistake"), nodes.asked("mistake/logs")["logs"]
