@@ -32,8 +32,9 @@ def content(url: str) -> bytes:
     """All bytes of a file on this machine or in a store; a store that fails is asked again (`patiently`).
 
     Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
-    that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would never end), or it is larger than
-    `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the file.
+    that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would
+    never end), or it is larger than `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the
+    file.
     """
     if "://" not in url:
         return _on_disk(url)

@@ -24,7 +24,7 @@ _PLACES = (
         "cache_dir",
         "work",
     ),
-    *("model", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
+    *("weights", "predictions", "compare", "beside", "projection", "explain_projection"),
 )
 """Settings that are paths or addresses of stores; `model` may also be one of the registry."""
 
