@@ -104,7 +104,7 @@ def ended(nodes: Nodes, name: str) -> dict[str, Any]:
     return nodes.asked(name)
 
 
-def until(holds: Callable[[], bool], *, what: str, patience_s: float = 600) -> None:
+def until(holds: Callable[[], bool], *, what: str, patience_s: float = 200) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"{what} did not happen"
@@ -148,7 +148,8 @@ def labels_of_the_contest(place: Path) -> tuple[LabelsFolder, list[str]]:
         vocabulary=f"{place}/shards/vocabulary.json",
     )
     job = score._job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
-    folder = LabelsFolder(scoring.output, identity=job.identity, lease_s=config.cluster.lease_s)
+    registered = {"model_name": "clothes", "model_version": "1"}  # what the pipeline will have made of that run
+    folder = LabelsFolder(scoring.output, identity=job.identity | registered, lease_s=config.cluster.lease_s)
     return folder, [unit.name for unit in job.input.units]
 
 
