@@ -1,7 +1,7 @@
 """A checkpoint folder in, a self-contained MLflow model folder out: code, tokens, signature, pinned requirements.
 
-The model is a pyfunc model from code (`served_model.py`); `ecor` travels inside, so that plain `mlflow.pyfunc` loads it
-where this project is not installed.
+The model is a pyfunc model from code (`served_model.py`); what it needs of `ecor` travels inside, so that plain
+`mlflow.pyfunc` loads it where this project is not installed.
 """
 
 import base64
@@ -151,10 +151,18 @@ def _needs_embedded(checkpoint: Checkpoint) -> bool:
 
 
 def _code(target: Path, *, with_weights: bool) -> Path:
-    """A copy of the package `ecor`; the embedded weights only where the model stands on them."""
-    left_out = ["__pycache__", *([] if with_weights else ["weights"])]
+    """A copy of what `ecor` answers with: a server of MLflow's is asked for each file, one after the other.
+
+    Explanations and the drawn world stay behind; the embedded weights go along only where the model stands on them.
+    """
     assert ecor.__file__ is not None
-    return shutil.copytree(Path(ecor.__file__).parent, target, ignore=shutil.ignore_patterns(*left_out))
+    package = Path(ecor.__file__).parent
+    target.mkdir()
+    for path in package.glob("*.py"):
+        shutil.copy(path, target)
+    if with_weights:
+        shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
+    return target
 
 
 def _ranked(*names: str) -> Array:

@@ -1,4 +1,4 @@
-"""MLflow as a team runs it, for tests: PostgreSQL, an S3 for artifacts, and the server as `infra/mlflow` starts it.
+"""MLflow as a team runs it, for tests: PostgreSQL, and the server as `infra/mlflow` starts it, artifacts in a folder.
 
 All on loopback, with secrets made for the occasion, and ended with the block.
 """
@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import pwd
-import re
 import secrets
 import shutil
 import signal
@@ -24,14 +23,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s3_server import S3Server, s3_server
-
 if TYPE_CHECKING:
     from pipelines.pinned import ModelVersion
 
 START_S = 300.0
 ADMIN = "admin"
-BUCKET = "mlflow"
 START = Path(__file__).resolve().parents[1] / "infra/mlflow/kubernetes/start.sh"
 
 
@@ -46,12 +42,12 @@ def postgres_programs() -> Path | None:
 class MlflowServer:
     """A server that can be ended and started again at the same address."""
 
-    def __init__(self, folder: Path, *, database: str, s3: S3Server) -> None:
+    def __init__(self, folder: Path, *, database: str) -> None:
         port = free_port()
         self.password = secrets.token_urlsafe(12)
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "mlflow.log"
-        self.s3 = s3
+        self.artifacts = folder / "artifacts"
         self._script = start_script(folder, port=port)
         self._environment = {  # what infra/mlflow gives, and one worker of four, to start sooner
             "MLFLOW_BACKEND_STORE_URI": database,
@@ -60,9 +56,7 @@ class MlflowServer:
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
-            "MLFLOW_ARTIFACTS": f"{s3.make_bucket(BUCKET)}/artifacts",
-            "MLFLOW_S3_ENDPOINT_URL": s3.url,
-            **{name: s3.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
+            "MLFLOW_ARTIFACTS": str(self.artifacts),
             "MLFLOW_WORKERS": "1",
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,11 +94,6 @@ class MlflowServer:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def artifacts(self) -> list[str]:
-        """Keys of all that is in the bucket."""
-        with urllib.request.urlopen(f"{self.s3.url}/{BUCKET}?list-type=2", timeout=20) as answer:
-            return re.findall(r"<Key>([^<]+)</Key>", answer.read().decode())
-
     def stop(self) -> None:
         """End it, workers and all."""
         if self._process is not None:
@@ -133,15 +122,11 @@ def start_script(folder: Path, *, port: int) -> str:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
-    """A server with a database and an S3 of its own; its log is in `folder`."""
+    """A server with a database of its own; its log and artifacts are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     # not in pytest's folder: each pytest that starts closes that to others, and PostgreSQL is another user
-    with (
-        tempfile.TemporaryDirectory(prefix="ecor-postgres-") as data,
-        _postgres(Path(data)) as address,
-        s3_server() as s3,
-    ):
-        server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1), s3=s3)
+    with tempfile.TemporaryDirectory(prefix="ecor-postgres-") as data, _postgres(Path(data)) as address:
+        server = MlflowServer(folder, database=f"{address}/mlflow".replace("://", "+psycopg2://", 1))
         try:
             server.start()
             yield server

@@ -111,11 +111,13 @@ def test_every_record_of_a_pipeline_is_where_it_was_to_be(config: PipelineConfig
     assert not Path("s3:").exists()
 
 
-def test_a_finished_pipeline_is_left_as_it_is(config: PipelineConfig) -> None:
+def test_a_finished_pipeline_is_left_as_it_is_also_by_a_store_that_waits(config: PipelineConfig, s3: S3Server) -> None:
     names = ("shards/test/manifest.json", "run/summary.json", "labels/final/manifest.json")
     records = [f"{JOB}/{name}" for name in names]
     written = {record: (store.modified(record), store.read(record)) for record in records}
-    assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+    with s3.faulty(kind="wait", seconds=1.0, period=20):
+        assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+        assert s3.num_faults > 2
     assert {record: (store.modified(record), store.read(record)) for record in records} == written
 
 
@@ -135,21 +137,19 @@ def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_
     assert (summary["num_shards_written"], summary["num_shards_kept"]) == (2, len(summary["splits"]) + 2)
 
 
-def test_labels_are_the_same_from_a_store_that_fails_and_waits(config: PipelineConfig, s3: S3Server) -> None:
-    def score_into(output: str) -> dict[str, list]:
-        settings = replace(config.score, output=output, model=f"{JOB}/run")
-        score.run(settings, cluster=config.cluster, tracking=config.tracking)
-        return read_predictions(output).drop_columns(["model_name", "model_version"]).to_pydict()
-
-    expected = read_predictions(config.score.output).drop_columns(["model_name", "model_version"]).to_pydict()
-    output = f"{BUCKET}/again"
-    with s3.faulty(kind="lose", period=4):
-        assert score_into(output) == expected
-        assert s3.num_faults > 5
-    (part, *_) = read_labels(output).parts
-    store.remove(f"{output}/{part.name}")
+def test_labels_that_are_missing_come_back_as_they_were_from_a_store_that_fails(
+    config: PipelineConfig, s3: S3Server
+) -> None:
+    output = config.score.output
+    labels, expected = read_labels(output), read_predictions(output).to_pydict()
+    missing, *others = labels.parts
+    assert others
+    store.remove(f"{output}/{missing.name}")
     store.remove(f"{output}/manifest.json")
-    with s3.faulty(kind="wait", seconds=0.5, period=3):
-        assert score_into(output) == expected
+    settings = replace(config.score, model=labels.parents.model_uri)
+    with s3.faulty(kind="lose", period=4):
+        score.run(settings, cluster=config.cluster, tracking=config.tracking)
+        assert s3.num_faults > 5
+    assert read_predictions(output).to_pydict() == expected
     summary = json.loads(store.read(f"{output}/summary.json"))
-    assert summary["num_units_done"] == 1, summary
+    assert (summary["num_units_kept"], summary["num_units_done"]) == (len(others), 1)
