@@ -86,10 +86,11 @@ def causes_raised() -> Iterator[None]:
     except ExecutionTimeoutError as error:
         raise stalled(_patience_s()) from error
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):  # Ray Data puts advice on retries behind the message
-            raise ValueError(str(error.cause).partition("\nFailed to apply UDF")[0]) from error
+        told, advice, _ = str(error.cause).partition("\nFailed to apply UDF")  # Ray Data's, on how often it tries
+        if isinstance(error.cause, ValueError):
+            raise ValueError(told) from error
         if isinstance(error.cause, OSError):
-            raise error.cause from error
+            raise (OSError(told) if advice else error.cause) from error
         raise
 
 

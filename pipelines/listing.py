@@ -20,6 +20,7 @@ from ecor.shards import VOCABULARY_NAME
 from pipelines.config import Layout, ShardConfig
 from pipelines.files import escaped, is_text
 from pipelines.places import located
+from pipelines.records import patiently
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -130,7 +131,8 @@ def _source(*, root: str, layout: Layout, places: Iterable[Place], num_ignored: 
 
 def _children(folder: str) -> tuple[list[str], int]:
     """Names of the folders in a folder, and how many images-to-be lie beside them."""
-    visible = [entry for entry in store.entries(folder) if not entry.name.startswith(".")]
+    found = patiently(lambda: store.entries(folder), place=folder)
+    visible = [entry for entry in found if not entry.name.startswith(".")]
     known = (VOCABULARY_NAME, TRUTH_NAME)
     num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
     return [entry.name for entry in visible if entry.is_folder], num_files
@@ -150,7 +152,8 @@ def _has_numbered_folder(folder: str) -> bool:
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
-    for path, num_bytes in store.files_below(f"{place.root}/{place.path}").items():
+    folder = f"{place.root}/{place.path}"
+    for path, num_bytes in patiently(lambda: store.files_below(folder), place=folder).items():
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")

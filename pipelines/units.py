@@ -22,6 +22,7 @@ from ecor.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_
 from ecor.vocabulary import normalise_name
 from pipelines.files import MissingError, UnreadableError, content, escaped, is_text
 from pipelines.places import located
+from pipelines.records import patiently
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -206,7 +207,7 @@ def _split(folder: str) -> Input:
 def _read_folder(root: str) -> list[dict[str, Any]]:
     """Relative path and size of every image file, at any depth, hidden files and folders left out."""
     rows = []
-    for path, num_bytes in store.files_below(root).items():
+    for path, num_bytes in patiently(lambda: store.files_below(root), place=root).items():
         hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
         if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             rows.append({"path": path, "size": num_bytes})

@@ -91,27 +91,33 @@ def nodes_started(*, num_cpus: Sequence[int], environment: Mapping[str, str]) ->
         *("--head", f"--port={gcs}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={folder}"),
     ]
+    started: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for index, cpus in enumerate(num_cpus):
             role = [f"--address=127.0.0.1:{gcs}"] if index else head
-            stack.enter_context(_node(role, cpus=cpus, metrics=metrics[index], environment=on_nodes, folder=folder))
+            node = _node(role, cpus=cpus, metrics=metrics[index], environment=on_nodes, folder=folder)
+            started.append(stack.enter_context(node))
             if index == 0:
                 _wait(f"{address}/api/version", token=token, log=folder / "node-0.log")
         for port in metrics:
             _wait(f"http://127.0.0.1:{port}/metrics", token=token, log=folder / "node-0.log")
-        yield Nodes(
-            dashboard=address,
-            metrics=tuple(f"http://127.0.0.1:{port}/metrics" for port in metrics),
-            environment={**around, **secret, "RAY_ADDRESS": address},
-            logs=folder,
-        )
+        try:
+            yield Nodes(
+                dashboard=address,
+                metrics=tuple(f"http://127.0.0.1:{port}/metrics" for port in metrics),
+                environment={**around, **secret, "RAY_ADDRESS": address},
+                logs=folder,
+            )
+        finally:
+            for process in started:  # all at once: each takes its time to end
+                process.terminate()
 
 
 @contextmanager
 def _node(
     role: Sequence[str], *, cpus: int, metrics: int, environment: Mapping[str, str], folder: Path
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """One node, in a process group of its own."""
     number = len(list(folder.glob("node-*.log")))
     command = [
@@ -124,7 +130,7 @@ def _node(
             command, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
         )
         try:
-            yield
+            yield process
         finally:
             _end(process)
 

@@ -534,6 +534,7 @@ def test_the_script_gives_mlflow_a_file_of_users_that_it_reads(tmp_path, monkeyp
     monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(ini))
     assert config.read_auth_config().database_uri == address
     assert config.read_auth_config().default_permission == "READ"
+    assert config.read_auth_config().auth_cache_ttl_seconds == 60
 
 
 # Monitoring
