@@ -145,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to `ray start --block`, which ends what it started; then SIGKILL to what is left of its group."""
     process.terminate()
     try:
-        process.wait(timeout=20)
+        process.wait(timeout=4)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -115,15 +115,15 @@ def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(ma
         shards=str(world / "shards"),
         output=str(output),
         backbone=BackboneConfig(name=str(world / "tiny-clip.json"), pretrained="random"),
-        num_epochs=5,
-        patience=5,
+        num_epochs=4,
+        patience=4,
         batch_size=4,
         checkpoint_every_steps=2,
         cache_dir=str(tmp_path / "cache"),
     )
     words = [
         *("train", "--shards", config.shards, "--output", config.output, "--backbone.name", config.backbone.name),
-        *("--backbone.pretrained", "random", "--num-epochs", "5", "--patience", "5", "--batch-size", "4"),
+        *("--backbone.pretrained", "random", "--num-epochs", "4", "--patience", "4", "--batch-size", "4"),
         *("--checkpoint-every-steps", "2", "--num-workers", "2", "--max-failures", "1"),
         *("--cluster.address", machines.address, "--tracking.uri", f"sqlite:///{tmp_path}/runs.db"),
     ]

@@ -129,7 +129,7 @@ def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_
     store.write(f"{folder}/0.tar", before["0.tar"][:-1000])
     store.remove(f"{folder}/1.tar")
     store.remove(f"{folder}/manifest.json")
-    with s3.faulty(kind="lose", period=4):
+    with s3.faulty(kind="lose", period=8):
         shard.run(config.shard, cluster=config.cluster)
         assert s3.num_faults > 5
     assert {name: store.read(f"{folder}/{name}") for name in store.names_in(folder)} == before
@@ -147,7 +147,7 @@ def test_labels_that_are_missing_come_back_as_they_were_from_a_store_that_fails(
     store.remove(f"{output}/{missing.name}")
     store.remove(f"{output}/manifest.json")
     settings = replace(config.score, model=labels.parents.model_uri)
-    with s3.faulty(kind="lose", period=4):
+    with s3.faulty(kind="lose", period=8):
         score.run(settings, cluster=config.cluster, tracking=config.tracking)
         assert s3.num_faults > 5
     assert read_predictions(output).to_pydict() == expected

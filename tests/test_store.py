@@ -182,8 +182,7 @@ def test_a_misspelt_bucket_is_named_and_not_made(s3: S3Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["refuse", "lose"])
-@pytest.mark.parametrize("period", [2, 3])
+@pytest.mark.parametrize(("kind", "period"), [("refuse", 2), ("lose", 3)])
 def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
     s3: S3Server, in_s3: str, kind: str, period: int
 ) -> None:
