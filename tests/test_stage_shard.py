@@ -166,7 +166,10 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
         )
         told = f"{changed} was {then}, is {now}"
     else:
-        (tmp_path / "_ledger" / job.name).mkdir(parents=True)
+        ledger = Ledger(tmp_path / "_ledger" / job.name)
+        with ledger.working():
+            attempt = ledger.claim("a shard")
+            assert attempt is not None and ledger.commit(attempt, {}) == {}
         told = f"a run with digest {job.name} was begun there, this one is {other.name}"
     with pytest.raises(ValueError, match=rf"was made from something else \({told}\).*--fresh"):
         shard._finished(other)
