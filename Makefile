@@ -20,11 +20,11 @@ test-fast: .venv/dev
 
 # A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
 soak: .venv/dev
-	$(BIN)/python tests/soak.py $(SOAK)
+	$(BIN)/python tests/system/soak.py $(SOAK)
 
 # open_clip's own training loader on our shards, with the webdataset that it can read.
 check-open-clip: .venv/dev | $(UV)
-	UV="$(UV)" $(BIN)/python tests/check_open_clip_loader.py
+	UV="$(UV)" $(BIN)/python tests/repository/check_open_clip_loader.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -22,17 +22,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ecor.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, Precision, ScoringConfig, TemplateConfig
-from ecor.demo.atlas import vocabulary_of
+from ecor.data.predictions import origins_table
+from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from ecor.demo.worlds.registry import vocabulary_of
 from ecor.model import Provenance, Recognizer
-from ecor.predictions import origins_table
-from ecor.sentences import SentenceEncoder
-from ecor.vocabulary import Vocabulary, read_vocabulary
-from pipelines.config import TrainConfig
-from pipelines.loader import Rank, read_split
-from pipelines.tuning import Tuning, settled
-from pipelines.worlds import Sizes, World, draw_world, world_of
+from pipelines.config.stages import TrainConfig
+from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.prompt_trainer import Tuning, settled
 
 SET = "demo-main"
 SETTINGS: dict[str, tuple[Precision, bool]] = {

@@ -27,20 +27,20 @@ from unittest.mock import patch
 import pyarrow as pa
 import torch
 
-from ecor.backbone import load_backbone
 from ecor.checkpoint import save_checkpoint
+from ecor.clip.backbone import load_backbone
+from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer
-from ecor.prompts import PromptLearner
-from ecor.vocabulary import read_vocabulary
-from pipelines import registry
-from pipelines.decoding import decoded_parts, images_per_part
-from pipelines.labels import Committed, LabelsFolder
-from pipelines.ledger import Ledger
-from pipelines.places import TrackingConfig
-from pipelines.scoring import Scorer, ScorerSettings
-from pipelines.units import read_input
+from pipelines.config.infrastructure import TrackingConfig
+from pipelines.scoring.decoder import decoded_parts, images_per_part
+from pipelines.scoring.predictions_folder import Committed, LabelsFolder
+from pipelines.scoring.scorer import Scorer, ScorerSettings
+from pipelines.scoring.work_units import read_input
+from pipelines.storage.work_ledger import Ledger
+from pipelines.tracking import model_registry
 
 BATCH_SIZE = 64
 
@@ -102,7 +102,7 @@ def scorer_of(model: str, *, folder: Path, vocabulary: str) -> Scorer:
     save_checkpoint(recognizer, checkpoint, with_backbone=True)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
     settings = ScorerSettings(
-        model=registry.resolve(str(checkpoint), tracking=tracking),
+        model=model_registry.resolve(str(checkpoint), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),

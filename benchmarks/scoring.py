@@ -34,21 +34,23 @@ from pathlib import Path
 import psutil
 import torch
 
-from ecor.backbone import load_backbone
 from ecor.checkpoint import save_checkpoint
+from ecor.clip.backbone import load_backbone
+from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.data.image_decoding import Sample
+from ecor.data.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
+from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
-from ecor.prompts import PromptLearner
-from ecor.sample import Sample
-from ecor.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
-from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
-from pipelines import cluster, registry, score
-from pipelines.config import ScoreConfig
-from pipelines.decoding import decoded_parts, images_per_part
-from pipelines.places import ClusterConfig, TrackingConfig
-from pipelines.reservation import reserve
-from pipelines.scoring import Scorer, ScorerSettings
-from pipelines.units import read_input
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.stages import ScoreConfig
+from pipelines.runtime import cluster
+from pipelines.scoring.decoder import decoded_parts, images_per_part
+from pipelines.scoring.resources import reserve
+from pipelines.scoring.scorer import Scorer, ScorerSettings
+from pipelines.scoring.work_units import read_input
+from pipelines.stages import score
+from pipelines.tracking import model_registry
 
 REASONS = ("a collar", "long sleeves", "a hem at the knee", "laces", "a brim", "a zip", "pleats", "buttons")
 SHARD = 64
@@ -214,7 +216,7 @@ def scorer_of(setting: Setting) -> Scorer:
     reservation = reserve(config, machines=[{"CPU": float(setting.num_cpus)}])
     tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
     settings = ScorerSettings(
-        model=registry.resolve(checkpoint_of(setting), tracking=tracking),
+        model=model_registry.resolve(checkpoint_of(setting), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),

@@ -27,13 +27,13 @@ import pyarrow as pa
 import webdataset as wds
 from PIL import Image
 
-from ecor.shards import Entry, write_shard
-from ecor.vocabulary import Vocabulary
-from pipelines.config import ShardConfig
-from pipelines.copies import with_copies_marked
-from pipelines.inspection import Job, entries, inspected, labels_in, vocabulary_of
-from pipelines.listing import find_source, listed
-from pipelines.places import ClusterConfig
+from ecor.data.shards import Entry, write_shard
+from ecor.data.vocabulary import Vocabulary
+from pipelines.config.infrastructure import ClusterConfig
+from pipelines.config.stages import ShardConfig
+from pipelines.sharding.deduplication import with_copies_marked
+from pipelines.sharding.inspection import Job, entries, inspected, labels_in, vocabulary_of
+from pipelines.sharding.listing import find_source, listed
 
 SHARD = 512
 
@@ -182,7 +182,8 @@ def peak_mib() -> float:
 
 def staged(root: Path, output: Path, *, validate: str, num_cpus: int) -> Measured:
     """The whole stage; a first run has started the workers."""
-    from pipelines import cluster, shard
+    from pipelines.runtime import cluster
+    from pipelines.stages import shard
 
     files = [path for path in root.rglob("*") if path.is_file()]
     shares = {"train": 1.0}
@@ -226,7 +227,7 @@ def tiny(root: Path, *, num_images: int) -> None:
 
 def driven(root: Path, output: Path, samples_per_shard: int, num_cpus: int) -> tuple[float, float]:
     """Peak memory in MiB of this process, which drives the stage once, and its seconds."""
-    from pipelines import shard
+    from pipelines.stages import shard
 
     config = ShardConfig(
         input=str(root), output=str(output), samples_per_shard=samples_per_shard, split_shares={"train": 1.0}

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecor.backbone import Backbone, load_backbone
-from ecor.causal import last_features, read_start
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.causal_text import last_features, read_start
+from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, TemplateConfig
-from ecor.sentences import SentenceEncoder
-from ecor.templates import pair_sentence
-from ecor.vocabulary import Vocabulary, read_vocabulary
+from ecor.data.templates import pair_sentence
+from ecor.data.vocabulary import Vocabulary, read_vocabulary
 
 TEMPLATES = TemplateConfig()
 

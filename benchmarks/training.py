@@ -25,18 +25,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ecor.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.fitting import LabelledBatch, TuningModule, optimizer_of, training_step
-from ecor.losses import objective_of
+from ecor.data.image_decoding import Sample
+from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
+from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
-from ecor.probability import ImageFeatures
-from ecor.prompts import PromptLearner
-from ecor.sample import Sample
-from ecor.shards import Entry, ShardManifest, write_manifest, write_shard
-from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
-from pipelines.features import cached_features
-from pipelines.loader import (
+from ecor.probability.joint import ImageFeatures
+from ecor.training.losses import objective_of
+from ecor.training.steps import LabelledBatch, TuningModule, optimizer_of, training_step
+from pipelines.training.data_loader import (
     PictureReader,
     Rank,
     Split,
@@ -46,6 +45,7 @@ from pipelines.loader import (
     order_of_epoch,
     read_split,
 )
+from pipelines.training.feature_cache import cached_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ecor import store
-from ecor.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.prompts import PromptLearner
 from ecor.config import (
     BackboneConfig,
     ModelConfig,
@@ -30,10 +30,10 @@ from ecor.config import (
     TextConfig,
     record_of,
 )
+from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
-from ecor.prompts import PromptLearner
-from ecor.saved import FOLDER, record_path, whole_folder
-from ecor.vocabulary import read_vocabulary
+from ecor.storage import filesystem
+from ecor.storage.artifact import FOLDER, record_path, whole_folder
 
 FORMAT_VERSION = 1
 RECORD, TOKENS, VOCABULARY, BACKBONE = "checkpoint.json", "tokens.safetensors", "vocabulary.json", "backbone"
@@ -122,9 +122,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     Raises ValueError when there is none, or when it was altered or is of another format.
     """
     found = _found(folder)
-    path = store.inside(found, RECORD)
+    path = filesystem.inside(found, RECORD)
     try:
-        values = json.loads(store.read(path))
+        values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
         model = values.pop("model")
         records = {
@@ -173,8 +173,8 @@ def load(
         >>> model = ecor.load("run/checkpoint")  # doctest: +SKIP
         >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
     """
-    if not store.is_local(folder):
-        with store.local_folder(read_checkpoint(folder).folder) as local:
+    if not filesystem.is_local(folder):
+        with filesystem.local_folder(read_checkpoint(folder).folder) as local:
             copy = load(local, device=device, precision=precision, text=text, backbone=backbone)
             return copy.with_name(str(folder))
     record = read_checkpoint(folder)
@@ -217,10 +217,10 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
 
 
 def _found(folder: str | Path) -> str:
-    if store.is_local(folder):
-        folder = store.local_path(folder)
-    for candidate in (str(folder).rstrip("/"), store.inside(folder, FOLDER)):
-        if store.is_file(store.inside(candidate, RECORD)):
+    if filesystem.is_local(folder):
+        folder = filesystem.local_path(folder)
+    for candidate in (str(folder).rstrip("/"), filesystem.inside(folder, FOLDER)):
+        if filesystem.is_file(filesystem.inside(candidate, RECORD)):
             return candidate
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:

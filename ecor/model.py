@@ -19,7 +19,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from ecor.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.prompts import PromptLearner
+from ecor.clip.text_features import SentenceEncoder, TextFeatures, text_features
 from ecor.config import (
     BackboneConfig,
     ModelConfig,
@@ -29,8 +31,8 @@ from ecor.config import (
     TemplateConfig,
     TextConfig,
 )
-from ecor.ood import likeness
-from ecor.predictions import (
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.predictions import (
     OOD_COLUMN,
     PREDICTION_SCHEMA,
     ExplainablePrediction,
@@ -38,12 +40,10 @@ from ecor.predictions import (
     origins_table,
     schema_for,
 )
-from ecor.probability import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
-from ecor.prompts import PromptLearner
-from ecor.sample import ImageError, decode_image, image_to_pixels
-from ecor.templates import check_templates
-from ecor.text import SentenceEncoder, TextFeatures, text_features
-from ecor.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
+from ecor.data.templates import check_templates
+from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
+from ecor.evaluation.ood_detection import likeness
+from ecor.probability.joint import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -69,7 +69,7 @@ class Predictions(Sequence[ExplainablePrediction]):
         self._table = table
 
     def to_arrow(self) -> pa.Table:
-        """One row per picture, with the columns of `ecor.predictions.PREDICTION_SCHEMA`."""
+        """One row per picture, with the columns of `ecor.data.predictions.PREDICTION_SCHEMA`."""
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:
@@ -236,7 +236,7 @@ class Recognizer:
 
     @torch.no_grad()
     def image_features(self, images: UInt8[Tensor, "B 3 H W"]) -> ImageFeatures:
-        """L2-normalised features of pixels as `ecor.sample.image_to_pixels` makes them."""
+        """L2-normalised features of pixels as `ecor.data.image_decoding.image_to_pixels` makes them."""
         return self.prompts.image_features(self.backbone, images)
 
     @torch.no_grad()
@@ -269,11 +269,11 @@ class Recognizer:
         scoring: ScoringConfig | None = None,
         provenance: Provenance | None = None,
     ) -> pa.Table:
-        """Pixels in, rows with `ecor.predictions.schema_for` the scoring out.
+        """Pixels in, rows with `ecor.data.predictions.schema_for` the scoring out.
 
         Args:
             images: B pictures as pixels, or their features.
-            origins: B rows with `ecor.predictions.ORIGIN_SCHEMA`, in the same order.
+            origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`, in the same order.
             scoring: how to decode.
             provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
         """
@@ -360,7 +360,7 @@ def rows_from_joint(
         joint: of B images.
         vocabulary: the one that gave the ids.
         scoring: how many pairs, categories and rationales a row holds.
-        origins: B rows with `ecor.predictions.ORIGIN_SCHEMA`.
+        origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`.
         provenance: of the model.
     """
     assert origins.num_rows == len(joint.log_prob), "one origin per image"

@@ -15,8 +15,9 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.addresses import masked, secrets_of_this_process
-from pipelines.config import (
+from pipelines.config.addresses import masked, secrets_of_this_process
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.stages import (
     DemoConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -27,7 +28,7 @@ from pipelines.config import (
     ShardConfig,
     TrainConfig,
 )
-from pipelines.experiments import (
+from pipelines.config.studies import (
     AblateConfig,
     ConceptsConfig,
     ExplainBenchmarkConfig,
@@ -35,7 +36,6 @@ from pipelines.experiments import (
     StudiesConfig,
     ValidityConfig,
 )
-from pipelines.places import ClusterConfig, TrackingConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 UNPREFIXED = tyro.conf.arg(name="")
@@ -51,7 +51,7 @@ class Shard:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def run(self) -> None:
-        from pipelines import shard
+        from pipelines.stages import shard
 
         shard.run(self.config, cluster=self.cluster)
 
@@ -65,7 +65,7 @@ class Train:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import train
+        from pipelines.stages import train
 
         train.run(self.config, cluster=self.cluster, tracking=self.tracking)
 
@@ -79,7 +79,7 @@ class Pretrain:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import pretrain
+        from pipelines.stages import pretrain
 
         print(pretrain.run(self.config, cluster=self.cluster, tracking=self.tracking).told)  # noqa: T201
 
@@ -92,9 +92,9 @@ class Register:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import registry
+        from pipelines.tracking import model_registry
 
-        version = registry.register(self.config, tracking=self.tracking)
+        version = model_registry.register(self.config, tracking=self.tracking)
         print(f"registered {version.uri}")  # noqa: T201
 
 
@@ -106,9 +106,9 @@ class Promote:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import registry
+        from pipelines.tracking import model_registry
 
-        version = registry.promote(self.config, tracking=self.tracking)
+        version = model_registry.promote(self.config, tracking=self.tracking)
         print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
 
 
@@ -121,7 +121,7 @@ class Score:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import score
+        from pipelines.stages import score
 
         score.run(self.config, cluster=self.cluster, tracking=self.tracking)
 
@@ -134,7 +134,7 @@ class Evaluate:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import evaluate
+        from pipelines.stages import evaluate
 
         evaluate.run(self.config, tracking=self.tracking)
 
@@ -155,7 +155,7 @@ class Explain:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import explain
+        from pipelines.stages import explain
 
         explain.run(
             self.config,
@@ -174,7 +174,7 @@ class Report:
     config: Annotated[ReportConfig, UNPREFIXED]
 
     def run(self) -> None:
-        from pipelines import report
+        from pipelines.stages import report
 
         print(report.run(self.config))  # noqa: T201
 
@@ -187,7 +187,7 @@ class Run:
     """Path of the TOML file; its sections are the stages' settings."""
 
     def run(self) -> None:
-        from pipelines import flow
+        from pipelines.stages import pipeline as flow
 
         flow.run(flow.read_pipeline(self.pipeline))
 
@@ -201,7 +201,7 @@ class Ablate:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import ablate
+        from pipelines.studies.ablation import run as ablate
 
         ablate.run(self.config, cluster=self.cluster, tracking=self.tracking)
 
@@ -214,7 +214,7 @@ class ExplainBenchmark:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines import explain_benchmark
+        from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
 
         explain_benchmark.run(self.config, tracking=self.tracking)
 
@@ -226,9 +226,9 @@ class Studies:
     config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
 
     def run(self) -> None:
-        from pipelines import explain_studies
+        from pipelines.studies.attribution_benchmark import systems_study
 
-        explain_studies.run(self.config)
+        systems_study.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,7 @@ class Validity:
     config: Annotated[ValidityConfig, UNPREFIXED] = field(default_factory=ValidityConfig)
 
     def run(self) -> None:
-        from pipelines import validity
+        from pipelines.studies import validity
 
         validity.run(self.config)
 
@@ -250,7 +250,7 @@ class Concepts:
     config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
 
     def run(self) -> None:
-        from pipelines import concepts
+        from pipelines.studies import concepts
 
         print(concepts.run(self.config))  # noqa: T201
 
@@ -262,7 +262,7 @@ class Demo:
     config: Annotated[DemoConfig, UNPREFIXED] = field(default_factory=DemoConfig)
 
     def run(self) -> None:
-        from pipelines import demo
+        from pipelines.studies import demo
 
         demo.run(self.config)
 

@@ -14,9 +14,9 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 
-from ecor.demo.looks import NUM_PIXELS
-from ecor.demo.scenes import compose, draw
-from ecor.demo.world import DrawnWorld, WorldSet
+from ecor.demo.worlds.scenes import compose, draw
+from ecor.demo.worlds.schema import DrawnWorld, WorldSet
+from ecor.demo.worlds.styles import NUM_PIXELS
 
 _DRAWN_BY = ("corpus", "drawing", "looks", "scenes", "world")
 _IMAGES_PER_TASK = 1000

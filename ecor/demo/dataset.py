@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ecor.demo.atlas import vocabulary_of, world_set
-from ecor.demo.scenes import Drawing, Scene, compose, draw
+from ecor.demo.worlds.registry import vocabulary_of, world_set
+from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw
 
 SPLITS = ("train", "validation", "test")
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.explain.concepts import ConceptFeatures
-from ecor.explain.trace import ImageTower
+from ecor.clip.image_tower import ImageTower
+from ecor.convis.concept_features import ConceptFeatures
 from ecor.model import Recognizer
 
 

@@ -1,0 +1,92 @@
+"""A backbone in, learned prompt tokens for both of its towers out (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ecor.clip.backbone import Backbone
+from ecor.config import PromptConfig, require
+from ecor.probability.joint import ImageFeatures
+
+
+class PromptLearner(nn.Module):
+    """The learned tokens of Prompt_R and Prompt_{c|R}; its state_dict holds nothing else. All zero is zero-shot CLIP.
+
+    `generator` draws the normal initialisation (on CPU, so that every device starts alike). ValueError if visual tokens
+    are asked of an image tower that is no open_clip ViT, or of more blocks than it has, or if the context tokens leave
+    no room for words.
+    """
+
+    rationale_context: nn.Parameter | None
+    """[M W], between the start token and the words of Prompt_R."""
+    category_context: nn.Parameter | None
+    """[M W], the same of Prompt_{c|R}."""
+    visual: nn.Parameter | None
+    """[S depth M W]: depth blocks have tokens of their own; S is 1 where both prompts share them, else 2 (rationale,
+    category)."""
+
+    def __init__(self, config: PromptConfig, backbone: Backbone, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        _check_fits(config, backbone)
+        self.config = config
+        words = backbone.word_embeddings(config.init_words).cpu() if config.init_words else None
+        for name, num in (("rationale_context", config.rationale_tokens), ("category_context", config.category_tokens)):
+            self.register_parameter(name, _context(num, backbone, config=config, words=words, generator=generator))
+        self.register_parameter("visual", _visual(backbone, config=config, generator=generator))
+        self.to(backbone.device)
+
+    def image_features(
+        self, backbone: Backbone, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
+    ) -> ImageFeatures:
+        """Features for both prompts: one pass where they share their visual tokens, else two."""
+        tokens = [None] if self.visual is None else list(self.visual)
+        features = [backbone.encode_image(images, tokens=each) for each in tokens]
+        return ImageFeatures(rationale=features[0], category=features[-1])
+
+
+def _check_fits(config: PromptConfig, backbone: Backbone) -> None:
+    longest = max(config.rationale_tokens, config.category_tokens)
+    require(
+        longest + 3 <= backbone.context_length,
+        f"{longest} text tokens leave no room for words: the tower takes {backbone.context_length} with start and end",
+    )
+    if not config.visual_tokens:
+        return
+    require(
+        backbone.vit is not None,
+        f"visual_tokens needs an open_clip ViT, which the image tower of {backbone.config.name!r} is not: set it to 0, "
+        "and rationale_tokens and category_tokens to 6, say",
+    )
+    blocks = backbone.num_visual_blocks
+    assert blocks is not None
+    require(
+        config.visual_depth is None or config.visual_depth <= blocks,
+        f"visual_depth must be at most {blocks}, the blocks of {backbone.config.name!r}, got {config.visual_depth}",
+    )
+
+
+def _context(
+    num_tokens: int,
+    backbone: Backbone,
+    *,
+    config: PromptConfig,
+    words: Tensor | None,
+    generator: torch.Generator | None,
+) -> nn.Parameter | None:
+    """Normal, or the embeddings of `words` repeated to the length asked for."""
+    if not num_tokens:
+        return None
+    if words is not None:
+        return nn.Parameter(words[torch.arange(num_tokens) % len(words)].clone())
+    return nn.Parameter(config.init_std * torch.randn(num_tokens, backbone.text_width, generator=generator))
+
+
+def _visual(backbone: Backbone, *, config: PromptConfig, generator: torch.Generator | None) -> nn.Parameter | None:
+    if not config.visual_tokens:
+        return None
+    assert backbone.visual_width is not None
+    assert backbone.num_visual_blocks is not None
+    num_sets = 1 if config.visual_shared else 2
+    depth = backbone.num_visual_blocks if config.visual_depth is None else config.visual_depth
+    shape = (num_sets, depth, config.visual_tokens, backbone.visual_width)
+    return nn.Parameter(config.init_std * torch.randn(shape, generator=generator))

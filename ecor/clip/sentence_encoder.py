@@ -1,0 +1,324 @@
+"""A vocabulary's sentences in, their exact text features out: no padding is encoded, and no shared beginning twice.
+
+A plain causal tower reads a sentence's feature at its last token, and no token sees what follows it. So the keys and
+values of a beginning that sentences share ("This is a photo of a …", then "… dog because there is …") are computed once
+and attended to by every ending. Learned context tokens are a part of the beginning, with gradient. All of it is exact:
+features equal open_clip's `encode_text` up to rounding.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ecor.clip.backbone import Backbone
+from ecor.clip.causal_text import CausalText, Read, Tokens, last_features, read_start, read_tokens
+from ecor.config import TemplateConfig, require
+from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
+from ecor.data.vocabulary import Vocabulary
+
+
+class SentenceEncoder:
+    """Text features of a vocabulary's sentences, differentiable with respect to the learned contexts.
+
+    `rationale_context` and `category_context` are [M W], or None. The sentence of a category alone takes the category
+    context (our choice: it is Prompt_{c|R} without its reason). Sentences that do not fit the tower are cut, their end
+    token kept, and counted in `num_truncated`. Towers that are not plain causal ones are read whole and padded, by
+    open_clip's own forward: right, but slow.
+
+    `sentences_per_pass` bounds the sentences encoded at once (None: what suits the device), `bank_bytes` what a
+    `detached()` encoder keeps of the categories' beginnings between calls. ValueError if a template is malformed or a
+    context leaves no room for words.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        vocabulary: Vocabulary,
+        templates: TemplateConfig,
+        rationale_context: Float[Tensor, "M W"] | None = None,
+        category_context: Float[Tensor, "N W"] | None = None,
+        sentences_per_pass: int | None = None,
+        bank_bytes: int = 2**30,
+    ) -> None:
+        check_templates(templates)
+        self.backbone, self.vocabulary, self.templates = backbone, vocabulary, templates
+        self.rationale_context, self.category_context = rationale_context, category_context
+        self.sentences_per_pass = sentences_per_pass or (1024 if backbone.device.type == "cpu" else 8192)
+        self.bank_bytes = bank_bytes
+        self._bank: dict[int, Read] | None = None
+        longest = max(_length(rationale_context), _length(category_context))
+        require(
+            longest + 3 <= backbone.context_length,
+            f"{longest} context tokens leave no room for words: the tower takes {backbone.context_length}",
+        )
+
+    @property
+    def num_categories(self) -> int:
+        return len(self.vocabulary.categories)
+
+    @property
+    def num_rationales(self) -> int:
+        return len(self.vocabulary.rationales)
+
+    @property
+    def embed_dim(self) -> int:
+        return self.backbone.embed_dim
+
+    def detached(self) -> "SentenceEncoder":
+        """The same encoder on copies of the contexts as they are now: no gradient, and it may keep what it has read."""
+        copies = {
+            name: None if (context := getattr(self, name)) is None else context.detach().clone()
+            for name in ("rationale_context", "category_context")
+        }
+        encoder = SentenceEncoder(
+            self.backbone,
+            vocabulary=self.vocabulary,
+            templates=self.templates,
+            sentences_per_pass=self.sentences_per_pass,
+            bank_bytes=self.bank_bytes,
+            **copies,
+        )
+        encoder._bank = {}
+        return encoder
+
+    def rationale_features(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
+        """Prompt_R of some rationales, or of all."""
+        chosen = range(self.num_rationales) if ids is None else ids.tolist()
+        return self._features([self._rationale_texts[r] for r in chosen], context=self.rationale_context)
+
+    def categories(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
+        """Some categories alone, or all."""
+        chosen = range(self.num_categories) if ids is None else ids.tolist()
+        return self._features([self._category_texts[c] for c in chosen], context=self.category_context)
+
+    def category_features(
+        self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " C"] | None = None
+    ) -> Float[Tensor, "G C D"]:
+        """Prompt_{c|R} of some rationales with some categories, or with all.
+
+        One call with many rationales is cheaper than many calls: a category's beginning is read once per call.
+        """
+        rationales = rationale_ids.tolist()
+        categories = list(range(self.num_categories)) if category_ids is None else category_ids.tolist()
+        if not rationales or not categories:
+            return torch.zeros(len(rationales), len(categories), self.embed_dim, device=self.backbone.device)
+        tower, pairs = self.backbone.causal_text, self._pairs
+        if tower is None or pairs is None:
+            texts = [self._pair_text(c, r) for r in rationales for c in categories]
+            return self._features(texts, context=self.category_context).unflatten(0, (len(rationales), -1))
+        with self.backbone.autocast():
+            if pairs.category_first:
+                features = self._product(tower, pairs, categories, rationales).transpose(0, 1)
+            else:
+                features = self._product(tower, pairs, rationales, categories)
+        return self._corrected(features, rationales=rationales, categories=categories)
+
+    @cached_property
+    def num_truncated(self) -> int:
+        """Sentences of the whole vocabulary (both prompts, and categories alone) that do not fit the tower."""
+        room = self.backbone.context_length
+        counts = self.backbone.token_counts
+        alone = sum(n + _length(self.rationale_context) > room for n in counts(self._rationale_texts))
+        alone += sum(n + _length(self.category_context) > room for n in counts(self._category_texts))
+        # Lengths of pairs are sums of lengths: two histograms stand for millions of sentences.
+        sentence = pair_sentence(self.templates, "", "")
+        rest = counts([sentence])[0] - 2 * counts([""])[0]
+        words = [Counter(counts(names)) for names in (self.vocabulary.categories, self.vocabulary.rationales)]
+        fixed = rest + _length(self.category_context)
+        return alone + sum(n * m for a, n in words[0].items() for b, m in words[1].items() if a + b + fixed > room)
+
+    @cached_property
+    def _rationale_texts(self) -> list[str]:
+        return [rationale_sentence(self.templates, name) for name in self.vocabulary.rationales]
+
+    @cached_property
+    def _category_texts(self) -> list[str]:
+        return [category_sentence(self.templates, name) for name in self.vocabulary.categories]
+
+    def _pair_text(self, category: int, rationale: int) -> str:
+        names = self.vocabulary
+        return pair_sentence(self.templates, names.categories[category], names.rationales[rationale])
+
+    def _features(self, texts: Sequence[str], *, context: Tensor | None) -> Tensor:
+        """Any sentences, as they are."""
+        if not texts:
+            return torch.zeros(0, self.embed_dim, device=self.backbone.device)
+        tower = self.backbone.causal_text
+        if tower is None:
+            return self.backbone.encode_text(texts, context=context)
+        sentences = [tuple(ids) for ids in self.backbone.tokenize(texts)]
+        with self.backbone.autocast():
+            start = _common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
+            first = read_start(tower, start, context=context)
+            return self._endings(tower, [each[len(start) :] for each in sentences], before=(first,), num_heads=1)[0]
+
+    def _product(self, tower: CausalText, pairs: "_Pairs", heads: list[int], tails: list[int]) -> Tensor:
+        """Features [heads, tails, D] of every beginning with every ending."""
+        start = read_start(tower, pairs.start, context=self.category_context)
+        features, order = [], []
+        for length, places in _by_length([pairs.heads[head] for head in heads]):
+            for part in _chunks(places, self.sentences_per_pass):
+                chosen = [heads[place] for place in part]
+                order.extend(part)
+                if start.num_tokens + length >= len(tower.positional_embedding):
+                    features.append(self._whole(pairs, chosen, tails))
+                    continue
+                head = self._heads(tower, pairs, chosen, start=start)
+                endings = [pairs.tails[tail] for tail in tails]
+                features.append(self._endings(tower, endings, before=(start, head), num_heads=len(part)))
+        return torch.cat(features)[_inverse(order, device=self.backbone.device)]
+
+    def _heads(self, tower: CausalText, pairs: "_Pairs", heads: list[int], *, start: Read) -> Read:
+        """Keys and values of beginnings of one length; from the bank where this encoder keeps one."""
+        if self._bank is None or not pairs.category_first:
+            return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
+        length = len(pairs.heads[heads[0]])
+        members = [head for head, tokens in enumerate(pairs.heads) if len(tokens) == length]
+        if length not in self._bank:
+            size = sum(map(len, pairs.heads)) * 2 * sum(each[:, :, :1].nbytes for each in start.keys)
+            if size > self.bank_bytes:
+                return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
+            self._bank[length] = read_tokens(tower, [pairs.heads[head] for head in members], before=(start,))
+        if heads == members:
+            return self._bank[length]
+        where = {head: row for row, head in enumerate(members)}
+        return self._bank[length].select(torch.tensor([where[head] for head in heads], device=self.backbone.device))
+
+    def _endings(self, tower: CausalText, endings: list[Tokens], *, before: tuple[Read, ...], num_heads: int) -> Tensor:
+        """Features [num_heads, N, D] of endings (all read after each of the beginnings), cut to the tower's length."""
+        room = len(tower.positional_embedding) - sum(each.num_tokens for each in before)
+        cut = [each if len(each) <= room else (*each[: room - 1], tower.end_token) for each in endings]
+        features, order = [], []
+        for _, places in _by_length(cut):
+            for part in _chunks(places, max(1, self.sentences_per_pass // num_heads)):
+                order.extend(part)
+                tokens = [cut[place] for place in part]
+                features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
+        return torch.cat(features, dim=1)[:, _inverse(order, device=self.backbone.device)]
+
+    def _whole(self, pairs: "_Pairs", heads: list[int], tails: list[int]) -> Tensor:
+        """Beginnings so long that they are cut themselves."""
+        ids = [(h, t) if pairs.category_first else (t, h) for h in heads for t in tails]
+        texts = [self._pair_text(category, rationale) for category, rationale in ids]
+        return self._features(texts, context=self.category_context).unflatten(0, (len(heads), len(tails)))
+
+    @cached_property
+    def _pairs(self) -> "_Pairs | None":
+        if self.backbone.causal_text is None:
+            return None
+        return _split_pairs(
+            self.backbone,
+            vocabulary=self.vocabulary,
+            template=self.templates.category_given_rationale,
+            longest_start=self.backbone.context_length - _length(self.category_context) - 1,
+        )
+
+    def _corrected(self, features: Tensor, *, rationales: list[int], categories: list[int]) -> Tensor:
+        """Pairs whose sentence is not tokenised as beginning and ending are replaced by the sentence read whole."""
+        pairs = self._pairs
+        assert pairs is not None
+        odd = [
+            (g, k)
+            for g, r in enumerate(rationales)
+            for k, c in (enumerate(categories) if r in pairs.suspect_rationales else pairs.suspects(categories))
+            if not pairs.is_tokenised_alike(self.backbone, self._pair_text(c, r), category=c, rationale=r)
+        ]
+        if not odd:
+            return features
+        texts = [self._pair_text(categories[k], rationales[g]) for g, k in odd]
+        rows, columns = torch.tensor(odd, device=features.device).unbind(1)
+        return features.index_put((rows, columns), self._features(texts, context=self.category_context))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pairs:
+    """Token ids of all Prompt_{c|R} sentences: start, a beginning per first name, an ending per second name."""
+
+    category_first: bool
+    start: Tokens
+    """Start token and the words before the first name."""
+    heads: tuple[Tokens, ...]
+    """The first name and the words between, per category (or rationale)."""
+    tails: tuple[Tokens, ...]
+    """The second name, the words after it, the end token, per rationale (or category)."""
+    suspect_categories: frozenset[int]
+    """Whose text the tokenizer's cleaning may treat otherwise in a whole sentence: sentences are compared."""
+    suspect_rationales: frozenset[int]
+
+    def suspects(self, categories: list[int]) -> Iterable[tuple[int, int]]:
+        return ((k, c) for k, c in enumerate(categories) if c in self.suspect_categories)
+
+    def is_tokenised_alike(self, backbone: Backbone, text: str, *, category: int, rationale: int) -> bool:
+        head, tail = (category, rationale) if self.category_first else (rationale, category)
+        return backbone.tokenize([text])[0] == [*self.start, *self.heads[head], *self.tails[tail]]
+
+
+def _split_pairs(backbone: Backbone, *, vocabulary: Vocabulary, template: str, longest_start: int) -> _Pairs | None:
+    """None where no white space stands between the two names, so that sentences cannot be cut there.
+
+    CLIP's tokenizer never joins words over white space, and its cleaning leaves plain printable ASCII alone but for
+    entities ("&…;"): names of that kind tokenise in parts as in the whole; sentences with others are compared.
+    """
+    (before, first, *_), (between, *_), *rest = Formatter().parse(template)
+    after = rest[0][0] if rest else ""
+    cut = len(between.rstrip()) if between != between.rstrip() else between.rfind(" ")
+    if cut < 0:
+        return None
+    names = (vocabulary.categories, vocabulary.rationales)
+    firsts, seconds = names if first == "category" else names[::-1]
+    head_texts = [before + name + between[:cut] for name in firsts]
+    tail_texts = [between[cut:] + name + after for name in seconds]
+    heads = [tuple(ids[:-1]) for ids in backbone.tokenize(head_texts)]
+    if min(map(len, heads)) < 2:
+        return None
+    start = _common_start(heads, longest=longest_start)
+    odd_heads, odd_tails = (
+        frozenset(i for i, text in enumerate(texts) if not _is_plain(text)) for texts in (head_texts, tail_texts)
+    )
+    return _Pairs(
+        category_first=first == "category",
+        start=start,
+        heads=tuple(each[len(start) :] for each in heads),
+        tails=tuple(tuple(ids[1:]) for ids in backbone.tokenize(tail_texts)),
+        suspect_categories=odd_heads if first == "category" else odd_tails,
+        suspect_rationales=odd_tails if first == "category" else odd_heads,
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and "&" not in text
+
+
+def _length(context: Tensor | None) -> int:
+    return 0 if context is None else len(context)
+
+
+def _common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
+    """The tokens that all sentences begin with, leaving at least one of each."""
+    shortest, furthest = min(sentences), max(sentences)
+    limit = min(longest, min(map(len, sentences)) - 1)
+    same = 0
+    while same < limit and shortest[same] == furthest[same]:
+        same += 1
+    return shortest[:same]
+
+
+def _by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
+    """Each length with the places of the sentences that have it."""
+    for length in sorted({len(each) for each in sentences}):
+        yield length, [place for place, each in enumerate(sentences) if len(each) == length]
+
+
+def _chunks(places: list[int], size: int) -> Iterator[list[int]]:
+    return (places[i : i + size] for i in range(0, len(places), size))
+
+
+def _inverse(order: list[int], *, device: torch.device) -> Tensor:
+    return torch.tensor(order, device=device).argsort()

@@ -1,0 +1,38 @@
+"""Samples with names in, one batch of pixels with ids out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from ecor.config import Preprocess
+from ecor.data.image_decoding import Sample, decode_image, image_to_pixels, label_ids
+from ecor.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples as the model takes them, by id."""
+
+    keys: tuple[str, ...]
+    images: UInt8[Tensor, "B 3 H W"]
+    categories: Int[Tensor, " B"]
+    """-1 where unknown."""
+    rationales: Int[Tensor, " B"]
+    """The labelled rationale of this epoch; -1 where there is none."""
+
+
+def collate(samples: Sequence[Sample], *, vocabulary: Vocabulary, preprocess: Preprocess, epoch: int = 0) -> Batch:
+    """Decode and stack: the border between names and ids. Raises ImageError and ValueError as its parts do."""
+    pixels = [image_to_pixels(decode_image(sample.image), preprocess=preprocess) for sample in samples]
+    labels = [label_ids(sample, vocabulary=vocabulary, epoch=epoch) for sample in samples]
+    height, width = preprocess.image_size
+    return Batch(
+        keys=tuple(sample.key for sample in samples),
+        images=torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, 3, height, width, dtype=torch.uint8),
+        categories=torch.tensor([category for category, _ in labels], dtype=torch.int64),
+        rationales=torch.tensor([rationale for _, rationale in labels], dtype=torch.int64),
+    )

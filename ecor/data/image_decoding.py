@@ -1,0 +1,211 @@
+"""Encoded pictures with names in, checked pixels and ids out; without torch, whose import would be most of a decoder's
+start."""
+
+import io
+import struct
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from ecor.config import Preprocess
+from ecor.data.vocabulary import Vocabulary
+
+MAX_PIXELS = 89_478_485
+"""Width times height that is decoded by default: Pillow's own warning limit, 0.27 GB as RGB."""
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "JPEG2000": "jp2",
+}
+"""Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
+_OPENED = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used: `reason` is a short code to count by, `detail` a sentence for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.reason, self.detail)  # so that it travels between processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One picture and what is known of it, by name."""
+
+    key: str
+    """Unique in its data set, without a dot."""
+    image: bytes
+    """Encoded, as it came."""
+    extension: str
+    """Of the image's format, without a dot: `jpg`."""
+    category: str | None
+    rationales: tuple[str, ...]
+    """Labelled ones; may be empty."""
+    visible_rationales: tuple[str, ...] | None
+    """All that can be seen, where that is known."""
+    source: str
+    """Path or address it came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What a picture says of itself before it is decoded."""
+
+    extension: str
+    width: int
+    """Pixels as stored, before EXIF orientation is applied."""
+    height: int
+
+
+def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
+    with _opened(data, max_pixels=max_pixels) as image:
+        return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as RGB, turned upright as its EXIF orientation says; of an animation, the first frame.
+
+    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits. Raises ImageError
+    with the reason `empty`, `not_an_image`, `too_large` (told by the header, before memory is taken), `truncated`,
+    `corrupt` or `unsupported_mode`.
+    """
+    with _opened(data, max_pixels=max_pixels) as image:
+        try:
+            image.load()
+            return _upright(_rgb(image))
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
+            raise _unreadable(error) from error
+
+
+def image_to_pixels(
+    image: Image.Image, *, preprocess: Preprocess, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "3 H W"]:
+    """Resize and crop: (pixels / 255 - mean) / std is open_clip's evaluation transform of the same RGB picture.
+
+    Raises ImageError (`too_elongated`) for a picture that resizing would blow up beyond `max_pixels`.
+    """
+    height, width = preprocess.image_size
+    resized_height, resized_width = resized_size((image.height, image.width), preprocess=preprocess)
+    if resized_height * resized_width > max_pixels:
+        raise ImageError("too_elongated", f"{image.width} x {image.height} would be {resized_width} x {resized_height}")
+    if (resized_width, resized_height) != image.size:
+        image = image.resize((resized_width, resized_height), _resize_filter(preprocess))
+    fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
+    pixels_HW3 = np.asarray(_centred(image, height=height, width=width, fill=fill))
+    return np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))
+
+
+def resized_size(size: tuple[int, int], *, preprocess: Preprocess) -> tuple[int, int]:
+    """Height and width that a picture of `size` (height, width) is resized to, before it is cropped or padded."""
+    (height, width), mode = preprocess.image_size, preprocess.resize_mode
+    if mode == "squash":
+        return height, width
+    if mode == "shortest" and height == width:  # torchvision's Resize cuts off where open_clip's other route rounds
+        shorter, longer = sorted(size)
+        resized = int(height * longer / shorter)
+        return (height, resized) if size[0] <= size[1] else (resized, height)
+    ratios = (size[0] / height, size[1] / width)
+    ratio = max(ratios) if mode == "longest" else min(ratios)
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
+
+
+def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tuple[int, int]:
+    """Ids of a sample's category and of the one rationale it teaches in `epoch`; -1 for what is not labelled.
+
+    Epochs take a sample's rationales in turn, each sample starting elsewhere (by its key): a function of the sample
+    and the epoch alone, so that neither ranks nor restarts change it. Raises ValueError for names the vocabulary lacks.
+    """
+    category = -1 if sample.category is None else vocabulary.category_id(sample.category)
+    if not sample.rationales:
+        return category, -1
+    turn = (crc32(sample.key.encode()) + epoch) % len(sample.rationales)
+    return category, vocabulary.rationale_id(sample.rationales[turn])
+
+
+def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_OPENED)
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # as in decode_image
+        raise _unreadable(error) from error
+    if image.width * image.height > max_pixels:
+        raise ImageError("too_large", f"{image.width} x {image.height} is more than {max_pixels} pixels")
+    return image
+
+
+def _unreadable(error: Exception) -> ImageError:
+    detail = str(error) or type(error).__name__
+    ends_early = isinstance(error, EOFError) or any(word in detail.lower() for word in ("truncated", "not enough"))
+    return ImageError("truncated" if ends_early else "corrupt", detail)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
+        grey_HW = np.asarray(image)
+        if grey_HW.size and not 0 <= int(grey_HW.min()) <= int(grey_HW.max()) < 2**16:
+            raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
+        return Image.fromarray((grey_HW >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("unsupported_mode", "floating point pixels have no agreed range")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        turn = None  # damaged metadata does not make a damaged picture
+    return image if turn is None else image.transpose(turn)
+
+
+def _resize_filter(preprocess: Preprocess) -> Image.Resampling:
+    height, width = preprocess.image_size
+    if preprocess.resize_mode == "shortest" and height != width:
+        return Image.Resampling.BICUBIC  # open_clip 3.3 ignores the setting on this route
+    return _FILTERS[preprocess.interpolation]
+
+
+def _centred(image: Image.Image, *, height: int, width: int, fill: int) -> Image.Image:
+    if image.width < width or image.height < height:
+        canvas = Image.new("RGB", (max(image.width, width), max(image.height, height)), (fill,) * 3)
+        canvas.paste(image, (max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)))
+        image = canvas
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,327 @@
+"""Samples in, WebDataset tars with an index and a manifest out; and back, verified.
+
+What a tar holds of a sample stands in `members.py`. The bytes of a tar are a function of its entries, the vocabulary
+and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecor.config import TemplateConfig, record_of
+from ecor.data.image_decoding import Sample
+from ecor.data.tar_members import HashingWriter, json_bytes, sample_of_row, samples_of, write_sample
+from ecor.data.templates import category_sentence
+from ecor.data.vocabulary import Vocabulary
+from ecor.storage import filesystem
+
+MANIFEST_NAME = "manifest.json"
+VOCABULARY_NAME = "vocabulary.json"
+SCHEMA_VERSION = "1"
+_BUFFER = 2**20
+Result = TypeVar("Result")
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("member_offset", pa.int64(), nullable=False),  # bytes from the tar's start to the image's first byte
+        pa.field("member_num_bytes", pa.int64(), nullable=False),
+        pa.field("extension", pa.string(), nullable=False),
+        pa.field("category", pa.string()),
+        pa.field("rationales", pa.list_(pa.string()), nullable=False),
+        pa.field("visible_rationales", pa.list_(pa.string())),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # of the image's bytes
+    ],
+    metadata={"ecor.schema": "shard_index", "ecor.schema_version": SCHEMA_VERSION},
+)
+"""A row per sample of a shard, in the tar's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A sample on its way into a tar."""
+
+    sample: Sample
+    sha256: str | None = None
+    """What the image's bytes must hash to, where that was found out before."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """More JSON values for the sample's `.json`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One tar, and what it must hold."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+    """Of the tar."""
+    index: str
+    """Name of the Parquet file that `read_index` reads."""
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardManifest:
+    """One split: its shards, and what they were made from."""
+
+    split: str
+    shards: tuple[ShardInfo, ...]
+    vocabulary_digest: str
+    num_samples: int
+    num_rejected: int
+    """Images in quarantine."""
+    num_duplicates: int
+    """Copies left out: their labels are kept with the copy that stays, unless that one is of the test split."""
+    config_digest: str
+    """Of the settings that shape the bytes."""
+    parents: dict[str, str]
+    """Digest of each thing it was made from, by name."""
+
+    def __post_init__(self) -> None:
+        counted = sum(shard.num_samples for shard in self.shards)
+        if counted != self.num_samples:
+            raise ValueError(f"split {self.split}: {self.num_samples} samples, but its shards hold {counted}")
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, of the manifest's JSON."""
+        return hashlib.sha256(json_bytes(asdict(self))).hexdigest()
+
+
+def sample_key(source: str, *, sha256: str) -> str:
+    """A key without a dot: content first, so that sorted keys mix the categories, then the source's path and name.
+
+    Twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the file
+    name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters.
+    """
+    name = source.rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name.rpartition(".")[0] or name)[:40]
+    return f"{sha256[:12]}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{stem or '_'}"
+
+
+def write_shard(
+    entries: Iterable[Entry],
+    *,
+    folder: str | Path,
+    name: str,
+    vocabulary: Vocabulary,
+    templates: TemplateConfig | None = None,
+) -> ShardInfo:
+    """Write `<folder>/<name>` and its index; neither is seen under its name before it is whole.
+
+    `folder` is any address fsspec writes. Entries must come in the order of their keys; one is held at a time. Raises
+    ValueError for keys that are unsorted, repeated, dotted or too long for a tar, for names the vocabulary lacks, and
+    for an image that does not hash to its entry's `sha256`.
+    """
+    if not name.endswith(".tar"):
+        raise ValueError(f"a shard's name ends in .tar, got {name!r}")
+    templates = templates or TemplateConfig()
+    rows: list[dict[str, Any]] = []
+    with filesystem.published(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
+        out = HashingWriter(file)
+        for entry in entries:
+            rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
+            if len(rows) > 1 and rows[-2]["key"] >= rows[-1]["key"]:
+                raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
+        out.end()
+    index_name = name.removesuffix(".tar") + ".index.parquet"
+    with filesystem.published(folder, index_name) as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
+        index_sha256 = _file_sha256(path)
+    return ShardInfo(
+        name=name,
+        num_samples=len(rows),
+        num_bytes=out.num_bytes,
+        sha256=out.hash.hexdigest(),
+        index=index_name,
+        index_sha256=index_sha256,
+    )
+
+
+def verify_shard(folder: str | Path, info: ShardInfo) -> None:
+    """Read the tar and its index; ValueError, naming the shard and what was expected, when one is not as written."""
+    expected = {info.name: info.sha256, info.index: info.index_sha256}
+    for name, sha256 in expected.items():
+        try:
+            with filesystem.opened(filesystem.inside(folder, name)) as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+                num_bytes = file.tell()
+        except FileNotFoundError as error:
+            raise ValueError(f"shard {folder}/{name} is missing") from error
+        if name == info.name and num_bytes != info.num_bytes:
+            raise ValueError(f"shard {folder}/{name} has {num_bytes} bytes, its manifest says {info.num_bytes}")
+        if got != sha256:
+            raise ValueError(f"shard {folder}/{name} has sha256 {got}, its manifest says {sha256}")
+
+
+def fetch_shard(
+    folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None, num_attempts: int = 3
+) -> Path:
+    """Local path of a verified tar: where it lies, or for a remote `folder` a copy in `cache_dir` kept by digest.
+
+    Every attempt reads from the beginning. Raises ValueError as `verify_shard` does, OSError when the store fails.
+    """
+    if filesystem.is_local(folder):
+        verify_shard(folder, info)
+        return filesystem.local_path(folder) / info.name
+    cache = Path(cache_dir) if cache_dir is not None else Path(tempfile.gettempdir()) / "ecor-shards"
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = cache / f"{info.sha256}.tar"
+    if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
+        return kept
+    with filesystem.published(cache, kept.name) as path:
+        _attempted(
+            lambda: _download(filesystem.inside(folder, info.name), path=path, info=info), num_attempts=num_attempts
+        )
+    return kept
+
+
+def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None) -> Iterator[Sample]:
+    """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
+
+    A tar that was made by something else, with a manifest that fits, is held to the format: ValueError, naming the
+    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, for a sample without
+    exactly one image and one `.json` that is of it, and for one that is not as the shard's index says.
+    """
+    path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
+    rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
+    for sample in samples_of(path, where=where):
+        row = rows.pop(sample.key, None)
+        if row is not None and sample != sample_of_row(row, image=sample.image):
+            raise ValueError(f"{where}: sample {sample.key!r} is not as {info.index} says, which is to be of this tar")
+        num_samples += 1
+        yield sample
+    if num_samples != info.num_samples:
+        raise ValueError(f"{where} holds {num_samples} samples, expected {info.num_samples}")
+    if rows:
+        raise ValueError(f"{where} lacks {sorted(rows)[:3]}, which {info.index} says it holds")
+
+
+def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
+    """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
+    data = _attempted(lambda: filesystem.read(filesystem.inside(folder, info.index)), num_attempts=num_attempts)
+    got = hashlib.sha256(data).hexdigest()
+    if got != info.index_sha256:
+        raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    if table.num_rows != info.num_samples:
+        raise ValueError(f"index {folder}/{info.index} has {table.num_rows} rows, expected {info.num_samples}")
+    return table
+
+
+def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> list[Sample]:
+    """The samples at these rows of a shard's index, in that order, by seeking in a tar on this machine.
+
+    `path` is what `fetch_shard` gave. Raises ValueError when an image does not hash to what the index says.
+    """
+    samples = []
+    with Path(path).open("rb") as tar:
+        for row in index.take(pa.array(rows, pa.int64())).to_pylist():
+            tar.seek(row["member_offset"])
+            image = tar.read(row["member_num_bytes"])
+            if hashlib.sha256(image).hexdigest() != row["sha256"]:
+                raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
+            samples.append(sample_of_row(row, image=image))
+    return samples
+
+
+def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
+    """Write `<folder>/manifest.json` in one step: last, so that it is there only when all it names is."""
+    write_text(_pretty({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
+
+
+def read_manifest(folder: str | Path) -> ShardManifest:
+    """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
+    url = filesystem.inside(folder, MANIFEST_NAME)
+    try:
+        fields = json.loads(filesystem.read(url))
+        digest = fields.pop("digest")
+        shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
+        manifest = record_of(ShardManifest, {**fields, "shards": shards})
+    except FileNotFoundError as error:
+        raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{url} is not a manifest of shards: {error}") from error
+    if manifest.digest != digest:
+        raise ValueError(f"{url} was changed: its digest is {manifest.digest}, it says {digest}")
+    return manifest
+
+
+def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: TemplateConfig | None = None) -> None:
+    """Beside the splits: `vocabulary.json`, and the class names and template CLIP_benchmark looks for."""
+    template = category_sentence(templates or TemplateConfig(), "{c}")
+    write_text(vocabulary.to_json() + "\n", folder=folder, name=VOCABULARY_NAME)
+    write_text("\n".join(vocabulary.categories) + "\n", folder=folder, name="classnames.txt")
+    write_text(template + "\n", folder=folder, name="zeroshot_classification_templates.txt")
+
+
+def write_text(text: str, *, folder: str | Path, name: str) -> None:
+    """Write a small file in one step."""
+    filesystem.write(filesystem.inside(folder, name), text.encode())
+
+
+def _write_entry(
+    entry: Entry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
+) -> dict[str, Any]:
+    """Write a sample; its row of the index."""
+    sample, sha256 = entry.sample, hashlib.sha256(entry.sample.image).hexdigest()
+    if entry.sha256 not in (None, sha256):
+        raise ValueError(
+            f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}: put back what it was, "
+            f"or start over with --fresh"
+        )
+    offset = write_sample(
+        sample, out=out, sha256=sha256, provenance=entry.provenance, vocabulary=vocabulary, templates=templates
+    )
+    return {
+        "key": sample.key,
+        "member_offset": offset,
+        "member_num_bytes": len(sample.image),
+        "extension": sample.extension,
+        "category": sample.category,
+        "rationales": list(sample.rationales),
+        "visible_rationales": None if sample.visible_rationales is None else list(sample.visible_rationales),
+        "source": sample.source,
+        "sha256": sha256,
+    }
+
+
+def _download(url: str, *, path: Path, info: ShardInfo) -> None:
+    filesystem.fetch(url, path)
+    got = _file_sha256(path)
+    if got != info.sha256:
+        raise OSError(
+            f"shard {url}: read {path.stat().st_size} bytes with sha256 {got}, "
+            f"its manifest says {info.num_bytes} with {info.sha256}"
+        )
+
+
+def _attempted(attempt: Callable[[], Result], *, num_attempts: int) -> Result:
+    for _ in range(num_attempts - 1):
+        try:
+            return attempt()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            continue  # a store's passing failure: the next attempt begins anew; the last one's error is raised
+    return attempt()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pretty(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

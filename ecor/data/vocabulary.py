@@ -1,0 +1,279 @@
+"""Names of categories and rationales in (a mapping, or a JSON, CSV or Parquet file), ids and one digest out."""
+
+import csv
+import hashlib
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ecor.storage import filesystem
+
+
+def normalise_name(name: str) -> str:
+    """The one spelling by which names are compared, kept and shown.
+
+    "_" and "-" become spaces, "/" becomes " or ", letters lower case, spaces single and none at the ends (the DROR
+    authors' rules; lower-casing, single spaces and Unicode NFC are our addition). May be empty: readers refuse that.
+    """
+    spaced = name.replace("_", " ").replace("-", " ").replace("/", " or ")
+    return " ".join(unicodedata.normalize("NFC", spaced.lower()).split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What may be seen, and why it may be believed; the only translator between names and ids.
+
+    A rationale that several categories share is one id. Rationales are numbered by first appearance, so that the flat
+    JSON of `to_json` says everything. Raises ValueError for names that are empty, repeated or not normalised, and for
+    ids that point nowhere.
+    """
+
+    categories: tuple[str, ...]
+    """Normalised, unique; the position is the id."""
+    rationales: tuple[str, ...]
+    """Normalised, unique; the position is the id."""
+    rationales_of: tuple[tuple[int, ...], ...]
+    """Rationale ids per category; empty for a category that only distracts."""
+    _category_ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _rationale_ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_category_ids", _ids(self.categories, kind="category"))
+        object.__setattr__(self, "_rationale_ids", _ids(self.rationales, kind="rationale"))
+        if not self.categories:
+            raise ValueError("a vocabulary needs at least one category, got none")
+        if len(self.rationales_of) != len(self.categories):
+            raise ValueError(f"{len(self.categories)} categories but {len(self.rationales_of)} lists of rationales")
+        seen = list(dict.fromkeys(rationale for ids in self.rationales_of for rationale in ids))
+        if seen != list(range(len(self.rationales))):
+            raise ValueError(
+                "rationale ids must be numbered by first appearance with none left over: "
+                "make a Vocabulary with vocabulary_from_mapping"
+            )
+        for category, ids in zip(self.categories, self.rationales_of, strict=True):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"category {category!r} lists a rationale twice")
+
+    @property
+    def num_pairs(self) -> int:
+        """(category, rationale) pairs that belong together."""
+        return sum(len(ids) for ids in self.rationales_of)
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, of `to_json`: order counts, because it decides the ids."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """DROR's flat form {category: [rationale, …]}; `parse_vocabulary` gives this vocabulary back."""
+        names = {
+            category: [self.rationales[rationale] for rationale in ids]
+            for category, ids in zip(self.categories, self.rationales_of, strict=True)
+        }
+        return json.dumps(names, ensure_ascii=False, indent=1)
+
+    def category_id(self, name: str) -> int:
+        """Id of a category, whatever its spelling; ValueError with the nearest name when it is unknown."""
+        return _find(name, ids=self._category_ids, kind="category")
+
+    def rationale_id(self, name: str) -> int:
+        """Id of a rationale, whatever its spelling; ValueError with the nearest name when it is unknown."""
+        return _find(name, ids=self._rationale_ids, kind="rationale")
+
+    def has_rationale(self, name: str) -> bool:
+        """Whether `rationale_id` would find it."""
+        return normalise_name(name) in self._rationale_ids
+
+
+def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str = "mapping") -> Vocabulary:
+    """Vocabulary of {category: [rationale, …]} in the mapping's order.
+
+    Names are normalised; a rationale repeated within a category counts once (real files do it). Raises ValueError,
+    naming `source` and the key, for empty names and for two categories that normalise to the same name.
+    """
+    categories: dict[str, str] = {}
+    ids: dict[str, int] = {}
+    rationales_of = []
+    for raw, rationales in mapping.items():
+        category = _checked_name(raw, where=f"{source}: category {raw!r}")
+        if category in categories:
+            raise ValueError(f"{source}: {categories[category]!r} and {raw!r} are the same category {category!r}")
+        categories[category] = raw
+        if isinstance(rationales, str):
+            raise ValueError(f"{source}: category {raw!r} needs a list of rationales, got the text {rationales!r}")
+        names = [_checked_name(name, where=f"{source}: a rationale of {raw!r}") for name in rationales]
+        rationales_of.append(tuple(ids.setdefault(name, len(ids)) for name in dict.fromkeys(names)))
+    if not categories:
+        raise ValueError(f"{source}: no category in it")
+    return Vocabulary(categories=tuple(categories), rationales=tuple(ids), rationales_of=tuple(rationales_of))
+
+
+def parse_vocabulary(text: str, *, source: str = "text", sub_rationales: bool = False) -> Vocabulary:
+    """Vocabulary of a JSON text: DROR's flat form, or its level-2 form {category: [{rationale: [sub, …]}, …]}.
+
+    `sub_rationales` appends the sub-rationales of a level-2 file to their category, each behind its rationale; without
+    it (our default) the first level alone is read. Raises ValueError, naming `source` and the line or key, for text
+    that is not such JSON, repeated keys, empty names, and names that normalise to the same category.
+    """
+    try:
+        loaded = json.loads(text, object_pairs_hook=lambda pairs: _strict_object(pairs, source=source))
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{source}: expected {{category: [rationale, …]}}, got a JSON {type(loaded).__name__}")
+        flat = {
+            category: _flat_rationales(entries, where=f"{source}: category {category!r}", sub_rationales=sub_rationales)
+            for category, entries in loaded.items()
+        }
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: not JSON at line {error.lineno} column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError(f"{source}: lists nested too deep: expected {{category: [rationale, …]}}") from error
+    return vocabulary_from_mapping(flat, source=source)
+
+
+def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabulary:
+    """Vocabulary of a file: `.json` (see `parse_vocabulary`), or `.csv` or `.parquet` with a row per pair.
+
+    CSV and Parquet have the columns `category` and `rationale`; categories are numbered by first appearance. A
+    category without rationales is its only row, with an empty cell (CSV) or a null (Parquet): our choice. `path` may
+    be any address fsspec opens. Raises ValueError, naming the file and the line, row or key, for everything else.
+    """
+    name, suffix = str(path), PurePosixPath(str(path)).suffix.lower()
+    if suffix not in (".json", ".csv", ".parquet"):
+        raise ValueError(f"{name}: a vocabulary is a .json, .csv or .parquet file, got {suffix or 'no suffix'}")
+    try:
+        data = filesystem.read(name)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name}: there is no such vocabulary file") from error
+    if suffix == ".json":
+        return parse_vocabulary(_text(data, source=name), source=name, sub_rationales=sub_rationales)
+    pairs = _csv_pairs(_text(data, source=name), source=name) if suffix == ".csv" else _parquet_pairs(data, source=name)
+    return vocabulary_from_mapping(_grouped(pairs, source=name), source=name)
+
+
+def _ids(names: tuple[str, ...], *, kind: str) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not name or normalise_name(name) != name:
+            raise ValueError(f"{kind} {index} is {name!r}, which is empty or not normalised")
+        if ids.setdefault(name, index) != index:
+            raise ValueError(f"{kind} {name!r} is there twice, as {ids[name]} and {index}")
+    return ids
+
+
+def _find(name: str, *, ids: Mapping[str, int], kind: str) -> int:
+    found = ids.get(normalise_name(name))
+    if found is None:
+        nearest = get_close_matches(normalise_name(name), ids, n=1, cutoff=0.0)
+        hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
+        raise ValueError(f"unknown {kind} {name!r}{hint}")
+    return found
+
+
+def _checked_name(name: Any, *, where: str) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"{where} must be a text, got {name!r}")
+    normalised = normalise_name(name)
+    if not normalised:
+        raise ValueError(f"{where} has an empty name: {name!r}")
+    unwritten = [char for char in normalised if unicodedata.category(char) in ("Cc", "Cs")]
+    if unwritten:
+        raise ValueError(f"{where} holds the control character {unwritten[0]!r}, in {name!r}: remove it")
+    return normalised
+
+
+def _strict_object(pairs: list[tuple[str, Any]], *, source: str) -> dict[str, Any]:
+    loaded = dict(pairs)
+    if len(loaded) != len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for index, key in enumerate(keys) if key in keys[:index])
+        raise ValueError(f"{source}: the key {repeated!r} is there twice: merge its entries, or rename one")
+    return loaded
+
+
+def _flat_rationales(entries: Any, *, where: str, sub_rationales: bool) -> list[str]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{where} needs a list of rationales, got {entries!r}")
+    flat: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            _checked_name(entry, where=f"{where}: a rationale")
+            flat.append(entry)
+            continue
+        for rationale, below in entry.items():
+            flat.append(rationale)
+            inner = f"{where}: rationale {rationale!r}"
+            subs = _flat_rationales(below, where=inner, sub_rationales=sub_rationales)
+            names = [_checked_name(sub, where=inner) for sub in subs]  # checked even where they are not asked for
+            flat.extend(names if sub_rationales else [])
+    return flat
+
+
+def _text(data: bytes, *, source: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{source}: line {line} is not UTF-8 (byte {error.start}): save the file as UTF-8") from error
+
+
+Pair = tuple[str, str, str | None]
+"""Where the pair stands, its category, its rationale (None: the category has none)."""
+
+
+def _csv_pairs(text: str, *, source: str) -> Iterable[Pair]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ValueError(f"{source}: line 1: {error}") from error
+    if not {"category", "rationale"} <= set(columns):
+        raise ValueError(f"{source}: line 1 must name the columns category and rationale, got {columns}")
+    try:
+        for row in reader:
+            where = f"{source}: line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where} does not have {len(columns)} cells")
+            yield where, row["category"], row["rationale"] or None
+    except csv.Error as error:
+        raise ValueError(f"{source}: line {reader.line_num}: {error}") from error
+
+
+def _parquet_pairs(data: bytes, *, source: str) -> Iterable[Pair]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{source}: not a Parquet file: {error}") from error
+    if not {"category", "rationale"} <= set(table.column_names):
+        raise ValueError(f"{source}: needs the columns category and rationale, got {table.column_names}")
+    columns = zip(table["category"].to_pylist(), table["rationale"].to_pylist(), strict=True)
+    for row, (category, rationale) in enumerate(columns):
+        yield f"{source}: row {row}", category, rationale
+
+
+def _grouped(pairs: Iterable[Pair], *, source: str) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    spelled: dict[str, str] = {}
+    alone: set[str] = set()
+    for where, raw, rationale in pairs:
+        category = _checked_name(raw, where=f"{where}: the category")
+        if spelled.setdefault(category, raw) != raw:
+            raise ValueError(f"{where}: {raw!r} and {spelled[category]!r} are the same category {category!r}")
+        if raw in alone or (rationale is None and raw in grouped):
+            raise ValueError(f"{where}: category {raw!r} has an empty rationale beside another row")
+        if rationale is None:
+            alone.add(raw)
+            grouped[raw] = []
+        else:
+            _checked_name(rationale, where=f"{where}: the rationale")
+            grouped.setdefault(raw, []).append(rationale)
+    if not grouped:
+        raise ValueError(f"{source}: no row in it")
+    return grouped

@@ -1,0 +1,84 @@
+"""A drawn corpus in; captioned batches out, for `ecor pretrain` without shards, and zero-shot figures of what it makes.
+
+The shipped weights are those of `ecor pretrain --seed 0 --stop-after-samples 192000 --output small`.
+"""
+
+import random
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, captioned
+from ecor.demo.tiny_clip import normalised
+from ecor.demo.zero_shot_eval import Images, validation_images, zero_shot_table
+from ecor.training.contrastive import CaptionedImages, Part
+
+_JUDGED_ON = ("small", "main")
+_NUM_JUDGED = 300
+_SHIFT = 3
+
+
+class DrawnSource:
+    """Drawings with two true captions and a contradiction each, mirrored and shifted at random."""
+
+    def __init__(
+        self, corpus: Corpus, *, seed: int, batch_size: int, caption_noise: float, has_attributes: bool
+    ) -> None:
+        """`caption_noise` is the share of captions that describe another image of the batch."""
+        self._corpus = corpus
+        self._seed, self._batch_size, self._noise = seed, batch_size, caption_noise
+        world = corpus.world
+        self.num_attributes = len(world.named) + len(world.rationales) if has_attributes else 0
+
+    def texts(self) -> list[str]:
+        world = self._corpus.world
+        parts = [t.format(c=c, r="") for t in CATEGORY_TEMPLATES + PAIR_TEMPLATES for c in world.categories]
+        return parts + [t.format(c="", r=r) for t in RATIONALE_TEMPLATES + PAIR_TEMPLATES for r in world.rationales]
+
+    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+        corpus, size = self._corpus, self._batch_size
+        epoch, place = divmod(step, len(corpus.pixels) // size)
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(corpus.pixels))
+        rows = order[place * size : (place + 1) * size]
+        made = captioned(corpus, rows, rng=random.Random(f"{self._seed}/{step}"), noise=self._noise)
+        pixels = _varied(corpus.pixels[rows], rng=np.random.default_rng((self._seed, 1, step)))[part.of(size)]
+        return CaptionedImages(
+            images=normalised(pixels),
+            readable=torch.ones(len(pixels), dtype=torch.bool),
+            captions=made.captions,
+            own=torch.from_numpy(made.own),
+            true=torch.from_numpy(made.true),
+            attributes=torch.from_numpy(made.attributes[:, : self.num_attributes]),
+        )
+
+    def unreadable(self) -> dict[str, str]:
+        return {}
+
+    def judged(self, clip: Any) -> dict[str, float]:
+        """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
+        figures: dict[str, float] = {}
+        for name, images in self._judged_on.items():
+            best = max(zero_shot_table(clip, images), key=lambda row: row.category_accuracy)
+            figures |= {
+                f"{name}/zero_shot": best.category_accuracy,
+                f"{name}/labelled_rationale": best.rationale_accuracy,
+                f"{name}/visible_rationale": best.visible_accuracy,
+            }
+        return figures
+
+    @cached_property
+    def _judged_on(self) -> dict[str, Images]:
+        names = [f"{self._corpus.world.name}-{role}" for role in _JUDGED_ON]
+        return {name: validation_images(name, num_images=_NUM_JUDGED) for name in names}
+
+
+def _varied(pixels: UInt8[np.ndarray, "B H W 3"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "B H W 3"]:
+    """Mirror half of the images and shift each by up to three pixels."""
+    pixels = np.where(rng.random((len(pixels), 1, 1, 1)) < 0.5, pixels[:, :, ::-1], pixels)
+    padded = np.pad(pixels, ((0, 0), (_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), mode="edge")
+    side = pixels.shape[1]
+    shifts = rng.integers(0, 2 * _SHIFT + 1, (len(pixels), 2))
+    return np.stack([image[y : y + side, x : x + side] for image, (y, x) in zip(padded, shifts, strict=True)])

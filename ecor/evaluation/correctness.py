@@ -1,0 +1,216 @@
+"""Explained labels and the truth in, right or wrong by three rules out, image by image (DROR, arXiv:2212.06202)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int
+
+from ecor.data.vocabulary import normalise_name
+
+VOTES = 5
+"""Pairs that DROR's rule looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What was said of N images, by ids; −1 where there is nothing."""
+
+    keys: tuple[str, ...]
+    pair_categories: Int[np.ndarray, "N k"]
+    pair_rationales: Int[np.ndarray, "N k"]
+    """The most probable pairs, best first."""
+    rationales: Int[np.ndarray, "N m"]
+    """The most probable rationales, whatever the category, best first."""
+    marginal_categories: Int[np.ndarray, " N"]
+    """The most probable category, whatever the rationale."""
+    two_stage_categories: Int[np.ndarray, " N"]
+    two_stage_rationales: Int[np.ndarray, " N"]
+    """The most probable rationale, and the most probable category given it."""
+    confidence: Float[np.ndarray, " N"]
+    """Probability of the best pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What is known of N images, by the same ids; −1 where nothing is."""
+
+    categories: Int[np.ndarray, " N"]
+    rationales: Int[np.ndarray, "N L"]
+    """All labelled ones; a row of −1 where there is none."""
+    visible: Int[np.ndarray, "N V"]
+    """All that the image shows."""
+    visible_known: Bool[np.ndarray, " N"]
+    """Whether `visible` is complete; an image may show none."""
+
+    @property
+    def explained(self) -> Bool[np.ndarray, " N"]:
+        """Images whose category and at least one rationale are known."""
+        return (self.categories >= 0) & (self.rationales >= 0).any(axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """A table of predictions as numbers."""
+
+    categories: tuple[str, ...]
+    rationales: tuple[str, ...]
+    """Names by id: those that occur in the table."""
+    answers: Answers
+    truth: Truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """Right or wrong, for N images whose truth is known; what it says of others means nothing."""
+
+    category: Bool[np.ndarray, " N"]
+    rationale: Bool[np.ndarray, " N"]
+
+    def shares(self) -> dict[str, Bool[np.ndarray, " N"]]:
+        """`rr`, `rw`, `wr`, `ww` (category, then rationale): each image is in exactly one."""
+        return {
+            "rr": self.category & self.rationale,
+            "rw": self.category & ~self.rationale,
+            "wr": ~self.category & self.rationale,
+            "ww": ~self.category & ~self.rationale,
+        }
+
+
+def strict(answers: Answers, truth: Truth) -> Verdicts:
+    """The most probable pair, its category and its rationale judged each on its own."""
+    return Verdicts(
+        category=answers.pair_categories[:, 0] == truth.categories,
+        rationale=member(answers.pair_rationales[:, 0], truth.rationales),
+    )
+
+
+def two_stage(answers: Answers, truth: Truth) -> Verdicts:
+    """The most probable rationale first, then the most probable category given it: the hard form of ECOR's order."""
+    return Verdicts(
+        category=answers.two_stage_categories == truth.categories,
+        rationale=member(answers.two_stage_rationales, truth.rationales),
+    )
+
+
+def dror_vote(answers: Answers, truth: Truth) -> Verdicts:
+    """DROR's released protocol on the best five pairs, with ids where its code compares substrings.
+
+    Pairs are scanned in order up to the first that is true (a hit). The category is the most frequent one so far, of
+    equals the first seen. Where it is right, the rationale is right on a hit; where it is wrong, the rationale is right
+    when it stands with that category among the five. The scan stops at the truth: a rule for benchmarks only.
+    """
+    categories, rationales = answers.pair_categories[:, :VOTES], answers.pair_rationales[:, :VOTES]
+    rationale_true = np.stack([member(column, truth.rationales) for column in rationales.T], axis=1)
+    hits = (categories == truth.categories[:, None]) & rationale_true & (categories >= 0)
+    hit = hits.any(axis=1)
+    last = np.where(hit, hits.argmax(axis=1), categories.shape[1] - 1)
+    scanned = (np.arange(categories.shape[1]) <= last[:, None]) & (categories >= 0)
+    same = (categories[:, :, None] == categories[:, None, :]) & scanned[:, None, :]
+    votes = np.where(scanned, same.sum(axis=2), -1)
+    predicted = np.take_along_axis(categories, votes.argmax(axis=1)[:, None], axis=1)
+    category = predicted[:, 0] == truth.categories
+    with_predicted = ((categories == predicted) & rationale_true).any(axis=1)
+    return Verdicts(category=category, rationale=np.where(category, hit, with_predicted))
+
+
+RULES: Mapping[str, Callable[[Answers, Truth], Verdicts]] = {
+    "strict": strict,
+    "dror_vote": dror_vote,
+    "two_stage": two_stage,
+}
+"""By name; `strict` is what promotion, galleries and calibration use."""
+
+
+def member(ids: Int[np.ndarray, " N"], sets: Int[np.ndarray, "N L"]) -> Bool[np.ndarray, " N"]:
+    """Whether each id is in its row's set; −1 never is."""
+    return ((ids[:, None] == sets) & (ids[:, None] >= 0)).any(axis=1)
+
+
+def labels_of(table: pa.Table) -> Labels:
+    """A table with `ecor.data.predictions.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
+
+    Raises ValueError for a row without a ranked pair.
+    """
+    pairs = flat(table["pairs"])
+    if table.num_rows and pc.min(pc.list_value_length(pairs)).as_py() == 0:
+        raise ValueError("a row of predictions has no ranked pair: score again with top_k of at least 1")
+    category_columns = {
+        "category_true": table["category_true"],
+        "two_stage": table["two_stage_category"],
+        "pairs": inside(pairs, "category"),
+        "categories": inside(flat(table["categories"]), "category"),
+    }
+    rationale_columns = {
+        "true": table["rationales_true"],
+        "visible": table["visible_rationales"],
+        "two_stage": table["two_stage_rationale"],
+        "pairs": inside(pairs, "rationale"),
+        "rationales": inside(flat(table["rationales"]), "rationale"),
+    }
+    category_names, categories = ids_of(category_columns)
+    rationale_names, rationales = ids_of(rationale_columns)
+    return Labels(
+        categories=category_names,
+        rationales=rationale_names,
+        answers=Answers(
+            keys=tuple(table["key"].to_pylist()),
+            pair_categories=categories["pairs"],
+            pair_rationales=rationales["pairs"],
+            rationales=rationales["rationales"],
+            marginal_categories=categories["categories"][:, 0],
+            two_stage_categories=categories["two_stage"][:, 0],
+            two_stage_rationales=rationales["two_stage"][:, 0],
+            confidence=table["confidence"].to_numpy().astype(np.float64),
+        ),
+        truth=Truth(
+            categories=categories["category_true"][:, 0],
+            rationales=rationales["true"],
+            visible=rationales["visible"],
+            visible_known=np.asarray(table["visible_rationales"].is_valid(), dtype=bool),
+        ),
+    )
+
+
+def flat(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def inside(lists: pa.Array, name: str) -> pa.Array:
+    """One field of lists of structs, as lists."""
+    values = lists.flatten().field(name)
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy())]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values)
+
+
+def ids_of(
+    columns: Mapping[str, pa.Array | pa.ChunkedArray],
+) -> tuple[tuple[str, ...], dict[str, Int[np.ndarray, "N _"]]]:
+    """Columns of names, or of lists of names, as ids [N, longest] padded with −1; and the names by id, ascending."""
+    flattened = {name: flattened_names(column) for name, column in columns.items()}
+    encoded = {name: values.dictionary_encode() for name, (values, _) in flattened.items()}
+    normal = {name: [normalise_name(text) for text in each.dictionary.to_pylist()] for name, each in encoded.items()}
+    names = tuple(sorted(set().union(*normal.values())))
+    id_of = {name: index for index, name in enumerate(names)}
+    padded = {}
+    for name, (_, lengths) in flattened.items():
+        lookup = np.array([id_of[text] for text in normal[name]], dtype=np.int64)
+        ids = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), -1, dtype=np.int64)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        columns_of = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        ids[rows, columns_of] = lookup[encoded[name].indices.to_numpy()]
+        padded[name] = ids
+    return names, padded
+
+
+def flattened_names(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Int[np.ndarray, " N"]]:
+    """All names of a column in order, and how many each row has; null is none."""
+    array = flat(column) if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_list(array.type):
+        lengths = pc.fill_null(pc.list_value_length(array), 0)
+        return array.flatten().drop_null(), lengths.to_numpy().astype(np.int64)
+    return array.drop_null(), np.asarray(array.is_valid()).astype(np.int64)

@@ -1,0 +1,238 @@
+"""Answers and truth in, metrics with intervals out: by three rules, over several rationales, of confidence, paired.
+
+Names of metrics (all shares of images, between 0 and 1, unless said otherwise):
+
+    <rule>/rr rw wr ww     right or wrong category, right or wrong rationale; <rule> is strict, dror_vote or two_stage
+    <rule>/accuracy        right category, over images whose category is known
+    strict/visible_rr      right category, and the rationale is one that the image shows, labelled or not
+    strict/visible         the rationale is one that the image shows
+    marginal/accuracy      the most probable category whatever the rationale
+    rationales/precision@m recall@m hit@m     of the m most probable rationales against all visible ones
+    rationales/rr_any@m rr_all@m     right category (strict), and one, or each, of them is visible
+    calibration/ece        of the best pair's probability against strict/rr
+    per_category/rr accuracy     strict, as means over categories
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array
+
+from ecor.config import require
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, Statistic, estimates, mean_estimates
+from ecor.evaluation.correctness import RULES, Answers, Labels, Truth, member
+from ecor.probability.temperature_scaling import bin_of, reliability
+
+HEADLINE = "strict/rr"
+"""What promotion compares."""
+CUTS = (1, 3, 5)
+"""m of the metrics over several rationales."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryResult:
+    """Strict metrics of the images of one true category."""
+
+    category: str
+    num_images: int
+    """With a known rationale."""
+    rr: Estimate
+    rw: float
+    wr: float
+    ww: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Images of about the same confidence."""
+
+    low: float
+    high: float
+    num_images: int
+    confidence: float | None
+    """Mean probability of the best pair; None where the bin is empty."""
+    accuracy: float | None
+    """Share whose best pair is right (strict RR)."""
+
+
+def observations(answers: Answers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
+    """Every metric that is a mean over images, image by image; NaN for images it is not defined for."""
+    has_category, explained = truth.categories >= 0, truth.explained
+    found = {}
+    for name, rule in RULES.items():
+        verdicts = rule(answers, truth)
+        for part, values in verdicts.shares().items():
+            found[f"{name}/{part}"] = where(explained, values)
+        found[f"{name}/accuracy"] = where(has_category, verdicts.category)
+    found["marginal/accuracy"] = where(has_category, answers.marginal_categories == truth.categories)
+    return found | visible_observations(answers, truth)
+
+
+def visible_observations(answers: Answers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
+    """Metrics against all rationales that an image shows. An image that shows none has no recall (our choice).
+
+    `rr_all@m` asks of an image that shows fewer than m for as many as it shows (our choice).
+    """
+    known, shown = truth.visible_known, (truth.visible >= 0).sum(axis=1)
+    right = answers.pair_categories[:, 0] == truth.categories
+    visible = member(answers.pair_rationales[:, 0], truth.visible)
+    found = {
+        "strict/visible": where(known, visible),
+        "strict/visible_rr": where(known & (truth.categories >= 0), visible & right),
+    }
+    hits = np.stack([member(column, truth.visible) for column in answers.rationales.T], axis=1)
+    some = known & (shown > 0)
+    for cut in (m for m in CUTS if m <= hits.shape[1]):
+        num_hits = hits[:, :cut].sum(axis=1)
+        asked = np.arange(cut) < np.minimum(cut, shown)[:, None]
+        found[f"rationales/precision@{cut}"] = where(known, num_hits / cut)
+        found[f"rationales/recall@{cut}"] = where(some, num_hits / np.maximum(shown, 1))
+        found[f"rationales/hit@{cut}"] = where(some, num_hits > 0)
+        found[f"rationales/rr_any@{cut}"] = where(some, right & (num_hits > 0))
+        found[f"rationales/rr_all@{cut}"] = where(some, right & (hits[:, :cut] | ~asked).all(axis=1))
+    return found
+
+
+def where(known: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " N"]:
+    """The values as numbers, NaN where not known."""
+    return np.where(known, values.astype(np.float64), np.nan)
+
+
+def calibration_estimate(
+    answers: Answers, truth: Truth, *, num_bins: int, resampling: Resampling
+) -> dict[str, Estimate]:
+    """Expected calibration error of the best pair's probability against strict RR, over the explained images."""
+    chosen = truth.explained
+    gap = answers.confidence[chosen] - observations(answers, truth)[HEADLINE][chosen]
+    bins = bin_of(answers.confidence[chosen], num_bins=num_bins)
+    gaps = csr_array((gap, (np.arange(len(gap)), bins)), shape=(len(gap), num_bins))
+
+    def error(counts: np.ndarray) -> np.ndarray:
+        return np.abs(counts @ gaps).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
+
+    (found,) = estimates(error, num_images=len(gap), sizes=[len(gap)], resampling=resampling)
+    return {"calibration/ece": found}
+
+
+def reliability_bins(answers: Answers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
+    """Confidence against strict RR over the explained images; none without such images."""
+    chosen = truth.explained
+    if not chosen.any():
+        return ()
+    right = RULES["strict"](answers, truth).shares()["rr"][chosen]
+    found = reliability(answers.confidence[chosen], right, num_bins=num_bins)
+    return tuple(
+        ReliabilityBin(
+            low=float(found.edges[i]),
+            high=float(found.edges[i + 1]),
+            num_images=int(count),
+            confidence=float(found.confidence[i]) if count else None,
+            accuracy=float(found.accuracy[i]) if count else None,
+        )
+        for i, count in enumerate(found.num_images)
+    )
+
+
+def category_results(
+    labels: Labels, *, resampling: Resampling
+) -> tuple[tuple[CategoryResult, ...], dict[str, Estimate]]:
+    """Strict metrics per true category, and their means over categories, each category weighing the same."""
+    chosen = labels.truth.explained.nonzero()[0]
+    ids, groups = np.unique(labels.truth.categories[chosen], return_inverse=True)
+    verdicts = RULES["strict"](labels.answers, labels.truth)
+    values = {name: each[chosen] for name, each in verdicts.shares().items()}
+    values["accuracy"] = verdicts.category[chosen]
+    sizes = np.bincount(groups).tolist()
+    shares = {name: (np.bincount(groups, weights=each) / sizes).tolist() for name, each in values.items()}
+    by_category = {name: group_means(values[name], groups) for name in ("rr", "accuracy")}
+    rr = estimates(by_category["rr"], num_images=len(chosen), sizes=sizes, resampling=resampling)
+    results = tuple(
+        CategoryResult(
+            category=labels.categories[category],
+            num_images=sizes[i],
+            rr=rr[i],
+            **{name: shares[name][i] for name in ("rw", "wr", "ww", "accuracy")},
+        )
+        for i, category in enumerate(ids)
+    )
+    means = {
+        f"per_category/{name}": estimates(
+            mean_of(statistic), num_images=len(chosen), sizes=[len(chosen)], resampling=resampling
+        )[0]
+        for name, statistic in by_category.items()
+    }
+    return results, means
+
+
+def group_means(values: np.ndarray, groups: Int[np.ndarray, " N"]) -> Statistic:
+    """The mean of the values of each group; NaN where a sample has none of it."""
+    places = (np.arange(len(groups)), groups)
+    sums, members = csr_array((values.astype(np.float64), places)), csr_array((np.ones(len(groups)), places))
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return (counts @ sums) / (counts @ members)
+
+    return statistic
+
+
+def mean_of(statistic: Statistic) -> Statistic:
+    """The mean of a statistic's numbers where they are defined."""
+    return lambda counts: np.nanmean(statistic(counts), axis=1, keepdims=True)
+
+
+def observations_table(labels: Labels) -> pa.Table:
+    """Key and every metric that is a mean over images, image by image; null where not defined."""
+    found = observations(labels.answers, labels.truth)
+    columns = {metric: pa.array(values, pa.float32(), from_pandas=True) for metric, values in found.items()}
+    return pa.table({"key": pa.array(labels.answers.keys, pa.string()), **columns})
+
+
+def differences(
+    first: pa.Table,
+    second: pa.Table,
+    *,
+    names: tuple[str, str] = ("the first", "the second"),
+    metrics: Sequence[str] | None = None,
+    resampling: Resampling | None = None,
+) -> dict[str, Estimate]:
+    """First less second, metric by metric, with intervals of the paired difference over the images in both.
+
+    `first` and `second` are tables of `observations_table`.
+
+    Raises ValueError when they have no image in common, or lack a metric that is asked for.
+    """
+    common = np.intersect1d(first["key"].to_numpy(), second["key"].to_numpy())
+    require(
+        len(common) > 0,
+        f"{names[0]} and {names[1]} have no image in common: score the same split with both, then compare",
+    )
+    shared = [each for each in first.column_names if each != "key" and each in second.column_names]
+    missing = [each for each in metrics or () if each not in shared]
+    require(not missing, f"{names[0]} or {names[1]} has no metric {', '.join(missing)}: there are {', '.join(shared)}")
+    ordered = [each.take(positions(each["key"].to_numpy(), common)) for each in (first, second)]
+    gaps = {
+        metric: ordered[0][metric].to_numpy().astype(np.float64) - ordered[1][metric].to_numpy().astype(np.float64)
+        for metric in metrics or shared
+    }
+    return mean_estimates(gaps, resampling=resampling or Resampling())
+
+
+def positions(keys: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, " N"]:
+    """Where each wanted key is."""
+    order = np.argsort(keys)
+    return order[np.searchsorted(keys[order], wanted)]
+
+
+def confusions(labels: Labels) -> dict[tuple[str, str], int]:
+    """Images per (true category, category of the best pair)."""
+    pairs = np.stack([labels.truth.categories, labels.answers.pair_categories[:, 0]], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    return {
+        (labels.categories[true], labels.categories[said]): int(count)
+        for (true, said), count in zip(found, counts, strict=True)
+    }

@@ -1,0 +1,262 @@
+"""A table of predictions with their truth in, the record of their evaluation out; and back from its folder."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecor.config import require
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
+from ecor.evaluation.correctness import Labels, labels_of
+from ecor.evaluation.metrics import (
+    HEADLINE,
+    CategoryResult,
+    ReliabilityBin,
+    calibration_estimate,
+    category_results,
+    differences,
+    observations,
+    reliability_bins,
+)
+from ecor.storage import filesystem
+
+SCHEMA_VERSION = "1"
+EVALUATION_NAME = "evaluation.json"
+OBSERVATIONS_NAME = "observations.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The evaluation of one set of predictions."""
+
+    name: str
+    """As in tables and plots."""
+    predictions: str
+    """Digest of the predictions' manifest."""
+    parents: Mapping[str, Any]
+    """What the predictions were made from, as their manifest says."""
+    method: str
+    num_rows: int
+    num_images: int
+    """Rows whose category is known."""
+    num_explained: int
+    """Rows whose category and rationale are known: those of rr, rw, wr, ww."""
+    num_visible: int
+    """Rows of which all visible rationales are known."""
+    num_rejected: int
+    """Images that were not scored because they could not be read."""
+    share_calibrated: float
+    """Rows scored with temperatures that were fitted on their vocabulary."""
+    share_exact: float
+    """Rows whose ranked pairs are proven to be the best."""
+    metrics: Mapping[str, Estimate]
+    """By the names in this room's first lines; a metric without images is not there."""
+    per_category: tuple[CategoryResult, ...]
+    """True categories with a known rationale, in order of name; distractors have none and are left out."""
+    reliability: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two sets of predictions of the same images."""
+
+    first: str
+    second: str
+    differences: Mapping[str, Estimate]
+    """First less second, over the images in both; an interval above zero: the first is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The record of `ecor evaluate`."""
+
+    results: tuple[Result, ...]
+    comparisons: tuple[Comparison, ...]
+    """The first set with each other one."""
+    resampling: Resampling
+    num_bins: int
+    run_id: str | None = None
+    """MLflow run that it was logged to."""
+    schema_version: str = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Of all it says, whatever the run."""
+        return hashlib.sha256(replace(self, run_id=None)._content().encode()).hexdigest()
+
+    def of(self, predictions: str) -> Result:
+        """The result for the predictions with that digest; ValueError where there is none."""
+        for result in self.results:
+            if result.predictions == predictions:
+                return result
+        known = ", ".join(f"{result.name} ({result.predictions[:12]}…)" for result in self.results)
+        raise ValueError(f"this evaluation is not of predictions {predictions[:12]}… but of {known}: evaluate those")
+
+    def to_json(self) -> str:
+        return json.dumps({**json.loads(self._content()), "digest": self.digest}, indent=1, sort_keys=True) + "\n"
+
+    def _content(self) -> str:
+        return json.dumps(_finite(asdict(self)), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "evaluation") -> "Evaluation":
+        """Raises ValueError, naming `source`, where the text is not such a record or was altered by hand."""
+        try:
+            values = json.loads(text)
+            digest = values.pop("digest")
+            record = cls(
+                results=tuple(_result(each) for each in values.pop("results")),
+                comparisons=tuple(
+                    Comparison(**{**each, "differences": _estimates(each["differences"])})
+                    for each in values.pop("comparisons")
+                ),
+                resampling=Resampling(**values.pop("resampling")),
+                **values,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{source} is not an evaluation ({error}): evaluate again") from error
+        if record.digest != digest:
+            raise ValueError(f"{source} was altered: its digest says {digest}, its content {record.digest}")
+        return record
+
+
+def evaluate(
+    table: pa.Table,
+    *,
+    name: str,
+    predictions: str = "",
+    parents: Mapping[str, Any] | None = None,
+    num_rejected: int = 0,
+    resampling: Resampling | None = None,
+    num_bins: int = 15,
+) -> Result:
+    """Every metric of a table of predictions with known truth, with intervals.
+
+    Args:
+        table: has `ecor.data.predictions.PREDICTION_SCHEMA`.
+        name: of the set, for tables and plots.
+        predictions: digest of the set.
+        parents: what the set was made from.
+        num_rejected: images without a row.
+        resampling: level, number and seed of the bootstrap.
+        num_bins: of the calibration error.
+
+    Raises ValueError when no row has a known category, or a key occurs twice.
+    """
+    resampling = resampling or Resampling()
+    labels = known_labels(table, name=name)
+    answers, truth = labels.answers, labels.truth
+    metrics = mean_estimates(observations(answers, truth), resampling=resampling)
+    chosen = truth.explained.nonzero()[0]
+    per_category: tuple[CategoryResult, ...] = ()
+    if len(chosen):
+        metrics |= calibration_estimate(answers, truth, num_bins=num_bins, resampling=resampling)
+        per_category, means = category_results(labels, resampling=resampling)
+        metrics |= means
+    return Result(
+        name=name,
+        predictions=predictions,
+        parents=parents or {},
+        method=" and ".join(sorted(set(table["method"].to_pylist()))),
+        num_rows=table.num_rows,
+        num_images=len(answers.keys),
+        num_explained=len(chosen),
+        num_visible=int(truth.visible_known.sum()),
+        num_rejected=num_rejected,
+        share_calibrated=share(table["calibrated"]),
+        share_exact=share(table["pairs_exact"]),
+        metrics=dict(sorted(metrics.items())),
+        per_category=per_category,
+        reliability=reliability_bins(answers, truth, num_bins=num_bins),
+    )
+
+
+def known_labels(table: pa.Table, *, name: str) -> Labels:
+    """The rows whose true category is known; ValueError where there are none, or keys are not unique."""
+    require(table.num_rows > 0, f"{name} has no predictions: there is nothing to evaluate")
+    known = table.filter(table["category_true"].is_valid())
+    require(
+        known.num_rows > 0,
+        f"none of the {table.num_rows} rows of {name} has a true category: only labels of images whose truth is known "
+        "can be evaluated; score a split that `ecor shard` wrote, or a table with columns category and rationales",
+    )
+    repeated = known.num_rows - len(known["key"].unique())
+    require(not repeated, f"{repeated} keys occur more than once in {name}: were its parts put together by hand?")
+    return labels_of(known)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "predictions"
+
+
+def share(column: pa.ChunkedArray) -> float:
+    """Share of rows that are true."""
+    return float(np.mean(column.to_numpy().astype(bool)))
+
+
+def read_evaluation(folder: str) -> Evaluation:
+    """The record in a folder written by `ecor evaluate`; ValueError where there is none or it was altered."""
+    path = filesystem.inside(folder, EVALUATION_NAME)
+    try:
+        return Evaluation.from_json(filesystem.read(path).decode(), source=path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} holds no {EVALUATION_NAME}: not a folder written by `ecor evaluate`") from error
+
+
+def read_observations(folder: str, *, name: str) -> pa.Table:
+    """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
+    with filesystem.opened(filesystem.inside(folder, OBSERVATIONS_NAME)) as file:
+        table = pq.ParquetFile(file).read(use_threads=False)
+    return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
+
+
+def difference_of_folders(first: str, second: str, *, metric: str = HEADLINE) -> Estimate:
+    """One metric of the first set in `first` less that in `second`, paired by image: what promotion asks.
+
+    Level, number and seed of the bootstrap are those of the evaluation in `first`.
+
+    Raises ValueError when a folder is no evaluation, or the two have no image or not that metric in common.
+    """
+    records = [read_evaluation(folder) for folder in (first, second)]
+    tables = [
+        read_observations(folder, name=record.results[0].name)
+        for folder, record in zip((first, second), records, strict=True)
+    ]
+    found = differences(*tables, names=(first, second), metrics=[metric], resampling=records[0].resampling)
+    require(metric in found, f"{first} and {second} have no image in common for which {metric} is known")
+    return found[metric]
+
+
+def _finite(value: Any) -> Any:
+    """NaN as None, for JSON has none."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _estimate(values: Mapping[str, Any]) -> Estimate:
+    filled: dict[str, Any] = {name: math.nan if each is None else each for name, each in values.items()}
+    return Estimate(**filled)
+
+
+def _estimates(values: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: _estimate(each) for name, each in values.items()}
+
+
+def _result(values: Mapping[str, Any]) -> Result:
+    made = {
+        "metrics": _estimates(values["metrics"]),
+        "per_category": tuple(CategoryResult(**{**e, "rr": _estimate(e["rr"])}) for e in values["per_category"]),
+        "reliability": tuple(ReliabilityBin(**each) for each in values["reliability"]),
+    }
+    return Result(**{**values, **made})

@@ -1,0 +1,262 @@
+"""A tuned model, pictures and targets in, heat maps out: the one way in for all methods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ecor.clip.image_tower import ImageTower
+from ecor.config import ScoringConfig, require
+from ecor.data.heatmap import Heatmap
+from ecor.explain.methods.registry import Method, method, name_of
+from ecor.explain.targets import (
+    CategoryGivenRationale,
+    Concept,
+    Rationale,
+    Target,
+    contrast,
+    target_feature,
+    target_name,
+    tower_of,
+)
+from ecor.model import Recognizer
+from ecor.probability.joint import Joint
+
+
+def attribute(
+    tower: ImageTower,
+    images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+    texts: Float[Tensor, "T D"] | Float[Tensor, "B T D"],
+    *,
+    method: Method,
+    names: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> Heatmap:
+    """Maps of B images and T texts by one method. The tower is unchanged afterwards, also after an error.
+
+    Args:
+        tower: an image tower, with the visual prompts it was tuned with.
+        images: 8-bit, or normalised as the tower takes them.
+        texts: text features, the same for all images or each image's own; they are normalised here.
+        method: from `ecor.explain.method`.
+        names: of the texts.
+        batch_size: images per pass.
+
+    Raises:
+        ValueError: if the tower cannot give what the method requires, or shapes do not fit.
+    """
+    name = name_of(method)
+    if method.requires is not None:
+        tower.check_gives(method.requires, asked_by=name)
+    require(len(images) > 0, "no image to explain")
+    texts_BTD = normalize(texts.detach().float(), dim=-1).to(tower.backbone.device)
+    texts_BTD = texts_BTD if texts_BTD.ndim == 3 else texts_BTD.expand(len(images), -1, -1)
+    require(len(texts_BTD) == len(images), f"{len(texts_BTD)} lists of texts for {len(images)} images")
+    require(texts_BTD.shape[1] > 0, "no text to explain")
+    maps = []
+    with torch.autocast(tower.backbone.device.type, enabled=False):
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            maps.append(method(tower, tower.pixels(images[part]).detach(), texts_BTD[part]).detach().float())
+    texts_known = tuple(names) if names is not None else tuple(f"text {t}" for t in range(texts_BTD.shape[1]))
+    input_size = (images.shape[-2], images.shape[-1])
+    return Heatmap(scores=torch.cat(maps), method=name, texts=texts_known, input_size=input_size)
+
+
+def attribute_among(
+    tower: ImageTower,
+    images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+    texts: Float[Tensor, "B T D"],
+    *,
+    method: Method,
+    vocabulary: Float[Tensor, "V D"],
+    own: Int[Tensor, "B K"],
+    names: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> Heatmap:
+    """As `attribute`; of a vocabulary, a method that needs distractors and has none gets all but the image's own texts.
+
+    Args:
+        vocabulary: features of the texts that the image's are told apart from.
+        own: which of them each image's texts are, all different, so that none is a distractor of itself.
+    """
+    if not _lacks_distractors(method):
+        return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
+    if own.shape[1] == len(vocabulary):  # nothing else is left
+        told = _contrasted(method, {"redundant": tower.backbone.encode_text([""])[0]})
+        return attribute(tower, images, texts, method=told, names=names, batch_size=batch_size)
+    is_other = torch.ones(len(own), len(vocabulary), dtype=torch.bool, device=own.device).scatter(1, own, False)
+    others_BN = is_other.nonzero()[:, 1].unflatten(0, (len(own), -1))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        told = _contrasted(method, {"distractors": vocabulary[others_BN[part]]})
+        parts.append(attribute(tower, images[part], texts[part], method=told, names=names, batch_size=batch_size))
+    return replace(parts[0], scores=torch.cat([each.scores for each in parts]))
+
+
+def explain(
+    model: Recognizer,
+    images: UInt8[Tensor, "B 3 H W"],
+    targets: Sequence[Target],
+    *,
+    by: str | Method = "grad_eclip",
+    batch_size: int = 16,
+    **settings: Any,
+) -> Heatmap:
+    """Where a tuned model finds each target in each image: one map per image and target.
+
+    Each kind of target is compared as the model itself compares it: with its own prompt, visual tokens included.
+    Methods that need distractors get the vocabulary's other texts of the same kind, unless they have some. Methods
+    that need a lexicon get that of `Concept` targets.
+
+    Args:
+        model: whose towers, prompts and names are lent.
+        images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
+        targets: what to explain.
+        by: a method, or its name.
+        batch_size: images per pass.
+        settings: of the named method.
+
+    Raises:
+        ValueError: for unknown methods, settings and names, and towers that cannot give what the method requires.
+    """
+    require(len(targets) > 0, "no target to explain")
+    require(isinstance(by, str) or not settings, "give settings to the method itself, or the method by name")
+    chosen = method(by, **settings) if isinstance(by, str) else by
+    maps: list[Tensor] = []
+    for _, group in groupby(targets, key=_group):
+        alike = list(group)
+        features = torch.stack([target_feature(model, target) for target in alike])
+        heatmap = attribute(
+            tower_of(model, alike[0]),
+            images,
+            features,
+            method=_placed(_contrasted(chosen, contrast(model, alike)), alike),
+            batch_size=batch_size,
+        )
+        maps.append(heatmap.scores)
+    return Heatmap(
+        scores=torch.cat(maps, dim=1),
+        method=name_of(chosen),
+        texts=tuple(target_name(target) for target in targets),
+        input_size=(images.shape[-2], images.shape[-1]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointHeatmaps:
+    """Where the evidence is for what a model says of B images: its K best rationales, and its category given them."""
+
+    joint: Joint
+    """What the model says."""
+    rationale_ids: Int[Tensor, "B K"]
+    """Best first."""
+    category_ids: Int[Tensor, " B"]
+    """Of the category that the maps are given for."""
+    rationales: Heatmap
+    """[B K h w]; its texts are ranks, for each image has rationales of its own."""
+    category: Heatmap
+    """[B 1 h w]"""
+
+
+def explain_joint(
+    model: Recognizer,
+    images: UInt8[Tensor, "B 3 H W"],
+    *,
+    by: str | Method = "grad_eclip",
+    num_rationales: int = 3,
+    scoring: ScoringConfig | None = None,
+    batch_size: int = 16,
+    **settings: Any,
+) -> JointHeatmaps:
+    """One map per kept rationale and one for the best category given them (ECOR's joint, arXiv:2404.12839).
+
+    The category's map is of one text feature: Prompt_{c|R} with each kept rationale, weighted by P(r | c, I) among the
+    kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
+    Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
+    """
+    chosen = method(by, **settings) if isinstance(by, str) else by
+    joint = model.joint(images, scoring=scoring)
+    kept = joint.rationales[:, :num_rationales]
+    categories = joint.category_log_prob.argmax(dim=-1)
+    rationale_features = model.text.rationales[kept]
+    images_at = torch.arange(len(images), device=kept.device)
+    pairs = zip(kept.flatten().tolist(), categories.repeat_interleave(kept.shape[1]).tolist(), strict=True)
+    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, kept.shape)
+    log_prob = joint.log_prob[:, : kept.shape[1]][images_at, :, categories]
+    category_features = (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
+    names = model.vocabulary
+    first_rationale, first_category = names.rationales[int(kept[0, 0])], names.categories[int(categories[0])]
+    any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
+    towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
+    ranks = [f"rationale {rank + 1}" for rank in range(kept.shape[1])]
+    if _same(*towers) and "distractors" not in chosen.needs:  # no map depends on the other texts: one pass for all
+        together = torch.cat([rationale_features, category_features], dim=1)
+        names_of_all = [*ranks, "category"]
+        found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
+        maps = found.part(slice(0, -1)), found.part(slice(-1, None))
+    else:
+        maps = (
+            attribute_among(
+                towers[0],
+                images,
+                rationale_features,
+                method=chosen,
+                vocabulary=model.text.rationales,
+                own=kept,
+                names=ranks,
+                batch_size=batch_size,
+            ),
+            attribute_among(
+                towers[1],
+                images,
+                category_features,
+                method=chosen,
+                vocabulary=model.text.categories,
+                own=categories[:, None],
+                names=["category"],
+                batch_size=batch_size,
+            ),
+        )
+    return JointHeatmaps(joint=joint, rationale_ids=kept, category_ids=categories, rationales=maps[0], category=maps[1])
+
+
+def _same(one: ImageTower, other: ImageTower) -> bool:
+    """Whether two towers of one model have the same visual prompts."""
+    if one.tokens is None or other.tokens is None:
+        return one.tokens is other.tokens
+    return torch.equal(one.tokens, other.tokens)
+
+
+def _group(target: Target) -> tuple[str, str]:
+    """Targets of one group share prompt, tower and distractors."""
+    if isinstance(target, Concept):
+        return type(target).__name__, str(id(target.among))
+    return type(target).__name__, target.rationale if isinstance(target, CategoryGivenRationale) else ""
+
+
+def _lacks_distractors(method: Method) -> bool:
+    """Whether it takes some, and has neither some nor what it takes where there are none."""
+    if "distractors" not in method.needs:
+        return False
+    return all(getattr(method, name, None) is None for name in ("distractors", "redundant"))
+
+
+def _contrasted(chosen: Method, settings: dict[str, Tensor]) -> Method:
+    """The method with distractors, where it lacks some."""
+    return replace(chosen, **settings) if _lacks_distractors(chosen) else chosen  # type: ignore[type-var]
+
+
+def _placed(chosen: Method, targets: Sequence[Target]) -> Method:
+    """The method with the concepts that are explained, where it needs a lexicon and they stand in one."""
+    concepts = [target for target in targets if isinstance(target, Concept)]
+    if "lexicon" not in chosen.needs or not concepts:
+        return chosen
+    settings = {"concepts": concepts[0].among, "explained": tuple(each.name for each in concepts)}
+    return replace(chosen, **settings)  # type: ignore[type-var]

@@ -1,0 +1,45 @@
+"""Pixels in, the cosine with each text out: the one function that perturbation methods, captum and grad-cam all ask."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ecor.clip.image_tower import ImageTower
+
+
+class Scorer(nn.Module):
+    """A differentiable [B 3 H W] -> [B T] in fp32, through the tower's own forward, so that its hooks fire.
+
+    `captum.attr.Occlusion(Scorer(tower, texts))` and `pytorch_grad_cam.GradCAM(Scorer(tower, texts), layers)` work as
+    they are. Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
+    the tower itself is frozen.
+    """
+
+    texts: Tensor
+
+    def __init__(self, tower: ImageTower, texts: Float[Tensor, "T D"]) -> None:
+        """`texts` are normalised features, the same for all images."""
+        super().__init__()
+        self.tower = tower
+        self.model = tower.backbone
+        self.register_buffer("texts", texts.to(tower.backbone.device), persistent=False)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
+        """Cosines."""
+        return self.tower.features(pixels) @ self.texts.T
+
+
+def token_maps(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h w"]:
+    """A ViT's tokens as maps, without class token and visual prompts: grad-cam's `reshape_transform`."""
+    vit = tower.backbone.vit
+    assert vit is not None, "a ResNet's activations are maps already"
+    height, width = vit.grid_size
+    return tokens[:, -height * width :].transpose(1, 2).unflatten(-1, (height, width)).contiguous()
+
+
+@torch.no_grad()
+def paired_cosines(
+    tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
+) -> Float[Tensor, "B T"]:
+    """Cosine of each image with its own texts."""
+    return (texts @ tower.features(pixels)[..., None])[..., 0]

@@ -1,0 +1,76 @@
+"""A method's name and settings in, the method out: one dict, and what each entry needs."""
+
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ecor.clip.image_tower import Capability, ImageTower
+from ecor.config import Compat, require
+from ecor.convis.concept_visualization import ConVis
+from ecor.explain.methods.attention import AttentionRollout, TransformerAttribution
+from ecor.explain.methods.gradients import GradCam, GradEclip, LeGrad
+from ecor.explain.methods.perturbation import Occlusion, Rise
+from ecor.explain.methods.similarity import ClipSurgery, Eclip, Itsm, ReversedItsm
+
+NEEDS = {
+    "gradients": "a backward pass per text",
+    "perturbation": "many forward passes per image",
+    "training": "something trained beforehand",
+    "distractors": "other texts to compare with",
+    "lexicon": "a taxonomy of concepts",
+}
+"""What a method may need beside the tower, in words."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Settings as fields; called, maps of one batch. The tower is read only."""
+
+    requires: ClassVar[Capability | None]
+    """What the tower must be able to give."""
+    needs: ClassVar[frozenset[str]]
+    """Keys of `NEEDS`."""
+
+    def __call__(
+        self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
+    ) -> Float[Tensor, "B T h w"]:
+        """Raw maps of B normalised images and their T normalised text features."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "itsm": Itsm,
+    "reversed_itsm": ReversedItsm,
+    "eclip": Eclip,
+    "clip_surgery": ClipSurgery,
+    "grad_eclip": GradEclip,
+    "legrad": LeGrad,
+    "grad_cam": GradCam,
+    "attention_rollout": AttentionRollout,
+    "transformer_attribution": TransformerAttribution,
+    "rise": Rise,
+    "occlusion": Occlusion,
+    "convis": ConVis,
+}
+"""Every method, by name."""
+
+
+def method(name: str, **settings: Any) -> Method:
+    """The method of that name with those settings.
+
+    Raises:
+        ValueError: for a name or a setting that does not exist, naming those that do, or a value out of range.
+    """
+    require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    known = {field.name for field in fields(METHODS[name])}  # type: ignore[arg-type]
+    unknown = sorted(set(settings) - known)
+    require(not unknown, f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}")
+    compat = settings.get("compat")
+    require(compat in (None, *get_args(Compat)), f"compat is 'reference' or None, got {compat!r}")
+    return METHODS[name](**settings)
+
+
+def name_of(chosen: Method) -> str:
+    """The name that a method has in `METHODS`; of a method from elsewhere, that of its class."""
+    return next((name for name, kind in METHODS.items() if type(chosen) is kind), type(chosen).__name__)

@@ -1,0 +1,186 @@
+"""Maps of pairs (image, text) and what is really there in, every measure with a bootstrap interval over images out.
+
+Each pair is of an image of its own. Measures are put together from figures of single pairs, so that one draw of images
+serves all; `ecor.explain.metrics.localization` and `boxes` have the same measures for one sample.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ecor.data.heatmap import minmax
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
+from ecor.explain.metrics.boxes import WSOL, box_of, hits, overlaps
+from ecor.explain.metrics.localization import energy_inside, intersection_over_union, pointing_hit, score_contrast
+
+NUM_BINS = 256
+"""Of a map's values, for precision and recall (the exact curve has as many points as there are pixels)."""
+DELTAS = (0.3, 0.5, 0.7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """How a measure is shown."""
+
+    title: str
+    words: str
+    higher_is_better: bool | None = True
+    """None: neither."""
+    digits: int = 3
+
+
+LOCALISATION: dict[str, Measure] = {
+    "iou": Measure(title="mIoU", words="at the one threshold that suits all maps best (oracle)"),
+    "iou_at_mean": Measure(title="mIoU at mean", words="of foreground and background, each map cut at its own mean"),
+    "contrast": Measure(title="mSC", words="mean inside the mask minus mean outside, in percent", digits=1),
+    "pointing": Measure(title="PG", words="pointing game: the maximum lies in the mask"),
+    "energy": Measure(title="EPG", words="energy pointing game: share of the map, from 0 to 1, that lies in the mask"),
+    "pxap": Measure(title="PxAP", words="area under precision and recall of all pixels"),
+    "box": Measure(title="MaxBoxAcc", words="the largest region's box overlaps the true one by a half"),
+    "box_v2": Measure(title="V2", words="MaxBoxAccV2: any region's box, mean over overlaps of 0.3, 0.5 and 0.7"),
+}
+FAITHFULNESS: dict[str, Measure] = {
+    "insertion": Measure(title="insertion", words="area under the text's probability while salient pixels appear"),
+    "deletion": Measure(
+        title="deletion", words="area under it while salient pixels are taken away", higher_is_better=False
+    ),
+    "drop": Measure(
+        title="drop", words="share of the probability lost when the picture is multiplied by its map",
+        higher_is_better=False,
+    ),
+    "increase": Measure(title="increase", words="share of pictures whose probability rises then"),
+    "moved": Measure(
+        title="moved", words="counterfactual: how much of the map leaves the place, in percentage points, when what is "
+        "named is not drawn", digits=1,
+    ),
+    "recognised": Measure(
+        title="PG 2x2", words="pointing game of several objects: of four pictures in one, the name's map is highest in "
+        "its own (chance 0.25)",
+    ),
+    "randomised": Measure(
+        title="random weights", words="rank correlation with the map of the tower with random weights: near 0 is sane",
+        higher_is_better=None,
+    ),
+    "flip": Measure(title="flip", words="cosine of the mirrored picture's map with the mirrored map"),
+}  # fmt: skip
+COST: dict[str, Measure] = {
+    "seconds": Measure(title="s / image", words="seconds per image", higher_is_better=None, digits=4),
+    "peak_mb": Measure(
+        title="MB", words="memory at its peak above what was in use before", higher_is_better=None, digits=0
+    ),
+}
+MEASURES: dict[str, Measure] = {**LOCALISATION, **FAITHFULNESS, **COST}
+"""Every column of the benchmark's table."""
+
+
+def localisation(
+    maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, resampling: Resampling
+) -> dict[str, Estimate]:
+    """The measures of `LOCALISATION`, of N pairs; ValueError for masks without a pixel, or that cover all."""
+    found = _Figures.of(maps, masks)
+    names = list(LOCALISATION)
+    known = estimates(found.statistic, num_images=len(maps), sizes=[len(maps)] * len(names), resampling=resampling)
+    return dict(zip(names, known, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    """What a resampled measure is put together from; N pairs, K thresholds, J of boxes."""
+
+    iou: Float[np.ndarray, "N K"]
+    at_mean: Float[np.ndarray, "N 4"]
+    """Pixels shared and in either, of foreground and of background."""
+    means: Float[np.ndarray, "N 3"]
+    """Contrast, pointing, energy."""
+    found: Float[np.ndarray, "N bins"]
+    """Pixels of the mask, by value of the map, highest first."""
+    looked_at: Float[np.ndarray, "N bins"]
+    box: Float[np.ndarray, "N J"]
+    box_v2: Float[np.ndarray, "N deltas J"]
+
+    @classmethod
+    def of(cls, maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"]) -> "_Figures":
+        contrast, pointing, energy = score_contrast(maps, masks), pointing_hit(maps, masks), energy_inside(maps, masks)
+        found, looked_at = _by_value(maps, masks)
+        boxes = torch.stack([box_of(mask) for mask in masks])
+        largest = overlaps(maps, boxes, rule=WSOL, largest_only=True)
+        any_region = overlaps(maps, boxes, rule=WSOL, largest_only=False)
+        v2 = torch.stack([hits(any_region, delta=delta, rule=WSOL) for delta in DELTAS], dim=1)
+        return cls(
+            iou=_array(intersection_over_union(maps, masks)),
+            at_mean=_array(_overlap_at_mean(maps, masks)),
+            means=_array(torch.stack([contrast, pointing, energy], dim=1)),
+            found=found,
+            looked_at=looked_at,
+            box=_array(hits(largest, delta=0.5, rule=WSOL)),
+            box_v2=_array(v2),
+        )
+
+    def statistic(self, counts: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S M"]:
+        """All measures of each sample, in the order of `LOCALISATION`."""
+        weights = counts / counts.sum(axis=1, keepdims=True)
+        shares = weights @ self.at_mean
+        contrast, pointing, energy = (weights @ self.means).T
+        v2 = np.einsum("sn,ndj->sdj", weights, self.box_v2).max(axis=2).mean(axis=1)
+        columns = [
+            (weights @ self.iou).max(axis=1),
+            _ratio(shares[:, [0, 2]], shares[:, [1, 3]]).mean(axis=1),
+            contrast,
+            pointing,
+            energy,
+            _average_precision(counts @ self.found, counts @ self.looked_at),
+            (weights @ self.box).max(axis=1),
+            v2,
+        ]
+        return np.stack(columns, axis=1)
+
+
+def _overlap_at_mean(maps: Tensor, masks: Tensor) -> Float[Tensor, "N 4"]:
+    normed = minmax(maps)
+    found = normed >= normed.mean(dim=(1, 2), keepdim=True)
+    columns = []
+    for one, other in ((found, masks), (~found, ~masks)):
+        columns += [(one & other).sum(dim=(1, 2)), (one | other).sum(dim=(1, 2))]
+    return torch.stack(columns, dim=1).float()
+
+
+def _by_value(maps: Tensor, masks: Tensor) -> tuple[Float[np.ndarray, "N bins"], Float[np.ndarray, "N bins"]]:
+    """Pixels of the mask, and all pixels, by value of the map in equal steps, highest first."""
+    steps = (minmax(maps) * (NUM_BINS - 1)).round().long().flatten(1)
+    places = (NUM_BINS - 1 - steps).cpu()
+    both = []
+    for weights in (masks.flatten(1).cpu().double(), torch.ones_like(places, dtype=torch.float64)):
+        both.append(torch.zeros(len(maps), NUM_BINS, dtype=torch.float64).scatter_add(1, places, weights).numpy())
+    return both[0], both[1]
+
+
+def _average_precision(
+    found: Float[np.ndarray, "S bins"], looked_at: Float[np.ndarray, "S bins"]
+) -> Float[np.ndarray, " S"]:
+    """Area under precision by recall; ties as one."""
+    gained = found / found.sum(axis=1, keepdims=True)
+    precision = _ratio(found.cumsum(axis=1), looked_at.cumsum(axis=1))
+    return (precision * gained).sum(axis=1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.cpu().double().numpy()
+
+
+def with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
+    """Columns of N figures; of what is None, or known of the first pairs only, the rest is NaN: not defined."""
+    columns = {}
+    for name, known in values.items():
+        column = np.full(num, np.nan)
+        if known is not None:
+            column[: len(known)] = _array(known)
+        columns[name] = column
+    return columns

@@ -1,0 +1,173 @@
+"""Validation logits or confidences with the truth in, temperatures and reliability out."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from ecor.config import FACTORS, Method, Temperatures, require
+from ecor.probability.joint import (
+    ImageFeatures,
+    Rows,
+    category_given_rationale_log_prob,
+    category_log_prob,
+    grouped,
+    rationale_given_category_log_prob,
+    rationale_log_prob,
+    scaled_similarity,
+)
+
+COLDEST, HOTTEST = 0.01, 100.0
+"""Where fitted temperatures end: data that is always right would want 0, data that is noise infinity (our choice)."""
+
+
+def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> float:
+    """The temperature T with the least negative log-likelihood of softmax(logits / T) (arXiv:1706.04599).
+
+    Log-probabilities serve as well as logits: they differ by a constant per row. Rows whose target is negative are
+    left out.
+
+    Raises ValueError when no row has a target.
+    """
+    known = targets >= 0
+    require(bool(known.any()), "no temperature can be fitted: none of the validation rows has a known target")
+    chosen = logits[known].detach()
+    own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1).double()
+
+    def mean_nll(temperature: float) -> float:
+        return float(((chosen / temperature).logsumexp(dim=-1).double() - own / temperature).mean())
+
+    return _least(mean_nll)
+
+
+def _least(mean_nll: Callable[[float], float]) -> float:
+    """The temperature with the least loss, which is convex in 1/T: a search over log T finds the minimum."""
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    found = minimize_scalar(lambda x: mean_nll(math.exp(x)), bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return math.exp(float(found.x))
+
+
+@torch.no_grad()
+def fit_temperatures(
+    features: ImageFeatures,
+    text: Rows,
+    *,
+    categories: Int[Tensor, " B"],
+    rationales: Int[Tensor, " B"],
+    logit_scale: float,
+    methods: Collection[Method] = tuple(FACTORS),
+) -> Temperatures:
+    """One temperature per factor, with the labelled rationale or category given where the factor is conditional.
+
+    Images are to be held-out ones. Labels are ids, −1 where unknown: such an image counts for the factors it can.
+    Factors of the decodings `methods` are fitted, those of `joint` always. `inverted` needs the sentences of every
+    labelled category with all rationales, `pairs` all sentences, read about twenty times.
+
+    Raises ValueError when a factor has no labelled image.
+    """
+    require(
+        bool((rationales >= 0).any()),
+        "no temperature can be fitted: none of the validation images has a known rationale",
+    )
+    wanted = {factor for method in methods for factor in FACTORS[method]}
+    plain = Temperatures()
+
+    def alone(log_prob: Callable[..., Tensor], targets: Tensor) -> float:
+        """Of a factor without a condition, from the images whose label is known."""
+        images = (targets >= 0).nonzero().squeeze(1)
+        found = log_prob(features.select(images), text, logit_scale=logit_scale, temperatures=plain)
+        return fit_temperature(found, targets[images])
+
+    def given(log_prob: Callable[..., Tensor], targets: Tensor, **condition: Tensor) -> float:
+        """Of a factor with a label given, from the images that have both."""
+        images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
+        held = {name: ids[images].unsqueeze(1) for name, ids in condition.items()}
+        found = log_prob(features.select(images), text, **held, logit_scale=logit_scale, temperatures=plain)
+        return fit_temperature(found.squeeze(1), targets[images])
+
+    return Temperatures(
+        rationale=alone(rationale_log_prob, rationales),
+        category_given_rationale=given(category_given_rationale_log_prob, categories, rationales=rationales),
+        category=alone(category_log_prob, categories) if "category" in wanted else None,
+        rationale_given_category=given(rationale_given_category_log_prob, rationales, categories=categories)
+        if "rationale_given_category" in wanted
+        else None,
+        pair=fit_pair_temperature(features, text, categories=categories, rationales=rationales, logit_scale=logit_scale)
+        if "pair" in wanted
+        else None,
+    )
+
+
+@torch.no_grad()
+def fit_pair_temperature(
+    features: ImageFeatures,
+    text: Rows,
+    *,
+    categories: Int[Tensor, " B"],
+    rationales: Int[Tensor, " B"],
+    logit_scale: float,
+) -> float:
+    """The temperature of one softmax over all pairs, whose logits are streamed row by row at each trial.
+
+    Raises ValueError when no image has both labels.
+    """
+    images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
+    require(bool(len(images)), "no temperature can be fitted: none of the validation images has a known pair")
+    chosen = features.category[images]
+    own = chosen.new_zeros(len(images), dtype=torch.float64)
+    for rationale, slots in grouped(rationales[images]):
+        logits = scaled_similarity(chosen[slots], text.row(rationale), scale=logit_scale)
+        own[slots] = logits.gather(1, categories[images][slots].unsqueeze(1)).squeeze(1).double()
+
+    def mean_nll(temperature: float) -> float:
+        partition = torch.full_like(own, -math.inf)
+        for rationale in range(text.rationales.shape[0]):
+            logits = scaled_similarity(chosen, text.row(rationale), scale=logit_scale / temperature)
+            partition = torch.logaddexp(partition, logits.logsumexp(dim=-1).double())
+        return float((partition - own / temperature).mean())
+
+    return _least(mean_nll)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """Confidence against accuracy, in bins of equal width over [0, 1]."""
+
+    edges: Float[np.ndarray, " E"]
+    """Borders of the bins, ascending from 0 to 1; a bin holds its upper border."""
+    num_images: Int[np.ndarray, " N"]
+    confidence: Float[np.ndarray, " N"]
+    """Mean confidence of each bin; NaN where it is empty."""
+    accuracy: Float[np.ndarray, " N"]
+    """Share of right ones in each bin; NaN where it is empty."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |accuracy − confidence| over images, taken bin by bin."""
+        gap = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gap * self.num_images) / max(1, self.num_images.sum()))
+
+
+def bin_of(confidence: Float[np.ndarray, " N"], *, num_bins: int) -> Int[np.ndarray, " N"]:
+    """Bins of equal width, each with its upper border: 0 is in the first, 1 in the last."""
+    return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+
+
+def reliability(
+    confidence: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], *, num_bins: int = 15
+) -> Reliability:
+    """How often images of each confidence are right (expected calibration error: arXiv:1706.04599)."""
+    bins = bin_of(confidence, num_bins=num_bins)
+    counts = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            edges=np.linspace(0, 1, num_bins + 1),
+            num_images=counts,
+            confidence=np.bincount(bins, weights=confidence, minlength=num_bins) / counts,
+            accuracy=np.bincount(bins, weights=right, minlength=num_bins) / counts,
+        )

@@ -1,0 +1,183 @@
+"""What another system than ECOR learned in, a folder that rebuilds it out, and back: tensors, settings, digests.
+
+<system>.json          the record: settings, digests, parents, metrics
+<system>.safetensors   what was learned, nothing else
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ecor.config import BackboneConfig, record_of
+from ecor.storage import filesystem
+
+FOLDER = "checkpoint"
+"""Of a run's output, that holds what was made."""
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The record of something learned that is no Recognizer."""
+
+    folder: str
+    """Where it lies; not part of what it is."""
+    system: str
+    """What made it (`eclip`)."""
+    settings: Mapping[str, Any]
+    """All that shapes it except the backbone: JSON values."""
+    backbone: BackboneConfig
+    """Whose towers it was learned on."""
+    backbone_digest: str
+    vocabulary_digest: str
+    """Of the names it was learned on."""
+    tensors_sha256: str
+    """Of the tensors' file."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """On validation."""
+    run_id: str | None = None
+    """MLflow run that made it."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
+        return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def model_digest(self) -> str:
+        """sha256 of all that decides its numbers."""
+        facts = [self.system, dict(self.settings), self.backbone_digest, self.tensors_sha256]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def save(
+    system: str,
+    tensors: Mapping[str, Tensor],
+    folder: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    backbone: BackboneConfig,
+    backbone_digest: str,
+    vocabulary_digest: str,
+    parents: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    run_id: str | None = None,
+) -> Saved:
+    """Write the folder: it is there whole or not at all, and replaces one that was there before."""
+    with whole_folder(folder) as unfinished:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
+        record = Saved(
+            folder=str(Path(folder)),
+            system=system,
+            settings=json.loads(json.dumps(settings)),
+            backbone=backbone,
+            backbone_digest=backbone_digest,
+            vocabulary_digest=vocabulary_digest,
+            tensors_sha256=_sha256(unfinished / f"{system}.safetensors"),
+            parents=dict(parents or {}),
+            metrics=dict(metrics or {}),
+            run_id=run_id,
+        )
+        text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
+        (unfinished / f"{system}.json").write_text(text + "\n", encoding="utf-8")
+    return record
+
+
+def read_saved(folder: str | Path, system: str) -> Saved:
+    """The record of a folder, or of the run folder that holds one.
+
+    Raises ValueError when there is none of that system, or when it was altered or is of another format.
+    """
+    path = record_path(folder, system)
+    if path is None:
+        raise ValueError(
+            f"neither {folder} nor its folder {FOLDER}/ holds a {system}.json: name a folder of "
+            f"`ecor train --system {system}`"
+        )
+    try:
+        values = json.loads(filesystem.read(path))
+        digest = values.pop("digest")
+        backbone = record_of(BackboneConfig, values.pop("backbone"))
+        record = record_of(Saved, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
+        if record.format_version != FORMAT_VERSION:
+            raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of {system} ({error}): save it again") from error
+    if record.digest != digest:
+        raise ValueError(f"{path} was altered: it says {digest}, its content has {record.digest}")
+    return record
+
+
+def read_tensors(record: Saved) -> dict[str, Tensor]:
+    """What was learned; ValueError when its file is missing or altered."""
+    with filesystem.local_folder(record.folder) as folder:
+        path = folder / f"{record.system}.safetensors"
+        found = _sha256(path) if path.is_file() else "missing"
+        if found != record.tensors_sha256:
+            raise ValueError(f"{path} is {found}, its record says {record.tensors_sha256}: save it again")
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} holds no tensors ({error}): save it again") from error
+
+
+def record_path(folder: str | Path, system: str) -> str | None:
+    """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
+    base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
+    places = [filesystem.inside(each, f"{system}.json") for each in (base, filesystem.inside(base, FOLDER))]
+    return next((place for place in places if filesystem.is_file(place)), None)
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder to fill; it takes its place when the block ends well, and vanishes otherwise."""
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        publish_folder(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def publish_folder(finished: Path, target: Path) -> None:
+    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
+    replaced = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    if target.exists():
+        target.replace(replaced)
+    finished.replace(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def require_backbone(record: Saved, *, digest: str) -> None:
+    """ValueError unless the backbone is the one it was learned on."""
+    if record.backbone_digest != digest:
+        raise ValueError(
+            f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "
+            f"{digest}: open that one"
+        )
+
+
+def _content(record: Saved) -> dict[str, Any]:
+    content = asdict(replace(record, settings=dict(record.settings)))
+    return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

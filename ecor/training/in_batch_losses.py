@@ -1,0 +1,79 @@
+"""Labelled images in, ECOR's loss over the texts of the batch out: CLIP's own loss, over the images of all ranks.
+
+`max_sentences` does not bind: there are few texts per image.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ecor.probability.joint import scaled_similarity
+from ecor.training.chunked_logits import (
+    Labelled,
+    category_given_rationale_logits,
+    in_chunks,
+    negative_log_likelihood,
+    pair_features,
+    rationale_logits,
+)
+from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
+from ecor.training.negative_sampling import distinct, positions
+
+
+def in_batch_pairs(batch: Labelled) -> dict[str, Tensor]:
+    """ECOR's L_CLIP(I, Prompt_R) + L_CLIP(I, Prompt_{c|R}), over the distinct texts of the images of all ranks.
+
+    The second loss compares images with the batch's distinct (category, rationale) pairs.
+    """
+    categories, rationales = gather_ids(batch.categories), gather_ids(batch.rationales)
+    known = (categories >= 0) & (rationales >= 0)
+    codes = (rationales * batch.sentences.num_categories + categories).where(known, -1)
+    texts = distinct(codes)
+    features = gather_features(batch.image.category)
+
+    def logits(part: Tensor) -> Tensor:
+        return scaled_similarity(features, pair_features(batch.sentences, codes=part), scale=batch.logit_scale)
+
+    logits_BN = torch.cat(in_chunks(logits, texts.split(batch.sentences_per_chunk)), dim=1)
+    return {"rationale": in_batch_rationales(batch), "pair": clip_loss(logits_BN, positions(texts, codes))}
+
+
+def in_batch_categories(batch: Labelled) -> dict[str, Tensor]:
+    """L_CLIP(I, Prompt_R), and −log P(c* | r*, I) over the batch's distinct categories, each image's r* held fixed.
+
+    The second term has one direction only, image to text: it is a conditional.
+    """
+    held = batch.rationales.where(batch.known, -1)
+    rows, columns = distinct(held), distinct(gather_ids(batch.categories))
+    logits = category_given_rationale_logits(
+        batch.image.category, batch, rows=positions(rows, held).clamp(min=0), held=rows, ids=columns
+    )
+    nll = negative_log_likelihood(logits, positions(columns, batch.categories.where(batch.known, -1)))
+    return {
+        "rationale": in_batch_rationales(batch),
+        "category_given_rationale": mean_over_ranks(nll, batch.known),
+    }
+
+
+def in_batch_rationales(batch: Labelled) -> Float[Tensor, ""]:
+    """L_CLIP(I, Prompt_R) over the distinct rationales of all ranks' images."""
+    rationales = gather_ids(batch.rationales)
+    texts = distinct(rationales)
+    logits = rationale_logits(gather_features(batch.image.rationale), batch, ids=texts)
+    return clip_loss(logits, positions(texts, rationales))
+
+
+def clip_loss(logits: Float[Tensor, "B N"], targets: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+    """CLIP's symmetric loss over distinct texts, where a text may have several images.
+
+    Image to text is a cross-entropy; text to image the mean over a text's images of −log softmax over images, as in
+    supervised contrastive learning (arXiv:2004.11362, L_out). Images without a text (−1) are in neither.
+    """
+    labelled = targets >= 0
+    to_text = negative_log_likelihood(logits, targets).sum() / labelled.sum().clamp(min=1)
+    by_text = logits.T.masked_fill(~labelled, -math.inf if bool(labelled.any()) else 0.0).log_softmax(dim=-1)
+    positive = targets == torch.arange(logits.shape[1], device=targets.device).unsqueeze(1)
+    per_text = -by_text.where(positive, 0.0).sum(dim=-1) / positive.sum(dim=-1).clamp(min=1)
+    return (to_text + per_text.mean()) / 2

@@ -1,0 +1,265 @@
+"""Batches in, better tokens out: the module that is tuned, its optimiser and schedule, one step of each kind.
+
+No loop and no devices: a training stage, a test and a notebook share these steps.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+
+from ecor.clip.backbone import Backbone
+from ecor.clip.prompts import PromptLearner
+from ecor.config import FitConfig, ScoringConfig, require
+from ecor.model import Recognizer
+from ecor.probability.joint import ImageFeatures, Rows, ranked_pairs
+from ecor.training.losses import Objective, Sentences
+
+Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
+"""Pixels, or their features where no visual token is learned, or their patches with guidance (ECLIP)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledBatch:
+    """What one forward pass learns from."""
+
+    pictures: Pictures
+    categories: Int[Tensor, " B"]
+    rationales: Int[Tensor, " B"]
+    """The one labelled rationale each image teaches."""
+
+    def to(self, device: torch.device) -> "LabelledBatch":
+        pictures = self.pictures
+        if isinstance(pictures, ImageFeatures):
+            same = pictures.rationale is pictures.category
+            rationale = pictures.rationale.to(device)
+            pictures = ImageFeatures(rationale=rationale, category=rationale if same else pictures.category.to(device))
+        else:
+            pictures = pictures.to(device, non_blocking=True)
+        return LabelledBatch(
+            pictures=pictures, categories=self.categories.to(device), rationales=self.rationales.to(device)
+        )
+
+
+class TuningModule(nn.Module):
+    """Pictures with labels in, the objective's named terms out.
+
+    Its parameters are the learned tokens and nothing else: the backbone is held outside of the module tree, so that
+    what wraps the module (DistributedDataParallel) neither copies nor compares the frozen towers.
+    """
+
+    def __init__(
+        self, *, backbone: Backbone, prompts: PromptLearner, sentences: Sentences, objective: Objective
+    ) -> None:
+        """`sentences` must be encoded from the tokens of `prompts`, or be constant where no text token is learned."""
+        super().__init__()
+        self.prompts = prompts
+        self._frozen = (backbone, sentences, objective)  # a tuple, so that nothing in it is registered
+
+    def forward(
+        self,
+        pictures: Pictures,
+        *,
+        categories: Int[Tensor, " B"],
+        rationales: Int[Tensor, " B"],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Named terms, means over images; the loss is their sum. `generator` draws sampled negatives."""
+        backbone, sentences, objective = self._frozen
+        if not isinstance(pictures, ImageFeatures):
+            pictures = self.prompts.image_features(backbone, pictures)
+        return objective(
+            pictures,
+            categories=categories,
+            rationales=rationales,
+            sentences=sentences,
+            logit_scale=backbone.logit_scale,
+            generator=generator,
+        )
+
+
+class ConstantSentences:
+    """Finished text features as sentences: for tuning visual tokens alone, and for validation."""
+
+    def __init__(self, text: Rows, *, by_columns: bool = False) -> None:
+        """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
+        self._text, self._by_columns = text, by_columns
+        self.num_rationales = text.rationales.shape[0]
+        self.num_categories = text.categories.shape[0]
+
+    def rationale_features(self, ids: Int[Tensor, " N"] | None = None) -> Tensor:
+        features = self._text.rationales
+        return features if ids is None else features[ids.to(features.device)]
+
+    def categories(self, ids: Int[Tensor, " N"] | None = None) -> Tensor:
+        features = self._text.categories
+        return features if ids is None else features[ids.to(features.device)]
+
+    def category_features(
+        self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " N"] | None = None
+    ) -> Tensor:
+        device = self._text.categories.device
+        chosen = torch.arange(self.num_categories) if category_ids is None else category_ids
+        rationales, categories = rationale_ids.to(device), chosen.to(device)
+        if self._by_columns:
+            return torch.stack([self._text.column(c)[rationales] for c in categories.tolist()], dim=1)
+        return torch.stack([self._text.row(r)[categories] for r in rationales.tolist()])
+
+
+def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """AdamW, or SGD with momentum (DROR's choice); ValueError when there is nothing to learn."""
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    require(bool(learned), "there is no token to tune: set rationale_tokens, category_tokens or visual_tokens above 0")
+    if config.optimizer == "sgd":
+        return SGD(learned, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    return AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def learning_rate(config: FitConfig, *, step: int, num_steps: int) -> float:
+    """Linear warm-up over `warmup_steps`, then a cosine to zero at the last of `num_steps` (DROR, arXiv:2212.06202).
+
+    A function of the step alone, so that nothing of a schedule has to be saved. Where the warm-up is longer than the
+    run, the run is all warm-up.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutcome:
+    """What a training step tells."""
+
+    terms: dict[str, Tensor]
+    """Named loss terms of this rank, averaged over the step's batches; scalars on the device."""
+    gradient_norm: Tensor
+    """Before clipping; a scalar on the device."""
+    learning_rate: float
+
+
+def training_step(
+    module: nn.Module,
+    batches: Sequence[LabelledBatch],
+    *,
+    optimizer: Optimizer,
+    config: FitConfig,
+    step: int,
+    num_steps: int,
+    generator: torch.Generator | None = None,
+) -> StepOutcome:
+    """One update from the averaged gradients of some batches; ranks exchange gradients once, at the last.
+
+    Args:
+        module: the module that is fitted, wrapped or not; its forward takes a batch's parts, and gives named terms.
+        batches: `config.accumulate` of them, equally large.
+        optimizer: from `optimizer_of`.
+        config: schedule and clipping.
+        step: which, from 0.
+        num_steps: of the whole run.
+        generator: draws sampled negatives, or what else the module draws.
+
+    Raises:
+        ValueError: when the loss is not finite.
+    """
+    rate = learning_rate(config, step=step, num_steps=num_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    totals: dict[str, Tensor] = {}
+    for index, batch in enumerate(batches):
+        with _gradients_kept_local(module, last=index == len(batches) - 1):
+            terms = module(
+                batch.pictures, categories=batch.categories, rationales=batch.rationales, generator=generator
+            )
+            loss = torch.stack(list(terms.values())).sum() / len(batches)
+            loss.backward()
+        for name, value in terms.items():
+            totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach() / len(batches)
+    limit = math.inf if config.clip_norm is None else config.clip_norm
+    norm = nn.utils.clip_grad_norm_(module.parameters(), limit)
+    if not bool(torch.isfinite(norm)):
+        raise ValueError(f"the gradient is {float(norm)} at step {step}: lower the learning rate ({rate})")
+    optimizer.step()
+    return StepOutcome(terms=totals, gradient_norm=norm, learning_rate=rate)
+
+
+def _gradients_kept_local(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSums:
+    """Sums over images, so that batches and ranks add up whatever their sizes."""
+
+    terms: dict[str, float]
+    """Named loss terms in nats."""
+    num_right: int
+    """The most probable pair has the true category and a true rationale (strict RR)."""
+    num_right_category: int
+    """The most probable pair has the true category."""
+    num_images: int
+
+    def __add__(self, other: "EvaluationSums") -> "EvaluationSums":
+        return EvaluationSums(
+            terms={name: value + other.terms[name] for name, value in self.terms.items()},
+            num_right=self.num_right + other.num_right,
+            num_right_category=self.num_right_category + other.num_right_category,
+            num_images=self.num_images + other.num_images,
+        )
+
+    def means(self) -> dict[str, float]:
+        """`loss` (nats per image) and its terms, `rr` and `accuracy` (shares)."""
+        terms = {name: value / self.num_images for name, value in self.terms.items()}
+        return {
+            "loss": sum(terms.values()),
+            **{f"loss_{name}": value for name, value in terms.items()},
+            "rr": self.num_right / self.num_images,
+            "accuracy": self.num_right_category / self.num_images,
+        }
+
+
+@torch.no_grad()
+def evaluation_step(
+    recognizer: Recognizer,
+    features: ImageFeatures,
+    *,
+    categories: Int[Tensor, " B"],
+    rationales: Int[Tensor, "B L"],
+    objective: Objective,
+    scoring: ScoringConfig,
+) -> EvaluationSums:
+    """Loss terms and strict verdicts of one validation batch.
+
+    Args:
+        recognizer: the model as it stands; its text features are made once and used by all batches.
+        features: of B images.
+        categories: true ids.
+        rationales: all labelled ids, −1 where there are fewer than L; the first is the one of the loss.
+        objective: gives the terms; means over images.
+        scoring: decoding of the verdicts.
+    """
+    terms = objective(
+        features,
+        categories=categories,
+        rationales=rationales[:, 0].contiguous(),
+        sentences=ConstantSentences(recognizer.text, by_columns=scoring.method == "inverted"),
+        logit_scale=recognizer.backbone.logit_scale,
+    )
+    best = ranked_pairs(recognizer.joint(features, scoring=scoring), 1)
+    right_category = best.categories[:, 0] == categories
+    right_rationale = (best.rationales == rationales).any(dim=1)
+    return EvaluationSums(
+        terms={name: float(value) * len(features) for name, value in terms.items()},
+        num_right=int((right_category & right_rationale).sum()),
+        num_right_category=int(right_category.sum()),
+        num_images=len(features),
+    )

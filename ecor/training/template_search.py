@@ -1,0 +1,68 @@
+"""Hand-written templates and labelled features in, the templates that label best out: zero-shot CLIP at its best."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ecor.clip.backbone import Backbone
+from ecor.config import ObjectiveConfig, ScoringConfig, TemplateConfig
+from ecor.model import Names, Recognizer
+from ecor.probability.joint import ImageFeatures
+from ecor.training.losses import objective_of
+from ecor.training.steps import evaluation_step
+
+HAND_TEMPLATES = (
+    TemplateConfig(),
+    TemplateConfig(
+        rationale="A photo with {rationale}.",
+        category_given_rationale="A photo of a {category} with {rationale}.",
+        category="A photo of a {category}.",
+    ),
+    TemplateConfig(
+        rationale="{rationale}", category_given_rationale="a {category} with {rationale}", category="a {category}"
+    ),
+    TemplateConfig(
+        rationale="There is {rationale}.",
+        category_given_rationale="Because there is {rationale}, this is a photo of a {category}.",
+        category="This is a photo of a {category}.",
+    ),
+)
+"""Wordings to choose from (ours; the first is DROR's)."""
+
+
+def best_templates(
+    features: ImageFeatures,
+    *,
+    backbone: Backbone,
+    vocabulary: Names,
+    categories: Int[Tensor, " B"],
+    rationales: Int[Tensor, "B L"],
+    candidates: Sequence[TemplateConfig] = HAND_TEMPLATES,
+    scoring: ScoringConfig | None = None,
+) -> tuple[TemplateConfig, dict[TemplateConfig, float]]:
+    """The candidate with the highest strict RR of zero-shot CLIP on labelled images, and the RR of each.
+
+    Choose on validation images, never on those that are reported as test. Ties go to the first.
+
+    Args:
+        features: of B images, without learned tokens.
+        backbone: that made them.
+        vocabulary: that gave the ids.
+        categories: true ids.
+        rationales: labelled ids, −1 where an image has fewer than L.
+        candidates: wordings to choose from.
+        scoring: how pairs are decoded.
+    """
+    right = {}
+    for templates in candidates:
+        sums = evaluation_step(
+            Recognizer.zero_shot(vocabulary, backbone=backbone, templates=templates),
+            features,
+            categories=categories,
+            rationales=rationales,
+            objective=objective_of(ObjectiveConfig()),
+            scoring=scoring or ScoringConfig(top_k=1),
+        )
+        right[templates] = sums.num_right / sums.num_images
+    return max(right, key=lambda templates: right[templates]), right

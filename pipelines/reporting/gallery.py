@@ -1,0 +1,239 @@
+"""A folder of labels in, the cards of a gallery out: drawn from all outcomes in equal parts, with their pictures."""
+
+import hashlib
+import heapq
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
+from ecor.data.shards import ShardInfo, read_index, read_manifest, sample_key
+from ecor.evaluation.correctness import labels_of, strict
+from ecor.storage import filesystem
+from pipelines.reporting.comparison import Beside, said_by
+from pipelines.reporting.html_page import Card, Overlay, Picture, Said
+from pipelines.reporting.overlays import overlays_of
+
+PICTURE_QUALITY = 82
+"""WebP quality of the pictures (our choice: some 6 kB at 192 pixels)."""
+NUM_READERS = 8
+HASH_LENGTH = 12
+"""Hexadecimal digits of the content that a key of `ecor.data.shards.sample_key` begins with."""
+IS_RIGHT = {"r": True, "w": False, "?": None}
+Indices = Mapping[str, Mapping[str, str] | str]
+"""By shard: what each image must hash to, by key; or why that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A label and what became of it."""
+
+    row: ExplainablePrediction
+    outcome: str
+    """As `outcomes_of` has it."""
+    others: tuple[Said, ...] = ()
+    """What other labels say of the same picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What one pass over the labels leaves: how many there are of each kind, and those for the gallery."""
+
+    labels: tuple[Judged, ...]
+    num_of: Mapping[str, int]
+    """Rows per outcome, as `outcomes_of` has them."""
+    num_calibrated: int
+    num_exact: int
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.num_of.values())
+
+
+def outcomes_of(table: pa.Table) -> list[str]:
+    """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
+    labels = labels_of(table)
+    verdicts = strict(labels.answers, labels.truth)
+    known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
+    letters = (
+        np.where(is_known, np.where(is_right, "r", "w"), "?")
+        for is_known, is_right in zip(known, (verdicts.category, verdicts.rationale), strict=True)
+    )
+    return ["".join(pair) for pair in zip(*letters, strict=True)]
+
+
+def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[Beside] = ()) -> Drawn:
+    """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
+
+    With other labels `beside`, pictures that some of them label otherwise, and the rest, count as kinds of their own.
+
+    Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
+    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
+    """
+    lowest: dict[str, list[tuple[bytes, Judged]]] = {}
+    num_of: Counter[str] = Counter()
+    num_kinds: Counter[str] = Counter()
+    num_calibrated = num_exact = 0
+    for part in predictions.parts:
+        table = read_part(folder, part)
+        num_calibrated += pc.sum(table["calibrated"]).as_py() or 0
+        num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
+        outcomes, answers = outcomes_of(table), [each.rows_of(table["key"]) for each in beside]
+        num_of.update(outcomes)
+        for kind, ranks in _ranks(table, kinds=_kinds(table, outcomes=outcomes, answers=answers), seed=seed).items():
+            num_kinds[kind] += len(ranks)
+            chosen = heapq.nsmallest(num_rows, ranks)
+            others = said_by([each.name for each in beside], answers, rows=[index for _, index in chosen])
+            found = _rows(table, chosen, outcomes=outcomes, others=others)
+            lowest[kind] = _lowest(num_rows, [*lowest.get(kind, []), *found])
+    shares = equal_parts(num_kinds, total=num_rows)
+    queues = [[judged for _, judged in lowest[kind][: shares[kind]]] for kind in sorted(lowest)]
+    return Drawn(
+        labels=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
+    )
+
+
+def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
+    """How many to take of each kind: the same of all, as far as there are, `total` in all or everything there is."""
+    parts: dict[str, int] = {}
+    for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
+        left = total - sum(parts.values())
+        parts[name] = min(available, -(-left // (len(num_of) - position)))
+    return parts
+
+
+def _kinds(table: pa.Table, *, outcomes: Sequence[str], answers: Sequence[pa.Table]) -> list[str]:
+    """Outcomes, told apart by whether other labels name another pair."""
+    disputed = np.zeros(len(outcomes), dtype=bool)
+    for answer in answers:
+        for name in ("category", "rationale"):
+            differs = pc.fill_null(pc.not_equal(answer[name], table[name]), False)
+            disputed |= differs.to_numpy(zero_copy_only=False)
+    return [f"{outcome}, disputed" if is_so else outcome for outcome, is_so in zip(outcomes, disputed, strict=True)]
+
+
+def _ranks(table: pa.Table, *, kinds: Sequence[str], seed: int) -> dict[str, list[tuple[bytes, int]]]:
+    ranks: dict[str, list[tuple[bytes, int]]] = {}
+    for index, (key, kind) in enumerate(zip(table["key"].to_pylist(), kinds, strict=True)):
+        rank = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
+        ranks.setdefault(kind, []).append((rank, index))
+    return ranks
+
+
+def _rows(
+    table: pa.Table,
+    ranks: Sequence[tuple[bytes, int]],
+    *,
+    outcomes: Sequence[str],
+    others: Sequence[tuple[Said, ...]],
+) -> Iterator[tuple[bytes, Judged]]:
+    records = table.take([index for _, index in ranks]).to_pylist()
+    for (rank, index), record, said in zip(ranks, records, others, strict=True):
+        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
+
+
+def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
+    return heapq.nsmallest(number, ranked, key=lambda item: item[0])
+
+
+def _in_turn(queues: Sequence[Sequence[Judged]]) -> Iterator[Judged]:
+    for position in range(max(map(len, queues), default=0)):
+        yield from (queue[position] for queue in queues if position < len(queue))
+
+
+def cards_of(labels: Sequence[Judged], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        indices = _indices([label.row for label in labels], parents=parents, readers=readers)
+        yield from readers.map(
+            lambda label: _card(label, indices=indices, folder=parents.input, size_px=size_px), labels
+        )
+
+
+def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
+    row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
+    try:
+        data = _encoded(row, indices=indices, folder=folder)
+        picture = thumbnail(data, size_px=size_px)
+        overlays = () if row.evidence is None else overlays_of(data, row.evidence)
+    except ImageError as error:
+        missing = f"{error.reason}: {error.detail}"
+    except FileNotFoundError:
+        missing = f"not found: {row.source if row.shard is None else row.shard}"
+    except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
+        missing = str(error)
+    category_right, rationale_right = (IS_RIGHT[letter] for letter in label.outcome)
+    return Card(
+        prediction=row,
+        picture=picture,
+        missing=missing,
+        category_right=category_right,
+        rationale_right=rationale_right,
+        others=label.others,
+        overlays=overlays,
+        explained_by="" if row.evidence is None else row.evidence.method,
+    )
+
+
+def _indices(
+    rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
+) -> Indices:
+    names = sorted({row.shard for row in rows if row.shard is not None})
+    if not names:
+        return {}
+    try:
+        manifest = read_manifest(parents.input)
+    except (OSError, ValueError, ImportError) as error:
+        return dict.fromkeys(names, str(error))
+    if manifest.digest != parents.input_digest:
+        return dict.fromkeys(names, f"the shards in {parents.input} were written anew since")
+    shards = {shard.name: shard for shard in manifest.shards}
+    found = readers.map(lambda name: _index(shards.get(name), name=name, folder=parents.input), names)
+    return dict(zip(names, found, strict=True))
+
+
+def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
+    if shard is None:
+        return f"no shard {name} in {folder}"
+    try:
+        index = read_index(folder, shard)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return dict(zip(index["key"].to_pylist(), index["sha256"].to_pylist(), strict=True))
+
+
+def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
+    """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
+    if row.shard is None:
+        data = filesystem.read(row.source)
+        expected = sample_key(row.source, sha256=hashlib.sha256(data).hexdigest())
+        # a key that was made from this path begins with what the content hashed to
+        if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
+            raise ValueError(f"{row.source} has changed since it was labelled")
+        return data
+    index = indices[row.shard]
+    if isinstance(index, str):
+        raise ValueError(index)
+    if row.member_offset is None or row.member_num_bytes is None:
+        raise ValueError(f"its place in {row.shard} is not known")
+    end = row.member_offset + row.member_num_bytes
+    data = filesystem.read(filesystem.inside(folder, row.shard), start=row.member_offset, end=end)
+    if hashlib.sha256(data).hexdigest() != index.get(row.key):
+        raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
+    return data
+
+
+def thumbnail(data: bytes, *, size_px: int) -> Picture:
+    """The picture upright, its longer side at most `size_px`. Raises ImageError where it cannot be decoded."""
+    image = decode_image(data)
+    image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
+    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)

@@ -1,0 +1,275 @@
+"""What a report shows in, one self-contained document of HTML out.
+
+The document loads nothing from anywhere, and runs no script but its own: a content security policy names the digests of
+its one style sheet and its one script, which hold no data. Everything that comes from data is escaped by the template.
+"""
+
+import base64
+import hashlib
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup
+
+from ecor.data.predictions import ExplainablePrediction, RankedRationale
+
+SMALL_PX = 48
+"""Pictures up to this size are enlarged with hard pixels, not blurred (our choice)."""
+MOST_RATIONALES = 5
+"""Rationales that a card lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An image inside the page."""
+
+    data: bytes
+    """Encoded."""
+    kind: str
+    """MIME type."""
+    width: int
+    """Pixels."""
+    height: int
+
+    @property
+    def uri(self) -> str:
+        return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
+
+    @property
+    def small(self) -> bool:
+        return max(self.width, self.height) <= SMALL_PX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A share, with its interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One cell of the two by two table: what became of a share of the pictures under the strict rule."""
+
+    code: str
+    """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
+    words: str
+    share: Figure
+    count: int
+
+    @property
+    def href(self) -> str:
+        """The gallery's state that shows it."""
+        category, rationale = ("right" if letter == "r" else "wrong" for letter in self.code)
+        return f"#category={category}&rationale={rationale}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """Head of a column of figures."""
+
+    name: str
+    words: str = ""
+    """What it means, in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a table of figures."""
+
+    name: str
+    note: str = ""
+    cells: tuple[Figure | None, ...]
+    marked: bool = False
+    """Set in bold: the line that this page is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Figures side by side."""
+
+    title: str
+    note: str = ""
+    subject: str
+    """Head of the first column."""
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A plot of the evaluation."""
+
+    title: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A line of the page's head."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """The most probable pair by other labels."""
+
+    name: str
+    """Of the labels that say it."""
+    category: str
+    rationale: str
+    confidence: float
+    """Probability of both, between 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Where the evidence for something is."""
+
+    words: str
+    """For what: the category, or a rationale."""
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One image of the gallery."""
+
+    prediction: ExplainablePrediction
+    picture: Picture | None
+    missing: str
+    """Why there is no picture; empty where there is one."""
+    category_right: bool | None
+    """Under the strict rule; None where the truth is not known."""
+    rationale_right: bool | None
+    others: tuple[Said, ...] = ()
+    """What other labels say of the same image."""
+    overlays: tuple[Overlay, ...] = ()
+    """The category's, then the rationales', where the labels hold maps of this image."""
+    explained_by: str = ""
+    """Name of the method that made the maps."""
+
+    @property
+    def disputed(self) -> bool:
+        """Whether some of the others name another pair."""
+        own = (self.prediction.category, self.prediction.rationale)
+        return any((each.category, each.rationale) != own for each in self.others)
+
+    @property
+    def rationales(self) -> tuple[RankedRationale, ...]:
+        """The most probable ones, best first."""
+        return self.prediction.rationales[:MOST_RATIONALES]
+
+    @property
+    def visible_though_wrong(self) -> bool:
+        """Whether the rationale given is not a labelled one, but the image shows it."""
+        return self.rationale_right is False and self.mark(self.prediction.rationale) == "visible"
+
+    @property
+    def search(self) -> str:
+        """Text that the page's search looks through."""
+        row = self.prediction
+        said = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
+        said += [name for each in self.others for name in (each.category, each.rationale)]
+        true = [row.category_true or "", *(row.rationales_true or ()), *(row.visible_rationales or ())]
+        return "\n".join([*said, *true, row.key, row.source])
+
+    def mark(self, rationale: str) -> str:
+        """What truth says of a rationale: `labelled`, `visible`, or nothing."""
+        if rationale in (self.prediction.rationales_true or ()):
+            return "labelled"
+        return "visible" if rationale in (self.prediction.visible_rationales or ()) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """All that the template shows."""
+
+    title: str
+    sentence: str
+    facts: tuple[Fact, ...]
+    lineage: tuple[Fact, ...]
+    outcomes: tuple[Outcome, ...]
+    """In the order rr, rw, wr, ww; empty where no truth is known."""
+    outcome_words: tuple[str, ...]
+    tables: tuple[Table, ...]
+    figure_words: tuple[str, ...]
+    plots: tuple[Plot, ...]
+    cards: tuple[Card, ...]
+    gallery_words: tuple[str, ...]
+    colophon: str
+
+    @property
+    def judged(self) -> list[tuple[str, str]]:
+        """Which factors of a label the gallery knows to be right or wrong: name in the page's state, and heading."""
+        factors = [("category", "Category"), ("rationale", "Rationale")]
+        return [
+            (name, word)
+            for name, word in factors
+            if any(getattr(card, f"{name}_right") is not None for card in self.cards)
+        ]
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are other labels to compare with."""
+        return any(card.others for card in self.cards)
+
+    @property
+    def explained_by(self) -> list[str]:
+        """Names of the methods that made maps of images of the gallery."""
+        return sorted({card.explained_by for card in self.cards if card.overlays})
+
+    @property
+    def categories(self) -> list[str]:
+        """Names that occur in the gallery, predicted or true."""
+        rows = [card.prediction for card in self.cards]
+        return sorted({row.category for row in rows} | {row.category_true for row in rows if row.category_true})
+
+
+def render(page: Page) -> str:
+    """The whole document; the same page gives the same text."""
+    templates = files("pipelines") / "templates"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "width": bar_width,
+        "prob": lambda log_prob: min(1.0, math.exp(log_prob)),
+        "thousands": "{:,}".format,
+        "policy_digest": policy_digest,
+    }
+    template = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
+    css, js = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    assert "</" not in css + js, "a closing tag would end the style or the script"
+    return template.render(page=page, css=Markup(css), js=Markup(js)) + "\n"  # noqa: S704  our own files, no data
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share for people: `87%`, `61.2%`; never 0% or 100% for what is only close to it."""
+    text, nothing, everything = (f"{100 * each:.{digits}f}%" for each in (share, 0.0, 1.0))
+    step = 10.0**-digits
+    if text == nothing and share > 0:
+        return f"<{step:g}%"
+    return f">{100 - step:g}%" if text == everything and share < 1 else text
+
+
+def points(share: float) -> str:
+    """An end of an interval: `58.9`."""
+    return f"{100 * share:.1f}"
+
+
+def bar_width(share: float) -> str:
+    """Length of a bar within its track; figures beyond it are cut."""
+    return f"{100 * min(1.0, max(0.0, share)):.2f}%"
+
+
+def policy_digest(text: str) -> str:
+    """How a content security policy names an inline style or script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()

@@ -1,0 +1,152 @@
+"""The folder of an evaluation in, the tables and plots that a page shows of it out."""
+
+import io
+import math
+from collections.abc import Iterator
+
+from PIL import Image
+
+from ecor.evaluation.confidence_intervals import Estimate
+from ecor.evaluation.correctness import RULES
+from ecor.evaluation.metrics import CUTS
+from ecor.evaluation.record import Evaluation, Result, slug
+from ecor.storage import filesystem
+from pipelines.reporting.html_page import Column, Figure, Picture, Plot, Row, Table
+
+SHARES = (
+    Column(name="RR", words="category right, rationale right"),
+    Column(name="RW", words="category right, rationale wrong"),
+    Column(name="WR", words="category wrong, rationale right"),
+    Column(name="WW", words="category wrong, rationale wrong"),
+    Column(name="Accuracy", words="category right, whatever the rationale"),
+)
+SHARE_NAMES = ("rr", "rw", "wr", "ww", "accuracy")
+VISIBLE = Column(name="Visible RR", words="category right, and the rationale is one that the picture shows")
+CALIBRATION = Column(name="ECE", words="expected calibration error: how far stated probabilities are from frequencies")
+RULE_WORDS = {
+    "strict": "the most probable pair of category and rationale",
+    "dror_vote": "a vote of the five best pairs that stops at the truth: for comparison with published figures",
+    "two_stage": "the most probable rationale, then the most probable category given it",
+}
+SINGLE = {
+    "strict/visible_rr": ("Category right, rationale visible", "any rationale that the picture shows counts as right"),
+    "strict/visible": ("Rationale visible", "whatever the category"),
+    "marginal/accuracy": ("Category right, summed over rationales", "the most probable category, whatever the reason"),
+    "per_category/rr": ("RR, mean over categories", "each category weighs the same"),
+    "per_category/accuracy": ("Accuracy, mean over categories", "each category weighs the same"),
+    "calibration/ece": ("Calibration error (ECE)", "how far the stated probability of the pair is from its frequency"),
+}
+AT_CUTS = {
+    "precision": ("Precision", "share of the rationales given that the picture shows"),
+    "recall": ("Recall", "share of the rationales shown that are given"),
+    "hit": ("Hit", "at least one rationale given is shown"),
+    "rr_any": ("Right, with any", "category right, and at least one rationale given is shown"),
+    "rr_all": ("Right, with all", "category right, and every rationale given is shown"),
+}
+SHARED_PLOTS = {
+    "rules.png": "Right and wrong, by rule",
+    "differences.png": "Differences, image by image",
+}
+OWN_PLOTS = {
+    "reliability": "Stated probability against frequency",
+    "per-category": "Outcomes per category",
+    "confusion": "True and predicted categories",
+}
+
+
+def tables_of(evaluation: Evaluation, result: Result) -> Iterator[Table]:
+    """Figures of the set that the page is about, and of those it was compared with."""
+    if len(evaluation.results) > 1:
+        yield _methods(evaluation, result)
+    yield _rules(result)
+    rows = tuple(
+        Row(name=name, note=note, cells=(figure_of(result, metric),))
+        for metric, (name, note) in SINGLE.items()
+        if metric in result.metrics
+    )
+    yield Table(title="In one number", subject="Measure", columns=(Column(name="Share"),), rows=rows)
+    if result.num_visible:
+        yield _cuts(result)
+
+
+def _methods(evaluation: Evaluation, result: Result) -> Table:
+    metrics = (*(f"strict/{name}" for name in SHARE_NAMES), "strict/visible_rr", "calibration/ece")
+    rows = tuple(
+        Row(name=each.name, note=_labelled_by(each), cells=_figures(each, metrics), marked=each is result)
+        for each in evaluation.results
+    )
+    return Table(
+        title="Methods compared",
+        note="by the strict rule; this page is about the one in bold",
+        subject="Method",
+        columns=(*SHARES, VISIBLE, CALIBRATION),
+        rows=rows,
+    )
+
+
+def _labelled_by(result: Result) -> str:
+    name, version = result.parents.get("model_name"), result.parents.get("model_version")
+    model = f"{name} version {version}" if name and version else name
+    return ", ".join(str(each) for each in (model, result.method) if each)
+
+
+def _rules(result: Result) -> Table:
+    rows = tuple(
+        Row(
+            name=rule.replace("_", " "),
+            note=RULE_WORDS[rule],
+            cells=_figures(result, tuple(f"{rule}/{name}" for name in SHARE_NAMES)),
+            marked=rule == "strict",
+        )
+        for rule in RULES
+    )
+    return Table(title="By rule", note="what counts as the answer", subject="Rule", columns=SHARES, rows=rows)
+
+
+def _cuts(result: Result) -> Table:
+    cuts = [cut for cut in CUTS if f"rationales/precision@{cut}" in result.metrics]
+    rows = tuple(
+        Row(name=name, note=note, cells=_figures(result, tuple(f"rationales/{metric}@{cut}" for cut in cuts)))
+        for metric, (name, note) in AT_CUTS.items()
+    )
+    return Table(
+        title="Several rationales",
+        note=f"against all that are visible, where that is known: {result.num_visible:,} pictures",
+        subject="Measure",
+        columns=tuple(Column(name=f"best {cut}" if cut > 1 else "the best") for cut in cuts),
+        rows=rows,
+    )
+
+
+def _figures(result: Result, metrics: tuple[str, ...]) -> tuple[Figure | None, ...]:
+    return tuple(figure_of(result, metric) for metric in metrics)
+
+
+def figure_of(result: Result, metric: str) -> Figure | None:
+    """A metric as the page shows it; None where it is not known."""
+    estimate = result.metrics.get(metric)
+    if estimate is None or math.isnan(estimate.value):
+        return None
+    low, high = _ends(estimate)
+    return Figure(value=estimate.value, low=low, high=high)
+
+
+def _ends(estimate: Estimate) -> tuple[float | None, float | None]:
+    known = not math.isnan(estimate.low) and not math.isnan(estimate.high)
+    return (estimate.low, estimate.high) if known else (None, None)
+
+
+def plots_of(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
+    """The plots in the folder of an evaluation that are about this set: those there are."""
+    # as `ecor evaluate` makes file names of names
+    own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
+    shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
+    for name, title in {**shared, **own}.items():
+        path = filesystem.inside(folder, name)
+        if filesystem.exists(path):
+            yield Plot(title=title, picture=_png(filesystem.read(path)))
+
+
+def _png(data: bytes) -> Picture:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return Picture(data=data, kind="image/png", width=image.width, height=image.height)

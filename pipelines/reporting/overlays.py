@@ -1,0 +1,44 @@
+"""A picture and the evidence kept of it in, small overlays for a page out."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ecor.data.heatmap import Heatmap, frame_of, seen
+from ecor.data.heatmap_codec import Evidence
+from ecor.data.image_decoding import decode_image
+from ecor.explain.overlay import overlay
+from pipelines.reporting.html_page import Overlay, Picture
+
+OVERLAY_PX = 128
+"""Longer side (ours)."""
+QUALITY = 75
+"""Of WebP (ours: some 2 kB each)."""
+
+
+def overlays_of(data: bytes, evidence: Evidence) -> tuple[Overlay, ...]:
+    """One per map, in their order. Raises ImageError for a picture that cannot be decoded."""
+    image = decode_image(data)
+    image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
+    frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
+    shown = seen(frame).numpy()
+    overlays = []
+    for each in evidence.maps:
+        heatmap = Heatmap(
+            scores=torch.from_numpy(each.normalised)[None, None],
+            method=evidence.method,
+            texts=(each.rationale or evidence.category,),
+            input_size=evidence.preprocess.image_size,
+        )
+        map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
+        drawn = Image.fromarray(overlay(np.asarray(image), map_HW, seen=shown))
+        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_webp(drawn)))
+    return tuple(overlays)
+
+
+def _webp(image: Image.Image) -> Picture:
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=QUALITY, method=4)
+    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)

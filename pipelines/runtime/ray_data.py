@@ -1,0 +1,150 @@
+"""Ray Data and folders as the stages use them: blocks changed, counted and written, bars, errors, settings."""
+
+import json
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty, Queue
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import DataContext, Dataset
+from ray.data.context import ShuffleStrategy
+from ray.data.exceptions import ExecutionTimeoutError
+from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import ClusterConfig
+from pipelines.runtime.cluster import stalled
+
+
+def each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
+    """Whole blocks changed by workers; blocks without rows pass unchanged (Ray Data does not call on them)."""
+    return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
+
+
+def tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """How many rows have which values; counted by workers."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for row in each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
+        for values, count in json.loads(row["counts"]):
+            counts[tuple(values)] += count
+    return counts
+
+
+def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+    counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
+
+
+def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
+    """One Parquet file, sorted by source; put together by a worker."""
+    all_of([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
+
+
+@ray.remote(num_cpus=1)
+def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
+    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
+    with filesystem.published(folder, name) as path:
+        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
+
+
+@contextmanager
+def ray_data_settings(
+    cluster: ClusterConfig, *, bars: bool = False, max_block_bytes: int | None = None
+) -> Iterator[None]:
+    """Ray Data as the stages need it: a shuffle for one CPU, bars only where somebody watches, errors told once."""
+    context = DataContext.get_current().copy()
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
+    context.enable_progress_bars = bars and sys.stderr.isatty()
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.execution_no_progress_timeout_s = cluster.no_progress_timeout_s
+    if max_block_bytes is not None:
+        context.target_max_block_size = max_block_bytes
+    loud = logging.getLogger("ray.data")
+    level = loud.level
+    loud.setLevel(logging.CRITICAL)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        loud.setLevel(level)
+
+
+@contextmanager
+def causes_raised() -> Iterator[None]:
+    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
+    try:
+        yield
+    except ExecutionTimeoutError as error:
+        raise stalled(_patience_s()) from error
+    except ray.exceptions.RayTaskError as error:
+        told, advice, _ = str(error.cause).partition("\nFailed to apply UDF")  # Ray Data's, on how often it tries
+        if isinstance(error.cause, ValueError):
+            raise ValueError(told) from error
+        if isinstance(error.cause, OSError):
+            raise (OSError(told) if advice else error.cause) from error
+        raise
+
+
+@contextmanager
+def progress(num_shards: int) -> Iterator[Callable[[], None]]:
+    """A bar with rate and time left, where somebody watches; call what it gives for each shard that is done."""
+    columns = (TextColumn("shards"), TaskProgressColumn(show_speed=True), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("shards", total=num_shards)
+        yield lambda: bar.advance(task)
+
+
+def materialised(dataset: Dataset) -> Dataset:
+    """A dataset whose blocks are made; TimeoutError when they are not within the time in which a stage must move.
+
+    For datasets that are sorted or grouped: Ray Data shows no progress of these, and would wait for ever for a cluster
+    that is gone. What we sort is rows about images, never images (the limit is ours).
+    """
+    made: Queue[Dataset | BaseException] = Queue()
+
+    def make() -> None:
+        try:
+            made.put(dataset.materialize())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            made.put(error)
+
+    threading.Thread(target=make, daemon=True).start()
+    try:
+        result = made.get(timeout=_patience_s())
+    except Empty:
+        raise stalled(_patience_s()) from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def as_done(tasks: Sequence[Any]) -> Iterator[Any]:
+    """Tasks of Ray as they end; TimeoutError when none does within the time in which a stage must move."""
+    waiting = list(tasks)
+    while waiting:
+        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_patience_s())
+        if not ended:
+            for task in waiting:
+                ray.cancel(task)
+            raise stalled(_patience_s())
+        yield from ended
+
+
+def all_of(tasks: Sequence[Any]) -> list[Any]:
+    """What tasks of Ray return, in their order; TimeoutError as `as_done`."""
+    for _ in as_done(tasks):
+        pass
+    return ray.get(list(tasks))
+
+
+def _patience_s() -> float:
+    return DataContext.get_current().execution_no_progress_timeout_s

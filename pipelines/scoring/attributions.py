@@ -1,0 +1,191 @@
+"""Scored rows and their pixels in; which of them are explained, and the rows with their maps out."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ecor.config import ScoringConfig, require
+from ecor.convis.concept_features import encode_concepts
+from ecor.convis.lexicon import ListLexicon, lexicon_digest
+from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantised
+from ecor.data.predictions import schema_with
+from ecor.explain.attribution import explain_joint
+from ecor.explain.methods.ready import lacking, read_settings, ready
+from ecor.explain.methods.registry import Method, method
+from ecor.model import Recognizer
+from pipelines.config.stages import EvidenceImages, ScoreConfig
+from pipelines.storage.lexicons import lexicon_named
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRule:
+    """Which images are explained, how, and how much of it is kept."""
+
+    method: str
+    top: int
+    """Rationales per image."""
+    images: EvidenceImages
+    share: float
+    """Of all images that are explained."""
+    seed: int
+    settings: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was trained for the method."""
+    lexicon: ListLexicon | None = None
+    """Of the method `convis`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the method that are not as it has them by itself."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for finished units to be kept, as JSON values."""
+        trained = hashlib.sha256(save(dict(self.settings))).hexdigest() if self.settings else None
+        values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
+        more: dict[str, Any] = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
+        if self.options:
+            more["options"] = json.loads(json.dumps(dict(self.options), sort_keys=True))
+        return {**values, "trained": trained, **more}
+
+    def method_for(self, recognizer: Recognizer, *, cache_dir: str | Path | None = None) -> Method:
+        """What makes the maps; the definitions of a lexicon are read by the model's text tower.
+
+        `cache_dir` keeps their features, for others that read the same.
+        """
+        settings: dict[str, Any] = {**self.settings, **self.options}
+        if self.lexicon is not None:
+            settings["concepts"] = encode_concepts(recognizer.backbone, self.lexicon, cache_dir=cache_dir)
+        return ready(self.method, settings)
+
+
+def rule_of(
+    config: ScoreConfig, *, num_images: int, projection: Mapping[str, Tensor] | None = None
+) -> EvidenceRule | None:
+    """What the settings ask for of so many images; None where nothing is to be explained.
+
+    Args:
+        config: method, and which images.
+        num_images: of the input.
+        projection: what `config.explain_projection` names.
+
+    Raises:
+        ValueError: for a method that is not there or lacks something, and for what it has no use for.
+    """
+    if config.explain is None:
+        for name in ("projection", "lexicon", "settings"):
+            require(not getattr(config, f"explain_{name}"), f"explain_{name} is of a method: name it with --explain")
+        return None
+    settings = dict(projection or {})
+    lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
+    missing = lacking(config.explain, {**settings, "concepts": lexicon})
+    require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
+    options = read_settings(config.explain, config.explain_settings)
+    method(config.explain, **options)  # a value out of range is told before any work
+    shares = {
+        "all": 1.0,
+        "sample": min(1.0, config.explain_sample / max(1, num_images)),
+        "uncertain": config.explain_share,
+    }
+    return EvidenceRule(
+        method=config.explain,
+        top=config.explain_top,
+        images=config.explain_images,
+        share=shares[config.explain_images],
+        seed=config.explain_seed,
+        settings=settings,
+        lexicon=lexicon,
+        options=options,
+    )
+
+
+def explained_rows(rows: pa.Table, *, rule: EvidenceRule) -> list[int]:
+    """Positions of the rows that are explained, in order.
+
+    A sample depends on the seed and each image's key alone; its size is near what was asked for. The uncertain ones are
+    those with the least confident best pair among the rows given, so that no image waits for all others (ours).
+    """
+    if rule.images == "sample":
+        limit = rule.share * 2**128
+        return [index for index, key in enumerate(rows["key"].to_pylist()) if _rank(key, seed=rule.seed) < limit]
+    if rule.images == "uncertain":
+        order = np.argsort(rows["confidence"].to_numpy(), kind="stable")
+        return sorted(order[: math.ceil(rule.share * len(order))].tolist())
+    return list(range(rows.num_rows))
+
+
+def with_evidence(
+    rows: pa.Table,
+    pixels: UInt8[np.ndarray, "B 3 H W"],
+    *,
+    recognizer: Recognizer,
+    rule: EvidenceRule,
+    method: Method,
+    scoring: ScoringConfig,
+) -> pa.Table:
+    """The rows of B pictures with `ecor.data.heatmap_codec.EVIDENCE_COLUMN`: maps where the rule asks for some, else null.
+
+    `method` is `rule.method_for(recognizer)`, made once.
+    """
+    found: list[dict[str, Any] | None] = [None] * rows.num_rows
+    asked = explained_rows(rows, rule=rule)
+    for start in range(0, len(asked), _BATCH):
+        indices = asked[start : start + _BATCH]
+        evidence = _evidence(pixels[indices], recognizer=recognizer, rule=rule, method=method, scoring=scoring)
+        for index, each in zip(indices, evidence, strict=True):
+            found[index] = asdict(each)
+    column = pa.array(found, type=EVIDENCE_COLUMN.type)
+    return pa.Table.from_arrays([*rows.columns, column], schema=schema_with([*rows.column_names, EVIDENCE_COLUMN.name]))
+
+
+def _evidence(
+    pixels: UInt8[np.ndarray, "B 3 H W"],
+    *,
+    recognizer: Recognizer,
+    rule: EvidenceRule,
+    method: Method,
+    scoring: ScoringConfig,
+) -> Sequence[Evidence]:
+    joint = explain_joint(
+        recognizer, torch.from_numpy(pixels), by=method, num_rationales=rule.top, scoring=scoring, batch_size=_BATCH
+    )
+    names, preprocess = recognizer.vocabulary, recognizer.backbone.preprocess
+    category, rationales = _compact(joint.category.scores), _compact(joint.rationales.scores)
+    rows = []
+    for index, ids in enumerate(joint.rationale_ids.tolist()):
+        maps = [quantised(category[index, 0], rationale=None)]
+        maps += [
+            quantised(rationales[index, rank], rationale=names.rationales[number]) for rank, number in enumerate(ids)
+        ]
+        rows.append(
+            Evidence(
+                method=rule.method,
+                category=names.categories[int(joint.category_ids[index])],
+                input_height=preprocess.image_size[0],
+                input_width=preprocess.image_size[1],
+                resize_mode=preprocess.resize_mode,
+                maps=tuple(maps),
+            )
+        )
+    return rows
+
+
+def _compact(scores: Float[Tensor, "B T h w"]) -> Float[np.ndarray, "B T _ _"]:
+    """Means over cells, where a map has more of them than are kept: of methods with a value for each pixel."""
+    height, width = (min(length, MOST_CELLS) for length in scores.shape[-2:])
+    return adaptive_avg_pool2d(scores, (height, width)).cpu().numpy()
+
+
+def _rank(key: str, *, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest())

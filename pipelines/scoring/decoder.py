@@ -1,0 +1,168 @@
+"""A unit of work in, parts of it as 8-bit pixels out: what a CPU actor of `ecor score` does.
+
+A part is a run of a unit's pictures in one uint8 tensor, small enough to stream through Ray's object store; it crosses
+between actors as a row of an Arrow table, so that pixels are never pickled.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8
+
+from ecor.config import Preprocess
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.predictions import ORIGIN_SCHEMA, origins_table
+from pipelines.scoring.work_units import Picture, Rejection, Unit, unit_from_json
+
+PART_BYTES = 32 * 1024**2
+PART_IMAGES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some pictures of a unit, decoded, in order."""
+
+    unit: str
+    index: int
+    """Position among the unit's parts."""
+    num_parts: int
+    pixels: UInt8[np.ndarray, "B 3 H W"]
+    origins: pa.Table
+    """B rows with `ecor.data.predictions.ORIGIN_SCHEMA`."""
+    rejected: tuple[Rejection, ...]
+    """Pictures of this run that are not among the B."""
+    decode_s: float
+    """Reading, decoding and resizing."""
+
+    def to_row(self) -> pa.Table:
+        """One row; the pixels are lent, not copied."""
+        return pa.table(
+            {
+                "unit": [self.unit],
+                "index": [self.index],
+                "num_parts": [self.num_parts],
+                "pixels": _binary(self.pixels),
+                "shape": [list(self.pixels.shape)],
+                "origins": [to_ipc(self.origins)],
+                "rejected": [rejections_to_json(self.rejected)],
+                "decode_s": [self.decode_s],
+            }
+        )
+
+    @classmethod
+    def from_row(cls, table: pa.Table) -> "Part":
+        """Of a table with one row, whose memory the pixels share."""
+        row = table.drop_columns(["pixels"]).to_pylist()[0]
+        shared = np.frombuffer(table["pixels"][0].as_buffer(), dtype=np.uint8)
+        return cls(
+            unit=row["unit"],
+            index=row["index"],
+            num_parts=row["num_parts"],
+            pixels=shared.reshape(row["shape"]),
+            origins=from_ipc(row["origins"]),
+            rejected=rejections_from_json(row["rejected"]),
+            decode_s=row["decode_s"],
+        )
+
+
+class Decoder:
+    """The actor: rows with a unit in, rows with a part out."""
+
+    def __init__(self, *, preprocess: Preprocess, num_images: int) -> None:
+        self.preprocess = preprocess
+        self.num_images = num_images
+
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        for row in rows["unit"].to_pylist():
+            for part in decoded_parts(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
+                yield part.to_row()
+
+
+def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
+    """Pictures of a part: whole batches, at most 32 MiB and 512 pictures (but one batch at least)."""
+    height, width = preprocess.image_size
+    most = min(PART_IMAGES, PART_BYTES // (3 * height * width))
+    return max(1, most // batch_size) * batch_size
+
+
+def decoded_parts(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
+    """A unit's pictures as pixels, in runs of `num_images` pictures, readable or not; an empty unit has one empty part.
+
+    Raises ValueError when the unit's container is not what its record says; a bad picture is a rejection.
+    """
+    found = unit.read()
+    num_parts = max(1, math.ceil(unit.num_images / num_images))
+    for index in range(num_parts):
+        began = time.perf_counter()
+        pictures, pixels, rejected = _decoded(list(islice(found, num_images)), preprocess=preprocess)
+        yield Part(
+            unit=unit.name,
+            index=index,
+            num_parts=num_parts,
+            pixels=pixels,
+            origins=_origins(pictures),
+            rejected=rejected,
+            decode_s=time.perf_counter() - began,
+        )
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as the bytes of an Arrow stream, schema included."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_ipc(data: bytes) -> pa.Table:
+    """The table that `to_ipc` was given."""
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
+
+
+def rejections_to_json(rejected: Sequence[Rejection]) -> str:
+    """A JSON list of objects."""
+    return json.dumps([asdict(each) for each in rejected])
+
+
+def rejections_from_json(text: str) -> tuple[Rejection, ...]:
+    """What `rejections_to_json` was given."""
+    return tuple(Rejection(**each) for each in json.loads(text))
+
+
+def _decoded(
+    found: Sequence[Picture | Rejection], *, preprocess: Preprocess
+) -> tuple[list[Picture], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
+    pictures: list[Picture] = []
+    rejected: list[Rejection] = []
+    pixels_B3HW = np.empty((len(found), 3, *preprocess.image_size), dtype=np.uint8)
+    for each in found:
+        if isinstance(each, Rejection):
+            rejected.append(each)
+            continue
+        try:
+            pixels_B3HW[len(pictures)] = image_to_pixels(decode_image(each.data), preprocess=preprocess)
+            pictures.append(each)
+        except ImageError as error:
+            rejected.append(Rejection(source=each.source, stage="decode", reason=error.reason, detail=error.detail))
+    return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
+
+
+def _origins(pictures: Sequence[Picture]) -> pa.Table:
+    return origins_table(
+        [picture.key for picture in pictures],
+        **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},
+    )
+
+
+def _binary(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:
+    """One binary value that lends the array's memory."""
+    assert array.flags.c_contiguous
+    offsets = pa.py_buffer(np.array([0, array.nbytes], dtype=np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(array)])

@@ -1,0 +1,107 @@
+"""Units that were scored in, what the job tells of itself out: counts, rates, and who did what."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.scoring.predictions_folder import Committed
+from pipelines.scoring.scorer import Seconds
+from pipelines.scoring.work_units import Rejection, Unit
+from pipelines.storage.work_ledger import Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A unit that was scored and written here."""
+
+    attempt: Attempt
+    committed: Committed | None
+    """What counts; None: another job has taken the unit over, and works on it."""
+    write_s: float
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this attempt counts."""
+        return self.committed is not None and self.committed.part.name.endswith(f"-{self.attempt.name}.parquet")
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What has happened so far; the one record here that changes."""
+
+    committed: dict[str, Committed]
+    num_images: int = 0
+    """Of units done by this job, rejected ones included."""
+    num_rejected: int = field(init=False)
+    """Of all units that are done."""
+    num_kept: int = field(init=False)
+    """Units that were done before."""
+    num_done: int = 0
+    """Units done by this job, those taken over included."""
+    num_taken_over: int = 0
+    """Units of a job that ended without them."""
+    num_by_others: int = 0
+    """Units that another job did meanwhile."""
+    num_cut: int = 0
+    """Sentences of the vocabulary that are longer than the text tower reads; 0 where nothing was scored."""
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def __post_init__(self) -> None:
+        self.num_rejected = len(self.rejected)
+        self.num_kept = len(self.committed)
+
+    def add(self, unit: Unit, saved: Saved) -> None:
+        """A unit that this job has scored; it may be that another job's attempt counts, or will."""
+        self.num_images += unit.num_images
+        self.seconds += Seconds(write=saved.write_s)
+        if saved.committed is None:
+            return
+        self.num_done += saved.is_ours
+        self.num_taken_over += saved.is_ours and saved.attempt.took_over
+        self.num_by_others += not saved.is_ours
+        self.committed[unit.name] = saved.committed
+        self.num_rejected += len(saved.committed.rejected)
+
+    def add_others(self, committed: Mapping[str, Committed]) -> None:
+        """What is done by now, by whomever."""
+        new = {unit: each for unit, each in committed.items() if unit not in self.committed}
+        self.committed.update(new)
+        self.num_by_others += len(new)
+        self.num_rejected += sum(len(each.rejected) for each in new.values())
+
+    @property
+    def rejected(self) -> list[Rejection]:
+        return [each for unit in self.committed.values() for each in unit.rejected]
+
+    def summary(self, *, num_images: int, seconds: float) -> dict[str, Any]:
+        """Counts and rates of a job on so many images that took so long."""
+        return {
+            "num_images": num_images,
+            "num_rows": sum(each.part.num_rows for each in self.committed.values()),
+            "num_rejected": self.num_rejected,
+            "num_units": len(self.committed),
+            "num_units_kept": self.num_kept,
+            "num_units_done": self.num_done,
+            "num_units_taken_over": self.num_taken_over,
+            "num_units_by_others": self.num_by_others,
+            "num_sentences_cut": self.num_cut,
+            "num_images_before": num_images - self.num_images,
+            "seconds": seconds,
+            "images_per_s": self.num_images / seconds,
+            "seconds_of": asdict(self.seconds),
+        }
+
+
+def told(summary: Mapping[str, Any]) -> str:
+    """A summary in one line."""
+    num_units = {name: summary[f"num_units_{name}"] for name in ("kept", "done", "taken_over", "by_others")}
+    before = f" ({summary['num_images_before']} before)" if summary["num_images_before"] else ""
+    rejected = f", {summary['num_rejected']} rejected" if summary["num_rejected"] else ""
+    taken_over = f" ({num_units['taken_over']} taken over)" if num_units["taken_over"] else ""
+    by_others = f", {num_units['by_others']} by another job" if num_units["by_others"] else ""
+    cut = f", {summary['num_sentences_cut']} sentences cut" if summary["num_sentences_cut"] else ""
+    return (
+        f"scored {summary['num_images']} images{before}{rejected}{cut} in {summary['seconds']:.1f} s, "
+        f"{summary['images_per_s']:.1f} images/s; units: {num_units['kept']} kept, {num_units['done']} done"
+        f"{taken_over}{by_others}: {summary['output']}"
+    )

@@ -1,0 +1,191 @@
+"""Scored units in, a folder of labels out that can be left and taken up again at any moment.
+
+manifest.json        the `PredictionSet`, written last
+<unit>-<attempt>.parquet   rows of a unit; which attempt counts is decided by its commit record
+quarantine.parquet   pictures without a label, and why
+summary.json         counts, rate, where the time went
+_commits/job/        what the folder is for, and its MLflow run
+_commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`)
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecor.data.predictions import (
+    MANIFEST_NAME,
+    PredictionPart,
+    PredictionSet,
+    read_manifest,
+    read_part,
+    write_manifest,
+    write_part,
+)
+from ecor.storage import filesystem
+from pipelines.scoring.work_units import Rejection
+from pipelines.storage.record_store import Records, Result, patiently
+from pipelines.storage.work_ledger import Attempt, Ledger
+
+QUARANTINE_NAME = "quarantine.parquet"
+SUMMARY_NAME = "summary.json"
+QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
+"""A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
+_COMMITS = "_commits"
+_PART = re.compile(r".+-\d+-.{8}\.parquet")
+"""`<unit>-<attempt>.parquet`, whichever attempt."""
+_VERIFIED_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A unit that is done."""
+
+    part: PredictionPart
+    rejected: tuple[Rejection, ...]
+
+
+class LabelsFolder:
+    """A folder of labels of one job; local, or in a store."""
+
+    def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
+        """`identity` is what must be the same for finished units to be kept, as JSON values."""
+        self.folder = folder.rstrip("/")
+        self.identity = dict(identity)
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        self.units = Ledger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
+        self.job = Records(f"{self.folder}/{_COMMITS}/job")
+
+    def take(self) -> None:
+        """Make the folder this job's, or find that it is.
+
+        Raises ValueError, naming each thing that differs with both values, when it is another job's.
+        """
+        found = self.job.settle("identity", self.identity)
+        differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
+        if differing:
+            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
+            raise ValueError(
+                f"{self.folder} holds labels of another job: {told}. Give what was given then to go on with that, name "
+                f"another output, or add --fresh"
+            )
+
+    def leave(self) -> None:
+        """Let another job have the folder, if none of this one's units is done: what was wrong may be mended."""
+        if self.job.read("identity") == self.identity and not self.units.committed():
+            self.job.remove("identity")
+
+    def clear(self) -> None:
+        """Forget what was done here; a job with other settings that is running here ends in an error."""
+        filesystem.remove(filesystem.inside(self.folder, MANIFEST_NAME))
+        Records(f"{self.folder}/{_COMMITS}").clear()
+
+    def finished(self) -> PredictionSet | None:
+        """The manifest, if it is there."""
+        is_there = self._patiently(lambda: filesystem.exists(filesystem.inside(self.folder, MANIFEST_NAME)))
+        return self._patiently(lambda: read_manifest(self.folder)) if is_there else None
+
+    def publish(self, predictions: PredictionSet) -> None:
+        """Write the manifest; ValueError when another job has made the folder its own."""
+        self.take()
+        self._patiently(lambda: write_manifest(self.folder, predictions))
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the lease that `begin` needs."""
+        with self.units.working():
+            yield
+
+    def committed(self, *, known: Mapping[str, Committed] | None = None) -> dict[str, Committed]:
+        """Units that are done and whose files are whole; a damaged or missing one is to be done again.
+
+        Files of `known` units were looked at before, and are not read again.
+        """
+        records, known = self.units.committed(), known or {}
+        found = {unit: known.get(unit) or _committed(record) for unit, record in records.items()}
+        new = [unit for unit in found if unit not in known]
+        with ThreadPoolExecutor(max_workers=_VERIFIED_AT_ONCE) as pool:
+            is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
+        for unit in [unit for unit in new if not is_whole[unit]]:
+            self.units.discard(unit, records[unit])
+            del found[unit]
+        return found
+
+    def look_again(self, committed: Mapping[str, Committed]) -> dict[str, Committed]:
+        """Have those of these units done again in which pictures were rejected; the units that stay done."""
+        for unit, record in self.units.committed().items():
+            if unit in committed and committed[unit].rejected and _committed(record) == committed[unit]:
+                self.units.discard(unit, record)
+        return {unit: each for unit, each in committed.items() if not each.rejected}
+
+    def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
+        """Claim units: those that no other job works on, and nobody has finished."""
+        return self.units.claim_all(units)
+
+    def save(
+        self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
+    ) -> Committed | None:
+        """Write a unit's rows and commit them; returns what counts.
+
+        That is another job's output, or None as long as there is none, where it has taken the unit over.
+        """
+        name = f"{attempt.unit}-{attempt.name}.parquet"
+        part = self._patiently(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
+        record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
+        counting = self.units.commit(attempt, record)
+        return None if counting is None else _committed(counting)
+
+    def remember_run(self, run_id: str) -> None:
+        """Keep the MLflow run of this job, to go on in it after a restart."""
+        self.job.write("run", {"run_id": run_id})
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run that this job was last recorded in."""
+        return (self.job.read("run") or {}).get("run_id")
+
+    def write_quarantine(self, rejected: Sequence[Rejection]) -> None:
+        """Write the table of pictures without a label."""
+        table = pa.Table.from_pylist([asdict(each) for each in rejected], schema=QUARANTINE_SCHEMA)
+        sink = io.BytesIO()
+        pq.write_table(table.sort_by("source"), sink, compression="zstd")
+        self._write(QUARANTINE_NAME, sink.getvalue())
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write counts and times."""
+        self._write(SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
+
+    def remove_losers(self, committed: Mapping[str, Committed]) -> None:
+        """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
+        kept = {each.part.name for each in committed.values()}
+        for name in self._patiently(lambda: filesystem.names_in(self.folder)):
+            if _PART.fullmatch(name) and name not in kept:
+                self._patiently(partial(filesystem.remove, filesystem.inside(self.folder, name)))
+
+    def _is_whole(self, part: PredictionPart) -> bool:
+        try:
+            self._patiently(lambda: read_part(self.folder, part))
+        except ValueError:
+            return False
+        return True
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._patiently(lambda: filesystem.write(filesystem.inside(self.folder, name), data))
+
+    def _patiently(self, deed: Callable[[], Result]) -> Result:
+        return patiently(deed, place=self.folder)
+
+
+def _committed(record: Mapping[str, Any]) -> Committed:
+    return Committed(
+        part=PredictionPart(**record["part"]), rejected=tuple(Rejection(**each) for each in record["rejected"])
+    )

@@ -1,0 +1,208 @@
+"""An open model and pictures as pixels in; what it says of each, and maps of where it finds that, out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ecor.config import Preprocess, require
+from ecor.data.heatmap import Heatmap
+from ecor.data.vocabulary import read_vocabulary
+from ecor.explain.attribution import JointHeatmaps, explain, explain_joint
+from ecor.explain.methods.ready import lacking, read_settings, ready
+from ecor.explain.methods.registry import Method
+from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
+from ecor.lico.class_heatmaps import CLASS_METHODS, class_heatmap
+from ecor.lico.training import Classifier, load_classifier
+from ecor.model import Recognizer
+from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.stages import ExplainConfig
+from pipelines.reporting.html_page import percent
+from pipelines.storage.lexicons import concepts_named
+from pipelines.tracking.model_loading import DEMO_MODEL, folder_of, opened, projection_of, system_of
+
+DEMO_SET = "demo-small"
+METHOD, CLASS_METHOD = "grad_eclip", "grad_cam"
+"""Where none is named: of a model with rationales, of a classifier."""
+Ranked = tuple[tuple[str, float], ...]
+"""Names and numbers, best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is said of a picture."""
+
+    category: str
+    category_prob: float
+    rationales: Ranked = ()
+    """With P(r | I)."""
+    texts: Ranked = ()
+    """Free texts and their cosines."""
+    concepts: Ranked = ()
+    """Of a lexicon, with their definitions' cosines."""
+    others: Ranked = ()
+    """Of a classifier: the categories that come next."""
+
+    @property
+    def titles(self) -> list[tuple[str, str]]:
+        """Of the maps: a name, and what is said of it."""
+        given = ", given its reasons" if self.rationales else ""
+        found = [(self.category, f"{percent(self.category_prob, 1)}{given}")]
+        found += [(name, percent(prob, 1)) for name, prob in (*self.rationales, *self.others)]
+        return found + self.sought
+
+    @property
+    def sought(self) -> list[tuple[str, str]]:
+        """What was looked for, and how near it is."""
+        named = [(f"“{text}”", cosine) for text, cosine in self.texts]
+        named += [(f"concept {name}", cosine) for name, cosine in self.concepts]
+        return [(name, f"cosine {cosine:.2f}") for name, cosine in named]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Of a batch of pictures."""
+
+    each: tuple[Answer, ...]
+    heatmaps: tuple[Heatmap, ...]
+    """Together as many maps of a picture as its answer has titles, in their order."""
+
+
+class Answering(Protocol):
+    """A model that was opened with a method."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pictures become pixels."""
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+        """Say, and show."""
+
+
+def answering(
+    config: ExplainConfig,
+    *,
+    texts: Sequence[str],
+    concepts: Sequence[str],
+    settings: Sequence[str],
+    tracking: TrackingConfig,
+) -> Answering:
+    """Open what `config.model` names, and make its method ready.
+
+    Args:
+        config: model and method.
+        texts: sentences to look for beside the model's own answer.
+        concepts: of the lexicon, to look for too.
+        settings: of the method (`ecor.explain.methods.ready.read_settings`).
+        tracking: where the registry is, settled.
+
+    Raises:
+        ValueError: for a model or method that is not there, lacks something, or does not go with the other.
+    """
+    if config.method is not None:
+        named = {"projection": config.projection, "concepts": config.lexicon}
+        missing = lacking(config.method, named)  # told before anything is opened
+        require(missing is None, str(missing))
+        read_settings(config.method, settings)
+    folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
+    if system_of(folder) == "lico":
+        told = f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
+        require(not texts and not concepts, told)
+        require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
+        by = config.method or CLASS_METHOD
+        require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
+        own = read_settings(by, settings)
+        return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
+    names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
+    model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    by = config.method or (METHOD if config.projection is None else "eclip")
+    given: dict[str, Any] = read_settings(by, settings)
+    if config.projection is not None:
+        digest = model.backbone.digest
+        given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+    sought: list[Target] = [FreeText(sentence=text) for text in texts]
+    if by == "convis" or concepts:
+        among = concepts_named(config.lexicon, backbone=model.backbone)
+        among.of(concepts)  # an unknown one is told before any picture is looked at
+        sought += [Concept(name=name, among=among) for name in concepts]
+        given |= {"concepts": among} if by == "convis" else {}
+    return RecognizerAnswers(model, method=ready(by, given), name=by, sought=sought, config=config)
+
+
+class RecognizerAnswers:
+    """Category, rationales, and what else is looked for, of a model that ECOR tuned, or of plain CLIP."""
+
+    def __init__(
+        self, model: Recognizer, *, method: Method, name: str, sought: Sequence[Target], config: ExplainConfig
+    ) -> None:
+        self.method = name
+        self._model, self._by, self._sought, self._config = model, method, sought, config
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._model.backbone.preprocess
+
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+        model, size = self._model, self._config.batch_size
+        num = self._config.num_rationales
+        joint = explain_joint(model, pixels, by=self._by, num_rationales=num, batch_size=size)
+        heatmaps, cosines_BT = [joint.category, joint.rationales], torch.zeros(len(pixels), 0)
+        if self._sought:
+            heatmaps.append(explain(model, pixels, self._sought, by=self._by, batch_size=size))
+            features = torch.stack([target_feature(model, each) for each in self._sought])
+            cosines_BT = model.image_features(pixels).category @ features.T
+        answers = [
+            self._answer(joint, index=index, cosines=cosines) for index, cosines in enumerate(cosines_BT.tolist())
+        ]
+        return Answers(each=tuple(answers), heatmaps=tuple(heatmaps))
+
+    def _answer(self, joint: JointHeatmaps, *, index: int, cosines: Sequence[float]) -> Answer:
+        names, said = self._model.vocabulary, joint.joint
+        ids, category = joint.rationale_ids[index].tolist(), int(joint.category_ids[index])
+        probs = said.rationale_log_prob[index, : len(ids)].exp().tolist()
+        return Answer(
+            category=names.categories[category],
+            category_prob=float(said.category_log_prob[index, category].exp()),
+            rationales=tuple((names.rationales[each], prob) for each, prob in zip(ids, probs, strict=True)),
+            texts=self._ranked(FreeText, cosines),
+            concepts=self._ranked(Concept, cosines),
+        )
+
+    def _ranked(self, kind: type[FreeText] | type[Concept], cosines: Sequence[float]) -> Ranked:
+        found = zip(self._sought, cosines, strict=True)
+        return tuple((target_name(target), cosine) for target, cosine in found if isinstance(target, kind))
+
+
+class ClassifierAnswers:
+    """The most probable categories of a classifier that LICO trained."""
+
+    def __init__(
+        self, classifier: Classifier, *, method: str, settings: Mapping[str, Any], config: ExplainConfig
+    ) -> None:
+        self.method = method
+        self._classifier, self._settings = classifier, settings
+        self._num = min(config.num_rationales, len(classifier.categories))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._classifier.preprocess
+
+    @torch.no_grad()
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+        probs = self._classifier(self._classifier.normalise(pixels)).softmax(dim=-1)
+        best = probs.topk(self._num, dim=-1)
+        answers = []
+        for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            ranked = [(self._classifier.categories[each], prob) for each, prob in zip(ids, values, strict=True)]
+            answers.append(Answer(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:])))
+        return Answers(
+            each=tuple(answers),
+            heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method, **self._settings),),
+        )

@@ -1,0 +1,253 @@
+"""Parts of decoded pictures in, rows of predictions out: what a scoring actor of `ecor score` does."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from filelock import FileLock
+
+from ecor.checkpoint import load
+from ecor.config import Precision, ScoringConfig, TextConfig
+from ecor.data.predictions import schema_for
+from ecor.data.vocabulary import parse_vocabulary
+from ecor.explain.methods.registry import Method
+from ecor.model import Recognizer
+from pipelines.config.infrastructure import TrackingConfig
+from pipelines.runtime.prometheus import STEP_SECONDS, observe
+from pipelines.scoring.attributions import EvidenceRule, with_evidence
+from pipelines.scoring.decoder import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.scoring.work_units import Rejection
+from pipelines.tracking.model_cache import ModelVersion, fetch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSettings:
+    """All that a scoring actor needs to know; it travels to the actor's machine."""
+
+    model: ModelVersion
+    tracking: TrackingConfig
+    """With its URI written out (`pipelines.config.infrastructure.resolved`)."""
+    vocabulary: str | None
+    """JSON of other names than the model's own."""
+    scoring: ScoringConfig
+    text: TextConfig
+    batch_size: int
+    precision: Precision
+    use_gpu: bool
+    num_threads: int
+    """Of torch, on the CPU: Ray leaves it one."""
+    evidence: EvidenceRule | None = None
+    """Which rows get maps; None: none, and no column for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Where the time of a part, or of a job, went; summed over actors."""
+
+    decode: float = 0.0
+    """Reading, decoding and resizing pictures."""
+    encode: float = 0.0
+    """The image tower."""
+    text: float = 0.0
+    """Text features, and probabilities from features to rows."""
+    write: float = 0.0
+    """Parquet files and commit records."""
+    explain: float = 0.0
+    """Maps of where the evidence is."""
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(
+            decode=self.decode + other.decode,
+            encode=self.encode + other.encode,
+            text=self.text + other.text,
+            write=self.write + other.write,
+            explain=self.explain + other.explain,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPart:
+    """The rows of a part."""
+
+    unit: str
+    index: int
+    num_parts: int
+    rows: pa.Table
+    """With `ecor.data.predictions.schema_for` the scoring, and `ecor.data.heatmap_codec` where it is asked for."""
+    rejected: tuple[Rejection, ...]
+    seconds: Seconds
+    num_cut: int = 0
+    """Sentences of the whole vocabulary that are longer than the text tower reads."""
+
+    def to_row(self) -> pa.Table:
+        """One row of an Arrow table, as Ray Data passes it on."""
+        return pa.table(
+            {
+                "unit": [self.unit],
+                "index": [self.index],
+                "num_parts": [self.num_parts],
+                "rows": [to_ipc(self.rows)],
+                "rejected": [rejections_to_json(self.rejected)],
+                "decode_s": [self.seconds.decode],
+                "encode_s": [self.seconds.encode],
+                "text_s": [self.seconds.text],
+                "explain_s": [self.seconds.explain],
+                "num_cut": [self.num_cut],
+            }
+        )
+
+    @classmethod
+    def from_rows(cls, table: pa.Table) -> list["ScoredPart"]:
+        """All that a block of Ray Data holds."""
+        return [
+            cls(
+                unit=row["unit"],
+                index=row["index"],
+                num_parts=row["num_parts"],
+                rows=from_ipc(row["rows"]),
+                rejected=rejections_from_json(row["rejected"]),
+                seconds=Seconds(
+                    decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
+                ),
+                num_cut=row["num_cut"],
+            )
+            for row in table.to_pylist()
+        ]
+
+
+class Scorer:
+    """A model that is opened once; rows with a part in, rows with a scored part out."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self.settings = settings
+        torch.set_num_threads(settings.num_threads)
+        self.recognizer = opened(settings)
+        self.provenance = self.recognizer.provenance
+        self.opening = _prepared(self.recognizer)
+        self.method = _explaining(self.recognizer, rule=settings.evidence)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        assert rows.num_rows == 1, "one part at a time"
+        scored = self.score(Part.from_row(rows))
+        return scored.to_row()
+
+    def score(self, part: Part) -> ScoredPart:
+        """Label a part in batches that never cross its borders."""
+        seconds = Seconds(decode=part.decode_s, text=self.opening)
+        self.opening = 0.0  # told with the first part only
+        tables = [schema_for(self.settings.scoring).empty_table()]
+        for start in range(0, len(part.pixels), self.settings.batch_size):
+            rows, spent = self._labelled(part, start=start)
+            tables.append(rows)
+            seconds += spent
+        rows, spent = self._explained(pa.concat_tables(tables), part)
+        seconds += spent
+        steps = (
+            ("decode", "encode", "text") if self.settings.evidence is None else ("decode", "encode", "text", "explain")
+        )
+        for step in steps:
+            observe(STEP_SECONDS, getattr(seconds, step), stage="score", step=step)
+        return ScoredPart(
+            unit=part.unit,
+            index=part.index,
+            num_parts=part.num_parts,
+            rows=rows,
+            rejected=part.rejected,
+            seconds=seconds,
+            num_cut=self.recognizer.text.num_truncated,
+        )
+
+    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, Seconds]:
+        """With maps, where some are asked for."""
+        if self.settings.evidence is None or self.method is None:
+            return rows, Seconds()
+        began = time.perf_counter()
+        explained = with_evidence(
+            rows,
+            part.pixels,
+            recognizer=self.recognizer,
+            rule=self.settings.evidence,
+            method=self.method,
+            scoring=self.settings.scoring,
+        )
+        return explained, Seconds(explain=time.perf_counter() - began)
+
+    def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, Seconds]:
+        began = time.perf_counter()
+        size = self.settings.batch_size
+        pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
+        features = self.recognizer.image_features(pixels_B3HW)
+        if features.rationale.is_cuda:
+            torch.cuda.synchronize()  # so that the time is told where it was spent
+        encoded = time.perf_counter()
+        rows = self.recognizer.label(
+            features,
+            origins=part.origins.slice(start, size),
+            scoring=self.settings.scoring,
+            provenance=self.provenance,
+        )
+        return rows, Seconds(encode=encoded - began, text=time.perf_counter() - encoded)
+
+
+class ScorerActor:
+    """A `Scorer` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
+    making of an actor Ray keeps the words only, not its type."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self._failure: ValueError | OSError | None = None
+        try:
+            self._scorer = Scorer(settings)
+        except (ValueError, OSError) as error:
+            self._failure = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._failure is not None:
+            raise self._failure
+        return self._scorer(rows)
+
+
+def opened(settings: ScorerSettings) -> Recognizer:
+    """The pinned model on this machine, under its registered name, with the names that are to be scored."""
+    model = settings.model
+    recognizer = load(
+        fetch(model, tracking=settings.tracking),
+        device="cuda" if settings.use_gpu else "cpu",
+        precision=settings.precision,
+        text=settings.text,
+    ).with_name(model.name, version=model.version)
+    if settings.vocabulary is None:
+        return recognizer
+    return recognizer.with_vocabulary(parse_vocabulary(settings.vocabulary, source="the vocabulary to score with"))
+
+
+def _prepared(recognizer: Recognizer) -> float:
+    """Seconds it took to have the text features; with a shared folder, the first actor of a machine makes them."""
+    began = time.perf_counter()
+    with _filling(recognizer.text_config.cache_dir):
+        recognizer.text  # noqa: B018 - made when first asked for
+    return time.perf_counter() - began
+
+
+def _explaining(recognizer: Recognizer, *, rule: EvidenceRule | None) -> Method | None:
+    """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
+    if rule is None:
+        return None
+    folder = recognizer.text_config.cache_dir
+    with _filling(folder):
+        return rule.method_for(recognizer, cache_dir=folder)
+
+
+@contextlib.contextmanager
+def _filling(folder: str | None) -> Iterator[None]:
+    """One process of a machine at a time, where a folder is shared."""
+    if folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with FileLock(os.path.join(folder, ".filling.lock")):  # noqa: PTH118 - a path that fsspec does not see
+        yield

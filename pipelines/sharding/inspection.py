@@ -1,0 +1,270 @@
+"""Listed images in, what each is out: split, names, hash and format, or why it is rejected; then its shard entry.
+
+Plain functions on tables, no cluster: `pipelines/stages/shard.py` has workers call them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from ecor.data.image_decoding import ImageError, ImageHeader, Sample, check_header, decode_image
+from ecor.data.shards import Entry, sample_key
+from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
+from ecor.storage import filesystem
+from pipelines.config.stages import ShardConfig
+from pipelines.sharding.listing import address
+from pipelines.storage.image_bytes import UnreadableError, content
+
+INSPECTED_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("protected", pa.bool_()),  # of a test split that the input has
+        pa.field("category", pa.string()),
+        pa.field("rationales", pa.list_(pa.string())),
+        pa.field("visible_rationales", pa.list_(pa.string())),
+        pa.field("truth", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("extension", pa.string()),
+        pa.field("width", pa.int64()),
+        pa.field("height", pa.int64()),
+        pa.field("reason", pa.string()),  # why it is rejected
+        pa.field("detail", pa.string()),
+    ]
+)
+IMAGES_PER_READ = 32
+_COLUMNS = tuple(INSPECTED_SCHEMA.names)
+_HASH_DIGITS = 13
+"""Hex digits that decide a split: the last ones, because the first ones decide the order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A way that images are labelled, and one image that is."""
+
+    split: str | None
+    category: str | None
+    rationale: str | None
+    is_visible: bool
+    """Known to be seen, rather than labelled."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the bytes of the shards depend on, and where they go."""
+
+    config: ShardConfig
+    root: str
+    """Address that sources are within."""
+    vocabulary: Vocabulary
+    given_splits: tuple[str, ...]
+    """Splits that the input has; empty: shares decide."""
+    from_vocabulary: bool
+    """Images have no rationales of their own and get their category's."""
+    parents: dict[str, str]
+    """Digest of what the shards are made from, by name."""
+    output: str
+    """Address of the output folder; not relative, because workers stand elsewhere."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are written."""
+        if not self.given_splits:
+            return tuple(sorted(split for split, share in self.config.split_shares.items() if share > 0))
+        return tuple(sorted({*self.given_splits, *(["validation"] if self.validation_share else [])}))
+
+    @property
+    def validation_share(self) -> float:
+        """Share of a given train split that becomes validation, where there is none."""
+        is_lacking = "train" in self.given_splits and "validation" not in self.given_splits
+        return self.config.split_shares.get("validation", 0.0) if is_lacking else 0.0
+
+    @property
+    def config_digest(self) -> str:
+        names = ("layout", "samples_per_shard", "split_shares", "validate")
+        return digest_of({name: getattr(self.config, name) for name in names})
+
+    @property
+    def name(self) -> str:
+        return digest_of([self.config_digest, self.parents, self.vocabulary.digest])[:16]
+
+
+def digest_of(value: Any) -> str:
+    """sha256, in hex, of JSON values."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def labels_in(listing: pa.Table) -> list[Label]:
+    """The distinct labels of listed images, each with its first source."""
+    labels: dict[tuple[Any, ...], str] = {}
+    for row in listing.to_pylist():
+        if row["problem"] is not None:
+            continue
+        rationales = [(rationale, False) for rationale in (*row["rationales"], None)]
+        for rationale, is_visible in [*rationales, *((name, True) for name in row["visible_rationales"] or ())]:
+            name = (row["split"], row["category"], rationale, is_visible)
+            labels[name] = min(labels.get(name, row["source"]), row["source"])
+    return [
+        Label(split=split, category=category, rationale=rationale, is_visible=is_visible, source=source)
+        for (split, category, rationale, is_visible), source in labels.items()
+    ]
+
+
+def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
+    """All that images are labelled with, in the order of the names."""
+    names: dict[str, set[str]] = {}
+    for label in labels:
+        if label.category is not None and not label.is_visible:
+            rationales = names.setdefault(normalise_name(label.category), set())
+            rationales.update([] if label.rationale is None else [normalise_name(label.rationale)])
+    flat = {category: sorted(rationales) for category, rationales in sorted(names.items())}
+    return vocabulary_from_mapping(flat, source="labels of the images")
+
+
+def check_labels(labels: Sequence[Label], *, job: Job) -> None:
+    """Raise ValueError, naming an image and the nearest name, for a label that the vocabulary lacks."""
+    for label in labels:
+        try:
+            _named(label.category, [] if label.rationale is None else [label.rationale], job=job)
+        except ValueError as error:
+            raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
+
+
+def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
+    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order.
+
+    A disk or a store that fails is an OSError, and no row.
+    """
+    rows = listing.to_pylist()
+    contents = _contents([row["source"] for row in rows], root=job.root)
+    split_ends = _split_ends(job)
+    found = [_finding(row, data, job=job, split_ends=split_ends) for row, data in zip(rows, contents, strict=True)]
+    return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
+
+
+def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
+    """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more."""
+    for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
+        listed = batch.to_pylist()
+        contents = _contents([row["source"] for row in listed], root=job.root)
+        for row, data in zip(listed, contents, strict=True):
+            if isinstance(data, UnreadableError):
+                raise ValueError(
+                    f"{row['source']} was looked at, and cannot be read any more ({data}): put back what it was, or "
+                    f"start over with --fresh"
+                ) from data
+            yield _entry(row, data)
+
+
+def _named(category: str | None, rationales: Sequence[str], *, job: Job) -> tuple[str | None, list[str]]:
+    """Labels in the vocabulary's own words."""
+    vocabulary = job.vocabulary
+    ids = [number for text in rationales for number in _rationale_ids(text, vocabulary=vocabulary)]
+    if category is None:
+        return None, _distinct_names(ids, vocabulary=vocabulary)
+    number = vocabulary.category_id(category)
+    if job.from_vocabulary and not ids:  # weak labels (our choice): what speaks for the category may be seen
+        ids = list(vocabulary.rationales_of[number])
+    return vocabulary.categories[number], _distinct_names(ids, vocabulary=vocabulary)
+
+
+def _distinct_names(ids: Sequence[int], *, vocabulary: Vocabulary) -> list[str]:
+    return [vocabulary.rationales[number] for number in dict.fromkeys(ids)]
+
+
+def _rationale_ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
+    """The id of a rationale; or, where "/" is no "or" but a sub-rationale's folder (DROR level 2), those there are."""
+    first, *below = text.split("/")
+    if vocabulary.has_rationale(text) or not below or not vocabulary.has_rationale(first):
+        return [vocabulary.rationale_id(text)]
+    return [vocabulary.rationale_id(part) for part in (first, *below) if vocabulary.has_rationale(part)]
+
+
+def _split_ends(job: Job) -> list[tuple[str, float]]:
+    """Where each split ends, on a scale from 0 to 1, for images whose split is not given."""
+    if job.given_splits:
+        return []
+    return list(zip(job.splits, accumulate(job.config.split_shares[split] for split in job.splits), strict=True))
+
+
+def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[tuple[str, float]]) -> str:
+    place = int(sha256[-_HASH_DIGITS:], 16) / 16**_HASH_DIGITS
+    if given is not None:
+        return "validation" if given == "train" and place < job.validation_share else given
+    return next((split for split, end in split_ends if place < end), split_ends[-1][0])
+
+
+def _finding(
+    row: Mapping[str, Any], found: bytes | UnreadableError, *, job: Job, split_ends: Sequence[tuple[str, float]]
+) -> dict[str, Any]:
+    data = b"" if isinstance(found, UnreadableError) else found
+    sha256 = hashlib.sha256(data).hexdigest()
+    finding = {name: row.get(name) for name in _COLUMNS} | {
+        "key": sample_key(row["source"], sha256=sha256),
+        "split": _split_of(sha256, given=row["split"], job=job, split_ends=split_ends),
+        "protected": row["split"] == "test",
+        "sha256": sha256,
+    }
+    try:
+        if row["problem"] is not None:
+            raise ImageError("misplaced", row["problem"])
+        if isinstance(found, UnreadableError):
+            raise ImageError("unreadable", str(found) or type(found).__name__)
+        header = _validated(data, how=job.config.validate)
+    except ImageError as error:
+        return finding | {"reason": error.reason, "detail": error.detail}
+    category, rationales = _named(row["category"], row["rationales"], job=job)
+    visible = row["visible_rationales"]
+    names = {
+        "category": category,
+        "rationales": rationales,
+        "visible_rationales": None if visible is None else _named(None, visible, job=job)[1],
+    }
+    return finding | {"extension": header.extension, "width": header.width, "height": header.height} | names
+
+
+def _validated(data: bytes, *, how: str) -> ImageHeader:
+    header = check_header(data)
+    if how == "decode":
+        decode_image(data)
+    return header
+
+
+def _contents(sources: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
+    """Bytes of some files, or why there are none; from a remote store many at once."""
+    if filesystem.is_local(root):
+        return [_content(address(source, root=root)) for source in sources]
+    with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
+        return list(readers.map(_content, [address(source, root=root) for source in sources]))
+
+
+def _content(url: str) -> bytes | UnreadableError:
+    try:
+        return content(url)
+    except UnreadableError as error:
+        return error
+
+
+def _entry(row: Mapping[str, Any], image: bytes) -> Entry:
+    provenance = {name: row[name] for name in ("split", "width", "height")} | {"labels": json.loads(row["labels"])}
+    if row["truth"] is not None:
+        provenance["truth"] = json.loads(row["truth"])
+    visible = row["visible_rationales"]
+    sample = Sample(
+        key=row["key"],
+        image=image,
+        extension=row["extension"],
+        category=row["category"],
+        rationales=tuple(row["rationales"]),
+        visible_rationales=None if visible is None else tuple(visible),
+        source=row["source"],
+    )
+    return Entry(sample=sample, sha256=row["sha256"], provenance=provenance)

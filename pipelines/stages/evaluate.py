@@ -1,0 +1,310 @@
+"""Explained labels with known truth in, an Evaluation out: metrics, tables and plots, into a folder and MLflow.
+
+The folder holds `evaluation.json` (the record, written last), `summary.json`, `metrics.csv`, `per_category.csv`,
+`comparisons.csv`, `observations.parquet` (every metric image by image), and the plots `rules.png`, `differences.png`
+and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category-<name>.png`.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from ecor.config import require
+from ecor.data.predictions import MANIFEST_NAME, read_manifest, read_predictions
+from ecor.evaluation.confidence_intervals import Resampling
+from ecor.evaluation.metrics import confusions, differences, observations_table
+from ecor.evaluation.record import (
+    EVALUATION_NAME,
+    OBSERVATIONS_NAME,
+    Comparison,
+    Evaluation,
+    Result,
+    evaluate,
+    known_labels,
+    read_evaluation,
+    slug,
+)
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.stages import EvaluateConfig
+from pipelines.reporting import evaluation_plots
+from pipelines.tracking import model_registry
+
+SUMMARY_NAME = "summary.json"
+COLUMNS = (
+    *("key", "category_true", "rationales_true", "visible_rationales", "confidence", "pairs", "categories"),
+    *("rationales", "two_stage_category", "two_stage_rationale", "pairs_exact", "calibrated", "method"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One set of predictions."""
+
+    path: str
+    name: str
+    digest: str
+    parents: Mapping[str, Any]
+    num_rejected: int
+
+
+def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Evaluation:
+    """Evaluate every set of predictions, the first against each other one; a finished evaluation is returned as it is.
+
+    A set is a folder written by `ecor score`, verified against its manifest, or one Parquet file.
+
+    Raises ValueError when a set is unfinished, altered or has no known truth, when two have one name, or when sets that
+    are compared have no image in common.
+    """
+    started = time.perf_counter()
+    check_output(config.output)
+    sources = [source_of(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
+    finished = finished_record(config, sources=sources)
+    if finished is not None:
+        tell(finished, output=config.output, seconds=time.perf_counter() - started)
+        return finished
+    tables = {source.name: read_predictions(source.path, columns=COLUMNS) for source in sources}
+    record = record_of(config, sources=sources, tables=tables)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_tables(record, folder)
+        write_observations(tables, folder)
+        write_plots(record, tables, folder)
+        (folder / EVALUATION_NAME).write_text(record.to_json(), encoding="utf-8")
+        run_id = model_registry.log_evaluation(
+            tracking or TrackingConfig(), metrics=logged_metrics(record), folder=folder, tags=tags_of(record)
+        )
+        record = replace(record, run_id=run_id)
+        (folder / EVALUATION_NAME).write_text(record.to_json(), encoding="utf-8")
+        seconds = time.perf_counter() - started
+        (folder / SUMMARY_NAME).write_text(json.dumps(summary_of(record, folder, seconds=seconds), indent=1) + "\n")
+        publish(folder, config.output)
+    tell(record, output=config.output, seconds=seconds)
+    return record
+
+
+def names_of(config: EvaluateConfig) -> tuple[str, ...]:
+    """The names given, or those of the folders; ValueError for two that are the same."""
+    names = config.names or tuple(Path(path.rstrip("/")).name for path in config.sets)
+    repeated = {name for name in names if names.count(name) > 1}
+    require(not repeated, f"two sets of predictions are called {', '.join(sorted(repeated))}: tell them apart by names")
+    slugs = [slug(name) for name in names]
+    require(len(set(slugs)) == len(slugs), f"the names {', '.join(names)} give the same file names: choose others")
+    return names
+
+
+def check_output(output: str) -> None:
+    """Raise ValueError for a folder whose files are of another kind."""
+    require(
+        not filesystem.exists(filesystem.inside(output, MANIFEST_NAME)),
+        f"{output} holds predictions or shards: choose another folder for the evaluation",
+    )
+
+
+def source_of(path: str, *, name: str) -> Source:
+    """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
+    if path.endswith(".parquet"):
+        with filesystem.opened(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Source(path=path, name=name, digest=digest, parents={}, num_rejected=0)
+    manifest = read_manifest(path)
+    return Source(
+        path=path,
+        name=name,
+        digest=manifest.digest,
+        parents=asdict(manifest.parents),
+        num_rejected=manifest.num_rejected,
+    )
+
+
+def finished_record(config: EvaluateConfig, *, sources: list[Source]) -> Evaluation | None:
+    """The record that the output folder already holds, if it is of the same predictions, names and settings."""
+    try:
+        record = read_evaluation(config.output)
+    except ValueError:
+        return None
+    same_sets = [(each.name, each.predictions) for each in record.results] == [(s.name, s.digest) for s in sources]
+    same_settings = (record.resampling, record.num_bins) == (resampling_of(config), config.num_bins)
+    return record if same_sets and same_settings else None
+
+
+def resampling_of(config: EvaluateConfig) -> Resampling:
+    return Resampling(confidence=config.confidence, num_resamples=config.num_resamples, seed=config.seed)
+
+
+def record_of(config: EvaluateConfig, *, sources: list[Source], tables: Mapping[str, pa.Table]) -> Evaluation:
+    """All metrics, and the paired differences of the first set and each other one."""
+    resampling = resampling_of(config)
+    results = tuple(
+        evaluate(
+            tables[source.name],
+            name=source.name,
+            predictions=source.digest,
+            parents=source.parents,
+            num_rejected=source.num_rejected,
+            resampling=resampling,
+            num_bins=config.num_bins,
+        )
+        for source in sources
+    )
+    first, *others = (source.name for source in sources)
+    seen = {name: observations_table(known_labels(table, name=name)) for name, table in tables.items()}
+    comparisons = tuple(
+        Comparison(
+            first=first,
+            second=other,
+            differences=differences(seen[first], seen[other], names=(first, other), resampling=resampling),
+        )
+        for other in others
+    )
+    return Evaluation(results=results, comparisons=comparisons, resampling=resampling, num_bins=config.num_bins)
+
+
+def write_tables(record: Evaluation, folder: Path) -> None:
+    """metrics.csv, per_category.csv and, of several sets, comparisons.csv."""
+    metrics = [
+        {"set": result.name, "metric": name, **asdict(estimate)}
+        for result in record.results
+        for name, estimate in result.metrics.items()
+    ]
+    per_category = [
+        {
+            "set": result.name,
+            "category": each.category,
+            "num_images": each.num_images,
+            "rr": each.rr.value,
+            "rr_low": each.rr.low,
+            "rr_high": each.rr.high,
+            **{name: getattr(each, name) for name in ("rw", "wr", "ww", "accuracy")},
+        }
+        for result in record.results
+        for each in result.per_category
+    ]
+    comparisons = [
+        {"first": each.first, "second": each.second, "metric": name, **asdict(estimate)}
+        for each in record.comparisons
+        for name, estimate in each.differences.items()
+    ]
+    tables = {"metrics": metrics, "per_category": per_category, "comparisons": comparisons}
+    for name, rows in tables.items():
+        if rows:
+            pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+
+
+def write_observations(tables: Mapping[str, pa.Table], folder: Path) -> None:
+    """Every metric of every image, so that a difference can be tested later without scoring again."""
+    seen = []
+    for name, table in tables.items():
+        found = observations_table(known_labels(table, name=name))
+        seen.append(found.add_column(0, "name", pa.array([name] * found.num_rows, pa.string())))
+    pq.write_table(pa.concat_tables(seen, promote_options="default"), folder / OBSERVATIONS_NAME, compression="zstd")
+
+
+def write_plots(record: Evaluation, tables: Mapping[str, pa.Table], folder: Path) -> None:
+    """The figures that the sets have images for."""
+    if any(result.num_explained for result in record.results):
+        evaluation_plots.draw_rules(record.results, folder / "rules.png")
+    if record.comparisons:
+        evaluation_plots.draw_differences(record.comparisons, folder / "differences.png")
+    for result in record.results:
+        labels = known_labels(tables[result.name], name=result.name)
+        evaluation_plots.draw_confusion(result, confusions(labels), folder / f"confusion-{slug(result.name)}.png")
+        if result.num_explained:
+            evaluation_plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
+            evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
+
+
+def logged_metrics(record: Evaluation) -> dict[str, float]:
+    """Values and ends of intervals under names that MLflow takes; with several sets, each under its own."""
+    found: dict[str, float] = {}
+    for result in record.results:
+        prefix = f"{slug(result.name)}/" if len(record.results) > 1 else ""
+        for name, estimate in result.metrics.items():
+            key = prefix + name.replace("@", "_at_")
+            found |= {key: estimate.value, f"{key}/low": estimate.low, f"{key}/high": estimate.high}
+        found[f"{prefix}num_images"] = float(result.num_images)
+    for each in record.comparisons:
+        for name, estimate in each.differences.items():
+            key = f"difference/{slug(each.first)}-{slug(each.second)}/{name.replace('@', '_at_')}"
+            found |= {key: estimate.value, f"{key}/low": estimate.low, f"{key}/high": estimate.high}
+    return {name: value for name, value in found.items() if value == value}  # without NaN
+
+
+def tags_of(record: Evaluation) -> dict[str, str]:
+    """What the evaluation is of."""
+    tags = {
+        "ecor.evaluation_digest": record.digest,
+        "ecor.probability.rationale_sets": ", ".join(each.name for each in record.results),
+    }
+    for number, result in enumerate(record.results):
+        start = f"ecor.{slug(result.name)}." if number else "ecor."
+        tags[f"{start}predictions_digest"] = result.predictions
+        for name in ("model_name", "model_version", "model_digest", "vocabulary_digest", "input_digest"):
+            if result.parents.get(name) is not None:
+                tags[start + name] = str(result.parents[name])
+    return tags
+
+
+def summary_of(record: Evaluation, folder: Path, *, seconds: float) -> dict[str, Any]:
+    """What was done, for scripts."""
+    files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
+    return {
+        "stage": "evaluate",
+        "seconds": round(seconds, 3),
+        "evaluation_digest": record.digest,
+        "run_id": record.run_id,
+        "predictions": {each.name: each.predictions for each in record.results},
+        "num_images": {each.name: each.num_images for each in record.results},
+        "strict_rr": {each.name: value_of(each, "strict/rr") for each in record.results},
+        "accuracy": {each.name: value_of(each, "strict/accuracy") for each in record.results},
+        "files": sorted(files),
+    }
+
+
+def value_of(result: Result, metric: str) -> float | None:
+    return result.metrics[metric].value if metric in result.metrics else None
+
+
+def publish(folder: Path, output: str) -> None:
+    """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
+    comes last."""
+    for name in [EVALUATION_NAME, *files_of_older(output)]:
+        filesystem.remove(filesystem.inside(output, name))
+    filesystem.publish_files(folder, output, last=EVALUATION_NAME)
+
+
+def files_of_older(output: str) -> list[str]:
+    """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
+    try:
+        files = json.loads(filesystem.read(filesystem.inside(output, SUMMARY_NAME)))["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
+    return [Path(str(name)).name for name in files]
+
+
+def tell(record: Evaluation, *, output: str, seconds: float) -> None:
+    """A line per set, and per comparison."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for result in record.results:
+        shown = [
+            f"{words} {evaluation_plots.told(result.metrics[metric])}"
+            for metric, words in (("strict/rr", "strict RR"), ("strict/accuracy", "accuracy"))
+            if metric in result.metrics
+        ]
+        console.print(f"{result.name}: {', '.join(shown)} of {result.num_images} images", markup=False)
+    for each in record.comparisons:
+        gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
+        words = "strict RR" if "strict/rr" in each.differences else "accuracy"
+        told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        console.print(f"{each.first} less {each.second}: {words} {told} over {gap.num_images} images", markup=False)
+    console.print(f"evaluated in {seconds:.1f} s: {output}", markup=False)

@@ -1,0 +1,220 @@
+"""Photos and a model in, overlays of where the evidence is and a table of labels out; no cluster is needed."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ecor.config import Preprocess, require
+from ecor.data.heatmap import Heatmap, frame_of, seen
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.explain.methods.ready import lacking
+from ecor.explain.overlay import Panel, panels_png
+from ecor.storage import filesystem
+from pipelines.config.addresses import check_address
+from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.stages import ExplainConfig
+from pipelines.reporting.html_page import percent
+from pipelines.scoring.predictors import Answer, Answering, answering
+from pipelines.scoring.work_units import (
+    IMAGE_SUFFIXES,
+    TABLE_SUFFIXES,
+    Listed,
+    ListingUnit,
+    Picture,
+    Rejection,
+    Unit,
+    read_input,
+)
+
+_PX = 512
+"""Longer side of a picture in a figure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A picture that is explained."""
+
+    name: str
+    """Of its overlay, without the suffix."""
+    picture: Image.Image
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What is said of a picture, and where it is drawn."""
+
+    shown: Shown
+    answer: Answer
+    path: Path
+
+
+def run(
+    config: ExplainConfig,
+    *,
+    images: Sequence[str],
+    texts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    tracking: TrackingConfig | None = None,
+) -> list[Explained]:
+    """Write one PNG per picture into `config.output`, and print what the model says of each.
+
+    Args:
+        config: model, method, and where to.
+        images: files; or folders, tables and splits as `ecor score` takes them.
+        texts: sentences that are looked for in every picture beside the model's own answer.
+        concepts: of `config.lexicon`, that are looked for too: with all their kinds by `convis`, else by definition.
+        settings: of the method, as `num_masks=500`.
+        tracking: where the registry is, for a model that is named `models:/…`.
+
+    Raises:
+        ValueError: for a model, method or picture that is not there; a bad picture of a folder is told and left out.
+    """
+    require(bool(images), "name at least one photo, or a folder of photos")
+    for place in images:
+        check_address(place, name="images")
+    require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
+    if config.method is not None:
+        lacking(config.method, {})  # an unknown name is told before anything is opened
+    units = [(place, *_units(place)) for place in images]
+    model = answering(
+        config, texts=texts, concepts=concepts, settings=settings, tracking=resolved(tracking or TrackingConfig())
+    )
+    done, num_rejected, taken = list[Explained](), 0, Counter[str]()
+    for place, base, unit in units:
+        for batch in _batches(unit.read(), size=config.batch_size):
+            rejected = [each for each in batch if isinstance(each, Rejection)]
+            for each in rejected:
+                require(base is not None, f"{place} cannot be explained: {each.reason}, {each.detail}")
+                _say(f"left out {each.source}: {each.reason}, {each.detail}")
+            num_rejected += len(rejected)
+            shown = [_named(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
+            done += _explained(shown, model=model, output=config.output)
+    require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
+    Console().print(table_of(done))
+    left_out = f", {num_rejected} left out" if num_rejected else ""
+    _say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {model.method}{left_out}: {config.output}")
+    return done
+
+
+def table_of(explained: Iterable[Explained]) -> Table:
+    """A block of lines per picture."""
+    explained = list(explained)
+    has_reasons = any(each.answer.rationales or each.answer.sought for each in explained)
+    columns = ("overlay", "shows", "P", *(("because there is", "P") if has_reasons else ()))
+    table = Table(*columns, box=None, pad_edge=False)
+    for each in explained:
+        answer = each.answer
+        reasons = [(name, percent(prob, 1)) for name, prob in answer.rationales]
+        reasons += answer.sought
+        named = [(name, percent(prob, 1)) for name, prob in ((answer.category, answer.category_prob), *answer.others)]
+        for number in range(max(len(reasons), len(named))):
+            cells = [rows[number] if number < len(rows) else ("", "") for rows in (named, reasons)]
+            row = (each.path.name if number == 0 else "", *cells[0], *cells[1])
+            table.add_row(*map(_literal, row[: len(columns)]))
+    return table
+
+
+def _units(place: str) -> tuple[str | None, Unit]:
+    """What a place holds; and the folder that names are told from, None for a file that was named itself."""
+    path = filesystem.store_of(place)[1]
+    if filesystem.is_folder(place) or path.lower().endswith(TABLE_SUFFIXES):
+        found = read_input(place, unit_size=2**31)
+        return path, _Together(units=found.units)
+    if not filesystem.exists(place):
+        raise ValueError(f"{place}: there is no such photo or folder")
+    require(
+        Path(path).suffix.lower() in IMAGE_SUFFIXES,
+        f"{place} is no photo: its name should end in one of {', '.join(sorted(IMAGE_SUFFIXES))}",
+    )
+    return None, ListingUnit(name="0", files=(Listed(path=place),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Together:
+    """All units of an input."""
+
+    units: tuple[Unit, ...]
+    name: str = "all"
+
+    @property
+    def num_images(self) -> int:
+        return sum(unit.num_images for unit in self.units)
+
+    def read(self) -> Iterator[Picture | Rejection]:
+        for unit in self.units:
+            yield from unit.read()
+
+
+def _batches(found: Iterable[Picture | Rejection], *, size: int) -> Iterator[list[Shown | Rejection]]:
+    """Decoded pictures, a few in memory at a time."""
+    batch: list[Shown | Rejection] = []
+    for each in found:
+        batch.append(each if isinstance(each, Rejection) else _decoded(each))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _decoded(picture: Picture) -> Shown | Rejection:
+    try:
+        return Shown(name="", picture=decode_image(picture.data), source=picture.source)
+    except ImageError as error:
+        return Rejection(source=picture.source, stage="decode", reason=error.reason, detail=error.detail)
+
+
+def _named(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
+    """With the name of its overlay: its path below the folder, in one word; a second one of that name gets a number."""
+    path = shown.source
+    relative = path.removeprefix(base.rstrip("/") + "/") if base else path.rsplit("/", 1)[-1]
+    name = relative.rpartition(".")[0].replace("://", "-").strip("/").replace("/", "-") or "picture"
+    taken[name] += 1
+    return Shown(name=name if taken[name] == 1 else f"{name}-{taken[name]}", picture=shown.picture, source=shown.source)
+
+
+def _explained(shown: Sequence[Shown], *, model: Answering, output: str) -> Iterator[Explained]:
+    """Label, map and draw one batch."""
+    if not shown:
+        return
+    pixels_B3HW = torch.from_numpy(
+        np.stack([image_to_pixels(each.picture, preprocess=model.preprocess) for each in shown])
+    )
+    answers = model(pixels_B3HW)
+    for index, (each, answer) in enumerate(zip(shown, answers.each, strict=True)):
+        path = Path(output) / f"{each.name}.png"
+        filesystem.write(path, _drawn(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
+        yield Explained(shown=each, answer=answer, path=path)
+
+
+def _drawn(shown: Shown, answer: Answer, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess) -> bytes:
+    """The original, then the maps."""
+    picture = shown.picture.copy()
+    picture.thumbnail((_PX, _PX), Image.Resampling.LANCZOS)
+    frame = frame_of((picture.height, picture.width), preprocess=preprocess)
+    maps = torch.cat([heatmap.on_source(index, frame=frame) for heatmap in heatmaps])
+    panels = [Panel(title=Path(shown.source).name)]
+    panels += [
+        Panel(title=title, note=note, map=map_HW.numpy())
+        for (title, note), map_HW in zip(answer.titles, maps.clamp(0, 1).cpu(), strict=True)
+    ]
+    return panels_png(np.asarray(picture), panels, seen=seen(frame).numpy())
+
+
+def _literal(text: str) -> Text:
+    """Names are no markup of rich's."""
+    return Text(text)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

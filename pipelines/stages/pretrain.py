@@ -1,0 +1,295 @@
+"""Captioned shards, or drawings, in; a small CLIP out: contrastive pretraining on Ray Train, recorded in MLflow.
+
+The output folder holds `model.json` and `weights.safetensors`, as plain open_clip takes them (`add_model_config` of the
+folder, then `create_model("model", pretrained=<the weights' path>)`), and `summary.json`, which is written last.
+"""
+
+import hashlib
+import json
+import resource
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train.torch import prepare_model
+
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.config import BackboneConfig, require
+from ecor.data.shards import read_manifest
+from ecor.demo.corpus import cached_corpus, corpus_digest
+from ecor.demo.pretraining_source import DrawnSource
+from ecor.demo.tiny_clip import MODEL_NAME, config_path
+from ecor.demo.worlds.registry import world_named
+from ecor.demo.worlds.styles import NUM_PIXELS
+from ecor.storage import filesystem
+from ecor.training.contrastive import Source, write_weights
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located, resolved
+from pipelines.config.studies import PretrainConfig
+from pipelines.runtime.prometheus import TRAINING_STEPS, count
+from pipelines.tracking import model_registry
+from pipelines.training.caption_loader import CaptionedShards, read_captioned
+from pipelines.training.data_loader import Rank, unreadable_lines
+from pipelines.training.pretrainer import Pretraining, Progress, Report
+from pipelines.training.ray_runner import SUMMARY, Job, made_once, own_rank, save_state, saved_state
+
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+_PLACEMENT = (
+    "shards",
+    "world",
+    "output",
+    "model",
+    "num_workers",
+    "cpus_per_worker",
+    "use_gpu",
+    "report_every_steps",
+    "judge_every_steps",
+    "checkpoint_every_steps",
+    "max_failures",
+    "cache_dir",
+    "fresh",
+)
+"""Settings that say where and how a run is made and told, not what it makes; places and worlds are told by what lies
+there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """A finished small CLIP."""
+
+    folder: str
+    model: str
+    """Path of open_clip's model config: `--backbone.name`."""
+    weights: str
+    """Path of the weights: `--backbone.pretrained`."""
+    weights_sha256: str
+    digest: str
+    """Of the settings and of all that the run was made from."""
+    run_id: str
+    """Of the MLflow run."""
+    metrics: dict[str, float]
+    """The last of the curves; for drawings with zero-shot figures on validation drawings."""
+
+    @property
+    def told(self) -> str:
+        """How to use it, in a line."""
+        return f"--backbone.name {self.model} --backbone.pretrained {self.weights}"
+
+
+def run(
+    config: PretrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
+) -> Pretrained:
+    """Train a CLIP from random weights on captioned images.
+
+    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run; a finished output
+    of the same settings and images is returned as it is. One that another job works on is waited for.
+
+    Args:
+        config: what to train, on what, with how many workers.
+        cluster: where.
+        tracking: where the run is recorded.
+
+    Raises:
+        ValueError: when a setting does not fit the model or the images, or the output holds another run (naming both
+            digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
+    """
+    config, tracking = settled(config), resolved(tracking or TrackingConfig())
+    made_once(
+        config,
+        name="pretrain",
+        parents=_parents(config),
+        made_of="settings and images",
+        products=[MODEL, WEIGHTS],
+        work=_work,
+        publish=partial(_publish, output=located(config.output), tracking=tracking),
+        cluster=cluster,
+        tracking=tracking,
+    )
+    return read_pretrained(config.output)
+
+
+def settled(config: PretrainConfig) -> PretrainConfig:
+    """The settings with places that every worker finds."""
+    return replace(
+        config,
+        shards=config.shards and located(config.shards),
+        model=located(config.model) if config.model.endswith(".json") else config.model,
+        cache_dir=config.cache_dir and located(config.cache_dir),
+    )
+
+
+def read_pretrained(folder: str | Path) -> Pretrained:
+    """The record of a finished output; ValueError when there is none, or when its weights were altered."""
+    folder = located(str(folder))
+    model, weights, summary_file = (filesystem.inside(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
+    require(filesystem.exists(summary_file), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
+    summary = json.loads(filesystem.read(summary_file))
+    found = _sha256(weights) if filesystem.exists(weights) else "missing"
+    require(
+        found == summary["weights_sha256"],
+        f"{weights} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
+    )
+    return Pretrained(
+        folder=folder,
+        model=model,
+        weights=weights,
+        **{name: summary[name] for name in ("weights_sha256", "digest", "run_id", "metrics")},
+    )
+
+
+def _publish(state: Path, run_id: str, *, output: str, tracking: TrackingConfig) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (MODEL, WEIGHTS, SUMMARY):
+            shutil.copyfile(state / name, Path(scratch) / name)
+        filesystem.publish_files(Path(scratch), output, last=SUMMARY)  # which says that the run is finished
+        model_registry.log_folder(tracking, run_id=run_id, folder=scratch)
+
+
+# On every worker
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One rank's work: train, report, and at the end save the model into the last state."""
+    job: Job[PretrainConfig] = Job(**settings)
+    torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
+    rank = own_rank()
+    backbone = architecture(job.config)
+    if job.config.shards is None and rank.index == 0:
+        job.messages.put(f"{job.config.num_images} drawings, made unless an earlier run did: 100,000 take minutes")
+    source = source_of(job.config, backbone=backbone, rank=rank)
+    pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
+    module = pretraining.module()
+    state = saved_state()
+    progress = Progress(**state) if state else None
+    num_steps = 0 if progress is None else progress.step
+    told = set() if progress is None else set(progress.unreadable)
+    if progress is not None and rank.index == 0:
+        job.messages.put(f"going on from step {progress.step} of {job.config.last_step}")
+    for report in pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress):
+        if rank.index == 0:
+            count(TRAINING_STEPS, report.step - num_steps, stage="pretrain")
+            num_steps = report.step
+            metrics = report.metrics | report.figures
+            model_registry.log_metrics(job.tracking, run_id=job.run_id, metrics=metrics, step=report.step)
+            for line in unreadable_lines(report.unreadable, told=told):
+                job.messages.put(line)
+            told |= report.unreadable.keys()
+            job.messages.put(_line(report, num_steps=job.config.last_step, batch_size=job.config.batch_size))
+        if report.progress is not None:
+            _save(report, pretraining=pretraining, job=job, rank=rank)
+
+
+def architecture(config: PretrainConfig) -> Backbone:
+    """The model that is asked for, with random weights, as open_clip builds it.
+
+    ValueError for a name that open_clip does not know, and for a config with a transform of its own: a plain model
+    config, which the output holds, cannot name one.
+    """
+    path = str(config_path()) if config.model == MODEL_NAME else config.model
+    if path.endswith(".json") and filesystem.is_file(path):
+        settings = json.loads(filesystem.read(path))
+        require("preprocess_cfg" not in settings, f"{path} has a preprocess_cfg: give a plain open_clip model config")
+    return load_backbone(BackboneConfig(name=path, pretrained="random"))
+
+
+def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Source:
+    """Captioned shards, or drawings; every rank must ask. ValueError for shards without captions."""
+    cache_dir = Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache")
+    num_threads = max(1, int(config.cpus_per_worker))
+    if config.shards is not None:
+        return CaptionedShards(
+            read_captioned(f"{config.shards}/{config.split}", rank=rank, cache_dir=cache_dir),
+            backbone=backbone,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            num_threads=num_threads,
+        )
+    require(
+        backbone.preprocess.image_size == (NUM_PIXELS, NUM_PIXELS),
+        f"drawings are {NUM_PIXELS} px, {config.model} takes {backbone.preprocess.image_size}: choose another model",
+    )
+    corpus = cached_corpus(
+        world_named(config.world),
+        num_images=config.num_images,
+        seed=config.seed,
+        num_processes=num_threads * rank.num_local,
+        folder=cache_dir / "drawings",
+    )
+    return DrawnSource(
+        corpus,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        caption_noise=config.caption_noise,
+        has_attributes=config.attribute_weight > 0,
+    )
+
+
+def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
+    """The state, and with the last one the model; all ranks meet here."""
+    assert report.progress is not None
+    state = {each.name: getattr(report.progress, each.name) for each in fields(report.progress)}
+    with tempfile.TemporaryDirectory() as scratch:
+        if rank.index == 0 and report.step == job.config.last_step:
+            architecture = pretraining.backbone.architecture["model_cfg"]
+            filesystem.write_json(Path(scratch) / MODEL, architecture)
+            write_weights(pretraining.weights(), Path(scratch) / WEIGHTS)
+            filesystem.write_json(
+                Path(scratch) / SUMMARY, _summary(report, folder=Path(scratch), job=job, pretraining=pretraining)
+            )
+        save_state(state, step=report.step, rank=rank, folder=Path(scratch))
+
+
+def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretraining: Pretraining) -> dict[str, Any]:
+    assert report.progress is not None
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "digest": job.parents["config"],
+        "parents": job.parents,
+        "run_id": job.run_id,
+        "weights_sha256": _sha256(folder / WEIGHTS),
+        "num_steps": report.step,
+        "num_samples": report.step * job.config.batch_size,
+        "num_tokens": len(pretraining.table.rows),
+        "num_unreadable": report.progress.num_unreadable,
+        "unreadable": report.unreadable,
+        "training_s": report.progress.seconds,
+        "metrics": report.metrics | report.figures,
+        "peak_memory_bytes": peak_kib * 1024,
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if job.config.use_gpu else None,
+    }
+
+
+def _line(report: Report, *, num_steps: int, batch_size: int) -> str:
+    """A point of the curves, fit for 80 columns; and what the source judges, a line each."""
+    metrics = report.metrics
+    seconds_left = (num_steps - report.step) * batch_size / metrics["images_per_s"]
+    terms = "  ".join(f"{name} {metrics[name]:.3f}" for name in ("contrastive", "attributes") if name in metrics)
+    line = f"step {report.step}/{num_steps}  {terms}  {metrics['images_per_s']:.0f} images/s  {seconds_left:.0f} s left"
+    return "\n".join([line, *(f"  {name} {value:.1%}" for name, value in report.figures.items())])
+
+
+# On the driver
+
+
+def _parents(config: PretrainConfig) -> dict[str, str]:
+    """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
+    if config.shards is not None:
+        images = {"manifest": read_manifest(f"{config.shards}/{config.split}").digest}
+    else:
+        images = {"drawings": corpus_digest(world_named(config.world), num_images=config.num_images, seed=config.seed)}
+    parents = {**images, "architecture": _digest(architecture(config).architecture)}
+    settings = {name: value for name, value in asdict(config).items() if name not in _PLACEMENT}
+    return {**parents, "config": _digest({"settings": settings, "parents": parents})}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: str | Path) -> str:
+    with filesystem.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,236 @@
+"""Shards in, a checkpoint of learned prompt tokens (or of what another system learns) out: on Ray Train, in MLflow.
+
+The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run
+goes on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on
+from after an end of any kind).
+"""
+
+import hashlib
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train.torch import prepare_model
+
+from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
+from ecor.config import SystemName
+from ecor.data.shards import VOCABULARY_NAME, read_manifest
+from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from ecor.storage import filesystem
+from ecor.storage.artifact import FOLDER, Saved, read_saved
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located, resolved
+from pipelines.config.stages import TrainConfig
+from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
+from pipelines.tracking import model_registry
+from pipelines.training.data_loader import Rank, read_split, unreadable_lines
+from pipelines.training.prompt_trainer import settled
+from pipelines.training.ray_runner import SUMMARY, Job, made_once, own_rank, save_state, saved_state
+from pipelines.training.systems import SYSTEMS
+from pipelines.training.trainer import Learning, Progress, Report
+
+_PLACEMENT = (
+    "shards",
+    "output",
+    "text",
+    "num_workers",
+    "cpus_per_worker",
+    "use_gpu",
+    "checkpoint_every_steps",
+    "max_failures",
+    "cache_dir",
+    "fresh",
+)
+"""Settings that say where and how a run is made, not what it makes."""
+_OF_ECOR = ("fit", "prompts", "objective", "preset", "calibrate", "text")
+_OF_SYSTEM: Mapping[SystemName, tuple[str, ...]] = {
+    "ecor": ("system", "eclip", "lico"),
+    "eclip": (*_OF_ECOR, "lico"),
+    "lico": (*_OF_ECOR, "templates", "eclip"),
+}
+"""Settings that each system has no part in: they do not decide what it makes."""
+
+
+def run(
+    config: TrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
+) -> Checkpoint | Saved:
+    """Learn on a split what `config.system` says, keep what validates best, and save it.
+
+    ECOR tunes prompt tokens and calibrates them. Run again after an end of any kind, it goes on from the last saved
+    state, in the same MLflow run; a finished output with the same parents is returned as it is. One that another job
+    works on is waited for.
+
+    Args:
+        config: what to learn, on what, with how many workers.
+        cluster: where.
+        tracking: where the run is recorded.
+
+    Raises:
+        ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
+        OSError: when another job has taken the run over meanwhile, or a worker died.
+    """
+    config, tracking = settled(config), resolved(tracking or TrackingConfig())
+    made_once(
+        config,
+        name="train",
+        parents=_parents(config),
+        made_of="settings and shards",
+        products=[FOLDER],
+        work=_work,
+        publish=partial(_publish, config=config, tracking=tracking),
+        cluster=cluster,
+        tracking=tracking,
+    )
+    return _read(config)
+
+
+def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: TrackingConfig) -> None:
+    """The last state's model to its place; then the summary, which says that the run is finished."""
+    output = located(config.output)
+    last = RECORD if config.system == "ecor" else f"{config.system}.json"
+    filesystem.replace_folder(state / FOLDER, filesystem.inside(output, FOLDER), last=last)
+    record = _read(config)
+    summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
+    model_registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
+    filesystem.write_json(filesystem.inside(output, SUMMARY), summary)
+    model_registry.log_folder(tracking, run_id=run_id, folder=state / FOLDER)
+
+
+def _read(config: TrainConfig) -> Checkpoint | Saved:
+    output = located(config.output)
+    return read_checkpoint(output) if config.system == "ecor" else read_saved(output, config.system)
+
+
+# On every worker
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One rank's work: learn, report, and at the end save the model into the last state."""
+    job: Job[TrainConfig] = Job(**settings)
+    started = time.perf_counter()
+    torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
+    rank = own_rank()
+    learning = _learning(job.config, rank=rank)
+    module = learning.module()
+    if rank.num_ranks > 1 and learning.optimizer is not None:
+        module = prepare_model(module)
+    progress = _saved_progress()
+    num_steps = 0 if progress is None else progress.step
+    told = set() if progress is None else set(progress.unreadable)
+    if rank.index == 0:
+        for line in _first_lines(learning, progress=progress):
+            job.messages.put(line)
+    count(RETRIES, int(progress is not None and rank.index == 0), kind="training resumed")
+    for report in learning.reports(module, progress=progress):
+        progress = report.progress
+        if rank.index == 0:
+            count(TRAINING_STEPS, progress.step - num_steps, stage="train")
+            num_steps = progress.step
+            model_registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
+            if report.epoch is not None:
+                for line in (*unreadable_lines(progress.unreadable, told=told), _line(report, learning=learning)):
+                    job.messages.put(line)
+                told |= progress.unreadable.keys()
+        if report.is_due:
+            _save(progress, rank=rank)
+    assert progress is not None, "a run makes at least one report"
+    save = learning.finished(progress)
+    with tempfile.TemporaryDirectory() as folder:
+        if rank.index == 0:
+            metrics = progress.epochs[progress.best_epoch]
+            save(Path(folder) / FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
+            summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
+            filesystem.write_json(Path(folder) / SUMMARY, summary)
+        _save(progress, rank=rank, folder=Path(folder))
+
+
+def _learning(config: TrainConfig, *, rank: Rank) -> Learning:
+    vocabulary = _vocabulary(config)
+    return SYSTEMS[config.system](
+        config,
+        vocabulary=vocabulary,
+        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
+        validation=read_split(f"{config.shards}/{config.validation_split}", vocabulary=vocabulary),
+        rank=rank,
+        cache_dir=Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache"),
+    )
+
+
+def _saved_progress() -> Progress | None:
+    state = saved_state()
+    return None if state is None else Progress(**state)
+
+
+def _save(progress: Progress, *, rank: Rank, folder: Path | None = None) -> None:
+    state = {each.name: getattr(progress, each.name) for each in fields(progress)}
+    save_state(state, step=progress.step, rank=rank, folder=folder)
+
+
+def _first_lines(learning: Learning, *, progress: Progress | None) -> list[str]:
+    lines = [] if progress is None else [f"going on from step {progress.step} of {learning.num_steps}"]
+    num_cut = learning.num_sentences_cut
+    if num_cut:
+        room = learning.backbone.context_length
+        lines += [f"{num_cut} sentences of the vocabulary are cut: the text tower reads {room} tokens"]
+    return lines
+
+
+def _line(report: Report, *, learning: Learning) -> str:
+    """An epoch in a line, fit for 80 columns: figures of validation, and the time that all epochs would take."""
+    assert report.epoch is not None
+    metrics, num_epochs = report.metrics, learning.config.num_epochs
+    seconds_left = (num_epochs - report.epoch - 1) * (metrics["train_s"] + metrics["validation_s"])
+    return (
+        f"epoch {report.epoch + 1}/{num_epochs}  {learning.told(metrics)}  "
+        f"{metrics['images_per_s']:.0f} images/s  {seconds_left:.0f} s left"
+    )
+
+
+def _summary(learning: Learning, progress: Progress, *, job: Job[TrainConfig], seconds: float) -> dict[str, Any]:
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    on_gpu = learning.backbone.device.type == "cuda"
+    return {
+        "digest": job.parents["config"],
+        "parents": job.parents,
+        "run_id": job.run_id,
+        "system": job.config.system,
+        "num_train": len(learning.train),
+        "num_validation": len(learning.validation),
+        "num_unlabelled": learning.train.num_unlabelled + learning.validation.num_unlabelled,
+        "num_sentences_cut": learning.num_sentences_cut,
+        "num_unreadable": progress.epochs[-1]["num_unreadable"],
+        "unreadable": progress.unreadable,
+        "num_steps": progress.step,
+        "num_epochs": len(progress.epochs),
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epochs,
+        "tuning_s": progress.seconds,
+        "opening_s": learning.opening_s,
+        "total_s": seconds,
+        "peak_memory_bytes": peak_kib * 1024,
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+    }
+
+
+# On the driver
+
+
+def _vocabulary(config: TrainConfig) -> Vocabulary:
+    return read_vocabulary(f"{config.shards}/{VOCABULARY_NAME}")
+
+
+def _parents(config: TrainConfig) -> dict[str, str]:
+    """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
+    names = {"train_manifest": "train", "validation_manifest": config.validation_split}
+    manifests = {name: read_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
+    parents = {**manifests, "vocabulary": _vocabulary(config).digest}
+    left_out = (*_PLACEMENT, *_OF_SYSTEM[config.system])
+    settings = {name: value for name, value in asdict(config).items() if name not in left_out}
+    content = json.dumps({"settings": settings, "parents": parents}, sort_keys=True)
+    return {**parents, "config": hashlib.sha256(content.encode()).hexdigest()}

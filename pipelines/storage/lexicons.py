@@ -1,0 +1,51 @@
+"""What a user calls a lexicon in, the lexicon out: the demo's own, a JSON file, or WordNet above some words."""
+
+from rich.console import Console
+
+from ecor.clip.backbone import Backbone
+from ecor.convis.concept_features import ConceptFeatures, encode_concepts
+from ecor.convis.lexicon import ListLexicon, WordNetLexicon, read_lexicon
+from ecor.demo.lexicon import demo_lexicon
+from ecor.storage import filesystem
+from pipelines.config.addresses import check_address
+
+
+def lexicon_named(name: str) -> ListLexicon:
+    """A lexicon by name.
+
+    Args:
+        name: `demo`; the path of a JSON file (`ecor.convis.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
+            words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR;
+            `wordnet:<path>,<folder>` says where WordNet's files are). Each path may be an address of a store.
+
+    Raises:
+        ValueError: for a file that is none of these, and as `WordNetLexicon` and `check_address` do.
+    """
+    if name == "demo":
+        return demo_lexicon()
+    kind, marker, path = name.partition(":")
+    if kind == "wordnet" and marker:
+        listed, _, folder = path.partition(",")
+        for place in (listed, folder):
+            check_address(place, name="the lexicon")
+        try:
+            words = [line.strip() for line in filesystem.read(listed).decode("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: {listed!r} is no text file of words, one a line: {error}") from error
+        return WordNetLexicon(folder or None).taxonomy(word for word in words if word)
+    check_address(name, name="the lexicon")
+    return read_lexicon(name)
+
+
+def concepts_named(name: str, *, backbone: Backbone) -> ConceptFeatures:
+    """The concepts of `lexicon_named` as a text tower reads them; says which share of their definitions it cuts."""
+    concepts = encode_concepts(backbone, lexicon_named(name))
+    if concepts.num_cut:
+        Console(stderr=True).print(
+            f"{name}: {concepts.num_cut} of {len(concepts.lexicon.concepts)} definitions are longer than the "
+            f"{backbone.context_length} tokens that the text tower reads, and are cut there",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    return concepts

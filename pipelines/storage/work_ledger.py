@@ -1,0 +1,258 @@
+"""Units of work in, of many attempts at each the one that counts out: what makes a stage resumable.
+
+Of every unit a chain of records is kept, each created exclusively under the next number:
+
+    claim    a job works on the unit; the claim's number is the attempt's
+    commit   what the attempt made: the unit is done
+    lost     what was committed is gone or damaged: the unit is to be done again
+
+To commit attempt n, and to take it over, are to create the same record, number n + 1. One of the two is there: an
+attempt that was taken over never counts, and one that counts is never taken over, whatever any clock says.
+
+Clocks decide only who works. A job holds its units by one lease, an object that it renews; all its claims may be taken
+over when the lease is given back, when its process is known to be gone, or when it was not renewed for `lease_s`. That
+is told by the store's own modification times alone: of the lease, and of the lease of who asks, which was renewed just
+now. Machines need not agree on the time. A store that counts whole seconds wants a lease of several.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pipelines.storage.record_store import Record, Records
+
+_OWNERS = "owners"
+_BEATS_PER_LEASE = 4
+_CREATED_AT_ONCE = 16
+_LOOK_AGAIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A claim: the right to commit a unit, until it is taken over."""
+
+    unit: str
+    number: int
+    """Grows with every claim of the unit."""
+    owner: str
+    """The job that works on it."""
+    took_over: bool
+    """Whether another job's claim ended without a commit."""
+
+    @property
+    def name(self) -> str:
+        """For files: no other attempt has it."""
+        return f"{self.number}-{self.owner}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """The last record of a unit's chain."""
+
+    number: int
+    record: Record
+
+
+class Ledger:
+    """The units of one output, as one job sees and claims them; it may be sent to the job's workers."""
+
+    def __init__(self, folder: str | Path, *, lease_s: float = 60.0, owner: str | None = None) -> None:
+        """`folder` is any address fsspec writes, for this output alone; `owner` names the job, by default a new one."""
+        self.folder = str(folder)
+        self.lease_s = lease_s
+        self.owner = owner or uuid.uuid4().hex[:8]
+        self.chains = Records(self.folder)
+        self.leases = Records(f"{self.folder}/{_OWNERS}")
+        self._told: set[str] = set()
+
+    # What is done
+
+    def committed(self) -> dict[str, Record]:
+        """All units that are done, with the record that counts, in the order of their names."""
+        heads = self._heads()
+        return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
+
+    def is_left(self) -> bool:
+        """Whether nothing is done here, and no job has said that it works here (or all have said that they ended)."""
+        return not self.leases.names() and not self.committed()
+
+    def record(self, unit: str) -> Record | None:
+        """The record that counts for a unit; None when it is not done."""
+        head = self._head(unit)
+        return None if head is None else head.record.get("commit")
+
+    def discard(self, unit: str, record: Mapping[str, Any]) -> None:
+        """Tell that what was committed (`record`) is gone or damaged; nothing happens where that was told before."""
+        head = self._head(unit)
+        if head is not None and head.record.get("commit") == record:
+            self.chains.create(_link(unit, head.number + 1), {"lost": True, "owner": self.owner})
+
+    # Who does the rest
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the lease that claims need; renewed meanwhile, given back at the end."""
+        self.renew()
+        ended = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beat.join()
+            with suppress(Exception):  # then it runs out; what ended the work is what is to be told
+                self.give_back()
+
+    def renew(self) -> None:
+        """Write the lease: nobody takes over what this job has claimed for another `lease_s`."""
+        self.leases.write(self.owner, _this_process())
+
+    def give_back(self) -> None:
+        """End the lease: what is claimed and not committed may be taken over at once."""
+        self.leases.remove(self.owner)
+
+    def claim(self, unit: str) -> Attempt | None:
+        """The attempt to do a unit; None when it is done, or another job holds it.
+
+        An unfinished attempt of this job is given again: whoever retries a task goes on with it.
+        """
+        return self._claimed(unit, head=None, alive={})
+
+    def claim_all(self, units: Iterable[str]) -> dict[str, Attempt]:
+        """The attempts to do those of these units that are neither done nor held by another job."""
+        heads = self._heads()
+        owners = {head.record["owner"] for head in heads.values() if "claim" in head.record}
+        alive = {owner: self._is_alive(owner) for owner in owners}
+        wanted = [unit for unit in units if not self._is_taken(heads.get(unit), alive=alive)]
+        with ThreadPoolExecutor(_CREATED_AT_ONCE) as pool:
+            claims = pool.map(lambda unit: self._claimed(unit, head=heads.get(unit), alive=alive), wanted)
+            return {attempt.unit: attempt for attempt in claims if attempt is not None}
+
+    def commit(self, attempt: Attempt, record: Mapping[str, Any]) -> Record | None:
+        """Record what an attempt made, as JSON values; returns what counts for the unit.
+
+        That is another record where the attempt was taken over and the unit is done, and None where it was taken over
+        and is being done. Nothing but the first case makes this attempt's output count.
+        """
+        entry = {"commit": dict(record), "attempt": attempt.number, "owner": attempt.owner}
+        if self.chains.create(_link(attempt.unit, attempt.number + 1), entry):
+            return json.loads(json.dumps(entry["commit"]))
+        head = self._head(attempt.unit, start=attempt.number + 1)  # our own, when the store did not tell of its success
+        return None if head is None else head.record.get("commit")
+
+    def wait(self, units: Sequence[str], *, tell: Callable[[str], None]) -> None:
+        """Pause, until units that other jobs hold may be done or free; `tell` hears of each such job once."""
+        heads = self._heads()
+        held = [heads[unit].record for unit in units if unit in heads and "claim" in heads[unit].record]
+        for owner in sorted({each["owner"] for each in held} - self._told - {self.owner}):
+            process = self._process(owner)
+            tell(f"waiting for units that process {process.get('pid')} on {process.get('host')} works on")
+            self._told.add(owner)
+        time.sleep(min(_LOOK_AGAIN_S, self.lease_s / _BEATS_PER_LEASE))
+
+    def clear(self) -> None:
+        """Forget everything: the output is made anew."""
+        self.chains.clear()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(self.lease_s / _BEATS_PER_LEASE):
+            with suppress(Exception):  # stores fail in many types; the lease lasts a few beats longer
+                self.renew()
+
+    def _heads(self) -> dict[str, _Head]:
+        last: dict[str, int] = {}
+        for name in self.chains.names():
+            unit, _, number = name.rpartition("~")
+            last[unit] = max(last.get(unit, 0), int(number))
+        names = {unit: _link(unit, number) for unit, number in last.items()}
+        records = self.chains.read_all(list(names.values()))
+        return {unit: _Head(number=last[unit], record=records[name]) for unit, name in names.items() if name in records}
+
+    def _head(self, unit: str, *, start: int = 0) -> _Head | None:
+        """The end of a chain, link by link: chains are short, and no folder need be listed."""
+        head = None
+        for number in count(start):
+            record = self.chains.read(_link(unit, number))
+            if record is None:
+                break
+            head = _Head(number=number, record=record)
+        return head
+
+    def _claimed(self, unit: str, *, head: _Head | None, alive: dict[str, bool]) -> Attempt | None:
+        while not self._is_taken(head, alive=alive):
+            if head is not None and self._is_own(head):
+                return _attempt(unit, head)
+            entry = {"claim": True, "owner": self.owner, "took_over": head is not None and "claim" in head.record}
+            number = 0 if head is None else head.number + 1
+            if self.chains.create(_link(unit, number), entry):
+                return _attempt(unit, _Head(number=number, record=entry))
+            head = self._head(unit, start=number)  # somebody was faster
+        return None
+
+    def _is_taken(self, head: _Head | None, *, alive: dict[str, bool]) -> bool:
+        """Whether a unit is done, or held by a job that lives."""
+        if head is None or "lost" in head.record or self._is_own(head):
+            return False
+        if "commit" in head.record:
+            return True
+        owner = head.record["owner"]
+        if owner not in alive:
+            alive[owner] = self._is_alive(owner)
+        return alive[owner]
+
+    def _is_own(self, head: _Head) -> bool:
+        return "claim" in head.record and head.record["owner"] == self.owner
+
+    def _is_alive(self, owner: str) -> bool:
+        theirs, now = self.leases.modified(owner), self.leases.modified(self.owner)
+        if theirs is None:
+            return False
+        if now is None:
+            raise ValueError(f"{self.folder}: units are claimed by a job that is working(), which {self.owner} is not")
+        return (now - theirs).total_seconds() < self.lease_s and not _is_gone(self._process(owner))
+
+    def _process(self, owner: str) -> Record:
+        try:
+            return self.leases.read(owner) or {}
+        except ValueError:
+            return {}  # just being written
+
+
+def _link(unit: str, number: int) -> str:
+    if not unit:
+        raise ValueError("a unit of work needs a name")
+    return f"{unit}~{number}"
+
+
+def _attempt(unit: str, head: _Head) -> Attempt:
+    return Attempt(unit=unit, number=head.number, owner=head.record["owner"], took_over=head.record["took_over"])
+
+
+def _this_process() -> Record:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine began, in its kernel's ticks: a later one may have the same id. Linux only."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _is_gone(process: Record) -> bool:
+    """Whether a process is of this machine and certainly ended; then its lease need not run out."""
+    if process.get("host") != socket.gethostname() or process.get("started") is None:
+        return False
+    return Path("/proc/self/stat").exists() and _started(process["pid"]) != process["started"]

@@ -1,0 +1,200 @@
+"""A cell of the study in, its rows out: what a task of `ecor ablate` does, by the same tuning as `ecor train`."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecor.checkpoint import load, read_checkpoint, save_checkpoint
+from ecor.clip.backbone import Backbone, load_backbone
+from ecor.config import (
+    BackboneConfig,
+    FitConfig,
+    Method,
+    ObjectiveConfig,
+    PromptConfig,
+    ScoringConfig,
+    TemplateConfig,
+)
+from ecor.model import Recognizer
+from ecor.probability.joint import ImageFeatures
+from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.training.template_search import HAND_TEMPLATES, best_templates
+from pipelines.config.stages import TrainConfig
+from pipelines.studies.ablation.factors import factor_figures
+from pipelines.studies.ablation.figures import KnownImages, figures, set_figures
+from pipelines.studies.ablation.grid import Cell, Judgement
+from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.prompt_trainer import Tuning, settled
+
+IMAGES_PER_PASS = 256
+
+
+def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownImages:
+    """A split as a model sees it."""
+    with np.load(world.truth(split)) as stored:
+        truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
+    features = ImageFeatures(
+        rationale=torch.cat([part.rationale for part in parts]), category=torch.cat([part.category for part in parts])
+    )
+    return KnownImages(features=features, **truth)
+
+
+def measured(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
+    """Tune as the cell says, and judge the result: a row per judgement.
+
+    `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
+    """
+    torch.set_num_threads(1)
+    world = world_of(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
+    draw_world(world)
+    backbone = load_backbone(clip)
+    templates = _templates(cell, world=world, backbone=backbone, root=root)
+    name = cell.digest_of(asdict(sizes))
+    tuning: Mapping[str, float] = {}
+    if cell.objective is None:
+        recognizer = _untuned(world, backbone=backbone, templates=templates)
+    else:
+        folder = root / "tuned" / name
+        if not folder.is_dir():
+            _tune(cell, folder=folder, world=world, clip=clip, templates=templates, root=root)
+        recognizer, tuning = load(folder, backbone=backbone), read_checkpoint(folder).metrics
+    told = {
+        "cell": name,
+        **{field: value for field, value in asdict(cell).items() if field not in ("judgements", "wording")},
+        "num_categories": len(world.categories),
+        "wording": HAND_TEMPLATES.index(templates),
+        "wording_is_chosen": cell.wording is None,
+        **tuning,
+    }
+    return [told | _judged(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+
+
+def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> dict[str, Any]:
+    target = world
+    if judgement.test_set != world.set_name:
+        root = world.folder.parents[1]
+        target = world_of(root, set_name=judgement.test_set, num_categories=None, seed=world.seed, sizes=world.sizes)
+        draw_world(target)
+        recognizer = recognizer.with_vocabulary(target.vocabulary)
+    images = known_images(target, split=judgement.split, recognizer=recognizer)
+    found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
+    found["decoding_judged"] = found.pop("decoding")
+    if judgement.set_size > 1:
+        return found | set_figures(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
+    found |= figures(recognizer, images, decoding=judgement.decoding, seed=world.seed)
+    for num_things, name in ((1, "one"), (2, "two")):
+        some = images.select((images.num_things == num_things).nonzero().squeeze(1))
+        part = figures(recognizer, some, decoding=judgement.decoding, seed=world.seed)
+        found |= {f"{figure}_{name}": part[figure] for figure in ("rr", "accuracy", "visible_rr")}
+    if judgement.decoding == "joint" and judgement.split == "test" and target is world:
+        found |= factor_figures(recognizer, images)
+    return found
+
+
+def _tune(
+    cell: Cell, *, folder: Path, world: World, clip: BackboneConfig, templates: TemplateConfig, root: Path
+) -> None:
+    """Tune as `ecor train` does, on one rank, and save the model with what its tuning was like."""
+    assert cell.objective is not None
+    sizes, started = world.sizes, time.perf_counter()
+    config = TrainConfig(
+        shards=str(world.folder / "shards"),
+        output=str(root),
+        backbone=clip,
+        prompts=prompts_of(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
+        templates=templates,
+        objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
+        fit=FitConfig(learning_rate=cell.learning_rate),
+        num_epochs=sizes.num_epochs,
+        patience=sizes.num_epochs,
+        batch_size=sizes.batch_size,
+        seed=cell.seed,
+        cache_dir=str(root / "cache"),
+    )
+    vocabulary = world.vocabulary
+    tuning = Tuning(
+        settled(config),
+        vocabulary=vocabulary,
+        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
+        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
+        rank=Rank(),
+        cache_dir=root / "cache",
+    )
+    progress = None
+    for report in tuning.reports(tuning.module()):
+        progress = report.progress
+    assert progress is not None, "a run makes at least one report"
+    best = progress.epochs[progress.best_epoch]
+    told = {
+        "num_steps": float(progress.step),
+        "best_epoch": float(progress.best_epoch),
+        "validation_rr": best["validation_rr"],
+        "seconds_per_epoch": progress.seconds / len(progress.epochs),
+    }
+    recognizer = tuning.finished_recognizer(progress)
+    save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
+
+
+def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
+    """`num` tokens of a kind of `pipelines.studies.ablation.grid.TOKENS`; deep ones in `num_blocks` blocks, None: in all."""
+    none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0, visual_depth=1)
+    text = replace(none, rationale_tokens=num, category_tokens=num)
+    kinds = {
+        "text": text,
+        "visual-shallow": replace(none, visual_tokens=num),
+        "visual-deep": replace(none, visual_tokens=num, visual_depth=num_blocks),
+        "both": replace(text, visual_tokens=num),
+        "separate": replace(text, visual_tokens=num, visual_shared=False),
+    }
+    return kinds[tokens]
+
+
+def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
+    recognizer = Recognizer.zero_shot(world.vocabulary, backbone=backbone, templates=templates)
+    images = known_images(world, split="validation", recognizer=recognizer)
+    temperatures = fit_temperatures(
+        images.features,
+        recognizer.text,
+        categories=images.categories,
+        rationales=images.rationales,
+        logit_scale=backbone.logit_scale,
+    )
+    return recognizer.with_temperatures(temperatures)
+
+
+def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> TemplateConfig:
+    """The wording that the cell names, or the best on validation images for its decoding; found once, then noted."""
+    if cell.wording is not None:
+        return HAND_TEMPLATES[cell.wording]
+    note = root / "wordings" / f"{world.folder.name}-{cell.decoding}-{backbone.digest[:16]}.json"
+    if note.is_file():
+        return HAND_TEMPLATES[json.loads(note.read_text())["wording"]]
+    found = _best_templates(world, backbone=backbone, decoding=cell.decoding)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = note.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps({"wording": HAND_TEMPLATES.index(found)}))
+    unfinished.replace(note)
+    return found
+
+
+def _best_templates(world: World, *, backbone: Backbone, decoding: Method) -> TemplateConfig:
+    vocabulary = world.vocabulary
+    images = known_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
+    templates, _ = best_templates(
+        images.features,
+        backbone=backbone,
+        vocabulary=vocabulary,
+        categories=images.categories,
+        rationales=images.rationales.unsqueeze(1),
+        scoring=ScoringConfig(method=decoding, top_k=1),
+    )
+    return templates

@@ -1,0 +1,153 @@
+"""A model and test images with their whole truth in, one row of the study's figures out.
+
+Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability.joint`, and two that
+show what a reason is worth: `oracle` is told the labelled rationale, `random` is given any.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ecor.config import ScoringConfig, require
+from ecor.data.predictions import origins_table
+from ecor.evaluation.correctness import labels_of
+from ecor.evaluation.metrics import observations
+from ecor.model import Recognizer
+from ecor.probability.joint import ImageFeatures, category_given_rationale_log_prob, random_rationales
+from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
+
+Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
+SetRule = Literal["mixture", "sentence"]
+SETS_KEPT = 4
+"""Sets of rationales that are looked at per image: each costs a long sentence per category."""
+FIGURES = {
+    "strict/rr": "rr",
+    "strict/rw": "rw",
+    "strict/wr": "wr",
+    "strict/ww": "ww",
+    "strict/accuracy": "accuracy",
+    "strict/visible": "visible",
+    "strict/visible_rr": "visible_rr",
+    "dror_vote/rr": "vote_rr",
+    "marginal/accuracy": "marginal_accuracy",
+}
+"""Metrics of `ecor.evaluation.metrics` that a row of the study has, and their names there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownImages:
+    """Images of the drawn world as ids of a vocabulary; N of them show R rationales or not."""
+
+    features: ImageFeatures
+    categories: Int[Tensor, " N"]
+    rationales: Int[Tensor, " N"]
+    """The one that is labelled."""
+    visible: Bool[Tensor, "N R"]
+    num_things: Int[Tensor, " N"]
+
+    def select(self, images: Int[Tensor, " n"]) -> "KnownImages":
+        """Some of the images, in the order given."""
+        return KnownImages(
+            features=self.features.select(images),
+            categories=self.categories[images],
+            rationales=self.rationales[images],
+            visible=self.visible[images],
+            num_things=self.num_things[images],
+        )
+
+
+@torch.no_grad()
+def figures(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int = 0) -> dict[str, float]:
+    """Shares of images, between 0 and 1, under the names that `FIGURES` gives.
+
+    `oracle` and `random` choose no rationale that a vote could be about, and have no marginal. `seed` draws the
+    rationales of `random`.
+    """
+    if decoding == "oracle" or decoding == "random":
+        return _given(recognizer, images, decoding=decoding, seed=seed)
+    names = recognizer.vocabulary
+    visible = [[names.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible]
+    origins = origins_table(
+        [f"{number:06d}" for number in range(len(images.categories))],
+        category_true=[names.categories[c] for c in images.categories.tolist()],
+        rationales_true=[[names.rationales[r]] for r in images.rationales.tolist()],
+        visible_rationales=visible,
+    )
+    table = recognizer.label(images.features, origins=origins, scoring=ScoringConfig(method=decoding))
+    labels = labels_of(table)
+    found = observations(labels.answers, labels.truth)
+    return {name: float(np.mean(found[metric])) for metric, name in FIGURES.items()}
+
+
+def _given(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int) -> dict[str, float]:
+    rationales = images.rationales
+    if decoding == "random":
+        generator = torch.Generator().manual_seed(seed)
+        drawn = random_rationales(
+            len(rationales), num_rationales=len(recognizer.vocabulary.rationales), generator=generator
+        )
+        rationales = drawn.squeeze(1)
+    log_prob = category_given_rationale_log_prob(
+        images.features,
+        recognizer.text,
+        rationales=rationales.unsqueeze(1),
+        logit_scale=recognizer.backbone.logit_scale,
+        temperatures=recognizer.temperatures,
+    )
+    right = log_prob.squeeze(1).argmax(dim=-1) == images.categories
+    labelled = rationales == images.rationales
+    visible = images.visible.gather(1, rationales.unsqueeze(1)).squeeze(1)
+    return {
+        "rr": _share(right & labelled),
+        "rw": _share(right & ~labelled),
+        "wr": _share(~right & labelled),
+        "ww": _share(~right & ~labelled),
+        "accuracy": _share(right),
+        "visible": _share(visible),
+        "visible_rr": _share(right & visible),
+    }
+
+
+@torch.no_grad()
+def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule: SetRule) -> dict[str, float]:
+    """Of the best category with a set of `size` rationales: shares of images whose category is right and whose set …
+
+    `rr`: … holds the labelled rationale; `visible_rr`: … is visible as a whole; `visible`: the mean share of the set's
+    members that the image shows. An image that shows fewer than `size` cannot be right as a whole.
+    """
+    require(rule in ("mixture", "sentence"), f"unknown rule {rule!r} for sets: choose mixture or sentence")
+    joint = recognizer.joint(images.features, scoring=ScoringConfig())
+    conditional = None
+    if rule == "sentence":
+        conditional = sentence_conditional(
+            images.features,
+            lambda members: _long_sentences(recognizer, members),
+            logit_scale=recognizer.backbone.logit_scale,
+            temperatures=recognizer.temperatures,
+        )
+    best = ranked_sets(joint, 1, size=size, beam=SETS_KEPT, conditional=conditional)
+    members = best.rationales[:, 0]
+    right = best.categories[:, 0] == images.categories
+    visible = images.visible.gather(1, members)
+    return {
+        "rr": _share(right & (members == images.rationales.unsqueeze(1)).any(dim=1)),
+        "accuracy": _share(right),
+        "visible": float(visible.float().mean()),
+        "visible_rr": _share(right & visible.all(dim=1)),
+    }
+
+
+def _long_sentences(recognizer: Recognizer, rationales: tuple[int, ...]) -> Float[Tensor, "C D"]:
+    """Prompt_{c|R} of every category with several rationales, told one after the other."""
+    names = recognizer.vocabulary
+    told = ", ".join(names.rationales[r] for r in rationales)
+    together = recognizer.with_vocabulary({category: [told] for category in names.categories})
+    return together.encoder.category_features(torch.tensor([0]))[0]
+
+
+def _share(right: Bool[Tensor, " N"]) -> float:
+    return float(right.float().mean())

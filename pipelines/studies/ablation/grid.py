@@ -1,0 +1,351 @@
+"""The questions of the ablation study in, the cells that answer them out: what is tuned, on what, and how it is judged.
+
+A cell is one tuning (or none) with every judgement of its result. Method, repetitions and choice of settings:
+
+- a repetition draws its own images and starts tokens of its own; the repetitions go round the pretraining seeds;
+- learning rate and number of tokens are chosen per method by strict RR on validation images of two sets and a seed that
+  no other cell uses, from one grid for all methods;
+- wording is the hand-written one that labels best without tuning, by the method's own decoding, on validation images.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from ecor.config import Method, ObjectiveName, WorldName, require
+from ecor.demo.worlds.registry import world_named
+from pipelines.studies.ablation.figures import Decoding, SetRule
+
+Setting = TypeVar("Setting")
+
+METHODS: Mapping[Method, ObjectiveName] = {
+    "joint": "two_term",
+    "inverted": "inverted",
+    "independent": "independent",
+    "pairs": "pairs",
+}
+"""Decoding to its own loss."""
+DECODING_OF: Mapping[ObjectiveName, Method] = {
+    "two_term": "joint",
+    "in_batch_pairs": "joint",
+    "in_batch_categories": "joint",
+    "inverted": "inverted",
+    "independent": "independent",
+    "pairs": "pairs",
+}
+"""Loss to the decoding that validates it."""
+DECODINGS: tuple[Decoding, ...] = ("joint", "inverted", "independent", "pairs", "oracle", "random")
+SET_RULES: tuple[SetRule, ...] = ("mixture", "sentence")
+TOKENS = ("text", "visual-shallow", "visual-deep", "both", "separate")
+"""Kinds of learned tokens: in the text tower, in the image tower's first block or in all, in both towers, and in both
+with visual tokens of its own for each prompt."""
+SELECTION_SEED = 900
+FIRST_SEED = 2000
+"""Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
+LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
+NUM_TOKENS = (2, 6)
+VOCABULARY_SIZES = (5, 10, 20, 40)
+QUESTIONS = {
+    "methods": "joint, inverted, independent, pairs, zero-shot, oracle and random rationale",
+    "crossed": "loss by decoding",
+    "tokens": "which tokens to tune",
+    "negatives": "negatives of the vocabulary or of the batch",
+    "wording": "wording of the two prompts",
+    "sets": "one, two or three rationales, by mixture or by one long sentence",
+    "transfer": "zero-shot transfer from each set to each other",
+    "growth": "growth of the vocabulary",
+    "objects": "scenes with one object against two",
+    "why": "why joint wins or loses: dependence, sharpness and calibration of the factors",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """How a tuned model is looked at."""
+
+    decoding: Decoding = "joint"
+    test_set: str
+    split: str = "test"
+    set_size: int = 1
+    set_rule: SetRule = "mixture"
+
+    @property
+    def name(self) -> str:
+        """Tells it from the other judgements of a cell."""
+        rule = f" {self.set_rule} of {self.set_size}" if self.set_size > 1 else ""
+        return f"{self.decoding}{rule} on {self.test_set}/{self.split}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One tuning and its judgements."""
+
+    pretraining_seed: int
+    seed: int
+    """Of the images, of the tokens' start and of the order of training."""
+    set_name: str
+    num_categories: int | None = None
+    """Of the set, drawn by the seed; None: all."""
+    objective: ObjectiveName | None
+    """None: not tuned, temperatures only."""
+    tokens: str = "text"
+    num_tokens: int = 0
+    learning_rate: float = 0.0
+    wording: int | None = None
+    """Of the hand-written templates; None: the one that is best on validation without tuning."""
+    decoding: Method = "joint"
+    """What validation and the choice of wording decode by."""
+    judgements: tuple[Judgement, ...]
+
+    def digest_of(self, sizes: Mapping[str, Any]) -> str:
+        """Names the tuning: the same settings on the same number of images are not tuned twice."""
+        settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
+        return hashlib.sha256(json.dumps({**settings, **sizes}, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Settings that validated best for one objective and kind of tokens."""
+
+    learning_rate: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What is asked of which world, and how often each cell is repeated; a role names the set `<world>-<role>`."""
+
+    world: WorldName = "demo"
+    questions: tuple[str, ...] = tuple(QUESTIONS)
+    num_repetitions: int = 6
+    num_pretrainings: int = 3
+    first_seed: int = FIRST_SEED
+    roles: tuple[str, ...] = ()
+    """Of the sets that are tuned on; none: all of the world."""
+    two_roles: tuple[str, ...] = ("main", "twins")
+    """Of the sets for all questions but the first."""
+    selection_roles: tuple[str, ...] = ("small", "main")
+    """Of the sets that settings are chosen on."""
+    growing_role: str = "large"
+    """Of the set whose vocabulary grows."""
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    num_tokens: tuple[int, ...] = NUM_TOKENS
+    vocabulary_sizes: tuple[int, ...] = VOCABULARY_SIZES
+
+    def __post_init__(self) -> None:
+        unknown = set(self.questions) - set(QUESTIONS)
+        require(not unknown, f"no question {', '.join(sorted(unknown))}: choose among {', '.join(QUESTIONS)}")
+        known = world_named(self.world).sets
+        unknown = {*self.sets, *self.two_sets, *self.selection_sets, self.growing_set} - set(known)
+        require(
+            not unknown, f"no {', '.join(sorted(unknown))} in the world {self.world}: choose among {', '.join(known)}"
+        )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """That are tuned on."""
+        return self._named(self.roles) or tuple(world_named(self.world).sets)
+
+    @property
+    def two_sets(self) -> tuple[str, ...]:
+        """For all questions but the first."""
+        return self._named(self.two_roles)
+
+    @property
+    def selection_sets(self) -> tuple[str, ...]:
+        """That settings are chosen on."""
+        return self._named(self.selection_roles)
+
+    @property
+    def growing_set(self) -> str:
+        """Whose vocabulary grows."""
+        return f"{self.world}-{self.growing_role}"
+
+    def _named(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{self.world}-{role}" for role in roles)
+
+    @property
+    def repetitions(self) -> tuple[tuple[int, int], ...]:
+        """(pretraining seed, seed) of each."""
+        return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
+
+    @property
+    def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:
+        """The (objective, kind of tokens) whose settings are to be chosen."""
+        found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in METHODS.values()]
+        if "negatives" in self.questions:
+            found += [("in_batch_pairs", "text"), ("in_batch_categories", "text")]
+        if "tokens" in self.questions:
+            found += [("two_term", tokens) for tokens in TOKENS[1:]]
+        return tuple(found)
+
+
+def selection_cells(study: Study) -> list[Cell]:
+    """Every setting of the grid for every objective and kind of tokens, judged on validation images."""
+    return [
+        Cell(
+            pretraining_seed=0,
+            seed=SELECTION_SEED,
+            set_name=set_name,
+            objective=objective,
+            tokens=tokens,
+            num_tokens=num_tokens,
+            learning_rate=learning_rate,
+            decoding=DECODING_OF[objective],
+            judgements=(Judgement(decoding=DECODING_OF[objective], test_set=set_name, split="validation"),),
+        )
+        for objective, tokens in study.tunings
+        for set_name in study.selection_sets
+        for learning_rate in study.learning_rates
+        for num_tokens in study.num_tokens
+    ]
+
+
+def chosen_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
+    """Of the rows of `selection_cells` the settings with the best mean RR over sets, per objective and kind of tokens.
+
+    Equals go to the smaller learning rate, then to fewer tokens.
+    """
+    return {
+        method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
+        for method, scores in _mean_rr(rows).items()
+    }
+
+
+def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
+    """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
+
+    The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
+    on: a smaller rate is the safer one for a model that this study has not seen.
+    """
+    found = {}
+    for method, scores in _mean_rr(rows).items():
+        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
+        near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
+        found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
+    return found
+
+
+def shipped_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Chosen]:
+    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
+    ours = [row for row in rows if row["objective"] == "two_term"]
+    scores = {
+        (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
+    }
+    near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
+    return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
+
+
+def _near_the_best(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
+    """Those within one standard error of the best share, which `num_images` images gave."""
+    best = max(scores.values())
+    enough = best - math.sqrt(best * (1 - best) / num_images)
+    return [setting for setting, score in scores.items() if score >= enough]
+
+
+def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[Chosen, float]]:
+    """Mean RR over sets of each setting, by objective and kind of tokens."""
+    scores: dict[tuple[str, str], dict[Chosen, list[float]]] = {}
+    for row in rows:
+        settings = Chosen(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
+        of_method = scores.setdefault((row["objective"], row["tokens"]), {})
+        of_method.setdefault(settings, []).append(float(row["rr"]))
+    return {
+        method: {settings: sum(values) / len(values) for settings, values in found.items()}
+        for method, found in scores.items()
+    }
+
+
+def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], Chosen]) -> list[Cell]:
+    """All cells of the study; one that several questions ask for is there once, with all their judgements."""
+    asked = set(study.questions)
+    cells: list[Cell] = []
+    for pretraining_seed, seed in study.repetitions:
+        start = _Start(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
+        for set_name in study.sets:
+            cells += [start.untuned(set_name, decoding=method) for method in METHODS]
+            cells += [start.tuned(set_name, objective=objective) for objective in METHODS.values()]
+        if "negatives" in asked:
+            cells += [
+                start.tuned(set_name, objective=objective)
+                for set_name in study.two_sets
+                for objective in ("in_batch_pairs", "in_batch_categories")
+            ]
+        if "tokens" in asked:
+            cells += [
+                start.tuned(set_name, objective="two_term", tokens=tokens)
+                for set_name in study.two_sets
+                for tokens in TOKENS[1:]
+            ]
+        if "wording" in asked:
+            for set_name in study.two_sets:
+                for wording in range(4):
+                    cells.append(replace(start.untuned(set_name, decoding="joint"), wording=wording))
+                    cells.append(replace(start.tuned(set_name, objective="two_term"), wording=wording))
+        if "growth" in asked:
+            for size in study.vocabulary_sizes:
+                cells += [
+                    replace(start.tuned(study.growing_set, objective=objective), num_categories=size)
+                    for objective in METHODS.values()
+                ]
+                cells += [
+                    replace(start.untuned(study.growing_set, decoding=method), num_categories=size)
+                    for method in METHODS
+                ]
+    return [_with_judgements(cell, study=study) for cell in cells]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What the cells of a repetition share."""
+
+    pretraining_seed: int
+    seed: int
+    chosen: Mapping[tuple[str, str], Chosen] = field(default_factory=dict)
+
+    def untuned(self, set_name: str, *, decoding: Method) -> Cell:
+        return Cell(
+            pretraining_seed=self.pretraining_seed,
+            seed=self.seed,
+            set_name=set_name,
+            objective=None,
+            tokens="none",
+            decoding=decoding,
+            judgements=(Judgement(decoding=decoding, test_set=set_name),),
+        )
+
+    def tuned(self, set_name: str, *, objective: ObjectiveName, tokens: str = "text") -> Cell:
+        settings = self.chosen[objective, tokens]
+        decoding = DECODING_OF[objective]
+        return Cell(
+            pretraining_seed=self.pretraining_seed,
+            seed=self.seed,
+            set_name=set_name,
+            objective=objective,
+            tokens=tokens,
+            num_tokens=settings.num_tokens,
+            learning_rate=settings.learning_rate,
+            decoding=decoding,
+            judgements=(Judgement(decoding=decoding, test_set=set_name),),
+        )
+
+
+def _with_judgements(cell: Cell, *, study: Study) -> Cell:
+    """More ways to look at a result, which cost little beside its tuning."""
+    asked, found = set(study.questions), list(cell.judgements)
+    is_plain = cell.wording is None and cell.num_categories is None and cell.tokens in ("text", "none")
+    is_ours = is_plain and cell.decoding == "joint" and cell.objective in ("two_term", None)
+    if is_ours and "methods" in asked:
+        found += [Judgement(decoding=decoding, test_set=cell.set_name) for decoding in DECODINGS[4:]]
+    if is_plain and cell.objective in METHODS.values() and "crossed" in asked:
+        found += [Judgement(decoding=decoding, test_set=cell.set_name) for decoding in DECODINGS[:4]]
+    if is_ours and cell.objective and cell.set_name in study.two_sets and "sets" in asked:
+        found += [
+            Judgement(test_set=cell.set_name, set_size=size, set_rule=rule) for size in (2, 3) for rule in SET_RULES
+        ]
+    if is_ours and cell.objective and "transfer" in asked:
+        found += [Judgement(test_set=name) for name in study.sets]
+    return replace(cell, judgements=tuple(dict.fromkeys(found)))

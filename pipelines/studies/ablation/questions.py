@@ -1,0 +1,315 @@
+"""Rows of the study in, the answer to each question out: which rows are its arms, and what they are compared with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from pipelines.reporting import evaluation_plots
+from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
+from pipelines.studies.ablation.tables import REPETITION, RR, Table, compared, grown, listed, own_test, whole_of
+
+FACTOR_FIGURES = {
+    "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),
+    "dependence": ("mutual information of category and rationale given the image", 1, "nats"),
+    "entropy": ("entropy of P(c given I)", 1, "nats"),
+    "entropy_given": ("entropy of P(c given r, I), under P(r given I)", 1, "nats"),
+    "true_given_visible": ("P(true c given r, I), rationales that can be seen", 100, "%"),
+    "true_given_hidden": ("P(true c given r, I), rationales that cannot", 100, "%"),
+    "ece_rationale": ("calibration error of P(r given I)", 100, "%"),
+    "ece_category_given": ("calibration error of P(c given r, I), r labelled", 100, "%"),
+    "ece_category": ("calibration error of P(c given I), its own sentence", 100, "%"),
+}
+"""Columns of the CSV that say why: what they are called, their scale and unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the page says to one question."""
+
+    title: str
+    note: str
+    tables: tuple[Table, ...]
+    plot: str
+    """File name, beside the page."""
+
+
+def answer_to(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
+    """The answer that test rows give, its plot written into the folder; None where they say nothing to it."""
+    return _ANSWERS[question](rows, folder)
+
+
+def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    """Question 1: every arm with its own loss and decoding; untuned ones by every decoding."""
+    own = own_test(rows)
+    plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
+    arms: dict[str, pd.DataFrame] = {}
+    for decoding, objective in METHODS.items():
+        arms[f"{decoding}, tuned"] = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
+    untuned = plain[plain["objective"].isna()]
+    for decoding in METHODS:
+        arms[f"{decoding}, zero-shot"] = untuned[
+            (untuned["decoding"] == decoding) & (untuned["decoding_judged"] == decoding)
+        ]
+    ours = plain[plain["objective"] == "two_term"]
+    for given in ("oracle", "random"):
+        arms[f"{given} rationale, tuned"] = ours[ours["decoding_judged"] == given]
+    found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
+    return _answer(
+        found,
+        folder,
+        question="methods",
+        note=(
+            "Every tuned arm has its own loss, and settings chosen with equal effort. Zero-shot arms have the "
+            "hand-written wording that is best on validation images for their decoding. `oracle` is told the labelled "
+            "rationale and `random` any: their RR is not a choice of theirs."
+        ),
+        arms=tuple(arms),
+        columns="set_name",
+        against="joint, tuned",
+    )
+
+
+def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows)
+    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(METHODS.values())]
+    tuned = tuned[tuned["decoding_judged"].isin(list(METHODS))]
+    found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
+    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in METHODS.values() for decoding in METHODS)
+    note = "The same tuned tokens, decoded in all four ways."
+    return _answer(
+        found,
+        folder,
+        question="crossed",
+        note=note,
+        arms=arms,
+        columns="set_name",
+        against="loss two_term, decoding joint",
+    )
+
+
+def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows)
+    found = own[own["wording_is_chosen"] & (own["objective"] == "two_term") & (own["decoding_judged"] == "joint")]
+    sets = found.loc[found["tokens"] != "text", "set_name"].unique()
+    found = found[found["set_name"].isin(sets)].assign(arm=lambda part: part["tokens"])
+    answer = _answer(
+        found,
+        folder,
+        question="tokens",
+        note="Loss two_term, decoding joint, each kind with its own chosen settings.",
+        arms=TOKENS,
+        columns="set_name",
+        against="text",
+    )
+    if answer is None:
+        return None
+    seconds = found.groupby(["tokens", "set_name"])["tuning_s"].mean().unstack()
+    body = tuple(
+        (kind, *(f"{float(seconds[name][kind]):.0f} s" for name in seconds.columns))
+        for kind in TOKENS
+        if kind in seconds.index
+    )
+    costs = Table(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=body)
+    return replace(answer, tables=(*answer.tables, costs))
+
+
+def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows)
+    kinds = ("two_term", "in_batch_pairs", "in_batch_categories")
+    found = own[own["wording_is_chosen"] & (own["tokens"] == "text") & (own["decoding_judged"] == "joint")]
+    sets = found.loc[found["objective"] == "in_batch_pairs", "set_name"].unique()
+    found = found[found["set_name"].isin(sets) & found["objective"].isin(kinds)]
+    return _answer(
+        found.assign(arm=found["objective"]),
+        folder,
+        question="negatives",
+        note="Full-vocabulary cross-entropy (two_term) against the two in-batch losses, all decoded jointly.",
+        arms=kinds,
+        columns="set_name",
+        against="two_term",
+    )
+
+
+def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows)
+    found = own[~own["wording_is_chosen"] & (own["decoding_judged"] == "joint")]
+    kinds = np.where(found["objective"].isna(), "zero-shot", "tuned")
+    found = found.assign(
+        arm=[f"wording {number:.0f}, {kind}" for number, kind in zip(found["wording"], kinds, strict=True)]
+    )
+    arms = tuple(f"wording {number}, {kind}" for kind in ("zero-shot", "tuned") for number in range(4))
+    return _answer(
+        found,
+        folder,
+        question="wording",
+        note="The four wordings of `ecor.training.template_search.HAND_TEMPLATES`, without tuning and as the start of tuning.",
+        arms=arms,
+        columns="set_name",
+        against=None,
+    )
+
+
+def _sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    ours = rows[rows["wording_is_chosen"] & (rows["objective"] == "two_term") & (rows["tokens"] == "text")]
+    ours = ours[(ours["set_name"] == ours["test_set"]) & (ours["decoding_judged"] == "joint")]
+    several = ours[ours["set_size"] > 1]
+    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == whole_of(ours))]
+    size = ours["set_size"].astype(int).astype(str)
+    arm = np.where(ours["set_size"] == 1, "m = 1", "m = " + size + ", " + ours["set_rule"])
+    arms = ("m = 1", *(f"m = {m}, {rule}" for m in (2, 3) for rule in ("mixture", "sentence")))
+    return _answer(
+        ours.assign(arm=arm),
+        folder,
+        question="sets",
+        note=(
+            "RR: the category is right and the set holds the labelled rationale, so more rationales have more chances. "
+            "Visible RR: the category is right and every rationale of the set is visible."
+        ),
+        arms=arms,
+        columns="set_name",
+        against="m = 1",
+    )
+
+
+def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    ours = rows[rows["wording_is_chosen"] & rows["tokens"].isin(["text", "none"])]
+    ours = ours[
+        (ours["decoding_judged"] == "joint")
+        & (ours["set_size"] == 1)
+        & (ours["num_categories"] == whole_of(ours))
+        & (ours["decoding"] == "joint")
+    ]
+    tuned = ours[ours["objective"] == "two_term"]
+    untuned = ours[ours["objective"].isna()]
+    found = pd.concat([tuned.assign(arm="tuned on " + tuned["set_name"]), untuned.assign(arm="zero-shot")])
+    arms = ("zero-shot", *(f"tuned on {name}" for name in sorted(tuned["set_name"].unique())))
+    return _answer(
+        found,
+        folder,
+        question="transfer",
+        note="Rows: what the prompts were tuned on; columns: whose names and images they are judged on.",
+        arms=arms,
+        columns="test_set",
+        against="zero-shot",
+    )
+
+
+def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows, whole=False)
+    large = grown(own[own["wording_is_chosen"]])
+    if not len(large):
+        return None
+    name = large["set_name"].iloc[0]
+    arms: dict[str, pd.DataFrame] = {}
+    for decoding, objective in METHODS.items():
+        arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
+        arms[f"{decoding}, zero-shot"] = large[
+            large["objective"].isna() & (large["decoding"] == decoding) & (large["decoding_judged"] == decoding)
+        ]
+    found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
+    found = found.assign(size=found["num_categories"].astype(int))
+    return _answer(
+        found,
+        folder,
+        question="growth",
+        note=f"Columns: number of categories of {name} that take part, drawn by each repetition's seed.",
+        arms=tuple(arms),
+        columns="size",
+        against="joint, tuned",
+    )
+
+
+def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    own = own_test(rows)
+    plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
+    parts = []
+    for decoding, objective in METHODS.items():
+        part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
+        for number in ("one", "two"):
+            columns = {f"{figure}_{number}": figure for figure in RR}
+            kept = part.drop(columns=list(RR)).rename(columns=columns)
+            parts.append(kept.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
+    found = pd.concat(parts)
+    return _answer(
+        found,
+        folder,
+        question="objects",
+        note="All sets together; each arm tuned with its own loss.",
+        arms=tuple(METHODS),
+        columns="things",
+        against="joint",
+    )
+
+
+def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    """The factors' own figures, and whether dependence goes with what the order gains over separate answers."""
+    own = own_test(rows)
+    own = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
+    if "dependence" not in own:
+        return None
+    untuned, tuned = own[own["objective"].isna()], own[own["objective"] == "two_term"]
+    tables, points = [], []
+    for name, part in (("zero-shot", untuned), ("tuned", tuned)):
+        joint = part[(part["decoding"] == "joint") & (part["decoding_judged"] == "joint")]
+        if joint["dependence"].isna().all():
+            continue
+        tables.append(listed(joint, title=f"The factors of the joint, {name}", figures=FACTOR_FIGURES))
+        apart = part[part["decoding_judged"] == "independent"]
+        points.append(_gains(joint, apart).assign(kind=name))
+    gains = pd.concat(points) if points else pd.DataFrame()
+    if not len(gains):
+        return None
+    varies = gains["dependence"].nunique() > 1 and gains["gain"].nunique() > 1
+    related = f"{spearmanr(gains['dependence'], gains['gain']).statistic:.2f}" if varies else "not defined"
+    plot = "results-why.png"
+    evaluation_plots.draw_relation(
+        gains, x="dependence", y="gain", colour="set_name", marker="kind", path=folder / plot
+    )
+    note = (
+        "The order of the factors can only matter where category and rationale depend on each other given the image, "
+        "and a reason helps only if the true category is likelier under rationales that the image shows than under "
+        "others. The plot: per set and repetition the dependence (mutual information) against what decoding jointly "
+        "gains in RR over decoding the same tokens independently; tuned ones were tuned for joint decoding. "
+        f"Spearman's rank correlation over {len(gains)} points: {related} "
+        "(points of a set are not independent of each other, so no p-value is given)."
+    )
+    return Answer(title=QUESTIONS["why"], note=note, tables=tuple(tables), plot=plot)
+
+
+def _gains(joint: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
+    """RR of joint less that of independent decoding, per set and repetition."""
+    keys = [*REPETITION, "set_name"]
+    both = joint.merge(apart[[*keys, "rr"]].drop_duplicates(keys), on=keys, suffixes=("", "_apart"))
+    return both.assign(gain=both["rr"] - both["rr_apart"])[[*keys, "dependence", "gain"]]
+
+
+_ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
+    "methods": _methods,
+    "crossed": _crossed,
+    "tokens": _tokens,
+    "negatives": _negatives,
+    "wording": _wording,
+    "sets": _sets,
+    "transfer": _transfer,
+    "growth": _growth,
+    "objects": _objects,
+    "why": _why,
+}
+
+
+def _answer(
+    rows: pd.DataFrame,
+    folder: Path,
+    *,
+    question: str,
+    note: str,
+    arms: Sequence[str],
+    columns: str,
+    against: str | None,
+) -> Answer | None:
+    found = compared(rows, folder, name=question, arms=arms, columns=columns, against=against)
+    return Answer(title=QUESTIONS[question], note=note, tables=found.tables, plot=found.plot) if found else None

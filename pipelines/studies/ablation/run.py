@@ -1,0 +1,216 @@
+"""Questions in, a CSV of every cell's figures and a page of tables and plots out: the ablation study, on Ray.
+
+Each cell is one task. Rows are written as cells end, so that the same command goes on from what is there; the page is
+made from the CSV alone.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecor.config import BackboneConfig, require
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.studies import AblateConfig, PretrainConfig
+from pipelines.runtime.cluster import connected
+from pipelines.runtime.ray_data import causes_raised
+from pipelines.stages import pretrain
+from pipelines.studies.ablation import page as results
+from pipelines.studies.ablation.cell import measured
+from pipelines.studies.ablation.grid import (
+    QUESTIONS,
+    Cell,
+    Judgement,
+    Study,
+    chosen_settings,
+    selection_cells,
+    study_cells,
+)
+from pipelines.studies.drawn_splits import Sizes
+from pipelines.studies.result_rows import keep, kept
+
+RESULTS = "results.csv"
+QUICK_SIZES = Sizes(
+    train_per_category=10, least_train=128, num_validation=100, num_test=100, num_epochs=2, max_sentences_per_step=500
+)
+QUICK = Study(
+    first_seed=500,  # images that the study itself does not use
+    num_repetitions=2,
+    num_pretrainings=1,
+    roles=("small", "new-names"),
+    two_roles=("small", "new-names"),
+    selection_roles=("small",),
+    learning_rates=(4e-3,),
+    num_tokens=(2,),
+    vocabulary_sizes=(5, 10),
+)
+QUICK_PRETRAINING = 6_400
+"""Samples, where no weights come with the world."""
+
+
+def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
+    """Measure everything that is not in the CSV yet, and write the page; its path.
+
+    Raises ValueError for an unknown question, and for a page without rows.
+    """
+    root = Path(config.output).absolute()
+    work = Path(config.work).absolute() if config.work else root / "work"
+    study, sizes = _asked(config)
+    selection = selection_cells(study)
+    if not config.only_page:
+        root.mkdir(parents=True, exist_ok=True)
+        with connected(cluster or ClusterConfig()), causes_raised():
+            clip_of = partial(_clip, work=work, config=config, cluster=cluster, tracking=tracking)
+            _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
+            cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))
+            _measure(cells, root=root, work=work, clip_of=clip_of, sizes=sizes, title="measuring")
+    grid = _rows_of(selection, root=root, sizes=sizes)
+    require(
+        len(grid) == len(_judged(selection, sizes=sizes)),
+        f"{root / RESULTS} does not hold this study's choice of settings yet: run the same command without --only-page",
+    )
+    cells = study_cells(study, chosen=chosen_settings(grid))
+    rows = _rows_of(cells, root=root, sizes=sizes)
+    num_missing = len(_judged(cells, sizes=sizes)) - len(rows)
+    page = results.write_page(
+        pd.DataFrame(rows),
+        grid=pd.DataFrame(grid),
+        folder=root,
+        study=study,
+        num_missing=num_missing,
+        is_quick=config.quick,
+    )
+    missing = f", {num_missing} still to be measured" if num_missing else ""
+    Console().print(f"{len(rows)} rows{missing}: {page}", highlight=False, soft_wrap=True)
+    return page
+
+
+def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
+    questions = config.questions or tuple(QUESTIONS)
+    if config.quick:
+        return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
+    study = Study(
+        world=config.world,
+        questions=questions,
+        num_repetitions=config.num_repetitions,
+        num_pretrainings=config.num_pretrainings,
+    )
+    return study, Sizes()
+
+
+def _clip(
+    seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
+) -> BackboneConfig:
+    """The CLIP of a pretraining seed, pretrained here unless it comes with the package."""
+    settings = pretraining_of(seed, work=work, config=config)
+    if settings is None:
+        return BackboneConfig(precision="fp32")
+    made = pretrain.run(settings, cluster=cluster, tracking=tracking)
+    return BackboneConfig(name=made.model, pretrained=made.weights, precision="fp32")
+
+
+def pretraining_of(seed: int, *, work: Path, config: AblateConfig) -> PretrainConfig | None:
+    """How the CLIP of a pretraining seed is made; None for seed 0 of the first world, which comes with the package."""
+    if config.world == "demo" and seed == 0:
+        return None
+    name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
+    output = work / "clips" / (f"{name}-quick" if config.quick else name)
+    settings = PretrainConfig(output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples)
+    if config.quick:
+        return replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
+    return settings
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def _cell_rows(cell: Cell, work: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
+    return measured(cell, root=work, clip=clip, sizes=sizes)
+
+
+def _measure(
+    cells: Sequence[Cell],
+    *,
+    root: Path,
+    work: Path,
+    clip_of: Callable[[int], BackboneConfig],
+    sizes: Sizes,
+    title: str,
+) -> None:
+    """Make the rows that are missing; those of a cell are kept as soon as it ends.
+
+    `clip_of` is asked only for pretraining seeds of missing rows.
+    """
+    done = {(row["cell"], row["judgement"]) for row in _records(root)}
+    missing = [each for cell in cells if (each := _without(cell, done=done, sizes=sizes)).judgements]
+    clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
+    running = {_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes): cell for cell in missing}
+    with _progress(title, total=len(running)) as advance:
+        while running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            del running[ready]
+            _keep(ray.get(ready), root=root)
+            advance()
+
+
+def _without(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
+    """The cell with the judgements that are not done."""
+    name = cell.digest_of(asdict(sizes))
+    return replace(cell, judgements=tuple(each for each in cell.judgements if (name, each.name) not in done))
+
+
+def _judged(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
+    """Cell and judgement of every row that the cells will have."""
+    return {(cell.digest_of(asdict(sizes)), each.name) for cell in cells for each in cell.judgements}
+
+
+def _rows_of(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
+    """Rows of the CSV that are these cells': it may hold other sizes and settings too."""
+    wanted = _judged(cells, sizes=sizes)
+    return [row for row in _records(root) if (row["cell"], row["judgement"]) in wanted]
+
+
+def _records(root: Path) -> list[dict[str, Any]]:
+    """All rows, each with the name of its judgement, which the file has in parts."""
+    rows = [{str(name): value for name, value in row.items()} for row in kept(root / RESULTS).to_dict("records")]
+    return [{**row, "judgement": _judgement(row).name} for row in rows]
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement:
+    return Judgement(
+        decoding=row["decoding_judged"],
+        test_set=row["test_set"],
+        split=row["split"],
+        set_size=int(row["set_size"]),
+        set_rule=row["set_rule"],
+    )
+
+
+def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
+    """The CSV with more rows; never seen half-written."""
+    table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
+    keep(table, root / RESULTS, float_format="%.4g")
+
+
+@contextmanager
+def _progress(title: str, *, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with time left where somebody watches; a line per ten cells elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task, num_done = bar.add_task(title, total=total), 0
+
+        def advance() -> None:
+            nonlocal num_done
+            num_done += 1
+            bar.advance(task)
+            if not console.is_terminal and (num_done % 10 == 0 or num_done == total):
+                console.print(f"{title}: {num_done} of {total} cells", highlight=False)
+
+        yield advance

@@ -1,0 +1,309 @@
+"""Methods in, a CSV and a page of what each map is worth out: every method by every measure on the drawn world."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import jinja2
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ecor.config import require
+from ecor.demo.worlds.registry import vocabulary_of
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
+from ecor.explain.methods.ready import lacking, ready
+from ecor.explain.methods.registry import METHODS, Method
+from ecor.explain.metrics.summary import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
+from ecor.model import Recognizer
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.studies import ExplainBenchmarkConfig
+from pipelines.storage.lexicons import concepts_named
+from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
+from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, tried, tried_prior
+from pipelines.studies.result_rows import keep, kept
+from pipelines.tracking.model_loading import opened, projection_of
+
+RESULTS, PAGE, WORDS = "explanations.csv", "explanations.md", "explanations-words.md"
+MODEL_ROW = "the model"
+KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+_SHARED = ("cell", "model", "set", "seed", "num_cases", "target", "method")
+_COLUMNS = (*_SHARED, "measure", "value", "low", "high", "num_looked_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What is measured at once: a row of the table, of one kind of targets."""
+
+    kind: TargetKind
+    row: str
+    """A method, a prior, or `the model`."""
+    method: Method | None = None
+
+    def digest(self, common: Mapping[str, Any]) -> str:
+        content = {**common, "kind": self.kind, "row": self.row, "method": _stated(self.method)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = None) -> Path:
+    """Measure what is not in the CSV yet, and write the page from the CSV; its path.
+
+    Raises ValueError for unknown names, for a model that ranks too little right, and for a page without rows.
+    """
+    config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
+    root, tracking = Path(config.output), resolved(tracking or TrackingConfig())
+    left_out = _methods(config, tracking=tracking)[1]
+    if not config.only_page:
+        names = vocabulary_of(config.set_name)
+        model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
+        chosen, left_out = _methods(config, tracking=tracking, model=model)
+        for reason in left_out:
+            _say(f"left out: {reason}")
+        with _threads(config.num_threads):
+            _measure(config, model=model, chosen=chosen, root=root)
+    parts = _parts(config, root=root)
+    for part in parts:
+        Console().print(*_tables(part), sep="\n\n", end="\n\n")
+    page = _write_page(config, parts=parts, root=root, left_out=left_out)
+    _say(str(page))
+    return page
+
+
+def _methods(
+    config: ExplainBenchmarkConfig, *, tracking: TrackingConfig, model: Recognizer | None = None
+) -> tuple[dict[str, Method], list[str]]:
+    """Those that can be tried, and why the others cannot; without a model, none that needs something prepared."""
+    settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
+    named = {"eclip": config.projection, "convis": config.lexicon}
+    if config.projection is not None and model is not None:
+        digest = model.backbone.digest
+        settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+    if config.lexicon is not None and model is not None:
+        concepts = concepts_named(config.lexicon, backbone=model.backbone)
+        settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
+    chosen, left_out = {}, []
+    for name in config.methods or METHODS:
+        missing = lacking(name, settings.get(name, {}))
+        if missing is not None and named.get(name) is not None and model is None:
+            continue  # it will have it
+        if missing is not None:
+            left_out.append(missing)
+        else:
+            chosen[name] = ready(name, settings.get(name, {}))
+    return chosen, left_out
+
+
+def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mapping[str, Method], root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    common = {
+        "model": model.digest,
+        "set": config.set_name,
+        "seed": config.seed,
+        "num_cases": config.num_cases,
+        "num_checked": config.num_checked,
+        "num_resamples": config.num_resamples,
+        "measures": sorted(MEASURES),
+    }
+    trial = Trial(resampling=Resampling(num_resamples=config.num_resamples), num_checked=config.num_checked)
+    done = set(_rows(root)["cell"])
+    for kind in KINDS:
+        missing = [cell for cell in _cells(kind, chosen) if cell.digest(common) not in done]
+        if not missing:
+            continue
+        cases = cases_of(model, set_name=config.set_name, kind=kind, num_cases=config.num_cases, seed=config.seed)
+        for cell in missing:
+            try:
+                figures = _figures(cell, cases, trial=trial)
+            except ValueError as error:  # a tower that cannot give what a method needs
+                _say(f"left out: {error}")
+                continue
+            _keep(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
+            _say(f"{kind}: {cell.row}, {_shown('iou', figures)} {_shown('contrast', figures)}")
+
+
+def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[Cell]:
+    yield Cell(kind=kind, row=MODEL_ROW)
+    for name in PRIORS:
+        yield Cell(kind=kind, row=name)
+    for name, method in chosen.items():
+        yield Cell(kind=kind, row=name, method=method)
+
+
+def _figures(cell: Cell, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+    if cell.method is not None:
+        return tried(cell.method, cases, trial=trial)
+    if cell.row in PRIORS:
+        return tried_prior(PRIORS[cell.row], cases, trial=trial)
+    whole, without = (cases.prob(cases.tower.pixels(each)) for each in (cases.pixels, cases.lacking))
+    columns = {"prob": whole, "fall": whole - without, "falls": (without < whole).float()}
+    area = cases.masks.float().mean(dim=(1, 2))
+    values = {name: each.double().numpy() for name, each in {**columns, "area": area}.items()}
+    return mean_estimates(values, resampling=trial.resampling)
+
+
+def _keep(
+    cell: Cell,
+    figures: Mapping[str, Estimate],
+    *,
+    cases: Cases,
+    config: ExplainBenchmarkConfig,
+    digest: str,
+    root: Path,
+) -> None:
+    """The CSV with a row per measure more; never seen half-written."""
+    shared = (digest, config.model, config.set_name, config.seed, config.num_cases, cell.kind, cell.row)
+    new = [(*shared, name, found.value, found.low, found.high, cases.num_looked_at) for name, found in figures.items()]
+    keep(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
+
+
+def _rows(root: Path) -> pd.DataFrame:
+    found = kept(root / RESULTS)
+    if not len(found):
+        return pd.DataFrame(columns=list(_COLUMNS))
+    require(
+        list(found.columns) == list(_COLUMNS),
+        f"{root / RESULTS} is no table of this benchmark: name another --output, or move it",
+    )
+    return found
+
+
+def _parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]]:
+    """What is shown of each kind of targets: of the rows that have the asked model, set, seed and number of images."""
+    rows = _rows(root)
+    asked = {"model": config.model, "set": config.set_name, "seed": config.seed, "num_cases": config.num_cases}
+    for column, value in asked.items():
+        rows = rows[rows[column] == value]
+    rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
+    require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
+    return [_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+
+
+def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
+    """Of one kind of targets, without intervals: for a terminal."""
+    for each in part["tables"]:
+        table = Table(title=f"{part['kind']}: {each['title']}", box=None, pad_edge=False, title_justify="left")
+        for number, title in enumerate(each["header"]):
+            table.add_column(title, justify="right" if number else "left", overflow="fold")
+        for name, *values in each["rows"]:
+            table.add_row(name, *(value.partition(" ")[0] for value in values))
+        yield table
+
+
+def _write_page(
+    config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
+) -> Path:
+    template = files("pipelines").joinpath("templates/explanations.md.j2").read_text(encoding="utf-8")
+    words = root / WORDS
+    text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
+        words=words.read_text(encoding="utf-8").strip() if words.is_file() else "",
+        parts=parts,
+        left_out=left_out,
+        config=config,
+        measures=MEASURES,
+    )
+    page = root / PAGE
+    filesystem.write(page, text.encode())
+    return page
+
+
+def _part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
+    """What the template shows of one kind of targets."""
+    found = {
+        (str(row["method"]), str(row["measure"])): Estimate(
+            value=row["value"], low=row["low"], high=row["high"], num_images=int(row["num_cases"])
+        )
+        for row in rows.to_dict("records")
+    }
+    known = set(rows["method"])
+    names = [name for name in (*PRIORS, *METHODS) if name in known]
+    tables = []
+    for title, measures in (
+        ("Where the map is", LOCALISATION),
+        ("What the model does, and whether the map follows it", FAITHFULNESS),
+        ("What it costs", COST),
+    ):
+        body = [
+            (name, *(_told(found.get((name, key)), measure) for key, measure in measures.items()))
+            for name in names
+            if any((name, key) in found for key in measures)
+        ]
+        tables.append({"title": title, "header": ("", *(_titled(each) for each in measures.values())), "rows": body})
+    model = {name: found.get((MODEL_ROW, name)) for name in ("prob", "fall", "falls", "area")}
+    return {
+        "kind": kind,
+        "tables": tables,
+        "num_looked_at": int(rows["num_looked_at"].max()),
+        "model": {name: _percent(each) for name, each in model.items()},
+    }
+
+
+def _titled(measure: Measure) -> str:
+    arrow = {True: " ↑", False: " ↓", None: ""}[measure.higher_is_better]
+    return f"{measure.title}{arrow}"
+
+
+def _told(found: Estimate | None, measure: Measure) -> str:
+    if found is None or math.isnan(found.value):
+        return "–"
+    value = f"{found.value:.{measure.digits}f}"
+    if math.isnan(found.low):
+        return value
+    return f"{value} [{found.low:.{measure.digits}f}, {found.high:.{measure.digits}f}]"
+
+
+def _percent(found: Estimate | None) -> str:
+    return "–" if found is None else f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _shown(name: str, figures: Mapping[str, Estimate]) -> str:
+    return f"{MEASURES[name].title} {_told(figures[name], MEASURES[name])}" if name in figures else ""
+
+
+def _stated(method: Method | None) -> dict[str, Any] | None:
+    """Settings as JSON values, tensors by their digest."""
+    if method is None:
+        return None
+    assert is_dataclass(method)
+    values = {each.name: getattr(method, each.name) for each in fields(method)}
+    return {
+        "kind": type(method).__name__,
+        **{name: _digest(each) if isinstance(each, Tensor) else _plain(each) for name, each in values.items()},
+    }
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value; of features of a lexicon, the digests of its tensors."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_dataclass(value):
+        tensors = {each.name: getattr(value, each.name) for each in fields(value)}
+        return {name: _digest(each) for name, each in tensors.items() if isinstance(each, Tensor)}
+    return repr(value)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads of torch, inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

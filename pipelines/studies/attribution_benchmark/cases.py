@@ -1,0 +1,153 @@
+"""A model and a set of the drawn world in; images with a name that it ranks right, and which pixels show it, out.
+
+Where an explanation is judged by what is really there, the model must know what it is asked about: so a part counts
+when the model ranks it above everything that cannot be seen, and a category when it is ranked first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from ecor.clip.image_tower import ImageTower
+from ecor.config import require
+from ecor.data.image_decoding import image_to_pixels
+from ecor.demo.dataset import LabelledDrawing, labelled_drawings
+from ecor.demo.worlds.scenes import draw, without
+from ecor.explain.targets import Category, Rationale, tower_of
+from ecor.model import Recognizer
+
+TargetKind = Literal["rationale", "category"]
+_DRAWN_AT_ONCE = 64
+_MOST_PER_PAIR = 40
+"""Images looked at for each that is ranked right, before giving up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """N images, each with one name that the model ranks right."""
+
+    kind: TargetKind
+    names: tuple[str, ...]
+    """Of what each image is asked about."""
+    present: tuple[frozenset[str], ...]
+    """All names of that kind that can be seen in each image, of a second thing too."""
+    pixels: UInt8[Tensor, "N 3 H W"]
+    lacking: UInt8[Tensor, "N 3 H W"]
+    """The same scenes without it."""
+    masks: Bool[Tensor, "N H W"]
+    """Where it is, on the tower's input."""
+    vocabulary: Float[Tensor, "V D"]
+    """Text features of all names of that kind."""
+    ids: Int[Tensor, " N"]
+    """Of each image's name."""
+    tower: ImageTower
+    """With the visual prompts that such names are compared with."""
+    logit_scale: float
+    num_looked_at: int
+    """Images that were drawn to find these."""
+
+    @property
+    def texts(self) -> Float[Tensor, "N 1 D"]:
+        """Each image's own text feature."""
+        return self.vocabulary[self.ids][:, None]
+
+    def prob(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
+        """Probability of each image's own name among all of its kind, of altered pictures in the same order."""
+        features = torch.cat([self.tower.features(part) for part in pixels.split(128)])
+        prob_NV = (self.logit_scale * features @ self.vocabulary.T).softmax(dim=-1)
+        return prob_NV.gather(1, self.ids[:, None])[:, 0]
+
+
+def cases_of(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: int, seed: int) -> Cases:
+    """The first `num_cases` test images of a seed that count, without those where a second thing shows the part too.
+
+    Raises ValueError for a vocabulary that lacks names of the set, and for a model that ranks next to nothing right.
+    """
+    tower = tower_of(model, Rationale(name="") if kind == "rationale" else Category(name=""))
+    vocabulary = model.text.rationales if kind == "rationale" else model.text.categories
+    found: list[tuple[LabelledDrawing, int]] = []
+    num_looked_at = 0
+    for drawings in _drawn(set_name, num_images=_MOST_PER_PAIR * num_cases, seed=seed):
+        scores = tower.features(tower.pixels(_pixels(drawings, model=model))) @ vocabulary.T
+        for item, row in zip(drawings, scores, strict=True):
+            num_looked_at += 1
+            number = _ranked_right(item, row, model=model, kind=kind)
+            if number is not None:
+                found.append((item, number))
+            if len(found) == num_cases:
+                break
+        if len(found) == num_cases:
+            break
+    require(len(found) == num_cases, f"the model ranks {len(found)} of {num_looked_at} images right: too few to judge")
+    items, numbers = [item for item, _ in found], [number for _, number in found]
+    return Cases(
+        kind=kind,
+        names=tuple(item.rationale if kind == "rationale" else item.category for item in items),
+        present=tuple(_present(item, kind=kind) for item in items),
+        pixels=_pixels(items, model=model),
+        lacking=torch.stack([_as_pixels(_image_without(item, kind=kind), model=model) for item in items]),
+        masks=torch.stack([_mask(item, kind=kind, model=model) for item in items]),
+        vocabulary=vocabulary,
+        ids=torch.tensor(numbers, device=vocabulary.device),
+        tower=tower,
+        logit_scale=float(model.backbone.logit_scale),
+        num_looked_at=num_looked_at,
+    )
+
+
+def _drawn(set_name: str, *, num_images: int, seed: int) -> Iterator[list[LabelledDrawing]]:
+    drawings = labelled_drawings(set_name=set_name, split="test", num_images=num_images, seed=seed)
+    while batch := list(islice(drawings, _DRAWN_AT_ONCE)):
+        yield batch
+
+
+def _ranked_right(
+    item: LabelledDrawing, scores: Float[Tensor, " V"], *, model: Recognizer, kind: TargetKind
+) -> int | None:
+    """The id of what the image is asked about, where it counts."""
+    names = model.vocabulary
+    if kind == "category":
+        number = names.category_id(item.category)
+        return number if int(scores.argmax()) == number else None
+    number = names.rationale_id(item.rationale)
+    if any(item.rationale in seen for seen in item.drawing.visible[1:]):
+        return None
+    visible = {names.rationale_id(text) for seen in item.drawing.visible for text in seen}
+    others = [each for each in range(len(scores)) if each not in visible]
+    return number if float(scores[number]) > float(scores[others].max()) else None
+
+
+def _present(item: LabelledDrawing, *, kind: TargetKind) -> frozenset[str]:
+    if kind == "category":
+        return frozenset(thing.category for thing in item.scene.things)
+    return frozenset(text for seen in item.drawing.visible for text in seen)
+
+
+def _image_without(item: LabelledDrawing, *, kind: TargetKind) -> Image.Image:
+    if kind == "rationale":
+        return draw(without(item.scene, item.rationale)).image
+    return draw(replace(item.scene, things=item.scene.things[1:])).image
+
+
+def _mask(item: LabelledDrawing, *, kind: TargetKind, model: Recognizer) -> Bool[Tensor, "H W"]:
+    """On the tower's input: a pixel counts when half of it shows the thing."""
+    own = [label for label, (owner, text) in item.drawing.legend.items() if owner == 0]
+    if kind == "rationale":
+        own = [label for label in own if item.drawing.legend[label][1] == item.rationale]
+    mask = np.isin(np.asarray(item.drawing.labels), own)
+    return _as_pixels(Image.fromarray((255 * mask).astype(np.uint8)).convert("RGB"), model=model)[0] >= 128
+
+
+def _pixels(items: list[LabelledDrawing], *, model: Recognizer) -> UInt8[Tensor, "B 3 H W"]:
+    return torch.stack([_as_pixels(item.drawing.image, model=model) for item in items])
+
+
+def _as_pixels(image: Image.Image, *, model: Recognizer) -> UInt8[Tensor, "3 H W"]:
+    return torch.from_numpy(image_to_pixels(image, preprocess=model.backbone.preprocess))

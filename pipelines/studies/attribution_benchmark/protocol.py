@@ -1,0 +1,199 @@
+"""A method and drawn cases in, its figures out: every measure with an interval, sanity checks, time, memory."""
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ecor.clip.image_tower import ImageTower
+from ecor.data.heatmap import Heatmap, resized
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
+from ecor.explain.attribution import attribute_among
+from ecor.explain.methods.registry import Method
+from ecor.explain.metrics.faithfulness import (
+    confidence,
+    deletion,
+    flip_equivariance,
+    insertion,
+    randomised,
+    rank_correlation,
+)
+from ecor.explain.metrics.localization import energy_inside
+from ecor.explain.metrics.summary import localisation, with_nan
+from pipelines.studies.attribution_benchmark.cases import Cases
+from pipelines.studies.attribution_benchmark.mosaics import mosaics_of
+
+Prior = Callable[[Bool[Tensor, "N H W"], tuple[int, int]], Float[Tensor, "N h w"]]
+"""Maps that no tower makes: masks and the tower's grid in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How a method is tried."""
+
+    resampling: Resampling
+    num_checked: int
+    """Images for the checks that make maps anew: random weights, mirrored pictures."""
+    step: float = 0.036
+    """Share of pixels per step of insertion and deletion."""
+    batch_size: int = 16
+    seed: int = 0
+    """Of random weights."""
+
+
+def oracle(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """How much of each cell the mask covers: about the best that a map on this grid can be."""
+    return adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
+
+
+def inverse(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """The opposite of the oracle."""
+    return 1 - oracle(masks, grid)
+
+
+def centre(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """A Gaussian in the middle, whose standard deviation is a quarter of the side (ours): what pictures are like."""
+    axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
+    return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
+
+
+def noise(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """Chance."""
+    return torch.rand(len(masks), *grid, generator=torch.Generator().manual_seed(0))
+
+
+PRIORS: dict[str, Prior] = {"oracle on the grid": oracle, "centre": centre, "random": noise, "inverse": inverse}
+"""Rows that make the table honest."""
+
+
+def tried(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+    """Every measure of a method, by name as in `ecor.explain.metrics.summary.MEASURES`."""
+    began = time.perf_counter()
+    with peak_memory() as peak:
+        heatmap = _heatmap(method, cases.tower, cases, images=cases.pixels)
+    seconds = (time.perf_counter() - began) / len(cases.pixels)
+    lacking = _heatmap(method, cases.tower, cases, images=cases.lacking)
+    moved = 100 * (
+        energy_inside(heatmap.on_input()[:, 0], cases.masks) - energy_inside(lacking.on_input()[:, 0], cases.masks)
+    )
+    recognised = _recognised(method, cases)
+    known = {"moved": moved, "recognised": recognised, **_checked(method, cases, heatmap=heatmap, trial=trial)}
+    figures = _judged(heatmap.on_input()[:, 0], cases, more=known, trial=trial)
+    num = len(cases.pixels)
+    cost = {"seconds": seconds, "peak_mb": peak.bytes / 1024**2}
+    nan = float("nan")
+    told = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
+    return {**figures, **told}
+
+
+def tried_prior(prior: Prior, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+    """The same of maps that are made without a model."""
+    height, width = cases.masks.shape[1:]
+    maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
+    mosaics, recognised = mosaics_of(cases), None
+    if mosaics is not None:
+        num = len(mosaics.members)
+        tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
+        own = resized(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
+        recognised = mosaics.found(own, num_cases=len(maps))
+    return _judged(maps, cases, more={"recognised": recognised}, trial=trial)
+
+
+def grid_of(tower: ImageTower) -> tuple[int, int]:
+    """The tower's grid of patches; 7 x 7 for one whose grid cannot be told."""
+    if "activations" not in tower.capabilities:
+        return 7, 7
+    height, width = tower.backbone.preprocess.image_size
+    return tower.trace(torch.zeros(1, 3, height, width, device=tower.backbone.device)).grid
+
+
+def _judged(
+    maps: Float[Tensor, "N H W"], cases: Cases, *, more: dict[str, Tensor | None], trial: Trial
+) -> dict[str, Estimate]:
+    pixels = cases.tower.pixels(cases.pixels)
+    left = confidence(cases.prob, pixels, maps)
+    columns = {
+        "insertion": insertion(cases.prob, pixels, maps, step=trial.step).area,
+        "deletion": deletion(cases.prob, pixels, maps, step=trial.step).area,
+        "drop": ((left.whole - left.left) / left.whole).clamp(min=0),
+        "increase": (left.left > left.whole).float(),
+        **more,
+    }
+    means = mean_estimates(with_nan(columns, num=len(maps)), resampling=trial.resampling)
+    return {**localisation(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
+
+
+def _recognised(method: Method, cases: Cases) -> Tensor | None:
+    """Does each name's map find its own picture among four? None for too few cases."""
+    mosaics = mosaics_of(cases)
+    if mosaics is None:
+        return None
+    own = cases.ids[mosaics.members.to(cases.ids.device)]
+    maps = attribute_among(
+        cases.tower, mosaics.pixels, cases.vocabulary[own], method=method, vocabulary=cases.vocabulary, own=own
+    ).on_input()
+    return mosaics.found(maps, num_cases=len(cases.pixels))
+
+
+def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) -> dict[str, Tensor | None]:
+    """Do maps change when the weights are random, and follow a picture that is mirrored? None where not known."""
+    num = min(trial.num_checked, len(cases.pixels))
+    few = cases.pixels[:num]
+    flip = flip_equivariance(
+        lambda pixels: _heatmap(method, cases.tower, cases, images=pixels).scores[:, 0], cases.tower.pixels(few)
+    )
+    vit = cases.tower.backbone.vit
+    if vit is None:
+        return {"flip": flip, "randomised": None}
+    other = randomised(cases.tower, num_blocks=len(vit.transformer.resblocks), seed=trial.seed)
+    theirs = _heatmap(method, other, cases, images=few)
+    return {"flip": flip, "randomised": rank_correlation(heatmap.scores[:num, 0], theirs.scores[:, 0])}
+
+
+def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
+    """Of the first images of the cases, or of changed ones in their order."""
+    num = len(images)
+    return attribute_among(
+        tower, images, cases.texts[:num], method=method, vocabulary=cases.vocabulary, own=cases.ids[:num, None]
+    )
+
+
+@dataclass(slots=True)
+class Peak:
+    """Bytes, once the block has ended; NaN where the system does not tell."""
+
+    bytes: float = float("nan")
+
+
+@contextmanager
+def peak_memory() -> Iterator[Peak]:
+    """How much memory a block takes at its peak above what was in use: of the GPU, or of this process (Linux)."""
+    peak = Peak()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peak
+        peak.bytes = float(torch.cuda.max_memory_allocated() - before)
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system: it would be used again unseen
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest mark
+        before_rss = _resident("VmRSS")
+    except (OSError, AttributeError, StopIteration):
+        yield peak
+        return
+    yield peak
+    peak.bytes = max(0.0, _resident("VmHWM") - before_rss)
+
+
+def _resident(name: str) -> float:
+    """Bytes of a line of /proc/self/status, which has kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * float(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

@@ -1,0 +1,273 @@
+"""A seed and an arm of the studies in, its figures out: ECLIP, LICO and prompts with it, learned in process and judged.
+
+What is learned is learned by the loop of `ecor train`, on shards of drawn scenes; maps are judged by the parts' pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ecor.clip.backbone import load_backbone
+from ecor.config import BackboneConfig, EclipConfig, LicoConfig, ObjectiveConfig, PoolingName, SystemName
+from ecor.eclip.projection import Projection
+from ecor.explain.attribution import attribute
+from ecor.explain.methods.perturbation import random_masks, rise_map
+from ecor.explain.methods.registry import Method, method
+from ecor.explain.metrics.faithfulness import deletion, insertion
+from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, score_contrast
+from ecor.explain.targets import Rationale, tower_of
+from ecor.lico.training import Classifier
+from ecor.model import Recognizer
+from pipelines.config.stages import TrainConfig
+from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
+from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.lico_trainer import LicoTraining
+from pipelines.training.prompt_trainer import Tuning, settled
+from pipelines.training.systems import SYSTEMS
+from pipelines.training.trainer import Learning, Progress
+
+Figures = dict[str, float]
+_EMBEDDED = BackboneConfig(precision="fp32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What a cell costs and how sure its figures are; the same for all arms of a study."""
+
+    set_name: str = "demo-main"
+    sizes: Sizes
+    num_cases: int
+    """Pairs of an image and a name, that maps are judged on."""
+    num_pictures: int
+    """That insertion and deletion are measured on."""
+    num_masks: int
+    """Of RISE."""
+
+
+EFFORT = Effort(
+    sizes=Sizes(least_train=640, num_validation=200, num_test=300, num_epochs=10),
+    num_cases=200,
+    num_pictures=60,
+    num_masks=300,
+)
+QUICK = Effort(
+    sizes=Sizes(train_per_category=4, least_train=96, num_validation=40, num_test=40, num_epochs=2),
+    num_cases=20,
+    num_pictures=6,
+    num_masks=30,
+)
+
+
+def world_for(effort: Effort, *, seed: int, root: Path) -> World:
+    """The drawings of a seed, drawn once."""
+    world = world_of(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
+    draw_world(world)
+    return world
+
+
+def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> tuple[Learning, Progress]:
+    """Learn on a drawn world as `ecor train` does, on one rank and without Ray.
+
+    Args:
+        world: whose shards are learned from.
+        system: what is learned.
+        root: folder of features that cells share.
+        settings: of `TrainConfig`.
+
+    Returns:
+        The run, whose `learned` holds the best epoch, and how it went.
+    """
+    sizes = world.sizes
+    defaults: dict[str, Any] = {
+        "backbone": _EMBEDDED,
+        "num_epochs": sizes.num_epochs,
+        "patience": sizes.num_epochs,
+        "batch_size": sizes.batch_size,
+    }
+    config = TrainConfig(
+        shards=str(world.folder / "shards"),
+        output=str(root),
+        system=system,
+        seed=world.seed,
+        cache_dir=str(root / "cache"),
+        **(defaults | settings),
+    )
+    vocabulary = world.vocabulary
+    learning = SYSTEMS[system](
+        settled(config),
+        vocabulary=vocabulary,
+        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
+        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
+        rank=Rank(),
+        cache_dir=root / "cache",
+    )
+    progress = None
+    for report in learning.reports(learning.module()):
+        progress = report.progress
+    assert progress is not None, "a run makes at least one report"
+    learning.learned.load_state_dict(progress.best_tokens)
+    return learning, progress
+
+
+# ECLIP
+
+PLAIN: dict[str, Callable[[], Method]] = {
+    "ITSM, plain CLIP": partial(method, "itsm"),
+    "reversed ITSM": partial(method, "reversed_itsm"),
+}
+POOLINGS: dict[str, PoolingName] = {
+    "attention pooling": "attention",
+    "average pooling": "average",
+    "max pooling": "max",
+    "masked max pooling": "masked_max",
+}
+ECLIP_ARMS = (*PLAIN, *POOLINGS)
+KINDS: tuple[TargetKind, ...] = ("rationale", "category")
+
+
+def eclip_method(pooling: PoolingName, *, world: World, root: Path) -> tuple[Method, Figures]:
+    """The method `eclip` with a projection that was learned by a pooling, and its figures on validation images."""
+    learning, progress = learn(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
+    assert isinstance(learning.learned, Projection)
+    best = progress.epochs[progress.best_epoch]
+    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    return learning.learned.as_method(), told
+
+
+def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
+    """Of one arm of the study and both kinds of names."""
+    world = world_for(effort, seed=seed, root=root)
+    told: Figures = {}
+    if arm in PLAIN:
+        chosen = PLAIN[arm]()
+    else:
+        chosen, told = eclip_method(POOLINGS[arm], world=world, root=root)
+    model = Recognizer.zero_shot(world.vocabulary, backbone=load_backbone(_EMBEDDED))
+    found: dict[str, Figures] = {}
+    for kind in KINDS:
+        cases = cases_of(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
+        found[kind] = {**map_figures(chosen, cases), **told}
+    return found
+
+
+def map_figures(chosen: Method, cases: Cases, *, texts: Float[Tensor, "N 1 D"] | None = None) -> Figures:
+    """Where a method's maps are, against the pixels of what is named; `texts` instead of the cases' own."""
+    heatmap = attribute(cases.tower, cases.pixels, cases.texts if texts is None else texts, method=chosen)
+    maps = heatmap.on_input()[:, 0]
+    oracle = mean_iou_oracle(maps, cases.masks)
+    return {
+        "miou": oracle.value,
+        "threshold": oracle.threshold,
+        "msc": float(score_contrast(maps, cases.masks).mean()),
+        "pointing": float(pointing_hit(maps, cases.masks).mean()),
+    }
+
+
+# LICO
+
+LICO_ARMS: dict[str, LicoConfig] = {
+    "cross-entropy": LicoConfig(alpha=0.0, beta=0.0),
+    "LICO": LicoConfig(),
+    "LICO, a hundredth of its weights": LicoConfig(alpha=0.1, beta=0.01),
+    "manifold matching only": LicoConfig(beta=0.0),
+    "optimal transport only": LicoConfig(alpha=0.0),
+}
+
+
+def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
+    """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
+    world = world_for(effort, seed=seed, root=root)
+    learning, progress = learn(world, system="lico", root=root, lico=LICO_ARMS[arm])
+    assert isinstance(learning, LicoTraining)
+    classifier = learning.classifier.eval()
+    with np.load(world.truth("test")) as truth:
+        images, categories = torch.from_numpy(truth["pixels"]), torch.from_numpy(truth["categories"])
+    told = {"accuracy": accuracy(classifier, images, categories), "best_epoch": float(progress.best_epoch)}
+    some, classes = images[: effort.num_pictures], categories[: effort.num_pictures]
+    for name, maps in classifier_maps(classifier, some, classes, num_masks=effort.num_masks).items():
+        told |= {f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()}
+    module = learning.module()
+    if module.log_temperature is not None:
+        told["temperature"] = float(module.log_temperature.detach().exp())
+    return {"category": told}
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], categories: Int[Tensor, " N"]) -> float:
+    """Share of images whose most probable category is the true one."""
+    parts = [classifier(classifier.normalise(part)).argmax(dim=-1) for part in images.split(64)]
+    return float((torch.cat(parts) == categories).float().mean())
+
+
+@torch.no_grad()
+def classifier_maps(
+    classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], classes: Int[Tensor, " N"], *, num_masks: int
+) -> dict[str, Float[Tensor, "N H W"]]:
+    """Maps of each image's class, on its pixels, by Grad-CAM and by RISE."""
+    pixels = classifier.normalise(images)
+    size = (pixels.shape[2], pixels.shape[3])
+    coarse = classifier.grad_cam(pixels, classes)[:, None]
+    cam = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[:, 0]
+    masks = random_masks(num_masks, size=size, cells=7, keep=0.5, generator=torch.Generator().manual_seed(0))
+    rise = []
+    for image, category in zip(pixels, classes.tolist(), strict=True):
+
+        def score(altered: Tensor, category: int = category) -> Tensor:
+            return classifier(altered).softmax(dim=-1)[:, category, None]
+
+        rise.append(rise_map(score, image, masks, keep=0.5)[0])
+    return {"grad_cam": cam, "rise": torch.stack(rise)}
+
+
+def faithfulness(
+    classifier: Classifier,
+    images: UInt8[Tensor, "N 3 H W"],
+    classes: Int[Tensor, " N"],
+    maps: Float[Tensor, "N H W"],
+) -> Figures:
+    """Areas under the curves of RISE (arXiv:1806.07421): high insertion and low deletion are good."""
+    pixels, rows = classifier.normalise(images), torch.arange(len(images))
+
+    def score(altered: Tensor) -> Tensor:
+        return classifier(altered).softmax(dim=-1)[rows, classes]
+
+    inserted = float(insertion(score, pixels, maps).area.mean())
+    deleted = float(deletion(score, pixels, maps).area.mean())
+    return {"insertion": inserted, "deletion": deleted, "difference": inserted - deleted}
+
+
+# Prompts, tuned with and without matching manifolds
+
+PROMPT_ARMS: dict[str, float] = {"prompts alone": 0.0, "with manifold matching": 1.0}
+PROMPT_METHODS = ("itsm", "grad_eclip")
+
+
+def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
+    """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
+    world = world_for(effort, seed=seed, root=root)
+    objective = ObjectiveConfig(
+        manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step
+    )
+    learning, progress = learn(
+        world, system="ecor", root=root, objective=objective, calibrate=False, num_epochs=effort.sizes.num_epochs // 2
+    )
+    assert isinstance(learning, Tuning)
+    tuned = learning.finished_recognizer(progress)
+    plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
+    cases = cases_of(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
+    best = progress.epochs[progress.best_epoch]
+    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    texts = tuned.text.rationales[cases.ids][:, None]
+    seen = replace(cases, tower=tower_of(tuned, Rationale(name="")))
+    for name in PROMPT_METHODS:
+        found = map_figures(method(name), seen, texts=texts)
+        told |= {f"{name}_{figure}": value for figure, value in found.items()}
+    return {"rationale": told}

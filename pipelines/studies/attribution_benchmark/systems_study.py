@@ -1,0 +1,214 @@
+"""Seeds in, a CSV of every arm's figures and a page of tables out: what ECLIP and LICO are good for on drawn scenes.
+
+Arms are learned one after the other in this process. Rows are written as arms end, so that the same command goes on
+from what is there; the page is made from the CSV alone.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from ecor.config import require
+from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.storage import filesystem
+from pipelines.config.studies import StudiesConfig, StudyName
+from pipelines.studies.attribution_benchmark.systems_cell import (
+    ECLIP_ARMS,
+    EFFORT,
+    LICO_ARMS,
+    PROMPT_ARMS,
+    PROMPT_METHODS,
+    QUICK,
+    Effort,
+    Figures,
+    eclip_figures,
+    lico_figures,
+    prompt_figures,
+)
+from pipelines.studies.result_rows import keep, kept
+
+RESULTS, PAGE, WORDS = "explain-studies.csv", "explain-studies.md", "explain-studies-words.md"
+FIRST_SEED, QUICK_SEED = 700, 790
+"""Of images that no other experiment here uses."""
+KEY = ["cell", "study", "arm", "seed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A figure of the tables."""
+
+    title: str
+    scale: float = 100.0
+    digits: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A study: what is compared, and what is told of it."""
+
+    title: str
+    note: str
+    arms: tuple[str, ...]
+    against: str
+    """The arm that the others' differences are from."""
+    figures: Callable[..., dict[str, Figures]]
+    columns: Mapping[str, Mapping[str, Column]]
+    """By kind of name."""
+
+
+_MAPS = {
+    "miou": Column(title="mIoU"),
+    "msc": Column(title="mSC", scale=1.0),
+    "pointing": Column(title="pointing game"),
+    "accuracy": Column(title="accuracy of the pooled feature"),
+}
+_CURVES = {
+    f"{name}_{figure}": Column(title=f"{figure}, {title}", scale=1.0, digits=3)
+    for name, title in (("grad_cam", "Grad-CAM"), ("rise", "RISE"))
+    for figure in ("insertion", "deletion", "difference")
+}
+STUDIES: dict[StudyName, Asked] = {
+    "eclip": Asked(
+        title="ECLIP: what pooling teaches a projection of patches",
+        note="Maps of the method `eclip` (ITSM behind the learned projection) beside ITSM of the plain model, on pairs "
+        "that the plain model ranks right. mIoU at the one threshold that suits all maps of a seed best (oracle); mSC "
+        "is the mean of the map inside the mask minus that outside, in percent: below zero is the opposite of the "
+        "truth. Differences are from ITSM of the plain model.",
+        arms=ECLIP_ARMS,
+        against=ECLIP_ARMS[0],
+        figures=eclip_figures,
+        columns={"rationale": _MAPS, "category": _MAPS},
+    ),
+    "lico": Asked(
+        title="LICO: a classifier with and without language beside it",
+        note="The demo tower, trained on from its weights. Insertion (high is good) and deletion (low) are areas under "
+        "the softmax probability of the true class, in steps of 3.6 % of the pixels; insertion starts from a blurred "
+        "picture. Differences are from plain cross-entropy.",
+        arms=tuple(LICO_ARMS),
+        against=next(iter(LICO_ARMS)),
+        figures=lico_figures,
+        columns={"category": {"accuracy": Column(title="accuracy"), **_CURVES}},
+    ),
+    "prompts": Asked(
+        title="Prompts tuned with LICO's manifold matching",
+        note="ECOR's tokens as shipped (in every block of the image tower), with manifold matching of weight 1 or "
+        "without. Maps are of the tuned model, on pairs that the untuned model ranks right.",
+        arms=tuple(PROMPT_ARMS),
+        against=next(iter(PROMPT_ARMS)),
+        figures=prompt_figures,
+        columns={
+            "rationale": {
+                "rr": Column(title="RR on validation"),
+                **{
+                    f"{name}_{figure}": Column(title=f"{column.title}, {name}", scale=column.scale)
+                    for name in PROMPT_METHODS
+                    for figure, column in _MAPS.items()
+                    if figure != "accuracy"
+                },
+            }
+        },
+    ),
+}
+
+
+def run(config: StudiesConfig) -> Path:
+    """Measure every arm that is not in the CSV yet, and write the page; its path.
+
+    Raises ValueError for a page without rows.
+    """
+    root = Path(config.output).absolute()
+    work = Path(config.work).absolute() if config.work else root / "work"
+    effort, first = (QUICK, QUICK_SEED) if config.quick else (EFFORT, FIRST_SEED)
+    seeds = range(first, first + (2 if config.quick else config.num_seeds))
+    names = config.studies or tuple(STUDIES)
+    if not config.only_page:
+        root.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(config.num_threads)
+        _measure(names, seeds=seeds, effort=effort, root=root, work=work)
+    rows = kept(root / RESULTS)
+    rows = rows[rows["cell"] == _digest(effort)] if len(rows) else rows
+    require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
+    page = root / PAGE
+    command = "ecor explain-studies" + (" --quick" if config.quick else "")
+    parts = [_section(STUDIES[name], rows[rows["study"] == name]) for name in names]
+    words = (root / WORDS).read_text(encoding="utf-8").strip() if (root / WORDS).is_file() else ""
+    head = _head(effort, command=command, is_quick=config.quick)
+    text = "\n\n".join(filter(None, [head, words, *parts]))
+    filesystem.write(page, f"{text}\n".encode())
+    Console().print(f"{len(rows)} rows: {page}", highlight=False, soft_wrap=True)
+    return page
+
+
+def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
+    console, cell = Console(stderr=True), _digest(effort)
+    known = kept(root / RESULTS)
+    done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
+    wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
+    missing = [key for key in wanted if key not in done]
+    for number, key in enumerate(missing, start=1):
+        _, name, arm, seed = key
+        began = time.perf_counter()
+        found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=work)
+        seconds = time.perf_counter() - began
+        told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
+        rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
+        keep(rows, root / RESULTS, float_format="%.6g")
+        console.print(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s", highlight=False)
+
+
+def _digest(effort: Effort) -> str:
+    return hashlib.sha256(json.dumps(asdict(effort), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _head(effort: Effort, *, command: str, is_quick: bool) -> str:
+    quick = ["", "**A quick run: it shows that everything runs; its figures mean nothing.**"] if is_quick else []
+    return "\n".join(
+        [
+            "# ECLIP and LICO on drawn scenes",
+            "",
+            f"Made by `{command}`. Set {effort.set_name}; {effort.num_cases} pairs of an image and a name per seed for "
+            f"maps, {effort.num_pictures} pictures and {effort.num_masks} masks for insertion, deletion and RISE. "
+            "Means over seeds, each with drawings and a start of its own, and 95 % intervals (Student's t over seeds); "
+            "below them the difference within seeds.",
+            *quick,
+        ]
+    )
+
+
+def _section(asked: Asked, rows: pd.DataFrame) -> str:
+    """Tables of a study, by kind of name; empty where it has no rows."""
+    if not len(rows):
+        return ""
+    tables = []
+    for kind, columns in asked.columns.items():
+        some = rows[rows["kind"] == kind]
+        shown = {name: column for name, column in columns.items() if name in some and some[name].notna().any()}
+        arms = {arm: some[some["arm"] == arm].set_index("seed") for arm in asked.arms if (some["arm"] == arm).any()}
+        lines = [f"| {kind} | seeds | " + " | ".join(column.title for column in shown.values()) + " |"]
+        lines.append("|---" * (2 + len(shown)) + "|")
+        for arm, found in arms.items():
+            cells = [_told(found[name], column) for name, column in shown.items()]
+            lines.append(f"| {arm} | {len(found)} | " + " | ".join(cells) + " |")
+            if arm != asked.against and asked.against in arms:
+                base = arms[asked.against]
+                gaps = [_told((found[name] - base[name]).dropna(), column, "+") for name, column in shown.items()]
+                lines.append("| … difference | | " + " | ".join(gaps) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join([f"## {asked.title}", asked.note, *tables])
+
+
+def _told(values: "pd.Series[float]", column: Column, sign: str = "") -> str:
+    """Mean and half the width of its interval."""
+    values = values.dropna()
+    if not len(values):
+        return "–"
+    mean = over_repetitions(column.scale * values.to_numpy())
+    told = f"{mean.value:{sign}.{column.digits}f}"
+    return told if mean.num_repetitions == 1 else f"{told} ± {mean.half_width:.{column.digits}f}"

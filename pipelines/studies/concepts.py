@@ -1,0 +1,192 @@
+"""Concepts of the demo's lexicon in, tables of how well they tell the unknown and find things out (ConVis)."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecor.clip.backbone import load_backbone
+from ecor.convis.concept_features import encode_concepts
+from ecor.demo.lexicon import demo_lexicon
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, over_repetitions
+from ecor.explain.metrics.boxes import CONVIS, WSOL, BoxRule
+from pipelines.config.studies import ConceptsConfig
+from pipelines.studies.concept_experiments import FindingRow, TellingRow, finding_rows, telling_rows
+
+RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
+TELLING = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
+FINDING = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
+WORDS = "concepts-words.md"
+"""What a reader of the tables wrote about them; opens the page."""
+CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number of one table."""
+
+    table: str
+    case: str
+    method: str
+    figure: str
+    estimate: Estimate
+
+
+def run(config: ConceptsConfig) -> Path:
+    """Print both tables, a row as soon as it is known, and write them; the page's path.
+
+    Raises ValueError as `ecor.clip.backbone.load_backbone` does.
+    """
+    steps = 14
+    if config.quick:
+        config, steps = replace(config, num_train=60, num_images=40, num_found=3, num_resamples=200), 7
+    torch.set_num_threads(config.num_threads)
+    backbone = load_backbone(config.backbone)
+    concepts = encode_concepts(backbone, demo_lexicon())
+    resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
+    told = telling_rows(
+        backbone,
+        concepts,
+        num_train=config.num_train,
+        num_images=config.num_images,
+        seed=config.seed,
+        resampling=resampling,
+    )
+    telling = list(_shown(TELLING, _told_figures(told)))
+    found = finding_rows(
+        backbone,
+        concepts,
+        num_images=config.num_found,
+        seed=config.seed,
+        rule=RULES[config.box_rule],
+        steps=steps,
+        resampling=resampling,
+    )
+    finding = list(_shown(FINDING, map(_found_figures, found)))
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(folder / "concepts.csv", [each for row in (*telling, *finding) for each in row])
+    page, words = folder / "concepts.md", folder / WORDS
+    said = words.read_text(encoding="utf-8").strip() if words.is_file() else ""
+    page.write_text(_page(config, telling=telling, finding=finding, words=said), encoding="utf-8")
+    return page
+
+
+def _told_figures(rows: Iterable[TellingRow]) -> Iterator[list[Figure]]:
+    """The figures of each row, then the means over pairs."""
+    by_score: dict[str, list[list[Figure]]] = {}
+    for row in rows:
+        measures = row.detection.auroc, row.detection.fpr95_unknown, row.detection.fpr95_known
+        case = f"{row.known} ({row.num_known}) / {row.unknown} ({row.num_unknown})"
+        figures = [
+            Figure(table="telling", case=case, method=row.score, figure=name, estimate=each)
+            for name, each in zip(TELLING[2:], measures, strict=True)
+        ]
+        by_score.setdefault(row.score, []).append(figures)
+        yield figures
+    for score, pairs in by_score.items():
+        yield [
+            Figure(
+                table="telling", case="mean over pairs", method=score, figure=column[0].figure, estimate=_mean(column)
+            )
+            for column in zip(*pairs, strict=True)
+        ]
+
+
+def _mean(figures: Sequence[Figure]) -> Estimate:
+    """Over pairs, with Student's t over them."""
+    mean = over_repetitions(np.array([each.estimate.value for each in figures]))
+    return Estimate(
+        value=mean.value,
+        low=mean.value - mean.half_width,
+        high=mean.value + mean.half_width,
+        num_images=sum(each.estimate.num_images for each in figures),
+    )
+
+
+def _found_figures(row: FindingRow) -> list[Figure]:
+    case = f"{row.pictures} | {row.explained}"
+    return [
+        Figure(table="finding", case=case, method=row.method, figure=name, estimate=each)
+        for name, each in zip(FINDING[3:], (row.max_box_acc, row.max_box_acc_v2), strict=True)
+    ]
+
+
+def _shown(header: Sequence[str], rows: Iterable[list[Figure]]) -> Iterator[list[Figure]]:
+    """The same rows, printed on the way."""
+    for line in _heading(header):
+        print(line, flush=True)  # noqa: T201
+    for row in rows:
+        print(_line(row), flush=True)  # noqa: T201
+        yield row
+
+
+def _heading(header: Sequence[str]) -> tuple[str, str]:
+    return f"| {' | '.join(header)} |", f"| {' | '.join(['---'] * len(header))} |"
+
+
+def _line(row: Sequence[Figure]) -> str:
+    cells = [row[0].case, row[0].method, *(_told(each.estimate) for each in row)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CSV_HEADER)
+        for each in figures:
+            found = each.estimate
+            numbers = (found.value, found.low, found.high, found.num_images)
+            writer.writerow((each.table, each.case, each.method, each.figure, *numbers))
+
+
+def _page(
+    config: ConceptsConfig,
+    *,
+    telling: Sequence[Sequence[Figure]],
+    finding: Sequence[Sequence[Figure]],
+    words: str,
+) -> str:
+    rule = {"wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)"}
+    rule["convis"] = "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)"
+    lines = [
+        "# What concepts tell, and what they find",
+        "",
+        *(["Made with --quick: these figures mean nothing.", ""] if config.quick else []),
+        *([words, ""] if words else []),
+        f"Made by `ecor concepts --seed {config.seed}` with {config.backbone.name} ({config.backbone.pretrained}), "
+        "which was tuned on nothing. Drawn scenes; definitions of the demo's own lexicon. In percent, with 95 % "
+        "intervals.",
+        "",
+        "## Telling the unknown",
+        "",
+        f"{config.num_images} pictures of the kinds of a known concept, and as many of the kinds of an unknown one; in "
+        "brackets how many categories each has. Intervals: bootstrap over pictures; of the means, Student's t over "
+        "pairs. AUROC: a known picture scores higher than an unknown one, ties counted half (chance 50). FPR95 with "
+        "the unknown positive (ConVis): known pictures rejected where 95 % of unknown ones are; with the known "
+        f"positive: unknown pictures accepted where 95 % of known ones are. The probe learned from {config.num_train} "
+        "pictures of the known categories.",
+        "",
+        *_heading(TELLING),
+        *map(_line, telling),
+        "",
+        "## Finding things",
+        "",
+        f"{config.num_found} pictures of one thing each, away from the middle, of categories that pretraining named, "
+        "and as many of those that it never named. Maps of the category's definition, and of the definition of what "
+        "it is a kind of. MaxBoxAcc: the box around the largest region overlaps the true one by 0.5, at the threshold "
+        f"that is best for all pictures; V2: any region, mean over 0.3, 0.5 and 0.7. Boxes {rule[config.box_rule]}. "
+        "The threshold is chosen anew in each resample.",
+        "",
+        *_heading(FINDING),
+        *map(_line, finding),
+        "",
+    ]
+    return "\n".join(lines)

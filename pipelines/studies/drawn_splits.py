@@ -1,0 +1,142 @@
+"""A set of a drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from ecor.data.image_decoding import Sample
+from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
+from ecor.demo.dataset import LabelledDrawing, labelled_drawings
+from ecor.demo.worlds.registry import vocabulary_of, world_set
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What a cell costs and how sure its figures are; the same for all cells."""
+
+    train_per_category: int = 16
+    """As in the few-shot settings of CoOp (arXiv:2109.01134)."""
+    least_train: int = 320
+    """Images that small sets get all the same."""
+    num_validation: int = 300
+    num_test: int = 600
+    num_epochs: int = 5
+    batch_size: int = 32
+    max_sentences_per_step: int = 800
+    """Of every loss: larger vocabularies have sampled negatives, so that all methods cost about the same."""
+
+    def num_images(self, split: str, *, num_categories: int) -> int:
+        """Of a split of a set."""
+        if split == "train":
+            return max(self.least_train, self.train_per_category * num_categories)
+        return self.num_validation if split == "validation" else self.num_test
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One set, or some of its categories, drawn from one seed; a folder of shards with the whole truth beside."""
+
+    folder: Path
+    set_name: str
+    categories: tuple[str, ...]
+    seed: int
+    sizes: Sizes = field(default_factory=Sizes)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        names = vocabulary_of(self.set_name)
+        return vocabulary_from_mapping({category: names[category] for category in self.categories})
+
+    def truth(self, split: str) -> Path:
+        """An .npz file of N images: pixels [N 3 H W], categories, rationales [N], visible [N R], num_things [N]."""
+        return self.folder / f"{split}.npz"
+
+
+def world_of(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> World:
+    """Where a world lies. Fewer categories are drawn from the set by the seed, each size holding the smaller ones."""
+    categories, name = world_set(set_name).categories, f"{set_name}-{seed}"
+    if num_categories is not None:
+        chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
+        categories, name = tuple(sorted(chosen)), f"{set_name}-{num_categories}-{seed}"
+    name += f"-{_digest(asdict(sizes))[:8]}"
+    return World(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
+
+
+def draw_world(world: World) -> None:
+    """Draw a world's splits, once; the truth of a split is written last."""
+    world.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(world.folder / ".drawing.lock"):
+        for split in SPLITS:
+            if not world.truth(split).is_file():
+                _draw_split(world, split=split)
+
+
+def _draw_split(world: World, *, split: str) -> None:
+    vocabulary = world.vocabulary
+    drawings = list(
+        labelled_drawings(
+            set_name=world.set_name,
+            split=split,
+            num_images=world.sizes.num_images(split, num_categories=len(world.categories)),
+            seed=world.seed,
+            categories=world.categories,
+        )
+    )
+    folder = world.folder / "shards"
+    entries = [Entry(sample=_sample(each, world=world, split=split)) for each in drawings]
+    manifest = ShardManifest(
+        split=split,
+        shards=(write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=vocabulary),),
+        vocabulary_digest=vocabulary.digest,
+        num_samples=len(entries),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest=_digest({"set": world.set_name, "seed": world.seed, **asdict(world.sizes)}),
+        parents={},
+    )
+    write_manifest(manifest, folder / split)
+    write_side_files(folder, vocabulary=vocabulary)
+    unfinished = world.folder / f"{split}.tmp.npz"
+    np.savez(unfinished, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))
+    unfinished.replace(world.truth(split))
+
+
+def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
+    file = BytesIO()
+    drawing.drawing.image.save(file, "png", compress_level=1)
+    return Sample(
+        key=f"{split}-{drawing.index:06d}",
+        image=file.getvalue(),
+        extension="png",
+        category=drawing.category,
+        rationales=(drawing.rationale,),
+        visible_rationales=drawing.visible_rationales,
+        source=f"{world.set_name}/{split}/{drawing.index}",
+    )
+
+
+def _truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    visible = np.zeros((len(drawings), len(vocabulary.rationales)), dtype=bool)
+    for number, each in enumerate(drawings):
+        visible[number, [vocabulary.rationale_id(text) for text in each.visible_rationales]] = True
+    return {
+        "pixels": np.stack([np.asarray(each.drawing.image).transpose(2, 0, 1) for each in drawings]),
+        "categories": np.array([vocabulary.category_id(each.category) for each in drawings]),
+        "rationales": np.array([vocabulary.rationale_id(each.rationale) for each in drawings]),
+        "visible": visible,
+        "num_things": np.array([len(each.scene.things) for each in drawings]),
+    }
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""Weights of the small CLIP in, a Markdown table of what it knows of each set of a drawn world out."""
+
+from pathlib import Path
+
+import torch
+
+from ecor.config import require
+from ecor.demo.tiny_clip import create_clip, weights_path
+from ecor.demo.worlds.registry import world_named
+from ecor.demo.zero_shot_eval import Share, Validity, judged
+from pipelines.config.studies import ValidityConfig
+
+HEADER = (
+    "set",
+    "categories",
+    "rationales",
+    "zero-shot, best template",
+    "linear probe",
+    "labelled rationale first",
+    "a visible one first (chance)",
+    "composition",
+    "separate argmaxes untrue",
+    "… never together",
+    "best part mIoU, 8 x 8",
+)
+
+
+def run(config: ValidityConfig) -> None:
+    """Print the table, a row as soon as it is known.
+
+    Raises ValueError for a set that the world has not, for weights that are no file, and for none where none come with
+    the world.
+    """
+    sets = world_named(config.world).sets
+    unknown = set(config.sets) - set(sets)
+    require(not unknown, f"no {', '.join(sorted(unknown))} in the world {config.world}: choose among {', '.join(sets)}")
+    require(
+        config.weights is not None or config.world == "demo",
+        f"no weights come with the world {config.world}: make some with `ecor pretrain --world {config.world}` and "
+        "name them with --weights",
+    )
+    weights = Path(config.weights) if config.weights else weights_path()
+    require(weights.is_file(), f"{weights} is no file: name the weights.safetensors that `ecor pretrain` wrote")
+    torch.set_num_threads(config.num_threads)
+    clip = create_clip(weights=weights)
+    _tell(HEADER)
+    _tell(["---"] * len(HEADER))
+    for set_name in config.sets or sets:
+        sizes = {"num_train": config.num_train, "num_images": config.num_images}
+        _tell(_row(judged(clip, set_name=set_name, seed=config.seed, **sizes)))
+
+
+def _row(found: Validity) -> list[str]:
+    chance = found.mean_visible / found.num_rationales
+    return [
+        found.set_name,
+        str(found.num_categories),
+        str(found.num_rationales),
+        f"{_told(found.zero_shot)} `{found.template}`",
+        _told(found.probe),
+        _told(found.labelled_first),
+        f"{_told(found.visible_first)} ({100 * chance:.1f})",
+        _told(found.composition),
+        _told(found.untrue),
+        _told(found.misfit),
+        f"{100 * found.best_part_iou:.1f}",
+    ]
+
+
+def _told(share: Share) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def _tell(cells: list[str] | tuple[str, ...]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201

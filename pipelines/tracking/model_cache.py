@@ -1,0 +1,114 @@
+"""A pinned model in, its folder on this machine out: downloaded once, and always checked.
+
+MLflow is imported for a download only, so that processes that score a model which is here start without it.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from filelock import FileLock
+
+from ecor.checkpoint import Checkpoint, read_checkpoint
+from ecor.config import SystemName
+from ecor.storage import filesystem
+from ecor.storage.artifact import Saved, publish_folder, read_saved, record_path
+from pipelines.config.infrastructure import TrackingConfig, uri_of
+from pipelines.runtime.prometheus import MODEL_CACHE, count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A model that is pinned: what it is called, and the digests that it must have."""
+
+    asked_for: str
+    """The URI it was resolved from; an alias in it may have moved since."""
+    uri: str
+    """`models:/<name>/<version>`, or the folder of a checkpoint."""
+    name: str
+    """Registered name, or the folder of a checkpoint."""
+    version: str | None
+    """None for a plain checkpoint."""
+    digest: str
+    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
+    vocabulary_digest: str
+    backbone_digest: str
+    run_id: str | None
+    """MLflow run that made it."""
+
+
+def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
+
+    A checkpoint of this machine's disks stays where it is.
+
+    Args:
+        model: what `resolve` gave.
+        tracking: where the registry is; pass `resolved(tracking)` to workers.
+        cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
+
+    Raises:
+        ValueError: when what was downloaded is another model than the registry's record says.
+    """
+    if model.version is None and filesystem.is_local(model.uri):
+        return _checked(filesystem.local_path(model.uri), model=model)
+    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
+    kept = cache / key.hexdigest()[:32]
+    with FileLock(f"{kept}.lock"):
+        is_here = kept.exists()
+        if not is_here:
+            _download(model, target=kept, tracking=tracking)
+    count(MODEL_CACHE, outcome="hit" if is_here else "miss")
+    return _checked(kept, model=model)
+
+
+def default_cache_dir() -> Path:
+    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
+    own = os.environ.get("ECOR_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
+    return base / "models"
+
+
+def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
+    if model.version is None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, filesystem.local_folder(model.uri) as found:
+            publish_folder(_checked(shutil.copytree(found, Path(scratch) / "model"), model=model), target)
+        return
+    # MLflow is slow to import, and where the model is here already nobody needs it
+    from mlflow.artifacts import download_artifacts
+
+    from pipelines.tracking.mlflow_runs import address_of, client_of, quiet, told
+    from pipelines.tracking.model_package import ARTIFACT
+
+    client = client_of(tracking)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet(), told(tracking):
+        place = client.get_model_version_download_uri(model.name, str(model.version))
+        uri = address_of(tracking)
+        found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
+        _checked(Path(found), model=model)
+        publish_folder(Path(found), target)
+
+
+def read_record(folder: str | Path) -> Checkpoint | Saved:
+    """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
+    for system in get_args(SystemName):
+        if record_path(folder, system) is not None:
+            return read_saved(folder, system)
+    return read_checkpoint(folder)
+
+
+def _checked(folder: Path, *, model: ModelVersion) -> Path:
+    checkpoint = read_record(folder)
+    for name, expected, found in (
+        ("model", model.digest, checkpoint.model_digest),
+        ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),
+    ):
+        if found != expected:
+            raise ValueError(f"{model.uri} should be {name} {expected}, but {folder} holds {found}: register it again")
+    return folder

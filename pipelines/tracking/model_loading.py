@@ -1,0 +1,66 @@
+"""What a user calls a model in, the open model out: of the registry, of a folder, or the one that comes along."""
+
+from typing import cast, get_args
+
+from torch import Tensor
+
+from ecor.checkpoint import load
+from ecor.config import SystemName
+from ecor.demo.worlds.registry import vocabulary_of
+from ecor.explain.methods.ready import read_projection
+from ecor.model import Names, Recognizer
+from ecor.storage.artifact import record_path
+from pipelines.config.infrastructure import TrackingConfig
+
+DEMO_MODEL = "ecor-demo"
+
+
+def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
+    """The model, choosing from other `names` than its own where some are given.
+
+    Args:
+        model: `models:/…`, a checkpoint folder, or `ecor-demo`: plain CLIP with the weights of the package.
+        tracking: where the registry is (`pipelines.config.infrastructure.resolved`).
+        names: categories and rationales.
+        demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
+
+    Raises:
+        ValueError: for a model that is not there or damaged, and for what another system than ECOR learned.
+    """
+    if model == DEMO_MODEL:
+        return Recognizer.zero_shot(vocabulary_of(demo_set) if names is None else names)
+    folder = folder_of(model, tracking=tracking)
+    remedies = {
+        "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",
+        "lico": "it names categories alone: `ecor explain` shows where it finds them",
+    }
+    system = system_of(folder)
+    if system in remedies:
+        raise ValueError(
+            f"{model} is no model that names categories and rationales, {system} made it; {remedies[system]}"
+        )
+    found = load(folder)
+    return found if names is None else found.with_vocabulary(names)
+
+
+def folder_of(model: str, *, tracking: TrackingConfig) -> str:
+    """Where a model lies: a version of the registry is fetched; ValueError for one that is not there."""
+    if not model.startswith("models:"):
+        return model
+    from pipelines.tracking import (
+        model_cache,
+        model_registry,  # MLflow takes seconds to import
+    )
+
+    return str(model_cache.fetch(model_registry.resolve(model, tracking=tracking), tracking=tracking))
+
+
+def system_of(folder: str) -> SystemName:
+    """Which system learned what lies in a folder; `ecor` where nothing tells."""
+    others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
+    return cast(SystemName, next(others, "ecor"))
+
+
+def projection_of(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
+    """What the method `eclip` needs, as `ecor.explain.methods.ready.read_projection` reads it; also of the registry."""
+    return read_projection(folder_of(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -1,0 +1,303 @@
+"""Checkpoints in, registered and pinned model versions out.
+
+Runs are in `pipelines.tracking.mlflow_runs`, and what a model holds in `pipelines.tracking.model_package`; the calls that stages need are here.
+"""
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from ecor.checkpoint import Checkpoint
+from ecor.config import SystemName, require
+from ecor.evaluation.record import difference_of_folders, read_evaluation
+from ecor.storage.artifact import Saved, record_path
+from pipelines.config.infrastructure import TrackingConfig, located
+from pipelines.config.stages import PromoteConfig, RegisterConfig
+from pipelines.tracking.mlflow_runs import (
+    client_of,
+    finish_run,
+    flat,
+    knows_run,
+    log_evaluation,
+    log_folder,
+    log_metrics,
+    log_tags,
+    quiet,
+    recorded_run,
+    shown,
+    start_training_run,
+    told,
+)
+from pipelines.tracking.model_cache import ModelVersion, read_record
+from pipelines.tracking.model_package import write_model, write_saved
+
+__all__ = [
+    "find",
+    "finish_run",
+    "knows_run",
+    "log_evaluation",
+    "log_folder",
+    "log_metrics",
+    "log_tags",
+    "promote",
+    "recorded_run",
+    "register",
+    "resolve",
+    "start_training_run",
+]
+
+
+_log = logging.getLogger(__name__)
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+_DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
+_CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
+_SYSTEM_TAG = "ecor.system"
+
+
+def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
+    """Make a checkpoint a version of a registered model, and set the alias on it.
+
+    What another system than ECOR learned is registered without a pyfunc flavor, to be downloaded and loaded by `ecor`.
+    The same checkpoint, packed the same way, is one version however often it is registered.
+
+    Raises ValueError when the checkpoint is not one, or the server does not answer.
+    """
+    checkpoint = read_record(config.checkpoint)
+    client = client_of(tracking)
+    tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
+    with quiet(), told(tracking):
+        version = _registered_already(client, name=config.name, tags=tags)
+        if version is None:
+            run_id = _run_of(checkpoint, tracking=tracking)
+            model_id, location = _log_model(client, checkpoint=checkpoint, config=config, run_id=run_id)
+            _ensure_registered_model(client, name=config.name)
+            made = client.create_model_version(
+                config.name, source=location, run_id=run_id, tags=tags, model_id=model_id
+            )
+            version = str(made.version)
+            linked = json.dumps([{"name": config.name, "version": version}])
+            client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: linked})
+        if config.alias:
+            client.set_registered_model_alias(config.name, config.alias, version)
+    return resolve(f"models:/{config.name}/{version}", tracking=tracking)
+
+
+def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
+    """Give the alias to a version, where it is not worse than the one that has it; who has it then.
+
+    The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
+    labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
+    two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
+    candidate as tags. Which images are held out is the caller's choice: `ecor run` takes validation
+    (`pipelines.stages.pipeline`).
+
+    Raises:
+        ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
+            is not there or not of the version it is given for, or the two are of different images.
+    """
+    candidate = resolve(config.model, tracking=tracking)
+    require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
+    require(
+        config.champion_evaluation is None or config.evaluation is not None,
+        "champion_evaluation is compared with evaluation: name both",
+    )
+    champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
+    is_barred, grounds = _contest(config, candidate=candidate, champion=champion)
+    decision = ("forced" if config.force else "refused") if is_barred else "promoted"
+    client = client_of(tracking, probe=False)
+    with told(tracking):
+        client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
+        if decision != "refused":
+            client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
+            return candidate
+    assert champion is not None
+    _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, grounds)
+    return champion
+
+
+def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
+    """Pin a model: an alias becomes the version it means now. Call it once, on the driver.
+
+    Args:
+        model_uri: `models:/<name>@<alias>`, `models:/<name>/<version>`, or the folder of a checkpoint.
+        tracking: where the registry is; not asked for a folder.
+
+    Raises:
+        ValueError: naming what there is, when the model, alias or version is not there.
+    """
+    if not model_uri.startswith("models:"):
+        return _plain(model_uri)
+    parts = _URI.fullmatch(model_uri)
+    if parts is None:
+        raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
+    client = client_of(tracking)
+    with quiet(), told(tracking):
+        found = _lookup(client, **parts.groupdict())
+    if found is None:
+        raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
+    digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
+    require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
+    return ModelVersion(
+        asked_for=model_uri,
+        uri=f"models:/{found.name}/{found.version}",
+        name=found.name,
+        version=str(found.version),
+        run_id=found.run_id,
+        **digests,
+    )
+
+
+def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
+    """As `resolve`, but None for a registered model, alias or version that is not there."""
+    parts = _URI.fullmatch(model_uri)
+    with told(tracking):
+        if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
+            return None
+    return resolve(model_uri, tracking=tracking)
+
+
+def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
+    """Whether the champion stays, and in words on what grounds."""
+    images = None if config.evaluation is None else _parents(config.evaluation, version=candidate)["input_digest"]
+    if champion is None or champion.version == candidate.version:
+        return False, "no rival"
+    if config.evaluation is None or config.champion_evaluation is None:
+        return True, f"not compared with {champion.uri}: name evaluation and champion_evaluation"
+    inputs = {images, _parents(config.champion_evaluation, version=champion)["input_digest"]}
+    if len(inputs) > 1:
+        raise ValueError(
+            f"{config.evaluation} is of other images than {config.champion_evaluation} "
+            f"({' and '.join(sorted(inputs))}): score the same split with both"
+        )
+    gap = difference_of_folders(config.evaluation, config.champion_evaluation)
+    grounds = f"strict RR less that of {champion.uri}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return gap.high < 0, f"{grounds} over {gap.num_images} images"
+
+
+def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
+    """What an evaluation's predictions were made from; ValueError when that is another model."""
+    parents = read_evaluation(evaluation).results[0].parents
+    if parents.get("model_digest") != version.digest:
+        raise ValueError(
+            f"{evaluation} is of model {parents.get('model_digest')}, but {version.uri} is {version.digest}: evaluate "
+            f"the labels that it made"
+        )
+    return parents
+
+
+def _plain(folder: str) -> ModelVersion:
+    require(
+        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
+        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
+        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
+    )
+    checkpoint = read_record(folder)
+    return ModelVersion(
+        asked_for=folder,
+        uri=located(checkpoint.folder),
+        name=folder,
+        version=None,
+        digest=checkpoint.model_digest,
+        vocabulary_digest=checkpoint.vocabulary_digest,
+        backbone_digest=checkpoint.backbone_digest,
+        run_id=checkpoint.run_id,
+    )
+
+
+def _version_tags(checkpoint: Checkpoint | Saved, *, with_backbone: bool) -> dict[str, str]:
+    return {
+        _DIGEST_TAGS["digest"]: checkpoint.model_digest,
+        _DIGEST_TAGS["vocabulary_digest"]: checkpoint.vocabulary_digest,
+        _DIGEST_TAGS["backbone_digest"]: checkpoint.backbone_digest,
+        _CHECKPOINT_TAG: checkpoint.digest,
+        _BACKBONE_INSIDE_TAG: str(
+            isinstance(checkpoint, Checkpoint) and (checkpoint.has_backbone or with_backbone)
+        ).lower(),
+        _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, Saved) else "ecor",
+        **{f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()},
+    }
+
+
+def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
+    """The newest version with these tags."""
+    found = client.search_model_versions(f"name = '{name}' AND tag.`{_CHECKPOINT_TAG}` = '{tags[_CHECKPOINT_TAG]}'")
+    same = [each for each in found if each.tags.get(_BACKBONE_INSIDE_TAG) == tags[_BACKBONE_INSIDE_TAG]]
+    return max((str(each.version) for each in same), key=int, default=None)
+
+
+def _run_of(checkpoint: Checkpoint | Saved, *, tracking: TrackingConfig) -> str:
+    """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
+    if checkpoint.run_id is not None and knows_run(tracking, run_id=checkpoint.run_id):
+        return checkpoint.run_id
+    parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
+    with recorded_run(tracking, name="register", params={}, tags=parents) as run_id:
+        return run_id
+
+
+def _log_model(
+    client: MlflowClient, *, checkpoint: Checkpoint | Saved, config: RegisterConfig, run_id: str
+) -> tuple[str, str]:
+    """Upload the packed model; its id and its place.
+
+    The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
+    """
+    settings = checkpoint.settings if isinstance(checkpoint, Saved) else asdict(checkpoint.model)
+    params = {name: str(value) for name, value in flat(settings)}
+    logged = client.create_logged_model(
+        client.get_run(run_id).info.experiment_id, name=config.name, source_run_id=run_id, params=params
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        record = Model(
+            artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+        )
+        folder = Path(scratch) / "model"
+        if isinstance(checkpoint, Saved):
+            write_saved(checkpoint, folder, model=record)
+        else:
+            write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id, logged.artifact_location
+
+
+def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise ValueError(f"the registry refuses the model name {name!r}: {error.message}") from error
+
+
+def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
+    """MLflow's record of a version, None if there is none."""
+    try:
+        if alias is not None:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _what_there_is(client: MlflowClient, *, name: str) -> str:
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException:
+        names = sorted(each.name for each in client.search_registered_models())
+        return f"registered models are {', '.join(names)}" if names else "no model is registered there"
+    versions = sorted((str(each.version) for each in client.search_model_versions(f"name = '{name}'")), key=int)
+    aliases = ", ".join(f"{alias} (version {version})" for alias, version in sorted(model.aliases.items()))
+    return f"{name} has the versions {', '.join(versions) or 'none'} and the aliases {aliases or 'none'}"

@@ -1,0 +1,138 @@
+"""Images as bytes, paths or base64 in, labelled rows out: the file that MLflow loads a registered model from.
+
+It is copied into the model (models from code, no pickle) and runs where this project is not installed: it may import
+`ecor`, which travels with the model, and nothing of `pipelines`.
+"""
+
+import base64
+import binascii
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+import ecor
+from ecor.config import ScoringConfig
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.predictions import origins_table
+from ecor.data.vocabulary import parse_vocabulary
+from ecor.model import Recognizer
+
+BATCH_SIZE = 64
+VOCABULARIES_KEPT = 4
+LONGEST_PATH = 1024  # characters; no image file in base64 is as short
+_RANKED = ("pairs", "categories", "rationales")
+_CERTAINTY = ("kept_mass", "pairs_exact", "calibrated", "method")
+_COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model_digest", "vocabulary_digest")
+
+
+class ServedRecognizer(PythonModel):  # type: ignore[misc]
+    """`ecor.Recognizer` behind MLflow's pyfunc interface.
+
+    The input is a table with one column, or a list. An image is bytes, the path of a file
+    on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs, `method`,
+    and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
+
+    The output has a row per image, in order: `category`, `rationale`, `confidence` (of that pair), `pairs`,
+    `categories`, `rationales` (best first, with probabilities), what is known of their certainty, digests, and `error`.
+    An image that cannot be read has nothing but an `error`.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.recognizer = ecor.load(context.artifacts["checkpoint"], device=device)
+        self.others: OrderedDict[str, Recognizer] = OrderedDict()
+
+    # MLflow would make a signature of type hints; the model has one already
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        settings = dict(params or {})
+        scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
+        recognizer = self._choosing_from(settings.get("vocabulary") or "")
+        images = _column(model_input)
+        frames = [
+            _labelled(images[start : start + BATCH_SIZE], recognizer=recognizer, scoring=scoring)
+            for start in range(0, len(images), BATCH_SIZE)
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else _labelled([], recognizer=recognizer, scoring=scoring)
+
+    def _choosing_from(self, vocabulary: str) -> Recognizer:
+        """The model with other names; the last few are kept, because their sentences cost more than an image."""
+        if not vocabulary:
+            return self.recognizer
+        names = parse_vocabulary(vocabulary, source="the parameter vocabulary")
+        kept = self.others.setdefault(names.digest, self.recognizer.with_vocabulary(names))
+        self.others.move_to_end(names.digest)
+        while len(self.others) > VOCABULARIES_KEPT:
+            self.others.popitem(last=False)
+        return kept
+
+
+def _column(model_input: Any) -> list[Any]:
+    """The images of a table, a mapping or a list; MLflow may put a whole list into one cell."""
+    if isinstance(model_input, Mapping):
+        model_input = model_input.get("image", next(iter(model_input.values()), []))
+    elif isinstance(model_input, pd.DataFrame):
+        model_input = model_input["image"] if "image" in model_input else model_input.iloc[:, 0]
+    images: list[Any] = []
+    for cell in model_input:
+        images += cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
+    return images
+
+
+def _labelled(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
+    """A row per image; those that can be read are scored together."""
+    pixels, errors = {}, {}
+    for number, image in enumerate(images):
+        try:
+            pixels[number] = image_to_pixels(decode_image(_bytes(image)), preprocess=recognizer.backbone.preprocess)
+        except (ImageError, OSError) as error:
+            errors[number] = str(error)
+    columns = [*_COLUMNS, "error"]
+    rows = {number: dict.fromkeys(columns) | {"error": error} for number, error in errors.items()}
+    if pixels:
+        table = recognizer.label(
+            torch.from_numpy(np.stack(list(pixels.values()))),
+            origins=origins_table([str(number) for number in pixels]),
+            scoring=scoring,
+        )
+        rows |= {number: _readable(row) for number, row in zip(pixels, table.to_pylist(), strict=True)}
+    return pd.DataFrame([rows[number] for number in range(len(images))], columns=columns, dtype=object)
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of predictions with probabilities in place of their logarithms."""
+    ranked = {name: [_with_probability(entry) for entry in row[name]] for name in _RANKED}
+    return {**{name: row[name] for name in _COLUMNS}, **ranked, "error": None}
+
+
+def _with_probability(entry: Mapping[str, Any]) -> dict[str, Any]:
+    names = {name: value for name, value in entry.items() if name != "log_prob"}
+    return {**names, "probability": float(np.exp(entry["log_prob"]))}
+
+
+def _bytes(image: Any) -> bytes:
+    """The image file's bytes, whatever form they came in; ImageError for a text that is no file and no base64.
+
+    A text that names a file is a path, even where it could be base64 (`photos/a` could).
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not isinstance(image, str):
+        raise ImageError("not_an_image", f"an image is bytes, a path or base64, got {type(image).__name__}")
+    prefix, marker, rest = image.partition(";base64,")
+    is_data_uri = bool(marker) and prefix.startswith("data:")
+    if not is_data_uri and len(image) <= LONGEST_PATH and Path(image).is_file():
+        return Path(image).read_bytes()
+    try:
+        return base64.b64decode(rest if is_data_uri else image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError("not_an_image", f"{image[:80]!r} is neither a file here nor base64") from error
+
+
+set_model(ServedRecognizer())

@@ -1,0 +1,143 @@
+"""A split of captioned shards in; its captions out, or batches of pictures with them, for contrastive pretraining."""
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from ecor.clip.backbone import Backbone
+from ecor.data.shards import read_index, read_manifest
+from ecor.training.contrastive import CaptionedImages, Clip, Part, same_text
+from pipelines.training.data_loader import (
+    PictureReader,
+    Places,
+    Rank,
+    Split,
+    batch_positions,
+    fetch_shards,
+    num_batches,
+    order_of_epoch,
+)
+
+_CAPTION = ".txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captioned(Places):
+    """The samples of one split that have a caption, by position."""
+
+    captions: tuple[str, ...]
+    num_without: int
+    """Samples that are left out: no caption."""
+    paths: tuple[Path, ...]
+    """Of the shards, on this machine."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
+    """The captioned samples of a split, its shards verified; every rank must ask, and reads a part of the captions.
+
+    ValueError when a shard is not as written, or no sample has a caption (`.txt` in the tar).
+    """
+    manifest = read_manifest(folder)
+    indexes = tuple(read_index(folder, info) for info in manifest.shards)
+    none = np.zeros(0, dtype=np.int64)
+    places = Places(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
+    paths = fetch_shards(places, rank=rank, cache_dir=cache_dir)
+    found = _found(paths, rank=rank)
+    rows = [
+        (shard, row, found[shard][key])
+        for shard, index in enumerate(indexes)
+        for row, key in enumerate(index["key"].to_pylist())
+        if found[shard].get(key)
+    ]
+    if not rows:
+        raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a caption: label them, and reshard")
+    shards, numbers, captions = zip(*rows, strict=True)
+    return Captioned(
+        folder=folder,
+        manifest=manifest,
+        indexes=indexes,
+        shard_of=np.array(shards),
+        row_of=np.array(numbers),
+        captions=captions,
+        num_without=manifest.num_samples - len(rows),
+        paths=tuple(paths),
+    )
+
+
+def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]:
+    """The caption of each labelled sample of a split, by position; empty where it has none. Every rank must ask.
+
+    ValueError when a shard is not as written.
+    """
+    found = _found(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
+    keys = [index["key"].to_pylist() for index in split.indexes]
+    places = zip(split.shard_of.tolist(), split.row_of.tolist(), strict=True)
+    return tuple(found[shard].get(keys[shard][row], "") for shard, row in places)
+
+
+def _found(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, str]]:
+    """Captions by key, of every shard; each rank reads a part of them."""
+    mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
+    return {number: captions for part in rank.gathered(mine) for number, captions in part.items()}
+
+
+def _captions(path: Path) -> dict[str, str]:
+    """By key, as the tar has them."""
+    captions = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if member.name.endswith(_CAPTION):
+                file = tar.extractfile(member)
+                assert file is not None, f"{member.name} is not a plain file"
+                captions[member.name.removesuffix(_CAPTION)] = file.read().decode().strip()
+    return captions
+
+
+class CaptionedShards:
+    """Pictures in the order of the loader, as the model's own transform gives them, each with its one caption.
+
+    Nothing is known of a caption but its words: equal ones are no negatives of each other, all others are.
+    """
+
+    num_attributes = 0
+
+    def __init__(self, split: Captioned, *, backbone: Backbone, seed: int, batch_size: int, num_threads: int) -> None:
+        self._split, self._backbone = split, backbone
+        self._seed, self._batch_size = seed, batch_size
+        self._reader = PictureReader(split, paths=split.paths, preprocess=backbone.preprocess, num_threads=num_threads)
+        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+
+    def texts(self) -> tuple[str, ...]:
+        return self._split.captions
+
+    def unreadable(self) -> dict[str, str]:
+        return dict(self._reader.reasons)  # which grows while the next batch is read
+
+    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+        epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
+        positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())
+        captions, own = same_text([self._split.captions[position] for position in positions])
+        pixels, readable = self._reader.pixels(positions[part.of(len(positions))])
+        return CaptionedImages(
+            images=self._backbone.normalise(pixels),
+            readable=readable,
+            captions=tuple(captions),
+            own=own,
+            true=own,
+            attributes=torch.zeros((len(positions), 0), dtype=torch.bool),
+        )
+
+    def judged(self, clip: Clip) -> dict[str, float]:
+        return {}
+
+    def _order_of_epoch(self, epoch: int) -> Int[np.ndarray, " N"]:
+        return order_of_epoch(len(self._split), seed=self._seed, epoch=epoch)

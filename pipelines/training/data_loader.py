@@ -1,0 +1,250 @@
+"""A folder of verified shards in, equal batches of labelled pictures for every rank out, in an order made per epoch.
+
+The order is one permutation of all samples per (seed, epoch); a step takes the next positions of it, and rank r of W
+those that are r modulo W. So a run can stop anywhere, and go on with another number of ranks.
+"""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from jaxtyping import Int
+from torch import Tensor
+
+from ecor.config import Preprocess
+from ecor.data.image_decoding import ImageError, Sample, decode_image, image_to_pixels
+from ecor.data.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
+from ecor.data.vocabulary import Vocabulary
+
+MOST_NAMED = 20
+"""Pictures that cannot be read and are told by name; all are counted."""
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """Which of the workers this is."""
+
+    index: int = 0
+    num_ranks: int = 1
+    local_index: int = 0
+    """Among the workers of this node."""
+    num_local: int = 1
+    node: int = 0
+    device: str = "cpu"
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all ranks, in rank order; every rank must ask."""
+        if self.num_ranks == 1:
+            return [value]
+        found = [value] * self.num_ranks
+        dist.all_gather_object(found, value)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the samples of one split lie, by position; pictures are read when they are asked for."""
+
+    folder: str
+    manifest: ShardManifest
+    indexes: tuple[pa.Table, ...]
+    """Of each shard."""
+    shard_of: Int[np.ndarray, " N"]
+    row_of: Int[np.ndarray, " N"]
+    """Row in the shard's index."""
+
+    def source(self, position: int) -> str:
+        """Where a sample came from, as it was when it was sharded."""
+        source: str = self.indexes[self.shard_of[position]]["source"][int(self.row_of[position])].as_py()
+        return source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split(Places):
+    """The labelled samples of one split, by position."""
+
+    categories: Int[Tensor, " N"]
+    rationales: Int[Tensor, "N L"]
+    """All labelled ids; −1 where a sample has fewer than L."""
+    first_turn: Int[Tensor, " N"]
+    """Where each sample starts in taking its rationales in turn."""
+    num_unlabelled: int
+    """Samples of the split that are left out: no category, or no rationale."""
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def rationales_of_epoch(self, epoch: int) -> Int[Tensor, " N"]:
+        """The one rationale each sample teaches in this epoch: in turn, as `ecor.data.image_decoding.label_ids` has it."""
+        counts = (self.rationales >= 0).sum(dim=1)
+        turn = (self.first_turn + epoch) % counts
+        return self.rationales.gather(1, turn[:, None])[:, 0]
+
+
+def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
+    """The samples of a split that have a category and a rationale.
+
+    Raises ValueError when the folder was sharded with another vocabulary, an index is not as written, or no sample
+    has both labels.
+    """
+    manifest = read_manifest(folder)
+    if manifest.vocabulary_digest != vocabulary.digest:
+        raise ValueError(
+            f"vocabulary {vocabulary.digest} does not fit manifest {manifest.digest} of {folder}, which was made with "
+            f"{manifest.vocabulary_digest}: reshard, or pass the vocabulary of that manifest"
+        )
+    indexes = tuple(read_index(folder, info) for info in manifest.shards)
+    rows = [
+        (shard, row, crc32(key.encode()), vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels)))
+        for shard, index in enumerate(indexes)
+        for row, (key, category, labels) in enumerate(
+            zip(*(index[name].to_pylist() for name in ("key", "category", "rationales")), strict=True)
+        )
+        if category is not None and labels
+    ]
+    if not rows:
+        raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
+    shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
+    longest = max(map(len, labelled))
+    return Split(
+        folder=folder,
+        manifest=manifest,
+        indexes=indexes,
+        shard_of=np.array(shards),
+        row_of=np.array(numbers),
+        categories=torch.tensor(categories),
+        rationales=torch.tensor([ids + [-1] * (longest - len(ids)) for ids in labelled]),
+        first_turn=torch.tensor(turns),
+        num_unlabelled=manifest.num_samples - len(rows),
+    )
+
+
+def order_of_epoch(num_samples: int, *, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
+    """A permutation that the seed and the epoch decide."""
+    return np.random.default_rng([seed, epoch]).permutation(num_samples)
+
+
+def num_batches(num_samples: int, *, batch_size: int) -> int:
+    """Whole batches of an epoch: its tail is dropped (another one each epoch), but there is always one batch."""
+    return max(1, num_samples // batch_size)
+
+
+def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int, rank: Rank) -> Int[np.ndarray, " b"]:
+    """This rank's samples of a batch. Where there are fewer samples than a batch holds, the order starts again."""
+    taken = np.take(order, np.arange(batch * batch_size, (batch + 1) * batch_size), mode="wrap")
+    return taken[rank.index :: rank.num_ranks]
+
+
+class PictureReader:
+    """Positions of a split in, pixels out: from shards that were verified once, decoded on a few threads."""
+
+    def __init__(self, split: Places, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
+        self.reasons: dict[str, str] = {}
+        """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+        self._split = split
+        self._paths = paths
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(max_workers=num_threads)
+
+    def pixels(self, positions: Int[np.ndarray, " B"]) -> tuple[Tensor, Tensor]:
+        """Pixels [B 3 H W] (8 bit), and which of them could be read [B]; the others are black.
+
+        Raises ValueError when a picture's bytes are not those that were sharded.
+        """
+        images = self._pool.map(self._one, self._samples(positions))
+        pixels = np.zeros((len(positions), 3, *self._preprocess.image_size), np.uint8)
+        readable = np.zeros(len(positions), bool)
+        for slot, image in enumerate(images):
+            if image is not None:
+                pixels[slot], readable[slot] = image, True
+        return torch.from_numpy(pixels), torch.from_numpy(readable)
+
+    def _samples(self, positions: Int[np.ndarray, " B"]) -> list[Sample]:
+        found: dict[int, Sample] = {}
+        shards = self._split.shard_of[positions]
+        for shard in np.unique(shards):
+            slots = np.flatnonzero(shards == shard)
+            rows = self._split.row_of[positions[slots]].tolist()
+            samples = read_members(self._paths[shard], self._split.indexes[shard], rows=rows)
+            found.update(zip(slots.tolist(), samples, strict=True))
+        return [found[slot] for slot in range(len(positions))]
+
+    def _one(self, sample: Sample) -> np.ndarray | None:
+        try:
+            return image_to_pixels(decode_image(sample.image), preprocess=self._preprocess)
+        except ImageError as error:  # counted by whoever asked; sharding with full validation finds them beforehand
+            if len(self.reasons) < MOST_NAMED:
+                self.reasons[sample.source] = str(error)
+            return None
+
+
+def named_unreadable(found: Iterable[Mapping[str, str]], *, before: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by source, of all ranks and of a run so far: at most `MOST_NAMED`; a reason is better than none."""
+    named = dict(before)
+    for reasons in found:
+        named.update({source: reason for source, reason in reasons.items() if not named.get(source)})
+    kept = [*before, *sorted(named.keys() - before.keys())][:MOST_NAMED]
+    return {source: named[source] for source in kept}
+
+
+def first_named(named: Mapping[str, str]) -> str:
+    """A few of the pictures that cannot be read, for an error."""
+    shown = ", ".join(list(named)[:3])
+    return f"{shown}, …" if len(named) > 3 else shown
+
+
+def unreadable_lines(named: Mapping[str, str], *, told: Container[str]) -> list[str]:
+    """A line for each picture that was not told of yet."""
+    lines = [
+        f"cannot read {source}" + (f": {reason}" if reason else " (found when its features were made)")
+        for source, reason in named.items()
+        if source not in told
+    ]
+    is_full = len(lines) and len(named) == MOST_NAMED
+    return [*lines, "further pictures that cannot be read are only counted"] if is_full else lines
+
+
+def fetch_shards(split: Places, *, rank: Rank, cache_dir: Path) -> list[Path]:
+    """Local paths of all shards of a split, each verified (and fetched, where remote) by one rank of every node.
+
+    Raises ValueError on every rank when one of them found a shard that is missing or not as written.
+    """
+    mine: dict[int, Path | str] = {}
+    for number, info in enumerate(split.manifest.shards):
+        if number % rank.num_local == rank.local_index:
+            mine[number] = _fetched(split.folder, info, cache_dir=cache_dir)
+    found = rank.gathered((rank.node, mine))
+    errors = [value for _, paths in found for value in paths.values() if isinstance(value, str)]
+    if errors:
+        raise ValueError(errors[0])
+    here = {number: path for node, paths in found if node == rank.node for number, path in paths.items()}
+    return [Path(here[number]) for number in range(len(split.manifest.shards))]
+
+
+def _fetched(folder: str, info: ShardInfo, *, cache_dir: Path) -> Path | str:
+    """The path, or what is wrong with it: an error must reach all ranks, or the others wait for this one."""
+    try:
+        return fetch_shard(folder, info, cache_dir=cache_dir / "shards")
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def ahead(positions: Iterator[Int[np.ndarray, " B"]], *, reader: PictureReader) -> Iterator[tuple[Tensor, Tensor]]:
+    """`reader.pixels` of each batch, one batch read while the one before is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = None
+        for wanted in positions:
+            following = pool.submit(reader.pixels, wanted)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

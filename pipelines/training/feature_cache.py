@@ -1,0 +1,108 @@
+"""Pictures of a split in, their features through the frozen tower out: made once, by all ranks, into one file a node.
+
+Where only text tokens are learned, or a projection, an epoch is then text encoding and small matrix products.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ecor.clip.backbone import Backbone
+from pipelines.training.data_loader import PictureReader, Rank, Split, ahead
+
+
+def cached_features(
+    split: Split,
+    *,
+    backbone: Backbone,
+    reader: Callable[[], PictureReader],
+    batch_size: int,
+    rank: Rank,
+    folder: Path,
+) -> tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]:
+    """Normalised fp32 features of all samples (memory-mapped), and which pictures could be read.
+
+    The file is named by a digest of split, backbone, precision and device: all runs on the same data share it, and it
+    may be deleted between runs.
+
+    Args:
+        split: the samples.
+        backbone: frozen tower; no visual tokens.
+        reader: opens the pictures of the split; called where the file is missing on some node.
+        batch_size: pictures per forward pass.
+        rank: of this worker; all ranks must call.
+        folder: of this node.
+    """
+    return cached_rows(
+        split,
+        encode=backbone.encode_image,
+        width=backbone.embed_dim,
+        content=[backbone.digest, backbone.config.precision],
+        reader=reader,
+        batch_size=batch_size,
+        rank=rank,
+        folder=folder,
+    )
+
+
+def cached_rows(
+    split: Split,
+    *,
+    encode: Callable[[Tensor], Tensor],
+    width: int,
+    content: list[str],
+    reader: Callable[[], PictureReader],
+    batch_size: int,
+    rank: Rank,
+    folder: Path,
+) -> tuple[Float[Tensor, "N W"], Bool[Tensor, " N"]]:
+    """fp32 numbers of all samples (memory-mapped), and which pictures could be read; arguments as `cached_features`.
+
+    `encode` makes a row of `width` numbers of each picture in a batch of pixels, `content` says what decides them.
+    """
+    content = [split.manifest.digest, *content, torch.device(rank.device).type]
+    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()}.npy"
+    if not all(rank.gathered(path.is_file())):
+        blocks = _blocks(split, encode=encode, width=width, reader=reader(), batch_size=batch_size, rank=rank)
+        _write(path, blocks=blocks, shape=(len(split), width), is_writer=rank.local_index == 0)
+        rank.gathered(None)  # no rank opens the file before its writer is done
+    rows_NW = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return rows_NW, ~rows_NW[:, 0].isnan()
+
+
+def _blocks(
+    split: Split, *, encode: Callable[[Tensor], Tensor], width: int, reader: PictureReader, batch_size: int, rank: Rank
+) -> Iterator[Float[Tensor, "B W"]]:
+    """The split's rows in order, each block from all ranks; a picture that cannot be read is a row of NaN."""
+    starts = range(0, len(split), batch_size * rank.num_ranks)
+    firsts = [start + rank.index * batch_size for start in starts]
+    parts = [np.arange(first, max(first, min(first + batch_size, len(split)))) for first in firsts]
+    for pixels, readable in ahead(iter(parts), reader=reader):
+        with torch.no_grad():
+            rows_BW = encode(pixels).cpu() if len(pixels) else torch.empty(0, width)
+        yield torch.cat(rank.gathered(rows_BW.masked_fill(~readable[:, None], torch.nan)))
+
+
+def _write(path: Path, *, blocks: Iterator[Tensor], shape: tuple[int, int], is_writer: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        target = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape) if is_writer else None
+        row = 0
+        for block in blocks:
+            if target is not None:
+                target[row : row + len(block)] = block.numpy()
+            row += len(block)
+        assert row == shape[0], f"{row} features of {shape[0]} pictures"
+        if target is not None:
+            target.flush()
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

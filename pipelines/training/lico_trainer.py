@@ -1,0 +1,96 @@
+"""Settings, splits and a rank in, an image classifier out: what LICO says to the loop by which all systems learn."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ecor.config import Preprocess
+from ecor.lico.training import SYSTEM, Classifier, LicoModule
+from ecor.storage.artifact import save
+from ecor.training.steps import EvaluationSums
+from pipelines.config.stages import TrainConfig
+from pipelines.training.data_loader import Split, ahead
+from pipelines.training.trainer import Learning, Progress, Save, seeded
+
+_CLASSIFIER = "classifier."
+
+
+class LicoTraining(Learning):
+    """One rank's part of a run that trains a classifier; the text tower is frozen."""
+
+    def __init__(self, config: TrainConfig, **parts: Any) -> None:
+        """Open the backbone and draw what is new from the seed; `parts` as `Learning` takes them."""
+        super().__init__(config, **parts)
+        module = LicoModule(self.backbone, categories=self.vocabulary.categories, config=config.lico, seed=config.seed)
+        self.learned = self._module = module.to(self.rank.device)
+
+    @property
+    def classifier(self) -> Classifier:
+        """As it stands."""
+        return self._module.classifier
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.classifier.preprocess
+
+    def module(self) -> LicoModule:
+        return self._module
+
+    def told(self, metrics: Mapping[str, float]) -> str:
+        return f"loss {metrics['validation_loss']:.3f}  accuracy {metrics['validation_accuracy']:.1%}"
+
+    def _open(self) -> None:
+        self._readers.keys()
+
+    def _pictures(
+        self, split: Split, positions: list[Int[np.ndarray, " b"]]
+    ) -> Iterator[tuple[UInt8[Tensor, "b 3 H W"], Bool[Tensor, " b"]]]:
+        yield from ahead(iter(positions), reader=self._readers[split.folder])
+
+    def _generator(self, step: int) -> torch.Generator:
+        """The same on all ranks: each encodes the prompts of the whole batch."""
+        return seeded(self.config.seed, step)
+
+    @torch.no_grad()
+    def _evaluated(self) -> Iterator[EvaluationSums]:
+        classifier = self.classifier
+        classifier.eval()
+        for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
+            assert isinstance(pictures, Tensor)
+            kept = readable.nonzero()[:, 0]
+            if not len(kept):
+                continue
+            categories = self.validation.categories[torch.from_numpy(wanted)[kept]].to(self.rank.device)
+            logits = classifier(classifier.normalise(pictures[kept]))
+            num_right = int((logits.argmax(dim=-1) == categories).sum())
+            yield EvaluationSums(
+                terms={"classification": float(cross_entropy(logits, categories, reduction="sum"))},
+                num_right=num_right,
+                num_right_category=num_right,
+                num_images=len(kept),
+            )
+        classifier.train()
+
+    def finished(self, progress: Progress) -> Save:
+        tensors = {
+            name.removeprefix(_CLASSIFIER): value
+            for name, value in progress.best_tokens.items()
+            if name.startswith(_CLASSIFIER)
+        }
+        settings = {name: value for name, value in asdict(self.config.lico).items() if name != "fit"}
+        return partial(
+            save,
+            SYSTEM,
+            tensors,
+            settings={"lico": settings, "categories": list(self.vocabulary.categories)},
+            backbone=self.config.backbone,
+            backbone_digest=self.backbone.digest,
+            vocabulary_digest=self.vocabulary.digest,
+        )

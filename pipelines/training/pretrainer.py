@@ -1,0 +1,216 @@
+"""Settings, a source of captioned images and a rank in, reports of the run out: the loop that pretrains a small CLIP.
+
+Without Ray or MLflow. Every batch is a function of the seed and the step, and the generator that drops image tokens is
+kept: so a run that goes on from a saved state, or on another number of ranks, is the run that never stopped.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ecor.clip.backbone import Backbone
+from ecor.config import require
+from ecor.training.contrastive import (
+    Part,
+    Pretrainer,
+    PretrainingBatch,
+    Source,
+    TokenTable,
+    full_weights,
+    new_pretrainer,
+    pretraining_optimizer,
+    pretraining_step,
+    tokenized,
+    warmup_cosine,
+)
+from pipelines.config.studies import PretrainConfig
+from pipelines.training.data_loader import Rank, first_named, named_unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is: all that going on needs."""
+
+    weights: dict[str, Tensor]
+    """Of the model with its small token table and its attribute head."""
+    optimizer: dict[str, Any]
+    generator: Tensor
+    """State of the draws of dropped image tokens."""
+    step: int
+    """Updates done."""
+    num_unreadable: int
+    """Pictures that could not be read, on all ranks."""
+    seconds: float
+    """Spent on these steps."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A moment of a run: points of its curves, and its state where it is worth saving."""
+
+    step: int
+    metrics: dict[str, float]
+    """Means since the last report, and `images_per_s`."""
+    figures: dict[str, float]
+    """What the source judges of the model, on rank 0, where it is time for it."""
+    unreadable: dict[str, str]
+    """Why pictures could not be read so far, by source: of the first `MOST_NAMED`."""
+    progress: Progress | None
+    """Where it is to be saved."""
+
+
+class Pretraining:
+    """One rank's part of a run; all ranks do the same steps and make the same reports in the same order."""
+
+    def __init__(self, config: PretrainConfig, *, backbone: Backbone, source: Source, rank: Rank) -> None:
+        """Make the first weights from the seed.
+
+        Args:
+            config: of the run.
+            backbone: of the architecture to train, with any weights; on the CPU. The model is judged in it.
+            source: of the batches.
+            rank: of this worker; with several, their process group is open.
+
+        Raises:
+            ValueError: when the architecture does not fit the settings or the source.
+        """
+        self.config, self.source, self.rank = config, source, rank
+        self.backbone = backbone
+        self._part = Part(index=rank.index, num=rank.num_ranks)
+        self.table = TokenTable(backbone.tokenizer, texts=source.texts())
+        self._pretrainer, self._dropout, self._generator = new_pretrainer(
+            backbone,
+            num_rows=len(self.table.rows),
+            num_attributes=source.num_attributes,
+            seed=config.seed,
+            part=self._part,
+        )
+        require(
+            self._dropout is not None or config.patch_dropout == 0,
+            f"{config.model} has no ViT, whose image tokens could be dropped: set patch_dropout to 0",
+        )
+        self._pretrainer.to(rank.device)
+        self._optimizer = pretraining_optimizer(
+            self._pretrainer, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._num_unreadable, self._seconds = 0, 0.0
+        self._unreadable: dict[str, str] = {}
+
+    def module(self) -> Pretrainer:
+        """What is trained: its forward gives the loss terms."""
+        return self._pretrainer
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model as it stands, as open_clip loads it: fp16, with the full token table."""
+        num_rows = self.backbone.token_embedding.num_embeddings
+        return full_weights(self._pretrainer.clip, rows=self.table.rows, num_rows=num_rows)
+
+    def reports(
+        self, module: Pretrainer | DistributedDataParallel, *, progress: Progress | None = None
+    ) -> Iterator[Report]:
+        """Train from the beginning, or from where `progress` was, to the last step.
+
+        Args:
+            module: `self.module()`, wrapped for several ranks or not.
+            progress: a saved state of a run with the same settings.
+        """
+        config, first_step = self.config, 0 if progress is None else self._restore(progress)
+        began, terms = time.perf_counter(), list[dict[str, Tensor]]()
+        for step, batch in self._batches(first_step):
+            terms.append(self._step(module, batch, step=step))
+            done = step + 1
+            is_last, is_judged = done == config.last_step, done % config.judge_every_steps == 0
+            is_due = is_last or done % config.checkpoint_every_steps == 0
+            if is_due or is_judged or done % config.report_every_steps == 0:
+                metrics = self._curves(terms, seconds=time.perf_counter() - began, done=done)
+                figures = self._figures() if is_last or is_judged else {}
+                state = self._progress(done) if is_due else None
+                yield Report(step=done, metrics=metrics, figures=figures, unreadable=self._unreadable, progress=state)
+                began, terms = time.perf_counter(), []
+
+    def _step(
+        self, module: Pretrainer | DistributedDataParallel, batch: PretrainingBatch, *, step: int
+    ) -> dict[str, Tensor]:
+        config = self.config
+        if self._dropout is not None:
+            whole_from = round(config.num_steps * (1 - config.whole_images))
+            self._dropout.share = config.patch_dropout if step < whole_from else 0.0
+        return pretraining_step(
+            module,
+            self._optimizer,
+            batch.to(self.rank.device),
+            learning_rate=config.learning_rate * warmup_cosine((step + 1) / config.num_steps, warmup=config.warmup),
+            attribute_weight=config.attribute_weight,
+            autocast=torch.bfloat16 if config.precision == "bf16" else None,
+        )
+
+    def _batches(self, first_step: int) -> Iterator[tuple[int, PretrainingBatch]]:
+        """Each step's batch, made while the step before is done."""
+        last_step = self.config.last_step
+        if first_step >= last_step:
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            coming: Future[PretrainingBatch] = ahead.submit(self._batch, first_step)
+            for step in range(first_step, last_step):
+                batch = coming.result()
+                if step + 1 < last_step:
+                    coming = ahead.submit(self._batch, step + 1)
+                self._num_unreadable += int((~batch.readable).sum())
+                yield step, batch
+
+    def _batch(self, step: int) -> PretrainingBatch:
+        return tokenized(self.source.batch(step, part=self._part), table=self.table, part=self._part)
+
+    def _curves(self, terms: list[dict[str, Tensor]], *, seconds: float, done: int) -> dict[str, float]:
+        """Means of the steps since the last point; ValueError when too many pictures could not be read."""
+        unreadable = sum(self.rank.gathered(self._num_unreadable))
+        num_seen = done * self.config.batch_size
+        self._unreadable = named_unreadable(self.rank.gathered(self.source.unreadable()), before=self._unreadable)
+        require(
+            unreadable <= self.config.max_rejected * num_seen,
+            f"{unreadable} of {num_seen} pictures cannot be read ({first_named(self._unreadable)}), more than "
+            f"max_rejected = {self.config.max_rejected}: shard them with --validate decode, or allow more",
+        )
+        self._seconds += seconds
+        means = {name: float(torch.stack([each[name] for each in terms]).float().mean()) for name in terms[0]}
+        return {
+            **means,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "logit_scale": float(self._pretrainer.clip.logit_scale.detach().exp()),
+            "images_per_s": len(terms) * self.config.batch_size / seconds,
+            "num_unreadable": unreadable,
+        }
+
+    def _figures(self) -> dict[str, float]:
+        """Of the model as it would be written now; the other ranks wait at the next step."""
+        if self.rank.index != 0:
+            return {}
+        self.backbone.model.load_state_dict(self.weights())
+        return self.source.judged(self.backbone.model)
+
+    def _progress(self, step: int) -> Progress:
+        return Progress(
+            weights={name: value.detach().cpu().clone() for name, value in self._pretrainer.state_dict().items()},
+            optimizer=self._optimizer.state_dict(),
+            generator=self._generator.get_state(),
+            step=step,
+            num_unreadable=sum(self.rank.gathered(self._num_unreadable)),
+            seconds=self._seconds,
+            unreadable=self._unreadable,
+        )
+
+    def _restore(self, progress: Progress) -> int:
+        self._pretrainer.load_state_dict(progress.weights)
+        self._optimizer.load_state_dict(progress.optimizer)
+        self._generator.set_state(progress.generator)
+        self._num_unreadable = progress.num_unreadable if self.rank.index == 0 else 0
+        self._seconds, self._unreadable = progress.seconds, progress.unreadable
+        return progress.step

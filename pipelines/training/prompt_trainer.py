@@ -1,0 +1,223 @@
+"""Settings, splits and a rank in, tuned prompt tokens out: what ECOR says to the loop by which all systems learn."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ecor.checkpoint import save_checkpoint
+from ecor.clip.prompts import PromptLearner
+from ecor.clip.text_features import TextFeatures
+from ecor.config import (
+    FACTORS,
+    BackboneConfig,
+    FitConfig,
+    Method,
+    ObjectiveConfig,
+    ObjectiveName,
+    ScoringConfig,
+)
+from ecor.model import Recognizer
+from ecor.probability.joint import ImageFeatures
+from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.training.losses import Sentences, objective_of
+from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, TuningModule, evaluation_step
+from pipelines.config.infrastructure import located
+from pipelines.config.stages import TrainConfig
+from pipelines.training.data_loader import Split, ahead
+from pipelines.training.feature_cache import cached_features
+from pipelines.training.trainer import Learning, Progress, Save
+
+NO_LIMIT = 2**62
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """The settings with presets written out, and with places that every worker finds.
+
+    DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, nor does the inverted
+    order, so that prompt gets no learned tokens with these objectives (our choice: they would keep their random start).
+    """
+    if config.preset == "dror":
+        objective = replace(config.objective, name="pairs")
+        config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
+    if config.objective.name in ("pairs", "inverted"):
+        config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
+    return replace(
+        config,
+        shards=located(config.shards),
+        backbone=_located(config.backbone),
+        cache_dir=config.cache_dir and located(config.cache_dir),
+    )
+
+
+def _located(backbone: BackboneConfig) -> BackboneConfig:
+    """Names that are files of this machine, made absolute, and addresses."""
+
+    def found(name: str) -> str:
+        return located(name) if "://" in name or Path(name).is_file() else name
+
+    return replace(backbone, name=found(backbone.name), pretrained=backbone.pretrained and found(backbone.pretrained))
+
+
+def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
+    """What validation loss means: the objective over the full vocabulary, without sampling.
+
+    In-batch losses depend on the company an image is in, so their tokens are judged by ECOR's two terms, and without
+    matching manifolds (our choice).
+    """
+    in_batch: tuple[ObjectiveName, ...] = ("in_batch_pairs", "in_batch_categories")
+    name: ObjectiveName = "two_term" if config.name in in_batch else config.name
+    return replace(config, name=name, max_sentences_per_step=NO_LIMIT, manifold_weight=0.0)
+
+
+def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
+    """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint."""
+    methods: dict[ObjectiveName, Method] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
+
+
+def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[Method, ...]:
+    """Decodings that get temperatures: all where every sentence is at hand, else those that need no more of them.
+
+    These are the objective's own decoding, `joint` and `independent` (our choice).
+    """
+    return tuple(FACTORS) if text.is_table else ("joint", "independent", validation_scoring(config).method)
+
+
+class Tuning(Learning):
+    """One rank's part of a run that tunes prompt tokens."""
+
+    def __init__(self, config: TrainConfig, **parts: Any) -> None:
+        """Open the backbone and make the first tokens from the seed; `parts` as `Learning` takes them."""
+        super().__init__(config, **parts)
+        generator = torch.Generator().manual_seed(config.seed)
+        self.learned = self.prompts = PromptLearner(config.prompts, self.backbone, generator=generator)
+
+    @cached_property
+    def optimizer(self) -> Optimizer | None:
+        return None if self.config.prompts.is_zero_shot else super().optimizer
+
+    @property
+    def num_sentences_cut(self) -> int:
+        return self._recognizer().encoder.num_truncated
+
+    def module(self) -> TuningModule:
+        """What is tuned: its forward gives the loss terms."""
+        objective = objective_of(self.config.objective)
+        return TuningModule(
+            backbone=self.backbone, prompts=self.prompts, sentences=self._sentences(), objective=objective
+        )
+
+    # What a step learns from
+
+    def _sentences(self) -> Sentences:
+        """Encoded anew in each step where text tokens are learned, else once."""
+        prompts = self.config.prompts
+        if prompts.rationale_tokens or prompts.category_tokens:
+            return self._recognizer().encoder
+        by_columns = self.config.objective.name == "inverted"
+        return ConstantSentences(self._recognizer().text, by_columns=by_columns)
+
+    def _pictures(
+        self, split: Split, positions: list[Int[np.ndarray, " b"]]
+    ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
+        """Pixels, or cached features where no visual token is learned; and which of the pictures could be read."""
+        if not self.config.prompts.tunes_text_only:
+            yield from ahead(iter(positions), reader=self._readers[split.folder])
+            return
+        features_ND, readable_N = self._features[split.folder]
+        for wanted in positions:
+            features_bD = features_ND[wanted].nan_to_num()
+            yield ImageFeatures(rationale=features_bD, category=features_bD), readable_N[wanted]
+
+    def _open(self) -> None:
+        if self.config.prompts.tunes_text_only:
+            self._features.keys()
+        else:
+            self._readers.keys()
+
+    @cached_property
+    def _features(self) -> dict[str, tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]]:
+        """Image features of both splits, by folder."""
+        return {
+            split.folder: cached_features(
+                split,
+                backbone=self.backbone,
+                reader=partial(self._reader, split),
+                batch_size=self.config.batch_size,
+                rank=self.rank,
+                folder=self.cache_dir / "features",
+            )
+            for split in (self.train, self.validation)
+        }
+
+    # What decides which tokens are kept
+
+    def finished(self, progress: Progress) -> Save:
+        return partial(save_checkpoint, self.finished_recognizer(progress))
+
+    def finished_recognizer(self, progress: Progress) -> Recognizer:
+        """The best tokens and, where asked for, temperatures fitted on validation; all ranks must call."""
+        self._open()
+        self.prompts.load_state_dict(progress.best_tokens)
+        recognizer = self._recognizer()
+        return self._calibrated(recognizer) if self.config.calibrate else recognizer
+
+    def _recognizer(self) -> Recognizer:
+        """The model as it stands; its text features are made anew and not kept on disk, as tokens change."""
+        return Recognizer(
+            backbone=self.backbone,
+            prompts=self.prompts,
+            vocabulary=self.vocabulary,
+            templates=self.config.templates,
+            text_config=replace(self.config.text, cache_dir=None),
+        )
+
+    def _evaluated(self) -> Iterator[EvaluationSums]:
+        recognizer = self._recognizer()
+        objective = objective_of(validation_objective(self.config.objective))
+        for features, positions in self._validation_batches():
+            yield evaluation_step(
+                recognizer,
+                features,
+                categories=self.validation.categories[positions].to(self.rank.device),
+                rationales=self.validation.rationales[positions].to(self.rank.device),
+                objective=objective,
+                scoring=validation_scoring(self.config.objective),
+            )
+
+    def _validation_batches(self) -> Iterator[tuple[ImageFeatures, Int[Tensor, " b"]]]:
+        """Features of this rank's readable validation pictures with the tokens as they are, and their positions."""
+        for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
+            if not isinstance(pictures, ImageFeatures):
+                with torch.no_grad():
+                    pictures = self.prompts.image_features(self.backbone, pictures)
+            kept = readable.nonzero()[:, 0]
+            if len(kept):
+                yield pictures.select(kept.to(pictures.rationale.device)), torch.from_numpy(wanted)[kept]
+
+    def _calibrated(self, recognizer: Recognizer) -> Recognizer:
+        """With temperatures fitted on the validation pictures of all ranks."""
+        mine = [
+            (positions, features.rationale.cpu(), features.category.cpu())
+            for features, positions in self._validation_batches()
+        ]
+        found = [part for parts in self.rank.gathered(mine) for part in parts]
+        positions, rationale, category = map(torch.cat, zip(*found, strict=True))
+        device = self.rank.device
+        temperatures = fit_temperatures(
+            ImageFeatures(rationale=rationale.to(device), category=category.to(device)),
+            recognizer.text,
+            categories=self.validation.categories[positions].to(device),
+            rationales=self.validation.rationales[positions, 0].to(device),
+            logit_scale=self.backbone.logit_scale,
+            methods=calibrated_methods(self.config.objective, text=recognizer.text),
+        )
+        return recognizer.with_temperatures(temperatures)

@@ -1,0 +1,357 @@
+"""Settings, splits and a rank in, reports of the run out: the loop by which all systems learn, without Ray or MLflow.
+
+Every random draw is a function of the seed and of the epoch or step it is made for. So the state of a run is what it
+learned, its optimiser and a step number, and a run that goes on from them is the run that never stopped.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from operator import add, or_
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ecor.clip.backbone import load_backbone
+from ecor.config import Preprocess, require
+from ecor.data.vocabulary import Vocabulary
+from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step
+from pipelines.config.stages import TrainConfig
+from pipelines.training.data_loader import (
+    MOST_NAMED,
+    PictureReader,
+    Rank,
+    Split,
+    batch_positions,
+    fetch_shards,
+    first_named,
+    named_unreadable,
+    num_batches,
+    order_of_epoch,
+)
+
+POINTS_PER_EPOCH = 20
+"""Of the training curves."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run is: all that going on needs."""
+
+    tokens: dict[str, Tensor]
+    """All that is learned, by name: of ECOR its tokens."""
+    optimizer: dict[str, Any]
+    step: int = 0
+    """Updates done; the epoch and the position in it follow."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of every finished epoch."""
+    best_tokens: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = -1
+    seconds: float = 0.0
+    """Spent on finished epochs."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A moment of a run: a point of its curves, and its state where it is worth saving."""
+
+    metrics: dict[str, float]
+    epoch: int | None = None
+    """Of the epoch that ends here, from 0; None within an epoch."""
+    progress: Progress
+    """How far the run is; it changes when the run goes on."""
+    is_due: bool = False
+    """Whether the progress is to be saved: every `checkpoint_every_steps`."""
+
+
+class Save(Protocol):
+    """Writes what a run made into a folder that does not exist yet."""
+
+    def __call__(
+        self, folder: Path, *, parents: Mapping[str, str], metrics: Mapping[str, float], run_id: str | None
+    ) -> object: ...
+
+
+class Learning(ABC):
+    """One rank's part of a run; all ranks do the same steps and make the same reports in the same order.
+
+    A system says what is learned, what of a picture it is learned from, and what it is judged by.
+    """
+
+    learned: nn.Module
+    """Its state is what is saved; set by the system."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        vocabulary: Vocabulary,
+        train: Split,
+        validation: Split,
+        rank: Rank,
+        cache_dir: Path,
+    ) -> None:
+        """Open the backbone.
+
+        Args:
+            config: settled settings.
+            vocabulary: of both splits.
+            train: what is learned from.
+            validation: what decides which state is kept.
+            rank: of this worker; with several, their process group is open.
+            cache_dir: folder of this node for remote shards and image features.
+        """
+        self.config, self.fit = config, config.own_fit
+        self.vocabulary = vocabulary
+        self.train, self.validation = train, validation
+        self.rank = rank
+        self.cache_dir = cache_dir
+        self.backbone = load_backbone(config.backbone, device=rank.device)
+        self.images_per_step = config.batch_size * self.fit.accumulate
+        self.steps_per_epoch = num_batches(len(train), batch_size=self.images_per_step)
+        self.num_steps = self.steps_per_epoch * config.num_epochs
+        self.opening_s = 0.0
+        """Spent on verifying shards and computing image features."""
+        self._num_unreadable = 0
+        self._unreadable: dict[str, str] = {}
+        self._opened: list[PictureReader] = []
+
+    # What a system says
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """What is fitted: its forward gives the loss terms of a `LabelledBatch`, and its parameters are the learned."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Where ranks meet: shards are verified, or features computed, by all of them together."""
+
+    @abstractmethod
+    def _pictures(
+        self, split: Split, positions: list[Int[np.ndarray, " b"]]
+    ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
+        """What the module takes of each batch of pictures; and which of them could be read."""
+
+    @abstractmethod
+    def _evaluated(self) -> Iterator[EvaluationSums]:
+        """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
+
+    @abstractmethod
+    def finished(self, progress: Progress) -> Save:
+        """What the best epoch made, ready to be saved; all ranks must call."""
+
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Figures of an epoch for its printed line."""
+        return (
+            f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
+            f"accuracy {metrics['validation_accuracy']:.1%}"
+        )
+
+    @property
+    def num_sentences_cut(self) -> int | None:
+        """Sentences of the vocabulary that are longer than the text tower reads; None where nobody counted them."""
+        return None
+
+    @cached_property
+    def optimizer(self) -> Optimizer | None:
+        """None where there is nothing to learn: the model is then validated once."""
+        return optimizer_of(self.fit, self.learned.parameters())
+
+    # The loop
+
+    def reports(self, module: nn.Module, *, progress: Progress | None = None) -> Iterator[Report]:
+        """Learn from the beginning, or from where `progress` was, to the last epoch or to the end of patience.
+
+        Args:
+            module: `self.module()`, wrapped for several ranks or not.
+            progress: a saved state of a run with the same settings.
+        """
+        started = time.perf_counter()
+        self._open()
+        self.opening_s = time.perf_counter() - started
+        if progress is None:
+            progress = Progress(tokens=self._state(), optimizer={})
+        elif self.optimizer is not None:
+            self.learned.load_state_dict(progress.tokens)
+            self.optimizer.load_state_dict(progress.optimizer)
+        while not self.is_finished(progress):
+            if self.optimizer is None:
+                yield self._end_of_epoch(progress, started=time.perf_counter(), num_steps=0)
+            else:
+                yield from self._epoch(module, progress=progress, optimizer=self.optimizer)
+
+    def is_finished(self, progress: Progress) -> bool:
+        """All epochs are done, or `patience` of them brought no better validation loss."""
+        num_done = len(progress.epochs)
+        num_epochs = 1 if self.optimizer is None else self.config.num_epochs
+        return num_done >= num_epochs or num_done - 1 - progress.best_epoch >= self.config.patience
+
+    def _epoch(self, module: nn.Module, *, progress: Progress, optimizer: Optimizer) -> Iterator[Report]:
+        epoch, first_step = divmod(progress.step, self.steps_per_epoch)
+        started, curve = time.perf_counter(), _Curve()
+        for batches in self._batches(epoch=epoch, first_step=first_step):
+            outcome = training_step(
+                module,
+                batches,
+                optimizer=optimizer,
+                config=self.fit,
+                step=progress.step,
+                num_steps=self.num_steps,
+                generator=self._generator(progress.step),
+            )
+            progress.step += 1
+            curve.add(outcome.terms, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
+            if progress.step % max(1, self.steps_per_epoch // POINTS_PER_EPOCH) == 0:
+                yield Report(metrics=curve.mean_over(self.rank), progress=progress)
+                curve = _Curve()
+            if self._is_due(progress) and progress.step % self.steps_per_epoch != 0:
+                yield Report(metrics={}, progress=self._saved(progress), is_due=True)
+        yield self._end_of_epoch(progress, started=started, num_steps=self.steps_per_epoch - first_step)
+
+    def _end_of_epoch(self, progress: Progress, *, started: float, num_steps: int) -> Report:
+        trained_s = time.perf_counter() - started
+        metrics = self._validated()
+        progress.unreadable = self._named_unreadable(before=progress.unreadable)
+        metrics["num_unreadable"] = self._checked_unreadable(
+            num_images=num_steps * self.images_per_step, named=progress.unreadable
+        )
+        metrics["images_per_s"] = num_steps * self.images_per_step / trained_s
+        metrics["train_s"] = trained_s
+        metrics["validation_s"] = time.perf_counter() - started - trained_s
+        epoch, best = len(progress.epochs), progress.best_epoch
+        if best < 0 or metrics["validation_loss"] < progress.epochs[best]["validation_loss"]:
+            progress.best_epoch, progress.best_tokens = epoch, self._state()
+        progress.epochs.append(metrics)
+        progress.seconds += time.perf_counter() - started
+        return Report(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
+
+    def _validated(self) -> dict[str, float]:
+        """Loss and strict verdicts on the validation split, each rank with its part of it."""
+        found = [step for steps in self.rank.gathered(list(self._evaluated())) for step in steps]
+        require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
+        return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
+
+    def _is_due(self, progress: Progress) -> bool:
+        return progress.step % self.config.checkpoint_every_steps == 0
+
+    def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
+        """Of both splits, on all ranks; every rank must ask."""
+        reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
+        return named_unreadable(self.rank.gathered(reasons), before=before)
+
+    def _checked_unreadable(self, *, num_images: int, named: Mapping[str, str]) -> int:
+        """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""
+        total, self._num_unreadable = sum(self.rank.gathered(self._num_unreadable)), 0
+        require(
+            total <= self.config.max_rejected * num_images,
+            f"{total} of {num_images} pictures cannot be read ({first_named(named)}), more than max_rejected = "
+            f"{self.config.max_rejected}: shard them with --validate decode, or allow more",
+        )
+        return total
+
+    def _saved(self, progress: Progress) -> Progress:
+        progress.tokens = self._state()
+        progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
+        return progress
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.learned.state_dict().items()}
+
+    def _generator(self, step: int) -> torch.Generator:
+        """Draws a step's random numbers; each rank has its own."""
+        return seeded(self.config.seed, step, self.rank.index)
+
+    # What a step learns from
+
+    def _batches(self, *, epoch: int, first_step: int) -> Iterator[list[LabelledBatch]]:
+        accumulate, size = self.fit.accumulate, self.config.batch_size
+        order = order_of_epoch(len(self.train), seed=self.config.seed, epoch=epoch)
+        numbers = range(first_step * accumulate, self.steps_per_epoch * accumulate)
+        positions = [batch_positions(order, batch=n, batch_size=size, rank=self.rank) for n in numbers]
+        rationales = self._taught(epoch)
+        ready: list[LabelledBatch] = []
+        for wanted, pictures, readable in self._read(self.train, positions):
+            unknown = torch.full((len(wanted),), -1)
+            batch = LabelledBatch(
+                pictures=pictures,
+                categories=self.train.categories[wanted].where(readable, unknown),
+                rationales=rationales[wanted].where(readable, unknown),
+            )
+            self._num_unreadable += int((~readable).sum())
+            ready.append(batch.to(torch.device(self.rank.device)))
+            if len(ready) == accumulate:
+                yield ready
+                ready = []
+
+    def _read(
+        self, split: Split, positions: list[Int[np.ndarray, " b"]]
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Pictures, Bool[Tensor, " b"]]]:
+        """Positions with `_pictures` of them; those that cannot be read are remembered."""
+        for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
+            for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
+                self._unreadable.setdefault(split.source(position), "")
+            yield wanted, pictures, readable
+
+    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
+        """What each training picture teaches in this epoch: a rationale, by id."""
+        return self.train.rationales_of_epoch(epoch)
+
+    def _validation_parts(self) -> list[Int[np.ndarray, " b"]]:
+        """Positions of this rank's validation pictures, in batches."""
+        mine = np.arange(self.rank.index, len(self.validation), self.rank.num_ranks)
+        return [mine[i : i + self.config.batch_size] for i in range(0, len(mine), self.config.batch_size)]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pictures become pixels."""
+        return self.backbone.preprocess
+
+    @cached_property
+    def _readers(self) -> dict[str, PictureReader]:
+        """Pictures of both splits, by folder."""
+        return {split.folder: self._reader(split) for split in (self.train, self.validation)}
+
+    def _reader(self, split: Split) -> PictureReader:
+        paths = fetch_shards(split, rank=self.rank, cache_dir=self.cache_dir)
+        num_threads = max(1, int(self.config.cpus_per_worker))
+        reader = PictureReader(split, paths=paths, preprocess=self.preprocess, num_threads=num_threads)
+        self._opened.append(reader)
+        return reader
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator that the numbers decide."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+class _Curve:
+    """Sums of a few steps' metrics, on the device until a point of the curve is wanted."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._num_steps = 0
+
+    def add(self, terms: dict[str, Tensor], *, gradient_norm: Tensor, learning_rate: float) -> None:
+        loss = torch.stack(list(terms.values())).sum()
+        rate = torch.tensor(learning_rate, device=loss.device)
+        point = {**terms, "loss": loss, "gradient_norm": gradient_norm.detach(), "learning_rate": rate}
+        self._sums = {name: self._sums.get(name, 0) + value for name, value in point.items()}
+        self._num_steps += 1
+
+    def mean_over(self, rank: Rank) -> dict[str, float]:
+        """Means over the steps and the ranks; every rank must ask."""
+        means = torch.stack(list(self._sums.values())) / self._num_steps
+        if rank.num_ranks > 1:
+            dist.all_reduce(means)
+            means /= rank.num_ranks
+        return dict(zip(self._sums, means.tolist(), strict=True))

@@ -1,0 +1,168 @@
+"""`ecor`: quick help, one clear line and exit code 2 for a user's mistake, a traceback and 1 for ours."""
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+import ecor as ecor_package
+from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, Command, _parsed, exit_code, main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+STAGES = ("demo", "run", "shard", "pretrain", "train", "register", "evaluate", "promote", "score", "explain", "report")
+
+
+def ecor(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pipelines", *args], capture_output=True, text=True)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "ray", "mlflow", "open_clip", "pandas")
+    code = f"import sys, pipelines.__main__; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_names_every_stage_and_answers_at_once():
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = ecor("--help")
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == DONE
+    assert all(stage in done.stdout for stage in STAGES)
+    assert min(seconds) < 5, "torch must not be imported for --help"
+
+
+def test_it_tells_its_version(capsys):
+    assert main(["--version"]) == DONE
+    assert capsys.readouterr().out == f"ecor {ecor_package.__version__}\n"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_help_with_defaults(stage, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([stage, "--help"])
+    assert stop.value.code == DONE
+    shown = capsys.readouterr().out
+    assert "default" in shown or stage == "run"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["train", "--shards", "s", "--output", "o", "--num-epochs", "0"], "num_epochs must be at least 1, got 0"),
+        (["train", "--shards", "no-such-folder", "--output", "o"], "no-such-folder"),
+        (["shard", "--input", "no-such-folder", "--output", "o"], "no-such-folder"),
+        (["run", "no-such-file.toml"], "no-such-file.toml"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_2(args, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == USER_MISTAKE
+    shown = capsys.readouterr().err.strip()
+    assert told in shown
+    assert len(shown.splitlines()) == 1
+    assert not any(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_a_wrong_nested_setting_is_named(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--input", "i", "--output", "o", "--scoring.top-k", "0"])
+    assert stop.value.code == USER_MISTAKE
+    shown = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert "scoring: top_k must be at least 1, got 0" in shown
+    assert "dummy" not in shown
+
+
+def test_a_wrong_setting_of_the_cluster_is_named(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["shard", "--input", "i", "--output", "o", "--cluster.num-cpus", "0"])
+    assert stop.value.code == USER_MISTAKE
+    shown = capsys.readouterr().err
+    assert "num_cpus must be at least 1, got 0" in shown
+    assert "dummy" not in shown
+
+
+@pytest.mark.parametrize(
+    ("deed", "remedy"),
+    [
+        (lambda place: (place / "file" / "x").write_text(""), "a file is where a folder should be"),
+        (lambda place: (place / "file").mkdir(), "a file is where a folder should be"),
+        (lambda place: place.write_text(""), "a folder is where a file should be"),
+    ],
+)
+def test_a_place_of_the_wrong_kind_is_named_with_the_remedy(deed, remedy, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert exit_code(lambda: deed(tmp_path)) == USER_MISTAKE
+    shown = capsys.readouterr().err
+    assert str(tmp_path) in shown
+    assert remedy in shown
+    assert "Errno" not in shown
+
+
+def test_an_unknown_option_is_2_and_suggests_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--shards", "s", "--output", "o", "--num-epoch", "3"])
+    assert stop.value.code == USER_MISTAKE
+    assert "--num-epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{each.name}" for each in (ROOT / "docs").glob("*.md"))])
+def test_commands_in_the_prose_of_a_page_are_taken(page, capsys):
+    """Those in blocks are run by `test_readme.py` and `test_tutorial.py`; here required settings may be left out."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+    for found in re.findall(r"`ecor (\w[^`]*)`", text):
+        words = shlex.split(" ".join(found.split()))
+        if len(words) == 1 or words[-1].startswith("--"):  # a stage, or an option of one, is spoken of
+            continue
+        with suppress(SystemExit):
+            _parsed(words)
+        for missing in re.findall(r"(--\S+) STR", capsys.readouterr().err):
+            words += [missing, "x"]
+        _parsed(words)
+
+
+def unexplained(kind: type) -> Iterator[tuple[str, str]]:
+    """Of a dataclass and those in it: the names of settings that no sentence explains."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body
+    hints, settings = get_type_hints(kind), {each.name for each in fields(kind)}
+    for statement, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or statement.target.id not in settings:
+            continue
+        name = statement.target.id
+        if is_dataclass(hints[name]):
+            yield from unexplained(hints[name])
+        elif not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
+            yield kind.__name__, name
+
+
+@pytest.mark.parametrize("command", [get_args(each)[0] for each in get_args(Command)])
+def test_every_setting_is_explained(command):
+    assert list(unexplained(command)) == []
+
+
+def test_exit_codes(capsys):
+    def raising(error: BaseException):
+        def deed() -> None:
+            raise error
+
+        return deed
+
+    assert exit_code(lambda: None) == DONE
+    assert exit_code(raising(KeyboardInterrupt())) == INTERRUPTED
+    assert exit_code(raising(OSError("disk full"))) == USER_MISTAKE
+    assert "Traceback" not in capsys.readouterr().err
+    assert exit_code(raising(KeyError("ours"))) == FAILED
+    assert "Traceback" in capsys.readouterr().err
