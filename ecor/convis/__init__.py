@@ -1,0 +1,12 @@
+"""Concept Visualization: which concepts of a lexicon a patch or a picture is closest to, and maps of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "concept_features": ["ConceptFeatures", "encode_concepts"],
+        "concept_visualization": ["ConVis", "ConceptRanks"],
+        "lexicon": ["Lexicon", "ListLexicon", "WordNetLexicon", "read_lexicon"],
+    },
+)

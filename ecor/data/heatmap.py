@@ -26,7 +26,7 @@ class Frame:
 
 
 def frame_of(source_size: tuple[int, int], *, preprocess: Preprocess) -> Frame:
-    """The frame that `ecor.data.image_decoding.image_to_pixels` gives a picture of that height and width, in any resize mode."""
+    """The frame that `image_to_pixels` gives a picture of that height and width, in any resize mode."""
     resized = resized_size(source_size, preprocess=preprocess)
     offsets = []
     for length, target in zip(resized, preprocess.image_size, strict=True):

@@ -168,7 +168,7 @@ class EclipModule(nn.Module):
         rationales: Int[Tensor, " B"],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`ecor.training.in_batch_losses.clip_loss`).
+        """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`clip_loss`).
 
         Labels are ids, −1 where unknown; with captions, `rationales` are ids of captions. With both kinds of sentences,
         each has half of the weight (ours).

@@ -235,7 +235,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The whole document; the same page gives the same text."""
-    templates = files("pipelines") / "templates"
+    templates = files("pipelines.reporting") / "templates"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
     environment.filters |= {
         "percent": percent,

@@ -134,7 +134,7 @@ def with_evidence(
     method: Method,
     scoring: ScoringConfig,
 ) -> pa.Table:
-    """The rows of B pictures with `ecor.data.heatmap_codec.EVIDENCE_COLUMN`: maps where the rule asks for some, else null.
+    """The rows of B pictures with `EVIDENCE_COLUMN`: maps where the rule asks for some, else null.
 
     `method` is `rule.method_for(recognizer)`, made once.
     """

@@ -1,6 +1,6 @@
 """A checkpoint folder in, a self-contained MLflow model folder out: code, tokens, signature, pinned requirements.
 
-The model is a pyfunc model from code (`served_model.py`); what it needs of `ecor` travels inside, so that plain
+The model is a pyfunc model from code (`pyfunc_model.py`); what it needs of `ecor` travels inside, so that plain
 `mlflow.pyfunc` loads it where this project is not installed.
 """
 
@@ -26,7 +26,7 @@ from ecor.storage import filesystem
 from ecor.storage.artifact import Saved
 
 ARTIFACT = "checkpoint"
-SERVED_MODEL = Path(__file__).with_name("served_model.py")
+SERVED_MODEL = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = (
     "fsspec",
     "jaxtyping",
@@ -43,6 +43,8 @@ REQUIREMENTS = (
     "torchvision",
 )
 """What `ecor` imports on the way from an image to a row."""
+CODE = ("storage", "data", "clip", "probability")
+"""Packages of `ecor` that a model answers with, beside the modules of its top."""
 
 
 def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_backbone: bool) -> None:
@@ -160,6 +162,8 @@ def _code(target: Path, *, with_weights: bool) -> Path:
     target.mkdir()
     for path in package.glob("*.py"):
         shutil.copy(path, target)
+    for name in CODE:
+        shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     if with_weights:
         shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
     return target

@@ -1,6 +1,6 @@
 """Checkpoints in, registered and pinned model versions out.
 
-Runs are in `pipelines.tracking.mlflow_runs`, and what a model holds in `pipelines.tracking.model_package`; the calls that stages need are here.
+Runs are in `mlflow_runs`, and what a model holds in `model_package`; the calls that stages need are here.
 """
 
 import json

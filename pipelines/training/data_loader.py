@@ -83,7 +83,7 @@ class Split(Places):
         return len(self.categories)
 
     def rationales_of_epoch(self, epoch: int) -> Int[Tensor, " N"]:
-        """The one rationale each sample teaches in this epoch: in turn, as `ecor.data.image_decoding.label_ids` has it."""
+        """The one rationale each sample teaches in this epoch: in turn, as `label_ids` has it."""
         counts = (self.rationales >= 0).sum(dim=1)
         turn = (self.first_turn + epoch) % counts
         return self.rationales.gather(1, turn[:, None])[:, 0]

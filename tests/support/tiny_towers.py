@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.image_tower import ImageTower
 from ecor.config import BackboneConfig
-from ecor.explain import ImageTower
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}

@@ -28,10 +28,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)])
-sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)  # as Ray's workers have it
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, os.environ["PYTHONPATH"])  # as Ray's workers have it
 
-from tests.system.faults import (  # noqa: E402
+from tests.system.faults import (
     KINDS,
     Disk,
     Job,
@@ -45,7 +45,7 @@ from tests.system.faults import (  # noqa: E402
     small_disk,
     write_world,
 )
-from tests.system.fuzz import fuzz_table  # noqa: E402
+from tests.system.fuzz import fuzz_table
 
 _BLOWS_PER_LIFE = 4
 _ROWS = ("kills", "reruns", "lost", "duplicated", "undetected", "hung")

@@ -1,6 +1,6 @@
 """A model and test images with their whole truth in, one row of the study's figures out.
 
-Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability.joint`, and two that
+Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability`, and two that
 show what a reason is worth: `oracle` is told the labelled rationale, `random` is given any.
 """
 

@@ -41,7 +41,7 @@ def write_page(
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
     answers = [answer for each in study.questions if (answer := answer_to(each, rows, folder=folder)) is not None]
-    template = files("pipelines").joinpath("templates/results.md.j2").read_text(encoding="utf-8")
+    template = files("pipelines.studies.ablation").joinpath("templates/results.md.j2").read_text(encoding="utf-8")
     words = folder / WORDS
     text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
         words=words.read_text(encoding="utf-8").strip() if words.is_file() else "",

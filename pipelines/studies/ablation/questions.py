@@ -146,7 +146,7 @@ def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
         found,
         folder,
         question="wording",
-        note="The four wordings of `ecor.training.template_search.HAND_TEMPLATES`, without tuning and as the start of tuning.",
+        note="The four wordings of `template_search.HAND_TEMPLATES`, without tuning and as the start of tuning.",
         arms=arms,
         columns="set_name",
         against=None,

@@ -201,7 +201,11 @@ def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
 def _write_page(
     config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
 ) -> Path:
-    template = files("pipelines").joinpath("templates/explanations.md.j2").read_text(encoding="utf-8")
+    template = (
+        files("pipelines.studies.attribution_benchmark")
+        .joinpath("templates/explanations.md.j2")
+        .read_text(encoding="utf-8")
+    )
     words = root / WORDS
     text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
         words=words.read_text(encoding="utf-8").strip() if words.is_file() else "",

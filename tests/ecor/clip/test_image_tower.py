@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import normalize
 from torch.testing import assert_close
 
-from ecor.explain import ImageTower, Scorer, trace_text
+from ecor.clip.image_tower import ImageTower
+from ecor.clip.text_tower import trace_text
+from ecor.explain import Scorer
 from tests.support.tiny_towers import (
     COCA,
     PLAIN,

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
+from ecor.clip.image_tower import ImageTower
 from ecor.config import Compat
+from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConceptRanks, Windows, ranks_among, windows_of
-from ecor.explain import Concept, ConVis, ImageTower, ListLexicon, attribute, encode_concepts, explain, method
+from ecor.explain import Concept, attribute, explain, method
 from tests.support.tiny_models import tiny_recognizer
 from tests.support.tiny_towers import TEXT_TOWERS, VITS, pixels_for, tower_of
 

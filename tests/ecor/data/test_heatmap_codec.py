@@ -15,6 +15,7 @@ from PIL import Image
 
 from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
+from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.data.heatmap_codec import Evidence, quantised
 from ecor.data.predictions import (
     PREDICTION_SCHEMA,
@@ -25,7 +26,7 @@ from ecor.data.predictions import (
     schema_with,
     write_part,
 )
-from ecor.explain import ConVis, ListLexicon, encode_concepts, explain_joint
+from ecor.explain import explain_joint
 from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig

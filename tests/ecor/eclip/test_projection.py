@@ -20,13 +20,14 @@ from ecor.eclip.projection import (
     class_attention,
     guidance_of,
     guided_patches,
+    load_eclip,
     mask_by_mass,
     mask_by_threshold,
     max_pooled,
     pooled,
     rollout_attention,
 )
-from ecor.explain import attribute, load_eclip, method
+from ecor.explain import attribute, method
 from ecor.storage.artifact import read_saved, save
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 

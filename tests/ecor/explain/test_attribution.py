@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from ecor.clip.backbone import load_backbone
+from ecor.clip.image_tower import ImageTower
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -18,7 +19,6 @@ from ecor.explain import (
     Category,
     CategoryGivenRationale,
     FreeText,
-    ImageTower,
     Rationale,
     attribute,
     explain,

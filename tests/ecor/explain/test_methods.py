@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
+from ecor.clip.image_tower import ImageTower
+from ecor.clip.text_tower import trace_text
+from ecor.convis import ConceptFeatures, ListLexicon
 from ecor.data.heatmap import minmax
-from ecor.explain import METHODS, ConceptFeatures, ImageTower, ListLexicon, Scorer, attribute, method, trace_text
+from ecor.explain import METHODS, Scorer, attribute, method
 from ecor.explain.methods.attention import word_relevance
 from ecor.explain.methods.captum_adapter import token_maps
 from ecor.explain.methods.perturbation import occlusion_map, random_masks, rise_map, sliding_windows

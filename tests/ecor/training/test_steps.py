@@ -29,7 +29,7 @@ from ecor.training.steps import (
 from tests.support.tiny_models import NAMES, TINY_CLIP
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
-GOLDEN = Path(__file__).parent / "golden" / "five_steps.json"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "five_steps.json"
 REGENERATE = "ECOR_REGENERATE_GOLDEN"
 """Set this variable to 1 and run this file to write the golden losses anew, on purpose."""
 

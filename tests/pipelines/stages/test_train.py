@@ -414,7 +414,7 @@ def test_a_killed_run_goes_on(
         found = (tmp_path / "run" / "ray").glob("*/checkpoint_manager_snapshot.json")
         return [path.read_text() for path in found]
 
-    environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[2])}
     started = subprocess.Popen(
         [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
     )

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ecor.clip.image_tower import ImageTower
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.explain import METHODS, ImageTower, method
+from ecor.explain import METHODS, method
 from ecor.model import Recognizer
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.infrastructure import TrackingConfig

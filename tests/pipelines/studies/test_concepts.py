@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.image_tower import ImageTower
 from ecor.config import BackboneConfig
+from ecor.convis import ConVis, encode_concepts
 from ecor.demo.lexicon import demo_lexicon
 from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.explain import ConVis, ImageTower, encode_concepts
 from ecor.explain.metrics.boxes import CONVIS, WSOL, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.localization import pointing_hit, score_contrast
 from pipelines.__main__ import DONE, main

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from ecor.clip.backbone import load_backbone
+from ecor.clip.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
-from ecor.explain import ImageTower, attribute, load_eclip
+from ecor.eclip.projection import load_eclip
+from ecor.explain import attribute
 from ecor.lico.training import load_classifier
 from ecor.storage.artifact import Saved
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
