@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "concept_features": ["ConceptFeatures", "encode_concepts"],
         "concept_visualization": ["ConVis", "ConceptRanks"],
-        "lexicon": ["Lexicon", "ListLexicon", "WordNetLexicon", "read_lexicon"],
+        "lexicon": ["Lexicon", "ListLexicon", "read_lexicon"],
+        "wordnet": ["WordNetLexicon"],
     },
 )

@@ -11,7 +11,7 @@ from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.gradients import GradCam
 from ecor.explain.methods.perturbation import Occlusion, Rise, Score
 from ecor.explain.methods.registry import method
-from ecor.lico.training import Classifier
+from ecor.lico.classifier import Classifier
 
 
 @torch.no_grad()

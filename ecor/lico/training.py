@@ -6,130 +6,20 @@ feature maps; two losses align both. The language branch is dropped after traini
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
-import torchvision
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
 from ecor.clip.causal_text import CausalText, token_features
-from ecor.config import LicoConfig, Preprocess, record_of, require
-from ecor.storage.artifact import read_saved, read_tensors
-from ecor.training.alignment_losses import manifold_matching, transport_cost
+from ecor.config import LicoConfig, require
+from ecor.lico.classifier import Classifier, encoder_of, preprocess_of
+from ecor.lico.sinkhorn import transport_cost
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
+from ecor.training.manifold_matching import manifold_matching
 from ecor.training.negative_sampling import distinct, positions
-
-SYSTEM = "lico"
-CLIP, TORCHVISION = "clip", "torchvision/"
-
-
-class ClipMaps(nn.Module):
-    """The image tower of a CLIP, opened before it pools: an adaptation, for LICO's own encoders are convolutional."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        """A copy of the tower, with its weights, to be trained; ValueError for towers without patches or maps."""
-        super().__init__()
-        require(
-            backbone.vit is not None or backbone.resnet is not None,
-            f"the image tower of {backbone.config.name!r} is neither a ViT nor a ResNet of open_clip: set lico.encoder "
-            f"to {TORCHVISION}<name>",
-        )
-        self.visual: Any = deepcopy(backbone.model.visual).cpu().requires_grad_(True).train()
-        self._is_vit = backbone.vit is not None
-        self._is_normed = self._is_vit and self.visual.attn_pool is None
-        for name in ("proj", "attn_pool", "attnpool", *(() if self._is_normed else ("ln_post",))):  # after the maps
-            if getattr(self.visual, name, None) is not None:
-                getattr(self.visual, name).requires_grad_(False)
-
-    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F h w"]:
-        visual = self.visual
-        if not self._is_vit:
-            return visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
-        tokens = visual.transformer(visual._embeds(pixels))
-        tokens = visual.ln_post(tokens) if self._is_normed else tokens
-        height, width = visual.grid_size
-        return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
-
-
-def torchvision_maps(name: str) -> nn.Module:
-    """A model of torchvision with random weights, up to its last feature maps; ValueError for others than CNNs."""
-    known = torchvision.models.list_models(module=torchvision.models)
-    require(name in known, f"torchvision has no model {name!r}: choose from {', '.join(known)}")
-    model: Any = torchvision.models.get_model(name, weights=None)
-    if hasattr(model, "layer4"):
-        parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        return nn.Sequential(*(getattr(model, part) for part in parts))
-    require(hasattr(model, "features"), f"{name} has no feature maps at its end: choose a ResNet, ConvNeXt, VGG, …")
-    return model.features
-
-
-def encoder_of(config: LicoConfig, backbone: Backbone) -> nn.Module:
-    """Normalised pixels in, last feature maps out: what `config.encoder` names."""
-    if config.encoder == CLIP:
-        return ClipMaps(backbone)
-    require(
-        config.encoder.startswith(TORCHVISION),
-        f"unknown encoder {config.encoder!r}: choose {CLIP}, or {TORCHVISION}<name of a model>",
-    )
-    return torchvision_maps(config.encoder.removeprefix(TORCHVISION))
-
-
-def preprocess_of(config: LicoConfig, backbone: Backbone) -> Preprocess:
-    """How pictures become pixels: as the backbone has it, in another size where that is asked for."""
-    if config.image_size is None:
-        return backbone.preprocess
-    require(config.encoder != CLIP, f"a tower has its own size: leave lico.image_size, or take {TORCHVISION}<name>")
-    return replace(backbone.preprocess, image_size=(config.image_size, config.image_size))
-
-
-class Classifier(nn.Module):
-    """Feature maps, averaged, and a linear layer: so Grad-CAM of the last maps is exact, class activation mapping."""
-
-    _mean: Tensor
-    _std: Tensor
-
-    def __init__(self, encoder: nn.Module, *, categories: Sequence[str], preprocess: Preprocess) -> None:
-        super().__init__()
-        self.encoder, self.categories, self.preprocess = encoder, tuple(categories), preprocess
-        for name, values in (("_mean", preprocess.mean), ("_std", preprocess.std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.num_channels, *self.grid = self._shape()
-        self.head = nn.Linear(self.num_channels, len(categories))
-
-    @torch.no_grad()
-    def _shape(self) -> tuple[int, int, int]:
-        was_training = self.encoder.training
-        maps = self.encoder.eval()(torch.zeros(1, 3, *self.preprocess.image_size))
-        self.encoder.train(was_training)
-        return maps.shape[1], maps.shape[2], maps.shape[3]
-
-    def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """8-bit pixels as the encoder takes them."""
-        return (images.to(self._mean.device).float() / 255 - self._mean) / self._std
-
-    def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F h w"]:
-        """The last feature maps."""
-        return self.encoder(pixels)
-
-    def logits(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C"]:
-        """Of feature maps."""
-        return self.head(maps.mean(dim=(2, 3)))
-
-    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Logits."""
-        return self.logits(self.maps(pixels))
-
-    def grad_cam(self, pixels: Float[Tensor, "B 3 H W"], classes: Int[Tensor, " B"]) -> Float[Tensor, "B h w"]:
-        """Where the evidence for a class of each image is: ReLU of the maps weighted by the class's mean gradient."""
-        height, width = self.grid
-        weights = self.head.weight[classes] / (height * width)
-        return torch.einsum("bfhw,bf->bhw", self.maps(pixels), weights).relu()
 
 
 class Language(nn.Module):
@@ -261,26 +151,3 @@ class LicoModule(nn.Module):
     def temperature(self) -> Tensor | float:
         """Of both manifolds. Learned, it may grow until all neighbours are alike: watch it."""
         return self.config.temperature if self.log_temperature is None else self.log_temperature.exp()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
-    """What a record says of a classifier, beside its numbers."""
-
-    lico: dict[str, Any]
-    categories: list[str]
-
-
-def load_classifier(folder: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
-    """The classifier that `ecor train --system lico` made, in evaluation mode.
-
-    ValueError when a part is missing or altered.
-    """
-    record = read_saved(folder, SYSTEM)
-    stored = record_of(_Stored, record.settings)
-    config = record_of(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
-    backbone = load_backbone(record.backbone)
-    encoder, preprocess = encoder_of(config, backbone), preprocess_of(config, backbone)
-    classifier = Classifier(encoder, categories=stored.categories, preprocess=preprocess)
-    classifier.load_state_dict(read_tensors(record))
-    return classifier.requires_grad_(False).to(device).eval()

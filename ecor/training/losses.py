@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ecor.config import ObjectiveConfig, require
 from ecor.probability.joint import ImageFeatures
-from ecor.training.alignment_losses import manifold_matching
 from ecor.training.chunked_logits import (
     Labelled,
     Sentences,
@@ -27,6 +26,7 @@ from ecor.training.chunked_logits import (
 )
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
 from ecor.training.in_batch_losses import in_batch_categories, in_batch_pairs
+from ecor.training.manifold_matching import manifold_matching
 from ecor.training.negative_sampling import Candidates, distinct, draw_candidates, positions
 
 __all__ = ["Objective", "Sentences", "objective_of"]

@@ -16,7 +16,7 @@ from ecor.explain.methods.ready import lacking, read_settings, ready
 from ecor.explain.methods.registry import Method
 from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
 from ecor.lico.class_heatmaps import CLASS_METHODS, class_heatmap
-from ecor.lico.training import Classifier, load_classifier
+from ecor.lico.classifier import Classifier, load_classifier
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig

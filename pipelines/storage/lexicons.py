@@ -4,7 +4,8 @@ from rich.console import Console
 
 from ecor.clip.backbone import Backbone
 from ecor.convis.concept_features import ConceptFeatures, encode_concepts
-from ecor.convis.lexicon import ListLexicon, WordNetLexicon, read_lexicon
+from ecor.convis.lexicon import ListLexicon, read_lexicon
+from ecor.convis.wordnet import WordNetLexicon
 from ecor.demo.lexicon import demo_lexicon
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from ecor.clip.image_tower import ImageTower
 from ecor.config import require
-from ecor.eclip.projection import SYSTEM, EclipModule, Guidance, Names, Projection, guidance_of, guided_patches
+from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
+from ecor.eclip.projection import EclipModule, Names, Projection
 from ecor.model import Recognizer
 from ecor.storage.artifact import save
 from ecor.training.steps import EvaluationSums

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ecor.config import Preprocess
-from ecor.lico.training import SYSTEM, Classifier, LicoModule
+from ecor.lico.classifier import SYSTEM, Classifier
+from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ecor.config import require
-from ecor.eclip.projection import SYSTEM
+from ecor.eclip.guidance import SYSTEM
 from ecor.explain.methods.registry import METHODS, NEEDS, Method, method
 from ecor.storage import filesystem
 from ecor.storage.artifact import read_saved, read_tensors, record_path, require_backbone

@@ -22,7 +22,7 @@ from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.methods.ready import lacking, ready
 from ecor.explain.methods.registry import METHODS, Method
-from ecor.explain.metrics.summary import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
+from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.model import Recognizer
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import TrackingConfig, resolved

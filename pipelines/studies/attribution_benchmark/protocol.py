@@ -74,7 +74,7 @@ PRIORS: dict[str, Prior] = {"oracle on the grid": oracle, "centre": centre, "ran
 
 
 def tried(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
-    """Every measure of a method, by name as in `ecor.explain.metrics.summary.MEASURES`."""
+    """Every measure of a method, by name as in `ecor.explain.metrics.measure_table.MEASURES`."""
     began = time.perf_counter()
     with peak_memory() as peak:
         heatmap = _heatmap(method, cases.tower, cases, images=cases.pixels)

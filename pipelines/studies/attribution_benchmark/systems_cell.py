@@ -23,7 +23,7 @@ from ecor.explain.methods.registry import Method, method
 from ecor.explain.metrics.faithfulness import deletion, insertion
 from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, score_contrast
 from ecor.explain.targets import Rationale, tower_of
-from ecor.lico.training import Classifier
+from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of

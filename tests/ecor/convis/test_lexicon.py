@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from ecor.convis.lexicon import Lexicon, ListLexicon, WordNetLexicon, read_lexicon
+from ecor.convis.lexicon import Lexicon, ListLexicon, read_lexicon
+from ecor.convis.wordnet import WordNetLexicon
 
 FOLDER = Path("/usr/share/wordnet")
 TOYS = {"thing": "anything", "toy": "a thing to play with", "ball": "a round toy", "kite": "a toy that flies"}

@@ -11,22 +11,19 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ecor.clip.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig
-from ecor.eclip.projection import (
+from ecor.eclip.guidance import (
     GUIDANCE,
-    EclipModule,
-    Names,
-    Projection,
     average_pooled,
     class_attention,
     guidance_of,
     guided_patches,
-    load_eclip,
     mask_by_mass,
     mask_by_threshold,
     max_pooled,
     pooled,
     rollout_attention,
 )
+from ecor.eclip.projection import EclipModule, Names, Projection, load_eclip
 from ecor.explain import attribute, method
 from ecor.storage.artifact import read_saved, save
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of

@@ -14,7 +14,8 @@ from ecor.explain.metrics.localization import (
     pixel_average_precision,
     pointing_hit,
 )
-from ecor.explain.metrics.summary import LOCALISATION, NUM_BINS, localisation, with_nan
+from ecor.explain.metrics.measure_table import LOCALISATION
+from ecor.explain.metrics.summary import NUM_BINS, localisation, with_nan
 
 RESAMPLING = Resampling(num_resamples=200)
 

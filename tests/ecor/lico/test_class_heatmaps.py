@@ -15,7 +15,8 @@ from ecor.config import LicoConfig
 from ecor.data.image_decoding import decode_image, image_to_pixels
 from ecor.explain.methods.perturbation import random_masks
 from ecor.lico.class_heatmaps import class_heatmap
-from ecor.lico.training import Classifier, LicoModule, load_classifier
+from ecor.lico.classifier import Classifier, load_classifier
+from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save
 from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config.stages import ExplainConfig

@@ -13,10 +13,12 @@ from scipy.optimize import linprog
 from torch.nn.functional import normalize
 
 from ecor.config import LicoConfig, ObjectiveConfig
-from ecor.lico.training import LicoModule, load_classifier, torchvision_maps
+from ecor.lico.classifier import load_classifier, torchvision_maps
+from ecor.lico.sinkhorn import transport_cost, transport_plan
+from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save
-from ecor.training.alignment_losses import log_manifold, manifold_matching, transport_cost, transport_plan
 from ecor.training.losses import objective_of
+from ecor.training.manifold_matching import log_manifold, manifold_matching
 from ecor.training.steps import ConstantSentences
 from tests.support.random_features import world
 from tests.support.tiny_models import NAMES, TINY_CLIP

@@ -16,7 +16,7 @@ from ecor.clip.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
 from ecor.eclip.projection import load_eclip
 from ecor.explain import attribute
-from ecor.lico.training import load_classifier
+from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import Saved
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, TrainConfig

@@ -1,0 +1,118 @@
+"""Guidance of ECLIP: how much each patch counts while the projection learns, and pooling by it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ecor.clip.image_tower import ImageTower
+from ecor.config import EclipConfig, PoolingName, require
+from ecor.explain.methods.attention import AttentionRollout
+from ecor.explain.methods.similarity import projected_patches
+
+Guidance = Callable[[ImageTower, Float[Tensor, "B 3 H W"]], Float[Tensor, "B P"]]
+"""Normalised pixels in, how much each patch is looked at out: not negative, free of labels, for training only."""
+
+
+def class_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
+    """The class token's attention to patches in the last block, its mean over heads.
+
+    Of a tower that pools patches by their mean: the mean over all queries (ours). Of a ResNet: of its attention pool.
+    """
+    tower.check_gives("attention", asked_by="guidance")
+    trace = tower.trace(pixels)
+    rows = trace.blocks[-1].attention.mean(dim=1)
+    row = rows[:, 0] if "class_token" in tower.capabilities else rows.mean(dim=1)
+    return trace.patches(row[..., None])[..., 0]
+
+
+def rollout_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
+    """Attention followed through all blocks (`AttentionRollout`)."""
+    any_text = pixels.new_zeros(len(pixels), 1, tower.backbone.embed_dim)
+    return AttentionRollout()(tower, pixels, any_text).flatten(2)[:, 0]
+
+
+GUIDANCE: dict[str, Guidance] = {"class_attention": class_attention, "rollout": rollout_attention}
+"""What needs no model but the tower itself, by name."""
+
+
+def guidance_of(name: str) -> Guidance:
+    """The guidance of that name; ValueError lists the names."""
+    require(name in GUIDANCE, f"unknown guidance {name!r}: choose from {', '.join(GUIDANCE)}")
+    return GUIDANCE[name]
+
+
+@torch.no_grad()
+def guided_patches(
+    tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], *, guidance: Guidance
+) -> Float[Tensor, "B P E"]:
+    """What is learned from: each patch token in the space of the texts, and after it the patch's guidance (E = D + 1).
+
+    ValueError for guidance of another number of patches, or below zero.
+    """
+    tower.check_gives("patch_tokens", asked_by=SYSTEM)
+    patches_BPD = projected_patches(tower, tower.trace(pixels))
+    weights_BP = guidance(tower, pixels).to(patches_BPD)
+    require(
+        weights_BP.shape == patches_BPD.shape[:2],
+        f"guidance is {tuple(weights_BP.shape)}, patches are {tuple(patches_BPD.shape[:2])}: resize it to their grid",
+    )
+    require(bool((weights_BP >= 0).all()), f"guidance must not be negative, got {float(weights_BP.min()):.3g}")
+    return torch.cat([patches_BPD, weights_BP[..., None]], dim=-1)
+
+
+def mask_by_threshold(guidance: Float[Tensor, "B P"], *, threshold: float) -> Bool[Tensor, "B P"]:
+    """Patches of at least `threshold` times the image's mean; where none is, the strongest (ours)."""
+    strongest = guidance == guidance.amax(dim=1, keepdim=True)
+    return (guidance >= threshold * guidance.mean(dim=1, keepdim=True)) | strongest
+
+
+def mask_by_mass(guidance: Float[Tensor, "B P"], *, keep_mass: float) -> Bool[Tensor, "B P"]:
+    """The fewest patches, strongest first, that hold that share of the guidance; equal ones from the top left."""
+    ranked, order = guidance.sort(dim=1, descending=True, stable=True)
+    before = ranked.cumsum(dim=1) - ranked
+    total = guidance.sum(dim=1, keepdim=True)
+    kept = before < keep_mass * total
+    kept[:, 0] = True
+    return torch.zeros_like(kept).scatter(1, order, kept)
+
+
+def max_pooled(patches: Float[Tensor, "B P D"], *, mask: Bool[Tensor, "B P"] | None = None) -> Float[Tensor, "B D"]:
+    """The maximum of each channel over patches, or over those in the mask (each image has one at least)."""
+    if mask is None:
+        return patches.amax(dim=1)
+    return patches.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
+
+
+def average_pooled(
+    patches: Float[Tensor, "B P D"], *, weights: Float[Tensor, "B P"] | None = None
+) -> Float[Tensor, "B D"]:
+    """The mean over patches, or their mean weighted by guidance; guidance that is all zero counts as even."""
+    if weights is None:
+        return patches.mean(dim=1)
+    total = weights.sum(dim=1, keepdim=True)
+    share = torch.where(total > 0, weights / total.clamp(min=torch.finfo(weights.dtype).tiny), 1 / weights.shape[1])
+    return (share[:, None] @ patches)[:, 0]
+
+
+def pooled(
+    patches: Float[Tensor, "B P D"], guidance: Float[Tensor, "B P"], *, config: EclipConfig
+) -> Float[Tensor, "B D"]:
+    """One feature per image, as the settings say; not normalised."""
+    mask_of = {
+        "threshold": partial(mask_by_threshold, threshold=config.threshold),
+        "mass": partial(mask_by_mass, keep_mass=config.keep_mass),
+    }
+    poolings: dict[PoolingName, Callable[[], Tensor]] = {
+        "masked_max": lambda: max_pooled(patches, mask=mask_of[config.mask_by](guidance)),
+        "max": lambda: max_pooled(patches),
+        "average": lambda: average_pooled(patches),
+        "attention": lambda: average_pooled(patches, weights=guidance),
+    }
+    require(config.pooling in poolings, f"unknown pooling {config.pooling!r}: choose from {', '.join(poolings)}")
+    return poolings[config.pooling]()
+
+
+SYSTEM = "eclip"
