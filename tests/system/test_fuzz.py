@@ -26,8 +26,8 @@ def test_damaged_tars_are_detected_or_hold_the_same_samples():
 
 def test_what_breaks_the_law_is_counted(monkeypatch):
     """The fuzz would see it: a reader that gives a sample more or less, or fails in a way that is not promised."""
-    monkeypatch.setattr("fuzz.read_members", lambda *args, **kwargs: good_samples()[:1])
-    monkeypatch.setattr("fuzz.read_shard", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("tests.system.fuzz.read_members", lambda *args, **kwargs: good_samples()[:1])
+    monkeypatch.setattr("tests.system.fuzz.read_shard", lambda *args, **kwargs: 1 / 0)
     outcomes = {"pictures": fuzz_pictures(15, seed=0)["JPEG"], **fuzz_tars(13, seed=0)}
     assert all(each.counts["undetected"] == each.counts["damaged"] for each in outcomes.values())
     assert "ZeroDivisionError" in table_of(outcomes, name="damage", columns=["undetected"])
