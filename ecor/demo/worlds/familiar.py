@@ -330,5 +330,4 @@ FAMILIAR = DrawnWorld(
     unnamed=UNNAMED,
     sets=_SETS,
     look=PLAIN,
-    rooms=("animals", "familiar", "objects", "vehicles"),
 )

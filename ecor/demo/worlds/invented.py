@@ -143,7 +143,6 @@ def invented_world(*, name: str, structure_seed: int) -> DrawnWorld:
         unnamed=unnamed,
         sets=_sets(name, kinds=kinds, unnamed=unnamed, families=named, rng=rng),
         look=CUT_PAPER,
-        rooms=("growths", "invented", "markings", "silhouettes"),
     )
 
 

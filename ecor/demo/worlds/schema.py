@@ -59,8 +59,6 @@ class DrawnWorld:
     sets: Mapping[str, WorldSet]
     # that pretraining sees
     look: Look
-    # modules of `ecor.demo` that no other world is drawn by
-    rooms: tuple[str, ...]
 
     @cached_property
     def categories(self) -> tuple[str, ...]:

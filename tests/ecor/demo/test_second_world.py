@@ -1,5 +1,6 @@
 """The second world keeps the first one's promises and shares nothing else with it: other things, names and look."""
 
+import hashlib
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 
 from ecor.demo.art.growths import GROWTHS
 from ecor.demo.art.markings import MARKINGS
-from ecor.demo.corpus import corpus_digest, draw_corpus
+from ecor.demo.corpus import DRAWING_VERSION, corpus_digest, draw_corpus
 from ecor.demo.dataset import labelled_drawings
 from ecor.demo.pretraining_source import DrawnSource
 from ecor.demo.worlds.familiar import FAMILIAR
@@ -154,6 +155,16 @@ def test_pretraining_never_says_the_new_names() -> None:
     assert source.num_attributes == len(OTHER.categories) - len(OTHER.unnamed) + len(OTHER.rationales)
     worlds = (OTHER, FAMILIAR, invented_world(name="other", structure_seed=2))
     assert len({corpus_digest(world, num_images=9, seed=0) for world in worlds}) == 3
+
+
+def test_drawings_are_those_of_the_drawing_version() -> None:
+    """A corpus is found by `DRAWING_VERSION`, so no pixel and no truth may change under the same version."""
+    hasher = hashlib.sha256()
+    for world in (FAMILIAR, OTHER):
+        corpus = draw_corpus(world, num_images=40, seed=7, num_processes=1)
+        for array in (corpus.pixels, corpus.categories.astype(np.int64), corpus.visible):
+            hasher.update(np.ascontiguousarray(array).tobytes())
+    assert (DRAWING_VERSION, hasher.hexdigest()[:16]) == (1, "d52a08b9e98fb9d9")
 
 
 def test_the_study_of_the_other_world_asks_the_same_of_its_own_sets() -> None:
