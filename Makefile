@@ -6,13 +6,24 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast soak check-open-clip lint format lock audit clean
+.PHONY: demo test test-fast test-slow soak check-open-clip lint format lock audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
 
 # Tests run side by side; of what starts Ray or another server, two files at a time, each file's tests in their order.
-test: test-fast
+# Both parts run, whatever the first one found; at the end: what failed, and how to run it alone.
+test: .venv/dev
+	@log=$$(mktemp); code=0; \
+	for part in test-fast test-slow; do \
+	    $(MAKE) --no-print-directory $$part 2>&1 | tee -a $$log; [ $${PIPESTATUS[0]} -eq 0 ] || code=1; \
+	done; \
+	if [ $$code -ne 0 ]; then \
+	    echo; echo "failed (run one alone: $(BIN)/pytest 'NODE'):"; \
+	    sed -nE 's/^(FAILED|ERROR) ([^ ]+).*/  \2/p' $$log; \
+	fi; rm -f $$log; exit $$code
+
+test-slow: .venv/dev
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 test-fast: .venv/dev

@@ -35,7 +35,22 @@ def test_the_temperature_that_made_the_labels_is_found(temperature):
     logits = 5 * torch.randn(20_000, 6, generator=torch.Generator().manual_seed(1))
     targets = drawn((logits / temperature).log_softmax(-1))
     assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.05)
-    assert fit_temperature(logits.log_softmax(-1), targets) == pytest.approx(fit_temperature(logits, targets), rel=1e-3)
+    shifted = logits - logits.amax(dim=-1, keepdim=True)  # exact in single precision only to its last digit
+    assert fit_temperature(shifted, targets) == pytest.approx(fit_temperature(logits, targets), rel=1e-6)
+
+
+def test_the_minimum_is_found_to_six_digits():
+    """The slope of the loss, by its formula E_p[z] - z_target, changes its sign at the fitted temperature."""
+    logits = 5 * torch.randn(5_000, 6, generator=torch.Generator().manual_seed(1))
+    targets = drawn((logits / 0.7).log_softmax(-1))
+    found = fit_temperature(logits, targets)
+    z = logits.double()
+
+    def slope(temperature: float) -> float:
+        expected = ((z / temperature).softmax(-1) * z).sum(-1)
+        return float((z.gather(1, targets[:, None])[:, 0] - expected).mean())
+
+    assert slope(found * (1 - 1e-6)) * slope(found * (1 + 1e-6)) < 0
 
 
 def test_no_other_temperature_is_better():
