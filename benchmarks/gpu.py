@@ -32,7 +32,7 @@ from ecor.model import Provenance, Recognizer
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import Tuning, settled
+from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 
 SET = "demo-main"
 SETTINGS: dict[str, tuple[Precision, bool]] = {
@@ -145,8 +145,12 @@ def tuning_rows(world: World, *, root: Path, device: str) -> Iterator[str]:
         splits = {
             name: read_split(f"{config.shards}/{name}", vocabulary=world.vocabulary) for name in ("train", "validation")
         }
-        tuning = Tuning(
-            settled(config), vocabulary=world.vocabulary, rank=Rank(device=place), cache_dir=root / place, **splits
+        tuning = PromptTrainer(
+            resolve_config(config),
+            vocabulary=world.vocabulary,
+            rank=Rank(device=place),
+            cache_dir=root / place,
+            **splits,
         )
         began, progress = time.perf_counter(), None
         for report in tuning.reports(tuning.module()):

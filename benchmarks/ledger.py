@@ -36,7 +36,7 @@ from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts, images_per_part
-from pipelines.scoring.predictions_folder import Committed, LabelsFolder
+from pipelines.scoring.predictions_folder import Committed, PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.storage.work_ledger import Ledger
@@ -78,9 +78,9 @@ def counted() -> Iterator[Spent]:
         ("what is done", Ledger, "committed"),
         ("leases", Ledger, "renew"),
         ("leases", Ledger, "give_back"),
-        ("settings", LabelsFolder, "take"),
-        ("losers", LabelsFolder, "remove_losers"),
-        ("verification", LabelsFolder, "_is_whole"),
+        ("settings", PredictionsFolder, "take"),
+        ("losers", PredictionsFolder, "remove_losers"),
+        ("verification", PredictionsFolder, "_is_whole"),
     )
     patches = [patch.object(kind, each, spent.counting(name, getattr(kind, each))) for name, kind, each in watched]
     for each in patches:
@@ -120,9 +120,9 @@ def job(scorer: Scorer, *, images: Path, output: Path, unit_size: int) -> None:
     found = read_input(str(images), unit_size=unit_size)
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=BATCH_SIZE)
-    folder = LabelsFolder(str(output), identity={"input_digest": found.digest})
+    folder = PredictionsFolder(str(output), identity={"input_digest": found.digest})
     folder.take()
-    with folder.working():
+    with folder.hold_lease():
         committed = folder.committed()
         attempts = folder.begin([unit.name for unit in found.units if unit.name not in committed])
         for unit in (unit for unit in found.units if unit.name in attempts):

@@ -258,7 +258,7 @@ def run_local(setting: Setting) -> list[Span]:
 
 def run_score(setting: Setting) -> list[Span]:
     """The whole stage on all units, and on one, which takes the same start-up."""
-    with tempfile.TemporaryDirectory() as output, cluster.connected(ClusterConfig(num_cpus=setting.num_cpus)):
+    with tempfile.TemporaryDirectory() as output, cluster.connect(ClusterConfig(num_cpus=setting.num_cpus)):
         score_split(setting, split="one", output=f"{output}/warm")  # workers' libraries are in the page cache then
         return [score_split(setting, split=split, output=f"{output}/{split}") for split in ("one", "test")]
 

@@ -32,7 +32,7 @@ from ecor.data.vocabulary import Vocabulary
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import Job, entries, inspected, labels_in, vocabulary_of
+from pipelines.sharding.inspection import ShardJob, entries, inspected, labels_in, vocabulary_of
 from pipelines.sharding.listing import find_source, listed
 
 SHARD = 512
@@ -57,13 +57,13 @@ def repeated(source: Path, target: Path, *, num_images: int) -> None:
         (folder / f"{number:05d}{path.suffix}").write_bytes(path.read_bytes() + number.to_bytes(4, "big"))
 
 
-def job_of(root: Path, *, validate: str, output: Path) -> tuple[Job, pa.Table]:
+def job_of(root: Path, *, validate: str, output: Path) -> tuple[ShardJob, pa.Table]:
     config = ShardConfig(
         input=str(root), output=str(output), validate=validate, samples_per_shard=SHARD, split_shares={"train": 1.0}
     )
     source = find_source(config)
     listing = pa.concat_tables([table for place in source.places for table in listed(place)])
-    job = Job(
+    job = ShardJob(
         config=config,
         root=source.root,
         vocabulary=vocabulary_of(labels_in(listing)),
@@ -190,7 +190,7 @@ def staged(root: Path, output: Path, *, validate: str, num_cpus: int) -> Measure
     config = ShardConfig(
         input=str(root), output=str(output), validate=validate, samples_per_shard=SHARD, split_shares=shares, fresh=True
     )
-    with cluster.connected(ClusterConfig(num_cpus=num_cpus)):
+    with cluster.connect(ClusterConfig(num_cpus=num_cpus)):
         shard.run(config)
         wall = time.perf_counter()
         shard.run(config)

@@ -122,7 +122,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     Raises ValueError when there is none, or when it was altered or is of another format.
     """
     found = _found(folder)
-    path = filesystem.inside(found, RECORD)
+    path = filesystem.join(found, RECORD)
     try:
         values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
@@ -219,8 +219,8 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
 def _found(folder: str | Path) -> str:
     if filesystem.is_local(folder):
         folder = filesystem.local_path(folder)
-    for candidate in (str(folder).rstrip("/"), filesystem.inside(folder, FOLDER)):
-        if filesystem.is_file(filesystem.inside(candidate, RECORD)):
+    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, FOLDER)):
+        if filesystem.is_file(filesystem.join(candidate, RECORD)):
             return candidate
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:

@@ -54,7 +54,7 @@ class WordNetLexicon:
             ValueError: naming the package, where the files are absent.
         """
         self.folder = _folder(folder)
-        data, index, exceptions = (filesystem.inside(self.folder, name) for name in _FILES)
+        data, index, exceptions = (filesystem.join(self.folder, name) for name in _FILES)
         self._senses = dict(_read_index(index))
         self._synsets = {synset.offset: synset for synset in _read_data(data)}
         self._exceptions = _read_exceptions(exceptions)
@@ -139,7 +139,7 @@ def _folder(given: filesystem.Address | None) -> filesystem.Address:
     named = {"WNSEARCHDIR": "", "WNHOME": "dict"}
     set_here = [Path(os.environ[name]) / below for name, below in named.items() if os.environ.get(name)]
     folder = given if given is not None else (set_here or [_DEBIAN_FOLDER])[0]
-    missing = [name for name in _FILES if not filesystem.is_file(filesystem.inside(folder, name))]
+    missing = [name for name in _FILES if not filesystem.is_file(filesystem.join(folder, name))]
     require(
         not missing,
         f"no WordNet in {folder}: {', '.join(missing)} missing. Install Debian's package wordnet-base, or give the "

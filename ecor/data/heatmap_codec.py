@@ -78,7 +78,7 @@ class Evidence:
         return cls(**{**values, "maps": tuple(EvidenceMap(**each) for each in values["maps"])})
 
 
-def quantised(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
+def quantize(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
     """8 bits per cell of raw scores."""
     low, high = float(scores.min()), float(scores.max())
     span = high - low

@@ -300,7 +300,7 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
     Raises ValueError when the table does not have `PREDICTION_SCHEMA`.
     """
     data = encode_parquet(check_schema(table, source=f"part {name}"))
-    filesystem.write(filesystem.inside(folder, name), data)
+    filesystem.write(filesystem.join(folder, name), data)
     digest = hashlib.sha256(data).hexdigest()
     labelled = pc.and_(table["category_true"].is_valid(), pc.greater(pc.list_value_length(table["rationales_true"]), 0))
     return PredictionPart(
@@ -322,7 +322,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 def write_manifest(folder: str, predictions: PredictionSet) -> None:
     """Write `folder`/manifest.json: the last deed of a scoring job."""
-    filesystem.write(filesystem.inside(folder, MANIFEST_NAME), predictions.to_json().encode())
+    filesystem.write(filesystem.join(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 
 def read_manifest(folder: str) -> PredictionSet:
@@ -330,7 +330,7 @@ def read_manifest(folder: str) -> PredictionSet:
 
     Raises ValueError when there is none (scoring has not finished there) or it was altered.
     """
-    path = filesystem.inside(folder, MANIFEST_NAME)
+    path = filesystem.join(folder, MANIFEST_NAME)
     try:
         text = filesystem.read(path).decode()
     except FileNotFoundError as error:
@@ -343,7 +343,7 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
 
     Raises ValueError naming the part when its bytes or its number of rows are not those of the manifest.
     """
-    path = filesystem.inside(folder, part.name)
+    path = filesystem.join(folder, part.name)
     try:
         data = filesystem.read(path)
     except FileNotFoundError as error:

@@ -154,7 +154,7 @@ def verify_shard(folder: str | Path, info: ShardInfo) -> None:
     expected = {info.name: info.sha256, info.index: info.index_sha256}
     for name, sha256 in expected.items():
         try:
-            with filesystem.opened(filesystem.inside(folder, name)) as file:
+            with filesystem.opened(filesystem.join(folder, name)) as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
                 num_bytes = file.tell()
         except FileNotFoundError as error:
@@ -182,7 +182,7 @@ def fetch_shard(
         return kept
     with filesystem.published(cache, kept.name) as path:
         _attempted(
-            lambda: _download(filesystem.inside(folder, info.name), path=path, info=info), num_attempts=num_attempts
+            lambda: _download(filesystem.join(folder, info.name), path=path, info=info), num_attempts=num_attempts
         )
     return kept
 
@@ -210,7 +210,7 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
     """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
-    data = _attempted(lambda: filesystem.read(filesystem.inside(folder, info.index)), num_attempts=num_attempts)
+    data = _attempted(lambda: filesystem.read(filesystem.join(folder, info.index)), num_attempts=num_attempts)
     got = hashlib.sha256(data).hexdigest()
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
@@ -243,7 +243,7 @@ def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
 
 def read_manifest(folder: str | Path) -> ShardManifest:
     """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
-    url = filesystem.inside(folder, MANIFEST_NAME)
+    url = filesystem.join(folder, MANIFEST_NAME)
     try:
         fields = json.loads(filesystem.read(url))
         digest = fields.pop("digest")
@@ -268,7 +268,7 @@ def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: T
 
 def write_text(text: str, *, folder: str | Path, name: str) -> None:
     """Write a small file in one step."""
-    filesystem.write(filesystem.inside(folder, name), text.encode())
+    filesystem.write(filesystem.join(folder, name), text.encode())
 
 
 def _write_entry(

@@ -1,4 +1,4 @@
-"""Patch tokens, guidance and texts in, a projection that turns them into maps out: ECLIP (arXiv:2209.07046).
+"""ECLIP (arXiv:2209.07046): learn a projection of patch tokens, whose products with texts are heat maps.
 
 While learning, patches are pooled into one feature per image; for maps the pooling is dropped, and each projected patch
 is compared with the text (`ecor.explain.methods.similarity.Eclip`).
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -16,7 +18,8 @@ from ecor.clip.backbone import Backbone
 from ecor.config import EclipConfig, require
 from ecor.eclip.guidance import SYSTEM, pooled
 from ecor.explain.methods.similarity import Eclip
-from ecor.storage.artifact import Saved, read_saved, read_tensors, require_backbone
+from ecor.storage import filesystem
+from ecor.storage.artifact import read_saved, read_tensors, record_path, require_backbone
 from ecor.training.distributed import gather_features, gather_ids
 from ecor.training.in_batch_losses import clip_loss
 from ecor.training.negative_sampling import distinct, positions
@@ -111,13 +114,34 @@ def load_eclip(folder: str | Path, *, backbone: Backbone) -> Eclip:
     Raises:
         ValueError: when a part is missing or altered, or the projection was learned on another backbone.
     """
-    record = read_saved(folder, SYSTEM)
-    require_backbone(record, digest=backbone.digest)
-    return eclip_of(record)
+    return Eclip(**read_projection(folder, backbone_digest=backbone.digest))
 
 
-def eclip_of(record: Saved) -> Eclip:
-    """The method with a record's projection."""
-    tensors = read_tensors(record)
-    require("projection" in tensors, f"{record.folder} holds no projection, but {', '.join(tensors)}: save it again")
-    return Eclip(projection=tensors["projection"], text_projection=tensors.get("text_projection"))
+def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
+    """ECLIP's trained `projection`, and `text_projection` where there is one.
+
+    Args:
+        path: what `ecor train --system eclip` made (its run, or `checkpoint/`), or a safetensors file.
+        backbone_digest: of the backbone whose patches it will be used on; only a run tells which it was learned on.
+
+    Raises:
+        ValueError: for a place that is not there, was altered or holds something else, and for another backbone.
+    """
+    if record_path(path, SYSTEM) is not None:
+        record = read_saved(path, SYSTEM)
+        if backbone_digest is not None:
+            require_backbone(record, digest=backbone_digest)
+        found = read_tensors(record)
+    else:
+        try:
+            found = load(filesystem.read(path))
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path} is no run of `ecor train --system eclip`, and no safetensors file with a projection: {error}"
+            ) from error
+    expected = {"projection", "text_projection"}
+    require(
+        "projection" in found and set(found) <= expected and all(each.ndim == 2 for each in found.values()),
+        f"{path} should hold a matrix called projection, and perhaps text_projection; it holds {sorted(found)}",
+    )
+    return found

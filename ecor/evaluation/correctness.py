@@ -63,7 +63,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
+class Correctness:
     """Right or wrong, for N images whose truth is known; what it says of others means nothing."""
 
     category: Bool[np.ndarray, " N"]
@@ -79,23 +79,23 @@ class Verdicts:
         }
 
 
-def strict(answers: Answers, truth: Truth) -> Verdicts:
+def strict(answers: Answers, truth: Truth) -> Correctness:
     """The most probable pair, its category and its rationale judged each on its own."""
-    return Verdicts(
+    return Correctness(
         category=answers.pair_categories[:, 0] == truth.categories,
         rationale=member(answers.pair_rationales[:, 0], truth.rationales),
     )
 
 
-def two_stage(answers: Answers, truth: Truth) -> Verdicts:
+def two_stage(answers: Answers, truth: Truth) -> Correctness:
     """The most probable rationale first, then the most probable category given it: the hard form of ECOR's order."""
-    return Verdicts(
+    return Correctness(
         category=answers.two_stage_categories == truth.categories,
         rationale=member(answers.two_stage_rationales, truth.rationales),
     )
 
 
-def dror_vote(answers: Answers, truth: Truth) -> Verdicts:
+def dror_vote(answers: Answers, truth: Truth) -> Correctness:
     """DROR's released protocol on the best five pairs, with ids where its code compares substrings.
 
     Pairs are scanned in order up to the first that is true (a hit). The category is the most frequent one so far, of
@@ -113,10 +113,10 @@ def dror_vote(answers: Answers, truth: Truth) -> Verdicts:
     predicted = np.take_along_axis(categories, votes.argmax(axis=1)[:, None], axis=1)
     category = predicted[:, 0] == truth.categories
     with_predicted = ((categories == predicted) & rationale_true).any(axis=1)
-    return Verdicts(category=category, rationale=np.where(category, hit, with_predicted))
+    return Correctness(category=category, rationale=np.where(category, hit, with_predicted))
 
 
-RULES: Mapping[str, Callable[[Answers, Truth], Verdicts]] = {
+RULES: Mapping[str, Callable[[Answers, Truth], Correctness]] = {
     "strict": strict,
     "dror_vote": dror_vote,
     "two_stage": two_stage,

@@ -204,7 +204,7 @@ def share(column: pa.ChunkedArray) -> float:
 
 def read_evaluation(folder: str) -> Evaluation:
     """The record in a folder written by `ecor evaluate`; ValueError where there is none or it was altered."""
-    path = filesystem.inside(folder, EVALUATION_NAME)
+    path = filesystem.join(folder, EVALUATION_NAME)
     try:
         return Evaluation.from_json(filesystem.read(path).decode(), source=path)
     except FileNotFoundError as error:
@@ -213,7 +213,7 @@ def read_evaluation(folder: str) -> Evaluation:
 
 def read_observations(folder: str, *, name: str) -> pa.Table:
     """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
-    with filesystem.opened(filesystem.inside(folder, OBSERVATIONS_NAME)) as file:
+    with filesystem.opened(filesystem.join(folder, OBSERVATIONS_NAME)) as file:
         table = pq.ParquetFile(file).read(use_threads=False)
     return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ecor.clip.image_tower import ImageTower
 from ecor.config import ScoringConfig, require
 from ecor.data.heatmap import Heatmap
-from ecor.explain.methods.registry import Method, method, name_of
+from ecor.explain.methods.registry import Method, build_method, name_of
 from ecor.explain.targets import (
     CategoryGivenRationale,
     Concept,
@@ -128,7 +128,7 @@ def explain(
     """
     require(len(targets) > 0, "no target to explain")
     require(isinstance(by, str) or not settings, "give settings to the method itself, or the method by name")
-    chosen = method(by, **settings) if isinstance(by, str) else by
+    chosen = build_method(by, **settings) if isinstance(by, str) else by
     maps: list[Tensor] = []
     for _, group in groupby(targets, key=_group):
         alike = list(group)
@@ -181,7 +181,7 @@ def explain_joint(
     kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
     Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
     """
-    chosen = method(by, **settings) if isinstance(by, str) else by
+    chosen = build_method(by, **settings) if isinstance(by, str) else by
     joint = model.joint(images, scoring=scoring)
     kept = joint.rationales[:, :num_rationales]
     categories = joint.category_log_prob.argmax(dim=-1)

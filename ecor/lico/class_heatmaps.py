@@ -10,7 +10,7 @@ from ecor.config import require
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.gradients import GradCam
 from ecor.explain.methods.perturbation import Occlusion, Rise, Score
-from ecor.explain.methods.registry import method
+from ecor.explain.methods.registry import build_method
 from ecor.lico.classifier import Classifier
 
 
@@ -37,7 +37,7 @@ def class_heatmap(
             settings that a method does not have.
     """
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose from {', '.join(CLASS_METHODS)}")
-    rule = method(by, **settings)
+    rule = build_method(by, **settings)
     require(by != "grad_cam" or rule == GradCam(), "grad_cam of a classifier is exact and has no settings")
     pixels = classifier.normalise(images)
     maps = []

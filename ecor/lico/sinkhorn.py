@@ -11,7 +11,7 @@ from ecor.config import require, require_at_least
 
 
 @torch.no_grad()
-def transport_plan(
+def sinkhorn_plan(
     cost: Float[Tensor, "B N M"], *, epsilon: float, max_iterations: int = 100, tolerance: float = 1e-3
 ) -> Float[Tensor, "B N M"]:
     """The entropic plan between uniform marginals 1/N and 1/M: Sinkhorn in the log domain (arXiv:1306.0895).
@@ -54,9 +54,9 @@ def transport_cost(
     """What it costs to move an image's feature maps onto the tokens of its text: sum of plan times cost, per image.
 
     The cost of two rows is the squared distance of the normalised ones. The plan is held fixed, gradients pass through
-    the cost (as LICO's authors do); arguments as `transport_plan`.
+    the cost (as LICO's authors do); arguments as `sinkhorn_plan`.
     """
     rows, columns = normalize(image, dim=-1), normalize(language, dim=-1)
     cost = 2 - 2 * rows @ columns.transpose(1, 2)
-    plan = transport_plan(cost.detach(), epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance)
+    plan = sinkhorn_plan(cost.detach(), epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance)
     return (plan * cost).sum(dim=(1, 2))

@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class ArtifactRecord:
     """The record of something learned that is no Recognizer."""
 
     folder: str
@@ -75,11 +75,11 @@ def save(
     parents: Mapping[str, str] | None = None,
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
-) -> Saved:
+) -> ArtifactRecord:
     """Write the folder: it is there whole or not at all, and replaces one that was there before."""
     with whole_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
-        record = Saved(
+        record = ArtifactRecord(
             folder=str(Path(folder)),
             system=system,
             settings=json.loads(json.dumps(settings)),
@@ -96,7 +96,7 @@ def save(
     return record
 
 
-def read_saved(folder: str | Path, system: str) -> Saved:
+def read_saved(folder: str | Path, system: str) -> ArtifactRecord:
     """The record of a folder, or of the run folder that holds one.
 
     Raises ValueError when there is none of that system, or when it was altered or is of another format.
@@ -111,7 +111,7 @@ def read_saved(folder: str | Path, system: str) -> Saved:
         values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
         backbone = record_of(BackboneConfig, values.pop("backbone"))
-        record = record_of(Saved, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
+        record = record_of(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
         if record.format_version != FORMAT_VERSION:
             raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -121,7 +121,7 @@ def read_saved(folder: str | Path, system: str) -> Saved:
     return record
 
 
-def read_tensors(record: Saved) -> dict[str, Tensor]:
+def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
     """What was learned; ValueError when its file is missing or altered."""
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
@@ -137,7 +137,7 @@ def read_tensors(record: Saved) -> dict[str, Tensor]:
 def record_path(folder: str | Path, system: str) -> str | None:
     """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
-    places = [filesystem.inside(each, f"{system}.json") for each in (base, filesystem.inside(base, FOLDER))]
+    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)
 
 
@@ -164,7 +164,7 @@ def publish_folder(finished: Path, target: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def require_backbone(record: Saved, *, digest: str) -> None:
+def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
     """ValueError unless the backbone is the one it was learned on."""
     if record.backbone_digest != digest:
         raise ValueError(
@@ -173,7 +173,7 @@ def require_backbone(record: Saved, *, digest: str) -> None:
         )
 
 
-def _content(record: Saved) -> dict[str, Any]:
+def _content(record: ArtifactRecord) -> dict[str, Any]:
     content = asdict(replace(record, settings=dict(record.settings)))
     return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
 

@@ -99,7 +99,7 @@ def local_path(address: Address) -> Path:
     return Path(store_of(address)[1] if "://" in os.fspath(address) else address)
 
 
-def inside(folder: Address, name: str) -> str:
+def join(folder: Address, name: str) -> str:
     """The address of a name in a folder."""
     return f"{os.fspath(folder).rstrip('/')}/{name}"
 
@@ -211,7 +211,7 @@ def local_folder(folder: Address) -> Iterator[Path]:
         for name in files_below(folder):
             target = Path(scratch) / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetch(inside(folder, name), target)
+            fetch(join(folder, name), target)
         yield Path(scratch)
 
 
@@ -260,7 +260,7 @@ def published(folder: Address, name: str) -> Iterator[Path]:
         if local:
             staged.replace(f"{root}/{name}")  # a rename: atomic
             return
-        with _told(inside(folder, name)):
+        with _told(join(folder, name)):
             _make_folder_of(store, f"{root}/{name}")
             store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
     finally:
@@ -274,7 +274,7 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
     all.
     """
     if not is_local(folder):
-        remove(inside(folder, last))
+        remove(join(folder, last))
         remove(folder)
         publish_files(source, folder, last=last)
         return
@@ -296,7 +296,7 @@ def publish_files(source: Path, folder: Address, *, last: str) -> None:
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
     for name in sorted(names, key=lambda each: each == last):
         within, _, file = name.rpartition("/")
-        with published(inside(folder, within) if within else folder, file) as staged:
+        with published(join(folder, within) if within else folder, file) as staged:
             shutil.copyfile(source / name, staged)
 
 

@@ -39,7 +39,7 @@ class Sentences(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class LossBatch:
     """Images with their labels, the sentences they are compared with, and how many at once."""
 
     image: ImageFeatures
@@ -63,18 +63,18 @@ class Labelled:
         return (self.categories >= 0) & (self.rationales >= 0)
 
 
-def rationale_logits(image: Float[Tensor, "B D"], batch: Labelled, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
+def rationale_logits(image: Float[Tensor, "B D"], batch: LossBatch, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """s · v · t(Prompt_R(r)) of every image with each of some rationales."""
     return alone_logits(image, batch, encode=batch.sentences.rationale_features, ids=ids)
 
 
-def category_logits(image: Float[Tensor, "B D"], batch: Labelled, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
+def category_logits(image: Float[Tensor, "B D"], batch: LossBatch, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """s · v · t(c) of every image with each of some categories alone."""
     return alone_logits(image, batch, encode=batch.sentences.categories, ids=ids)
 
 
 def alone_logits(
-    image: Float[Tensor, "B D"], batch: Labelled, *, encode: Callable[[Tensor], Tensor], ids: Int[Tensor, " N"]
+    image: Float[Tensor, "B D"], batch: LossBatch, *, encode: Callable[[Tensor], Tensor], ids: Int[Tensor, " N"]
 ) -> Float[Tensor, "B N"]:
     """Logits of every image with each of some sentences that hold one name."""
 
@@ -86,7 +86,7 @@ def alone_logits(
 
 def category_given_rationale_logits(
     image: Float[Tensor, "B D"],
-    batch: Labelled,
+    batch: LossBatch,
     *,
     rows: Int[Tensor, " B"],
     held: Int[Tensor, " G"],
@@ -103,7 +103,7 @@ def category_given_rationale_logits(
 
 def rationale_given_category_logits(
     image: Float[Tensor, "B D"],
-    batch: Labelled,
+    batch: LossBatch,
     *,
     rows: Int[Tensor, " B"],
     held: Int[Tensor, " G"],
@@ -149,7 +149,7 @@ def own_row_logits(
 
 def pair_log_partition(
     image: Float[Tensor, "B D"],
-    batch: Labelled,
+    batch: LossBatch,
     *,
     rationales: Candidates,
     categories: Candidates,

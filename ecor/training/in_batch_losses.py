@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ecor.probability.joint import scaled_similarity
 from ecor.training.chunked_logits import (
-    Labelled,
+    LossBatch,
     category_given_rationale_logits,
     in_chunks,
     negative_log_likelihood,
@@ -22,7 +22,7 @@ from ecor.training.distributed import gather_features, gather_ids, mean_over_ran
 from ecor.training.negative_sampling import distinct, positions
 
 
-def in_batch_pairs(batch: Labelled) -> dict[str, Tensor]:
+def in_batch_pairs(batch: LossBatch) -> dict[str, Tensor]:
     """ECOR's L_CLIP(I, Prompt_R) + L_CLIP(I, Prompt_{c|R}), over the distinct texts of the images of all ranks.
 
     The second loss compares images with the batch's distinct (category, rationale) pairs.
@@ -40,7 +40,7 @@ def in_batch_pairs(batch: Labelled) -> dict[str, Tensor]:
     return {"rationale": in_batch_rationales(batch), "pair": clip_loss(logits_BN, positions(texts, codes))}
 
 
-def in_batch_categories(batch: Labelled) -> dict[str, Tensor]:
+def in_batch_categories(batch: LossBatch) -> dict[str, Tensor]:
     """L_CLIP(I, Prompt_R), and −log P(c* | r*, I) over the batch's distinct categories, each image's r* held fixed.
 
     The second term has one direction only, image to text: it is a conditional.
@@ -57,7 +57,7 @@ def in_batch_categories(batch: Labelled) -> dict[str, Tensor]:
     }
 
 
-def in_batch_rationales(batch: Labelled) -> Float[Tensor, ""]:
+def in_batch_rationales(batch: LossBatch) -> Float[Tensor, ""]:
     """L_CLIP(I, Prompt_R) over the distinct rationales of all ranks' images."""
     rationales = gather_ids(batch.rationales)
     texts = distinct(rationales)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ecor.config import ObjectiveConfig, require
 from ecor.probability.joint import ImageFeatures
 from ecor.training.chunked_logits import (
-    Labelled,
+    LossBatch,
     Sentences,
     category_given_rationale_logits,
     category_logits,
@@ -42,7 +42,7 @@ class Objective:
     `no_grad` nothing is exchanged: a rank may evaluate alone.
     """
 
-    terms: Callable[[Labelled], dict[str, Tensor]]
+    terms: Callable[[LossBatch], dict[str, Tensor]]
     max_sentences: int
     """Encoded per call; above it negatives are sampled."""
     sentences_per_chunk: int
@@ -59,7 +59,7 @@ class Objective:
     ) -> dict[str, Tensor]:
         """The named terms; `generator` draws sampled negatives."""
         return self.terms(
-            Labelled(
+            LossBatch(
                 image=image,
                 categories=categories,
                 rationales=rationales,
@@ -92,15 +92,15 @@ def objective_of(config: ObjectiveConfig) -> Objective:
 
 
 def with_manifold(
-    terms: Callable[[Labelled], dict[str, Tensor]], config: ObjectiveConfig
-) -> Callable[[Labelled], dict[str, Tensor]]:
+    terms: Callable[[LossBatch], dict[str, Tensor]], config: ObjectiveConfig
+) -> Callable[[LossBatch], dict[str, Tensor]]:
     """An objective's terms, and LICO's manifold matching (arXiv:2310.09821) of images and their Prompt_R.
 
     Ours: features of whole images and sentences, over the images of all ranks. Optimal transport has no place here, for
     where text tokens alone are learned there are no patches.
     """
 
-    def both(batch: Labelled) -> dict[str, Tensor]:
+    def both(batch: LossBatch) -> dict[str, Tensor]:
         rationales = gather_ids(batch.rationales)
         present = distinct(rationales)
         matching = manifold_matching(
@@ -114,7 +114,7 @@ def with_manifold(
     return both
 
 
-def two_term(batch: Labelled) -> dict[str, Tensor]:
+def two_term(batch: LossBatch) -> dict[str, Tensor]:
     """ECOR: −log P(r* | I) − log P(c* | r*, I), both softmaxes over the full vocabulary (method decision 4).
 
     Above `max_sentences` (all rationales, and all categories for each distinct r* of the batch) negatives are
@@ -144,7 +144,7 @@ def two_term(batch: Labelled) -> dict[str, Tensor]:
     }
 
 
-def inverted(batch: Labelled) -> dict[str, Tensor]:
+def inverted(batch: LossBatch) -> dict[str, Tensor]:
     """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.joint.inverted` decodes.
 
     P(c | I) is a softmax over categories alone, P(r | c*, I) one over rationales of Prompt_{c|R} with c* held fixed.
@@ -173,7 +173,7 @@ def inverted(batch: Labelled) -> dict[str, Tensor]:
     }
 
 
-def independent(batch: Labelled) -> dict[str, Tensor]:
+def independent(batch: LossBatch) -> dict[str, Tensor]:
     """The rival without a condition: −log P(r* | I) − log P(c* | I), the second over categories alone.
 
     Above `max_sentences` (all rationales and all categories) half of the budget is for rationales where they need it,
@@ -201,7 +201,7 @@ def independent(batch: Labelled) -> dict[str, Tensor]:
     }
 
 
-def pairs(batch: Labelled) -> dict[str, Tensor]:
+def pairs(batch: LossBatch) -> dict[str, Tensor]:
     """DROR's "why prompt" (arXiv:2212.06202): −log of one softmax over all pairs, at the true pair.
 
     The log-sum-exp is taken chunk by chunk. Above `max_sentences` it runs over a drawn grid of rationales and
@@ -228,7 +228,7 @@ def pairs(batch: Labelled) -> dict[str, Tensor]:
 
 def alone_nll(
     image: Float[Tensor, "B D"],
-    batch: Labelled,
+    batch: LossBatch,
     *,
     logits_of: Callable[..., Tensor],
     targets: Int[Tensor, " B"],
@@ -246,7 +246,7 @@ def alone_nll(
 
 
 def conditional_nll(
-    batch: Labelled,
+    batch: LossBatch,
     *,
     logits_of: Callable[..., Tensor],
     held: Int[Tensor, " B"],
@@ -272,7 +272,7 @@ def conditional_nll(
     return nll
 
 
-def num_pair_groups(batch: Labelled) -> int:
+def num_pair_groups(batch: LossBatch) -> int:
     """Groups of images with draws of their own, so that a group's own pairs fill at most half of its grid."""
     num_images = len(batch.image)
     if batch.sentences.num_rationales * batch.sentences.num_categories <= batch.max_sentences:
@@ -281,7 +281,7 @@ def num_pair_groups(batch: Labelled) -> int:
 
 
 def drawn_grid(
-    batch: Labelled, rationales: Int[Tensor, " U"], categories: Int[Tensor, " V"], *, budget: int
+    batch: LossBatch, rationales: Int[Tensor, " U"], categories: Int[Tensor, " V"], *, budget: int
 ) -> tuple[Candidates, Candidates]:
     """A grid within the budget with the vocabulary's proportions, holding the given ids on its sides."""
     num_r, num_c = batch.sentences.num_rationales, batch.sentences.num_categories
@@ -294,7 +294,7 @@ def drawn_grid(
     )
 
 
-def nothing_of_prompt_r(batch: Labelled) -> Float[Tensor, ""]:
+def nothing_of_prompt_r(batch: LossBatch) -> Float[Tensor, ""]:
     """Zero, with a graph through one sentence of Prompt_R: for losses that it has no part in.
 
     DDP expects a gradient of all parameters at every step.

@@ -47,7 +47,7 @@ class LabelledBatch:
         )
 
 
-class TuningModule(nn.Module):
+class PromptTuningModule(nn.Module):
     """Pictures with labels in, the objective's named terms out.
 
     Its parameters are the learned tokens and nothing else: the backbone is held outside of the module tree, so that

@@ -51,7 +51,7 @@ class Addressed:
             check_address(backbone.pretrained or "", name="backbone.pretrained")
 
 
-def located(place: str) -> str:
+def absolute_address(place: str) -> str:
     """A local path made absolute, for workers run in folders of their own; a URI without a slash at its end."""
     return (
         place.rstrip("/")
@@ -95,7 +95,7 @@ class TrackingConfig:
     """Name of the experiment that runs are filed under."""
 
 
-def resolved(tracking: TrackingConfig) -> TrackingConfig:
+def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
     environment.
 
@@ -110,6 +110,6 @@ def resolved(tracking: TrackingConfig) -> TrackingConfig:
 
 def uri_of(tracking: TrackingConfig) -> str:
     """The URI of `resolved(tracking)`."""
-    uri = resolved(tracking).uri
+    uri = resolve_tracking(tracking).uri
     assert uri is not None  # resolved() never leaves it open
     return uri

@@ -13,7 +13,7 @@ from pipelines.reporting.html_page import Said
 PAIR = ["category", "rationale", "confidence"]
 
 
-class Beside:
+class ComparedPredictions:
     """Labels to compare with. All rows' pairs are held in memory, some 100 bytes each."""
 
     def __init__(self, folder: str, *, name: str, of: PredictionSet) -> None:
@@ -36,7 +36,7 @@ class Beside:
         return self._pairs.take(pc.index_in(keys, value_set=self._keys))
 
 
-def beside_of(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet) -> tuple[Beside, ...]:
+def beside_of(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet) -> tuple[ComparedPredictions, ...]:
     """The labels in `folders`, called by `names` or, without any, as their folders are.
 
     Raises ValueError when there are names, but not one for each folder, and for labels of other pictures.
@@ -46,7 +46,7 @@ def beside_of(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
         f"{len(names)} names for {len(folders)} folders of labels beside: name each of them, or none",
     )
     called = names or [PurePosixPath(folder).stem for folder in folders]
-    return tuple(Beside(folder, name=name, of=of) for folder, name in zip(folders, called, strict=True))
+    return tuple(ComparedPredictions(folder, name=name, of=of) for folder, name in zip(folders, called, strict=True))
 
 
 def said_by(names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]) -> list[tuple[Said, ...]]:

@@ -18,7 +18,7 @@ from ecor.data.predictions import ExplainablePrediction, PredictionParents, Pred
 from ecor.data.shards import ShardInfo, read_index, read_manifest, sample_key
 from ecor.evaluation.correctness import labels_of, strict
 from ecor.storage import filesystem
-from pipelines.reporting.comparison import Beside, said_by
+from pipelines.reporting.comparison import ComparedPredictions, said_by
 from pipelines.reporting.html_page import Card, Overlay, Picture, Said
 from pipelines.reporting.overlays import overlays_of
 
@@ -70,7 +70,9 @@ def outcomes_of(table: pa.Table) -> list[str]:
     return ["".join(pair) for pair in zip(*letters, strict=True)]
 
 
-def draw(folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[Beside] = ()) -> Drawn:
+def draw(
+    folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[ComparedPredictions] = ()
+) -> Drawn:
     """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
 
     With other labels `beside`, pictures that some of them label otherwise, and the rest, count as kinds of their own.
@@ -224,7 +226,7 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
     if row.member_offset is None or row.member_num_bytes is None:
         raise ValueError(f"its place in {row.shard} is not known")
     end = row.member_offset + row.member_num_bytes
-    data = filesystem.read(filesystem.inside(folder, row.shard), start=row.member_offset, end=end)
+    data = filesystem.read(filesystem.join(folder, row.shard), start=row.member_offset, end=end)
     if hashlib.sha256(data).hexdigest() != index.get(row.key):
         raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
     return data

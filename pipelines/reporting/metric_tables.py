@@ -142,7 +142,7 @@ def plots_of(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Pl
     own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():
-        path = filesystem.inside(folder, name)
+        path = filesystem.join(folder, name)
         if filesystem.exists(path):
             yield Plot(title=title, picture=_png(filesystem.read(path)))
 

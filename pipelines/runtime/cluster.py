@@ -19,7 +19,7 @@ _TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "d
 
 
 @contextmanager
-def connected(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
+def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
     """Connect to the cluster that `config` names, or start one here; a connection that was there before is kept.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here ends with the

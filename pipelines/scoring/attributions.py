@@ -19,11 +19,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ecor.config import ScoringConfig, require
 from ecor.convis.concept_features import encode_concepts
 from ecor.convis.lexicon import ListLexicon, lexicon_digest
-from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantised
+from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantize
 from ecor.data.predictions import schema_with
 from ecor.explain.attribution import explain_joint
-from ecor.explain.methods.ready import lacking, read_settings, ready
-from ecor.explain.methods.registry import Method, method
+from ecor.explain.methods.registry import Method, build_method, build_prepared_method, missing_requirement
+from ecor.explain.methods.settings import read_settings
 from ecor.model import Recognizer
 from pipelines.config.stages import EvidenceImages, ScoreConfig
 from pipelines.storage.lexicons import lexicon_named
@@ -32,7 +32,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceRule:
+class AttributionSettings:
     """Which images are explained, how, and how much of it is kept."""
 
     method: str
@@ -67,12 +67,12 @@ class EvidenceRule:
         settings: dict[str, Any] = {**self.settings, **self.options}
         if self.lexicon is not None:
             settings["concepts"] = encode_concepts(recognizer.backbone, self.lexicon, cache_dir=cache_dir)
-        return ready(self.method, settings)
+        return build_prepared_method(self.method, settings)
 
 
 def rule_of(
     config: ScoreConfig, *, num_images: int, projection: Mapping[str, Tensor] | None = None
-) -> EvidenceRule | None:
+) -> AttributionSettings | None:
     """What the settings ask for of so many images; None where nothing is to be explained.
 
     Args:
@@ -89,16 +89,16 @@ def rule_of(
         return None
     settings = dict(projection or {})
     lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
-    missing = lacking(config.explain, {**settings, "concepts": lexicon})
+    missing = missing_requirement(config.explain, {**settings, "concepts": lexicon})
     require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
     options = read_settings(config.explain, config.explain_settings)
-    method(config.explain, **options)  # a value out of range is told before any work
+    build_method(config.explain, **options)  # a value out of range is told before any work
     shares = {
         "all": 1.0,
         "sample": min(1.0, config.explain_sample / max(1, num_images)),
         "uncertain": config.explain_share,
     }
-    return EvidenceRule(
+    return AttributionSettings(
         method=config.explain,
         top=config.explain_top,
         images=config.explain_images,
@@ -110,7 +110,7 @@ def rule_of(
     )
 
 
-def explained_rows(rows: pa.Table, *, rule: EvidenceRule) -> list[int]:
+def explained_rows(rows: pa.Table, *, rule: AttributionSettings) -> list[int]:
     """Positions of the rows that are explained, in order.
 
     A sample depends on the seed and each image's key alone; its size is near what was asked for. The uncertain ones are
@@ -130,7 +130,7 @@ def with_evidence(
     pixels: UInt8[np.ndarray, "B 3 H W"],
     *,
     recognizer: Recognizer,
-    rule: EvidenceRule,
+    rule: AttributionSettings,
     method: Method,
     scoring: ScoringConfig,
 ) -> pa.Table:
@@ -153,7 +153,7 @@ def _evidence(
     pixels: UInt8[np.ndarray, "B 3 H W"],
     *,
     recognizer: Recognizer,
-    rule: EvidenceRule,
+    rule: AttributionSettings,
     method: Method,
     scoring: ScoringConfig,
 ) -> Sequence[Evidence]:
@@ -164,9 +164,9 @@ def _evidence(
     category, rationales = _compact(joint.category.scores), _compact(joint.rationales.scores)
     rows = []
     for index, ids in enumerate(joint.rationale_ids.tolist()):
-        maps = [quantised(category[index, 0], rationale=None)]
+        maps = [quantize(category[index, 0], rationale=None)]
         maps += [
-            quantised(rationales[index, rank], rationale=names.rationales[number]) for rank, number in enumerate(ids)
+            quantize(rationales[index, rank], rationale=names.rationales[number]) for rank, number in enumerate(ids)
         ]
         rows.append(
             Evidence(

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from ecor.config import Preprocess
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
 from ecor.data.predictions import ORIGIN_SCHEMA, origins_table
-from pipelines.scoring.work_units import Picture, Rejection, Unit, unit_from_json
+from pipelines.scoring.work_units import ImageItem, Rejection, Unit, unit_from_json
 
 PART_BYTES = 32 * 1024**2
 PART_IMAGES = 512
@@ -137,9 +137,9 @@ def rejections_from_json(text: str) -> tuple[Rejection, ...]:
 
 
 def _decoded(
-    found: Sequence[Picture | Rejection], *, preprocess: Preprocess
-) -> tuple[list[Picture], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
-    pictures: list[Picture] = []
+    found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess
+) -> tuple[list[ImageItem], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
+    pictures: list[ImageItem] = []
     rejected: list[Rejection] = []
     pixels_B3HW = np.empty((len(found), 3, *preprocess.image_size), dtype=np.uint8)
     for each in found:
@@ -154,7 +154,7 @@ def _decoded(
     return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
 
 
-def _origins(pictures: Sequence[Picture]) -> pa.Table:
+def _origins(pictures: Sequence[ImageItem]) -> pa.Table:
     return origins_table(
         [picture.key for picture in pictures],
         **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.scoring.predictions_folder import Committed
-from pipelines.scoring.scorer import Seconds
+from pipelines.scoring.scorer import StepTimings
 from pipelines.scoring.work_units import Rejection, Unit
 from pipelines.storage.work_ledger import Attempt
 
@@ -26,7 +26,7 @@ class Saved:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class JobStats:
     """What has happened so far; the one record here that changes."""
 
     committed: dict[str, Committed]
@@ -44,7 +44,7 @@ class Tally:
     """Units that another job did meanwhile."""
     num_cut: int = 0
     """Sentences of the vocabulary that are longer than the text tower reads; 0 where nothing was scored."""
-    seconds: Seconds = field(default_factory=Seconds)
+    seconds: StepTimings = field(default_factory=StepTimings)
 
     def __post_init__(self) -> None:
         self.num_rejected = len(self.rejected)
@@ -53,7 +53,7 @@ class Tally:
     def add(self, unit: Unit, saved: Saved) -> None:
         """A unit that this job has scored; it may be that another job's attempt counts, or will."""
         self.num_images += unit.num_images
-        self.seconds += Seconds(write=saved.write_s)
+        self.seconds += StepTimings(write=saved.write_s)
         if saved.committed is None:
             return
         self.num_done += saved.is_ours
@@ -92,7 +92,7 @@ class Tally:
         }
 
 
-def told(summary: Mapping[str, Any]) -> str:
+def summary_line(summary: Mapping[str, Any]) -> str:
     """A summary in one line."""
     num_units = {name: summary[f"num_units_{name}"] for name in ("kept", "done", "taken_over", "by_others")}
     before = f" ({summary['num_images_before']} before)" if summary["num_images_before"] else ""

@@ -33,7 +33,7 @@ from ecor.data.predictions import (
 )
 from ecor.storage import filesystem
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.record_store import Records, Result, patiently
+from pipelines.storage.record_store import Records, Result, with_retries
 from pipelines.storage.work_ledger import Attempt, Ledger
 
 QUARANTINE_NAME = "quarantine.parquet"
@@ -54,7 +54,7 @@ class Committed:
     rejected: tuple[Rejection, ...]
 
 
-class LabelsFolder:
+class PredictionsFolder:
     """A folder of labels of one job; local, or in a store."""
 
     def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
@@ -86,12 +86,12 @@ class LabelsFolder:
 
     def clear(self) -> None:
         """Forget what was done here; a job with other settings that is running here ends in an error."""
-        filesystem.remove(filesystem.inside(self.folder, MANIFEST_NAME))
+        filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         Records(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""
-        is_there = self._patiently(lambda: filesystem.exists(filesystem.inside(self.folder, MANIFEST_NAME)))
+        is_there = self._patiently(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
         return self._patiently(lambda: read_manifest(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
@@ -100,9 +100,9 @@ class LabelsFolder:
         self._patiently(lambda: write_manifest(self.folder, predictions))
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def hold_lease(self) -> Iterator[None]:
         """Hold the lease that `begin` needs."""
-        with self.units.working():
+        with self.units.hold_lease():
             yield
 
     def committed(self, *, known: Mapping[str, Committed] | None = None) -> dict[str, Committed]:
@@ -169,7 +169,7 @@ class LabelsFolder:
         kept = {each.part.name for each in committed.values()}
         for name in self._patiently(lambda: filesystem.names_in(self.folder)):
             if _PART.fullmatch(name) and name not in kept:
-                self._patiently(partial(filesystem.remove, filesystem.inside(self.folder, name)))
+                self._patiently(partial(filesystem.remove, filesystem.join(self.folder, name)))
 
     def _is_whole(self, part: PredictionPart) -> bool:
         try:
@@ -179,10 +179,10 @@ class LabelsFolder:
         return True
 
     def _write(self, name: str, data: bytes) -> None:
-        self._patiently(lambda: filesystem.write(filesystem.inside(self.folder, name), data))
+        self._patiently(lambda: filesystem.write(filesystem.join(self.folder, name), data))
 
     def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return patiently(deed, place=self.folder)
+        return with_retries(deed, place=self.folder)
 
 
 def _committed(record: Mapping[str, Any]) -> Committed:

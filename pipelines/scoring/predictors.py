@@ -12,8 +12,8 @@ from ecor.config import Preprocess, require
 from ecor.data.heatmap import Heatmap
 from ecor.data.vocabulary import read_vocabulary
 from ecor.explain.attribution import JointHeatmaps, explain, explain_joint
-from ecor.explain.methods.ready import lacking, read_settings, ready
-from ecor.explain.methods.registry import Method
+from ecor.explain.methods.registry import Method, build_prepared_method, missing_requirement
+from ecor.explain.methods.settings import read_settings
 from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
 from ecor.lico.class_heatmaps import CLASS_METHODS, class_heatmap
 from ecor.lico.classifier import Classifier, load_classifier
@@ -32,7 +32,7 @@ Ranked = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ImageExplanation:
     """What is said of a picture."""
 
     category: str
@@ -66,12 +66,12 @@ class Answer:
 class Answers:
     """Of a batch of pictures."""
 
-    each: tuple[Answer, ...]
+    each: tuple[ImageExplanation, ...]
     heatmaps: tuple[Heatmap, ...]
     """Together as many maps of a picture as its answer has titles, in their order."""
 
 
-class Answering(Protocol):
+class Predictor(Protocol):
     """A model that was opened with a method."""
 
     @property
@@ -93,14 +93,14 @@ def answering(
     concepts: Sequence[str],
     settings: Sequence[str],
     tracking: TrackingConfig,
-) -> Answering:
+) -> Predictor:
     """Open what `config.model` names, and make its method ready.
 
     Args:
         config: model and method.
         texts: sentences to look for beside the model's own answer.
         concepts: of the lexicon, to look for too.
-        settings: of the method (`ecor.explain.methods.ready.read_settings`).
+        settings: of the method (`ecor.explain.methods.settings.read_settings`).
         tracking: where the registry is, settled.
 
     Raises:
@@ -108,7 +108,7 @@ def answering(
     """
     if config.method is not None:
         named = {"projection": config.projection, "concepts": config.lexicon}
-        missing = lacking(config.method, named)  # told before anything is opened
+        missing = missing_requirement(config.method, named)  # told before anything is opened
         require(missing is None, str(missing))
         read_settings(config.method, settings)
     folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
@@ -133,7 +133,7 @@ def answering(
         among.of(concepts)  # an unknown one is told before any picture is looked at
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}
-    return RecognizerAnswers(model, method=ready(by, given), name=by, sought=sought, config=config)
+    return RecognizerAnswers(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
 
 
 class RecognizerAnswers:
@@ -163,11 +163,11 @@ class RecognizerAnswers:
         ]
         return Answers(each=tuple(answers), heatmaps=tuple(heatmaps))
 
-    def _answer(self, joint: JointHeatmaps, *, index: int, cosines: Sequence[float]) -> Answer:
+    def _answer(self, joint: JointHeatmaps, *, index: int, cosines: Sequence[float]) -> ImageExplanation:
         names, said = self._model.vocabulary, joint.joint
         ids, category = joint.rationale_ids[index].tolist(), int(joint.category_ids[index])
         probs = said.rationale_log_prob[index, : len(ids)].exp().tolist()
-        return Answer(
+        return ImageExplanation(
             category=names.categories[category],
             category_prob=float(said.category_log_prob[index, category].exp()),
             rationales=tuple((names.rationales[each], prob) for each, prob in zip(ids, probs, strict=True)),
@@ -201,7 +201,9 @@ class ClassifierAnswers:
         answers = []
         for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             ranked = [(self._classifier.categories[each], prob) for each, prob in zip(ids, values, strict=True)]
-            answers.append(Answer(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:])))
+            answers.append(
+                ImageExplanation(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:]))
+            )
         return Answers(
             each=tuple(answers),
             heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method, **self._settings),),

@@ -19,7 +19,7 @@ from ecor.explain.methods.registry import Method
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
-from pipelines.scoring.attributions import EvidenceRule, with_evidence
+from pipelines.scoring.attributions import AttributionSettings, with_evidence
 from pipelines.scoring.decoder import Part, from_ipc, rejections_from_json, rejections_to_json, to_ipc
 from pipelines.scoring.work_units import Rejection
 from pipelines.tracking.model_cache import ModelVersion, fetch
@@ -31,7 +31,7 @@ class ScorerSettings:
 
     model: ModelVersion
     tracking: TrackingConfig
-    """With its URI written out (`pipelines.config.infrastructure.resolved`)."""
+    """With its URI written out (`pipelines.config.infrastructure.resolve_tracking`)."""
     vocabulary: str | None
     """JSON of other names than the model's own."""
     scoring: ScoringConfig
@@ -41,12 +41,12 @@ class ScorerSettings:
     use_gpu: bool
     num_threads: int
     """Of torch, on the CPU: Ray leaves it one."""
-    evidence: EvidenceRule | None = None
+    evidence: AttributionSettings | None = None
     """Which rows get maps; None: none, and no column for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seconds:
+class StepTimings:
     """Where the time of a part, or of a job, went; summed over actors."""
 
     decode: float = 0.0
@@ -60,8 +60,8 @@ class Seconds:
     explain: float = 0.0
     """Maps of where the evidence is."""
 
-    def __add__(self, other: "Seconds") -> "Seconds":
-        return Seconds(
+    def __add__(self, other: "StepTimings") -> "StepTimings":
+        return StepTimings(
             decode=self.decode + other.decode,
             encode=self.encode + other.encode,
             text=self.text + other.text,
@@ -80,7 +80,7 @@ class ScoredPart:
     rows: pa.Table
     """With `ecor.data.predictions.schema_for` the scoring, and `ecor.data.heatmap_codec` where it is asked for."""
     rejected: tuple[Rejection, ...]
-    seconds: Seconds
+    seconds: StepTimings
     num_cut: int = 0
     """Sentences of the whole vocabulary that are longer than the text tower reads."""
 
@@ -111,7 +111,7 @@ class ScoredPart:
                 num_parts=row["num_parts"],
                 rows=from_ipc(row["rows"]),
                 rejected=rejections_from_json(row["rejected"]),
-                seconds=Seconds(
+                seconds=StepTimings(
                     decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
                 ),
                 num_cut=row["num_cut"],
@@ -138,7 +138,7 @@ class Scorer:
 
     def score(self, part: Part) -> ScoredPart:
         """Label a part in batches that never cross its borders."""
-        seconds = Seconds(decode=part.decode_s, text=self.opening)
+        seconds = StepTimings(decode=part.decode_s, text=self.opening)
         self.opening = 0.0  # told with the first part only
         tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
@@ -162,10 +162,10 @@ class Scorer:
             num_cut=self.recognizer.text.num_truncated,
         )
 
-    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, Seconds]:
+    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
         """With maps, where some are asked for."""
         if self.settings.evidence is None or self.method is None:
-            return rows, Seconds()
+            return rows, StepTimings()
         began = time.perf_counter()
         explained = with_evidence(
             rows,
@@ -175,9 +175,9 @@ class Scorer:
             method=self.method,
             scoring=self.settings.scoring,
         )
-        return explained, Seconds(explain=time.perf_counter() - began)
+        return explained, StepTimings(explain=time.perf_counter() - began)
 
-    def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, Seconds]:
+    def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
         began = time.perf_counter()
         size = self.settings.batch_size
         pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
@@ -191,7 +191,7 @@ class Scorer:
             scoring=self.settings.scoring,
             provenance=self.provenance,
         )
-        return rows, Seconds(encode=encoded - began, text=time.perf_counter() - encoded)
+        return rows, StepTimings(encode=encoded - began, text=time.perf_counter() - encoded)
 
 
 class ScorerActor:
@@ -233,7 +233,7 @@ def _prepared(recognizer: Recognizer) -> float:
     return time.perf_counter() - began
 
 
-def _explaining(recognizer: Recognizer, *, rule: EvidenceRule | None) -> Method | None:
+def _explaining(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
     """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
     if rule is None:
         return None

@@ -20,9 +20,9 @@ from ecor.data.image_decoding import EXTENSIONS
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
-from pipelines.config.infrastructure import located
+from pipelines.config.infrastructure import absolute_address
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
-from pipelines.storage.record_store import patiently
+from pipelines.storage.record_store import with_retries
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ImageItem:
     """An encoded image and where it is from; named as the columns of `ecor.data.predictions.ORIGIN_SCHEMA`."""
 
     data: bytes
@@ -69,7 +69,7 @@ class Unit(Protocol):
     def num_images(self) -> int:
         """Pictures in it, readable or not."""
 
-    def read(self) -> Iterator[Picture | Rejection]:
+    def read(self) -> Iterator[ImageItem | Rejection]:
         """Its pictures in order, a few in memory at a time.
 
         Raises ValueError when its container is not as recorded, OSError when a disk or a store fails.
@@ -91,13 +91,13 @@ class ShardUnit:
     def num_images(self) -> int:
         return self.info.num_samples
 
-    def read(self) -> Iterator[Picture | Rejection]:
+    def read(self) -> Iterator[ImageItem | Rejection]:
         index = read_index(self.folder, self.info)
         path = fetch_shard(self.folder, self.info)
         for rows in _runs(range(index.num_rows), size=_PICTURES_PER_READ):
             members = index.take(list(rows)).select(["member_offset", "member_num_bytes"]).to_pylist()
             for sample, member in zip(read_members(path, index, rows=rows), members, strict=True):
-                yield Picture(
+                yield ImageItem(
                     data=sample.image,
                     key=sample.key,
                     source=sample.source,
@@ -131,7 +131,7 @@ class ListingUnit:
     def num_images(self) -> int:
         return len(self.files)
 
-    def read(self) -> Iterator[Picture | Rejection]:
+    def read(self) -> Iterator[ImageItem | Rejection]:
         with ThreadPoolExecutor(max_workers=_FILES_AT_ONCE) as pool:
             for files in _runs(self.files, size=_PICTURES_PER_READ):
                 yield from pool.map(_read_file, files)
@@ -176,11 +176,11 @@ def read_input(location: str, *, unit_size: int) -> Input:
 
     Raises ValueError, with what would do, for a place that is none of these or holds no image.
     """
-    root = located(location)
+    root = absolute_address(location)
     if root.lower().endswith(TABLE_SUFFIXES):
         again = "run the same command again"
         return _listing(_read_table(root), unit_size=unit_size, base=root.rpartition("/")[0], once_mended=again)
-    if filesystem.exists(filesystem.inside(root, MANIFEST_NAME)):
+    if filesystem.exists(filesystem.join(root, MANIFEST_NAME)):
         return _split(root)
     if not filesystem.is_folder(root):
         raise ValueError(
@@ -207,7 +207,7 @@ def _split(folder: str) -> Input:
 def _read_folder(root: str) -> list[dict[str, Any]]:
     """Relative path and size of every image file, at any depth, hidden files and folders left out."""
     rows = []
-    for path, num_bytes in patiently(lambda: filesystem.files_below(root), place=root).items():
+    for path, num_bytes in with_retries(lambda: filesystem.files_below(root), place=root).items():
         hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
         if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             rows.append({"path": path, "size": num_bytes})
@@ -285,7 +285,7 @@ def _names(cell: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(filter(None, map(normalise_name, cell)))) or None
 
 
-def _read_file(file: Listed) -> Picture | Rejection:
+def _read_file(file: Listed) -> ImageItem | Rejection:
     if not is_text(file.path):
         return Rejection(source=escaped(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
     try:
@@ -294,7 +294,7 @@ def _read_file(file: Listed) -> Picture | Rejection:
         reason = "missing" if isinstance(error, MissingError) else "unreadable"
         detail = " ".join(str(error).split()) or type(error).__name__
         return Rejection(source=file.path, stage="read", reason=reason, detail=detail)
-    return Picture(
+    return ImageItem(
         data=data,
         key=sample_key(file.path, sha256=hashlib.sha256(data).hexdigest()),
         source=file.path,

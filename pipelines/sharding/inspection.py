@@ -58,7 +58,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ShardJob:
     """What the bytes of the shards depend on, and where they go."""
 
     config: ShardConfig
@@ -129,7 +129,7 @@ def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
     return vocabulary_from_mapping(flat, source="labels of the images")
 
 
-def check_labels(labels: Sequence[Label], *, job: Job) -> None:
+def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
     """Raise ValueError, naming an image and the nearest name, for a label that the vocabulary lacks."""
     for label in labels:
         try:
@@ -138,7 +138,7 @@ def check_labels(labels: Sequence[Label], *, job: Job) -> None:
             raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
 
 
-def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
+def inspected(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order.
 
     A disk or a store that fails is an OSError, and no row.
@@ -150,7 +150,7 @@ def inspected(listing: pa.Table, *, job: Job) -> pa.Table:
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
 
 
-def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
+def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[Entry]:
     """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more."""
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
@@ -164,7 +164,7 @@ def entries(rows: pa.Table, *, job: Job) -> Iterator[Entry]:
             yield _entry(row, data)
 
 
-def _named(category: str | None, rationales: Sequence[str], *, job: Job) -> tuple[str | None, list[str]]:
+def _named(category: str | None, rationales: Sequence[str], *, job: ShardJob) -> tuple[str | None, list[str]]:
     """Labels in the vocabulary's own words."""
     vocabulary = job.vocabulary
     ids = [number for text in rationales for number in _rationale_ids(text, vocabulary=vocabulary)]
@@ -188,14 +188,14 @@ def _rationale_ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.rationale_id(part) for part in (first, *below) if vocabulary.has_rationale(part)]
 
 
-def _split_ends(job: Job) -> list[tuple[str, float]]:
+def _split_ends(job: ShardJob) -> list[tuple[str, float]]:
     """Where each split ends, on a scale from 0 to 1, for images whose split is not given."""
     if job.given_splits:
         return []
     return list(zip(job.splits, accumulate(job.config.split_shares[split] for split in job.splits), strict=True))
 
 
-def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[tuple[str, float]]) -> str:
+def _split_of(sha256: str, *, given: str | None, job: ShardJob, split_ends: Sequence[tuple[str, float]]) -> str:
     place = int(sha256[-_HASH_DIGITS:], 16) / 16**_HASH_DIGITS
     if given is not None:
         return "validation" if given == "train" and place < job.validation_share else given
@@ -203,7 +203,7 @@ def _split_of(sha256: str, *, given: str | None, job: Job, split_ends: Sequence[
 
 
 def _finding(
-    row: Mapping[str, Any], found: bytes | UnreadableError, *, job: Job, split_ends: Sequence[tuple[str, float]]
+    row: Mapping[str, Any], found: bytes | UnreadableError, *, job: ShardJob, split_ends: Sequence[tuple[str, float]]
 ) -> dict[str, Any]:
     data = b"" if isinstance(found, UnreadableError) else found
     sha256 = hashlib.sha256(data).hexdigest()

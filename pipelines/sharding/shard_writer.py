@@ -12,7 +12,7 @@ import ray
 from ecor.data.shards import ShardInfo, verify_shard, write_shard
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
 from pipelines.runtime.ray_data import all_of, as_done, progress
-from pipelines.sharding.inspection import Job, entries
+from pipelines.sharding.inspection import ShardJob, entries
 from pipelines.storage.work_ledger import Ledger
 
 How = Literal["done", "taken over", "kept", "by another job"]
@@ -34,7 +34,9 @@ class Made:
     how: How
 
 
-def written(job: Job, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[str], None]) -> dict[str, list[Made]]:
+def written(
+    job: ShardJob, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[str], None]
+) -> dict[str, list[Made]]:
     """Each split's shards, in order; `blocks` are sorted by split and key.
 
     Shards that another job on this output makes are waited for; `tell` hears of it.
@@ -94,7 +96,7 @@ def _split_counts(block: pa.Table) -> dict[str, int]:
 
 @ray.remote(num_cpus=1)
 def _make_shard(
-    job: Job,
+    job: ShardJob,
     ledger: Ledger,
     split: str,
     number: int,

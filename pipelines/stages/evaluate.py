@@ -106,7 +106,7 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
 def check_output(output: str) -> None:
     """Raise ValueError for a folder whose files are of another kind."""
     require(
-        not filesystem.exists(filesystem.inside(output, MANIFEST_NAME)),
+        not filesystem.exists(filesystem.join(output, MANIFEST_NAME)),
         f"{output} holds predictions or shards: choose another folder for the evaluation",
     )
 
@@ -279,14 +279,14 @@ def publish(folder: Path, output: str) -> None:
     """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
     comes last."""
     for name in [EVALUATION_NAME, *files_of_older(output)]:
-        filesystem.remove(filesystem.inside(output, name))
+        filesystem.remove(filesystem.join(output, name))
     filesystem.publish_files(folder, output, last=EVALUATION_NAME)
 
 
 def files_of_older(output: str) -> list[str]:
     """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
     try:
-        files = json.loads(filesystem.read(filesystem.inside(output, SUMMARY_NAME)))["files"]
+        files = json.loads(filesystem.read(filesystem.join(output, SUMMARY_NAME)))["files"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
     return [Path(str(name)).name for name in files]

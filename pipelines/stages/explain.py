@@ -15,20 +15,20 @@ from rich.text import Text
 from ecor.config import Preprocess, require
 from ecor.data.heatmap import Heatmap, frame_of, seen
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
-from ecor.explain.methods.ready import lacking
+from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
-from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import ExplainConfig
 from pipelines.reporting.html_page import percent
-from pipelines.scoring.predictors import Answer, Answering, answering
+from pipelines.scoring.predictors import ImageExplanation, Predictor, answering
 from pipelines.scoring.work_units import (
     IMAGE_SUFFIXES,
     TABLE_SUFFIXES,
+    ImageItem,
     Listed,
     ListingUnit,
-    Picture,
     Rejection,
     Unit,
     read_input,
@@ -53,7 +53,7 @@ class Explained:
     """What is said of a picture, and where it is drawn."""
 
     shown: Shown
-    answer: Answer
+    answer: ImageExplanation
     path: Path
 
 
@@ -84,10 +84,14 @@ def run(
         check_address(place, name="images")
     require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
     if config.method is not None:
-        lacking(config.method, {})  # an unknown name is told before anything is opened
+        missing_requirement(config.method, {})  # an unknown name is told before anything is opened
     units = [(place, *_units(place)) for place in images]
     model = answering(
-        config, texts=texts, concepts=concepts, settings=settings, tracking=resolved(tracking or TrackingConfig())
+        config,
+        texts=texts,
+        concepts=concepts,
+        settings=settings,
+        tracking=resolve_tracking(tracking or TrackingConfig()),
     )
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
@@ -150,12 +154,12 @@ class _Together:
     def num_images(self) -> int:
         return sum(unit.num_images for unit in self.units)
 
-    def read(self) -> Iterator[Picture | Rejection]:
+    def read(self) -> Iterator[ImageItem | Rejection]:
         for unit in self.units:
             yield from unit.read()
 
 
-def _batches(found: Iterable[Picture | Rejection], *, size: int) -> Iterator[list[Shown | Rejection]]:
+def _batches(found: Iterable[ImageItem | Rejection], *, size: int) -> Iterator[list[Shown | Rejection]]:
     """Decoded pictures, a few in memory at a time."""
     batch: list[Shown | Rejection] = []
     for each in found:
@@ -167,7 +171,7 @@ def _batches(found: Iterable[Picture | Rejection], *, size: int) -> Iterator[lis
         yield batch
 
 
-def _decoded(picture: Picture) -> Shown | Rejection:
+def _decoded(picture: ImageItem) -> Shown | Rejection:
     try:
         return Shown(name="", picture=decode_image(picture.data), source=picture.source)
     except ImageError as error:
@@ -183,7 +187,7 @@ def _named(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
     return Shown(name=name if taken[name] == 1 else f"{name}-{taken[name]}", picture=shown.picture, source=shown.source)
 
 
-def _explained(shown: Sequence[Shown], *, model: Answering, output: str) -> Iterator[Explained]:
+def _explained(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained]:
     """Label, map and draw one batch."""
     if not shown:
         return
@@ -197,7 +201,9 @@ def _explained(shown: Sequence[Shown], *, model: Answering, output: str) -> Iter
         yield Explained(shown=each, answer=answer, path=path)
 
 
-def _drawn(shown: Shown, answer: Answer, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess) -> bytes:
+def _drawn(
+    shown: Shown, answer: ImageExplanation, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess
+) -> bytes:
     """The original, then the maps."""
     picture = shown.picture.copy()
     picture.thumbnail((_PX, _PX), Image.Resampling.LANCZOS)

@@ -21,7 +21,7 @@ from ecor.config import require
 from ecor.data.predictions import PredictionSet
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
-from pipelines.config.infrastructure import resolved
+from pipelines.config.infrastructure import resolve_tracking
 from pipelines.config.stages import EvaluateConfig, PipelineConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import timed
@@ -127,8 +127,8 @@ def run(config: PipelineConfig) -> PipelineResult:
         f"a pipeline labels pictures, which {config.train.system} does not: set train.system to ecor, or run "
         f"`ecor train` alone",
     )
-    tracking = resolved(config.tracking)
-    with cluster.connected(config.cluster):
+    tracking = resolve_tracking(config.tracking)
+    with cluster.connect(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
         with timed("register"):

@@ -27,7 +27,7 @@ from ecor.demo.worlds.registry import world_named
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
 from ecor.training.contrastive import Source, write_weights
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located, resolved
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.studies import PretrainConfig
 from pipelines.runtime.prometheus import TRAINING_STEPS, count
 from pipelines.tracking import model_registry
@@ -97,7 +97,7 @@ def run(
             digests).
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    config, tracking = settled(config), resolved(tracking or TrackingConfig())
+    config, tracking = settled(config), resolve_tracking(tracking or TrackingConfig())
     made_once(
         config,
         name="pretrain",
@@ -105,7 +105,7 @@ def run(
         made_of="settings and images",
         products=[MODEL, WEIGHTS],
         work=_work,
-        publish=partial(_publish, output=located(config.output), tracking=tracking),
+        publish=partial(_publish, output=absolute_address(config.output), tracking=tracking),
         cluster=cluster,
         tracking=tracking,
     )
@@ -116,16 +116,16 @@ def settled(config: PretrainConfig) -> PretrainConfig:
     """The settings with places that every worker finds."""
     return replace(
         config,
-        shards=config.shards and located(config.shards),
-        model=located(config.model) if config.model.endswith(".json") else config.model,
-        cache_dir=config.cache_dir and located(config.cache_dir),
+        shards=config.shards and absolute_address(config.shards),
+        model=absolute_address(config.model) if config.model.endswith(".json") else config.model,
+        cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
 
 
 def read_pretrained(folder: str | Path) -> Pretrained:
     """The record of a finished output; ValueError when there is none, or when its weights were altered."""
-    folder = located(str(folder))
-    model, weights, summary_file = (filesystem.inside(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
+    folder = absolute_address(str(folder))
+    model, weights, summary_file = (filesystem.join(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
     require(filesystem.exists(summary_file), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
     summary = json.loads(filesystem.read(summary_file))
     found = _sha256(weights) if filesystem.exists(weights) else "missing"

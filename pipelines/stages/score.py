@@ -23,9 +23,9 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess, TextConfig
 from ecor.data.predictions import PredictionParents, PredictionSet
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolved
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.cluster import connected, machines
+from pipelines.runtime.cluster import connect, machines
 from pipelines.runtime.prometheus import (
     IMAGES_QUARANTINED,
     IMAGES_SCORED,
@@ -37,12 +37,12 @@ from pipelines.runtime.prometheus import (
     observe,
 )
 from pipelines.runtime.ray_data import causes_raised, ray_data_settings
-from pipelines.scoring.attributions import EvidenceRule, rule_of
+from pipelines.scoring.attributions import AttributionSettings, rule_of
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
-from pipelines.scoring.job_stats import Saved, Tally, told
-from pipelines.scoring.predictions_folder import QUARANTINE_NAME, Committed, LabelsFolder
+from pipelines.scoring.job_stats import JobStats, Saved, summary_line
+from pipelines.scoring.predictions_folder import QUARANTINE_NAME, Committed, PredictionsFolder
 from pipelines.scoring.resources import Reservation, reserve
-from pipelines.scoring.scorer import ScoredPart, ScorerActor, ScorerSettings, Seconds
+from pipelines.scoring.scorer import ScoredPart, ScorerActor, ScorerSettings, StepTimings
 from pipelines.scoring.work_units import Input, Unit, read_input, unit_to_json
 from pipelines.storage.work_ledger import Attempt
 from pipelines.tracking import model_cache, model_registry
@@ -65,7 +65,7 @@ class Job:
     vocabulary: Vocabulary | None
     """Other names than the model's own."""
     preprocess: Preprocess
-    evidence: EvidenceRule | None
+    evidence: AttributionSettings | None
     """Which images get maps of where the evidence is."""
 
     @property
@@ -120,12 +120,12 @@ def run(
         OSError: when MLflow's server is gone for good; the same command goes on in the same run.
     """
     began = time.perf_counter()
-    job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
-    folder = LabelsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
+    job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolve_tracking(tracking or TrackingConfig()))
+    folder = PredictionsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
     folder.take()
-    with folder.working(), _left_if_refused(folder):
+    with folder.hold_lease(), _left_if_refused(folder):
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
@@ -134,8 +134,8 @@ def run(
                 f"{len(committed)} kept, 0 done: {config.output}"
             )
             return finished
-        with _recorded(job, folder=folder) as run_id, connected(job.cluster, stage="score"):
-            tally = Tally(committed=committed)
+        with _recorded(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
+            tally = JobStats(committed=committed)
             reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _settled(job, folder=folder, tally=tally, run_id=run_id)
@@ -149,12 +149,12 @@ def run(
             _record(job, run_id=run_id, summary=summary, predictions=predictions)
             folder.publish(predictions)
             folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
-    _say(told(summary))
+    _say(summary_line(summary))
     return predictions
 
 
 @contextlib.contextmanager
-def _left_if_refused(folder: LabelsFolder) -> Iterator[None]:
+def _left_if_refused(folder: PredictionsFolder) -> Iterator[None]:
     try:
         yield
     except ValueError:
@@ -183,7 +183,7 @@ def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfi
     )
 
 
-def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
+def _begun(job: Job, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
     """Units claimed by this job, and units that are done; waits as long as others hold all that is not done.
 
     Where an earlier run has stopped because too many pictures were rejected, they may have been mended: the units that
@@ -191,7 +191,7 @@ def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[
     """
     committed = folder.committed()
     is_finished = len(committed) == len(job.input.units) and folder.finished() is not None
-    if not is_finished and _is_too_many(Tally(committed=committed).num_rejected, job=job):
+    if not is_finished and _is_too_many(JobStats(committed=committed).num_rejected, job=job):
         committed = folder.look_again(committed)
     while True:
         pending = [unit.name for unit in job.input.units if unit.name not in committed]
@@ -203,7 +203,7 @@ def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[
 
 
 def _score(
-    job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation, attempts: Mapping[str, Attempt]
+    job: Job, *, folder: PredictionsFolder, tally: JobStats, reservation: Reservation, attempts: Mapping[str, Attempt]
 ) -> None:
     """Score the units of `attempts`, then what other jobs have left, until all are done; `tally` tells of all."""
     _check_rejected(job, folder=folder, tally=tally)
@@ -219,7 +219,7 @@ def _score(
 
 
 def _score_claimed(
-    job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation, attempts: Mapping[str, Attempt]
+    job: Job, *, folder: PredictionsFolder, tally: JobStats, reservation: Reservation, attempts: Mapping[str, Attempt]
 ) -> None:
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     seen = set()
@@ -236,7 +236,7 @@ def _score_claimed(
             advance(units[unit].num_images)
 
         for parts in _whole_units(_scored(job, pending=list(units.values()), reservation=reservation)):
-            tally.seconds += sum((part.seconds for part in parts), Seconds())
+            tally.seconds += sum((part.seconds for part in parts), StepTimings())
             tally.num_cut = parts[0].num_cut
             unit = parts[0].unit
             seen.add(unit)
@@ -314,7 +314,7 @@ def _whole_units(parts: Iterator[ScoredPart]) -> Iterator[list[ScoredPart]]:
     assert not waiting, f"parts are missing of the units {sorted(waiting)[:5]}"
 
 
-def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder, attempt: Attempt, job: Job) -> Saved:
+def _saved(parts: Sequence[ScoredPart], *, folder: PredictionsFolder, attempt: Attempt, job: Job) -> Saved:
     """Write and commit a unit."""
     began = time.perf_counter()
     committed = folder.save(
@@ -340,7 +340,7 @@ def _count(saved: Saved, *, num_images: int) -> None:
         count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
 
 
-def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
+def _check_rejected(job: Job, *, folder: PredictionsFolder, tally: JobStats) -> None:
     """Stop the job where it is certain that more than the allowed share of all images is rejected."""
     if not _is_too_many(tally.num_rejected, job=job):
         return
@@ -359,7 +359,7 @@ def _is_too_many(num_rejected: int, *, job: Job) -> bool:
     return num_rejected > job.config.max_rejected * job.input.num_images
 
 
-def _settled(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:
+def _settled(job: Job, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
     """What is to be published, when all else in the folder is as it stays."""
     folder.remove_losers(tally.committed)
     folder.write_quarantine(tally.rejected)
@@ -373,7 +373,7 @@ def _settled(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> Pr
 
 
 @contextlib.contextmanager
-def _recorded(job: Job, *, folder: LabelsFolder) -> Iterator[str]:
+def _recorded(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
     """The job's MLflow run: the one it had before a restart, where this server knows it."""
     tags = {
         "ecor.stage": "score",

@@ -29,9 +29,9 @@ from ecor.data.shards import (
 )
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem as store
-from pipelines.config.infrastructure import ClusterConfig, located
+from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.runtime.ray_data import (
     causes_raised,
@@ -45,8 +45,8 @@ from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import (
     IMAGES_PER_READ,
     INSPECTED_SCHEMA,
-    Job,
     Label,
+    ShardJob,
     check_labels,
     digest_of,
     inspected,
@@ -76,7 +76,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     source = find_source(config)
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connected(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
+    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
         listing = _listing(source)
         job = _job(config, source=source, vocabulary=vocabulary, listing=listing)
         manifests, how = _finished(job), Counter[How]()
@@ -86,10 +86,10 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     return manifests
 
 
-def _made(job: Job, *, listing: Dataset, cluster: ClusterConfig) -> tuple[dict[str, ShardManifest], Counter[How]]:
+def _made(job: ShardJob, *, listing: Dataset, cluster: ClusterConfig) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output comes to the end first."""
     ledger = Ledger(f"{job.output}/{_LEDGER}/{job.name}", lease_s=cluster.lease_s)
-    with ledger.working():
+    with ledger.hold_lease():
         try:
             with causes_raised():
                 return _sharded(job, listing=listing, ledger=ledger)
@@ -100,7 +100,7 @@ def _made(job: Job, *, listing: Dataset, cluster: ClusterConfig) -> tuple[dict[s
             return manifests, Counter()  # what is only needed on the way was gone
 
 
-def _sharded(job: Job, *, listing: Dataset, ledger: Ledger) -> tuple[dict[str, ShardManifest], Counter[How]]:
+def _sharded(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> tuple[dict[str, ShardManifest], Counter[How]]:
     found = _inspected(job, listing=listing, ledger=ledger)
     rejected = _quarantined(job, found=found, ledger=ledger)
     marked = _marked(found)
@@ -141,17 +141,17 @@ def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
         yield from listed(Place(**json.loads(place)))
 
 
-def _job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, listing: Dataset) -> Job:
+def _job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, listing: Dataset) -> ShardJob:
     fingerprint, labels = _looked_through(listing)
     given = tuple(sorted({label.split for label in labels if label.split is not None}))
-    job = Job(
+    job = ShardJob(
         config=config,
         root=source.root,
         vocabulary=vocabulary or vocabulary_of(labels),
         given_splits=given,
         from_vocabulary=source.layout == "folders",
         parents={"input": fingerprint},
-        output=located(config.output),
+        output=absolute_address(config.output),
     )
     check_labels(labels, job=job)
     return job
@@ -179,7 +179,7 @@ def _look_through(table: pa.Table) -> pa.Table:
 # What each image is
 
 
-def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
+def _inspected(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
     found = ledger.record(_INSPECTED)
     if found is not None and not store.exists(found["folder"]):
@@ -202,7 +202,7 @@ def _inspected(job: Job, *, listing: Dataset, ledger: Ledger) -> Dataset:
 
 def _read_parts(folder: str) -> Dataset:
     """What `write_parquet` wrote, in the object store; `read_parquet` takes seconds to begin, each time it is used."""
-    paths = [{"path": store.inside(folder, name)} for name in store.names_in(folder)]
+    paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
     parts = ray.data.from_items(paths, override_num_blocks=len(paths))
     return parts.map_batches(_read_part, batch_size=1, batch_format="pyarrow").materialize()
 
@@ -212,7 +212,7 @@ def _read_part(batch: pa.Table) -> pa.Table:
         return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 
-def _quarantined(job: Job, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
+def _quarantined(job: ShardJob, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
     """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
     rejected = each_block(found, _rejected)
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
@@ -272,7 +272,7 @@ def _staying(table: pa.Table) -> pa.Table:
 # The output folder
 
 
-def _finished(job: Job) -> dict[str, ShardManifest] | None:
+def _finished(job: ShardJob) -> dict[str, ShardManifest] | None:
     """What a run that came to its end has left, if intact; ValueError when the folder holds something else's output."""
     if job.config.fresh:
         _clear(job.output)
@@ -292,7 +292,7 @@ def _finished(job: Job) -> dict[str, ShardManifest] | None:
     return manifests if all_intact(shards) else None
 
 
-def _check_parents(manifest: ShardManifest, *, job: Job) -> None:
+def _check_parents(manifest: ShardManifest, *, job: ShardJob) -> None:
     now = {"config": job.config_digest, "vocabulary": job.vocabulary.digest, **job.parents}
     then = {"config": manifest.config_digest, "vocabulary": manifest.vocabulary_digest, **manifest.parents}
     changed = [f"{name} was {then.get(name)}, is {digest}" for name, digest in now.items() if then.get(name) != digest]
@@ -300,11 +300,11 @@ def _check_parents(manifest: ShardManifest, *, job: Job) -> None:
         raise _other(job, "; ".join(changed))
 
 
-def _other(job: Job, told: str) -> ValueError:
+def _other(job: ShardJob, told: str) -> ValueError:
     return ValueError(f"{job.output} was made from something else ({told}): name another output, or pass --fresh")
 
 
-def _publish(job: Job, manifests: Mapping[str, ShardManifest]) -> None:
+def _publish(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:
     """Side files, then manifests; last, all that no manifest names goes."""
     write_side_files(job.output, vocabulary=job.vocabulary)
     for split, manifest in manifests.items():
@@ -328,7 +328,7 @@ def _clear(output: str) -> None:
 
 def _remove(folder: str, names: Sequence[str]) -> None:
     for name in names:
-        store.remove(store.inside(folder, name))
+        store.remove(store.join(folder, name))
 
 
 def _is_ours(name: str) -> bool:
@@ -336,7 +336,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _summarise(
-    job: Job, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
+    job: ShardJob, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
 ) -> None:
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]

@@ -24,16 +24,16 @@ from ecor.config import SystemName
 from ecor.data.shards import VOCABULARY_NAME, read_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
-from ecor.storage.artifact import FOLDER, Saved, read_saved
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located, resolved
+from ecor.storage.artifact import FOLDER, ArtifactRecord, read_saved
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import TrainConfig
 from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
 from pipelines.tracking import model_registry
 from pipelines.training.data_loader import Rank, read_split, unreadable_lines
-from pipelines.training.prompt_trainer import settled
+from pipelines.training.prompt_trainer import resolve_config
 from pipelines.training.ray_runner import SUMMARY, Job, made_once, own_rank, save_state, saved_state
 from pipelines.training.systems import SYSTEMS
-from pipelines.training.trainer import Learning, Progress, Report
+from pipelines.training.trainer import Trainer, TrainEvent, TrainState
 
 _PLACEMENT = (
     "shards",
@@ -59,7 +59,7 @@ _OF_SYSTEM: Mapping[SystemName, tuple[str, ...]] = {
 
 def run(
     config: TrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
-) -> Checkpoint | Saved:
+) -> Checkpoint | ArtifactRecord:
     """Learn on a split what `config.system` says, keep what validates best, and save it.
 
     ECOR tunes prompt tokens and calibrates them. Run again after an end of any kind, it goes on from the last saved
@@ -75,7 +75,7 @@ def run(
         ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    config, tracking = settled(config), resolved(tracking or TrackingConfig())
+    config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
     made_once(
         config,
         name="train",
@@ -92,18 +92,18 @@ def run(
 
 def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: TrackingConfig) -> None:
     """The last state's model to its place; then the summary, which says that the run is finished."""
-    output = located(config.output)
+    output = absolute_address(config.output)
     last = RECORD if config.system == "ecor" else f"{config.system}.json"
-    filesystem.replace_folder(state / FOLDER, filesystem.inside(output, FOLDER), last=last)
+    filesystem.replace_folder(state / FOLDER, filesystem.join(output, FOLDER), last=last)
     record = _read(config)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     model_registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
-    filesystem.write_json(filesystem.inside(output, SUMMARY), summary)
+    filesystem.write_json(filesystem.join(output, SUMMARY), summary)
     model_registry.log_folder(tracking, run_id=run_id, folder=state / FOLDER)
 
 
-def _read(config: TrainConfig) -> Checkpoint | Saved:
-    output = located(config.output)
+def _read(config: TrainConfig) -> Checkpoint | ArtifactRecord:
+    output = absolute_address(config.output)
     return read_checkpoint(output) if config.system == "ecor" else read_saved(output, config.system)
 
 
@@ -150,7 +150,7 @@ def _work(settings: dict[str, Any]) -> None:
         _save(progress, rank=rank, folder=Path(folder))
 
 
-def _learning(config: TrainConfig, *, rank: Rank) -> Learning:
+def _learning(config: TrainConfig, *, rank: Rank) -> Trainer:
     vocabulary = _vocabulary(config)
     return SYSTEMS[config.system](
         config,
@@ -162,17 +162,17 @@ def _learning(config: TrainConfig, *, rank: Rank) -> Learning:
     )
 
 
-def _saved_progress() -> Progress | None:
+def _saved_progress() -> TrainState | None:
     state = saved_state()
-    return None if state is None else Progress(**state)
+    return None if state is None else TrainState(**state)
 
 
-def _save(progress: Progress, *, rank: Rank, folder: Path | None = None) -> None:
+def _save(progress: TrainState, *, rank: Rank, folder: Path | None = None) -> None:
     state = {each.name: getattr(progress, each.name) for each in fields(progress)}
     save_state(state, step=progress.step, rank=rank, folder=folder)
 
 
-def _first_lines(learning: Learning, *, progress: Progress | None) -> list[str]:
+def _first_lines(learning: Trainer, *, progress: TrainState | None) -> list[str]:
     lines = [] if progress is None else [f"going on from step {progress.step} of {learning.num_steps}"]
     num_cut = learning.num_sentences_cut
     if num_cut:
@@ -181,7 +181,7 @@ def _first_lines(learning: Learning, *, progress: Progress | None) -> list[str]:
     return lines
 
 
-def _line(report: Report, *, learning: Learning) -> str:
+def _line(report: TrainEvent, *, learning: Trainer) -> str:
     """An epoch in a line, fit for 80 columns: figures of validation, and the time that all epochs would take."""
     assert report.epoch is not None
     metrics, num_epochs = report.metrics, learning.config.num_epochs
@@ -192,7 +192,7 @@ def _line(report: Report, *, learning: Learning) -> str:
     )
 
 
-def _summary(learning: Learning, progress: Progress, *, job: Job[TrainConfig], seconds: float) -> dict[str, Any]:
+def _summary(learning: Trainer, progress: TrainState, *, job: Job[TrainConfig], seconds: float) -> dict[str, Any]:
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     on_gpu = learning.backbone.device.type == "cuda"
     return {

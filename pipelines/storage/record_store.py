@@ -19,7 +19,7 @@ PAUSES_S = (0.1, 0.5, 2.0)
 Result = TypeVar("Result")
 
 
-def patiently(deed: Callable[[], Result], *, place: str) -> Result:
+def with_retries(deed: Callable[[], Result], *, place: str) -> Result:
     """What a deed in the store of `place` returns, tried again after pauses while the store fails; then what it raised.
 
     The deed may be done twice: a store that fails may have done it. Local disks are not asked again: a disk that is
@@ -97,12 +97,12 @@ class Records:
         filesystem.remove(self.folder)
 
     def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return patiently(deed, place=self.folder)
+        return with_retries(deed, place=self.folder)
 
     def _address(self, name: str) -> str:
         if not name:
             raise ValueError("a record needs a name")
-        return filesystem.inside(self.folder, quote(name, safe="").replace(".", "%2E") + _SUFFIX)
+        return filesystem.join(self.folder, quote(name, safe="").replace(".", "%2E") + _SUFFIX)
 
 
 def _bytes(record: Mapping[str, Any]) -> bytes:

@@ -100,7 +100,7 @@ class Ledger:
     # Who does the rest
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def hold_lease(self) -> Iterator[None]:
         """Hold the lease that claims need; renewed meanwhile, given back at the end."""
         self.renew()
         ended = threading.Event()
@@ -112,13 +112,13 @@ class Ledger:
             ended.set()
             beat.join()
             with suppress(Exception):  # then it runs out; what ended the work is what is to be told
-                self.give_back()
+                self.release()
 
     def renew(self) -> None:
         """Write the lease: nobody takes over what this job has claimed for another `lease_s`."""
         self.leases.write(self.owner, _this_process())
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """End the lease: what is claimed and not committed may be taken over at once."""
         self.leases.remove(self.owner)
 

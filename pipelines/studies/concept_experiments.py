@@ -29,7 +29,7 @@ from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import chosen_probe
 from ecor.evaluation.ood_detection import Detection, detection, likeness, max_logit
 from ecor.explain.attribution import attribute
-from ecor.explain.methods.registry import method
+from ecor.explain.methods.registry import build_method
 from ecor.explain.metrics.boxes import BoxRule, box_of, hits, overlaps
 
 PAIRS = (
@@ -259,7 +259,7 @@ def _maps(
         scores = torch.cat([fitted.maps(each) for fitted, each in zip(fits, names, strict=True)])
         yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
     for method_name in ("itsm", "grad_eclip"):
-        scores = attribute(tower, pictures.pixels, texts, method=method(method_name)).scores
+        scores = attribute(tower, pictures.pixels, texts, method=build_method(method_name)).scores
         yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
     blind = {"centre": _bell(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
     for method_name, maps in blind.items():

@@ -26,7 +26,7 @@ from ecor.evaluation.record import Evaluation, slug
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import best_templates
-from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import (
     DemoConfig,
     EvaluateConfig,
@@ -37,7 +37,7 @@ from pipelines.config.stages import (
     ShardConfig,
     TrainConfig,
 )
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decoded_parts
 from pipelines.scoring.work_units import read_input
 from pipelines.stages import evaluate, report, score, shard, train
@@ -70,9 +70,9 @@ def run(config: DemoConfig) -> str:
     """
     started = time.monotonic()
     root = Path(config.output)
-    tracking = resolved(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
+    tracking = resolve_tracking(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
     _draw(config, root=root)
-    with connected(config.cluster):
+    with connect(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
         zero_shot = _zero_shot(root)
         for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):

@@ -52,11 +52,11 @@ def start_training_run(
         ValueError: when the server does not answer, or `run_id` is not known there.
     """
     client = client_of(tracking)
-    with told(tracking):
+    with translate_mlflow_errors(tracking):
         if run_id is not None:
             _reopen(client, run_id=run_id, uri=shown(tracking))
         else:
-            with quiet():
+            with silence_mlflow():
                 run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
             _log_params(client, run_id=run_id, params=params)
         client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
@@ -80,21 +80,21 @@ def log_metrics(
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
     client = client_of(tracking, probe=False)
-    with told(tracking):
+    with translate_mlflow_errors(tracking):
         for start in range(0, len(points), _METRICS_PER_CALL):
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
 
 
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
     """Upload every file of a local folder as artifacts of the run."""
-    with quiet(), told(tracking):
+    with silence_mlflow(), translate_mlflow_errors(tracking):
         client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
     """Add what is known only at the end of a run: digests and places of what it made."""
     client = client_of(tracking, probe=False)
-    with told(tracking):
+    with translate_mlflow_errors(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
@@ -106,7 +106,7 @@ def finish_run(
     After an error, a server that does not answer is a warning: the error is what is to be told, and told at once.
     """
     if status == "FINISHED":
-        with told(tracking):
+        with translate_mlflow_errors(tracking):
             client_of(tracking, probe=False).set_terminated(run_id, status)
         return
     try:
@@ -156,7 +156,7 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
     if probe:
         _require_reachable(uri)
     try:
-        with quiet():
+        with silence_mlflow():
             if probe:
                 _require_answer(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -215,7 +215,7 @@ def shown(tracking: TrackingConfig) -> str:
 
 
 @contextmanager
-def told(tracking: TrackingConfig) -> Iterator[None]:
+def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
     """What MLflow's client raises as an error that says what to do.
 
     ValueError for what the server refuses; OSError for a server that has failed for minutes.
@@ -252,7 +252,7 @@ def _require_reachable(uri: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_mlflow() -> Iterator[None]:
     """Hold back MLflow's and alembic's notes and progress bars; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]

@@ -16,7 +16,7 @@ from filelock import FileLock
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import SystemName
 from ecor.storage import filesystem
-from ecor.storage.artifact import Saved, publish_folder, read_saved, record_path
+from ecor.storage.artifact import ArtifactRecord, publish_folder, read_saved, record_path
 from pipelines.config.infrastructure import TrackingConfig, uri_of
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
@@ -83,11 +83,11 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
     # MLflow is slow to import, and where the model is here already nobody needs it
     from mlflow.artifacts import download_artifacts
 
-    from pipelines.tracking.mlflow_runs import address_of, client_of, quiet, told
+    from pipelines.tracking.mlflow_runs import address_of, client_of, silence_mlflow, translate_mlflow_errors
     from pipelines.tracking.model_package import ARTIFACT
 
     client = client_of(tracking)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet(), told(tracking):
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, silence_mlflow(), translate_mlflow_errors(tracking):
         place = client.get_model_version_download_uri(model.name, str(model.version))
         uri = address_of(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
@@ -95,7 +95,7 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
         publish_folder(Path(found), target)
 
 
-def read_record(folder: str | Path) -> Checkpoint | Saved:
+def read_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
     """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from ecor.checkpoint import load
 from ecor.config import SystemName
 from ecor.demo.worlds.registry import vocabulary_of
-from ecor.explain.methods.ready import read_projection
+from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer
 from ecor.storage.artifact import record_path
 from pipelines.config.infrastructure import TrackingConfig
@@ -20,7 +20,7 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
 
     Args:
         model: `models:/…`, a checkpoint folder, or `ecor-demo`: plain CLIP with the weights of the package.
-        tracking: where the registry is (`pipelines.config.infrastructure.resolved`).
+        tracking: where the registry is (`pipelines.config.infrastructure.resolve_tracking`).
         names: categories and rationales.
         demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
 
@@ -62,5 +62,5 @@ def system_of(folder: str) -> SystemName:
 
 
 def projection_of(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
-    """What the method `eclip` needs, as `ecor.explain.methods.ready.read_projection` reads it; also of the registry."""
+    """What the method `eclip` needs, as `ecor.eclip.projection.read_projection` reads it; also of the registry."""
     return read_projection(folder_of(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -23,7 +23,7 @@ import ecor
 from ecor.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
 from ecor.config import ScoringConfig
 from ecor.storage import filesystem
-from ecor.storage.artifact import Saved
+from ecor.storage.artifact import ArtifactRecord
 
 ARTIFACT = "checkpoint"
 SERVED_MODEL = Path(__file__).with_name("pyfunc_model.py")
@@ -71,7 +71,7 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
         )
 
 
-def write_saved(record: Saved, target: Path, *, model: Model) -> None:
+def write_saved(record: ArtifactRecord, target: Path, *, model: Model) -> None:
     """Write an MLflow model folder with the flavor `ecor`: what was learned as it is, which no server serves (ours)."""
     shutil.copytree(record.folder, target / "artifacts" / ARTIFACT)
     model.add_flavor("ecor", system=record.system, data=f"artifacts/{ARTIFACT}", ecor_version=ecor.__version__)

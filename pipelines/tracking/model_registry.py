@@ -21,8 +21,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from ecor.checkpoint import Checkpoint
 from ecor.config import SystemName, require
 from ecor.evaluation.record import difference_of_folders, read_evaluation
-from ecor.storage.artifact import Saved, record_path
-from pipelines.config.infrastructure import TrackingConfig, located
+from ecor.storage.artifact import ArtifactRecord, record_path
+from pipelines.config.infrastructure import TrackingConfig, absolute_address
 from pipelines.config.stages import PromoteConfig, RegisterConfig
 from pipelines.tracking.mlflow_runs import (
     client_of,
@@ -33,11 +33,11 @@ from pipelines.tracking.mlflow_runs import (
     log_folder,
     log_metrics,
     log_tags,
-    quiet,
     recorded_run,
     shown,
+    silence_mlflow,
     start_training_run,
-    told,
+    translate_mlflow_errors,
 )
 from pipelines.tracking.model_cache import ModelVersion, read_record
 from pipelines.tracking.model_package import write_model, write_saved
@@ -76,7 +76,7 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
     checkpoint = read_record(config.checkpoint)
     client = client_of(tracking)
     tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
-    with quiet(), told(tracking):
+    with silence_mlflow(), translate_mlflow_errors(tracking):
         version = _registered_already(client, name=config.name, tags=tags)
         if version is None:
             run_id = _run_of(checkpoint, tracking=tracking)
@@ -116,7 +116,7 @@ def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
     is_barred, grounds = _contest(config, candidate=candidate, champion=champion)
     decision = ("forced" if config.force else "refused") if is_barred else "promoted"
     client = client_of(tracking, probe=False)
-    with told(tracking):
+    with translate_mlflow_errors(tracking):
         client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
         if decision != "refused":
             client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
@@ -142,7 +142,7 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
     client = client_of(tracking)
-    with quiet(), told(tracking):
+    with silence_mlflow(), translate_mlflow_errors(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
         raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
@@ -161,7 +161,7 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
 def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
     """As `resolve`, but None for a registered model, alias or version that is not there."""
     parts = _URI.fullmatch(model_uri)
-    with told(tracking):
+    with translate_mlflow_errors(tracking):
         if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
             return None
     return resolve(model_uri, tracking=tracking)
@@ -205,7 +205,7 @@ def _plain(folder: str) -> ModelVersion:
     checkpoint = read_record(folder)
     return ModelVersion(
         asked_for=folder,
-        uri=located(checkpoint.folder),
+        uri=absolute_address(checkpoint.folder),
         name=folder,
         version=None,
         digest=checkpoint.model_digest,
@@ -215,7 +215,7 @@ def _plain(folder: str) -> ModelVersion:
     )
 
 
-def _version_tags(checkpoint: Checkpoint | Saved, *, with_backbone: bool) -> dict[str, str]:
+def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: bool) -> dict[str, str]:
     return {
         _DIGEST_TAGS["digest"]: checkpoint.model_digest,
         _DIGEST_TAGS["vocabulary_digest"]: checkpoint.vocabulary_digest,
@@ -224,7 +224,7 @@ def _version_tags(checkpoint: Checkpoint | Saved, *, with_backbone: bool) -> dic
         _BACKBONE_INSIDE_TAG: str(
             isinstance(checkpoint, Checkpoint) and (checkpoint.has_backbone or with_backbone)
         ).lower(),
-        _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, Saved) else "ecor",
+        _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, ArtifactRecord) else "ecor",
         **{f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()},
     }
 
@@ -236,7 +236,7 @@ def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, s
     return max((str(each.version) for each in same), key=int, default=None)
 
 
-def _run_of(checkpoint: Checkpoint | Saved, *, tracking: TrackingConfig) -> str:
+def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
     """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
     if checkpoint.run_id is not None and knows_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
@@ -246,13 +246,13 @@ def _run_of(checkpoint: Checkpoint | Saved, *, tracking: TrackingConfig) -> str:
 
 
 def _log_model(
-    client: MlflowClient, *, checkpoint: Checkpoint | Saved, config: RegisterConfig, run_id: str
+    client: MlflowClient, *, checkpoint: Checkpoint | ArtifactRecord, config: RegisterConfig, run_id: str
 ) -> tuple[str, str]:
     """Upload the packed model; its id and its place.
 
     The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
     """
-    settings = checkpoint.settings if isinstance(checkpoint, Saved) else asdict(checkpoint.model)
+    settings = checkpoint.settings if isinstance(checkpoint, ArtifactRecord) else asdict(checkpoint.model)
     params = {name: str(value) for name, value in flat(settings)}
     logged = client.create_logged_model(
         client.get_run(run_id).info.experiment_id, name=config.name, source_run_id=run_id, params=params
@@ -262,7 +262,7 @@ def _log_model(
             artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
         )
         folder = Path(scratch) / "model"
-        if isinstance(checkpoint, Saved):
+        if isinstance(checkpoint, ArtifactRecord):
             write_saved(checkpoint, folder, model=record)
         else:
             write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)

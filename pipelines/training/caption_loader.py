@@ -15,8 +15,8 @@ from ecor.data.shards import read_index, read_manifest
 from ecor.training.contrastive import CaptionedImages, Clip, Part, same_text
 from pipelines.training.data_loader import (
     PictureReader,
-    Places,
     Rank,
+    SampleIndex,
     Split,
     batch_positions,
     fetch_shards,
@@ -28,7 +28,7 @@ _CAPTION = ".txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captioned(Places):
+class Captioned(SampleIndex):
     """The samples of one split that have a caption, by position."""
 
     captions: tuple[str, ...]
@@ -49,7 +49,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
     manifest = read_manifest(folder)
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
     none = np.zeros(0, dtype=np.int64)
-    places = Places(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
+    places = SampleIndex(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
     paths = fetch_shards(places, rank=rank, cache_dir=cache_dir)
     found = _found(paths, rank=rank)
     rows = [

@@ -50,7 +50,7 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class SampleIndex:
     """Where the samples of one split lie, by position; pictures are read when they are asked for."""
 
     folder: str
@@ -68,7 +68,7 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split(Places):
+class Split(SampleIndex):
     """The labelled samples of one split, by position."""
 
     categories: Int[Tensor, " N"]
@@ -146,7 +146,7 @@ def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int
 class PictureReader:
     """Positions of a split in, pixels out: from shards that were verified once, decoded on a few threads."""
 
-    def __init__(self, split: Places, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
+    def __init__(self, split: SampleIndex, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
         self.reasons: dict[str, str] = {}
         """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
         self._split = split
@@ -212,7 +212,7 @@ def unreadable_lines(named: Mapping[str, str], *, told: Container[str]) -> list[
     return [*lines, "further pictures that cannot be read are only counted"] if is_full else lines
 
 
-def fetch_shards(split: Places, *, rank: Rank, cache_dir: Path) -> list[Path]:
+def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Path]:
     """Local paths of all shards of a split, each verified (and fetched, where remote) by one rank of every node.
 
     Raises ValueError on every rank when one of them found a shard that is missing or not as written.

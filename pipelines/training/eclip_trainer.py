@@ -22,10 +22,10 @@ from pipelines.config.stages import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_rows
-from pipelines.training.trainer import Learning, Progress, Save
+from pipelines.training.trainer import Save, Trainer, TrainState
 
 
-class EclipTraining(Learning):
+class EclipTraining(Trainer):
     """One rank's part of a run that learns a projection; its towers are frozen."""
 
     def __init__(self, config: TrainConfig, *, guidance: Guidance | None = None, **parts: Any) -> None:
@@ -34,7 +34,7 @@ class EclipTraining(Learning):
         Args:
             config: settled settings.
             guidance: instead of the one that `config.eclip` names; not cached, for nothing names it.
-            parts: as `Learning` takes them.
+            parts: as `Trainer` takes them.
         """
         super().__init__(config, **parts)
         self._is_cached = config.eclip.cache and guidance is None
@@ -157,7 +157,7 @@ class EclipTraining(Learning):
                 num_images=len(kept),
             )
 
-    def finished(self, progress: Progress) -> Save:
+    def finished(self, progress: TrainState) -> Save:
         config = self.config
         return partial(
             save,

@@ -18,16 +18,16 @@ from ecor.storage.artifact import save
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
-from pipelines.training.trainer import Learning, Progress, Save, seeded
+from pipelines.training.trainer import Save, Trainer, TrainState, seeded
 
 _CLASSIFIER = "classifier."
 
 
-class LicoTraining(Learning):
+class LicoTraining(Trainer):
     """One rank's part of a run that trains a classifier; the text tower is frozen."""
 
     def __init__(self, config: TrainConfig, **parts: Any) -> None:
-        """Open the backbone and draw what is new from the seed; `parts` as `Learning` takes them."""
+        """Open the backbone and draw what is new from the seed; `parts` as `Trainer` takes them."""
         super().__init__(config, **parts)
         module = LicoModule(self.backbone, categories=self.vocabulary.categories, config=config.lico, seed=config.seed)
         self.learned = self._module = module.to(self.rank.device)
@@ -79,7 +79,7 @@ class LicoTraining(Learning):
             )
         classifier.train()
 
-    def finished(self, progress: Progress) -> Save:
+    def finished(self, progress: TrainState) -> Save:
         tensors = {
             name.removeprefix(_CLASSIFIER): value
             for name, value in progress.best_tokens.items()

@@ -28,17 +28,17 @@ from ecor.model import Recognizer
 from ecor.probability.joint import ImageFeatures
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.losses import Sentences, objective_of
-from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, TuningModule, evaluation_step
-from pipelines.config.infrastructure import located
+from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
+from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
-from pipelines.training.trainer import Learning, Progress, Save
+from pipelines.training.trainer import Save, Trainer, TrainState
 
 NO_LIMIT = 2**62
 
 
-def settled(config: TrainConfig) -> TrainConfig:
+def resolve_config(config: TrainConfig) -> TrainConfig:
     """The settings with presets written out, and with places that every worker finds.
 
     DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, nor does the inverted
@@ -51,9 +51,9 @@ def settled(config: TrainConfig) -> TrainConfig:
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
     return replace(
         config,
-        shards=located(config.shards),
+        shards=absolute_address(config.shards),
         backbone=_located(config.backbone),
-        cache_dir=config.cache_dir and located(config.cache_dir),
+        cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
 
 
@@ -61,7 +61,7 @@ def _located(backbone: BackboneConfig) -> BackboneConfig:
     """Names that are files of this machine, made absolute, and addresses."""
 
     def found(name: str) -> str:
-        return located(name) if "://" in name or Path(name).is_file() else name
+        return absolute_address(name) if "://" in name or Path(name).is_file() else name
 
     return replace(backbone, name=found(backbone.name), pretrained=backbone.pretrained and found(backbone.pretrained))
 
@@ -91,11 +91,11 @@ def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[
     return tuple(FACTORS) if text.is_table else ("joint", "independent", validation_scoring(config).method)
 
 
-class Tuning(Learning):
+class PromptTrainer(Trainer):
     """One rank's part of a run that tunes prompt tokens."""
 
     def __init__(self, config: TrainConfig, **parts: Any) -> None:
-        """Open the backbone and make the first tokens from the seed; `parts` as `Learning` takes them."""
+        """Open the backbone and make the first tokens from the seed; `parts` as `Trainer` takes them."""
         super().__init__(config, **parts)
         generator = torch.Generator().manual_seed(config.seed)
         self.learned = self.prompts = PromptLearner(config.prompts, self.backbone, generator=generator)
@@ -108,10 +108,10 @@ class Tuning(Learning):
     def num_sentences_cut(self) -> int:
         return self._recognizer().encoder.num_truncated
 
-    def module(self) -> TuningModule:
+    def module(self) -> PromptTuningModule:
         """What is tuned: its forward gives the loss terms."""
         objective = objective_of(self.config.objective)
-        return TuningModule(
+        return PromptTuningModule(
             backbone=self.backbone, prompts=self.prompts, sentences=self._sentences(), objective=objective
         )
 
@@ -160,10 +160,10 @@ class Tuning(Learning):
 
     # What decides which tokens are kept
 
-    def finished(self, progress: Progress) -> Save:
+    def finished(self, progress: TrainState) -> Save:
         return partial(save_checkpoint, self.finished_recognizer(progress))
 
-    def finished_recognizer(self, progress: Progress) -> Recognizer:
+    def finished_recognizer(self, progress: TrainState) -> Recognizer:
         """The best tokens and, where asked for, temperatures fitted on validation; all ranks must call."""
         self._open()
         self.prompts.load_state_dict(progress.best_tokens)

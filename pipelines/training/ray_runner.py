@@ -32,8 +32,8 @@ from rich.console import Console
 import ecor
 from ecor.config import require
 from ecor.storage import filesystem
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located
-from pipelines.runtime.cluster import connected, stalled
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
+from pipelines.runtime.cluster import connect, stalled
 from pipelines.storage.work_ledger import Ledger
 from pipelines.tracking import model_registry
 from pipelines.training.data_loader import Rank
@@ -109,7 +109,7 @@ def made_once(
         parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
-        work: what a worker does; its settings are the fields of a `Job`.
+        work: what a worker does; its settings are the fields of a `ShardJob`.
         publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
             writes the summary last.
         cluster: where.
@@ -119,7 +119,7 @@ def made_once(
         ValueError: when the output holds another run (naming both digests), and as `fitted`.
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    output, digest = located(config.output), parents["config"]
+    output, digest = absolute_address(config.output), parents["config"]
     if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
         _say(f"{name}: finished before, nothing to do: {config.output}")
         return
@@ -134,7 +134,7 @@ def made_once(
         record = recorded(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
-        with connected(cluster, stage=name), record as run_id:
+        with connect(cluster, stage=name), record as run_id:
             messages = _queue_here()
             job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
             last_state = fitted(
@@ -149,7 +149,7 @@ def made_once(
             with last_state.as_directory() as state:
                 fence()
                 publish(Path(state), run_id)
-            filesystem.remove(filesystem.inside(output, STATES))
+            filesystem.remove(filesystem.join(output, STATES))
 
 
 def fitted(
@@ -181,7 +181,7 @@ def fitted(
             `max_failures`.
     """
     start_s = min(patience_s, _START_S)
-    file_system, path = filesystem.store_of(filesystem.inside(output, STATES))
+    file_system, path = filesystem.store_of(filesystem.join(output, STATES))
     trainer = _Trainer(
         work,
         train_loop_config=dict(settings),
@@ -223,7 +223,7 @@ def recorded(
     products: Sequence[str],
 ) -> Iterator[str]:
     """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
-    path = filesystem.inside(output, RUN)
+    path = filesystem.join(output, RUN)
     run_id = json.loads(filesystem.read(path))["run_id"] if filesystem.exists(path) else None
     run_id = model_registry.start_training_run(
         tracking, name=name, params=params, tags={**_environment(), **parents}, run_id=run_id
@@ -252,8 +252,8 @@ def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
     and another one goes on from its last saved state.
     """
-    ledger = Ledger(filesystem.inside(output, _LEDGER), lease_s=lease_s)
-    with ledger.working():
+    ledger = Ledger(filesystem.join(output, _LEDGER), lease_s=lease_s)
+    with ledger.hold_lease():
         while (attempt := ledger.claim(_RUN)) is None:
             ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
 
@@ -262,7 +262,7 @@ def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
                 raise OSError(f"{output}: another job has gone on with this run meanwhile, and will publish it")
 
         yield fence
-    if filesystem.exists(filesystem.inside(output, SUMMARY)):
+    if filesystem.exists(filesystem.join(output, SUMMARY)):
         ledger.clear()  # who waits for this run finds it finished
 
 
@@ -271,15 +271,15 @@ def _say(line: str) -> None:
 
 
 def _has_state(output: str) -> bool:
-    runs = filesystem.inside(output, STATES)
-    names = (name for run in filesystem.names_in(runs) for name in filesystem.names_in(filesystem.inside(runs, run)))
+    runs = filesystem.join(output, STATES)
+    names = (name for run in filesystem.names_in(runs) for name in filesystem.names_in(filesystem.join(runs, run)))
     return any(name.startswith("checkpoint_") for name in names)
 
 
 def clear(output: str, *, products: Sequence[str]) -> None:
     """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
     for name in (SUMMARY, RUN, STATES, *products):
-        filesystem.remove(filesystem.inside(output, name))
+        filesystem.remove(filesystem.join(output, name))
 
 
 def is_finished(output: str, *, digest: str, made_of: str) -> bool:
@@ -288,14 +288,14 @@ def is_finished(output: str, *, digest: str, made_of: str) -> bool:
     `made_of` names, in the error, what the digest is of.
     """
     for name in (SUMMARY, RUN):
-        if filesystem.exists(filesystem.inside(output, name)):
-            found = json.loads(filesystem.read(filesystem.inside(output, name)))["digest"]
+        if filesystem.exists(filesystem.join(output, name)):
+            found = json.loads(filesystem.read(filesystem.join(output, name)))["digest"]
             require(
                 found == digest,
                 f"{output} holds run {found}, the {made_of} given make run {digest}: "
                 f"choose another output, or start over with --fresh",
             )
-    return filesystem.exists(filesystem.inside(output, SUMMARY))
+    return filesystem.exists(filesystem.join(output, SUMMARY))
 
 
 def _environment() -> dict[str, str]:

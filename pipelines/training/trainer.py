@@ -43,7 +43,7 @@ POINTS_PER_EPOCH = 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class TrainState:
     """How far a run is: all that going on needs."""
 
     tokens: dict[str, Tensor]
@@ -62,13 +62,13 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class TrainEvent:
     """A moment of a run: a point of its curves, and its state where it is worth saving."""
 
     metrics: dict[str, float]
     epoch: int | None = None
     """Of the epoch that ends here, from 0; None within an epoch."""
-    progress: Progress
+    progress: TrainState
     """How far the run is; it changes when the run goes on."""
     is_due: bool = False
     """Whether the progress is to be saved: every `checkpoint_every_steps`."""
@@ -82,7 +82,7 @@ class Save(Protocol):
     ) -> object: ...
 
 
-class Learning(ABC):
+class Trainer(ABC):
     """One rank's part of a run; all ranks do the same steps and make the same reports in the same order.
 
     A system says what is learned, what of a picture it is learned from, and what it is judged by.
@@ -147,7 +147,7 @@ class Learning(ABC):
         """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
 
     @abstractmethod
-    def finished(self, progress: Progress) -> Save:
+    def finished(self, progress: TrainState) -> Save:
         """What the best epoch made, ready to be saved; all ranks must call."""
 
     def told(self, metrics: Mapping[str, float]) -> str:
@@ -169,7 +169,7 @@ class Learning(ABC):
 
     # The loop
 
-    def reports(self, module: nn.Module, *, progress: Progress | None = None) -> Iterator[Report]:
+    def reports(self, module: nn.Module, *, progress: TrainState | None = None) -> Iterator[TrainEvent]:
         """Learn from the beginning, or from where `progress` was, to the last epoch or to the end of patience.
 
         Args:
@@ -180,7 +180,7 @@ class Learning(ABC):
         self._open()
         self.opening_s = time.perf_counter() - started
         if progress is None:
-            progress = Progress(tokens=self._state(), optimizer={})
+            progress = TrainState(tokens=self._state(), optimizer={})
         elif self.optimizer is not None:
             self.learned.load_state_dict(progress.tokens)
             self.optimizer.load_state_dict(progress.optimizer)
@@ -190,13 +190,13 @@ class Learning(ABC):
             else:
                 yield from self._epoch(module, progress=progress, optimizer=self.optimizer)
 
-    def is_finished(self, progress: Progress) -> bool:
+    def is_finished(self, progress: TrainState) -> bool:
         """All epochs are done, or `patience` of them brought no better validation loss."""
         num_done = len(progress.epochs)
         num_epochs = 1 if self.optimizer is None else self.config.num_epochs
         return num_done >= num_epochs or num_done - 1 - progress.best_epoch >= self.config.patience
 
-    def _epoch(self, module: nn.Module, *, progress: Progress, optimizer: Optimizer) -> Iterator[Report]:
+    def _epoch(self, module: nn.Module, *, progress: TrainState, optimizer: Optimizer) -> Iterator[TrainEvent]:
         epoch, first_step = divmod(progress.step, self.steps_per_epoch)
         started, curve = time.perf_counter(), _Curve()
         for batches in self._batches(epoch=epoch, first_step=first_step):
@@ -212,13 +212,13 @@ class Learning(ABC):
             progress.step += 1
             curve.add(outcome.terms, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
             if progress.step % max(1, self.steps_per_epoch // POINTS_PER_EPOCH) == 0:
-                yield Report(metrics=curve.mean_over(self.rank), progress=progress)
+                yield TrainEvent(metrics=curve.mean_over(self.rank), progress=progress)
                 curve = _Curve()
             if self._is_due(progress) and progress.step % self.steps_per_epoch != 0:
-                yield Report(metrics={}, progress=self._saved(progress), is_due=True)
+                yield TrainEvent(metrics={}, progress=self._saved(progress), is_due=True)
         yield self._end_of_epoch(progress, started=started, num_steps=self.steps_per_epoch - first_step)
 
-    def _end_of_epoch(self, progress: Progress, *, started: float, num_steps: int) -> Report:
+    def _end_of_epoch(self, progress: TrainState, *, started: float, num_steps: int) -> TrainEvent:
         trained_s = time.perf_counter() - started
         metrics = self._validated()
         progress.unreadable = self._named_unreadable(before=progress.unreadable)
@@ -233,7 +233,7 @@ class Learning(ABC):
             progress.best_epoch, progress.best_tokens = epoch, self._state()
         progress.epochs.append(metrics)
         progress.seconds += time.perf_counter() - started
-        return Report(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
+        return TrainEvent(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
 
     def _validated(self) -> dict[str, float]:
         """Loss and strict verdicts on the validation split, each rank with its part of it."""
@@ -241,7 +241,7 @@ class Learning(ABC):
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
 
-    def _is_due(self, progress: Progress) -> bool:
+    def _is_due(self, progress: TrainState) -> bool:
         return progress.step % self.config.checkpoint_every_steps == 0
 
     def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
@@ -259,7 +259,7 @@ class Learning(ABC):
         )
         return total
 
-    def _saved(self, progress: Progress) -> Progress:
+    def _saved(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
         return progress

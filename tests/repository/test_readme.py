@@ -21,7 +21,7 @@ from PIL import Image
 from ecor.demo.dataset import write_dataset
 from pipelines.__main__ import DONE, main
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from tests.support.tiny_models import TINY_CLIP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def blocks() -> dict[str, Block]:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield
 
 

@@ -17,7 +17,7 @@ from ecor.data.heatmap_codec import Evidence
 from ecor.data.predictions import read_predictions
 from pipelines.__main__ import DONE, main
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "explain.md"
@@ -99,7 +99,7 @@ def with_photos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield
 
 

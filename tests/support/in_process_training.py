@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import Progress, Tuning, settled
+from pipelines.training.prompt_trainer import Progress, PromptTrainer, resolve_config
 from tests.support.tiny_splits import VOCABULARY
 
 
-def tuning_of(config: TrainConfig, rank: Rank | None = None) -> Tuning:
-    return Tuning(
-        settled(config),
+def tuning_of(config: TrainConfig, rank: Rank | None = None) -> PromptTrainer:
+    return PromptTrainer(
+        resolve_config(config),
         vocabulary=VOCABULARY,
         train=read_split(f"{config.shards}/train", vocabulary=VOCABULARY),
         validation=read_split(f"{config.shards}/validation", vocabulary=VOCABULARY),
@@ -19,7 +19,7 @@ def tuning_of(config: TrainConfig, rank: Rank | None = None) -> Tuning:
     )
 
 
-def finished(tuning: Tuning, progress: Progress | None = None) -> Progress:
+def finished(tuning: PromptTrainer, progress: Progress | None = None) -> Progress:
     for report in tuning.reports(tuning.module(), progress=progress):
         progress = report.progress
     assert progress is not None

@@ -43,10 +43,10 @@ from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import Part, decoded_parts
-from pipelines.scoring.job_stats import Tally, told
+from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
-from pipelines.sharding.inspection import Job, inspected
+from pipelines.sharding.inspection import ShardJob, inspected
 from pipelines.sharding.listing import find_source, listed
 from pipelines.storage import image_bytes
 from pipelines.tracking import model_registry
@@ -151,7 +151,7 @@ def found_by_shard(root: Path, *, validate: str = "decode") -> dict[str, dict]:
     """What `ecor shard` finds each file of a folder of categories to be, by source."""
     config = ShardConfig(input=str(root), output=str(root / "none"), validate=validate)
     source = find_source(config)
-    job = Job(
+    job = ShardJob(
         config=config,
         root=source.root,
         vocabulary=VOCABULARY,
@@ -604,8 +604,8 @@ def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
     [part] = decoded_parts(unit, preprocess=scorer.recognizer.backbone.preprocess, num_images=9)
     [scored] = ScoredPart.from_rows(scorer.score(part).to_row())
     assert scored.num_cut == scorer.recognizer.text.num_truncated == 3, "alone, and with each category"
-    tally = Tally(committed={}, num_cut=scored.num_cut)
-    line = told({"output": "labels"} | tally.summary(num_images=1, seconds=1.0))
+    tally = JobStats(committed={}, num_cut=scored.num_cut)
+    line = summary_line({"output": "labels"} | tally.summary(num_images=1, seconds=1.0))
     assert ", 3 sentences cut in 1.0 s" in line and line.endswith(": labels")
 
 

@@ -21,10 +21,10 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import Part, decoded_parts
-from pipelines.scoring.predictions_folder import LabelsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import Rejection, read_input
 from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import Job, entries, inspected
+from pipelines.sharding.inspection import ShardJob, entries, inspected
 from pipelines.sharding.listing import find_source, listed
 from pipelines.storage import image_bytes, record_store
 from pipelines.storage.image_bytes import UnreadableError, content
@@ -49,9 +49,9 @@ PARENTS = PredictionParents(
 
 def score_all(place: str) -> PredictionSet:
     """What `ecor score` does with its output folder, rows given: it ends, or raises what the store raised."""
-    folder = LabelsFolder(place, identity=IDENTITY)
+    folder = PredictionsFolder(place, identity=IDENTITY)
     folder.take()
-    with folder.working():
+    with folder.hold_lease():
         committed = folder.committed()
         for unit, attempt in folder.begin([unit for unit in UNITS if unit not in committed]).items():
             saved = folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
@@ -171,10 +171,10 @@ def in_store(tmp_path) -> Iterator[str]:
         yield place
 
 
-def found_by_shard(place: str) -> tuple[pa.Table, Job]:
+def found_by_shard(place: str) -> tuple[pa.Table, ShardJob]:
     """What `ecor shard` finds each file of a folder of categories to be."""
     source = find_source(ShardConfig(input=place, output="memory://out"))
-    job = Job(
+    job = ShardJob(
         config=ShardConfig(input=place, output="memory://out"),
         root=source.root,
         vocabulary=VOCABULARY,
@@ -186,7 +186,7 @@ def found_by_shard(place: str) -> tuple[pa.Table, Job]:
     return inspected(pa.concat_tables([table for each in source.places for table in listed(each)]), job=job), job
 
 
-def shard_of(found: pa.Table, *, job: Job, folder: Path) -> bytes:
+def shard_of(found: pa.Table, *, job: ShardJob, folder: Path) -> bytes:
     """The tar that `ecor shard` writes of what it found."""
     rows = with_copies_marked(found).sort_by("key")
     write_shard(entries(rows, job=job), folder=folder, name="0.tar", vocabulary=VOCABULARY)
@@ -330,12 +330,12 @@ def test_a_picture_that_vanishes_or_changes_under_way_is_named_with_the_remedy(i
 def test_units_with_rejected_pictures_are_done_again_and_the_others_kept(tmp_path):
     place, bad = "memory://mended/labels", Rejection(source="a.png", stage="decode", reason="empty", detail="0 bytes")
     filesystem.remove(place)
-    folder, late = (LabelsFolder(place, identity=IDENTITY) for _ in range(2))
-    with folder.working():
+    folder, late = (PredictionsFolder(place, identity=IDENTITY) for _ in range(2))
+    with folder.hold_lease():
         for unit, attempt in folder.begin(UNITS).items():
             folder.save(attempt, rows=ROWS[unit], rejected=[bad] * (unit in "12"), parents=IDENTITY)
         before = folder.committed()
-    with folder.working(), late.working():
+    with folder.hold_lease(), late.hold_lease():
         stale = late.committed()
         assert folder.look_again(before) == {unit: before[unit] for unit in ("0", "3")}
         assert folder.committed().keys() == {"0", "3"}

@@ -84,7 +84,7 @@ def config(
         uri = "sqlite:///{folder}/mlflow.db"
     """
     filesystem.write(f"{BUCKET}/pipeline.toml", text.encode())
-    with cluster.connected(ClusterConfig(num_cpus=2)):
+    with cluster.connect(ClusterConfig(num_cpus=2)):
         assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
         yield read_pipeline(f"{BUCKET}/pipeline.toml")
 

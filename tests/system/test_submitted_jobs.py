@@ -21,7 +21,7 @@ from ecor.data.shards import read_manifest
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.prometheus import METRICS
-from pipelines.scoring.predictions_folder import LabelsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.stages import score
 from pipelines.stages.pipeline import read_pipeline
 from tests.repository.test_infra import WATCHED, expressions, names_in
@@ -137,7 +137,7 @@ def test_shard_and_train_with_two_workers_as_single_commands(nodes, place):
     assert (place / "run" / "summary.json").is_file()
 
 
-def labels_of_the_contest(place: Path) -> tuple[LabelsFolder, list[str]]:
+def labels_of_the_contest(place: Path) -> tuple[PredictionsFolder, list[str]]:
     """Where the pipeline will score its candidate, and the units of that."""
     config = read_pipeline(str(place / "pipeline.toml"))
     scoring = replace(
@@ -149,7 +149,7 @@ def labels_of_the_contest(place: Path) -> tuple[LabelsFolder, list[str]]:
     )
     job = score._job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
     registered = {"model_name": "clothes", "model_version": "1"}  # what the pipeline will have made of that run
-    folder = LabelsFolder(scoring.output, identity=job.identity | registered, lease_s=config.cluster.lease_s)
+    folder = PredictionsFolder(scoring.output, identity=job.identity | registered, lease_s=config.cluster.lease_s)
     return folder, [unit.name for unit in job.input.units]
 
 
@@ -165,7 +165,7 @@ def test_a_pipeline_that_is_stopped_goes_on_when_it_is_submitted_again(nodes, pl
     folder, units = labels_of_the_contest(place)
     *others, held = units
     assert others
-    with folder.working():
+    with folder.hold_lease():
         assert held in folder.begin([held])
         begin(nodes, f"ecor run {place}/pipeline.toml", name="pipeline-1")
         with pytest.raises(ValueError, match="already exists"):

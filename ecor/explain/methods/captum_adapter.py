@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ecor.clip.image_tower import ImageTower
 
 
-class Scorer(nn.Module):
+class CosineForward(nn.Module):
     """A differentiable [B 3 H W] -> [B T] in fp32, through the tower's own forward, so that its hooks fire.
 
     `captum.attr.Occlusion(Scorer(tower, texts))` and `pytorch_grad_cam.GradCAM(Scorer(tower, texts), layers)` work as

@@ -1,5 +1,6 @@
-"""A method's name and settings in, the method out: one dict, and what each entry needs."""
+"""Registry of attribution methods by name, and what each of them needs."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
@@ -56,7 +57,7 @@ METHODS: dict[str, type[Method]] = {
 """Every method, by name."""
 
 
-def method(name: str, **settings: Any) -> Method:
+def build_method(name: str, **settings: Any) -> Method:
     """The method of that name with those settings.
 
     Raises:
@@ -74,3 +75,25 @@ def method(name: str, **settings: Any) -> Method:
 def name_of(chosen: Method) -> str:
     """The name that a method has in `METHODS`; of a method from elsewhere, that of its class."""
     return next((name for name, kind in METHODS.items() if type(chosen) is kind), type(chosen).__name__)
+
+
+PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "lexicon")}
+"""Needs that somebody must meet beforehand, the setting that meets each, and what its user names for it."""
+
+
+def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
+    """What a method still needs, in words; None where it can be used."""
+    require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    kind = METHODS[name]
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    for need, (setting, named) in PREPARED.items():
+        if need in kind.needs and settings.get(setting, defaults.get(setting)) is None:
+            return f"{name} needs {NEEDS[need]}: give it a {named}"
+    return None
+
+
+def build_prepared_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method; ValueError for one that lacks something, and as `ecor.explain.method` raises it."""
+    missing = missing_requirement(name, settings)
+    require(missing is None, str(missing))
+    return build_method(name, **settings)

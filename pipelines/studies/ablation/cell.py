@@ -28,11 +28,11 @@ from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import KnownImages, figures, set_figures
+from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_figures
 from pipelines.studies.ablation.grid import Cell, Judgement
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import Tuning, settled
+from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 
 IMAGES_PER_PASS = 256
 
@@ -48,7 +48,7 @@ def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownIm
     return KnownImages(features=features, **truth)
 
 
-def measured(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
+def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
     """Tune as the cell says, and judge the result: a row per judgement.
 
     `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
@@ -90,10 +90,10 @@ def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> di
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:
         return found | set_figures(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
-    found |= figures(recognizer, images, decoding=judgement.decoding, seed=world.seed)
+    found |= row_metrics(recognizer, images, decoding=judgement.decoding, seed=world.seed)
     for num_things, name in ((1, "one"), (2, "two")):
         some = images.select((images.num_things == num_things).nonzero().squeeze(1))
-        part = figures(recognizer, some, decoding=judgement.decoding, seed=world.seed)
+        part = row_metrics(recognizer, some, decoding=judgement.decoding, seed=world.seed)
         found |= {f"{figure}_{name}": part[figure] for figure in ("rr", "accuracy", "visible_rr")}
     if judgement.decoding == "joint" and judgement.split == "test" and target is world:
         found |= factor_figures(recognizer, images)
@@ -121,8 +121,8 @@ def _tune(
         cache_dir=str(root / "cache"),
     )
     vocabulary = world.vocabulary
-    tuning = Tuning(
-        settled(config),
+    tuning = PromptTrainer(
+        resolve_config(config),
         vocabulary=vocabulary,
         train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
         validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),

@@ -61,7 +61,7 @@ class KnownImages:
 
 
 @torch.no_grad()
-def figures(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int = 0) -> dict[str, float]:
+def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int = 0) -> dict[str, float]:
     """Shares of images, between 0 and 1, under the names that `FIGURES` gives.
 
     `oracle` and `random` choose no rationale that a vote could be about, and have no marginal. `seed` draws the

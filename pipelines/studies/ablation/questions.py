@@ -10,7 +10,16 @@ from scipy.stats import spearmanr
 
 from pipelines.reporting import evaluation_plots
 from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
-from pipelines.studies.ablation.tables import REPETITION, RR, Table, compared, grown, listed, own_test, whole_of
+from pipelines.studies.ablation.tables import (
+    REPETITION,
+    RR,
+    Table,
+    comparison_tables,
+    grown,
+    listed,
+    own_test,
+    whole_of,
+)
 
 FACTOR_FIGURES = {
     "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),
@@ -311,5 +320,5 @@ def _answer(
     columns: str,
     against: str | None,
 ) -> Answer | None:
-    found = compared(rows, folder, name=question, arms=arms, columns=columns, against=against)
+    found = comparison_tables(rows, folder, name=question, arms=arms, columns=columns, against=against)
     return Answer(title=QUESTIONS[question], note=note, tables=found.tables, plot=found.plot) if found else None

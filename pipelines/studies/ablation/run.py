@@ -20,11 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ecor.config import BackboneConfig, require
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import AblateConfig, PretrainConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import causes_raised
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
-from pipelines.studies.ablation.cell import measured
+from pipelines.studies.ablation.cell import run_cell
 from pipelines.studies.ablation.grid import (
     QUESTIONS,
     Cell,
@@ -35,7 +35,7 @@ from pipelines.studies.ablation.grid import (
     study_cells,
 )
 from pipelines.studies.drawn_splits import Sizes
-from pipelines.studies.result_rows import keep, kept
+from pipelines.studies.result_rows import append_rows, read_rows
 
 RESULTS = "results.csv"
 QUICK_SIZES = Sizes(
@@ -67,7 +67,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     selection = selection_cells(study)
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
-        with connected(cluster or ClusterConfig()), causes_raised():
+        with connect(cluster or ClusterConfig()), causes_raised():
             clip_of = partial(_clip, work=work, config=config, cluster=cluster, tracking=tracking)
             _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
             cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))
@@ -131,7 +131,7 @@ def pretraining_of(seed: int, *, work: Path, config: AblateConfig) -> PretrainCo
 
 @ray.remote(num_cpus=1, max_retries=2)
 def _cell_rows(cell: Cell, work: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    return measured(cell, root=work, clip=clip, sizes=sizes)
+    return run_cell(cell, root=work, clip=clip, sizes=sizes)
 
 
 def _measure(
@@ -178,7 +178,7 @@ def _rows_of(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[st
 
 def _records(root: Path) -> list[dict[str, Any]]:
     """All rows, each with the name of its judgement, which the file has in parts."""
-    rows = [{str(name): value for name, value in row.items()} for row in kept(root / RESULTS).to_dict("records")]
+    rows = [{str(name): value for name, value in row.items()} for row in read_rows(root / RESULTS).to_dict("records")]
     return [{**row, "judgement": _judgement(row).name} for row in rows]
 
 
@@ -195,7 +195,7 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
 def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
     """The CSV with more rows; never seen half-written."""
     table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
-    keep(table, root / RESULTS, float_format="%.4g")
+    append_rows(table, root / RESULTS, float_format="%.4g")
 
 
 @contextmanager

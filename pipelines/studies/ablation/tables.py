@@ -38,7 +38,7 @@ class Compared:
     """File name, beside the page."""
 
 
-def compared(
+def comparison_tables(
     rows: pd.DataFrame,
     folder: Path,
     *,

@@ -20,17 +20,16 @@ from torch import Tensor
 from ecor.config import require
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
-from ecor.explain.methods.ready import lacking, ready
-from ecor.explain.methods.registry import METHODS, Method
+from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement
 from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.model import Recognizer
 from ecor.storage import filesystem
-from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.storage.lexicons import concepts_named
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
-from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, tried, tried_prior
-from pipelines.studies.result_rows import keep, kept
+from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, tried_prior
+from pipelines.studies.result_rows import append_rows, read_rows
 from pipelines.tracking.model_loading import opened, projection_of
 
 RESULTS, PAGE, WORDS = "explanations.csv", "explanations.md", "explanations-words.md"
@@ -60,7 +59,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     Raises ValueError for unknown names, for a model that ranks too little right, and for a page without rows.
     """
     config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
-    root, tracking = Path(config.output), resolved(tracking or TrackingConfig())
+    root, tracking = Path(config.output), resolve_tracking(tracking or TrackingConfig())
     left_out = _methods(config, tracking=tracking)[1]
     if not config.only_page:
         names = vocabulary_of(config.set_name)
@@ -92,13 +91,13 @@ def _methods(
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:
-        missing = lacking(name, settings.get(name, {}))
+        missing = missing_requirement(name, settings.get(name, {}))
         if missing is not None and named.get(name) is not None and model is None:
             continue  # it will have it
         if missing is not None:
             left_out.append(missing)
         else:
-            chosen[name] = ready(name, settings.get(name, {}))
+            chosen[name] = build_prepared_method(name, settings.get(name, {}))
     return chosen, left_out
 
 
@@ -140,7 +139,7 @@ def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[Cell]:
 
 def _figures(cell: Cell, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
     if cell.method is not None:
-        return tried(cell.method, cases, trial=trial)
+        return evaluate_method(cell.method, cases, trial=trial)
     if cell.row in PRIORS:
         return tried_prior(PRIORS[cell.row], cases, trial=trial)
     whole, without = (cases.prob(cases.tower.pixels(each)) for each in (cases.pixels, cases.lacking))
@@ -162,11 +161,11 @@ def _keep(
     """The CSV with a row per measure more; never seen half-written."""
     shared = (digest, config.model, config.set_name, config.seed, config.num_cases, cell.kind, cell.row)
     new = [(*shared, name, found.value, found.low, found.high, cases.num_looked_at) for name, found in figures.items()]
-    keep(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
+    append_rows(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
 
 
 def _rows(root: Path) -> pd.DataFrame:
-    found = kept(root / RESULTS)
+    found = read_rows(root / RESULTS)
     if not len(found):
         return pd.DataFrame(columns=list(_COLUMNS))
     require(

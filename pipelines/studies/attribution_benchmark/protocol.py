@@ -73,7 +73,7 @@ PRIORS: dict[str, Prior] = {"oracle on the grid": oracle, "centre": centre, "ran
 """Rows that make the table honest."""
 
 
-def tried(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+def evaluate_method(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
     """Every measure of a method, by name as in `ecor.explain.metrics.measure_table.MEASURES`."""
     began = time.perf_counter()
     with peak_memory() as peak:

@@ -19,7 +19,7 @@ from ecor.config import BackboneConfig, EclipConfig, LicoConfig, ObjectiveConfig
 from ecor.eclip.projection import Projection
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.perturbation import random_masks, rise_map
-from ecor.explain.methods.registry import Method, method
+from ecor.explain.methods.registry import Method, build_method
 from ecor.explain.metrics.faithfulness import deletion, insertion
 from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, score_contrast
 from ecor.explain.targets import Rationale, tower_of
@@ -30,9 +30,9 @@ from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cas
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import Rank, read_split
 from pipelines.training.lico_trainer import LicoTraining
-from pipelines.training.prompt_trainer import Tuning, settled
+from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 from pipelines.training.systems import SYSTEMS
-from pipelines.training.trainer import Learning, Progress
+from pipelines.training.trainer import Trainer, TrainState
 
 Figures = dict[str, float]
 _EMBEDDED = BackboneConfig(precision="fp32")
@@ -73,7 +73,7 @@ def world_for(effort: Effort, *, seed: int, root: Path) -> World:
     return world
 
 
-def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> tuple[Learning, Progress]:
+def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
     """Learn on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
@@ -102,7 +102,7 @@ def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> t
     )
     vocabulary = world.vocabulary
     learning = SYSTEMS[system](
-        settled(config),
+        resolve_config(config),
         vocabulary=vocabulary,
         train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
         validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
@@ -120,8 +120,8 @@ def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> t
 # ECLIP
 
 PLAIN: dict[str, Callable[[], Method]] = {
-    "ITSM, plain CLIP": partial(method, "itsm"),
-    "reversed ITSM": partial(method, "reversed_itsm"),
+    "ITSM, plain CLIP": partial(build_method, "itsm"),
+    "reversed ITSM": partial(build_method, "reversed_itsm"),
 }
 POOLINGS: dict[str, PoolingName] = {
     "attention pooling": "attention",
@@ -259,7 +259,7 @@ def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[s
     learning, progress = learn(
         world, system="ecor", root=root, objective=objective, calibrate=False, num_epochs=effort.sizes.num_epochs // 2
     )
-    assert isinstance(learning, Tuning)
+    assert isinstance(learning, PromptTrainer)
     tuned = learning.finished_recognizer(progress)
     plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
     cases = cases_of(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
@@ -268,6 +268,6 @@ def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[s
     texts = tuned.text.rationales[cases.ids][:, None]
     seen = replace(cases, tower=tower_of(tuned, Rationale(name="")))
     for name in PROMPT_METHODS:
-        found = map_figures(method(name), seen, texts=texts)
+        found = map_figures(build_method(name), seen, texts=texts)
         told |= {f"{name}_{figure}": value for figure, value in found.items()}
     return {"rationale": told}

@@ -32,7 +32,7 @@ from pipelines.studies.attribution_benchmark.systems_cell import (
     lico_figures,
     prompt_figures,
 )
-from pipelines.studies.result_rows import keep, kept
+from pipelines.studies.result_rows import append_rows, read_rows
 
 RESULTS, PAGE, WORDS = "explain-studies.csv", "explain-studies.md", "explain-studies-words.md"
 FIRST_SEED, QUICK_SEED = 700, 790
@@ -132,7 +132,7 @@ def run(config: StudiesConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.num_threads)
         _measure(names, seeds=seeds, effort=effort, root=root, work=work)
-    rows = kept(root / RESULTS)
+    rows = read_rows(root / RESULTS)
     rows = rows[rows["cell"] == _digest(effort)] if len(rows) else rows
     require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
     page = root / PAGE
@@ -148,7 +148,7 @@ def run(config: StudiesConfig) -> Path:
 
 def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
     console, cell = Console(stderr=True), _digest(effort)
-    known = kept(root / RESULTS)
+    known = read_rows(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
     wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
     missing = [key for key in wanted if key not in done]
@@ -159,7 +159,7 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         seconds = time.perf_counter() - began
         told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
         rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
-        keep(rows, root / RESULTS, float_format="%.6g")
+        append_rows(rows, root / RESULTS, float_format="%.6g")
         console.print(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s", highlight=False)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
 from ecor.convis import ConVis, ListLexicon, encode_concepts
-from ecor.data.heatmap_codec import Evidence, quantised
+from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.predictions import (
     PREDICTION_SCHEMA,
     check_schema,
@@ -31,20 +31,20 @@ from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.reporting.overlays import overlays_of
-from pipelines.scoring.attributions import EvidenceRule, _compact, explained_rows, rule_of, with_evidence
+from pipelines.scoring.attributions import AttributionSettings, _compact, explained_rows, rule_of, with_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings
 from pipelines.tracking import model_registry
 from tests.pipelines.stages.test_report import prediction
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer
 
-RULE = EvidenceRule(method="grad_eclip", top=2, images="all", share=1.0, seed=0)
+RULE = AttributionSettings(method="grad_eclip", top=2, images="all", share=1.0, seed=0)
 
 
 @given(low=st.floats(-1e3, 1e3, allow_nan=False), span=st.just(0.0) | st.floats(1e-6, 1e3), seed=st.integers(0, 2**16))
 def test_a_map_is_off_by_at_most_half_a_step(low: float, span: float, seed: int) -> None:
     scores = low + span * np.random.default_rng(seed).random((3, 5))
-    kept = quantised(scores, rationale="a tail")
+    kept = quantize(scores, rationale="a tail")
     step = (kept.high - kept.low) / 255
     assert np.abs(kept.scores - scores).max() <= step / 2 + 1e-6 * (abs(low) + span)
     assert len(kept.values) == 15 and kept.normalised.min() == 0
@@ -52,7 +52,7 @@ def test_a_map_is_off_by_at_most_half_a_step(low: float, span: float, seed: int)
 
 
 def test_a_constant_map_is_nothing() -> None:
-    kept = quantised(np.full((2, 2), -3.5), rationale=None)
+    kept = quantize(np.full((2, 2), -3.5), rationale=None)
     assert not kept.normalised.any() and (kept.scores == -3.5).all()
 
 
@@ -160,7 +160,7 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
     scores[:, 2:] = 1
     evidence = Evidence(
         method="itsm", category="fox", input_height=32, input_width=32, resize_mode="shortest",
-        maps=(quantised(scores, rationale=None), quantised(scores, rationale="a tail")),
+        maps=(quantize(scores, rationale=None), quantize(scores, rationale="a tail")),
     )  # fmt: skip
     data = _png(Image.new("RGB", (120, 60), (128, 128, 128)))
     found = overlays_of(data, evidence)
@@ -177,7 +177,7 @@ def _png(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: EvidenceRule, folder: Path) -> ScoredPart:
+def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: AttributionSettings, folder: Path) -> ScoredPart:
     """What an actor that gets its settings through Ray, pickled, makes of a part."""
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/runs.db")
     settings = ScorerSettings(
@@ -196,7 +196,7 @@ def test_a_scoring_actor_ranks_the_concepts_of_a_lexicon(tmp_path: Path) -> None
     checkpoint, model = tiny_checkpoint(tmp_path), tiny_recognizer(tmp_path)
     lexicon = ListLexicon({"toy": "made to play with", "ball": "round", "cup": "hollow"}, parents={"ball": ["toy"]})
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
-    rule = EvidenceRule(method="convis", top=1, images="all", share=1.0, seed=0, lexicon=lexicon)
+    rule = AttributionSettings(method="convis", top=1, images="all", share=1.0, seed=0, lexicon=lexicon)
     scored = scored_by(checkpoint, pixels, rule=rule, folder=tmp_path)
     assert list((tmp_path / "text").glob("concepts-*.npy"))
     method = ConVis(concepts=encode_concepts(model.backbone, lexicon))

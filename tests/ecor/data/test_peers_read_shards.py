@@ -11,7 +11,7 @@ from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, read_shard, write_manifest, write_shard, write_side_files, write_text
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["whiskers"], "dog": ["a wet nose", "a tail"]})
 
@@ -102,7 +102,7 @@ def test_clip_benchmark_reads_them(folder):
 def test_ray_data_reads_them(folder):
     import ray
 
-    with connected(ClusterConfig(num_cpus=1)):
+    with connect(ClusterConfig(num_cpus=1)):
         rows = ray.data.read_webdataset([f"{folder}/test/{number}.tar" for number in range(3)], decoder=None).take_all()
     assert len(rows) == len(SAMPLES)
     for each, expected in zip(sorted(rows, key=lambda row: row["__key__"]), SAMPLES, strict=True):

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ecor.config import LicoConfig, ObjectiveConfig
 from ecor.lico.classifier import load_classifier, torchvision_maps
-from ecor.lico.sinkhorn import transport_cost, transport_plan
+from ecor.lico.sinkhorn import sinkhorn_plan, transport_cost
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save
 from ecor.training.losses import objective_of
@@ -57,7 +57,7 @@ def test_sinkhorn_nears_the_linear_programme_from_above_and_keeps_its_marginals(
     least = cheapest(cost[0].numpy())
     before = np.inf
     for epsilon in (0.3, 0.05, 0.01):
-        plan = transport_plan(cost, epsilon=epsilon, max_iterations=5000, tolerance=1e-10)
+        plan = sinkhorn_plan(cost, epsilon=epsilon, max_iterations=5000, tolerance=1e-10)
         torch.testing.assert_close(plan.sum(dim=2), torch.full((1, rows), 1 / rows).double(), atol=1e-4, rtol=0)
         torch.testing.assert_close(plan.sum(dim=1), torch.full((1, columns), 1 / columns).double())
         found = float((plan * cost).sum())
@@ -68,15 +68,15 @@ def test_sinkhorn_nears_the_linear_programme_from_above_and_keeps_its_marginals(
 
 def test_sinkhorn_stops_where_it_is_told_to():
     cost = random(2, 5, 4)
-    one = transport_plan(cost, epsilon=0.1, max_iterations=1)
-    assert torch.equal(one, transport_plan(cost, epsilon=0.1, max_iterations=100, tolerance=1e9))
-    assert not torch.allclose(one, transport_plan(cost, epsilon=0.1, max_iterations=100, tolerance=1e-9))
+    one = sinkhorn_plan(cost, epsilon=0.1, max_iterations=1)
+    assert torch.equal(one, sinkhorn_plan(cost, epsilon=0.1, max_iterations=100, tolerance=1e9))
+    assert not torch.allclose(one, sinkhorn_plan(cost, epsilon=0.1, max_iterations=100, tolerance=1e-9))
     with pytest.raises(ValueError, match="epsilon must be positive, got 0"):
-        transport_plan(cost, epsilon=0.0)
+        sinkhorn_plan(cost, epsilon=0.0)
 
 
 def test_huge_costs_and_small_epsilons_stay_finite():
-    plan = transport_plan(1e4 * random(1, 4, 3).float(), epsilon=1e-3, max_iterations=50)
+    plan = sinkhorn_plan(1e4 * random(1, 4, 3).float(), epsilon=1e-3, max_iterations=50)
     assert torch.isfinite(plan).all()
 
 
@@ -88,7 +88,7 @@ def test_gradients_pass_through_the_cost_and_not_through_the_plan():
         rows, columns = (normalize(side, dim=-1) for side in sides)
         return (rows[:, :, None] - columns[:, None]).square().sum(dim=-1)
 
-    plan = transport_plan(cost_of([image, language]), **given)
+    plan = sinkhorn_plan(cost_of([image, language]), **given)
     leaves = [side.clone().requires_grad_() for side in (image, language)]
     transport_cost(*leaves, **given).sum().backward()
     for side, places in enumerate([[(0, 0, 0), (0, 3, 2), (1, 4, 1)], [(0, 0, 0), (0, 2, 1), (1, 3, 2)]]):

@@ -16,9 +16,9 @@ from ecor.data.shards import Entry, fetch_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config.infrastructure import located
+from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
-from pipelines.scoring.predictions_folder import LabelsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.listing import find_source, listed
 from pipelines.storage import record_store
@@ -73,9 +73,9 @@ def test_what_is_written_is_there_whole_and_listed_at_once(folder: str) -> None:
     assert filesystem.names_in(folder) == []
     assert not filesystem.exists(folder)
     for name in ("b", "a", "deep/er/c"):
-        filesystem.write(filesystem.inside(folder, name), name.encode() * 3)
-        assert filesystem.read(filesystem.inside(folder, name)) == name.encode() * 3
-    filesystem.write(filesystem.inside(folder, "a"), b"again")
+        filesystem.write(filesystem.join(folder, name), name.encode() * 3)
+        assert filesystem.read(filesystem.join(folder, name)) == name.encode() * 3
+    filesystem.write(filesystem.join(folder, "a"), b"again")
     assert filesystem.read(f"{folder}/a", start=1, end=3) == b"ga"
     found = [(each.name, each.is_folder) for each in filesystem.entries(folder)]
     assert found == [("a", False), ("b", False), ("deep", True)]
@@ -87,19 +87,19 @@ def test_what_is_written_is_there_whole_and_listed_at_once(folder: str) -> None:
     )
     assert filesystem.modified(f"{folder}/a") is not None and filesystem.modified(f"{folder}/no") is None
     for name in ("a", "a", "deep"):
-        filesystem.remove(filesystem.inside(folder, name))
+        filesystem.remove(filesystem.join(folder, name))
     assert filesystem.files_below(folder) == {"b": 3}
     with pytest.raises(FileNotFoundError):
-        filesystem.read(filesystem.inside(folder, "a"))
+        filesystem.read(filesystem.join(folder, "a"))
 
 
 def test_names_are_names_whatever_signs_are_in_them(folder: str) -> None:
     names = [name for name in ODD_NAMES if "::" not in name or "memory" not in folder]  # fsspec's memory reads a chain
     for name in names:
-        assert filesystem.create(filesystem.inside(folder, name), name.encode())
-        assert not filesystem.create(filesystem.inside(folder, name), b"other")
+        assert filesystem.create(filesystem.join(folder, name), name.encode())
+        assert not filesystem.create(filesystem.join(folder, name), b"other")
     assert filesystem.names_in(folder) == sorted(names)
-    assert [filesystem.read(filesystem.inside(folder, name)).decode() for name in names] == names
+    assert [filesystem.read(filesystem.join(folder, name)).decode() for name in names] == names
 
 
 def test_of_many_that_create_at_once_one_has_written(folder: str) -> None:
@@ -139,9 +139,14 @@ def test_what_fails_on_the_way_leaves_nothing(folder: str) -> None:
 
 def test_a_place_is_one_place_with_or_without_a_slash_at_its_end(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert located("s3://bucket/labels/") == "s3://bucket/labels"
-    assert located("labels/") == located("labels") == located(f"file://{tmp_path}/labels") == f"{tmp_path}/labels"
-    assert filesystem.inside("s3://bucket/labels/", "a") == filesystem.inside("s3://bucket/labels", "a")
+    assert absolute_address("s3://bucket/labels/") == "s3://bucket/labels"
+    assert (
+        absolute_address("labels/")
+        == absolute_address("labels")
+        == absolute_address(f"file://{tmp_path}/labels")
+        == f"{tmp_path}/labels"
+    )
+    assert filesystem.join("s3://bucket/labels/", "a") == filesystem.join("s3://bucket/labels", "a")
 
 
 # --- S3
@@ -192,7 +197,7 @@ def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
 ) -> None:
     """`lose`: the deed is done, and the answer says that it is not."""
     ledger, units = Ledger(f"{in_s3}/ledger", lease_s=600), ["unit 0", "unit 1"]
-    with s3.faulty(kind=kind, period=period), ledger.working():
+    with s3.faulty(kind=kind, period=period), ledger.hold_lease():
         for unit, attempt in ledger.claim_all(units).items():
             filesystem.write(f"{in_s3}/{unit}-{attempt.name}", unit.encode())
             assert ledger.commit(attempt, {"file": f"{unit}-{attempt.name}"}) == {"file": f"{unit}-{attempt.name}"}
@@ -235,14 +240,14 @@ def test_where_a_condition_is_not_heard_the_last_writer_counts(s3: S3Server, in_
 
 @pytest.mark.slow
 def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
-    folders = [LabelsFolder(f"{in_s3}/labels", identity={"input": "i"}, lease_s=600) for _ in range(2)]
+    folders = [PredictionsFolder(f"{in_s3}/labels", identity={"input": "i"}, lease_s=600) for _ in range(2)]
     rows = random_table(3, seed=1), random_table(3, seed=2)
     for each in folders:
         each.take()
         each.units.renew()
     late = folders[0].begin(["0"])["0"]
     assert folders[1].begin(["0"]) == {}
-    folders[0].units.give_back()  # as when it stood still for longer than its lease
+    folders[0].units.release()  # as when it stood still for longer than its lease
     winner = folders[1].begin(["0"])["0"]
     assert winner.took_over
     counts = folders[1].save(winner, rows=rows[1], rejected=(), parents={})

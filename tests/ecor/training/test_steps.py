@@ -20,7 +20,7 @@ from ecor.training.steps import (
     ConstantSentences,
     EvaluationSums,
     LabelledBatch,
-    TuningModule,
+    PromptTuningModule,
     evaluation_step,
     learning_rate,
     optimizer_of,
@@ -47,8 +47,8 @@ def recognizer(backbone: Backbone, *, prompts: PromptConfig | None = None, seed:
     return Recognizer(backbone=backbone, prompts=learner, vocabulary=VOCABULARY)
 
 
-def tuning(model: Recognizer, *, objective: ObjectiveName = "two_term") -> TuningModule:
-    return TuningModule(
+def tuning(model: Recognizer, *, objective: ObjectiveName = "two_term") -> PromptTuningModule:
+    return PromptTuningModule(
         backbone=model.backbone,
         prompts=model.prompts,
         sentences=model.encoder,

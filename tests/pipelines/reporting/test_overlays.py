@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ecor.config import ScoringConfig
-from ecor.data.heatmap_codec import Evidence, quantised
+from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.predictions import (
     ExplainablePrediction,
     PredictionParents,
@@ -34,7 +34,7 @@ def evidence_of(row: ExplainablePrediction, *, number: int) -> Evidence:
         input_height=64,
         input_width=64,
         resize_mode="shortest",
-        maps=tuple(quantised(each, rationale=name) for each, name in zip(scores, names, strict=True)),
+        maps=tuple(quantize(each, rationale=name) for each, name in zip(scores, names, strict=True)),
     )
 
 

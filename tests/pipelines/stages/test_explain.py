@@ -14,9 +14,10 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess
 from ecor.data.heatmap import frame_of, seen
 from ecor.data.image_decoding import image_to_pixels
+from ecor.eclip.projection import read_projection
 from ecor.explain.methods.perturbation import Rise
-from ecor.explain.methods.ready import lacking, read_projection, read_settings, ready
-from ecor.explain.methods.registry import method
+from ecor.explain.methods.registry import build_method, build_prepared_method, missing_requirement
+from ecor.explain.methods.settings import read_settings
 from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.storage.artifact import save
 from pipelines.__main__ import DONE, USER_MISTAKE, main
@@ -154,7 +155,7 @@ def test_a_bad_picture_of_a_folder_is_told_and_left_out(
 
 def test_settings_are_read_as_the_method_has_them() -> None:
     given = ["compat=reference", "num_masks=5", "keep=0.25"]
-    assert method("rise", **read_settings("rise", given)) == Rise(compat="reference", num_masks=5, keep=0.25)
+    assert build_method("rise", **read_settings("rise", given)) == Rise(compat="reference", num_masks=5, keep=0.25)
     assert read_settings("legrad", ["num_blocks=None"]) == {"num_blocks": None}
     assert read_settings("convis", ["patches=(0.5, 1)", "steps=6"]) == {"patches": (0.5, 1), "steps": 6}
     for words, told in (
@@ -170,13 +171,13 @@ def test_settings_are_read_as_the_method_has_them() -> None:
 
 
 def test_a_method_that_lacks_something_says_what(tmp_path: Path) -> None:
-    assert lacking("itsm", {}) is None and "projection" in str(lacking("eclip", {}))
+    assert missing_requirement("itsm", {}) is None and "projection" in str(missing_requirement("eclip", {}))
     projection = torch.eye(32)
     save_file({"projection": projection}, tmp_path / "p.safetensors")
-    found = ready("eclip", read_projection(tmp_path / "p.safetensors"))
+    found = build_prepared_method("eclip", read_projection(tmp_path / "p.safetensors"))
     assert_close(found.projection, projection)  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="unknown method"):
-        lacking("eyes", {})
+        missing_requirement("eyes", {})
     save_file({"weights": projection}, tmp_path / "q.safetensors")
     with pytest.raises(ValueError, match="'weights'"):
         read_projection(tmp_path / "q.safetensors")

@@ -23,7 +23,7 @@ from ecor.storage import filesystem
 from ecor.training.contrastive import Part
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import PretrainConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned
 from pipelines.training.data_loader import Rank
@@ -276,7 +276,7 @@ def test_an_architecture_in_a_store_is_the_one_on_a_disk(world: Path, tmp_path: 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield ClusterConfig()
 
 

@@ -35,10 +35,10 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
 from pipelines.scoring.decoder import Decoder, Part, decoded_parts, images_per_part
-from pipelines.scoring.predictions_folder import LabelsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.resources import reserve
-from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings, Seconds
-from pipelines.scoring.work_units import ListingUnit, Picture, ShardUnit, read_input, unit_from_json, unit_to_json
+from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings, StepTimings
+from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read_input, unit_from_json, unit_to_json
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
@@ -99,7 +99,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
-    with cluster.connected(ClusterConfig(num_cpus=1)):
+    with cluster.connect(ClusterConfig(num_cpus=1)):
         yield
 
 
@@ -134,8 +134,8 @@ def test_a_folder_is_cut_into_units_in_sorted_order(pictures: Path) -> None:
     read = [each for unit in found.units for each in unit.read()]
     expected = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
     assert [str(Path(each.source).relative_to(pictures)) for each in read] == expected
-    assert len({each.key for each in read if isinstance(each, Picture)}) == 22
-    assert all("." not in each.key for each in read if isinstance(each, Picture))
+    assert len({each.key for each in read if isinstance(each, ImageItem)}) == 22
+    assert all("." not in each.key for each in read if isinstance(each, ImageItem))
     assert read_input(str(pictures), unit_size=7).digest == found.digest
 
 
@@ -147,10 +147,10 @@ def test_suffixes_in_capitals_are_pictures_and_tables_too(pictures: Path, tmp_pa
         (tmp_path / "photos" / name).write_bytes(path.read_bytes())
     (tmp_path / "photos" / "NOTES.TXT").write_bytes(b"no picture")
     read = [each for unit in read_input(str(tmp_path / "photos"), unit_size=9).units for each in unit.read()]
-    assert sorted(Path(each.source).name for each in read if isinstance(each, Picture)) == sorted(names)
+    assert sorted(Path(each.source).name for each in read if isinstance(each, ImageItem)) == sorted(names)
     (tmp_path / "TABLE.CSV").write_text("path\n" + "".join(f"photos/{name}\n" for name in names))
     table = [each for unit in read_input(str(tmp_path / "TABLE.CSV"), unit_size=9).units for each in unit.read()]
-    assert len(table) == len(names) and all(isinstance(each, Picture) for each in table)
+    assert len(table) == len(names) and all(isinstance(each, ImageItem) for each in table)
 
 
 def test_the_digest_of_a_listing_follows_its_files_and_not_its_place(tmp_path: Path) -> None:
@@ -187,8 +187,8 @@ def test_a_table_gives_paths_and_truth(pictures: Path, tmp_path: Path, suffix: s
         frame.to_json(table, orient="records", lines=True)
     read = [each for unit in read_input(str(table), unit_size=2).units for each in unit.read()]
     assert [each.source for each in read] == paths
-    assert [each.category_true for each in read if isinstance(each, Picture)] == ["fox", "fox", None]
-    truths = [each.rationales_true for each in read if isinstance(each, Picture)]
+    assert [each.category_true for each in read if isinstance(each, ImageItem)] == ["fox", "fox", None]
+    truths = [each.rationales_true for each in read if isinstance(each, ImageItem)]
     assert truths == [("pointed ears", "a bushy tail"), None, None]
 
 
@@ -213,7 +213,7 @@ def test_parts_put_together_are_the_unit(split: Path, num_images: int) -> None:
     expected = [image_to_pixels(decode_image(each.data), preprocess=PREPROCESS) for each in unit.read()]
     np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), np.stack(expected))
     keys = [key for part in parts for key in part.origins["key"].to_pylist()]
-    assert keys == [each.key for each in unit.read() if isinstance(each, Picture)]
+    assert keys == [each.key for each in unit.read() if isinstance(each, ImageItem)]
 
 
 def test_offsets_lead_back_to_the_picture(split: Path) -> None:
@@ -267,7 +267,9 @@ def test_a_part_is_whole_batches_within_its_budget(batch_size: int, size: int) -
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), min_size=1), st.integers())
 def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str, int], seed: int) -> None:
     parts = [
-        ScoredPart(unit=u, index=i, num_parts=n, rows=PREDICTION_SCHEMA.empty_table(), rejected=(), seconds=Seconds())
+        ScoredPart(
+            unit=u, index=i, num_parts=n, rows=PREDICTION_SCHEMA.empty_table(), rejected=(), seconds=StepTimings()
+        )
         for u, n in num_parts.items()
         for i in range(n)
     ]
@@ -388,7 +390,9 @@ def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_
 
 
 def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_path: Path) -> None:
-    wrong, mended, third = (LabelsFolder(str(tmp_path), identity={"use_gpu": value}) for value in (True, False, None))
+    wrong, mended, third = (
+        PredictionsFolder(str(tmp_path), identity={"use_gpu": value}) for value in (True, False, None)
+    )
     wrong.take()
     with pytest.raises(ValueError, match="use_gpu was True, is False"):
         mended.take()
@@ -397,7 +401,7 @@ def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_p
     wrong.leave()  # it is no longer its own
     with pytest.raises(ValueError, match="use_gpu was False, is None"):
         third.take()
-    with mended.working():
+    with mended.hold_lease():
         attempt = mended.begin(["0"])["0"]
         rows = predictions_table([])
         assert mended.save(attempt, rows=rows, rejected=(), parents={}) is not None
@@ -431,10 +435,10 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
     kept, other = job.identity, others[changed]().identity
     names = {"version": "model_version", "name": "model_name", "registered": "model_version"}
     name = names.get(changed, f"{changed}_digest")
-    LabelsFolder(str(tmp_path / "labels"), identity=kept).take()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
     with pytest.raises(ValueError, match=f"{name} was {kept[name]}, is {other[name]}.*--fresh"):
-        LabelsFolder(str(tmp_path / "labels"), identity=other).take()
-    LabelsFolder(str(tmp_path / "labels"), identity=kept).take()
+        PredictionsFolder(str(tmp_path / "labels"), identity=other).take()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
 
 
 # --- the stage, on Ray
@@ -522,7 +526,7 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
 
 def keys_of(split: Path) -> list[str]:
     units = read_input(str(split), unit_size=1).units
-    return [each.key for unit in units for each in unit.read() if isinstance(each, Picture)]
+    return [each.key for unit in units for each in unit.read() if isinstance(each, ImageItem)]
 
 
 @pytest.mark.slow
@@ -701,14 +705,14 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     """Of three units one is held by a job that has stopped, one by a job that is at work."""
     first, output = read_manifest(done.output), tmp_path / "labels"
     identity = json.loads((Path(done.output) / "_commits/job/identity.json").read_text())
-    stopped, at_work = (LabelsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
+    stopped, at_work = (PredictionsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
     stopped.take()
     stopped.units.renew()
     late = stopped.begin(["0"])["0"]
     rows = {part.unit: read_part(done.output, part) for part in first.parts}
 
     def work() -> None:
-        with at_work.working():
+        with at_work.hold_lease():
             attempt = at_work.begin(["1"])["1"]
             begun.set()
             while at_work.committed().keys() != {"0", "2"}:

@@ -28,10 +28,10 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import INTERRUPTED
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import all_of, materialised, ray_data_settings
 from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import INSPECTED_SCHEMA, Job, inspected
+from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspected
 from pipelines.sharding.listing import LISTING_SCHEMA, find_source, listed
 from pipelines.sharding.shard_writer import pieces_of
 from pipelines.stages import shard
@@ -127,7 +127,7 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(by_one_worker):
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield
 
 
@@ -137,7 +137,7 @@ def cluster(by_one_worker):
 @pytest.mark.parametrize("changed", ["input", "vocabulary", "config"])
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_path, changed, is_finished):
-    job = Job(
+    job = ShardJob(
         config=config_for(tmp_path / "world", tmp_path),
         root=str(tmp_path / "world"),
         vocabulary=vocabulary_from_mapping(VOCABULARY),
@@ -167,7 +167,7 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
         told = f"{changed} was {then}, is {now}"
     else:
         ledger = Ledger(tmp_path / "_ledger" / job.name)
-        with ledger.working():
+        with ledger.hold_lease():
             attempt = ledger.claim("a shard")
             assert attempt is not None and ledger.commit(attempt, {}) == {}
         told = f"a run with digest {job.name} was begun there, this one is {other.name}"
@@ -312,7 +312,7 @@ def test_inputs_that_fit_no_layout(tmp_path):
         find_source(config_for(tmp_path, tmp_path))
 
 
-def job_for(root: Path, **changes) -> Job:
+def job_for(root: Path, **changes) -> ShardJob:
     fields = {
         "config": config_for(root, root / "out"),
         "root": str(root),
@@ -322,7 +322,7 @@ def job_for(root: Path, **changes) -> Job:
         "parents": {},
         "output": str(root / "out"),
     }
-    return Job(**(fields | changes))
+    return ShardJob(**(fields | changes))
 
 
 def one_listed(source: str, **changes) -> pa.Table:
@@ -365,7 +365,7 @@ def test_shares_decide_splits_by_content(tmp_path):
 def test_an_output_where_nothing_was_made_is_free_for_the_mended_input(tmp_path):
     begun, mended = (job_for(tmp_path, parents={"input": digest}) for digest in ("a", "b"))
     ledger = Ledger(f"{begun.output}/_ledger/{begun.name}")
-    with ledger.working():
+    with ledger.hold_lease():
         with pytest.raises(ValueError, match=r"a run with digest .* was begun there.*--fresh"):
             shard._finished(mended)
         record = ledger.commit(ledger.claim("inspected"), {"folder": "somewhere"})
@@ -489,7 +489,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     }
 
     def work() -> None:
-        with at_work.working():
+        with at_work.hold_lease():
             attempt = at_work.claim("test/0")
             begun.set()
             while not set(made) - {"test/0"} <= set(at_work.committed()):

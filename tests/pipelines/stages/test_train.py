@@ -27,7 +27,7 @@ from ecor.data.image_decoding import decode_image, image_to_pixels, label_ids
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import TrainConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.stages import train
 from pipelines.stages.train import _first_lines
 from pipelines.storage.work_ledger import Ledger
@@ -43,7 +43,7 @@ from pipelines.training.data_loader import (
     read_split,
     unreadable_lines,
 )
-from pipelines.training.prompt_trainer import Progress, settled
+from pipelines.training.prompt_trainer import Progress, resolve_config
 from pipelines.training.ray_runner import alone
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
@@ -142,7 +142,7 @@ def test_what_another_run_has_made_or_begun_is_refused_with_both_digests(
     """Before anything is started: no cluster, no MLflow."""
     shutil.copytree(world / "shards", tmp_path / "shards")
     config = config_of(world, tmp_path / "run", shards=str(tmp_path / "shards"))
-    digest = train._parents(settled(config))["config"]
+    digest = train._parents(resolve_config(config))["config"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / record).write_text(json.dumps({"digest": digest, "run_id": "its own"}))
     if changed == "input":
@@ -152,7 +152,7 @@ def test_what_another_run_has_made_or_begun_is_refused_with_both_digests(
     other = dataclasses.replace(config, seed=1) if changed == "config" else config
     with pytest.raises(ValueError, match=f"holds run {digest}, .* make run .*--fresh") as error:
         train.run(other, tracking=TrackingConfig(uri="http://127.0.0.1:9"))
-    assert train._parents(settled(other))["config"] in str(error.value)
+    assert train._parents(resolve_config(other))["config"] in str(error.value)
     assert not ray.is_initialized()
 
 
@@ -269,10 +269,10 @@ def test_an_altered_shard_is_an_error(tmp_path: Path, world: Path) -> None:
 
 
 def test_presets_are_written_out() -> None:
-    config = settled(TrainConfig(shards="s", output="o", preset="dror"))
+    config = resolve_config(TrainConfig(shards="s", output="o", preset="dror"))
     assert (config.fit, config.objective.name, config.preset) == (FitConfig.dror(), "pairs", "none")
     assert config.prompts.rationale_tokens == 0
-    assert settled(config) == config
+    assert resolve_config(config) == config
 
 
 def test_without_tokens_the_model_is_validated_and_calibrated(world: Path, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield ClusterConfig()
 
 

@@ -100,7 +100,7 @@ def test_a_ledger_begins_empty_and_keeps_what_is_committed(folder):
 def test_a_ledger_is_left_when_nothing_is_done_and_nobody_works(folder):
     ledger = Ledger(folder, owner="a")
     assert ledger.is_left()
-    with ledger.working():
+    with ledger.hold_lease():
         assert not Ledger(folder).is_left()
         attempt = ledger.claim("unit")
         record = ledger.commit(attempt, {"num": 1})
@@ -133,7 +133,7 @@ def test_a_claim_holds_until_it_is_given_back(folder, monkeypatch):
     for _ in range(2):
         other.wait(["u", "free"], tell=told.append)
     assert told == [f"waiting for units that process {os.getpid()} on {socket.gethostname()} works on"], "told once"
-    ledger.give_back()
+    ledger.release()
     taken = other.claim("u")
     assert taken is not None and taken.took_over and taken.number > attempt.number and taken.name != attempt.name
     assert ledger.commit(attempt, {"by": "the first"}) is None
@@ -150,11 +150,11 @@ def test_only_a_job_that_works_claims_what_others_hold(folder):
 
 def test_a_job_renews_its_lease_as_long_as_it_works(tmp_path):
     ledger, other = Ledger(tmp_path, lease_s=0.4), Ledger(tmp_path, lease_s=0.4)
-    with ledger.working(), other.working():
+    with ledger.hold_lease(), other.hold_lease():
         ledger.claim("u")
         threading.Event().wait(1.0)
         assert other.claim("u") is None
-    with other.working():
+    with other.hold_lease():
         assert other.claim("u") is not None
 
 
@@ -207,7 +207,7 @@ def test_whatever_the_order_of_their_store_operations_one_attempt_counts(turns, 
                 return
             claimed.append(attempt)
             if end:
-                ledger.give_back()
+                ledger.release()
             told.append(ledger.commit(attempt, {"by": attempt.name}))
 
         deeds = [lambda ledger=ledger, end=end: job(ledger, end) for ledger, end in zip(ledgers, ends, strict=True)]
@@ -270,9 +270,9 @@ class LedgerHistory(RuleBasedStateMachine):
             self.renewed[self.jobs[number].owner] = ClockedStore.now_s
 
     @rule(number=st.integers(0, 3))
-    def give_back(self, number: int) -> None:
+    def release(self, number: int) -> None:
         if number < len(self.jobs):
-            self.jobs[number].give_back()
+            self.jobs[number].release()
             self.renewed.pop(self.jobs[number].owner, None)
 
     @rule(number=st.integers(0, 3), unit=st.sampled_from(UNITS), many=st.booleans())

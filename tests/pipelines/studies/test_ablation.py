@@ -17,14 +17,14 @@ from ecor.model import Recognizer
 from ecor.probability.joint import ImageFeatures
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.studies import AblateConfig, PretrainConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation import questions as answers
 from pipelines.studies.ablation import run as ablate
-from pipelines.studies.ablation.cell import measured, prompts_of
+from pipelines.studies.ablation.cell import prompts_of, run_cell
 from pipelines.studies.ablation.claims import claims_table
 from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import FIGURES, KnownImages, figures, set_figures
+from pipelines.studies.ablation.figures import FIGURES, KnownImages, row_metrics, set_figures
 from pipelines.studies.ablation.grid import (
     DECODING_OF,
     FIRST_SEED,
@@ -83,7 +83,7 @@ def known(num: int = 30, *, num_rationales: int = 5) -> KnownImages:
 
 @pytest.mark.parametrize("decoding", ["joint", "inverted", "independent", "pairs", "oracle", "random"])
 def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> None:
-    found = figures(tiny_recognizer(tmp_path), known(), decoding=decoding)
+    found = row_metrics(tiny_recognizer(tmp_path), known(), decoding=decoding)
     assert set(found) <= set(FIGURES.values())
     assert found["rr"] + found["rw"] + found["wr"] + found["ww"] == pytest.approx(1)
     assert found["rr"] + found["rw"] == pytest.approx(found["accuracy"])
@@ -95,7 +95,7 @@ def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> 
 def test_sets_of_one_are_the_joint(tmp_path: Path) -> None:
     recognizer, images = tiny_recognizer(tmp_path), known()
     one = set_figures(recognizer, images, size=1, rule="mixture")
-    joint = figures(recognizer, images, decoding="joint")
+    joint = row_metrics(recognizer, images, decoding="joint")
     assert one == pytest.approx({name: joint[name] for name in one})
     assert one == pytest.approx(set_figures(recognizer, images, size=1, rule="sentence"))
     larger = set_figures(recognizer, images, size=2, rule="sentence")
@@ -225,8 +225,8 @@ def test_a_cell_gives_a_row_per_judgement_and_the_same_figures_again(tmp_path: P
     )
     threads = torch.get_num_threads()
     try:
-        rows = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
-        again = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+        rows = run_cell(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+        again = run_cell(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
     finally:
         torch.set_num_threads(threads)
     timed = ("tuning_s", "seconds_per_epoch")
@@ -345,7 +345,7 @@ def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     small = replace(ablate.QUICK, roles=("new-names",), num_repetitions=1, selection_roles=("new-names",))
     monkeypatch.setattr(ablate, "QUICK", small)
     config = AblateConfig(output=str(tmp_path), quick=True, questions=("methods",))
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         page = ablate.run(config)
         rows = pd.read_csv(tmp_path / "results.csv")
         assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(METHODS.values())

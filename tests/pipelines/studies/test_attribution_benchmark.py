@@ -20,7 +20,7 @@ from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
 from pipelines.studies.attribution_benchmark.cases import Cases, cases_of
 from pipelines.studies.attribution_benchmark.mosaics import mosaics_of
-from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, peak_memory, tried, tried_prior
+from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, peak_memory, tried_prior
 
 SET = "demo-small"
 TRIAL = Trial(resampling=Resampling(num_resamples=100), num_checked=2, step=0.25)
@@ -73,7 +73,7 @@ def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
 
 
 def test_a_map_that_leaves_the_place_with_what_is_named_has_moved_all_of_it(cases: Cases) -> None:
-    found = tried(Knows(cases), cases, trial=TRIAL)
+    found = evaluate_method(Knows(cases), cases, trial=TRIAL)
     assert found["moved"].value == pytest.approx(100, abs=1e-3)
     assert found["iou"].value == pytest.approx(1) and found["pointing"].value == 1
 
@@ -119,11 +119,11 @@ def test_a_map_finds_its_own_picture_among_four_or_does_not(cases: Cases) -> Non
 
 @pytest.mark.slow
 def test_a_method_has_every_measure(cases: Cases) -> None:
-    found = tried(method("occlusion", window=32, stride=32), cases, trial=TRIAL)
+    found = evaluate_method(method("occlusion", window=32, stride=32), cases, trial=TRIAL)
     assert set(found) == set(explain_benchmark.MEASURES)
     assert found["seconds"].value > 0 and np.isnan(found["seconds"].low)
     assert 0.6 < found["flip"].value <= 1 + 1e-6, "windows lie the same in the mirrored picture"
-    itsm, reverse = (tried(method(name), cases, trial=TRIAL) for name in ("itsm", "reversed_itsm"))
+    itsm, reverse = (evaluate_method(method(name), cases, trial=TRIAL) for name in ("itsm", "reversed_itsm"))
     assert itsm["contrast"].value == pytest.approx(-reverse["contrast"].value, abs=1e-3)
 
 

@@ -219,7 +219,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def machine(server: MlflowServer) -> Iterator[ClusterConfig]:
     """A cluster whose workers know the server's password."""
-    with cluster.connected(ClusterConfig(num_cpus=1)):
+    with cluster.connect(ClusterConfig(num_cpus=1)):
         yield ClusterConfig()
 
 
@@ -249,7 +249,7 @@ def test_training_whose_server_is_gone_for_good_ends_in_a_line(
     """The call that fails is a worker's, in the middle of an epoch; and nobody waits for minutes to close the run."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with (
-        cluster.connected(ClusterConfig(num_cpus=1)),
+        cluster.connect(ClusterConfig(num_cpus=1)),
         hit(server.stop, when=lambda: bool(states(place))),
         pytest.raises(OSError, match=gone(server)),
     ):

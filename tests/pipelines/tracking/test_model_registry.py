@@ -27,7 +27,7 @@ from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
 from ecor.evaluation.record import evaluate as evaluated
-from pipelines.config.infrastructure import TrackingConfig, resolved
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig
 from pipelines.stages import evaluate
 from pipelines.tracking import model_cache, model_registry
@@ -86,10 +86,10 @@ def test_an_evaluation_is_a_run_with_its_folder(tracking: TrackingConfig, tmp_pa
 def test_without_a_uri_the_database_is_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolved(TrackingConfig()).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_tracking(TrackingConfig()).uri == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
-    assert resolved(TrackingConfig()).uri == "http://somewhere:5000"
-    assert resolved(TrackingConfig(uri="sqlite:////x.db")).uri == "sqlite:////x.db"
+    assert resolve_tracking(TrackingConfig()).uri == "http://somewhere:5000"
+    assert resolve_tracking(TrackingConfig(uri="sqlite:////x.db")).uri == "sqlite:////x.db"
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from ecor.config import FACTORS, Method, ObjectiveConfig, ObjectiveName, TextCon
 from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
-from pipelines.__main__ import Train, _parsed
+from pipelines.__main__ import _parsed
+from pipelines.commands import Train
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Rank, read_split
 from pipelines.training.prompt_trainer import (
-    Tuning,
+    PromptTrainer,
     calibrated_methods,
-    settled,
+    resolve_config,
     validation_objective,
     validation_scoring,
 )
@@ -31,7 +32,7 @@ RIVALS: tuple[Method, ...] = ("inverted", "independent", "pairs")
 def parsed(*words: str) -> TrainConfig:
     command = _parsed(["train", *words])
     assert isinstance(command, Train)
-    return settled(command.config)
+    return resolve_config(command.config)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: P
     words += f" --backbone.name {shards}/tiny-clip.json --backbone.pretrained random --num-epochs 1 --batch-size 6"
     for budget, fitted in ((TextConfig().table_budget_bytes, set(get_args(Method))), (0, {"joint", "independent"})):
         config = parsed(*words.split(), "--text.table-budget-bytes", str(budget))
-        tuning = Tuning(
+        tuning = PromptTrainer(
             config,
             vocabulary=VOCABULARY,
             train=read_split(str(shards / "train"), vocabulary=VOCABULARY),

@@ -17,25 +17,25 @@ from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
 from ecor.eclip.projection import load_eclip
 from ecor.explain import attribute
 from ecor.lico.classifier import load_classifier
-from ecor.storage.artifact import Saved
+from ecor.storage.artifact import ArtifactRecord
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, TrainConfig
-from pipelines.runtime.cluster import connected
+from pipelines.runtime.cluster import connect
 from pipelines.stages import pipeline as flow
 from pipelines.stages import train
 from pipelines.tracking import model_cache, model_registry
 from pipelines.training.data_loader import Rank, read_split
 from pipelines.training.eclip_trainer import EclipTraining
 from pipelines.training.lico_trainer import LicoTraining
-from pipelines.training.prompt_trainer import settled
-from pipelines.training.trainer import Learning, Progress
+from pipelines.training.prompt_trainer import resolve_config
+from pipelines.training.trainer import Trainer, TrainState
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
 SGD = FitConfig(optimizer="sgd", learning_rate=0.01, warmup_steps=2)
 PLAIN_STEPS = {"eclip": EclipConfig(fit=SGD, project_texts=True), "lico": LicoConfig(fit=SGD, num_context=3)}
 """A gradient of the wrong size shows, and rounding is not blown up: AdamW would do neither."""
-SYSTEMS: dict[str, type[Learning]] = {"eclip": EclipTraining, "lico": LicoTraining}
+SYSTEMS: dict[str, type[Trainer]] = {"eclip": EclipTraining, "lico": LicoTraining}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def config_of(world: Path, output: Path, system: str, **changes: object) -> Trai
     return TrainConfig(**(given | changes))
 
 
-def learning_of(config: TrainConfig, **parts: object) -> Learning:
+def learning_of(config: TrainConfig, **parts: object) -> Trainer:
     return SYSTEMS[config.system](
-        settled(config),
+        resolve_config(config),
         vocabulary=VOCABULARY,
         train=read_split(f"{config.shards}/train", vocabulary=VOCABULARY),
         validation=read_split(f"{config.shards}/validation", vocabulary=VOCABULARY),
@@ -82,7 +82,7 @@ def learning_of(config: TrainConfig, **parts: object) -> Learning:
     )
 
 
-def finished(learning: Learning, progress: Progress | None = None) -> Progress:
+def finished(learning: Trainer, progress: TrainState | None = None) -> TrainState:
     for report in learning.reports(learning.module(), progress=progress):
         progress = report.progress
     assert progress is not None
@@ -104,9 +104,11 @@ def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path,
     whole, stopped, file = finished(learning_of(config)), learning_of(config), io.BytesIO()
     for report in stopped.reports(stopped.module()):
         if report.is_due and report.progress.step == 7:
-            torch.save({each.name: getattr(report.progress, each.name) for each in dataclasses.fields(Progress)}, file)
+            torch.save(
+                {each.name: getattr(report.progress, each.name) for each in dataclasses.fields(TrainState)}, file
+            )
             break
-    saved = Progress(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    saved = TrainState(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     again = finished(learning_of(config), saved)
     assert again.step == whole.step == 2 * (NUM_TRAIN // 4)
     assert any("running_mean" in name for name in whole.tokens) == (encoder not in (None, "clip"))
@@ -189,7 +191,7 @@ def test_settings_of_another_system_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
-    with connected(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2)):
         yield ClusterConfig()
 
 
@@ -204,7 +206,7 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
     config = config_of(world, tmp_path / "run", system, num_workers=2, cpus_per_worker=0.5, **PLAIN_STEPS)
     record = train.run(config, cluster=cluster, tracking=tracking)
-    assert isinstance(record, Saved) and train.run(config, cluster=cluster, tracking=tracking) == record
+    assert isinstance(record, ArtifactRecord) and train.run(config, cluster=cluster, tracking=tracking) == record
     local = learning_of(config_of(world, tmp_path / "local", system, **PLAIN_STEPS))
     expected = finished(local)
     learned = load_file(tmp_path / "run" / "checkpoint" / f"{system}.safetensors")

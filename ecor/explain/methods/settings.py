@@ -1,0 +1,73 @@
+"""Settings of an attribution method, read from words such as num_masks=500."""
+
+from ast import literal_eval
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin
+
+from ecor.config import require
+from ecor.explain.methods.registry import METHODS
+
+
+def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """A method's own settings from words such as `num_masks=500` or `compat=reference`.
+
+    Raises ValueError for what is no setting that can be written so, naming those that can, and for a value of another
+    kind.
+    """
+    require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    kinds = {field.name: field.type for field in fields(METHODS[name])}  # type: ignore[arg-type]
+    kinds = {key: kind for key, kind in kinds.items() if _is_plain(kind)}
+    found = {}
+    for words in given:
+        key, _, text = words.partition("=")
+        require(
+            key in kinds and bool(text),
+            f"{words!r} is no setting of {name}: write name=value, with {', '.join(kinds) or 'nothing: it has none'}",
+        )
+        found[key] = _value(text)
+        require(_fits(found[key], kinds[key]), f"{words!r}: {key} of {name} is {_told(kinds[key])}")
+        found[key] = _as(found[key], kinds[key])
+    return found
+
+
+def _value(text: str) -> Any:
+    """A number, True, False, None or a tuple; anything else is a word."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether values of a field can be written as words: no tensors."""
+    if get_origin(kind) is Literal:
+        return True
+    parts = get_args(kind)
+    return all(map(_is_plain, parts)) if parts else kind in (bool, int, float, type(None), ...)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if parts := get_args(kind):
+        return any(_fits(value, each) for each in parts)
+    return type(value) is kind or (type(value) is int and kind is float)
+
+
+def _as(value: Any, kind: Any) -> Any:
+    """A whole number as a float, where one is meant."""
+    if isinstance(value, tuple):
+        return tuple(_as(each, get_args(kind)[0]) for each in value)
+    return float(value) if kind is float else value
+
+
+def _told(kind: Any) -> str:
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(parts)
+    if get_origin(kind) is tuple:
+        return str(kind)
+    return " or ".join(map(_told, parts)) if parts else str(kind.__name__).removesuffix("Type")
