@@ -160,7 +160,7 @@ def _code(target: Path, *, with_weights: bool) -> Path:
     assert ecor.__file__ is not None
     package = Path(ecor.__file__).parent
     target.mkdir()
-    for path in package.glob("*.py"):
+    for path in package.glob("*.py*"):  # the stub too: it says where the names of the package are
         shutil.copy(path, target)
     for name in CODE:
         shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
