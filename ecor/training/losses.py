@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ObjectiveConfig, require
-from ecor.probability.joint import ImageFeatures
 from ecor.training.alignment_losses import manifold_matching
 from ecor.training.chunked_logits import (
     Labelled,
@@ -145,7 +145,7 @@ def two_term(batch: Labelled) -> dict[str, Tensor]:
 
 
 def inverted(batch: Labelled) -> dict[str, Tensor]:
-    """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.joint.inverted` decodes.
+    """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.inverted` decodes.
 
     P(c | I) is a softmax over categories alone, P(r | c*, I) one over rationales of Prompt_{c|R} with c* held fixed.
     Sampled as ECOR's two terms are, with categories and rationales changing places.

@@ -43,6 +43,7 @@ REQUIREMENTS = (
     "torchvision",
 )
 """What `ecor` imports on the way from an image to a row."""
+_SERVED_PACKAGES = ("clip", "probability")
 
 
 def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_backbone: bool) -> None:
@@ -157,9 +158,10 @@ def _code(target: Path, *, with_weights: bool) -> Path:
     """
     assert ecor.__file__ is not None
     package = Path(ecor.__file__).parent
-    target.mkdir()
-    for path in package.glob("*.py"):
-        shutil.copy(path, target)
+    for folder in (".", *_SERVED_PACKAGES):
+        (target / folder).mkdir()
+        for path in (package / folder).glob("*.py"):
+            shutil.copy(path, target / folder)
     if with_weights:
         shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
     return target

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 from ecor.demo.lexicon import demo_lexicon
 from ecor.demo.worlds.familiar import FAMILIAR

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
 from ecor.explain import ImageTower, attribute, load_eclip
 from ecor.lico.training import load_classifier
