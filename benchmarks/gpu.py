@@ -22,13 +22,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, Precision, ScoringConfig, TemplateConfig
 from ecor.data.predictions import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.demo.worlds.registry import vocabulary_of
-from ecor.model import Provenance, Recognizer
+from ecor.model import Recognizer
+from ecor.probability.prediction_rows import Provenance
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import Rank, read_split

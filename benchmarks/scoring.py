@@ -35,7 +35,7 @@ import psutil
 import torch
 
 from ecor.checkpoint import save_checkpoint
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
 from ecor.data.image_decoding import Sample

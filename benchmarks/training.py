@@ -25,14 +25,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures
 from ecor.training.losses import objective_of
 from ecor.training.steps import LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from pipelines.training.data_loader import (

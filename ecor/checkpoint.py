@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import (
     BackboneConfig,

@@ -1,11 +1,11 @@
-"""Backbone, learned prompts and vocabulary in, pictures labelled with categories and reasons out."""
+"""The model a user holds: labels pictures with categories and the reasons for them."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.clip.text_features import SentenceEncoder, TextFeatures, text_features
+from ecor.clip.sentence_encoder import SentenceEncoder
+from ecor.clip.text_features import TextFeatures, text_features
 from ecor.config import (
     BackboneConfig,
     ModelConfig,
@@ -34,7 +37,6 @@ from ecor.config import (
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
 from ecor.data.predictions import (
     OOD_COLUMN,
-    PREDICTION_SCHEMA,
     ExplainablePrediction,
     iterate_predictions,
     origins_table,
@@ -42,24 +44,15 @@ from ecor.data.predictions import (
 )
 from ecor.data.templates import check_templates
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
-from ecor.evaluation.ood_detection import likeness
-from ecor.probability.joint import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
+from ecor.probability.decoders import joint_probability
+from ecor.probability.factors import max_cosine
+from ecor.probability.joint import Joint
+from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What a row says about the model that made it."""
-
-    model_name: str
-    model_version: str | None
-    model_digest: str
-    vocabulary_digest: str
-    calibrated: bool
 
 
 class Predictions(Sequence[ExplainablePrediction]):
@@ -259,7 +252,7 @@ class Recognizer:
         in place of definitions (ours): categories without a rationale, so that the score does not ask for a reason.
         """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
-        return 1 - likeness(features.category, self.text.categories)
+        return 1 - max_cosine(features.category, self.text.categories)
 
     def label(
         self,
@@ -288,7 +281,7 @@ class Recognizer:
             origins=origins,
             provenance=replace(provenance, calibrated=calibrated),
         )
-        return rows.append_column(OOD_COLUMN, _floats(self.ood_score(features))) if scoring.ood_score else rows
+        return rows.append_column(OOD_COLUMN, float_column(self.ood_score(features))) if scoring.ood_score else rows
 
     def predict(
         self,
@@ -341,87 +334,6 @@ def as_vocabulary(names: Names) -> Vocabulary:
     if isinstance(names, Vocabulary):
         return names
     return vocabulary_from_mapping(names) if isinstance(names, Mapping) else read_vocabulary(names)
-
-
-def rows_from_joint(
-    joint: Joint,
-    *,
-    vocabulary: Vocabulary,
-    scoring: ScoringConfig,
-    origins: pa.Table,
-    provenance: Provenance,
-) -> pa.Table:
-    """B images' probabilities in, B rows with `PREDICTION_SCHEMA` out; ids become names column by column.
-
-    Pairs that decoding has not looked at are left out, so that a row may hold fewer than `top_k`. The hard rule takes
-    the most probable kept rationale, then the most probable category given it.
-
-    Args:
-        joint: of B images.
-        vocabulary: the one that gave the ids.
-        scoring: how many pairs, categories and rationales a row holds.
-        origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`.
-        provenance: of the model.
-    """
-    assert origins.num_rows == len(joint.log_prob), "one origin per image"
-    pairs = ranked_pairs(joint, scoring.top_k)
-    categories = joint.category_log_prob.topk(min(scoring.top_k, joint.category_log_prob.shape[1]), dim=-1)
-    num_rationales = min(joint.rationales.shape[1], max(scoring.top_k, scoring.keep_rationales))
-    rationales = joint.rationale_log_prob.topk(num_rationales, dim=-1)
-    rationale_ids = joint.rationales.gather(1, rationales.indices)
-    rows = torch.arange(len(joint.log_prob), device=joint.log_prob.device)
-    hard_given = joint.log_prob[rows, rationales.indices[:, 0]].argmax(dim=-1)
-    category_names, rationale_names = pa.array(vocabulary.categories), pa.array(vocabulary.rationales)
-    top_categories = pairs.categories[:, 0]
-    columns = {
-        **{column: origins[column] for column in origins.column_names},
-        "category": _names(category_names, top_categories),
-        "rationale": _names(rationale_names, pairs.rationales[:, 0]),
-        "confidence": _floats(pairs.log_prob[:, 0].exp()),
-        "category_log_prob": _floats(joint.category_log_prob.gather(1, top_categories[:, None])[:, 0]),
-        "pairs": _ranked_pairs(pairs, category_names=category_names, rationale_names=rationale_names),
-        "categories": _ranked(categories.values, category=(category_names, categories.indices)),
-        "rationales": _ranked(rationales.values, rationale=(rationale_names, rationale_ids)),
-        "two_stage_category": _names(category_names, hard_given),
-        "two_stage_rationale": _names(rationale_names, rationale_ids[:, 0]),
-        "kept_mass": _floats(joint.kept_mass),
-        "pairs_exact": pa.array(joint.pairs_exact.cpu().numpy()),
-        "method": pa.repeat(joint.method, origins.num_rows),
-        **{name: pa.repeat(value, origins.num_rows) for name, value in asdict(provenance).items() if value is not None},
-    }
-    if provenance.model_version is None:
-        columns["model_version"] = pa.nulls(origins.num_rows, pa.string())
-    return pa.table({name: columns[name] for name in PREDICTION_SCHEMA.names}).cast(PREDICTION_SCHEMA)
-
-
-def _ranked_pairs(pairs: RankedPairs, *, category_names: pa.Array, rationale_names: pa.Array) -> pa.ListArray:
-    return _ranked(
-        pairs.log_prob, category=(category_names, pairs.categories), rationale=(rationale_names, pairs.rationales)
-    )
-
-
-def _ranked(log_prob: Float[Tensor, "B k"], **named: tuple[pa.Array, Tensor]) -> pa.ListArray:
-    """[B k] log-probabilities, best first, beside their names, as a list of structs per image; −inf is dropped."""
-    values_Bk = log_prob.float().cpu().numpy()
-    held_Bk = np.isfinite(values_Bk)
-    offsets = np.concatenate([[0], held_Bk.sum(axis=1).cumsum()]).astype(np.int32)
-    entries = [names.take(pa.array(ids.cpu().numpy()[held_Bk])) for names, ids in named.values()]
-    structs = pa.StructArray.from_arrays(
-        [*entries, pa.array(values_Bk[held_Bk])],
-        fields=[*(pa.field(name, pa.string(), nullable=False) for name in named), _LOG_PROB_FIELD],
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets), structs)
-
-
-_LOG_PROB_FIELD = pa.field("log_prob", pa.float32(), nullable=False)
-
-
-def _names(names: pa.Array, ids: Tensor) -> pa.Array:
-    return names.take(pa.array(ids.cpu().numpy()))
-
-
-def _floats(values: Tensor) -> pa.Array:
-    return pa.array(values.float().cpu().numpy())
 
 
 def _decoded(picture: Picture) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Token ids in, features out: a plain causal text tower read in parts, so that what was read is never read again.
+"""Read sentences with a plain causal text tower in parts, so that no beginning is read twice.
 
 No token sees what follows it, so the keys and values of a beginning serve every sentence that begins with it. Exact:
 the same sums as in open_clip's forward, up to rounding.
@@ -8,10 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import open_clip
 import torch
 from jaxtyping import Float
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from ecor.clip.feature_types import unit_features
+from ecor.clip.text_forward import projection_of, text_pool
 
 Tokens = tuple[int, ...]
 
@@ -34,8 +40,8 @@ class CausalText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """What a tower keeps of tokens it has read: keys and values of each block."""
+class KVCache:
+    """Keys and values of the tokens that a tower has read, block by block."""
 
     keys: tuple[Tensor, ...]
     """One [N A L E] per block: sentences, heads, tokens, width of a head."""
@@ -45,43 +51,68 @@ class Read:
     def num_tokens(self) -> int:
         return self.keys[0].shape[2]
 
-    def select(self, rows: slice | Tensor) -> "Read":
-        return Read(keys=tuple(each[rows] for each in self.keys), values=tuple(each[rows] for each in self.values))
+    def select(self, rows: slice | Tensor) -> "KVCache":
+        return KVCache(keys=tuple(each[rows] for each in self.keys), values=tuple(each[rows] for each in self.values))
 
 
-def read_start(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> Read:
+def causal_text_of(text: Any, tokenizer: Any) -> CausalText | None:
+    """The tower's parts where it is plain: causal, read at the end token, words from CLIP's own tokenizer."""
+    plain_tokens = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
+    plain_tower = isinstance(text, open_clip.CLIP) or (isinstance(text, TextTransformer) and text.cls_emb is None)
+    if not (plain_tokens and plain_tower and _reads_end_token(text, end_token=tokenizer.eot_token_id)):
+        return None
+    blocks = tuple(text.transformer.resblocks)
+    if text.attn_mask is None or not all(type(block) is ResidualAttentionBlock for block in blocks):
+        return None
+    return CausalText(
+        token_embedding=text.token_embedding,
+        positional_embedding=text.positional_embedding,
+        blocks=blocks,
+        ln_final=text.ln_final,
+        project=projection_of(text),
+        start_token=tokenizer.sot_token_id,
+        end_token=tokenizer.eot_token_id,
+    )
+
+
+def _reads_end_token(text: Any, *, end_token: int) -> bool:
+    pool = text_pool(text)
+    return pool.kind == "argmax" or (pool.kind == "eos" and pool.end_token == end_token)
+
+
+def read_start(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> KVCache:
     """What sentences begin with: the start token, learned embeddings, and then the words that all share."""
     x_1LW = tower.token_embedding(torch.tensor([tokens], device=tower.positional_embedding.device))
     if context is not None:
         x_1LW = torch.cat([x_1LW[:, :1], context.to(x_1LW.dtype)[None], x_1LW[:, 1:]], dim=1)
-    return _walk(tower, x_1LW + tower.positional_embedding[: x_1LW.shape[1]], before=())[1]
+    return _run_blocks(tower, x_1LW + tower.positional_embedding[: x_1LW.shape[1]], before=())[1]
 
 
-def read_tokens(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...]) -> Read:
+def read_tokens(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> KVCache:
     """Go on reading: H beginnings, all of one length."""
-    return _walk(tower, _embedded(tower, tokens, before=before), before=before)[1]
+    return _run_blocks(tower, _embedded(tower, tokens, before=before), before=before)[1]
 
 
 def last_features(
-    tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...], num_heads: int
+    tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...], num_heads: int
 ) -> Float[Tensor, "H T D"]:
     """Normalised fp32 features of T endings of one length, each after all H beginnings in `before`."""
     x_NLW = _embedded(tower, tokens, before=before).repeat(num_heads, 1, 1)
-    last_NW = _walk(tower, x_NLW, before=before, last_only=True)[0][:, -1]
+    last_NW = _run_blocks(tower, x_NLW, before=before, last_only=True)[0][:, -1]
     features_ND = tower.project(tower.ln_final(last_NW))
-    return normalize(features_ND.float(), dim=-1).unflatten(0, (num_heads, len(tokens)))
+    return unit_features(features_ND).unflatten(0, (num_heads, len(tokens)))
 
 
-def _embedded(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[Read, ...]) -> Tensor:
+def _embedded(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> Tensor:
     """[N L W]: tokens of one length, with the positions that follow what was read."""
     start = sum(each.num_tokens for each in before)
     ids = torch.tensor(tokens, device=tower.positional_embedding.device)
     return tower.token_embedding(ids) + tower.positional_embedding[start : start + ids.shape[1]]
 
 
-def _walk(
-    tower: CausalText, x_NLW: Tensor, *, before: tuple[Read, ...], last_only: bool = False
-) -> tuple[Tensor, Read]:
+def _run_blocks(
+    tower: CausalText, x_NLW: Tensor, *, before: tuple[KVCache, ...], last_only: bool = False
+) -> tuple[Tensor, KVCache]:
     """All blocks, over tokens that follow what was read before; `last_only` spares the last block all other queries."""
     keys, values = [], []
     for index, block in enumerate(tower.blocks):
@@ -90,7 +121,7 @@ def _walk(
         x_NLW, key, value = _block(block, x_NLW, earlier=earlier, num_queries=1 if ends else x_NLW.shape[1])
         keys.append(key)
         values.append(value)
-    return x_NLW, Read(keys=tuple(keys), values=tuple(values))
+    return x_NLW, KVCache(keys=tuple(keys), values=tuple(values))
 
 
 def _spread(kept: Tensor, num: int) -> Tensor:
@@ -129,5 +160,5 @@ def token_features(tower: CausalText, embedded: Float[Tensor, "N L W"]) -> Float
 
     Tokens that follow change nothing, so that sentences may be padded with anything.
     """
-    x_NLW = _walk(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
+    x_NLW = _run_blocks(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
     return tower.project(tower.ln_final(x_NLW))

@@ -1,17 +1,18 @@
-"""An image tower and pixels in, what it computes on the way to its feature out: tokens, attention, patches."""
+"""An image tower opened for explanations: its tokens, attention and patches, and what it can give at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.transformer_block import Block, run_attention_pool, run_block
+from ecor.clip.feature_types import unit_features
+from ecor.clip.image_forward import project_tokens, run_resnet, run_vit
+from ecor.clip.transformer_block import Block
 from ecor.config import require
 
 Capability = Literal["patch_tokens", "class_token", "attention", "activations"]
@@ -90,11 +91,7 @@ class ImageTower:
 
     def project(self, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B L D"]:
         """Tokens of the last block into the space of the texts: the steps that the pooled feature takes."""
-        vit = self.backbone.vit
-        if vit is None:
-            return tokens
-        normed = vit.ln_post(tokens)
-        return normed if vit.proj is None else normed @ vit.proj
+        return tokens if self.backbone.vit is None else project_tokens(self.backbone.vit, tokens)
 
     def trace(
         self, pixels: Float[Tensor, "B 3 H W"], *, gradients: bool = False, single_head_blocks: int = 0
@@ -114,55 +111,24 @@ class ImageTower:
         with full_precision(self.backbone), torch.set_grad_enabled(gradients):
             if self.backbone.resnet is not None:
                 require(not single_head_blocks, "an attention pool is traced with its own heads only")
-                return _trace_resnet(self.backbone.resnet, pixels)
-            return self._trace_vit(pixels, single_head_blocks=single_head_blocks)
-
-    def _trace_vit(self, pixels: Tensor, *, single_head_blocks: int) -> ImageTrace:
-        vit: Any = self.backbone.vit
-        tokens = self._prompt_tokens()
-        depth, num_prompts = (0, 0) if tokens is None else tokens.shape[:2]
-        x_BLW = _in_graph(vit._embeds(pixels))
-        resblocks, blocks = vit.transformer.resblocks, []
-        for index, resblock in enumerate(resblocks):
-            if tokens is not None and index < depth:
-                patches = x_BLW[:, 1:] if index == 0 else x_BLW[:, 1 + num_prompts :]
-                x_BLW = torch.cat([x_BLW[:, :1], tokens[index].expand(len(x_BLW), -1, -1), patches], dim=1)
-            blocks.append(run_block(resblock, x_BLW, single_head=index >= len(resblocks) - single_head_blocks))
-            x_BLW = blocks[-1].left
-        pooled, _ = vit._pool(torch.cat([x_BLW[:, :1], x_BLW[:, 1 + num_prompts :]], dim=1))
-        return ImageTrace(
-            feature=normalize(pooled if vit.proj is None else pooled @ vit.proj, dim=-1),
-            blocks=tuple(blocks),
-            activations=blocks[-1].normed,
-            grid=vit.grid_size,
-            num_prompts=num_prompts,
-            prompt_depth=depth,
-        )
+                prompts, passed = None, run_resnet(self.backbone.resnet, pixels)
+            else:
+                prompts = self._prompt_tokens()
+                passed = run_vit(self.backbone.vit, pixels, prompts=prompts, single_head_blocks=single_head_blocks)
+            return ImageTrace(
+                feature=unit_features(passed.feature),
+                blocks=passed.blocks,
+                activations=passed.activations,
+                grid=passed.grid,
+                num_prompts=0 if prompts is None else prompts.shape[1],
+                prompt_depth=0 if prompts is None else prompts.shape[0],
+            )
 
     def _prompt_tokens(self) -> Tensor | None:
         if self.tokens is None or self.tokens.shape[1] == 0:
             return None
         self.backbone.check_tokens(self.tokens)
-        return self.tokens.detach().to(self.backbone.device).float()
-
-
-def _trace_resnet(resnet: Any, pixels: Tensor) -> ImageTrace:
-    maps_BWhw = resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(resnet.stem(pixels)))))
-    activations_BPW = _in_graph(maps_BWhw.flatten(2).transpose(1, 2))
-    pool = run_attention_pool(resnet.attnpool, activations_BPW)
-    return ImageTrace(
-        feature=normalize(pool.left[:, 0], dim=-1),
-        blocks=(pool,),
-        activations=activations_BPW,
-        grid=(maps_BWhw.shape[2], maps_BWhw.shape[3]),
-        num_prompts=0,
-        prompt_depth=0,
-    )
-
-
-def _in_graph(x: Tensor) -> Tensor:
-    """`x` itself, or where nothing before it requires a gradient, the place where the graph begins."""
-    return x.requires_grad_() if torch.is_grad_enabled() and not x.requires_grad else x
+        return self.tokens.detach().to(self.backbone.device)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
-"""A backbone in, learned prompt tokens for both of its towers out (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
+"""Learned prompt tokens for both towers of a backbone (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import PromptConfig, require
-from ecor.probability.joint import ImageFeatures
 
 
 class PromptLearner(nn.Module):

@@ -1,4 +1,4 @@
-"""A vocabulary's sentences in, their exact text features out: no padding is encoded, and no shared beginning twice.
+"""Encode a vocabulary's sentences exactly, without padding, and no shared beginning twice.
 
 A plain causal tower reads a sentence's feature at its last token, and no token sees what follows it. So the keys and
 values of a beginning that sentences share ("This is a photo of a …", then "… dog because there is …") are computed once
@@ -7,17 +7,16 @@ features equal open_clip's `encode_text` up to rounding.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from string import Formatter
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import CausalText, Read, Tokens, last_features, read_start, read_tokens
+from ecor.clip.causal_text import CausalText, KVCache, Tokens, last_features, read_start, read_tokens
+from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
 from ecor.config import TemplateConfig, require
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary
@@ -52,7 +51,7 @@ class SentenceEncoder:
         self.rationale_context, self.category_context = rationale_context, category_context
         self.sentences_per_pass = sentences_per_pass or (1024 if backbone.device.type == "cpu" else 8192)
         self.bank_bytes = bank_bytes
-        self._bank: dict[int, Read] | None = None
+        self._bank: dict[int, KVCache] | None = None
         longest = max(_length(rationale_context), _length(category_context))
         require(
             longest + 3 <= backbone.context_length,
@@ -155,11 +154,11 @@ class SentenceEncoder:
             return self.backbone.encode_text(texts, context=context)
         sentences = [tuple(ids) for ids in self.backbone.tokenize(texts)]
         with self.backbone.autocast():
-            start = _common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
+            start = common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
             first = read_start(tower, start, context=context)
             return self._endings(tower, [each[len(start) :] for each in sentences], before=(first,), num_heads=1)[0]
 
-    def _product(self, tower: CausalText, pairs: "_Pairs", heads: list[int], tails: list[int]) -> Tensor:
+    def _product(self, tower: CausalText, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Features [heads, tails, D] of every beginning with every ending."""
         start = read_start(tower, pairs.start, context=self.category_context)
         features, order = [], []
@@ -175,7 +174,7 @@ class SentenceEncoder:
                 features.append(self._endings(tower, endings, before=(start, head), num_heads=len(part)))
         return torch.cat(features)[_inverse(order, device=self.backbone.device)]
 
-    def _heads(self, tower: CausalText, pairs: "_Pairs", heads: list[int], *, start: Read) -> Read:
+    def _heads(self, tower: CausalText, pairs: SentencePairs, heads: list[int], *, start: KVCache) -> KVCache:
         """Keys and values of beginnings of one length; from the bank where this encoder keeps one."""
         if self._bank is None or not pairs.category_first:
             return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
@@ -191,7 +190,9 @@ class SentenceEncoder:
         where = {head: row for row, head in enumerate(members)}
         return self._bank[length].select(torch.tensor([where[head] for head in heads], device=self.backbone.device))
 
-    def _endings(self, tower: CausalText, endings: list[Tokens], *, before: tuple[Read, ...], num_heads: int) -> Tensor:
+    def _endings(
+        self, tower: CausalText, endings: list[Tokens], *, before: tuple[KVCache, ...], num_heads: int
+    ) -> Tensor:
         """Features [num_heads, N, D] of endings (all read after each of the beginnings), cut to the tower's length."""
         room = len(tower.positional_embedding) - sum(each.num_tokens for each in before)
         cut = [each if len(each) <= room else (*each[: room - 1], tower.end_token) for each in endings]
@@ -203,17 +204,17 @@ class SentenceEncoder:
                 features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
         return torch.cat(features, dim=1)[:, _inverse(order, device=self.backbone.device)]
 
-    def _whole(self, pairs: "_Pairs", heads: list[int], tails: list[int]) -> Tensor:
+    def _whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Beginnings so long that they are cut themselves."""
         ids = [(h, t) if pairs.category_first else (t, h) for h in heads for t in tails]
         texts = [self._pair_text(category, rationale) for category, rationale in ids]
         return self._features(texts, context=self.category_context).unflatten(0, (len(heads), len(tails)))
 
     @cached_property
-    def _pairs(self) -> "_Pairs | None":
+    def _pairs(self) -> SentencePairs | None:
         if self.backbone.causal_text is None:
             return None
-        return _split_pairs(
+        return split_pairs(
             self.backbone,
             vocabulary=self.vocabulary,
             template=self.templates.category_given_rationale,
@@ -237,77 +238,8 @@ class SentenceEncoder:
         return features.index_put((rows, columns), self._features(texts, context=self.category_context))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pairs:
-    """Token ids of all Prompt_{c|R} sentences: start, a beginning per first name, an ending per second name."""
-
-    category_first: bool
-    start: Tokens
-    """Start token and the words before the first name."""
-    heads: tuple[Tokens, ...]
-    """The first name and the words between, per category (or rationale)."""
-    tails: tuple[Tokens, ...]
-    """The second name, the words after it, the end token, per rationale (or category)."""
-    suspect_categories: frozenset[int]
-    """Whose text the tokenizer's cleaning may treat otherwise in a whole sentence: sentences are compared."""
-    suspect_rationales: frozenset[int]
-
-    def suspects(self, categories: list[int]) -> Iterable[tuple[int, int]]:
-        return ((k, c) for k, c in enumerate(categories) if c in self.suspect_categories)
-
-    def is_tokenised_alike(self, backbone: Backbone, text: str, *, category: int, rationale: int) -> bool:
-        head, tail = (category, rationale) if self.category_first else (rationale, category)
-        return backbone.tokenize([text])[0] == [*self.start, *self.heads[head], *self.tails[tail]]
-
-
-def _split_pairs(backbone: Backbone, *, vocabulary: Vocabulary, template: str, longest_start: int) -> _Pairs | None:
-    """None where no white space stands between the two names, so that sentences cannot be cut there.
-
-    CLIP's tokenizer never joins words over white space, and its cleaning leaves plain printable ASCII alone but for
-    entities ("&…;"): names of that kind tokenise in parts as in the whole; sentences with others are compared.
-    """
-    (before, first, *_), (between, *_), *rest = Formatter().parse(template)
-    after = rest[0][0] if rest else ""
-    cut = len(between.rstrip()) if between != between.rstrip() else between.rfind(" ")
-    if cut < 0:
-        return None
-    names = (vocabulary.categories, vocabulary.rationales)
-    firsts, seconds = names if first == "category" else names[::-1]
-    head_texts = [before + name + between[:cut] for name in firsts]
-    tail_texts = [between[cut:] + name + after for name in seconds]
-    heads = [tuple(ids[:-1]) for ids in backbone.tokenize(head_texts)]
-    if min(map(len, heads)) < 2:
-        return None
-    start = _common_start(heads, longest=longest_start)
-    odd_heads, odd_tails = (
-        frozenset(i for i, text in enumerate(texts) if not _is_plain(text)) for texts in (head_texts, tail_texts)
-    )
-    return _Pairs(
-        category_first=first == "category",
-        start=start,
-        heads=tuple(each[len(start) :] for each in heads),
-        tails=tuple(tuple(ids[1:]) for ids in backbone.tokenize(tail_texts)),
-        suspect_categories=odd_heads if first == "category" else odd_tails,
-        suspect_rationales=odd_tails if first == "category" else odd_heads,
-    )
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and "&" not in text
-
-
 def _length(context: Tensor | None) -> int:
     return 0 if context is None else len(context)
-
-
-def _common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
-    """The tokens that all sentences begin with, leaving at least one of each."""
-    shortest, furthest = min(sentences), max(sentences)
-    limit = min(longest, min(map(len, sentences)) - 1)
-    same = 0
-    while same < limit and shortest[same] == furthest[same]:
-        same += 1
-    return shortest[:same]
 
 
 def _by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:

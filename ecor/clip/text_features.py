@@ -1,4 +1,4 @@
-"""An encoder of sentences in, rows of text features out: from a table, from a file, or encoded when first asked for.
+"""Rows of text features, from a table in memory, from a file, or encoded when first asked for.
 
 A row is Prompt_{c|R} of one rationale with every category. All routes encode the same blocks of rows in the same calls
 and keep them in the same type, so that they give the same numbers.
@@ -22,19 +22,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecor.clip.encoding_blocks import LONG_S, encode_blocks
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import TextConfig, require
 from ecor.storage.feature_file import FeatureFile, appear_once
 
-__all__ = ["SentenceEncoder", "TextFeatures", "text_features"]
-
-_LONG_S = 30.0
 _FORMAT = 1  # raise it when the numbers in the files change their meaning
 _log = logging.getLogger(__name__)
 
 
 class TextFeatures:
-    """Rows of text features (`ecor.probability.joint.Rows`), fp32 on one device; made by `text_features`.
+    """Rows of text features (`ecor.clip.feature_types.TextFeatureTable`), fp32 on one device; made by `text_features`.
 
     A row or column that is not there yet is encoded when asked for, and kept; `prepare` encodes many ahead.
     """
@@ -145,7 +143,7 @@ class TextFeatures:
             table[first : first + len(features)] = features
 
         blocks = self._blocks(range(self.num_rationales), num_rows=len(table), width=self.num_categories)
-        _encode_blocks(blocks, encode=self._encode_rows, keep=keep, width=self.num_categories)
+        encode_blocks(blocks, encode=self._encode_rows, keep=keep, width=self.num_categories)
         return torch.from_numpy(table).to(self._device)
 
     def _fill(self, file: FeatureFile, encode: Callable[[range], Tensor], *, wanted: Sequence[int] | None) -> None:
@@ -158,7 +156,7 @@ class TextFeatures:
         started = time.monotonic()
         # Processes that fill the same file begin at different places and leave out what others have done meanwhile.
         first = os.getpid() % len(blocks)
-        _encode_blocks(
+        encode_blocks(
             [*blocks[first:], *blocks[:first]],
             encode=encode,
             keep=file.write,
@@ -170,7 +168,7 @@ class TextFeatures:
     def _tell(self, file: FeatureFile, *, seconds: float) -> None:
         """Many short fills are one long one: say so now and then."""
         self._worked_s += seconds
-        if self._worked_s - self._told_s > _LONG_S:
+        if self._worked_s - self._told_s > LONG_S:
             self._told_s = self._worked_s
             kind, left = file.path.stem, len(file.missing())
             _log.warning(
@@ -238,35 +236,6 @@ def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
 def _tensor_digest(tensor: Tensor) -> str:
     array = tensor.detach().float().cpu().contiguous().numpy()
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
-
-
-def _encode_blocks(
-    blocks: list[range],
-    *,
-    encode: Callable[[range], Tensor],
-    keep: Callable[[int, NDArray[np.floating]], None],
-    width: int,
-    is_there: Callable[[range], bool] = lambda block: False,
-) -> None:
-    """Encode and keep block after block; after the first, say what the rest will cost if that is long."""
-    started = told = time.monotonic()
-    for done, block in enumerate(blocks):
-        now = time.monotonic()
-        left_s = (now - started) / max(1, done) * (len(blocks) - done)
-        if (done == 1 and left_s > _LONG_S) or now - told > _LONG_S:
-            told = now
-            num_left = width * sum(map(len, blocks[done:]))
-            _log.warning("encoding %s sentences: about %s left", f"{num_left:,}", _duration(left_s))
-        if is_there(block):
-            continue
-        with torch.inference_mode():
-            keep(block.start, encode(block).float().cpu().numpy())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _check_room(file: FeatureFile, *, num_rows: int) -> None:

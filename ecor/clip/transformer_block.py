@@ -1,4 +1,4 @@
-"""A transformer block's weights and the tokens that enter it in, all it computes on the way out, step by step.
+"""Recompute a transformer block step by step, keeping attention and all else that it computes.
 
 open_clip's own forward keeps no attention, and a hook on its output projection never fires: so each step is recomputed
 from the weights, for both of its block types.

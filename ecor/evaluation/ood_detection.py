@@ -26,14 +26,6 @@ class Detection:
     """The known are positive, as elsewhere: the share of unknown pictures accepted where 95 % of known ones are."""
 
 
-def likeness(features: Float[Tensor, "N D"], texts: Float[Tensor, "K D"]) -> Float[Tensor, " N"]:
-    """The largest cosine with any of some texts, both normalised.
-
-    With the definitions of all leaves under a concept it is ConVis's score, with the concept's own its naive baseline.
-    """
-    return (features @ texts.to(features).T).amax(dim=-1)
-
-
 def max_logit(features: Float[Tensor, "N D"], probe: LinearProbe) -> Float[Tensor, " N"]:
     """The largest logit of a classifier of the known categories (arXiv:1911.11132)."""
     return probe.logits(features).amax(dim=-1)

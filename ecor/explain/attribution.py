@@ -43,7 +43,7 @@ def attribute(
         tower: an image tower, with the visual prompts it was tuned with.
         images: 8-bit, or normalised as the tower takes them.
         texts: text features, the same for all images or each image's own; they are normalised here.
-        method: from `ecor.explain.method`.
+        method: from `ecor.explain.build_method`.
         names: of the texts.
         batch_size: images per pass.
 

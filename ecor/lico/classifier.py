@@ -11,7 +11,9 @@ import torchvision
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.image_forward import feature_maps, freeze_after_maps
+from ecor.clip.loading import load_backbone
 from ecor.config import LicoConfig, Preprocess, record_of, require
 from ecor.storage.artifact import read_saved, read_tensors
 
@@ -30,20 +32,10 @@ class ClipMaps(nn.Module):
             f"to {TORCHVISION}<name>",
         )
         self.visual: Any = deepcopy(backbone.model.visual).cpu().requires_grad_(True).train()
-        self._is_vit = backbone.vit is not None
-        self._is_normed = self._is_vit and self.visual.attn_pool is None
-        for name in ("proj", "attn_pool", "attnpool", *(() if self._is_normed else ("ln_post",))):  # after the maps
-            if getattr(self.visual, name, None) is not None:
-                getattr(self.visual, name).requires_grad_(False)
+        freeze_after_maps(self.visual)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F h w"]:
-        visual = self.visual
-        if not self._is_vit:
-            return visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
-        tokens = visual.transformer(visual._embeds(pixels))
-        tokens = visual.ln_post(tokens) if self._is_normed else tokens
-        height, width = visual.grid_size
-        return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+        return feature_maps(self.visual, pixels)
 
 
 def torchvision_maps(name: str) -> nn.Module:

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import Temperatures, require
-from ecor.probability.joint import ImageFeatures, Joint, grouped, scaled_similarity
+from ecor.probability.factors import grouped, scaled_similarity
+from ecor.probability.joint import Joint
 
 LARGEST_SET = 6
 SetConditional = Callable[[Int[Tensor, "B S m"]], Float[Tensor, "B S C"]]

@@ -13,10 +13,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.config import FACTORS, Method, Temperatures, require
-from ecor.probability.joint import (
-    ImageFeatures,
-    Rows,
+from ecor.probability.factors import (
     category_given_rationale_log_prob,
     category_log_prob,
     grouped,
@@ -66,7 +65,7 @@ def _least(mean_nll: Callable[[float], float]) -> float:
 @torch.no_grad()
 def fit_temperatures(
     features: ImageFeatures,
-    text: Rows,
+    text: TextFeatureTable,
     *,
     categories: Int[Tensor, " B"],
     rationales: Int[Tensor, " B"],
@@ -117,7 +116,7 @@ def fit_temperatures(
 @torch.no_grad()
 def fit_pair_temperature(
     features: ImageFeatures,
-    text: Rows,
+    text: TextFeatureTable,
     *,
     categories: Int[Tensor, " B"],
     rationales: Int[Tensor, " B"],

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ecor.probability.joint import ImageFeatures, scaled_similarity
+from ecor.clip.feature_types import ImageFeatures
+from ecor.probability.factors import scaled_similarity
 from ecor.training.negative_sampling import Candidates
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
+from ecor.clip.text_forward import encode_captions
 from ecor.config import require
 from ecor.training.distributed import gather_features, gather_ids
 
@@ -198,19 +199,6 @@ def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]
     """Binary cross-entropy of what can be seen, summed over attributes: teaches while captions cannot."""
     loss_BA = functional.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
     return loss_BA.sum(1).mean()
-
-
-def encode_captions(model: Clip, tokens: Int[Tensor, "t L"], *, ends: Int[Tensor, " t"]) -> Float[Tensor, "t D"]:
-    """Text features of an open_clip CLIP, not normalised, without encoding padding.
-
-    open_clip's own `encode_text` wants sequences of the full context; the tower is causal, so what stands after the end
-    token changes nothing and the positional embedding and the mask may be cut to L.
-    """
-    num_tokens = tokens.shape[1]
-    x_tLD = model.token_embedding(tokens) + model.positional_embedding[:num_tokens]
-    x_tLD = model.transformer(x_tLD, attn_mask=model.attn_mask[:num_tokens, :num_tokens])
-    last_tD = model.ln_final(x_tLD[torch.arange(len(ends), device=ends.device), ends])
-    return last_tD @ model.text_projection
 
 
 class Pretrainer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ecor.probability.joint import scaled_similarity
+from ecor.probability.factors import scaled_similarity
 from ecor.training.chunked_logits import (
     LossBatch,
     category_given_rationale_logits,

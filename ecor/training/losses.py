@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ObjectiveConfig, require
-from ecor.probability.joint import ImageFeatures
 from ecor.training.chunked_logits import (
     LossBatch,
     Sentences,

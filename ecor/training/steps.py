@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.clip.prompts import PromptLearner
 from ecor.config import FitConfig, ScoringConfig, require
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures, Rows, ranked_pairs
+from ecor.probability.joint import ranked_pairs
 from ecor.training.losses import Objective, Sentences
 
 Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
@@ -87,7 +88,7 @@ class PromptTuningModule(nn.Module):
 class ConstantSentences:
     """Finished text features as sentences: for tuning visual tokens alone, and for validation."""
 
-    def __init__(self, text: Rows, *, by_columns: bool = False) -> None:
+    def __init__(self, text: TextFeatureTable, *, by_columns: bool = False) -> None:
         """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
         self._text, self._by_columns = text, by_columns
         self.num_rationales = text.rationales.shape[0]

@@ -6,9 +6,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.model import Names, Recognizer
-from ecor.probability.joint import ImageFeatures
 from ecor.training.losses import objective_of
 from ecor.training.steps import evaluation_step
 

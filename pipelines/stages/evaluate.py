@@ -242,10 +242,7 @@ def logged_metrics(record: Evaluation) -> dict[str, float]:
 
 def tags_of(record: Evaluation) -> dict[str, str]:
     """What the evaluation is of."""
-    tags = {
-        "ecor.evaluation_digest": record.digest,
-        "ecor.probability.rationale_sets": ", ".join(each.name for each in record.results),
-    }
+    tags = {"ecor.evaluation_digest": record.digest, "ecor.sets": ", ".join(each.name for each in record.results)}
     for number, result in enumerate(record.results):
         start = f"ecor.{slug(result.name)}." if number else "ecor."
         tags[f"{start}predictions_digest"] = result.predictions

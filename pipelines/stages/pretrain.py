@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, require
 from ecor.data.shards import read_manifest
 from ecor.demo.corpus import cached_corpus, corpus_digest

@@ -27,10 +27,11 @@ from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw
 from ecor.demo.worlds.schema import WorldSet
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import chosen_probe
-from ecor.evaluation.ood_detection import Detection, detection, likeness, max_logit
+from ecor.evaluation.ood_detection import Detection, detection, max_logit
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.registry import build_method
 from ecor.explain.metrics.boxes import BoxRule, box_of, hits, overlaps
+from ecor.probability.factors import max_cosine
 
 PAIRS = (
     ("hoofed animal", "beast of prey"),
@@ -181,7 +182,7 @@ def _scores(
         "definition of the known concept": concepts.of([root]),
         "names of known categories": backbone.encode_text(list(known), fp32=True),
     }
-    found = {score: [likeness(each, of) for each in tested] for score, of in texts.items()}
+    found = {score: [max_cosine(each, of) for each in tested] for score, of in texts.items()}
     found["largest logit of a linear probe"] = [max_logit(each, probe) for each in tested]
     return {
         score: (of_known.cpu().numpy(), of_unknown.cpu().numpy()) for score, (of_known, of_unknown) in found.items()

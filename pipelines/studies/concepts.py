@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.convis.concept_features import encode_concepts
 from ecor.demo.lexicon import demo_lexicon
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, over_repetitions
@@ -38,7 +38,7 @@ class Figure:
 def run(config: ConceptsConfig) -> Path:
     """Print both tables, a row as soon as it is known, and write them; the page's path.
 
-    Raises ValueError as `ecor.clip.backbone.load_backbone` does.
+    Raises ValueError as `ecor.clip.loading.load_backbone` does.
     """
     steps = 14
     if config.quick:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ecor.checkpoint import load
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.data.collate import collate
 from ecor.data.shards import read_manifest, read_shard

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ecor.checkpoint import save_checkpoint
+from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.text_features import TextFeatures
 from ecor.config import (
@@ -25,7 +26,6 @@ from ecor.config import (
     ScoringConfig,
 )
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.losses import Sentences, objective_of
 from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step

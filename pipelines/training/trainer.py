@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import Preprocess, require
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step

@@ -11,12 +11,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 import ecor
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, Method, ScoringConfig, Temperatures
 from ecor.data.predictions import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.model import Predictions, Provenance, Recognizer, rows_from_joint
+from ecor.model import Predictions, Recognizer
 from ecor.probability.joint import Joint
+from ecor.probability.prediction_rows import Provenance, rows_from_joint
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_recognizer, write_pictures
 
 VOCABULARY = vocabulary_from_mapping(NAMES)

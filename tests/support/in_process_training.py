@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import Progress, PromptTrainer, resolve_config
+from pipelines.training.prompt_trainer import PromptTrainer, TrainState, resolve_config
 from tests.support.tiny_splits import VOCABULARY
 
 
@@ -19,7 +19,7 @@ def tuning_of(config: TrainConfig, rank: Rank | None = None) -> PromptTrainer:
     )
 
 
-def finished(tuning: PromptTrainer, progress: Progress | None = None) -> Progress:
+def finished(tuning: PromptTrainer, progress: TrainState | None = None) -> TrainState:
     for report in tuning.reports(tuning.module(), progress=progress):
         progress = report.progress
     assert progress is not None

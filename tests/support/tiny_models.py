@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ecor.checkpoint import Checkpoint, save_checkpoint
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, Temperatures
 from ecor.data.vocabulary import vocabulary_from_mapping

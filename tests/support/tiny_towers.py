@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
 from ecor.clip.image_tower import ImageTower
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
@@ -50,6 +51,21 @@ COCA = {
 TIMM = PLAIN | {
     "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64}
 }
+CONVNEXT = PLAIN | {
+    "vision_cfg": {"timm_model_name": "convnext_atto", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64}
+}
+SIGLIP = {
+    "embed_dim": 192,
+    "custom_text": True,
+    "init_logit_bias": -10,
+    "vision_cfg": {
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_pool": "map",
+        "timm_proj": "none",
+        "image_size": 224,
+    },
+    "text_cfg": TEXT | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}},
+}
 TEXT_TOWERS = {
     "clip": PLAIN | {"text_cfg": TEXT},
     "custom": _text(),
@@ -58,6 +74,10 @@ TEXT_TOWERS = {
     "end_token": _text(pool_type="eos", eos_id=49407),
     "no_projection": _text(proj_type="none", width=24, heads=2),
     "biased_projection": _text(proj_bias=True),
+    "quick_gelu": PLAIN | {"quick_gelu": True, "text_cfg": TEXT},
+    "layer_scale": _text(ls_init_value=0.5),
+    "custom_blocks": _text(block_type="custom", qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True),
+    "siglip": SIGLIP,
     "coca": COCA,
 }
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.checkpoint import load
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
 from ecor.data import predictions, shards
 from ecor.data.image_decoding import Sample, decode_image

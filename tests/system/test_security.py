@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecor.checkpoint import read_checkpoint
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import STORES, BackboneConfig, record_of
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, read_shard
 from pipelines.__main__ import USER_MISTAKE, main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecor.checkpoint import load
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 from ecor.data.predictions import read_manifest as read_labels
 from ecor.data.predictions import read_predictions

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ecor.clip import image_forward
 from ecor.clip.image_tower import ImageTower
 
 
@@ -33,8 +34,7 @@ def token_maps(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tenso
     """A ViT's tokens as maps, without class token and visual prompts: grad-cam's `reshape_transform`."""
     vit = tower.backbone.vit
     assert vit is not None, "a ResNet's activations are maps already"
-    height, width = vit.grid_size
-    return tokens[:, -height * width :].transpose(1, 2).unflatten(-1, (height, width)).contiguous()
+    return image_forward.token_maps(vit, tokens).contiguous()
 
 
 @torch.no_grad()

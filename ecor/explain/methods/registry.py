@@ -93,7 +93,7 @@ def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def build_prepared_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """The method; ValueError for one that lacks something, and as `ecor.explain.method` raises it."""
+    """The method; ValueError for one that lacks something, and as `ecor.explain.build_method` raises it."""
     missing = missing_requirement(name, settings)
     require(missing is None, str(missing))
     return build_method(name, **settings)

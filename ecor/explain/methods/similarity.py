@@ -1,7 +1,7 @@
 """Patch tokens and text features in, maps out: how similar each patch is to a text. No gradient, one forward pass."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -120,10 +120,9 @@ class ClipSurgery:
 
     def _vit_tokens(self, tower: ImageTower, trace: ImageTrace) -> tuple[Tensor, Tensor]:
         """The image token of the original path, the patch tokens of the new one."""
-        vit: Any = tower.backbone.vit
         start = max(0, len(trace.blocks) - self.num_blocks)
         new_BLW = trace.blocks[start].entered
-        for resblock, block in list(zip(vit.transformer.resblocks, trace.blocks, strict=True))[start:]:
+        for resblock, block in list(zip(tower.backbone.visual_blocks, trace.blocks, strict=True))[start:]:
             by_value = attention_weights(block.value, block.value) @ block.value
             new_BLW = new_BLW + attention_branch(resblock, by_value.transpose(1, 2).flatten(2))
         return trace.feature, trace.patches(tower.project(new_BLW))

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, cosine_similarity
 
+from ecor.clip.image_forward import last_tensors
 from ecor.clip.image_tower import ImageTower
 from ecor.config import require
 from ecor.data.heatmap import minmax
@@ -134,13 +135,11 @@ def randomised(tower: ImageTower, *, num_blocks: int, seed: int = 0) -> ImageTow
     vit = backbone.vit
     require(vit is not None, "weights are randomised block by block: the image tower has no transformer blocks")
     assert vit is not None
-    blocks = vit.transformer.resblocks
-    require(0 <= num_blocks <= len(blocks), f"the tower has {len(blocks)} blocks, not {num_blocks}")
+    num_all = len(backbone.visual_blocks)
+    require(0 <= num_blocks <= num_all, f"the tower has {num_all} blocks, not {num_blocks}")
     generator = torch.Generator().manual_seed(seed)
-    parts: list[nn.Module] = [vit.ln_post, *reversed(list(blocks)[len(blocks) - num_blocks :])]
-    tensors = [*([] if vit.proj is None else [vit.proj]), *(each for part in parts for each in part.parameters())]
     with torch.no_grad():
-        for tensor in tensors:
+        for tensor in last_tensors(vit, num_blocks=num_blocks):
             drawn = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor.copy_(tensor.mean() + tensor.std() * drawn)
     return replace(tower, backbone=backbone)

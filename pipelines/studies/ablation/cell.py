@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from ecor.checkpoint import load, read_checkpoint, save_checkpoint
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.loading import load_backbone
 from ecor.config import (
     BackboneConfig,
     FitConfig,
@@ -23,7 +25,6 @@ from ecor.config import (
     TemplateConfig,
 )
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.stages import TrainConfig

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from ecor.data.vocabulary import Vocabulary
 from ecor.model import Recognizer
-from ecor.probability.joint import (
-    category_given_rationale_log_prob,
-    category_log_prob,
-    rationale_log_prob,
-)
+from ecor.probability.factors import category_given_rationale_log_prob, category_log_prob, rationale_log_prob
 from ecor.probability.temperature_scaling import reliability
 from pipelines.studies.ablation.figures import KnownImages
 

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ScoringConfig, require
 from ecor.data.predictions import origins_table
 from ecor.evaluation.correctness import labels_of
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures, category_given_rationale_log_prob, random_rationales
+from ecor.probability.factors import category_given_rationale_log_prob, random_rationales
 from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 
 Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]

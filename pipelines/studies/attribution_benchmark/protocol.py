@@ -149,10 +149,10 @@ def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) ->
     flip = flip_equivariance(
         lambda pixels: _heatmap(method, cases.tower, cases, images=pixels).scores[:, 0], cases.tower.pixels(few)
     )
-    vit = cases.tower.backbone.vit
-    if vit is None:
+    num_blocks = cases.tower.backbone.num_visual_blocks
+    if num_blocks is None:
         return {"flip": flip, "randomised": None}
-    other = randomised(cases.tower, num_blocks=len(vit.transformer.resblocks), seed=trial.seed)
+    other = randomised(cases.tower, num_blocks=num_blocks, seed=trial.seed)
     theirs = _heatmap(method, other, cases, images=few)
     return {"flip": flip, "randomised": rank_correlation(heatmap.scores[:num, 0], theirs.scores[:, 0])}
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, EclipConfig, LicoConfig, ObjectiveConfig, PoolingName, SystemName
 from ecor.eclip.projection import Projection
 from ecor.explain.attribution import attribute

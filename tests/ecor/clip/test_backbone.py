@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, TemplateConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -98,6 +99,16 @@ def test_the_digest_follows_weights_and_architecture(tmp_path: Path, backbone: B
     assert tiny(tmp_path, settings=TINY | {"quick_gelu": True}).digest != backbone.digest
     del other.__dict__["digest"]
     assert other.digest != backbone.digest
+
+
+def test_random_weights_are_the_same_each_time(tmp_path: Path) -> None:
+    """Also where open_clip leaves a tensor uninitialised: the projection of CoCa's decoder."""
+    empty = torch.empty
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(float("nan")))
+        found = tiny(tmp_path, settings=COCA)
+    assert not any(bool(each.isnan().any()) for each in found.model.state_dict().values())
+    assert tiny(tmp_path, settings=COCA).digest == tiny(tmp_path, settings=COCA).digest
 
 
 def test_a_store_gives_the_backbone_that_a_disk_gives(tmp_path: Path) -> None:

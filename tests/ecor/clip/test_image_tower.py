@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from ecor.clip.image_tower import ImageTower
 from ecor.clip.text_tower import trace_text
-from ecor.explain import Scorer
+from ecor.explain import CosineForward
 from tests.support.tiny_towers import (
     COCA,
     PLAIN,
@@ -123,7 +123,7 @@ def test_gradients_reach_what_the_trace_keeps(tmp_path: Path) -> None:
 def test_scorer_is_the_cosine_and_differentiable(tmp_path: Path, kind: str) -> None:
     tower = tower_of(tmp_path, IMAGE_TOWERS[kind])
     texts, pixels = texts_for(tower), pixels_for(tower).requires_grad_()
-    scores = Scorer(tower, texts)(pixels)
+    scores = CosineForward(tower, texts)(pixels)
     assert_close(scores, tower.backbone.encode_image(pixels.detach()) @ texts.T)
     assert torch.autograd.grad(scores.sum(), pixels)[0].abs().sum() > 0
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from ecor.clip.backbone import Backbone, load_backbone
-from ecor.clip.sentence_encoder import SentenceEncoder, _split_pairs
+from ecor.clip.backbone import Backbone
+from ecor.clip.loading import load_backbone
+from ecor.clip.sentence_encoder import SentenceEncoder
+from ecor.clip.sentence_pairs import split_pairs
 from ecor.config import BackboneConfig, TemplateConfig
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
@@ -194,7 +196,7 @@ def test_sentences_split_as_they_are_tokenised_or_are_compared(
     names = normalise_name(category), normalise_name(rationale)
     assume(all(names) and names[0] != "b" and names[1] != "d")
     vocabulary = vocabulary_from_mapping({names[0]: [names[1]], "b": ["d"]})
-    pairs = _split_pairs(backbone, vocabulary=vocabulary, template=template, longest_start=30)
+    pairs = split_pairs(backbone, vocabulary=vocabulary, template=template, longest_start=30)
     if pairs is None or pairs.suspect_categories or pairs.suspect_rationales:
         return
     text = template.format(category=vocabulary.categories[0], rationale=vocabulary.rationales[0])

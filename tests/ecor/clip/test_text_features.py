@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import TextFeatureTable
+from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import features_digest, text_features
 from ecor.config import BackboneConfig, TemplateConfig, TextConfig
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
-from ecor.probability.joint import Rows
 from ecor.storage.feature_file import FeatureFile
 
 TINY = {
@@ -69,7 +70,7 @@ def filled(folder: Path) -> np.ndarray:
 def test_rows_and_columns_are_the_encoded_sentences(backbone: Backbone, route: str) -> None:
     encoder = encoder_of(backbone)
     text = text_features(encoder, config=ROUTES[route])
-    assert isinstance(text, Rows)
+    assert isinstance(text, TextFeatureTable)
     names, templates = encoder.vocabulary, encoder.templates
     for r, rationale in enumerate(names.rationales):
         texts = [pair_sentence(templates, category, rationale) for category in names.categories]
@@ -220,7 +221,8 @@ def test_a_full_disk_is_said_before_the_work(backbone: Backbone, monkeypatch: py
 def test_a_long_fill_is_announced(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ecor.clip.text_features._LONG_S", 0.0)
+    monkeypatch.setattr("ecor.clip.encoding_blocks.LONG_S", 0.0)
+    monkeypatch.setattr("ecor.clip.text_features.LONG_S", 0.0)
     text_features(encoder_of(backbone), config=ROUTES["table"])
     assert "encoding 15 sentences" in caplog.text
     text_features(encoder_of(backbone), config=ROUTES["on demand"]).row(6)
@@ -233,9 +235,10 @@ from pathlib import Path
 
 import torch
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, ScoringConfig, Temperatures, TemplateConfig, TextConfig
-from ecor.probability.joint import ImageFeatures, joint_probability
+from ecor.clip.feature_types import ImageFeatures
+from ecor.probability.decoders import joint_probability
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import text_features
 from ecor.data.vocabulary import read_vocabulary

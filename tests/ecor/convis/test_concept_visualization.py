@@ -16,7 +16,7 @@ from ecor.config import Compat
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConceptRanks, Windows, ranks_among, windows_of
-from ecor.explain import Concept, attribute, explain, method
+from ecor.explain import Concept, attribute, build_method, explain
 from tests.support.tiny_models import tiny_recognizer
 from tests.support.tiny_towers import TEXT_TOWERS, VITS, pixels_for, tower_of
 
@@ -178,7 +178,7 @@ def test_one_fit_serves_every_concept(tmp_path: Path) -> None:
 def test_a_text_ranks_as_a_concept_without_kinds(tmp_path: Path) -> None:
     tower = tower_of(tmp_path)
     pixels, concepts = pixels_for(tower), varied_concepts(tower)
-    chosen = method("convis", concepts=concepts, **QUICK)
+    chosen = build_method("convis", concepts=concepts, **QUICK)
     leaves = ["ball", "toy fox"]
     found = attribute(tower, pixels, concepts.of(leaves), method=chosen)
     assert_close(found.scores, chosen.fit(tower, pixels).maps(leaves))
@@ -197,11 +197,11 @@ def test_concepts_are_targets_of_every_method(tmp_path: Path) -> None:
     assert found.texts == ("toy", "animal") and found.method == "convis"
     assert_close(found.scores, ConVis(concepts=concepts, **QUICK).fit(tower, images).maps(["toy", "animal"]))
     texts = model.backbone.encode_text([DEFINITIONS["toy"], DEFINITIONS["animal"]])
-    wanted = attribute(tower, images, texts, method=method("itsm")).scores
+    wanted = attribute(tower, images, texts, method=build_method("itsm")).scores
     assert_close(explain(model, images, targets, by="itsm").scores, wanted)
     surgery = explain(model, images, targets[1:], by="clip_surgery").scores
     others = concepts.of(["thing", "toy", "ball"])
-    wanted = attribute(tower, images, texts[1:], method=method("clip_surgery", distractors=others)).scores
+    wanted = attribute(tower, images, texts[1:], method=build_method("clip_surgery", distractors=others)).scores
     assert_close(surgery, wanted, atol=1e-5, rtol=1e-3)
 
 

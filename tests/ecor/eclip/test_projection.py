@@ -24,7 +24,7 @@ from ecor.eclip.guidance import (
     rollout_attention,
 )
 from ecor.eclip.projection import EclipModule, Names, Projection, load_eclip
-from ecor.explain import attribute, method
+from ecor.explain import attribute, build_method
 from ecor.storage.artifact import read_saved, save
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 
@@ -126,7 +126,7 @@ def test_an_untrained_projection_gives_the_maps_of_itsm(tmp_path: Path):
     tower = tower_of(tmp_path)
     pixels, texts = pixels_for(tower), texts_for(tower)
     untrained = Projection(tower.backbone.embed_dim, has_text=True).as_method()
-    plain = attribute(tower, pixels, texts, method=method("itsm"))
+    plain = attribute(tower, pixels, texts, method=build_method("itsm"))
     assert torch.equal(attribute(tower, pixels, texts, method=untrained).scores, plain.scores)
 
 

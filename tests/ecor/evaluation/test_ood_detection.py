@@ -14,7 +14,8 @@ from ecor.config import ScoringConfig, TextConfig
 from ecor.data.predictions import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.linear_probe import LinearProbe, chosen_probe, fit_probe
-from ecor.evaluation.ood_detection import auroc, detection, fpr_at_tpr, likeness, max_logit
+from ecor.evaluation.ood_detection import auroc, detection, fpr_at_tpr, max_logit
+from ecor.probability.factors import max_cosine
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts
 from pipelines.scoring.scorer import Scorer, ScorerSettings
@@ -73,11 +74,11 @@ def test_resampled_rates_are_those_of_the_drawn_pictures(known: np.ndarray, unkn
 
 def test_scores_are_the_largest_of_all() -> None:
     features, texts = torch.eye(3)[:2], torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
-    torch.testing.assert_close(likeness(features, texts), torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(max_cosine(features, texts), torch.tensor([0.6, 0.8]))
     probe = LinearProbe(weight=torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), bias=torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(max_logit(features, probe), torch.tensor([1.0, 0.0]))
-    for score in (likeness(features, texts.flip(0)), likeness(features.flip(0), texts).flip(0)):
-        torch.testing.assert_close(score, likeness(features, texts))
+    for score in (max_cosine(features, texts.flip(0)), max_cosine(features.flip(0), texts).flip(0)):
+        torch.testing.assert_close(score, max_cosine(features, texts))
 
 
 def test_a_probe_is_at_its_losss_minimum_and_its_penalty_is_chosen() -> None:

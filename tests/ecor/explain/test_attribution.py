@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.backbone import load_backbone
 from ecor.clip.image_tower import ImageTower
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -21,9 +21,9 @@ from ecor.explain import (
     FreeText,
     Rationale,
     attribute,
+    build_method,
     explain,
     explain_joint,
-    method,
 )
 from ecor.explain.metrics.localization import energy_inside, score_contrast
 from ecor.model import Recognizer
@@ -80,7 +80,7 @@ def test_distractors_are_the_other_names_unless_given(tmp_path: Path) -> None:
     tower = ImageTower(backbone=model.backbone, tokens=model.prompts.visual[0])
     found = explain(model, pictures(), [EARS, TAIL], by="clip_surgery").scores
     ids = [model.vocabulary.rationale_id(each.name) for each in (EARS, TAIL)]
-    all_maps = attribute(tower, pictures(), model.text.rationales, method=method("clip_surgery")).scores
+    all_maps = attribute(tower, pictures(), model.text.rationales, method=build_method("clip_surgery")).scores
     assert_close(found, all_maps[:, ids], atol=1e-5, rtol=1e-3)
     given = explain(model, pictures(), [EARS], by="clip_surgery", distractors=model.text.categories).scores
     assert not torch.allclose(given, found[:, :1], atol=1e-4)
@@ -121,7 +121,7 @@ def test_in_the_joint_no_text_is_told_apart_from_itself(tmp_path: Path) -> None:
         assert_close(found.rationales.scores[b], own[0], atol=1e-6, rtol=1e-3)
         category = int(found.category_ids[b])
         others = [each for each in range(len(names.categories)) if each != category]
-        rule = method("clip_surgery", distractors=model.text.categories[others])
+        rule = build_method("clip_surgery", distractors=model.text.categories[others])
         tower = ImageTower(backbone=model.backbone, tokens=model.prompts.visual[-1])
         text = model.text.row(kept[0])[category][None]
         given = attribute(tower, image, text, method=rule).scores
@@ -183,7 +183,7 @@ def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image"):
         explain(model, pictures(0), [FOX])
     with pytest.raises(ValueError, match="give settings to the method itself"):
-        explain(model, pictures(), [FOX], by=method("itsm"), compat=True)
+        explain(model, pictures(), [FOX], by=build_method("itsm"), compat=True)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ecor.data.heatmap import minmax
-from ecor.explain import Scorer, attribute, method
+from ecor.explain import CosineForward, attribute, build_method
 from ecor.explain.metrics.boxes import CONVIS, BoxRule, box_of, box_overlap, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.faithfulness import (
     blurred,
@@ -255,7 +255,7 @@ def test_the_true_map_deletes_and_inserts_best() -> None:
 
 def test_confidence_is_pytorch_grad_cams(tmp_path) -> None:
     tower = tower_of(tmp_path, RESNET)
-    scorer, pixels = Scorer(tower, texts_for(tower)), pixels_for(tower, num=4)
+    scorer, pixels = CosineForward(tower, texts_for(tower)), pixels_for(tower, num=4)
     maps = noise(4)
 
     def prob(x: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def test_randomised_copies_differ_from_the_top_down_and_leave_the_tower(tmp_path
     assert_close(one.trace(pixels).blocks[-1].entered, plain.blocks[-1].entered)
     assert not torch.allclose(one.trace(pixels).feature, plain.feature, atol=1e-2)
     assert not torch.allclose(all_blocks.trace(pixels).blocks[-1].entered, plain.blocks[-1].entered, atol=1e-2)
-    grad_eclip = method("grad_eclip", signed=True)
+    grad_eclip = build_method("grad_eclip", signed=True)
     maps = [attribute(each, pixels, texts, method=grad_eclip).scores.flatten(0, 1) for each in (tower, all_blocks)]
     assert rank_correlation(*maps).mean() < 0.9
     del tower.backbone.digest  # kept since it was first asked for

@@ -17,7 +17,7 @@ from ecor.clip.image_tower import ImageTower
 from ecor.clip.text_tower import trace_text
 from ecor.convis import ConceptFeatures, ListLexicon
 from ecor.data.heatmap import minmax
-from ecor.explain import METHODS, Scorer, attribute, method
+from ecor.explain import METHODS, CosineForward, attribute, build_method
 from ecor.explain.methods.attention import word_relevance
 from ecor.explain.methods.captum_adapter import token_maps
 from ecor.explain.methods.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
@@ -48,11 +48,11 @@ def quick(name: str, tower: ImageTower) -> object:
     trained = {"projection": projection, "text_projection": projection} if name == "eclip" else {}
     toys = ConceptFeatures(lexicon=TOYS, features=texts_for(tower, num=2, seed=3))
     lexical = {"concepts": toys} if name == "convis" else {}
-    return method(name, **QUICK.get(name, {}), **trained, **lexical)
+    return build_method(name, **QUICK.get(name, {}), **trained, **lexical)
 
 
 def maps_of(name: str, tower: ImageTower, pixels: Tensor, texts: Tensor, **settings: object) -> Tensor:
-    return attribute(tower, pixels, texts, method=method(name, **settings)).scores
+    return attribute(tower, pixels, texts, method=build_method(name, **settings)).scores
 
 
 def entering(tower: ImageTower, pixels: Tensor) -> list[Tensor]:
@@ -356,7 +356,7 @@ def test_transformer_attribution_is_chefers_recursion(
     tower = tower_of(tmp_path, VITS[kind], prompted=prompted)
     pixels, texts = pixels_for(tower), 1000 * texts_for(tower)
     states = entering(tower, pixels)
-    found = method("transformer_attribution", num_blocks=num_blocks)(tower, pixels, texts.expand(2, -1, -1))
+    found = build_method("transformer_attribution", num_blocks=num_blocks)(tower, pixels, texts.expand(2, -1, -1))
     for t, text in enumerate(texts):
         num_tokens, num_prompts = (20, 3) if prompted else (17, 0)
         sources = torch.eye(num_tokens + num_prompts)  # the second block's own prompts stand last
@@ -464,7 +464,7 @@ def test_grad_eclip_of_a_resnet_weighs_its_pools_values(tmp_path: Path, loosened
 )
 def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str, prompted: bool) -> None:
     tower = tower_of(tmp_path, (VITS | {"resnet": RESNET, "coca": COCA})[kind], prompted=prompted)
-    scorer, visual = Scorer(tower, texts_for(tower)), tower.backbone.model.visual
+    scorer, visual = CosineForward(tower, texts_for(tower)), tower.backbone.model.visual
     pixels = pixels_for(tower).requires_grad_()
     found = maps_of("grad_cam", tower, pixels.detach(), scorer.texts)
     if kind == "resnet":
@@ -486,7 +486,7 @@ def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str, pr
 def test_grad_cam_is_pytorch_grad_cams_as_it_comes(tmp_path: Path, kind: str) -> None:
     """Its resizing to pixels included: it is bilinear, of maps from 0 to 1."""
     tower = tower_of(tmp_path, {"wide": VITS["wide"], "resnet": RESNET}[kind])
-    scorer, visual, pixels = Scorer(tower, texts_for(tower)), tower.backbone.model.visual, pixels_for(tower)
+    scorer, visual, pixels = CosineForward(tower, texts_for(tower)), tower.backbone.model.visual, pixels_for(tower)
     layer = visual.layer4 if kind == "resnet" else visual.transformer.resblocks[-1].ln_1
     reshape = None if kind == "resnet" else lambda tokens: token_maps(tower, tokens)
     with pytorch_grad_cam.GradCAM(scorer, [layer], reshape_transform=reshape) as cam:
@@ -511,7 +511,7 @@ def test_grad_cams_compat_averages_over_the_class_token_too(tmp_path: Path) -> N
 @pytest.mark.parametrize(("window", "stride"), [(16, 8), (12, 12), (40, 40)])
 def test_occlusion_is_captums(tmp_path: Path, window: int, stride: int) -> None:
     tower = tower_of(tmp_path, VITS["wide"])
-    scorer, pixels = Scorer(tower, texts_for(tower)), pixels_for(tower)
+    scorer, pixels = CosineForward(tower, texts_for(tower)), pixels_for(tower)
     found = maps_of("occlusion", tower, pixels, scorer.texts, window=window, stride=stride, fill=0.3, batch_size=5)
     side = (3, min(window, 24), min(window, 40))
     theirs = captum.attr.Occlusion(scorer).attribute(
@@ -548,7 +548,7 @@ def test_rise_of_a_tower_is_a_loop_over_its_scorer(tmp_path: Path) -> None:
     tower = tower_of(tmp_path, VITS["wide"], prompted=True)
     pixels, texts = pixels_for(tower), texts_for(tower)
     found = maps_of("rise", tower, pixels, texts, num_masks=5, cells=3, keep=0.4, seed=9, batch_size=2)
-    generator, scorer = torch.Generator().manual_seed(9), Scorer(tower, texts)
+    generator, scorer = torch.Generator().manual_seed(9), CosineForward(tower, texts)
     masks = random_masks(5, size=(24, 40), cells=3, keep=0.4, generator=generator)
     for b, image in enumerate(pixels):
         scores = [scorer((mask * image)[None])[0] for mask in masks]
@@ -698,15 +698,15 @@ def test_maps_of_a_caller_without_gradients_are_the_same(tmp_path: Path) -> None
 
 def test_methods_are_chosen_by_name_with_settings_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown method 'gradcam': choose from itsm, .*occlusion"):
-        method("gradcam")
+        build_method("gradcam")
     with pytest.raises(ValueError, match="grad_cam has no setting layer; it has: compat, signed"):
-        method("grad_cam", layer=3)
+        build_method("grad_cam", layer=3)
     with pytest.raises(ValueError, match=r"keep must lie between 0 and 1, got 1\.0"):
-        method("rise", keep=1.0)
+        build_method("rise", keep=1.0)
     with pytest.raises(ValueError, match="compat is 'reference' or None, got True"):
-        method("rise", compat=True)
+        build_method("rise", compat=True)
     with pytest.raises(ValueError, match="stride 9 leaves gaps"):
-        method("occlusion", window=8, stride=9)
+        build_method("occlusion", window=8, stride=9)
     tower = tower_of(tmp_path, VITS["average"])
     with pytest.raises(ValueError, match="grad_eclip needs a feature that is read at one token"):
         maps_of("grad_eclip", tower, pixels_for(tower), texts_for(tower))

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ScoringConfig, Temperatures
-from ecor.probability import joint as probability
-from ecor.probability.joint import ImageFeatures, joint_probability, ranked_pairs
+from ecor.probability.decoders import joint_probability
+from ecor.probability.factors import category_given_rationale_log_prob, random_rationales
+from ecor.probability.joint import ranked_pairs
 from tests.support.random_features import TableRows, world
 
 METHODS = ("joint", "inverted", "independent", "pairs")
@@ -147,14 +149,14 @@ def test_permuting_categories_permutes_columns(method):
 def test_labelled_and_random_rationales_condition_the_category():
     features, text = world()
     labelled = torch.tensor([[3], [3], [0], [6], [-1]])
-    given_log_prob = probability.category_given_rationale_log_prob(
+    given_log_prob = category_given_rationale_log_prob(
         features, text, rationales=labelled, logit_scale=SCALE, temperatures=Temperatures()
     )
     for b, rationale in enumerate([3, 3, 0, 6]):
         logits = SCALE * text.table[rationale] @ features.category[b]
         torch.testing.assert_close(given_log_prob[b, 0], logits.log_softmax(-1))
     assert given_log_prob[4].isnan().all()
-    drawn = probability.random_rationales(2000, num_rationales=7, generator=torch.Generator().manual_seed(0))
+    drawn = random_rationales(2000, num_rationales=7, generator=torch.Generator().manual_seed(0))
     counts = drawn.flatten().bincount(minlength=7)
     assert counts.min() > 200
     assert len(counts) == 7

@@ -12,13 +12,13 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 from ecor.checkpoint import load, save_checkpoint
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import FACTORS, Factor, Method, ScoringConfig, Temperatures
 from ecor.data.predictions import origins_table
-from ecor.probability.joint import (
-    ImageFeatures,
+from ecor.probability.decoders import joint_probability
+from ecor.probability.factors import (
     category_given_rationale_log_prob,
     category_log_prob,
-    joint_probability,
     rationale_given_category_log_prob,
     rationale_log_prob,
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from ecor.clip.text_forward import encode_captions
 from ecor.demo.tiny_clip import create_clip
 from ecor.training.contrastive import (
     CaptionedImages,
@@ -25,7 +26,6 @@ from ecor.training.contrastive import (
     TokenTable,
     attribute_loss,
     contrastive_loss,
-    encode_captions,
     full_weights,
     pretraining_optimizer,
     pretraining_step,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ObjectiveConfig
-from ecor.probability.joint import ImageFeatures
 from ecor.training.chunked_logits import pair_features
 from ecor.training.losses import objective_of
 from ecor.training.negative_sampling import draw_candidates

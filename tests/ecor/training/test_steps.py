@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, Method, ObjectiveConfig, ObjectiveName, PromptConfig, ScoringConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures, ranked_pairs
+from ecor.probability.joint import ranked_pairs
 from ecor.training.losses import objective_of
 from ecor.training.steps import (
     ConstantSentences,

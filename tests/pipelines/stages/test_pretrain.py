@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ecor.clip.backbone import load_backbone
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 from ecor.data.image_decoding import Sample, decode_image
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard

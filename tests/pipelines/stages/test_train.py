@@ -43,7 +43,7 @@ from pipelines.training.data_loader import (
     read_split,
     unreadable_lines,
 )
-from pipelines.training.prompt_trainer import Progress, resolve_config
+from pipelines.training.prompt_trainer import TrainState, resolve_config
 from pipelines.training.ray_runner import alone
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
@@ -180,7 +180,7 @@ def test_going_on_equals_never_stopping_bit_for_bit(
             state = {each.name: getattr(report.progress, each.name) for each in dataclasses.fields(report.progress)}
             torch.save(state, file)
             break
-    saved = Progress(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    saved = TrainState(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     again = finished(tuning_of(config), saved)
     assert again.step == whole.step == 10
     for name, value in whole.tokens.items():

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
 from ecor.demo.worlds.registry import WORLDS, all_sets
 from ecor.evaluation.confidence_intervals import over_repetitions
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.studies import AblateConfig, PretrainConfig
 from pipelines.runtime.cluster import connect

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ecor.clip.image_tower import ImageTower
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.explain import METHODS, method
+from ecor.explain import METHODS, build_method
 from ecor.model import Recognizer
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.infrastructure import TrackingConfig
@@ -119,11 +119,11 @@ def test_a_map_finds_its_own_picture_among_four_or_does_not(cases: Cases) -> Non
 
 @pytest.mark.slow
 def test_a_method_has_every_measure(cases: Cases) -> None:
-    found = evaluate_method(method("occlusion", window=32, stride=32), cases, trial=TRIAL)
+    found = evaluate_method(build_method("occlusion", window=32, stride=32), cases, trial=TRIAL)
     assert set(found) == set(explain_benchmark.MEASURES)
     assert found["seconds"].value > 0 and np.isnan(found["seconds"].low)
     assert 0.6 < found["flip"].value <= 1 + 1e-6, "windows lie the same in the mirrored picture"
-    itsm, reverse = (evaluate_method(method(name), cases, trial=TRIAL) for name in ("itsm", "reversed_itsm"))
+    itsm, reverse = (evaluate_method(build_method(name), cases, trial=TRIAL) for name in ("itsm", "reversed_itsm"))
     assert itsm["contrast"].value == pytest.approx(-reverse["contrast"].value, abs=1e-3)
 
 

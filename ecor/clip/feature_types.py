@@ -1,0 +1,50 @@
+"""Features of images and of sentences, in the form that the probabilities are computed from."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFeatures:
+    """One image feature per prompt, L2-normalised; the same tensor twice when visual tokens are shared."""
+
+    rationale: Float[Tensor, "B D"]
+    """What Prompt_R is compared with."""
+    category: Float[Tensor, "B D"]
+    """What Prompt_{c|R} is compared with."""
+
+    def __len__(self) -> int:
+        return self.rationale.shape[0]
+
+    def select(self, images: Int[Tensor, " N"]) -> "ImageFeatures":
+        """The features of some images, in the order given."""
+        return ImageFeatures(rationale=self.rationale[images], category=self.category[images])
+
+
+@runtime_checkable
+class TextFeatureTable(Protocol):
+    """Text features as the mathematics needs them: L2-normalised, of any float type, on any device."""
+
+    @property
+    def rationales(self) -> Float[Tensor, "R D"]:
+        """Prompt_R of every rationale."""
+
+    @property
+    def categories(self) -> Float[Tensor, "C D"]:
+        """Every category alone, without a rationale."""
+
+    def row(self, rationale: int) -> Float[Tensor, "C D"]:
+        """Prompt_{c|R} of one rationale with every category."""
+
+    def column(self, category: int) -> Float[Tensor, "R D"]:
+        """Prompt_{c|R} of one category with every rationale."""
+
+
+def unit_features(features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """L2-normalised, in fp32 (fp64 stays)."""
+    return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

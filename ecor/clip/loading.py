@@ -1,0 +1,122 @@
+"""Open a frozen CLIP by its name: from files, from a store, from this package, or by open_clip from a hub."""
+
+import difflib
+import json
+from contextlib import AbstractContextManager, nullcontext
+from importlib.resources import files
+from pathlib import Path
+from pickle import UnpicklingError
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from open_clip.model import set_model_preprocess_cfg
+from safetensors import SafetensorError
+from torch import nn
+
+from ecor.clip.backbone import Backbone
+from ecor.clip.construction import ClipParts, build_random, lasting_config, tokenizer_of
+from ecor.config import BackboneConfig, require
+from ecor.storage import filesystem
+
+
+def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
+    """Open the CLIP that `config` names, frozen, on `device`.
+
+    Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
+    open_clip tag, a hub id, or this package (`embedded`); `pretrained="random"` gives untrained weights, the same each
+    time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, or weights cannot be
+    fetched.
+    """
+    found = _files_of(config)
+    parts = _from_files(*found) if found else _from_open_clip(config)
+    return Backbone(parts, config=config, device=device)
+
+
+def _files_of(config: BackboneConfig) -> tuple[str, str | None] | None:
+    """Addresses of architecture JSON and weights (None: random), where both are files; else None."""
+    if config.pretrained == "embedded":
+        folder = Path(str(files("ecor") / "demo" / "weights"))
+        known = sorted(path.stem for path in folder.glob("*.json"))
+        require(config.name in known, f"no embedded model {config.name!r}; embedded are: {', '.join(known) or 'none'}")
+        return str(folder / f"{config.name}.json"), str(folder / f"{config.name}.safetensors")
+    if not config.name.endswith(".json"):
+        return None
+    require(filesystem.is_file(config.name), f"no model config at {config.name}")
+    if config.pretrained == "random":
+        return config.name, None
+    weights = config.pretrained
+    if weights is None:
+        raise ValueError(f"pretrained must name the weights file that goes with {config.name}")
+    require(filesystem.is_file(weights), f"no weights file at {weights}")
+    return config.name, weights
+
+
+def _from_files(architecture: str, weights: str | None) -> ClipParts:
+    settings = json.loads(filesystem.read(architecture))
+    model_cfg = settings.get("model_cfg", settings)
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
+    require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
+    model = build_random(model_cfg)
+    defaults = open_clip.transform.PreprocessCfg(size=model.visual.image_size)
+    preprocess = open_clip.transform.merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
+    set_model_preprocess_cfg(model, preprocess)
+    if weights is not None:
+        _load_weights(model, weights)
+    return ClipParts(model=model, model_cfg=lasting_config(model_cfg), tokenizer=tokenizer_of(model_cfg))
+
+
+def _load_weights(model: nn.Module, weights: str) -> None:
+    with filesystem.local_file(weights) as path:
+        try:
+            load_checkpoint(model, str(path), strict=True, weights_only=True)
+        except (RuntimeError, OSError, KeyError, SafetensorError, UnpicklingError) as error:
+            raise ValueError(f"{weights} does not fit the architecture: {error}") from error
+
+
+def _from_open_clip(config: BackboneConfig) -> ClipParts:
+    is_hub = config.name.startswith(("hf-hub:", "local-dir:"))
+    if not is_hub:
+        _check_known(config)
+    if config.pretrained == "random" and not is_hub:
+        model_cfg = open_clip.get_model_config(config.name)
+        model = build_random(model_cfg)
+        set_model_preprocess_cfg(model, vars(open_clip.transform.PreprocessCfg(size=model.visual.image_size)))
+        return ClipParts(
+            model=model, model_cfg=lasting_config(model_cfg), tokenizer=open_clip.get_tokenizer(config.name)
+        )
+    try:
+        with _on_this_machine(None if is_hub else config.pretrained) as pretrained:
+            model = open_clip.create_model(
+                config.name, pretrained=pretrained, weights_only=True, require_pretrained=True
+            )
+        model_cfg = open_clip.factory.get_model_config(config.name)
+        tokenizer = open_clip.get_tokenizer(config.name)
+    except Exception as error:  # hubs fail in many types, which all mean: these weights cannot be had here
+        raise ValueError(
+            f"could not open {config.name!r} with pretrained {config.pretrained!r}: {error}. Without a network, put "
+            f"the weights on this machine and set pretrained to the path of the file"
+        ) from error
+    return ClipParts(model=model, model_cfg=lasting_config(model_cfg), tokenizer=tokenizer)
+
+
+def _on_this_machine(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
+    """Weights in a store as a file that open_clip reads; tags and paths as they are."""
+    return filesystem.local_file(pretrained) if pretrained and "://" in pretrained else nullcontext(pretrained)
+
+
+def _check_known(config: BackboneConfig) -> None:
+    names = open_clip.list_models()
+    if config.name not in names:
+        near = difflib.get_close_matches(config.name, names, n=3)
+        raise ValueError(
+            f"unknown model {config.name!r}{': nearest are ' + ', '.join(near) if near else ''}; give an open_clip "
+            f"name, a hub id (hf-hub:org/name) or the path of a model config (.json)"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(config.name)
+    is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
+    if config.pretrained not in (*tags, "random") and not is_file:
+        raise ValueError(
+            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: "
+            f"{', '.join(tags) or 'none'}"
+        )

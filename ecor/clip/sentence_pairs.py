@@ -1,0 +1,80 @@
+"""Token ids of all Prompt_{c|R} sentences, each cut into a start, the first name and the second name."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from string import Formatter
+
+from ecor.clip.backbone import Backbone
+from ecor.clip.causal_text import Tokens
+from ecor.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentencePairs:
+    """Token ids of all Prompt_{c|R} sentences: start, a beginning per first name, an ending per second name."""
+
+    category_first: bool
+    start: Tokens
+    """Start token and the words before the first name."""
+    heads: tuple[Tokens, ...]
+    """The first name and the words between, per category (or rationale)."""
+    tails: tuple[Tokens, ...]
+    """The second name, the words after it, the end token, per rationale (or category)."""
+    suspect_categories: frozenset[int]
+    """Whose text the tokenizer's cleaning may treat otherwise in a whole sentence: sentences are compared."""
+    suspect_rationales: frozenset[int]
+
+    def suspects(self, categories: list[int]) -> Iterable[tuple[int, int]]:
+        return ((k, c) for k, c in enumerate(categories) if c in self.suspect_categories)
+
+    def is_tokenised_alike(self, backbone: Backbone, text: str, *, category: int, rationale: int) -> bool:
+        head, tail = (category, rationale) if self.category_first else (rationale, category)
+        return backbone.tokenize([text])[0] == [*self.start, *self.heads[head], *self.tails[tail]]
+
+
+def split_pairs(
+    backbone: Backbone, *, vocabulary: Vocabulary, template: str, longest_start: int
+) -> SentencePairs | None:
+    """None where no white space stands between the two names, so that sentences cannot be cut there.
+
+    CLIP's tokenizer never joins words over white space, and its cleaning leaves plain printable ASCII alone but for
+    entities ("&…;"): names of that kind tokenise in parts as in the whole; sentences with others are compared.
+    """
+    (before, first, *_), (between, *_), *rest = Formatter().parse(template)
+    after = rest[0][0] if rest else ""
+    cut = len(between.rstrip()) if between != between.rstrip() else between.rfind(" ")
+    if cut < 0:
+        return None
+    names = (vocabulary.categories, vocabulary.rationales)
+    firsts, seconds = names if first == "category" else names[::-1]
+    head_texts = [before + name + between[:cut] for name in firsts]
+    tail_texts = [between[cut:] + name + after for name in seconds]
+    heads = [tuple(ids[:-1]) for ids in backbone.tokenize(head_texts)]
+    if min(map(len, heads)) < 2:
+        return None
+    start = common_start(heads, longest=longest_start)
+    odd_heads, odd_tails = (
+        frozenset(i for i, text in enumerate(texts) if not _is_plain(text)) for texts in (head_texts, tail_texts)
+    )
+    return SentencePairs(
+        category_first=first == "category",
+        start=start,
+        heads=tuple(each[len(start) :] for each in heads),
+        tails=tuple(tuple(ids[1:]) for ids in backbone.tokenize(tail_texts)),
+        suspect_categories=odd_heads if first == "category" else odd_tails,
+        suspect_rationales=odd_tails if first == "category" else odd_heads,
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and "&" not in text
+
+
+def common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
+    """The tokens that all sentences begin with, leaving at least one of each."""
+    shortest, furthest = min(sentences), max(sentences)
+    limit = min(longest, min(map(len, sentences)) - 1)
+    same = 0
+    while same < limit and shortest[same] == furthest[same]:
+        same += 1
+    return shortest[:same]

@@ -1,0 +1,140 @@
+"""Forward passes of open_clip's text towers: with learned embeddings, block by block, and without padding.
+
+`text` is an open_clip CLIP or TextTransformer. Every pass gives what open_clip's own forward gives.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ecor.clip.image_forward import starting_graph
+from ecor.clip.transformer_block import Block, run_block
+from ecor.config import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPass:
+    """What one forward pass of a text tower computes. With gradients on, the graph begins after the embedding."""
+
+    feature: Float[Tensor, "N D"]
+    """Not normalised."""
+    blocks: tuple[Block, ...]
+    read_at: Int[Tensor, " N"]
+    """The token that the feature is read at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPool:
+    """Where a text tower reads its feature."""
+
+    kind: str
+    """`first`, `last`, `argmax` (the highest id), `eos` (the first `end_token`), or another that reads no token."""
+    end_token: int
+
+
+def is_open(text: Any) -> bool:
+    """Whether the tower is made of open_clip's own blocks, not of another library's."""
+    return hasattr(text, "transformer") and hasattr(text.transformer, "resblocks")
+
+
+def run_text_tower(text: Any, ids: Int[Tensor, "N L"], *, context: Tensor | None = None, start: int = 1) -> TextPass:
+    """Run a text tower block by block, with learned embeddings `context` [M W] in the places from `start` on.
+
+    ValueError if the tower reads its feature at no token.
+    """
+    embedded = text.token_embedding(ids)
+    if context is not None:
+        embedded = insert_learned(embedded, context, start=start)
+    x_NLW, mask = _add_positions(text, embedded, ids=ids)
+    x_NLW, blocks = starting_graph(x_NLW), []
+    for resblock in text.transformer.resblocks:
+        blocks.append(run_block(resblock, x_NLW, mask=mask))
+        x_NLW = blocks[-1].left
+    read_at = feature_places(text, ids=ids)
+    pooled = text.ln_final(x_NLW)[torch.arange(len(ids), device=ids.device), read_at]
+    return TextPass(feature=projection_of(text)(pooled), blocks=tuple(blocks), read_at=read_at)
+
+
+def encode_captions(model: Any, tokens: Int[Tensor, "t L"], *, ends: Int[Tensor, " t"]) -> Float[Tensor, "t D"]:
+    """Text features of an open_clip CLIP, not normalised, without encoding padding.
+
+    open_clip's own `encode_text` wants sequences of the full context; the tower is causal, so what stands after the end
+    token changes nothing and the positional embedding and the mask may be cut to L.
+    """
+    num_tokens = tokens.shape[1]
+    x_tLD = model.token_embedding(tokens) + model.positional_embedding[:num_tokens]
+    x_tLD = model.transformer(x_tLD, attn_mask=model.attn_mask[:num_tokens, :num_tokens])
+    last_tD = model.ln_final(x_tLD[torch.arange(len(ends), device=ends.device), ends])
+    return projection_of(model)(last_tD)
+
+
+def insert_learned(embedded: Tensor, context: Tensor, *, start: int) -> Tensor:
+    """Put `context` [M W] in the places of token embeddings [N L W] from `start` on."""
+    learned = context.to(embedded).expand(len(embedded), -1, -1)
+    return torch.cat([embedded[:, :start], learned, embedded[:, start + len(context) :]], dim=1)
+
+
+@contextmanager
+def embeddings_replaced(embedding: nn.Module, context: Tensor, *, start: int) -> Iterator[None]:
+    """While open, `context` stands where `embedding` put the tokens from `start` on; the model itself is unchanged."""
+
+    def insert(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return insert_learned(output, context, start=start)
+
+    hook = embedding.register_forward_hook(insert)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def text_pool(text: Any) -> TextPool:
+    """Where the tower reads its feature; CLIP and TextTransformer name these settings differently."""
+    if hasattr(text, "text_pool_type"):
+        return TextPool(kind=text.text_pool_type, end_token=int(text.text_eos_id))
+    return TextPool(kind=text.pool_type, end_token=int(text.eos_id))
+
+
+def feature_places(text: Any, *, ids: Int[Tensor, "N L"]) -> Int[Tensor, " N"]:
+    """The token that each feature is read at. ValueError if the tower reads it at none."""
+    if getattr(text, "cls_emb", None) is not None:
+        return torch.full((len(ids),), ids.shape[1], device=ids.device)
+    pool = text_pool(text)
+    places = {
+        "first": lambda: torch.zeros(len(ids), dtype=torch.long, device=ids.device),
+        "last": lambda: torch.full((len(ids),), ids.shape[1] - 1, device=ids.device),
+        "argmax": lambda: ids.argmax(dim=-1),
+        "eos": lambda: torch.eq(ids, pool.end_token).int().argmax(dim=-1),
+    }
+    require(
+        pool.kind in places, f"a text tower that pools by {pool.kind!r} reads its feature at no token: no trace of it"
+    )
+    return places[pool.kind]()
+
+
+def projection_of(text: Any) -> Callable[[Tensor], Tensor]:
+    """The last step of the tower, [N W] -> [N D]."""
+    projection = text.text_projection
+    if projection is None:
+        return lambda x_NW: x_NW
+    if isinstance(projection, nn.Linear):
+        return projection
+    return lambda x_NW: x_NW @ projection
+
+
+def _add_positions(text: Any, embedded: Tensor, *, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Embeddings with positions (and CoCa's class token at the end), and the mask of attention."""
+    mask = text.attn_mask
+    class_token = getattr(text, "cls_emb", None)
+    if class_token is not None:
+        embedded = torch.cat([embedded, class_token.expand(len(embedded), 1, -1)], dim=1)
+    length = embedded.shape[1]
+    if class_token is not None or getattr(text, "use_pad_mask", False):
+        padding = text._build_additive_mask(ids, length, embedded.dtype)
+        mask = padding if mask is None else mask[:length, :length] + padding
+    return embedded + text.positional_embedding[:length], mask

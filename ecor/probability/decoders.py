@@ -1,0 +1,200 @@
+"""Joint probability of category and rationale (ECOR, arXiv:2404.12839), and the rivals it is measured against.
+
+    P(r | I)        = softmax over r of  s/T_r · v(I) · t(Prompt_R(r))
+    P(c | r, I)     = softmax over c of  s/T_c · v(I) · t(Prompt_{c|R}(c, r))      with r held fixed
+    log P(c, r | I) = log P(r | I) + log P(c | r, I)
+
+Only K rationales per image are looked at; a table over all pairs is never built.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
+from ecor.config import ScoringConfig, Temperatures, require
+from ecor.probability.exact_top_k import keep_until_exact, lead, log_complement, rest_log_prob
+from ecor.probability.factors import (
+    category_given_rationale_log_prob,
+    category_log_prob,
+    rationale_given_category_log_prob,
+    rationale_log_prob,
+    scaled_similarity,
+)
+from ecor.probability.joint import Joint
+
+
+def joint_probability(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures | None = None,
+) -> Joint:
+    """log P(c, r | I) by the method that `scoring` names: `joint` (ECOR), `inverted`, `independent` or `pairs` (DROR).
+
+    `logit_scale` is the multiplier s, not its logarithm. `temperatures` divide the logits of each method's own factors
+    (our choice for the rivals). All is computed in fp32, also under autocast, and differentiable with respect to the
+    features.
+
+    Raises ValueError for an unknown method. Source: ECOR (arXiv:2404.12839); `pairs`: DROR (arXiv:2212.06202).
+    """
+    methods: dict[str, Callable[..., Joint]] = {
+        "joint": joint,
+        "inverted": inverted,
+        "independent": independent,
+        "pairs": pairs,
+    }
+    require(scoring.method in methods, f"unknown method {scoring.method!r}: choose from {', '.join(methods)}")
+    return methods[scoring.method](
+        features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures or Temperatures()
+    )
+
+
+def joint(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Joint:
+    """ECOR: log P(r | I) + log P(c | r, I) for the K most probable rationales.
+
+    P(c, r | I) ≤ P(r | I): once P(r_{K+1} | I) lies below the n-th best pair, the best n pairs are exact. K doubles
+    until then, only for images that still need it, up to `max_keep_rationales` (our decoding; the paper gives none).
+    """
+    log_prob_BR = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
+    num_categories = text.categories.shape[0]
+
+    def score(images: Tensor, ids: Tensor) -> Tensor:
+        given = category_given_rationale_log_prob(
+            features.select(images), text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
+        )
+        return log_prob_BR[images].gather(1, ids).unsqueeze(-1) + given
+
+    kept = keep_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories)
+    mass_BC = kept.log_prob.logsumexp(dim=1)
+    rest = rest_log_prob(log_prob_BR, ids=kept.ids, looked_at=kept.looked_at)
+    return Joint(
+        method="joint",
+        rationales=kept.ids,
+        rationale_log_prob=log_prob_BR.gather(1, kept.ids),
+        log_prob=kept.log_prob,
+        category_log_prob=mass_BC.log_softmax(dim=-1),
+        rest_log_prob=rest,
+        pairs_exact=kept.exact,
+        category_certain=lead(mass_BC.exp()) > rest.exp(),
+    )
+
+
+def inverted(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Joint:
+    """The other order: log P(c | I) + log P(r | c, I), the second a softmax over r of the conditional sentence.
+
+    Categories are kept instead of rationales, `keep_rationales` of them to begin with, under the same bound. The
+    Joint holds the rationales with the best pairs, at least `top_k` of them, so that it holds the best pairs.
+    """
+    log_prob_BC = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
+    num_rationales, num_categories = text.rationales.shape[0], log_prob_BC.shape[1]
+
+    def score(images: Tensor, ids: Tensor) -> Tensor:
+        given = rationale_given_category_log_prob(
+            features.select(images), text, categories=ids, logit_scale=logit_scale, temperatures=temperatures
+        )
+        return log_prob_BC[images].gather(1, ids).unsqueeze(-1) + given
+
+    kept = keep_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales)
+    num_kept = min(num_rationales, max(scoring.top_k, scoring.keep_rationales))
+    rationales = kept.log_prob.amax(dim=1).topk(num_kept, dim=-1).indices
+    held_BKk = kept.log_prob.gather(2, rationales.unsqueeze(1).expand(-1, kept.ids.shape[1], -1)).transpose(1, 2)
+    log_prob = held_BKk.new_full((len(features), num_kept, num_categories), -math.inf)
+    log_prob = log_prob.scatter(2, kept.ids.unsqueeze(1).expand(-1, num_kept, -1), held_BKk)
+    return Joint(
+        method="inverted",
+        rationales=rationales,
+        rationale_log_prob=held_BKk.logsumexp(dim=-1),
+        log_prob=log_prob,
+        category_log_prob=log_prob_BC,
+        rest_log_prob=log_complement(log_prob.flatten(1).logsumexp(dim=-1)),
+        pairs_exact=kept.exact,
+        category_certain=torch.ones_like(kept.exact),
+    )
+
+
+def independent(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Joint:
+    """log P(c | I) + log P(r | I): the best n pairs lie within the n best rationales, so they are always exact."""
+    log_prob_BR = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
+    log_prob_BC = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
+    num_kept = min(log_prob_BR.shape[1], max(scoring.top_k, scoring.keep_rationales))
+    kept = log_prob_BR.topk(num_kept, dim=-1)
+    certain = log_prob_BR.new_ones(len(features), dtype=torch.bool)
+    return Joint(
+        method="independent",
+        rationales=kept.indices,
+        rationale_log_prob=kept.values,
+        log_prob=kept.values.unsqueeze(-1) + log_prob_BC.unsqueeze(1),
+        category_log_prob=log_prob_BC,
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=kept.indices, looked_at=torch.ones_like(kept.indices).bool()),
+        pairs_exact=certain,
+        category_certain=certain,
+    )
+
+
+def pairs(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Joint:
+    """DROR: one softmax over all pairs of Prompt_{c|R}, streamed row by row; its sums over c and over r are exact.
+
+    Keeps the rationales with the best pairs, at least `top_k` of them, so that the best pairs are exact too.
+    """
+    temperatures = replace(temperatures, category_given_rationale=temperatures.of("pair"))
+    scale = logit_scale / temperatures.category_given_rationale
+    best, totals, category_total = [], [], None
+    for rationale in range(text.rationales.shape[0]):
+        logits = scaled_similarity(features.category, text.row(rationale), scale=scale)
+        best.append(logits.amax(dim=-1))
+        totals.append(logits.logsumexp(dim=-1))
+        category_total = logits if category_total is None else torch.logaddexp(category_total, logits)
+    assert category_total is not None, "a vocabulary has at least one rationale"
+    total_BR = torch.stack(totals, dim=1)
+    partition = total_BR.logsumexp(dim=-1, keepdim=True)
+    num_kept = min(total_BR.shape[1], max(scoring.top_k, scoring.keep_rationales))
+    ids = torch.stack(best, dim=1).topk(num_kept, dim=-1).indices
+    log_prob_BR = total_BR - partition
+    log_prob = log_prob_BR.gather(1, ids).unsqueeze(-1) + category_given_rationale_log_prob(
+        features, text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
+    )
+    certain = total_BR.new_ones(len(features), dtype=torch.bool)
+    return Joint(
+        method="pairs",
+        rationales=ids,
+        rationale_log_prob=log_prob_BR.gather(1, ids),
+        log_prob=log_prob,
+        category_log_prob=category_total - partition,
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, looked_at=torch.ones_like(ids).bool()),
+        pairs_exact=certain,
+        category_certain=certain,
+    )

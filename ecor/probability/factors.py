@@ -1,0 +1,113 @@
+"""The factors that every decoding is made of: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
+from ecor.config import Temperatures
+
+
+def rationale_log_prob(
+    features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
+) -> Float[Tensor, "B R"]:
+    """log P(r | I) of every rationale."""
+    scale = logit_scale / temperatures.rationale
+    return scaled_similarity(features.rationale, text.rationales, scale=scale).log_softmax(dim=-1)
+
+
+def category_log_prob(
+    features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
+) -> Float[Tensor, "B C"]:
+    """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP."""
+    scale = logit_scale / temperatures.of("category")
+    return scaled_similarity(features.category, text.categories, scale=scale).log_softmax(dim=-1)
+
+
+def category_given_rationale_log_prob(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    rationales: Int[Tensor, "B K"],
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Float[Tensor, "B K C"]:
+    """log P(c | r, I) of every category, for K rationales of each image; a negative id gives NaN.
+
+    With the labelled rationales this is the ablation `oracle`, with `random_rationales` `random`.
+    """
+    scale = logit_scale / temperatures.category_given_rationale
+    return conditional_log_prob(
+        features.category, text.row, held=rationales, width=text.categories.shape[0], scale=scale
+    )
+
+
+def rationale_given_category_log_prob(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    categories: Int[Tensor, "B K"],
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Float[Tensor, "B K R"]:
+    """log P(r | c, I) of every rationale, for K categories of each image; a negative id gives NaN.
+
+    The softmax over r of the conditional sentence with c held fixed: the second factor of `inverted`.
+    """
+    scale = logit_scale / temperatures.of("rationale_given_category")
+    return conditional_log_prob(
+        features.category, text.column, held=categories, width=text.rationales.shape[0], scale=scale
+    )
+
+
+def conditional_log_prob(
+    image: Float[Tensor, "B D"],
+    sentences: Callable[[int], Float[Tensor, "N D"]],
+    *,
+    held: Int[Tensor, "B K"],
+    width: int,
+    scale: float,
+) -> Float[Tensor, "B K N"]:
+    """Log-softmax over the `width` sentences of each held name, for K names of each image; a negative id gives NaN.
+
+    One matrix product per distinct name, over the images that have it: a gather of [B K N D] features would cost
+    gigabytes.
+    """
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    flat = image.new_full((held.numel(), width), math.nan, dtype=dtype)
+    for name, slots in grouped(held.flatten()):
+        images = torch.div(slots, held.shape[1], rounding_mode="floor")
+        flat[slots] = scaled_similarity(image[images], sentences(name), scale=scale).log_softmax(dim=-1)
+    return flat.unflatten(0, tuple(held.shape))
+
+
+def random_rationales(num_images: int, *, num_rationales: int, generator: torch.Generator) -> Int[Tensor, "B 1"]:
+    """A rationale per image, uniform over the vocabulary: what P(c | r, I) is worth without a reason."""
+    return torch.randint(num_rationales, (num_images, 1), generator=generator, device=generator.device)
+
+
+def scaled_similarity(image: Float[Tensor, "B D"], text: Float[Tensor, "N D"], *, scale: float) -> Float[Tensor, "B N"]:
+    """Logits s · v · t in fp32 (fp64 stays), also under autocast."""
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    with torch.autocast(image.device.type, enabled=False):
+        return scale * image.to(dtype) @ text.to(device=image.device, dtype=dtype).T
+
+
+def max_cosine(features: Float[Tensor, "N D"], texts: Float[Tensor, "K D"]) -> Float[Tensor, " N"]:
+    """The largest cosine with any of some texts, both normalised.
+
+    With the definitions of all leaves under a concept it is ConVis's score, with the concept's own its naive baseline.
+    """
+    return (features @ texts.to(features).T).amax(dim=-1)
+
+
+def grouped(ids: Int[Tensor, " N"]) -> Iterator[tuple[int, Int[Tensor, " n"]]]:
+    """The distinct ids in ascending order, each with its positions; negative ids (unknown) are left out."""
+    order = ids.argsort(stable=True)
+    values, counts = torch.unique_consecutive(ids[order], return_counts=True)
+    for value, slots in zip(values.tolist(), order.split(counts.tolist()), strict=True):
+        if value >= 0:
+            yield value, slots
