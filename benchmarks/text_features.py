@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import last_features, read_start
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
+from ecor.clip.towers.causal_text import last_features, read_start
 from ecor.config import BackboneConfig, TemplateConfig
 from ecor.data.templates import pair_sentence
 from ecor.data.vocabulary import Vocabulary, read_vocabulary

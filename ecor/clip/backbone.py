@@ -15,11 +15,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ecor.clip.causal_text import CausalText, causal_text_of
 from ecor.clip.construction import ClipParts, build, model_digest, preprocess_of, write_model
 from ecor.clip.feature_types import unit_features
-from ecor.clip.image_forward import encode_pixels
-from ecor.clip.text_forward import embeddings_replaced
+from ecor.clip.towers.causal_text import CausalText, causal_text_of
+from ecor.clip.towers.image_forward import encode_pixels
+from ecor.clip.towers.text_forward import embeddings_replaced
 from ecor.config import BackboneConfig, require
 
 _TEXTS_PER_PASS = 256

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import CausalText, KVCache, Tokens, last_features, read_start, read_tokens
 from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
+from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, last_features, read_start, read_tokens
 from ecor.config import TemplateConfig, require
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from string import Formatter
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import Tokens
+from ecor.clip.towers.causal_text import Tokens
 from ecor.data.vocabulary import Vocabulary
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ecor.clip.image_tower import Capability, ImageTower, full_precision
+from ecor.clip.towers.image_tower import Capability, ImageTower, full_precision
 from ecor.config import Compat, Preprocess, require, require_at_least
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.data.heatmap import Heatmap

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import EclipConfig, PoolingName, require
 from ecor.explain.methods.attention import AttentionRollout
 from ecor.explain.methods.similarity import projected_patches

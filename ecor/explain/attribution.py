@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import ScoringConfig, require
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.registry import Method, build_method, name_of

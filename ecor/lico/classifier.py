@@ -12,8 +12,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.image_forward import feature_maps, freeze_after_maps
 from ecor.clip.loading import load_backbone
+from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
 from ecor.config import LicoConfig, Preprocess, record_of, require
 from ecor.storage.artifact import read_saved, read_tensors
 

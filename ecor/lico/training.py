@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import CausalText, token_features
+from ecor.clip.towers.causal_text import CausalText, token_features
 from ecor.config import LicoConfig, require
 from ecor.lico.classifier import Classifier, encoder_of, preprocess_of
 from ecor.lico.sinkhorn import transport_cost

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.text_forward import encode_captions
+from ecor.clip.towers.text_forward import encode_captions
 from ecor.config import require
 from ecor.training.distributed import gather_features, gather_ids
 

@@ -195,7 +195,7 @@ class Scorer:
 
 
 class ScorerActor:
-    """A `CosineForward` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
+    """A `Scorer` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
     making of an actor Ray keeps the words only, not its type."""
 
     def __init__(self, settings: ScorerSettings) -> None:

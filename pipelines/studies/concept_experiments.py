@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConVis

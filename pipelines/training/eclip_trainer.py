@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
 from ecor.eclip.projection import EclipModule, Names, Projection

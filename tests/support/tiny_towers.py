@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.image_tower import ImageTower
 from ecor.clip.loading import load_backbone
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
-from ecor.clip.text_tower import trace_text
+from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
+from ecor.clip.towers.text_tower import trace_text
 from ecor.config import Compat
 from ecor.explain.methods.gradients import cosines
 

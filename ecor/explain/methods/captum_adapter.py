@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ecor.clip import image_forward
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers import image_forward
+from ecor.clip.towers.image_tower import ImageTower
 
 
 class CosineForward(nn.Module):

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from ecor.clip.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
-from ecor.clip.transformer_block import Block
+from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
+from ecor.clip.towers.transformer_block import Block
 from ecor.config import Compat, require_at_least
 from ecor.data.heatmap import minmax
 

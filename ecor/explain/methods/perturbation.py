@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ecor.clip.image_tower import Capability, ImageTower
+from ecor.clip.towers.image_tower import Capability, ImageTower
 from ecor.config import Compat, require, require_at_least
 from ecor.explain.methods.captum_adapter import paired_cosines
 

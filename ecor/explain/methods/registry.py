@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.clip.image_tower import Capability, ImageTower
+from ecor.clip.towers.image_tower import Capability, ImageTower
 from ecor.config import Compat, require
 from ecor.convis.concept_visualization import ConVis
 from ecor.explain.methods.attention import AttentionRollout, TransformerAttribution

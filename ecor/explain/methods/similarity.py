@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ecor.clip.image_tower import Capability, ImageTower, ImageTrace, full_precision
-from ecor.clip.transformer_block import attention_branch, attention_weights
+from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision
+from ecor.clip.towers.transformer_block import attention_branch, attention_weights
 from ecor.config import Compat, require, require_at_least
 from ecor.data.heatmap import minmax
 

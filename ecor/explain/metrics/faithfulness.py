@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d, cosine_similarity
 
-from ecor.clip.image_forward import last_tensors
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_forward import last_tensors
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.data.heatmap import minmax
 

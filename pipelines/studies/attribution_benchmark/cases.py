@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.data.image_decoding import image_to_pixels
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings

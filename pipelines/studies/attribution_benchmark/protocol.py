@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.data.heatmap import Heatmap, resized
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.attribution import attribute_among

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import Compat
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.convis.concept_features import ConceptFeatures

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, normalize
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig
 from ecor.eclip.guidance import (
     GUIDANCE,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.image_tower import ImageTower
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
-from ecor.clip.image_tower import ImageTower
-from ecor.clip.text_tower import trace_text
+from ecor.clip.towers.image_tower import ImageTower
+from ecor.clip.towers.text_tower import trace_text
 from ecor.convis import ConceptFeatures, ListLexicon
 from ecor.data.heatmap import minmax
 from ecor.explain import METHODS, CosineForward, attribute, build_method

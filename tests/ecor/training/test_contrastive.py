@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from ecor.clip.text_forward import encode_captions
+from ecor.clip.towers.text_forward import encode_captions
 from ecor.demo.tiny_clip import create_clip
 from ecor.training.contrastive import (
     CaptionedImages,

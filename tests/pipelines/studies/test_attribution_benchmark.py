@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ecor.clip.image_tower import ImageTower
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain import METHODS, build_method

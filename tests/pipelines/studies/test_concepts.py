@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.image_tower import ImageTower
 from ecor.clip.loading import load_backbone
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig
 from ecor.convis import ConVis, encode_concepts
 from ecor.demo.lexicon import demo_lexicon

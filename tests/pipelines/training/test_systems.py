@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecor.clip.image_tower import ImageTower
 from ecor.clip.loading import load_backbone
+from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
 from ecor.eclip.projection import load_eclip
 from ecor.explain import attribute

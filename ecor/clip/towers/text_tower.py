@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import unit_features
-from ecor.clip.image_tower import full_precision
-from ecor.clip.text_forward import is_open, run_text_tower
-from ecor.clip.transformer_block import Block
+from ecor.clip.towers.image_tower import full_precision
+from ecor.clip.towers.text_forward import is_open, run_text_tower
+from ecor.clip.towers.transformer_block import Block
 from ecor.config import require
 
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ecor.clip.image_forward import starting_graph
-from ecor.clip.transformer_block import Block, run_block
+from ecor.clip.towers.image_forward import starting_graph
+from ecor.clip.towers.transformer_block import Block, run_block
 from ecor.config import require
 
 

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import normalize
 from torch.testing import assert_close
 
-from ecor.clip.image_tower import ImageTower
-from ecor.clip.text_tower import trace_text
+from ecor.clip.towers.image_tower import ImageTower
+from ecor.clip.towers.text_tower import trace_text
 from ecor.explain import CosineForward
 from tests.support.tiny_towers import (
     COCA,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
-from ecor.clip.transformer_block import Block, run_attention_pool, run_block
+from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

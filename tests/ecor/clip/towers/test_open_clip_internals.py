@@ -14,9 +14,16 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.causal_text import CausalText, last_features, read_start, read_tokens, token_features
-from ecor.clip.image_forward import encode_pixels, feature_maps, last_tensors, project_tokens, run_resnet, run_vit
-from ecor.clip.text_forward import encode_captions, run_text_tower
+from ecor.clip.towers.causal_text import CausalText, last_features, read_start, read_tokens, token_features
+from ecor.clip.towers.image_forward import (
+    encode_pixels,
+    feature_maps,
+    last_tensors,
+    project_tokens,
+    run_resnet,
+    run_vit,
+)
+from ecor.clip.towers.text_forward import encode_captions, run_text_tower
 from tests.support.tiny_towers import COCA, CONVNEXT, RESNET, SIGLIP, TEXT_TOWERS, TIMM, VITS, backbone_of, prompts_for
 
 VITS_AND_COCA = VITS | {"coca": COCA}

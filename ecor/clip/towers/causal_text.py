@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ecor.clip.feature_types import unit_features
-from ecor.clip.text_forward import projection_of, text_pool
+from ecor.clip.towers.text_forward import projection_of, text_pool
 
 Tokens = tuple[int, ...]
 
