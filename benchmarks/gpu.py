@@ -29,9 +29,10 @@ from ecor.data.predictions import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.model import Provenance, Recognizer
+from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import Tuning, settled
 
 SET = "demo-main"

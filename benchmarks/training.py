@@ -33,11 +33,11 @@ from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import ImageFeatures
+from ecor.training.distributed import Rank
 from ecor.training.losses import objective_of
-from ecor.training.steps import LabelledBatch, TuningModule, optimizer_of, training_step
+from ecor.training.steps import LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from pipelines.training.data_loader import (
     PictureReader,
-    Rank,
     Split,
     batch_positions,
     fetch_shards,
@@ -134,7 +134,7 @@ def write_shards(setting: Setting) -> None:
     write_manifest(manifest, setting.shards)
 
 
-def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, TuningModule]:
+def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, PromptTuningModule]:
     backbone = setting.backbone()
     prompts = PromptLearner(
         PromptConfig(rationale_tokens=6, category_tokens=6, visual_tokens=visual_tokens, visual_depth=1),
@@ -143,7 +143,7 @@ def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, Tunin
     )
     model = Recognizer(backbone=backbone, prompts=prompts, vocabulary=setting.vocabulary)
     objective = objective_of(ObjectiveConfig())
-    module = TuningModule(backbone=backbone, prompts=prompts, sentences=model.encoder, objective=objective)
+    module = PromptTuningModule(backbone=backbone, prompts=prompts, sentences=model.encoder, objective=objective)
     return model, module
 
 

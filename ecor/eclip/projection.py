@@ -20,8 +20,8 @@ from ecor.config import EclipConfig, PoolingName, require
 from ecor.explain.methods.attention import AttentionRollout
 from ecor.explain.methods.similarity import Eclip, projected_patches
 from ecor.storage.artifact import Saved, read_saved, read_tensors, require_backbone
+from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
-from ecor.training.in_batch_losses import clip_loss
 from ecor.training.negative_sampling import distinct, positions
 
 SYSTEM = "eclip"
@@ -168,7 +168,7 @@ class EclipModule(nn.Module):
         rationales: Int[Tensor, " B"],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`ecor.training.in_batch_losses.clip_loss`).
+        """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`ecor.training.clip_loss`).
 
         Labels are ids, −1 where unknown; with captions, `rationales` are ids of captions. With both kinds of sentences,
         each has half of the weight (ours).
@@ -180,7 +180,7 @@ class EclipModule(nn.Module):
             ids = gather_ids(labels[kind])
             present = distinct(ids)
             logits = self.logits(features, texts[present])
-            terms[kind] = clip_loss(logits, positions(present, ids)) / len(kinds)
+            terms[kind] = shared_text_loss(logits, positions(present, ids)) / len(kinds)
         return terms
 
     @property

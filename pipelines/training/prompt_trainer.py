@@ -28,7 +28,7 @@ from ecor.model import Recognizer
 from ecor.probability.joint import ImageFeatures
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.losses import Sentences, objective_of
-from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, TuningModule, evaluation_step
+from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
 from pipelines.config.infrastructure import located
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
@@ -108,10 +108,10 @@ class Tuning(Learning):
     def num_sentences_cut(self) -> int:
         return self._recognizer().encoder.num_truncated
 
-    def module(self) -> TuningModule:
+    def module(self) -> PromptTuningModule:
         """What is tuned: its forward gives the loss terms."""
         objective = objective_of(self.config.objective)
-        return TuningModule(
+        return PromptTuningModule(
             backbone=self.backbone, prompts=self.prompts, sentences=self._sentences(), objective=objective
         )
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import Progress, Tuning, settled
 from tests.support.tiny_splits import VOCABULARY
 

@@ -16,13 +16,14 @@ from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
 from ecor.explain import ImageTower, attribute, load_eclip
 from ecor.lico.training import load_classifier
 from ecor.storage.artifact import Saved
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, TrainConfig
 from pipelines.runtime.cluster import connected
 from pipelines.stages import pipeline as flow
 from pipelines.stages import train
 from pipelines.tracking import model_cache, model_registry
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.eclip_trainer import EclipTraining
 from pipelines.training.lico_trainer import LicoTraining
 from pipelines.training.prompt_trainer import settled
