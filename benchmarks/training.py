@@ -34,11 +34,11 @@ from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
+from ecor.training.distributed import Rank
 from ecor.training.losses import objective_of
 from ecor.training.steps import LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from pipelines.training.data_loader import (
     PictureReader,
-    Rank,
     Split,
     batch_positions,
     fetch_shards,

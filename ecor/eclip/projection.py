@@ -20,8 +20,8 @@ from ecor.eclip.guidance import SYSTEM, pooled
 from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem
 from ecor.storage.artifact import read_saved, read_tensors, record_path, require_backbone
+from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
-from ecor.training.in_batch_losses import clip_loss
 from ecor.training.negative_sampling import distinct, positions
 
 
@@ -77,7 +77,7 @@ class EclipModule(nn.Module):
             ids = gather_ids(labels[kind])
             present = distinct(ids)
             logits = self.logits(features, texts[present])
-            terms[kind] = clip_loss(logits, positions(present, ids)) / len(kinds)
+            terms[kind] = shared_text_loss(logits, positions(present, ids)) / len(kinds)
         return terms
 
     @property

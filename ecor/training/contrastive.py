@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.text_forward import encode_captions
 from ecor.config import require
+from ecor.training.clip_loss import clip_loss
 from ecor.training.distributed import gather_features, gather_ids
 
 # An open_clip CLIP: `visual`, and the parts of the text tower as attributes; open_clip carries no types.
@@ -168,33 +169,6 @@ def same_text(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
     return distinct, own
 
 
-def contrastive_loss(
-    logits: Float[Tensor, "B T"], *, own: Bool[Tensor, "B T"], true: Bool[Tensor, "B T"]
-) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE in which only false captions are negatives.
-
-    An image's loss per own caption is its cross-entropy against the captions that do not hold for the image:
-    duplicates and other true captions are neither rewarded nor punished. The same by columns for each own caption,
-    against the images it does not hold for. Contradictions are negatives and have no column loss. With one distinct
-    caption per image this is CLIP's loss (arXiv:2103.00020); without any own caption it is 0.
-    """
-    false_BT = ~(own | true)
-    by_image_B = _logsumexp(logits, over=false_BT, dim=1)
-    by_caption_T = _logsumexp(logits, over=false_BT, dim=0)
-    positives_N = logits[own]
-    if not len(positives_N):
-        return 0 * logits.sum()
-    image_N, caption_N = own.nonzero(as_tuple=True)
-    image_loss = functional.softplus(by_image_B[image_N] - positives_N).mean()
-    caption_loss = functional.softplus(by_caption_T[caption_N] - positives_N).mean()
-    return (image_loss + caption_loss) / 2
-
-
-def _logsumexp(logits: Tensor, *, over: Tensor, dim: int) -> Tensor:
-    """Finite even where nothing is left to sum over."""
-    return logits.masked_fill(~over, -1e4).logsumexp(dim)
-
-
 def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:
     """Binary cross-entropy of what can be seen, summed over attributes: teaches while captions cannot."""
     loss_BA = functional.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
@@ -220,7 +194,7 @@ class Pretrainer(nn.Module):
         logits_BT = self.clip.logit_scale.float().exp() * similarity_BT
         readable_B = gather_ids(batch.readable.long()).bool()
         own, true = batch.own & readable_B[:, None], batch.true | ~readable_B[:, None]
-        terms = {"contrastive": contrastive_loss(logits_BT, own=own, true=true)}
+        terms = {"contrastive": clip_loss(logits_BT, own=own, ignored=true)}
         if self.attribute_head is not None:
             logits_BA = self.attribute_head(images_BD[readable_B]).float()
             terms["attributes"] = attribute_loss(logits_BA, present=batch.attributes[readable_B])
@@ -285,13 +259,6 @@ def pretraining_optimizer(model: nn.Module, *, learning_rate: float, weight_deca
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6)
-
-
-def warmup_cosine(done: float, *, warmup: float) -> float:
-    """The share of the full learning rate at the share `done` of training: linear from 0, then a cosine to 0."""
-    if done < warmup:
-        return done / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
 
 
 def pretraining_step(

@@ -1,12 +1,36 @@
-"""What one rank has in, what all ranks have out: means, labels and features, with the gradients DDP needs."""
+"""Exchange between ranks: means, labels, features (with the gradients DDP needs) and any values."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import Function
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """Which of the workers this is."""
+
+    index: int = 0
+    num_ranks: int = 1
+    local_index: int = 0
+    """Among the workers of this node."""
+    num_local: int = 1
+    node: int = 0
+    device: str = "cpu"
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all ranks, in rank order; every rank must ask."""
+        if self.num_ranks == 1:
+            return [value]
+        found = [value] * self.num_ranks
+        dist.all_gather_object(found, value)
+        return found
 
 
 def mean_over_ranks(values: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Float[Tensor, ""]:

@@ -3,10 +3,8 @@
 `max_sentences` does not bind: there are few texts per image.
 """
 
-import math
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ecor.probability.factors import scaled_similarity
@@ -18,6 +16,7 @@ from ecor.training.chunked_logits import (
     pair_features,
     rationale_logits,
 )
+from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
 from ecor.training.negative_sampling import distinct, positions
 
@@ -37,7 +36,7 @@ def in_batch_pairs(batch: LossBatch) -> dict[str, Tensor]:
         return scaled_similarity(features, pair_features(batch.sentences, codes=part), scale=batch.logit_scale)
 
     logits_BN = torch.cat(in_chunks(logits, texts.split(batch.sentences_per_chunk)), dim=1)
-    return {"rationale": in_batch_rationales(batch), "pair": clip_loss(logits_BN, positions(texts, codes))}
+    return {"rationale": in_batch_rationales(batch), "pair": shared_text_loss(logits_BN, positions(texts, codes))}
 
 
 def in_batch_categories(batch: LossBatch) -> dict[str, Tensor]:
@@ -62,18 +61,4 @@ def in_batch_rationales(batch: LossBatch) -> Float[Tensor, ""]:
     rationales = gather_ids(batch.rationales)
     texts = distinct(rationales)
     logits = rationale_logits(gather_features(batch.image.rationale), batch, ids=texts)
-    return clip_loss(logits, positions(texts, rationales))
-
-
-def clip_loss(logits: Float[Tensor, "B N"], targets: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """CLIP's symmetric loss over distinct texts, where a text may have several images.
-
-    Image to text is a cross-entropy; text to image the mean over a text's images of −log softmax over images, as in
-    supervised contrastive learning (arXiv:2004.11362, L_out). Images without a text (−1) are in neither.
-    """
-    labelled = targets >= 0
-    to_text = negative_log_likelihood(logits, targets).sum() / labelled.sum().clamp(min=1)
-    by_text = logits.T.masked_fill(~labelled, -math.inf if bool(labelled.any()) else 0.0).log_softmax(dim=-1)
-    positive = targets == torch.arange(logits.shape[1], device=targets.device).unsqueeze(1)
-    per_text = -by_text.where(positive, 0.0).sum(dim=-1) / positive.sum(dim=-1).clamp(min=1)
-    return (to_text + per_text.mean()) / 2
+    return shared_text_loss(logits, positions(texts, rationales))

@@ -20,7 +20,9 @@ from ecor.clip.prompts import PromptLearner
 from ecor.config import FitConfig, ScoringConfig, require
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.training.losses import Objective, Sentences
+from ecor.training.chunked_logits import Sentences
+from ecor.training.losses import Objective
+from ecor.training.schedules import warmup_cosine
 
 Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
 """Pixels, or their features where no visual token is learned, or their patches with guidance (ECLIP)."""
@@ -122,18 +124,6 @@ def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optim
     return AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def learning_rate(config: FitConfig, *, step: int, num_steps: int) -> float:
-    """Linear warm-up over `warmup_steps`, then a cosine to zero at the last of `num_steps` (DROR, arXiv:2212.06202).
-
-    A function of the step alone, so that nothing of a schedule has to be saved. Where the warm-up is longer than the
-    run, the run is all warm-up.
-    """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
     """What a training step tells."""
@@ -169,7 +159,13 @@ def training_step(
     Raises:
         ValueError: when the loss is not finite.
     """
-    rate = learning_rate(config, step=step, num_steps=num_steps)
+    rate = warmup_cosine(
+        step,
+        warmup=config.warmup_steps,
+        total=max(num_steps, config.warmup_steps + 1),
+        ramp_offset=1,
+        peak=config.learning_rate,
+    )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)

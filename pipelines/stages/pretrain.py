@@ -28,14 +28,16 @@ from ecor.demo.worlds.registry import world_named
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
 from ecor.training.contrastive import Source, write_weights
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.studies import PretrainConfig
 from pipelines.runtime.prometheus import TRAINING_STEPS, count
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
-from pipelines.training.data_loader import Rank, unreadable_lines
+from pipelines.training.data_loader import unreadable_lines
 from pipelines.training.pretrainer import Pretraining, Progress, Report
-from pipelines.training.ray_runner import SUMMARY, Job, made_once, own_rank, save_state, saved_state
+from pipelines.training.ray_runner import Job, own_rank, save_state, saved_state
+from pipelines.training.run_folder import SUMMARY, make_once
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
@@ -99,7 +101,7 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = settled(config), resolve_tracking(tracking or TrackingConfig())
-    made_once(
+    make_once(
         config,
         name="pretrain",
         parents=_parents(config),

@@ -25,13 +25,15 @@ from ecor.data.shards import VOCABULARY_NAME, read_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.artifact import FOLDER, ArtifactRecord, read_saved
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import TrainConfig
 from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
 from pipelines.tracking import model_registry
-from pipelines.training.data_loader import Rank, read_split, unreadable_lines
+from pipelines.training.data_loader import read_split, unreadable_lines
 from pipelines.training.prompt_trainer import resolve_config
-from pipelines.training.ray_runner import SUMMARY, Job, made_once, own_rank, save_state, saved_state
+from pipelines.training.ray_runner import Job, own_rank, save_state, saved_state
+from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.systems import SYSTEMS
 from pipelines.training.trainer import Trainer, TrainEvent, TrainState
 
@@ -76,7 +78,7 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
-    made_once(
+    make_once(
         config,
         name="train",
         parents=_parents(config),

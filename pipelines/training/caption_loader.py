@@ -13,9 +13,9 @@ from jaxtyping import Int
 from ecor.clip.backbone import Backbone
 from ecor.data.shards import read_index, read_manifest
 from ecor.training.contrastive import CaptionedImages, Clip, Part, same_text
+from ecor.training.distributed import Rank
 from pipelines.training.data_loader import (
     PictureReader,
-    Rank,
     SampleIndex,
     Split,
     batch_positions,

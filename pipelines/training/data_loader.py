@@ -8,13 +8,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from jaxtyping import Int
 from torch import Tensor
 
@@ -22,31 +20,10 @@ from ecor.config import Preprocess
 from ecor.data.image_decoding import ImageError, Sample, decode_image, image_to_pixels
 from ecor.data.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
 from ecor.data.vocabulary import Vocabulary
+from ecor.training.distributed import Rank
 
 MOST_NAMED = 20
 """Pictures that cannot be read and are told by name; all are counted."""
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rank:
-    """Which of the workers this is."""
-
-    index: int = 0
-    num_ranks: int = 1
-    local_index: int = 0
-    """Among the workers of this node."""
-    num_local: int = 1
-    node: int = 0
-    device: str = "cpu"
-
-    def gathered(self, value: Value) -> list[Value]:
-        """The values of all ranks, in rank order; every rank must ask."""
-        if self.num_ranks == 1:
-            return [value]
-        found = [value] * self.num_ranks
-        dist.all_gather_object(found, value)
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

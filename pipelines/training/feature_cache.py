@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from pipelines.training.data_loader import PictureReader, Rank, Split, ahead
+from ecor.training.distributed import Rank
+from pipelines.training.data_loader import PictureReader, Split, ahead
 
 
 def cached_features(

@@ -27,10 +27,11 @@ from ecor.training.contrastive import (
     pretraining_optimizer,
     pretraining_step,
     tokenized,
-    warmup_cosine,
 )
+from ecor.training.distributed import Rank
+from ecor.training.schedules import warmup_cosine
 from pipelines.config.studies import PretrainConfig
-from pipelines.training.data_loader import Rank, first_named, named_unreadable
+from pipelines.training.data_loader import first_named, named_unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
-from ecor.training.losses import Sentences, objective_of
+from ecor.training.chunked_logits import Sentences
+from ecor.training.losses import objective_of
 from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import TrainConfig

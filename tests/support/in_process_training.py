@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
-from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import PromptTrainer, TrainState, resolve_config
+from pipelines.training.data_loader import read_split
+from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.trainer import TrainState
 from tests.support.tiny_splits import VOCABULARY
 
 

@@ -26,13 +26,14 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.ablation.factors import factor_figures
 from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_figures
 from pipelines.studies.ablation.grid import Cell, Judgement
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 
 IMAGES_PER_PASS = 256

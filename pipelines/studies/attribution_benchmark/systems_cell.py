@@ -25,10 +25,11 @@ from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, sco
 from ecor.explain.targets import Rationale, tower_of
 from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
+from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.lico_trainer import LicoTraining
 from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 from pipelines.training.systems import SYSTEMS

@@ -25,13 +25,10 @@ from ecor.training.contrastive import (
     TokenDropout,
     TokenTable,
     attribute_loss,
-    contrastive_loss,
     full_weights,
     pretraining_optimizer,
     pretraining_step,
-    same_text,
     tokenized,
-    warmup_cosine,
 )
 
 CAPTIONS = ("a zebra", "a dog", "a cat with wings", "There is a long trunk.", "a photo of a zebra, with a long trunk")
@@ -63,51 +60,6 @@ def images(num: int = 6, *, side: int = 64) -> CaptionedImages:
 def part_of(whole: CaptionedImages, part: Part) -> CaptionedImages:
     mine = part.of(len(whole.images))
     return replace(whole, images=whole.images[mine], readable=whole.readable[mine])
-
-
-def _naive(logits: Tensor, own: Tensor, true: Tensor) -> float:
-    num_images, num_texts = logits.shape
-    by_image, by_text = [], []
-    for b in range(num_images):
-        for t in range(num_texts):
-            if own[b, t]:
-                rivals = [logits[b, u] for u in range(num_texts) if not (true[b, u] or own[b, u])]
-                columns = [logits[a, t] for a in range(num_images) if not (true[a, t] or own[a, t])]
-                for terms, negatives in ((by_image, rivals), (by_text, columns)):
-                    total = sum(math.exp(x) for x in [logits[b, t], *negatives])
-                    terms.append(-float(logits[b, t]) + math.log(total))
-    return (sum(by_image) / len(by_image) + sum(by_text) / len(by_text)) / 2
-
-
-def test_contrastive_loss_equals_the_loop_with_duplicates_and_contradictions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(10):
-        logits = torch.randn(5, 9, generator=generator) * 3
-        own = torch.rand(5, 9, generator=generator) < 0.2
-        own[:, -2:] = False
-        own[0, 0] = True
-        true = own | (torch.rand(5, 9, generator=generator) < 0.2)
-        true[:, -2:] = False
-        assert float(contrastive_loss(logits, own=own, true=true)) == pytest.approx(_naive(logits, own, true), abs=1e-5)
-
-
-def test_with_distinct_captions_it_is_clip_s_loss() -> None:
-    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
-    own = torch.eye(6, dtype=torch.bool)
-    target = torch.arange(6)
-    expected = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-    torch.testing.assert_close(contrastive_loss(logits, own=own, true=own), expected)
-
-
-def test_a_duplicate_caption_is_no_false_negative() -> None:
-    distinct, own = same_text(["a cat", "a dog", "a cat"])
-    assert distinct == ["a cat", "a dog"]
-    assert own.tolist() == [[True, False], [False, True], [True, False]]
-    logits = torch.tensor([[5.0, 0.0], [0.0, 5.0], [5.0, 0.0]], requires_grad=True)
-    contrastive_loss(logits, own=own, true=own).backward()
-    assert logits.grad is not None
-    assert (logits.grad[own] < 0).all()
-    assert (logits.grad[~own] > 0).all()
 
 
 def test_attribute_loss_equals_the_loop() -> None:
@@ -211,14 +163,6 @@ def test_an_unreadable_picture_teaches_nothing() -> None:
     with torch.no_grad():
         found, expected = (pretrainer(tokenized(each, table=table, part=Part())) for each in (whole, without))
     torch.testing.assert_close(found, expected)
-
-
-def test_warmup_cosine_rises_then_falls() -> None:
-    assert warmup_cosine(0.0, warmup=0.1) == 0.0
-    assert warmup_cosine(0.1, warmup=0.1) == pytest.approx(1.0)
-    assert warmup_cosine(1.0, warmup=0.1) == pytest.approx(0.0)
-    falling = [warmup_cosine(0.1 + k / 20, warmup=0.1) for k in range(18)]
-    assert falling == sorted(falling, reverse=True)
 
 
 @pytest.fixture

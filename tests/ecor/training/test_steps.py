@@ -1,7 +1,6 @@
 """Steps of tuning: the schedule by hand, accumulation as one larger batch, only tokens move, golden losses."""
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from ecor.training.steps import (
     LabelledBatch,
     PromptTuningModule,
     evaluation_step,
-    learning_rate,
     optimizer_of,
     training_step,
 )
@@ -71,16 +69,6 @@ def part(whole: LabelledBatch, rows: slice) -> LabelledBatch:
     return LabelledBatch(
         pictures=whole.pictures[rows], categories=whole.categories[rows], rationales=whole.rationales[rows]
     )
-
-
-def test_schedule_is_a_ramp_and_a_cosine() -> None:
-    config = FitConfig(learning_rate=2.0, warmup_steps=4)
-    rates = [learning_rate(config, step=step, num_steps=12) for step in range(13)]
-    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
-    assert rates[4:] == pytest.approx([1 + math.cos(math.pi * step / 8) for step in range(9)])
-    assert rates[8] == pytest.approx(1.0)
-    assert rates[12] == pytest.approx(0.0)
-    assert learning_rate(FitConfig(warmup_steps=0, learning_rate=3.0), step=0, num_steps=1) == 3.0
 
 
 def test_drors_recipe_is_sgd_with_momentum(backbone: Backbone) -> None:

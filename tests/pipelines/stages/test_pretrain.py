@@ -21,12 +21,12 @@ from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from ecor.training.contrastive import Part
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned
-from pipelines.training.data_loader import Rank
 from pipelines.training.pretrainer import Pretraining, Progress
 
 SMALL_CLIP = {

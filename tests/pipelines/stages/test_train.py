@@ -25,6 +25,7 @@ import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.data.image_decoding import decode_image, image_to_pixels, label_ids
 from ecor.data.vocabulary import vocabulary_from_mapping
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import TrainConfig
 from pipelines.runtime.cluster import connect
@@ -34,7 +35,6 @@ from pipelines.storage.work_ledger import Ledger
 from pipelines.training.data_loader import (
     MOST_NAMED,
     PictureReader,
-    Rank,
     batch_positions,
     fetch_shards,
     named_unreadable,
@@ -43,8 +43,9 @@ from pipelines.training.data_loader import (
     read_split,
     unreadable_lines,
 )
-from pipelines.training.prompt_trainer import TrainState, resolve_config
-from pipelines.training.ray_runner import alone
+from pipelines.training.prompt_trainer import resolve_config
+from pipelines.training.run_folder import hold_output
+from pipelines.training.trainer import TrainState
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
 from tests.support.tiny_models import NAMES
@@ -455,11 +456,11 @@ def test_jobs_on_one_output_take_turns_and_one_that_was_taken_over_publishes_not
     """A second job waits for the first; a first that shows no sign of life is taken over, and then is fenced off."""
     output, told = tmp_path / "run", []
     with ThreadPoolExecutor(1) as pool:
-        with alone(output, lease_s=2.0) as fence:
+        with hold_output(output, lease_s=2.0) as fence:
             fence()
 
             def second() -> None:
-                with alone(output, lease_s=2.0) as fence_of_second:
+                with hold_output(output, lease_s=2.0) as fence_of_second:
                     told.append("second")
                     fence_of_second()
 
@@ -472,7 +473,7 @@ def test_jobs_on_one_output_take_turns_and_one_that_was_taken_over_publishes_not
     dead = Ledger(output / "_ledger", lease_s=2.0)
     dead.renew()
     assert dead.claim("run") is not None
-    with alone(output, lease_s=0.2) as fence:
+    with hold_output(output, lease_s=0.2) as fence:
         fence()
         other = Ledger(output / "_ledger", lease_s=1e-9)
         other.renew()

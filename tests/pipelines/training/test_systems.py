@@ -18,13 +18,14 @@ from ecor.eclip.projection import load_eclip
 from ecor.explain import attribute
 from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
+from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pipeline as flow
 from pipelines.stages import train
 from pipelines.tracking import model_cache, model_registry
-from pipelines.training.data_loader import Rank, read_split
+from pipelines.training.data_loader import read_split
 from pipelines.training.eclip_trainer import EclipTraining
 from pipelines.training.lico_trainer import LicoTraining
 from pipelines.training.prompt_trainer import resolve_config

@@ -1,0 +1,186 @@
+"""Claim, record, resume and publish the output folder of a stage that learns.
+
+The folder holds `summary.json`, which is written last, beside what was made; until then also `run.json` (what is being
+made, and its MLflow run) and `ray/` (the states that the same command resumes from).
+"""
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+import ecor
+from ecor.config import require
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
+from pipelines.runtime.cluster import connect
+from pipelines.storage.work_ledger import Ledger
+from pipelines.tracking import model_registry
+from pipelines.training.ray_runner import STATES, Job, Settings, fitted, queue_here
+
+SUMMARY, RUN = "summary.json", "run.json"
+_LEDGER, _RUN = "_ledger", "run"
+
+
+def make_once(
+    config: Settings,
+    *,
+    name: str,
+    parents: dict[str, str],
+    made_of: str,
+    products: Sequence[str],
+    work: Callable[[dict[str, Any]], None],
+    publish: Callable[[Path, str], None],
+    cluster: ClusterConfig | None,
+    tracking: TrackingConfig,
+) -> None:
+    """Fill the output of a stage that learns, unless a run with the same parents has filled it.
+
+    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run. One that another
+    job works on is waited for.
+
+    Args:
+        config: of the stage, a dataclass.
+        name: of the stage, and of the MLflow run.
+        parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
+        made_of: what that digest is of, for people.
+        products: files and folders in the output that the run makes.
+        work: what a worker does; its settings are the fields of a `ShardJob`.
+        publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
+            writes the summary last.
+        cluster: where.
+        tracking: where the run is recorded.
+
+    Raises:
+        ValueError: when the output holds another run (naming both digests), and as `fitted`.
+        OSError: when another job has taken the run over meanwhile, or a worker died.
+    """
+    output, digest = absolute_address(config.output), parents["config"]
+    if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
+        _say(f"{name}: finished before, nothing to do: {config.output}")
+        return
+    cluster = cluster or ClusterConfig()
+    with hold_output(output, lease_s=cluster.lease_s) as fence:
+        if config.fresh:
+            clear_output(output, products=products)
+        if is_finished(output, digest=digest, made_of=made_of):
+            _say(f"{name}: finished by another job, nothing to do: {config.output}")
+            return
+        params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+        record = record_run(
+            output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
+        )
+        with connect(cluster, stage=name), record as run_id:
+            messages = queue_here()
+            job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
+            last_state = fitted(
+                work,
+                {each.name: getattr(job, each.name) for each in fields(job)},
+                placement=config,
+                output=output,
+                name=digest[:16],
+                messages=messages,
+                patience_s=cluster.no_progress_timeout_s,
+            )
+            with last_state.as_directory() as state:
+                fence()
+                publish(Path(state), run_id)
+            filesystem.remove(filesystem.join(output, STATES))
+
+
+@contextmanager
+def record_run(
+    output: str,
+    *,
+    name: str,
+    digest: str,
+    params: Mapping[str, Any],
+    parents: Mapping[str, str],
+    tracking: TrackingConfig,
+    products: Sequence[str],
+) -> Iterator[str]:
+    """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
+    path = filesystem.join(output, RUN)
+    run_id = json.loads(filesystem.read(path))["run_id"] if filesystem.exists(path) else None
+    run_id = model_registry.start_training_run(
+        tracking, name=name, params=params, tags={**_environment(), **parents}, run_id=run_id
+    )
+    filesystem.write_json(path, {"digest": digest, "run_id": run_id})
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+        filesystem.remove(path)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except ValueError:
+        if not _has_state(output):
+            clear_output(output, products=products)  # nothing was learned: the mended command may have the folder
+        raise
+    finally:
+        model_registry.finish_run(tracking, run_id=run_id, status=status)
+
+
+@contextmanager
+def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
+    """Wait until no other job works on this output; nobody else begins to before this ends.
+
+    What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
+    and another one goes on from its last saved state.
+    """
+    ledger = Ledger(filesystem.join(output, _LEDGER), lease_s=lease_s)
+    with ledger.hold_lease():
+        while (attempt := ledger.claim(_RUN)) is None:
+            ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+
+        def fence() -> None:
+            if ledger.claim(_RUN) != attempt:
+                raise OSError(f"{output}: another job has gone on with this run meanwhile, and will publish it")
+
+        yield fence
+    if filesystem.exists(filesystem.join(output, SUMMARY)):
+        ledger.clear()  # who waits for this run finds it finished
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def _has_state(output: str) -> bool:
+    runs = filesystem.join(output, STATES)
+    names = (name for run in filesystem.names_in(runs) for name in filesystem.names_in(filesystem.join(runs, run)))
+    return any(name.startswith("checkpoint_") for name in names)
+
+
+def clear_output(output: str, *, products: Sequence[str]) -> None:
+    """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
+    for name in (SUMMARY, RUN, STATES, *products):
+        filesystem.remove(filesystem.join(output, name))
+
+
+def is_finished(output: str, *, digest: str, made_of: str) -> bool:
+    """Whether the run of this digest is finished here; ValueError when the output is of another run.
+
+    `made_of` names, in the error, what the digest is of.
+    """
+    for name in (SUMMARY, RUN):
+        if filesystem.exists(filesystem.join(output, name)):
+            found = json.loads(filesystem.read(filesystem.join(output, name)))["digest"]
+            require(
+                found == digest,
+                f"{output} holds run {found}, the {made_of} given make run {digest}: "
+                f"choose another output, or start over with --fresh",
+            )
+    return filesystem.exists(filesystem.join(output, SUMMARY))
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: version(name) for name in ("torch", "open_clip_torch", "ray")}
+    return {"ecor": ecor.__version__, "python": platform.python_version(), "platform": platform.platform(), **versions}
