@@ -1,4 +1,5 @@
 from . import demo as demo
+from . import explain as explain
 from .checkpoint import load as load
 from .config import BackboneConfig as BackboneConfig
 from .config import PromptConfig as PromptConfig
@@ -11,7 +12,6 @@ from .data.predictions import read_predictions as read_predictions
 from .data.vocabulary import Vocabulary as Vocabulary
 from .data.vocabulary import read_vocabulary as read_vocabulary
 from .evaluation.record import evaluate as evaluate
-from .explain.attribution import explain as explain
 from .explain.attribution import explain_joint as explain_joint
 from .explain.methods.registry import METHODS as METHODS
 from .model import Predictions as Predictions

@@ -8,10 +8,10 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +22,12 @@ from ecor.data.tar_members import HashingWriter, json_bytes, sample_of_row, samp
 from ecor.data.templates import category_sentence
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
+from ecor.storage.retries import with_retries
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
 _BUFFER = 2**20
-Result = TypeVar("Result")
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -181,8 +181,9 @@ def fetch_shard(
     if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
         return kept
     with filesystem.published(cache, kept.name) as path:
-        _attempted(
-            lambda: _download(filesystem.join(folder, info.name), path=path, info=info), num_attempts=num_attempts
+        with_retries(
+            lambda: _download(filesystem.join(folder, info.name), path=path, info=info),
+            pauses_s=(0.0,) * (num_attempts - 1),
         )
     return kept
 
@@ -210,7 +211,9 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
     """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
-    data = _attempted(lambda: filesystem.read(filesystem.join(folder, info.index)), num_attempts=num_attempts)
+    data = with_retries(
+        lambda: filesystem.read(filesystem.join(folder, info.index)), pauses_s=(0.0,) * (num_attempts - 1)
+    )
     got = hashlib.sha256(data).hexdigest()
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
@@ -305,17 +308,6 @@ def _download(url: str, *, path: Path, info: ShardInfo) -> None:
             f"shard {url}: read {path.stat().st_size} bytes with sha256 {got}, "
             f"its manifest says {info.num_bytes} with {info.sha256}"
         )
-
-
-def _attempted(attempt: Callable[[], Result], *, num_attempts: int) -> Result:
-    for _ in range(num_attempts - 1):
-        try:
-            return attempt()
-        except FileNotFoundError:
-            raise
-        except OSError:
-            continue  # a store's passing failure: the next attempt begins anew; the last one's error is raised
-    return attempt()
 
 
 def _file_sha256(path: Path) -> str:

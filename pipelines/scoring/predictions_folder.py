@@ -33,7 +33,7 @@ from ecor.data.predictions import (
 )
 from ecor.storage import filesystem
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.record_store import Records, Result, with_retries
+from pipelines.storage.record_store import Records, Result, retry_in_store
 from pipelines.storage.work_ledger import Attempt, Ledger
 
 QUARANTINE_NAME = "quarantine.parquet"
@@ -182,7 +182,7 @@ class PredictionsFolder:
         self._patiently(lambda: filesystem.write(filesystem.join(self.folder, name), data))
 
     def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return with_retries(deed, place=self.folder)
+        return retry_in_store(deed, place=self.folder)
 
 
 def _committed(record: Mapping[str, Any]) -> Committed:

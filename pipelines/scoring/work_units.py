@@ -22,7 +22,7 @@ from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
-from pipelines.storage.record_store import with_retries
+from pipelines.storage.record_store import retry_in_store
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -207,7 +207,7 @@ def _split(folder: str) -> Input:
 def _read_folder(root: str) -> list[dict[str, Any]]:
     """Relative path and size of every image file, at any depth, hidden files and folders left out."""
     rows = []
-    for path, num_bytes in with_retries(lambda: filesystem.files_below(root), place=root).items():
+    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(root), place=root).items():
         hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
         if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             rows.append({"path": path, "size": num_bytes})

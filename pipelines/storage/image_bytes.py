@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
-from pipelines.storage.record_store import with_retries
+from pipelines.storage.record_store import retry_in_store
 
 MAX_BYTES = 2**30
 """Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
@@ -47,7 +47,7 @@ def content(url: str) -> bytes:
         return _on_disk(str(filesystem.local_path(url)))
     if len(url.partition("://")[2].partition("/")[2].encode()) > _LONGEST_NAME:
         raise UnreadableError(f"{url} is longer than a store's names are")
-    found = with_retries(lambda: _in_store(url), place=url)
+    found = retry_in_store(lambda: _in_store(url), place=url)
     if isinstance(found, UnreadableError):
         raise found
     return found

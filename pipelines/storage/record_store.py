@@ -1,7 +1,6 @@
 """Small JSON records in, each written by one and read by all out: exclusive creation in a folder of any store."""
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from ecor.storage import filesystem
+from ecor.storage.retries import with_retries
 from pipelines.runtime.prometheus import RETRIES, count
 
 Record = dict[str, Any]
@@ -19,21 +19,17 @@ PAUSES_S = (0.1, 0.5, 2.0)
 Result = TypeVar("Result")
 
 
-def with_retries(deed: Callable[[], Result], *, place: str) -> Result:
-    """What a deed in the store of `place` returns, tried again after pauses while the store fails; then what it raised.
+def retry_in_store(operation: Callable[[], Result], *, place: str) -> Result:
+    """Run an operation in the store of `place`; while that store fails, run it again after pauses.
 
-    The deed may be done twice: a store that fails may have done it. Local disks are not asked again: a disk that is
-    full stays so.
+    Local disks are not asked again: a disk that is full stays so.
     """
-    for pause_s in () if filesystem.is_local(place) else PAUSES_S:
-        try:
-            return deed()
-        except (FileExistsError, FileNotFoundError, PermissionError):
-            raise
-        except OSError:
-            count(RETRIES, kind="store")
-            time.sleep(pause_s)
-    return deed()
+    return with_retries(
+        operation,
+        pauses_s=() if filesystem.is_local(place) else PAUSES_S,
+        final=(FileExistsError, FileNotFoundError, PermissionError),
+        on_retry=lambda: count(RETRIES, kind="store"),
+    )
 
 
 class Records:
@@ -97,7 +93,7 @@ class Records:
         filesystem.remove(self.folder)
 
     def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return with_retries(deed, place=self.folder)
+        return retry_in_store(deed, place=self.folder)
 
     def _address(self, name: str) -> str:
         if not name:
