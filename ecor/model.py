@@ -1,7 +1,5 @@
 """Backbone, learned prompts and vocabulary in, pictures labelled with categories and reasons out."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +42,7 @@ from ecor.data.templates import check_templates
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.evaluation.ood_detection import likeness
 from ecor.probability.joint import ImageFeatures, Joint, RankedPairs, joint_probability, ranked_pairs
+from ecor.storage.digests import bytes_sha256, json_digest
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -194,12 +193,12 @@ class Recognizer:
         content = {
             "backbone": self.backbone.digest,
             "prompts": asdict(self.prompts.config),
-            "tokens": hashlib.sha256(safetensors_bytes(self.tokens())).hexdigest(),
+            "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
             "templates": asdict(self.templates),
             "temperatures": self.temperatures.stated(),
             "calibrated_on": self.calibrated_on,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_digest(content)
 
     @property
     def provenance(self) -> Provenance:

@@ -3,7 +3,6 @@
 A unit knows how to read its pictures; it is small, and travels to the machine that decodes it.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,10 @@ from ecor.data.image_decoding import EXTENSIONS
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, text_sha256
 from pipelines.config.infrastructure import located
+from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
-from pipelines.storage.record_store import patiently
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -207,7 +207,7 @@ def _split(folder: str) -> Input:
 def _read_folder(root: str) -> list[dict[str, Any]]:
     """Relative path and size of every image file, at any depth, hidden files and folders left out."""
     rows = []
-    for path, num_bytes in patiently(lambda: filesystem.files_below(root), place=root).items():
+    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(root), place=root).items():
         hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
         if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             rows.append({"path": path, "size": num_bytes})
@@ -257,7 +257,7 @@ def _parquet_table(file: Any) -> pa.Table:
 
 
 def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str, once_mended: str) -> Input:
-    digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows).encode()).hexdigest()
+    digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows))
     files = tuple(_listed(row, base=base) for row in rows)
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
@@ -296,7 +296,7 @@ def _read_file(file: Listed) -> Picture | Rejection:
         return Rejection(source=file.path, stage="read", reason=reason, detail=detail)
     return Picture(
         data=data,
-        key=sample_key(file.path, sha256=hashlib.sha256(data).hexdigest()),
+        key=sample_key(file.path, sha256=bytes_sha256(data)),
         source=file.path,
         category_true=file.category,
         rationales_true=file.rationales,

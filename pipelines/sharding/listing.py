@@ -19,8 +19,8 @@ from ecor.data.shards import VOCABULARY_NAME
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import located
 from pipelines.config.stages import Layout, ShardConfig
+from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import escaped, is_text
-from pipelines.storage.record_store import patiently
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -131,7 +131,7 @@ def _source(*, root: str, layout: Layout, places: Iterable[Place], num_ignored: 
 
 def _children(folder: str) -> tuple[list[str], int]:
     """Names of the folders in a folder, and how many images-to-be lie beside them."""
-    found = patiently(lambda: filesystem.entries(folder), place=folder)
+    found = retry_in_store(lambda: filesystem.entries(folder), place=folder)
     visible = [entry for entry in found if not entry.name.startswith(".")]
     known = (VOCABULARY_NAME, TRUTH_NAME)
     num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
@@ -153,7 +153,7 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
     folder = f"{place.root}/{place.path}"
-    for path, num_bytes in patiently(lambda: filesystem.files_below(folder), place=folder).items():
+    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(folder), place=folder).items():
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")

@@ -160,6 +160,7 @@ def _code(target: Path, *, with_weights: bool) -> Path:
     target.mkdir()
     for path in package.glob("*.py"):
         shutil.copy(path, target)
+    shutil.copytree(package / "storage", target / "storage", ignore=shutil.ignore_patterns("__pycache__"))
     if with_weights:
         shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
     return target

@@ -19,4 +19,7 @@ def test_architecture_names_every_room():
         path for folder in ("ecor", "ecor/demo", "ecor/explain", "pipelines") for path in (ROOT / folder).glob("*.py")
     ]
     missing = [path.name for path in rooms if path.name != "__init__.py" and f"`{path.name}`" not in shown]
+    packages = [path for each in ("ecor/storage", "pipelines/runtime") for path in (ROOT / each).glob("*.py")]
+    named = ["/".join(path.parts[-2:]) for path in packages if path.name != "__init__.py"]
+    missing += [name for name in named if f"`{name}`" not in shown]
     assert not missing

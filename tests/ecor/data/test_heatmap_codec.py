@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.pipelines.stages.test_report import prediction
 
 from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
@@ -34,7 +35,6 @@ from pipelines.scoring.attributions import EvidenceRule, _compact, explained_row
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings
 from pipelines.tracking import model_registry
-from tests.pipelines.stages.test_report import prediction
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer
 
 RULE = EvidenceRule(method="grad_eclip", top=2, images="all", share=1.0, seed=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pipelines.stages.test_report import HOSTILE, Outline, made, prediction, write_images
 
 from ecor.config import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantised
@@ -19,7 +20,6 @@ from ecor.data.predictions import (
     write_manifest,
     write_part,
 )
-from tests.pipelines.stages.test_report import HOSTILE, Outline, made, prediction, write_images
 from tests.support.browser import find_chromium, open_tab
 
 

@@ -1,0 +1,155 @@
+"""A whole pipeline whose every place is in S3: what local disks give, S3 gives too, failing and slow as it may be."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from models import NAMES, TINY_CLIP, write_pictures
+
+from ecor import store
+from ecor.backbone import load_backbone
+from ecor.checkpoint import load
+from ecor.config import BackboneConfig
+from ecor.evaluation import read_evaluation
+from ecor.predictions import read_manifest as read_labels
+from ecor.predictions import read_predictions
+from ecor.shards import read_manifest, read_shard
+from pipelines import cluster, score, shard
+from pipelines.__main__ import DONE, main
+from pipelines.config import PipelineConfig
+from pipelines.flow import read_pipeline
+from pipelines.places import ClusterConfig
+
+pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")
+pytest.importorskip("moto", reason="moto is not installed: pip install 'ecor[dev]'")
+
+from s3_server import S3Server, s3_in_use
+
+pytestmark = pytest.mark.slow
+
+BUCKET = "s3://bucket"
+JOB = f"{BUCKET}/job"
+CLIP, WEIGHTS = f"{BUCKET}/clip.json", f"{BUCKET}/clip.safetensors"
+NUM_OF = {"train": 12, "validation": 6, "test": 9}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_in_use() as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pictures(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Labelled pictures in DROR's layout; their bytes by path."""
+    found = {}
+    for seed, (split, num) in enumerate(NUM_OF.items()):
+        paths = write_pictures(tmp_path_factory.mktemp(split), num=num, seed=seed)
+        for number, path in enumerate(paths):
+            category = list(NAMES)[number % len(NAMES)]
+            found[f"{split}/{category}/{NAMES[category][0]}/{number}/{path.name}"] = path.read_bytes()
+    for name, data in found.items():
+        store.write(f"{BUCKET}/images/{name}", data)
+    return found
+
+
+@pytest.fixture(scope="module")
+def config(
+    s3: S3Server, pictures: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PipelineConfig]:
+    """The pipeline, run to its end on a small cluster that stays."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    clip = folder / "tiny-clip.json"
+    clip.write_text(json.dumps(TINY_CLIP))
+    for path in load_backbone(BackboneConfig(name=str(clip), pretrained="random")).save(folder, stem="clip"):
+        store.write(f"{BUCKET}/{path.name}", path.read_bytes())
+    text = f"""
+        output = "{JOB}/"
+        [shard]
+        input = "{BUCKET}/images/"
+        samples_per_shard = 5
+        [train]
+        backbone = {{ name = "{CLIP}", pretrained = "{WEIGHTS}" }}
+        prompts = {{ rationale_tokens = 1, category_tokens = 1 }}
+        num_epochs = 1
+        batch_size = 4
+        cache_dir = "{folder}/cache"
+        [cluster]
+        num_cpus = 2
+        [tracking]
+        uri = "sqlite:///{folder}/mlflow.db"
+    """
+    store.write(f"{BUCKET}/pipeline.toml", text.encode())
+    with cluster.connected(ClusterConfig(num_cpus=2)):
+        assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+        yield read_pipeline(f"{BUCKET}/pipeline.toml")
+
+
+def test_every_record_of_a_pipeline_is_where_it_was_to_be(config: PipelineConfig, pictures: dict[str, bytes]) -> None:
+    assert store.names_in(JOB) == ["evaluation", "labels", "report.html", "report.summary.json", "run", "shards"]
+    assert store.names_in(f"{JOB}/run") == ["checkpoint", "summary.json"]
+    images = {
+        f"{split}/{sample.source.removeprefix(f'{split}/')}": sample.image
+        for split in NUM_OF
+        for info in read_manifest(f"{JOB}/shards/{split}").shards
+        for sample in read_shard(f"{JOB}/shards/{split}", info)
+    }
+    assert images == pictures
+    labels = read_labels(config.score.output)
+    rows = read_predictions(config.score.output)
+    assert rows.num_rows == len(set(rows["key"].to_pylist())) == NUM_OF["test"]
+    assert labels.parents.input_digest == read_manifest(f"{JOB}/shards/test").digest
+    model = load(f"{JOB}/run")
+    assert labels.parents.model_digest == model.digest
+    assert (model.backbone.config.name, model.backbone.config.pretrained) == (CLIP, WEIGHTS)
+    assert read_evaluation(config.evaluate.output).results[0].predictions == labels.digest
+    page = store.read(config.report.output).decode()
+    assert page.count("data:image/webp") >= NUM_OF["test"]
+    assert not Path("s3:").exists()
+
+
+def test_a_finished_pipeline_is_left_as_it_is_also_by_a_store_that_waits(config: PipelineConfig, s3: S3Server) -> None:
+    names = ("shards/test/manifest.json", "run/summary.json", "labels/final/manifest.json")
+    records = [f"{JOB}/{name}" for name in names]
+    written = {record: (store.modified(record), store.read(record)) for record in records}
+    with s3.faulty(kind="wait", seconds=1.0, period=20):
+        assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+        assert s3.num_faults > 2
+    assert {record: (store.modified(record), store.read(record)) for record in records} == written
+
+
+def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_that_fails(
+    config: PipelineConfig, s3: S3Server
+) -> None:
+    folder = f"{JOB}/shards/train"
+    before = {name: store.read(f"{folder}/{name}") for name in store.names_in(folder)}
+    store.write(f"{folder}/0.tar", before["0.tar"][:-1000])
+    store.remove(f"{folder}/1.tar")
+    store.remove(f"{folder}/manifest.json")
+    with s3.faulty(kind="lose", period=8):
+        shard.run(config.shard, cluster=config.cluster)
+        assert s3.num_faults > 5
+    assert {name: store.read(f"{folder}/{name}") for name in store.names_in(folder)} == before
+    summary = json.loads(store.read(f"{JOB}/shards/summary.json"))
+    assert (summary["num_shards_written"], summary["num_shards_kept"]) == (2, len(summary["splits"]) + 2)
+
+
+def test_labels_that_are_missing_come_back_as_they_were_from_a_store_that_fails(
+    config: PipelineConfig, s3: S3Server
+) -> None:
+    output = config.score.output
+    labels, expected = read_labels(output), read_predictions(output).to_pydict()
+    missing, *others = labels.parts
+    assert others
+    store.remove(f"{output}/{missing.name}")
+    store.remove(f"{output}/manifest.json")
+    settings = replace(config.score, model=labels.parents.model_uri)
+    with s3.faulty(kind="lose", period=8):
+        score.run(settings, cluster=config.cluster, tracking=config.tracking)
+        assert s3.num_faults > 5
+    assert read_predictions(output).to_pydict() == expected
+    summary = json.loads(store.read(f"{output}/summary.json"))
+    assert (summary["num_units_kept"], summary["num_units_done"]) == (len(others), 1)

@@ -1,0 +1,360 @@
+"""The study asks fairly: equal effort, no test image in a choice, every cell once; its page says what its rows say."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import tiny_recognizer
+from torch.nn import functional
+
+from ecor.ablation import FIGURES, KnownImages, figures, set_figures
+from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
+from ecor.demo.atlas import WORLDS, all_sets
+from ecor.factors import factor_figures
+from ecor.intervals import over_repetitions
+from ecor.model import Recognizer
+from ecor.probability import ImageFeatures
+from pipelines import ablate, answers, results
+from pipelines.cells import measured, prompts_of
+from pipelines.claims import claims_table
+from pipelines.cluster import connected
+from pipelines.experiments import AblateConfig, PretrainConfig
+from pipelines.places import ClusterConfig
+from pipelines.study import (
+    DECODING_OF,
+    FIRST_SEED,
+    METHODS,
+    QUESTIONS,
+    SELECTION_SEED,
+    Cell,
+    Chosen,
+    Judgement,
+    Study,
+    careful_settings,
+    chosen_settings,
+    selection_cells,
+    shipped_settings,
+    study_cells,
+)
+from pipelines.worlds import Sizes, draw_world, world_of
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = Sizes(
+    train_per_category=4,
+    least_train=40,
+    num_validation=30,
+    num_test=40,
+    num_epochs=1,
+    batch_size=20,
+    max_sentences_per_step=200,
+)
+CHOSEN = {method: Chosen(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
+
+
+GOLDEN = {
+    "rr": [0.05, 0.15, 0.225, 0.075],
+    "accuracy": [0.1, 0.15, 0.625, 0.2],
+    "visible_rr": [0.075, 0.15, 0.45, 0.05],
+}
+"""Of the tiny cell below: joint and oracle on its own set, on another set, and with a long sentence of two."""
+
+
+def known(num: int = 30, *, num_rationales: int = 5) -> KnownImages:
+    """Images of random features; each shows its labelled rationale and some others."""
+    generator = torch.Generator().manual_seed(1)
+    features = functional.normalize(torch.randn(num, 32, generator=generator), dim=1)
+    rationales = torch.randint(num_rationales, (num,), generator=generator)
+    visible = torch.rand(num, num_rationales, generator=generator) < 0.3
+    visible[torch.arange(num), rationales] = True
+    return KnownImages(
+        features=ImageFeatures(rationale=features, category=features),
+        categories=torch.randint(3, (num,), generator=generator),
+        rationales=rationales,
+        visible=visible,
+        num_things=1 + (torch.rand(num, generator=generator) < 0.5).long(),
+    )
+
+
+@pytest.mark.parametrize("decoding", ["joint", "inverted", "independent", "pairs", "oracle", "random"])
+def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> None:
+    found = figures(tiny_recognizer(tmp_path), known(), decoding=decoding)
+    assert set(found) <= set(FIGURES.values())
+    assert found["rr"] + found["rw"] + found["wr"] + found["ww"] == pytest.approx(1)
+    assert found["rr"] + found["rw"] == pytest.approx(found["accuracy"])
+    assert found["rr"] <= found["visible_rr"] <= min(found["accuracy"], found["visible"]) + 1e-9
+    if decoding == "oracle":
+        assert (found["rr"], found["wr"]) == (pytest.approx(found["accuracy"]), pytest.approx(1 - found["accuracy"]))
+
+
+def test_sets_of_one_are_the_joint(tmp_path: Path) -> None:
+    recognizer, images = tiny_recognizer(tmp_path), known()
+    one = set_figures(recognizer, images, size=1, rule="mixture")
+    joint = figures(recognizer, images, decoding="joint")
+    assert one == pytest.approx({name: joint[name] for name in one})
+    assert one == pytest.approx(set_figures(recognizer, images, size=1, rule="sentence"))
+    larger = set_figures(recognizer, images, size=2, rule="sentence")
+    assert larger["visible_rr"] <= larger["accuracy"]
+
+
+def test_factors_depend_on_each_other_only_where_the_reason_changes_the_category(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, images = tiny_recognizer(tmp_path), known()
+    found = factor_figures(recognizer, images)
+    assert found["dependence"] == pytest.approx(found["entropy"] - found["entropy_given"], abs=1e-5)
+    assert found["dependence"] > 1e-6
+    joint = recognizer.joint(images.features, scoring=ScoringConfig(keep_rationales=5))
+    pair = joint.log_prob.double()
+    product = pair.logsumexp(dim=2, keepdim=True) + pair.logsumexp(dim=1, keepdim=True)
+    information = (pair.exp() * (pair - product)).sum(dim=(1, 2)).mean()
+    assert found["dependence"] == pytest.approx(float(information), abs=1e-5)
+    same = recognizer.text.row(0)
+    deaf = SimpleNamespace(
+        rationales=recognizer.text.rationales,
+        categories=recognizer.text.categories,
+        row=lambda rationale: same,
+        column=lambda category: same,
+    )
+    monkeypatch.setattr(Recognizer, "text", deaf)
+    ignoring = factor_figures(recognizer, images)
+    assert ignoring["dependence"] == pytest.approx(0, abs=1e-5)
+    assert ignoring["true_given_visible"] == pytest.approx(ignoring["true_given_hidden"], abs=1e-5)
+
+
+def test_every_method_is_chosen_with_equal_effort_and_never_on_test_images() -> None:
+    cells = selection_cells(Study())
+    per_method: dict[tuple, list] = {}
+    for cell in cells:
+        assert cell.seed == SELECTION_SEED
+        assert {judgement.split for judgement in cell.judgements} == {"validation"}
+        assert {judgement.decoding for judgement in cell.judgements} == {DECODING_OF[cell.objective]}
+        tried = (cell.set_name, cell.learning_rate, cell.num_tokens)
+        per_method.setdefault((cell.objective, cell.tokens), []).append(tried)
+    assert set(per_method) == set(Study().tunings)
+    assert len({tuple(sorted(tried)) for tried in per_method.values()}) == 1
+
+
+def test_cells_use_fresh_seeds_and_are_there_once() -> None:
+    study = Study()
+    cells = study_cells(study, chosen=CHOSEN)
+    names = [cell.digest_of(asdict(Sizes())) for cell in cells]
+    assert len(set(names)) == len(names)
+    assert min(cell.seed for cell in cells) == FIRST_SEED
+    repetitions = {(cell.pretraining_seed, cell.seed) for cell in cells}
+    assert repetitions == set(study.repetitions) and len(repetitions) >= 5
+    assert len({pretraining for pretraining, _ in repetitions}) >= 3
+    per_repetition = {
+        repetition: sorted(
+            str(replace(cell, pretraining_seed=0, seed=0))
+            for cell in cells
+            if (cell.pretraining_seed, cell.seed) == repetition
+        )
+        for repetition in repetitions
+    }
+    assert len({tuple(found) for found in per_repetition.values()}) == 1
+
+
+def test_settings_with_the_best_mean_over_sets_win_and_ties_go_to_less() -> None:
+    grid = {(0.1, 2): (0.5, 0.25), (0.2, 2): (0.375, 0.375), (0.05, 4): (0.25, 0.5), (0.05, 2): (0.25, 0.5)}
+    rows = [
+        {"objective": "pairs", "tokens": "text", "learning_rate": rate, "num_tokens": num, "rr": rr}
+        for (rate, num), scores in grid.items()
+        for rr in scores
+    ]
+    assert chosen_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.05, num_tokens=2)}
+
+
+def test_the_careful_choice_is_the_smallest_rate_that_is_not_clearly_worse() -> None:
+    scores = {(0.1, 6): 0.30, (0.2, 6): 0.34, (0.2, 2): 0.35, (0.4, 6): 0.36, (0.8, 6): 0.33}
+    rows = [
+        {"objective": "pairs", "tokens": "text", "learning_rate": rate, "num_tokens": num, "rr": rr, "num_images": 300}
+        for (rate, num), rr in scores.items()
+        for _ in range(2)
+    ]  # one standard error of 0.36 on 600 images: 0.0196
+    assert careful_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.2, num_tokens=2)}
+
+
+def test_the_shipped_defaults_are_the_studys_careful_choice() -> None:
+    rows = pd.read_csv(ROOT / "docs" / "results.csv")
+    tokens, chosen = shipped_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))
+    assert PromptConfig() == prompts_of(tokens, num=chosen.num_tokens, num_blocks=None)
+    assert FitConfig().learning_rate == chosen.learning_rate
+
+
+def test_an_unknown_question_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no question color: choose among methods, crossed"):
+        Study(questions=("color",))
+
+
+def test_a_world_is_the_same_for_all_and_its_shards_hold_its_truth(tmp_path: Path) -> None:
+    world = world_of(tmp_path, set_name="demo-large", num_categories=4, seed=3, sizes=TINY)
+    draw_world(world)
+    before = {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.suffix in (".npz", ".tar")}
+    draw_world(world)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    with np.load(world.truth("test")) as truth:
+        assert truth["pixels"].shape == (40, 3, 64, 64)
+        assert truth["visible"][np.arange(40), truth["rationales"]].all()
+        assert set(truth["categories"]) == set(range(4))
+    larger = world_of(tmp_path, set_name="demo-large", num_categories=9, seed=3, sizes=TINY)
+    assert set(world.categories) < set(larger.categories)
+
+
+@pytest.mark.slow
+def test_a_cell_gives_a_row_per_judgement_and_the_same_figures_again(tmp_path: Path) -> None:
+    judgements = (
+        Judgement(decoding="joint", test_set="demo-new-names"),
+        Judgement(decoding="oracle", test_set="demo-new-names"),
+        Judgement(test_set="demo-small"),
+        Judgement(test_set="demo-new-names", set_size=2, set_rule="sentence"),
+    )
+    cell = Cell(
+        pretraining_seed=0,
+        seed=5,
+        set_name="demo-new-names",
+        objective="two_term",
+        num_tokens=1,
+        learning_rate=0.01,
+        judgements=judgements,
+    )
+    threads = torch.get_num_threads()
+    try:
+        rows = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+        again = measured(cell, root=tmp_path, clip=BackboneConfig(), sizes=TINY)
+    finally:
+        torch.set_num_threads(threads)
+    timed = ("tuning_s", "seconds_per_epoch")
+    assert [{k: v for k, v in row.items() if k not in timed} for row in rows] == [
+        {k: v for k, v in row.items() if k not in timed} for row in again
+    ]
+    assert [(row["test_set"], row["decoding_judged"], row["set_size"]) for row in rows] == [
+        (each.test_set, each.decoding, each.set_size) for each in judgements
+    ]
+    assert all(row["num_images"] == 40 and row["num_categories"] == 10 for row in rows)
+    assert rows[0]["num_steps"] == 2
+    shares = {name: [row.get(name) for row in rows] for name in GOLDEN}
+    for name, golden in GOLDEN.items():
+        assert shares[name] == pytest.approx(golden, abs=1.5 / 40), name  # another machine may see one image otherwise
+    assert rows[0]["dependence"] == pytest.approx(0.020989, rel=0.05)
+
+
+def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
+    """Figures that tell their arm: joint decoding is better by ten points, tuning by five."""
+    rows = []
+    for cell in cells:
+        for judgement in cell.judgements:
+            base = 0.3 + 0.1 * (judgement.decoding == "joint") + 0.05 * (cell.objective is not None)
+            rr = base + (0.01 if cell.seed == FIRST_SEED else -0.01)
+            told = {name: value for name, value in asdict(cell).items() if name != "judgements"}
+            judged = {name: value for name, value in asdict(judgement).items() if name != "decoding"}
+            figures_ = dict.fromkeys(["rr", "visible_rr", "accuracy"], rr)
+            parts = {f"{name}_{number}": rr for name in figures_ for number in ("one", "two")}
+            why = dict.fromkeys(answers.FACTOR_FIGURES, 0.1) if judgement.decoding == "joint" else {}
+            size = cell.num_categories or len(all_sets()[cell.set_name].categories)
+            rows.append(
+                {**told, **judged, **figures_, **parts, **why}
+                | {"cell": cell.digest_of(asdict(Sizes())), "judgement": judgement.name}
+                | {"decoding_judged": judgement.decoding, "num_images": 600, "tuning_s": 3.0, "num_categories": size}
+                | {"wording": cell.wording or 0, "wording_is_chosen": cell.wording is None}
+            )
+    return pd.DataFrame(rows)
+
+
+def two_repetitions(world: str = "demo") -> tuple[Study, pd.DataFrame, pd.DataFrame]:
+    study = Study(world=world, num_repetitions=2, num_pretrainings=1)
+    return study, made_up_rows(study_cells(study, chosen=CHOSEN)), made_up_rows(selection_cells(study))
+
+
+@pytest.mark.slow
+def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> None:
+    study, rows, grid = two_repetitions()
+    (tmp_path / "results-words.md").write_text("What a reader thought.")
+    page = results.write_page(rows, grid=grid, folder=tmp_path, study=study).read_text(encoding="utf-8")
+    for question, title in QUESTIONS.items():
+        assert title[1:] in page
+        assert (tmp_path / f"results-{question}.png").stat().st_size > 5_000
+    line = next(line for line in page.splitlines() if line.startswith("| joint, tuned"))
+    assert line.count("45.0 ± 12.7") == len(study.sets) + 1  # t(1, 0.975) · 0.01
+    other = next(line for line in page.splitlines() if line.startswith("| pairs, tuned"))
+    assert other.endswith("| -10.0 ± 0.0 |")  # within repetitions the difference never varies
+    assert "What a reader thought." in page and "not finished" not in page
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_claims_are_judged_by_their_intervals(world: str) -> None:
+    _, rows, _ = two_repetitions(world)
+    table = claims_table(rows)
+    assert table is not None
+    verdicts = {words: (difference, verdict) for words, difference, _, verdict in table.rows}
+    assert verdicts["joint beats the inverted order, each tuned with its own loss"] == ("+10.0 ± 0.0", "yes")
+    assert verdicts["tuned prompts beat the best hand-written wording"] == ("+5.0 ± 0.0", "yes")
+    growth = verdicts["the lead over independent factors grows with the vocabulary"]
+    assert growth == ("+0.0 ± 0.0", "not shown")
+    worse = rows.assign(rr=np.where(rows["decoding_judged"] == "joint", rows["rr"] - 0.3, rows["rr"]))
+    reversed_ = claims_table(worse)
+    assert reversed_ is not None
+    assert reversed_.rows[0][1] == "-20.0 ± 0.0" and reversed_.rows[0][3] == "no, the opposite"
+
+
+@pytest.mark.slow
+def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) -> None:
+    study, _, grid = two_repetitions()
+    chosen = chosen_settings(grid.to_dict("records"))
+    asked = made_up_rows(study_cells(study, chosen=chosen))
+    other = asked.assign(cell="of other sizes", rr=0.99, visible_rr=0.99, accuracy=0.99)
+    config = AblateConfig(output=str(tmp_path), only_page=True, num_repetitions=2, num_pretrainings=1)
+    with pytest.raises(ValueError, match="does not hold this study's choice of settings yet: run the same command"):
+        ablate.run(config)
+    pd.concat([grid, other, asked.iloc[:-7]]).to_csv(tmp_path / "results.csv", index=False)
+    page = ablate.run(config).read_text(encoding="utf-8")
+    assert "99.0" not in page
+    assert f"7 of {len(asked)} rows are still to be measured" in page
+
+
+def test_only_the_first_world_s_first_clip_comes_with_the_package(tmp_path: Path) -> None:
+    def made(seed: int, **settings) -> PretrainConfig | None:
+        return ablate.pretraining_of(seed, work=tmp_path, config=AblateConfig(pretraining_samples=7_000, **settings))
+
+    assert made(0) is None
+    first, others = made(1), [made(seed, world="other") for seed in (0, 1)]
+    assert (first.world, first.seed, first.output) == ("demo", 1, str(tmp_path / "clips" / "1"))
+    assert [(each.world, each.seed, each.num_samples) for each in others] == [("other", 0, 7_000), ("other", 1, 7_000)]
+    quick = made(0, world="other", quick=True)
+    assert len({each.output for each in (first, quick, *others)}) == 4
+    assert quick.num_samples < 7_000
+
+
+def test_intervals_are_students() -> None:
+    found = over_repetitions(np.array([1.0, 2.0, 4.0]))
+    assert (found.value, found.num_repetitions) == (pytest.approx(7 / 3), 3)
+    assert found.half_width == pytest.approx(4.302653 * np.std([1, 2, 4], ddof=1) / 3**0.5, rel=1e-6)
+    assert np.isnan(over_repetitions(np.array([1.0])).half_width)
+    with pytest.raises(ValueError, match="number of repetitions must be at least 1"):
+        over_repetitions(np.array([]))
+
+
+@pytest.mark.slow
+def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablate, "QUICK_SIZES", TINY)
+    small = replace(ablate.QUICK, roles=("new-names",), num_repetitions=1, selection_roles=("new-names",))
+    monkeypatch.setattr(ablate, "QUICK", small)
+    config = AblateConfig(output=str(tmp_path), quick=True, questions=("methods",))
+    with connected(ClusterConfig(num_cpus=2)):
+        page = ablate.run(config)
+        rows = pd.read_csv(tmp_path / "results.csv")
+        assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(METHODS.values())
+        kept = rows.drop(rows[rows["cell"] == rows["cell"].iloc[-1]].index[-1:])  # a judgement, and a cell
+        kept = kept[kept["cell"] != kept["cell"].iloc[0]]
+        kept.to_csv(tmp_path / "results.csv", index=False)
+        page.unlink()
+        ablate.run(config)
+    again = pd.read_csv(tmp_path / "results.csv")
+    timed = ["tuning_s", "seconds_per_epoch"]
+    by = ["cell", "decoding_judged"]  # rows stand in the order in which their cells ended
+    again, rows = (each.drop(columns=timed).sort_values(by, ignore_index=True) for each in (again, rows))
+    pd.testing.assert_frame_equal(again, rows)
+    assert page.is_file()

@@ -1,0 +1,107 @@
+"""What a run is judged by: each objective's validation and temperatures fit its decoding (no Ray)."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from models import NAMES, TINY_CLIP
+from PIL import Image
+
+from ecor.config import FACTORS, Method, ObjectiveConfig, ObjectiveName, TextConfig
+from ecor.sample import Sample
+from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.vocabulary import vocabulary_from_mapping
+from pipelines.__main__ import Train, _parsed
+from pipelines.config import TrainConfig
+from pipelines.loader import Rank, read_split
+from pipelines.tuning import Tuning, calibrated_methods, settled, validation_objective, validation_scoring
+
+VOCABULARY = vocabulary_from_mapping(NAMES)
+RIVALS: tuple[Method, ...] = ("inverted", "independent", "pairs")
+
+
+def parsed(*words: str) -> TrainConfig:
+    command = _parsed(["train", *words])
+    assert isinstance(command, Train)
+    return settled(command.config)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP beside shards of two splits: every pair of a category and one of its rationales."""
+    folder = tmp_path_factory.mktemp("tuning")
+    (folder / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    pairs = [(c, r) for c, rationales in NAMES.items() for r in rationales]
+    for split, seed in (("train", 0), ("validation", 1)):
+        entries = [
+            Entry(sample=sample(f"{number:03d}", category=c, rationale=r, folder=folder, seed=100 * seed + number))
+            for number, (c, r) in enumerate(2 * pairs)
+        ]
+        shard = write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=VOCABULARY)
+        manifest = ShardManifest(
+            split=split,
+            shards=(shard,),
+            vocabulary_digest=VOCABULARY.digest,
+            num_samples=len(entries),
+            num_rejected=0,
+            num_duplicates=0,
+            config_digest="c" * 64,
+            parents={},
+        )
+        write_manifest(manifest, folder / split)
+    write_side_files(folder, vocabulary=VOCABULARY)
+    return folder
+
+
+def sample(key: str, *, category: str, rationale: str, folder: Path, seed: int) -> Sample:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "one.png")
+    return Sample(
+        key=key,
+        image=(folder / "one.png").read_bytes(),
+        extension="png",
+        category=category,
+        rationales=(rationale,),
+        visible_rationales=None,
+        source=f"{key}.png",
+    )
+
+
+def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
+    tokens = ("--prompts.rationale-tokens", "6", "--prompts.category-tokens", "6")
+    config = parsed("--shards", "s", "--output", "o", "--objective.name", "inverted", *tokens)
+    assert validation_scoring(config.objective).method == "inverted"
+    assert validation_objective(config.objective).name == "inverted"
+    assert (config.prompts.rationale_tokens, config.prompts.category_tokens) == (0, 6), "it never reads Prompt_R"
+
+
+@pytest.mark.parametrize("name", get_args(ObjectiveName))
+def test_losses_and_decodings_of_validation_fit_each_other(name: ObjectiveName):
+    config = ObjectiveConfig(name=name, max_sentences_per_step=4)
+    method, objective = validation_scoring(config).method, validation_objective(config)
+    assert (method, objective.name) == ((name, name) if name in RIVALS else ("joint", "two_term"))
+    assert objective.max_sentences_per_step > 10**12, "nothing is sampled"
+
+
+@pytest.mark.parametrize("name", ["two_term", *RIVALS])
+def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: Path, name: str):
+    words = f"--shards {shards} --output {tmp_path} --cache-dir {tmp_path}/cache --objective.name {name}"
+    words += f" --backbone.name {shards}/tiny-clip.json --backbone.pretrained random --num-epochs 1 --batch-size 6"
+    for budget, fitted in ((TextConfig().table_budget_bytes, set(get_args(Method))), (0, {"joint", "independent"})):
+        config = parsed(*words.split(), "--text.table-budget-bytes", str(budget))
+        tuning = Tuning(
+            config,
+            vocabulary=VOCABULARY,
+            train=read_split(str(shards / "train"), vocabulary=VOCABULARY),
+            validation=read_split(str(shards / "validation"), vocabulary=VOCABULARY),
+            rank=Rank(),
+            cache_dir=tmp_path / "cache",
+        )
+        *_, last = tuning.reports(tuning.module())
+        own = validation_scoring(config.objective).method
+        assert last.metrics["validation_loss"] > 0
+        recognizer = tuning.finished_recognizer(last.progress)
+        assert {method for method in FACTORS if recognizer.temperatures.cover(method)} == fitted | {own}
+        assert set(calibrated_methods(config.objective, text=recognizer.text)) == fitted | {own}
