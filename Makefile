@@ -6,17 +6,26 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast soak check-open-clip lint format lock audit clean
+.PHONY: demo test test-fast test-slow soak check-open-clip lint format lock audit clean
 
 demo: .venv/runtime
 	$(BIN)/ecor demo
 
 # Tests run side by side; of what starts Ray or another server, two files at a time, each file's tests in their order.
-test: test-fast
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+# Both kinds run whatever the first one gives; the end says what failed, and how to run it alone.
+FAILED := .test-failures
+test: .venv/dev
+	@rm -rf $(FAILED) && mkdir $(FAILED); code=0; \
+	$(MAKE) --no-print-directory test-fast REPORT=--junitxml=$(FAILED)/fast.xml || code=1; \
+	$(MAKE) --no-print-directory test-slow REPORT=--junitxml=$(FAILED)/slow.xml || code=1; \
+	$(BIN)/python tests/support/failures.py --pytest $(BIN)/pytest $(FAILED)/fast.xml $(FAILED)/slow.xml || code=1; \
+	rm -rf $(FAILED); exit $$code
 
 test-fast: .venv/dev
-	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
+	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8 $(REPORT)
+
+test-slow: .venv/dev
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile $(REPORT)
 
 # A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
 soak: .venv/dev

@@ -24,6 +24,9 @@ from ecor.probability.joint import (
 
 COLDEST, HOTTEST = 0.01, 100.0
 """Where fitted temperatures end: data that is always right would want 0, data that is noise infinity (our choice)."""
+PRECISION = 1e-6
+"""Relative error of a fitted temperature. Losses are summed in doubles for it: in floats the minimum moves with the
+order in which a processor sums."""
 
 
 def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> float:
@@ -36,11 +39,11 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
     """
     known = targets >= 0
     require(bool(known.any()), "no temperature can be fitted: none of the validation rows has a known target")
-    chosen = logits[known].detach()
-    own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1).double()
+    chosen = logits[known].detach().double()  # in doubles from here: rounding must not move the minimum
+    own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1)
 
     def mean_nll(temperature: float) -> float:
-        return float(((chosen / temperature).logsumexp(dim=-1).double() - own / temperature).mean())
+        return float(((chosen / temperature).logsumexp(dim=-1) - own / temperature).mean())
 
     return _least(mean_nll)
 
@@ -48,8 +51,14 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
 def _least(mean_nll: Callable[[float], float]) -> float:
     """The temperature with the least loss, which is convex in 1/T: a search over log T finds the minimum."""
     bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(lambda x: mean_nll(math.exp(x)), bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    options = {"xatol": PRECISION / 10}
+    found = minimize_scalar(lambda x: mean_nll(math.exp(x)), bounds=bounds, method="bounded", options=options)
     return math.exp(float(found.x))
+
+
+def _in_doubles(features: ImageFeatures) -> ImageFeatures:
+    """Features whose logits are doubles (`scaled_similarity` keeps the wider type)."""
+    return ImageFeatures(rationale=features.rationale.double(), category=features.category.double())
 
 
 @torch.no_grad()
@@ -74,6 +83,7 @@ def fit_temperatures(
         bool((rationales >= 0).any()),
         "no temperature can be fitted: none of the validation images has a known rationale",
     )
+    features = _in_doubles(features)
     wanted = {factor for method in methods for factor in FACTORS[method]}
     plain = Temperatures()
 
@@ -118,17 +128,17 @@ def fit_pair_temperature(
     """
     images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
     require(bool(len(images)), "no temperature can be fitted: none of the validation images has a known pair")
-    chosen = features.category[images]
-    own = chosen.new_zeros(len(images), dtype=torch.float64)
+    chosen = features.category[images].double()
+    own = chosen.new_zeros(len(images))
     for rationale, slots in grouped(rationales[images]):
         logits = scaled_similarity(chosen[slots], text.row(rationale), scale=logit_scale)
-        own[slots] = logits.gather(1, categories[images][slots].unsqueeze(1)).squeeze(1).double()
+        own[slots] = logits.gather(1, categories[images][slots].unsqueeze(1)).squeeze(1)
 
     def mean_nll(temperature: float) -> float:
         partition = torch.full_like(own, -math.inf)
         for rationale in range(text.rationales.shape[0]):
             logits = scaled_similarity(chosen, text.row(rationale), scale=logit_scale / temperature)
-            partition = torch.logaddexp(partition, logits.logsumexp(dim=-1).double())
+            partition = torch.logaddexp(partition, logits.logsumexp(dim=-1))
         return float((partition - own / temperature).mean())
 
     return _least(mean_nll)

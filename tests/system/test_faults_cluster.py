@@ -11,11 +11,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+from tests.support.in_process_training import finished, tuning_of
 
 from ecor.config import BackboneConfig
 from pipelines.__main__ import DONE, USER_MISTAKE
 from pipelines.config.stages import TrainConfig
-from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_splits import write_world as write_shards
 from tests.system.faults import (
     Job,

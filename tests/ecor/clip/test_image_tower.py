@@ -4,10 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import normalize
-from torch.testing import assert_close
-
-from ecor.explain import ImageTower, Scorer, trace_text
 from tests.support.tiny_towers import (
     COCA,
     PLAIN,
@@ -23,6 +19,10 @@ from tests.support.tiny_towers import (
     texts_for,
     tower_of,
 )
+from torch.nn.functional import normalize
+from torch.testing import assert_close
+
+from ecor.explain import ImageTower, Scorer, trace_text
 
 IMAGE_TOWERS = VITS | {"resnet": RESNET, "coca": COCA}
 SENTENCES = ["a dog", "pointed ears and a bushy tail", "word " * 30]

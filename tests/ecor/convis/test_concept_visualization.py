@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.support.tiny_towers import TEXT_TOWERS, VITS, pixels_for, tower_of
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
@@ -16,7 +17,6 @@ from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConceptRanks, Windows, ranks_among, windows_of
 from ecor.explain import Concept, ConVis, ImageTower, ListLexicon, attribute, encode_concepts, explain, method
 from tests.support.tiny_models import tiny_recognizer
-from tests.support.tiny_towers import TEXT_TOWERS, VITS, pixels_for, tower_of
 
 DEFINITIONS = {
     "thing": "that which is",

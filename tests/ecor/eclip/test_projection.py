@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 from torch.nn.functional import cross_entropy, normalize
 
 from ecor.clip.image_tower import ImageTower
@@ -28,7 +29,6 @@ from ecor.eclip.projection import (
 )
 from ecor.explain import attribute, load_eclip, method
 from ecor.storage.artifact import read_saved, save
-from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 
 NUM_IMAGES, NUM_PATCHES, DIM = 5, 9, 4
 

@@ -14,6 +14,7 @@ from pytorch_grad_cam.metrics.perturbation_confidence import (
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, jaccard_score
+from tests.support.tiny_towers import RESNET, pixels_for, texts_for, tower_of
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -40,7 +41,6 @@ from ecor.explain.metrics.localization import (
     pointing_hit,
     score_contrast,
 )
-from tests.support.tiny_towers import RESNET, pixels_for, texts_for, tower_of
 
 
 def disks(num: int = 60, *, size: int = 64, seed: int = 0) -> Tensor:

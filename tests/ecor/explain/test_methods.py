@@ -9,16 +9,6 @@ import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor
-from torch.nn.functional import interpolate, normalize
-from torch.testing import assert_close
-
-from ecor.data.heatmap import minmax
-from ecor.explain import METHODS, ConceptFeatures, ImageTower, ListLexicon, Scorer, attribute, method, trace_text
-from ecor.explain.methods.attention import word_relevance
-from ecor.explain.methods.captum_adapter import token_maps
-from ecor.explain.methods.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
-from ecor.explain.methods.similarity import ClipSurgery, feature_surgery
 from tests.support.tiny_towers import (
     COCA,
     RESNET,
@@ -31,6 +21,16 @@ from tests.support.tiny_towers import (
     texts_for,
     tower_of,
 )
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+from torch.testing import assert_close
+
+from ecor.data.heatmap import minmax
+from ecor.explain import METHODS, ConceptFeatures, ImageTower, ListLexicon, Scorer, attribute, method, trace_text
+from ecor.explain.methods.attention import word_relevance
+from ecor.explain.methods.captum_adapter import token_maps
+from ecor.explain.methods.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
+from ecor.explain.methods.similarity import ClipSurgery, feature_surgery
 
 QUICK = {
     "rise": {"num_masks": 8, "cells": 3},

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.support.tiny_towers import backbone_of
 from torch import nn
 from torch.testing import assert_close
 
@@ -21,7 +22,6 @@ from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config.stages import ExplainConfig
 from pipelines.stages.explain import run
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
-from tests.support.tiny_towers import backbone_of
 
 CATEGORIES = tuple(NAMES)
 

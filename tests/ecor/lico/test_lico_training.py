@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.optimize import linprog
+from tests.support.random_features import world
+from tests.support.tiny_towers import COCA, RESNET, TIMM, backbone_of
 from torch.nn.functional import normalize
 
 from ecor.config import LicoConfig, ObjectiveConfig
@@ -18,9 +20,7 @@ from ecor.storage.artifact import save
 from ecor.training.alignment_losses import log_manifold, manifold_matching, transport_cost, transport_plan
 from ecor.training.losses import objective_of
 from ecor.training.steps import ConstantSentences
-from tests.support.random_features import world
 from tests.support.tiny_models import NAMES, TINY_CLIP
-from tests.support.tiny_towers import COCA, RESNET, TIMM, backbone_of
 
 CATEGORIES = tuple(NAMES)
 SMALL = {"num_context": 3, "dropout": 0.0}

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.random_features import TableRows, world
 from torch import Tensor
 
 from ecor.config import ScoringConfig, Temperatures
 from ecor.probability import joint as probability
 from ecor.probability.joint import ImageFeatures, joint_probability, ranked_pairs
-from tests.support.random_features import TableRows, world
 
 METHODS = ("joint", "inverted", "independent", "pairs")
 SCALE = 20.0

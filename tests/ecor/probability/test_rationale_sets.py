@@ -5,12 +5,12 @@ from itertools import combinations, permutations
 
 import pytest
 import torch
+from tests.support.random_features import TableRows, world
 from torch import Tensor
 
 from ecor.config import ScoringConfig, Temperatures
 from ecor.probability.joint import ImageFeatures, Joint, joint_probability, ranked_pairs
 from ecor.probability.rationale_sets import ranked_sets, sentence_conditional, set_log_prob
-from tests.support.random_features import TableRows, world
 
 SCALE = 20.0
 TEMPERATURES = Temperatures(rationale=1.7, category_given_rationale=0.6)

@@ -20,6 +20,7 @@ import pytest
 import ray
 import torch
 from safetensors.torch import load_file
+from tests.support.in_process_training import finished, tuning_of
 
 import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
@@ -45,7 +46,6 @@ from pipelines.training.data_loader import (
 )
 from pipelines.training.prompt_trainer import Progress, settled
 from pipelines.training.ray_runner import alone
-from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
 from tests.support.tiny_models import NAMES
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world

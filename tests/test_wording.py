@@ -1,11 +1,11 @@
 """Choosing hand-written templates: the candidate that labels best wins, ties go to the first."""
 
 import torch
+from models import NAMES, tiny_recognizer
 
 from ecor.config import TemplateConfig
 from ecor.model import Recognizer
-from ecor.training.template_search import HAND_TEMPLATES, best_templates
-from tests.support.tiny_models import NAMES, tiny_recognizer
+from ecor.wording import HAND_TEMPLATES, best_templates
 
 
 def test_the_wording_that_made_the_labels_wins(tmp_path):

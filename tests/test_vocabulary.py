@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecor.data.vocabulary import Vocabulary, normalise_name, parse_vocabulary, read_vocabulary, vocabulary_from_mapping
+from ecor.vocabulary import Vocabulary, normalise_name, parse_vocabulary, read_vocabulary, vocabulary_from_mapping
 
 ANIMALS = {"cat": ["whiskers", "a tail"], "stone": [], "dog": ["a wet nose", "a tail"]}
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)

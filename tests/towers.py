@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ecor.clip.backbone import Backbone, load_backbone
+from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig
 from ecor.explain import ImageTower
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.data.heatmap_codec import Evidence
-from ecor.data.predictions import read_predictions
+from ecor.evidence import Evidence
+from ecor.predictions import read_predictions
 from pipelines.__main__ import DONE, main
-from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connected
+from pipelines.cluster import connected
+from pipelines.places import ClusterConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "explain.md"
 _BLOCK = re.compile(r"<!-- run: (?P<name>[\w-]+) -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
 

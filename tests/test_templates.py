@@ -3,7 +3,7 @@
 import pytest
 
 from ecor.config import TemplateConfig
-from ecor.data.templates import category_sentence, check_templates, long_sentence, pair_sentence, rationale_sentence
+from ecor.templates import category_sentence, check_templates, long_sentence, pair_sentence, rationale_sentence
 
 
 def test_the_default_words():

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import BIN, ROOT, Nodes, nodes_started
+from models import NAMES, TINY_CLIP
 from PIL import Image
+from test_infra import WATCHED, expressions, names_in
 
-from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_manifest
+from ecor.predictions import read_predictions
+from ecor.shards import read_manifest
+from pipelines import score
 from pipelines.__main__ import USER_MISTAKE
-from pipelines.config.infrastructure import TrackingConfig
-from pipelines.runtime.prometheus import METRICS
-from pipelines.scoring.predictions_folder import LabelsFolder
-from pipelines.stages import score
-from pipelines.stages.pipeline import read_pipeline
-from tests.repository.test_infra import WATCHED, expressions, names_in
-from tests.support.clusters import BIN, ROOT, Nodes, nodes_started
-from tests.support.tiny_models import NAMES, TINY_CLIP
+from pipelines.flow import read_pipeline
+from pipelines.labels import LabelsFolder
+from pipelines.metrics import METRICS
+from pipelines.places import TrackingConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 NUM_PICTURES = 36

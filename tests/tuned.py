@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pipelines.config.stages import TrainConfig
-from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import Progress, Tuning, settled
-from tests.support.tiny_splits import VOCABULARY
+from splits import VOCABULARY
+
+from pipelines.config import TrainConfig
+from pipelines.loader import Rank, read_split
+from pipelines.tuning import Progress, Tuning, settled
 
 
 def tuning_of(config: TrainConfig, rank: Rank | None = None) -> Tuning:

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ecor.clip.backbone import Backbone, load_backbone
-from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import features_digest, text_features
+from ecor.backbone import Backbone, load_backbone
 from ecor.config import BackboneConfig, TemplateConfig, TextConfig
-from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
-from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
-from ecor.probability.joint import Rows
-from ecor.storage.feature_file import FeatureFile
+from ecor.featurefile import FeatureFile
+from ecor.probability import Rows
+from ecor.sentences import SentenceEncoder
+from ecor.templates import category_sentence, pair_sentence, rationale_sentence
+from ecor.text import features_digest, text_features
+from ecor.vocabulary import Vocabulary, vocabulary_from_mapping
 
 TINY = {
     "embed_dim": 16,
@@ -212,7 +212,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_before_the_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     free = lambda path: type("usage", (), {"free": 10})  # noqa: E731
-    monkeypatch.setattr("ecor.clip.text_features.shutil.disk_usage", free)
+    monkeypatch.setattr("ecor.text.shutil.disk_usage", free)
     with pytest.raises(ValueError, match="cache_dir with more room"):
         text_features(encoder_of(backbone), config=ROUTES["ahead"])
 
@@ -220,7 +220,7 @@ def test_a_full_disk_is_said_before_the_work(backbone: Backbone, monkeypatch: py
 def test_a_long_fill_is_announced(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ecor.clip.text_features._LONG_S", 0.0)
+    monkeypatch.setattr("ecor.text._LONG_S", 0.0)
     text_features(encoder_of(backbone), config=ROUTES["table"])
     assert "encoding 15 sentences" in caplog.text
     text_features(encoder_of(backbone), config=ROUTES["on demand"]).row(6)
@@ -233,12 +233,12 @@ from pathlib import Path
 
 import torch
 
-from ecor.clip.backbone import load_backbone
+from ecor.backbone import load_backbone
 from ecor.config import BackboneConfig, ScoringConfig, Temperatures, TemplateConfig, TextConfig
-from ecor.probability.joint import ImageFeatures, joint_probability
-from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import text_features
-from ecor.data.vocabulary import read_vocabulary
+from ecor.probability import ImageFeatures, joint_probability
+from ecor.sentences import SentenceEncoder
+from ecor.text import text_features
+from ecor.vocabulary import read_vocabulary
 
 backbone = load_backbone(BackboneConfig())
 vocabulary = read_vocabulary(sys.argv[1])

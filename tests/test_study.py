@@ -8,24 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from models import tiny_recognizer
 from torch.nn import functional
 
+from ecor.ablation import FIGURES, KnownImages, figures, set_figures
 from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
-from ecor.demo.worlds.registry import WORLDS, all_sets
-from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.demo.atlas import WORLDS, all_sets
+from ecor.factors import factor_figures
+from ecor.intervals import over_repetitions
 from ecor.model import Recognizer
-from ecor.probability.joint import ImageFeatures
-from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.studies import AblateConfig, PretrainConfig
-from pipelines.runtime.cluster import connected
-from pipelines.studies.ablation import page as results
-from pipelines.studies.ablation import questions as answers
-from pipelines.studies.ablation import run as ablate
-from pipelines.studies.ablation.cell import measured, prompts_of
-from pipelines.studies.ablation.claims import claims_table
-from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import FIGURES, KnownImages, figures, set_figures
-from pipelines.studies.ablation.grid import (
+from ecor.probability import ImageFeatures
+from pipelines import ablate, answers, results
+from pipelines.cells import measured, prompts_of
+from pipelines.claims import claims_table
+from pipelines.cluster import connected
+from pipelines.experiments import AblateConfig, PretrainConfig
+from pipelines.places import ClusterConfig
+from pipelines.study import (
     DECODING_OF,
     FIRST_SEED,
     METHODS,
@@ -41,10 +40,9 @@ from pipelines.studies.ablation.grid import (
     shipped_settings,
     study_cells,
 )
-from pipelines.studies.drawn_splits import Sizes, draw_world, world_of
-from tests.support.tiny_models import tiny_recognizer
+from pipelines.worlds import Sizes, draw_world, world_of
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 TINY = Sizes(
     train_per_category=4,
     least_train=40,

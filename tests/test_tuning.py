@@ -6,23 +6,17 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from models import NAMES, TINY_CLIP
 from PIL import Image
 
 from ecor.config import FACTORS, Method, ObjectiveConfig, ObjectiveName, TextConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
-from ecor.data.vocabulary import vocabulary_from_mapping
+from ecor.sample import Sample
+from ecor.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import Train, _parsed
-from pipelines.config.stages import TrainConfig
-from pipelines.training.data_loader import Rank, read_split
-from pipelines.training.prompt_trainer import (
-    Tuning,
-    calibrated_methods,
-    settled,
-    validation_objective,
-    validation_scoring,
-)
-from tests.support.tiny_models import NAMES, TINY_CLIP
+from pipelines.config import TrainConfig
+from pipelines.loader import Rank, read_split
+from pipelines.tuning import Tuning, calibrated_methods, settled, validation_objective, validation_scoring
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
 RIVALS: tuple[Method, ...] = ("inverted", "independent", "pairs")

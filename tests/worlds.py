@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecor.probability.joint import ImageFeatures
+from ecor.probability import ImageFeatures
 
 
 @dataclass
