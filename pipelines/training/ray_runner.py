@@ -27,13 +27,13 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.console import Console
 
 import ecor
 from ecor.config import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, located
 from pipelines.runtime.cluster import connected, stalled
+from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import Ledger
 from pipelines.tracking import model_registry
 from pipelines.training.data_loader import Rank
@@ -121,14 +121,14 @@ def made_once(
     """
     output, digest = located(config.output), parents["config"]
     if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
-        _say(f"{name}: finished before, nothing to do: {config.output}")
+        say(f"{name}: finished before, nothing to do: {config.output}")
         return
     cluster = cluster or ClusterConfig()
     with alone(output, lease_s=cluster.lease_s) as fence:
         if config.fresh:
             clear(output, products=products)
         if is_finished(output, digest=digest, made_of=made_of):
-            _say(f"{name}: finished by another job, nothing to do: {config.output}")
+            say(f"{name}: finished by another job, nothing to do: {config.output}")
             return
         params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
         record = recorded(
@@ -255,7 +255,7 @@ def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     ledger = Ledger(filesystem.inside(output, _LEDGER), lease_s=lease_s)
     with ledger.working():
         while (attempt := ledger.claim(_RUN)) is None:
-            ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+            ledger.wait([_RUN], tell=say)
 
         def fence() -> None:
             if ledger.claim(_RUN) != attempt:
@@ -264,10 +264,6 @@ def alone(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
         yield fence
     if filesystem.exists(filesystem.inside(output, SUMMARY)):
         ledger.clear()  # who waits for this run finds it finished
-
-
-def _say(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def _has_state(output: str) -> bool:
@@ -312,12 +308,12 @@ def _queue_here() -> Queue:
 @contextmanager
 def _told(messages: Queue) -> Iterator[None]:
     """Print the workers' lines as they come."""
-    console, ended = Console(stderr=True), threading.Event()
+    ended = threading.Event()
 
     def tell() -> None:
         while not ended.is_set() or not messages.empty():
             try:
-                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True, markup=False)
+                say(messages.get(timeout=1))
             except Empty:
                 continue
             except RayError:

@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 
 from pipelines.reporting import evaluation_plots
 from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
-from pipelines.studies.ablation.tables import REPETITION, RR, Table, compared, grown, listed, own_test, whole_of
+from pipelines.studies.ablation.tables import REPETITION, RR, compared, grown, listed, own_test, whole_of
+from pipelines.studies.markdown import Table
 
 FACTOR_FIGURES = {
     "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),

@@ -16,7 +16,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 import ecor as ecor_package
-from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, Command, _parsed, exit_code, main
+from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, _parsed, exit_code, main
+from pipelines.commands import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -12,7 +12,8 @@ from ecor.config import FACTORS, Method, ObjectiveConfig, ObjectiveName, TextCon
 from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
-from pipelines.__main__ import Train, _parsed
+from pipelines.__main__ import _parsed
+from pipelines.commands import Train
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Rank, read_split
 from pipelines.training.prompt_trainer import (

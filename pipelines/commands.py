@@ -1,0 +1,277 @@
+"""The commands of `ecor`: one for each stage and each study.
+
+Only settings are imported here, so that `ecor --help` answers at once; each command imports its stage when it runs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.stages import (
+    DemoConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    PromoteConfig,
+    RegisterConfig,
+    ReportConfig,
+    ScoreConfig,
+    ShardConfig,
+    TrainConfig,
+)
+from pipelines.config.studies import (
+    AblateConfig,
+    ConceptsConfig,
+    ExplainBenchmarkConfig,
+    PretrainConfig,
+    StudiesConfig,
+    ValidityConfig,
+)
+
+UNPREFIXED = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Images to WebDataset tars with a manifest."""
+
+    config: Annotated[ShardConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import shard
+
+        shard.run(self.config, cluster=self.cluster)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Shards to a checkpoint of learned prompt tokens."""
+
+    config: Annotated[TrainConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import train
+
+        train.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain:
+    """Captioned images (shards, or drawings) to a small CLIP, for `--backbone.name` or for plain open_clip."""
+
+    config: Annotated[PretrainConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import pretrain
+
+        print(pretrain.run(self.config, cluster=self.cluster, tracking=self.tracking).told)  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """A checkpoint to a version of a registered MLflow model."""
+
+    config: Annotated[RegisterConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.tracking import model_registry
+
+        version = model_registry.register(self.config, tracking=self.tracking)
+        print(f"registered {version.uri}")  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """The champion alias to a registered version."""
+
+    config: Annotated[PromoteConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.tracking import model_registry
+
+        version = model_registry.promote(self.config, tracking=self.tracking)
+        print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Images or shards to explained labels in Parquet."""
+
+    config: Annotated[ScoreConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import score
+
+        score.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Explained labels with known truth to metrics, tables and plots."""
+
+    config: Annotated[EvaluateConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import evaluate
+
+        evaluate.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explain:
+    """Photos to overlays of where the evidence is, and a table of labels and reasons; no cluster is needed."""
+
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Photos, or folders of photos."""
+    text: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A sentence to look for in every photo; may be given several times."""
+    concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A concept of the lexicon to look for, whatever the model was tuned on; may be given several times."""
+    setting: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them; may be given several times."""
+    config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import explain
+
+        explain.run(
+            self.config,
+            images=self.images,
+            texts=self.text,
+            concepts=self.concept,
+            settings=self.setting,
+            tracking=self.tracking,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Explained labels to one page of HTML."""
+
+    config: Annotated[ReportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.stages import report
+
+        print(report.run(self.config))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A whole pipeline from one TOML file: shard, train, register, evaluate, promote, score, report."""
+
+    pipeline: tyro.conf.Positional[str]
+    """Path of the TOML file; its sections are the stages' settings."""
+
+    def run(self) -> None:
+        from pipelines.config import pipeline_file
+        from pipelines.stages import pipeline as flow
+
+        flow.run(pipeline_file.read_pipeline(self.pipeline))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablate:
+    """The ablation study on drawn scenes: every cell a task, one page of tables and plots."""
+
+    config: Annotated[AblateConfig, UNPREFIXED] = field(default_factory=AblateConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.studies.ablation import run as ablate
+
+        ablate.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainBenchmark:
+    """Every method that explains, by every measure, on drawn scenes whose parts are known: a CSV and a page."""
+
+    config: Annotated[ExplainBenchmarkConfig, UNPREFIXED] = field(default_factory=ExplainBenchmarkConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
+
+        explain_benchmark.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Studies:
+    """What ECLIP and LICO are good for on drawn scenes: tables over seeds."""
+
+    config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
+
+    def run(self) -> None:
+        from pipelines.studies.attribution_benchmark import systems_study
+
+        systems_study.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """What the small CLIP knows of the drawn world, on fresh test images: is it fit to judge methods on?"""
+
+    config: Annotated[ValidityConfig, UNPREFIXED] = field(default_factory=ValidityConfig)
+
+    def run(self) -> None:
+        from pipelines.studies import validity
+
+        validity.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concepts:
+    """How well definitions of concepts tell unknown things from known ones, and find them, in drawn scenes (ConVis)."""
+
+    config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
+
+    def run(self) -> None:
+        from pipelines.studies import concepts
+
+        print(concepts.run(self.config))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
+
+    config: Annotated[DemoConfig, UNPREFIXED] = field(default_factory=DemoConfig)
+
+    def run(self) -> None:
+        from pipelines.studies import demo
+
+        demo.run(self.config)
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Shard, tyro.conf.subcommand("shard")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[Register, tyro.conf.subcommand("register")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Promote, tyro.conf.subcommand("promote")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Studies, tyro.conf.subcommand("explain-studies")]
+    | Annotated[Validity, tyro.conf.subcommand("validity")]
+    | Annotated[Concepts, tyro.conf.subcommand("concepts")]
+)
