@@ -70,7 +70,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without the folder, the run and the preprocessing, which the backbone's digest covers."""
+        """sha256 of the record without folder, run and preprocessing: what was learned, from what, on which names."""
         return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,106 +1,32 @@
-"""Images (shards, a folder or a table) and a pinned model in, explained labels in Parquet and their manifest out.
+"""Label every image of a folder, a table or a split with a pinned model (`ecor score`).
 
-Ray Data streams parts of units from decoding actors (CPU) to scoring actors (GPU or CPU); the driver puts the parts of
-a unit together, writes its file and commits it. Kill it at any moment and run the same command again: no row is lost,
-and none is there twice.
+Units of the input are decoded, scored, written and committed by workers; this driver claims units, counts, and
+publishes the manifest. Kill it at any moment and run the same command again: no row is lost, and none is there twice.
 """
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ecor.checkpoint import load
-from ecor.config import Preprocess, TextConfig
-from ecor.predictions import PredictionParents, PredictionSet
-from ecor.vocabulary import Vocabulary, read_vocabulary
-from pipelines import pinned, registry
-from pipelines.blocks import causes_raised, ray_data_settings
+from ecor.predictions import PredictionSet
+from pipelines import registry
 from pipelines.cluster import connected, machines
 from pipelines.config import ScoreConfig
-from pipelines.decoding import PART_BYTES, Decoder, images_per_part
-from pipelines.evidence import EvidenceRule, rule_of
 from pipelines.labels import QUARANTINE_NAME, Committed, LabelsFolder
 from pipelines.ledger import Attempt
-from pipelines.metrics import (
-    IMAGES_QUARANTINED,
-    IMAGES_SCORED,
-    IMAGES_SEEN,
-    RETRIES,
-    STEP_SECONDS,
-    UNITS_DONE,
-    count,
-    observe,
-)
-from pipelines.opening import projection_of
-from pipelines.pinned import ModelVersion
+from pipelines.metrics import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
 from pipelines.places import ClusterConfig, TrackingConfig, resolved
 from pipelines.reservation import Reservation, reserve
-from pipelines.scoring import ScoredPart, ScorerActor, ScorerSettings, Seconds
-from pipelines.tally import Saved, Tally, told
-from pipelines.units import Input, Unit, read_input, unit_to_json
-
-_WRITES_AT_ONCE = 4
-_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """All that is settled before the first image is read."""
-
-    config: ScoreConfig
-    model: ModelVersion
-    tracking: TrackingConfig
-    cluster: ClusterConfig
-    input: Input
-    vocabulary: Vocabulary | None
-    """Other names than the model's own."""
-    preprocess: Preprocess
-    evidence: EvidenceRule | None
-    """Which images get maps of where the evidence is."""
-
-    @property
-    def vocabulary_digest(self) -> str:
-        return self.vocabulary.digest if self.vocabulary else self.model.vocabulary_digest
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for finished units to be kept; all rows of a folder name one model."""
-        config = self.config
-        return {
-            "input_digest": self.input.digest,
-            "model_name": self.model.name,
-            "model_version": self.model.version,
-            "model_digest": self.model.digest,
-            "vocabulary_digest": self.vocabulary_digest,
-            "scoring": config.scoring.stated(),
-            "unit_size": config.unit_size,
-            "batch_size": config.batch_size,
-            "precision": config.precision,
-            "use_gpu": config.use_gpu,
-            **({} if self.evidence is None else {"evidence": self.evidence.identity}),
-        }
-
-    @property
-    def parents(self) -> PredictionParents:
-        return PredictionParents(
-            input=self.config.input,
-            input_digest=self.input.digest,
-            model_uri=self.model.asked_for,
-            model_name=self.model.name,
-            model_version=self.model.version,
-            model_digest=self.model.digest,
-            vocabulary_digest=self.vocabulary_digest,
-        )
+from pipelines.scoring_job import Job, plan_job
+from pipelines.scoring_stream import stream_units
+from pipelines.tally import Tally, told
+from pipelines.unit_writer import Saved
 
 
 def run(
@@ -120,7 +46,7 @@ def run(
         OSError: when MLflow's server is gone for good; the same command goes on in the same run.
     """
     began = time.perf_counter()
-    job = _job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
+    job = plan_job(config, cluster=cluster or ClusterConfig(), tracking=resolved(tracking or TrackingConfig()))
     folder = LabelsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
@@ -162,27 +88,6 @@ def _left_if_refused(folder: LabelsFolder) -> Iterator[None]:
         raise
 
 
-def _job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
-    model = registry.resolve(config.model, tracking=tracking)
-    images = read_input(config.input, unit_size=config.unit_size)
-    vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = load(pinned.fetch(model, tracking=tracking)).backbone.preprocess
-    projection = None
-    if config.explain_projection is not None:
-        digest = model.backbone_digest
-        projection = projection_of(config.explain_projection, tracking=tracking, backbone_digest=digest)
-    return Job(
-        config=config,
-        model=model,
-        tracking=tracking,
-        cluster=cluster,
-        input=images,
-        vocabulary=vocabulary,
-        preprocess=preprocess,
-        evidence=rule_of(config, num_images=images.num_images, projection=projection),
-    )
-
-
 def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
     """Units claimed by this job, and units that are done; waits as long as others hold all that is not done.
 
@@ -191,7 +96,7 @@ def _begun(job: Job, *, folder: LabelsFolder) -> tuple[dict[str, Attempt], dict[
     """
     committed = folder.committed()
     is_finished = len(committed) == len(job.input.units) and folder.finished() is not None
-    if not is_finished and _is_too_many(Tally(committed=committed).num_rejected, job=job):
+    if not is_finished and job.is_too_many(Tally(committed=committed).num_rejected):
         committed = folder.look_again(committed)
     while True:
         pending = [unit.name for unit in job.input.units if unit.name not in committed]
@@ -222,113 +127,25 @@ def _score_claimed(
     job: Job, *, folder: LabelsFolder, tally: Tally, reservation: Reservation, attempts: Mapping[str, Attempt]
 ) -> None:
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
-    seen = set()
-    with (
-        _progress(sum(unit.num_images for unit in units.values())) as advance,
-        ThreadPoolExecutor(_WRITES_AT_ONCE) as pool,
-    ):
-        writing: dict[str, Future[Saved]] = {}
-
-        def add(unit: str) -> None:
-            saved = writing.pop(unit).result()
-            tally.add(units[unit], saved)
-            _count(saved, num_images=units[unit].num_images)
-            advance(units[unit].num_images)
-
-        for parts in _whole_units(_scored(job, pending=list(units.values()), reservation=reservation)):
-            tally.seconds += sum((part.seconds for part in parts), Seconds())
-            tally.num_cut = parts[0].num_cut
-            unit = parts[0].unit
-            seen.add(unit)
-            writing[unit] = pool.submit(_saved, parts, folder=folder, attempt=attempts[unit], job=job)
-            for name in [name for name, future in writing.items() if future.done()]:
-                add(name)
-                _check_rejected(job, folder=folder, tally=tally)
-        for name in list(writing):
-            add(name)
-    _check_rejected(job, folder=folder, tally=tally)
-    missing = units.keys() - seen
-    assert not missing, f"Ray Data ended without the units {sorted(missing)[:5]}"
-
-
-def _scored(job: Job, *, pending: Sequence[Unit], reservation: Reservation) -> Iterator[ScoredPart]:
-    """Scored parts as they come: units in, decoding actors, scoring actors, parts out."""
-    config = job.config
-    settings = ScorerSettings(
-        model=job.model,
-        tracking=job.tracking,
-        vocabulary=job.vocabulary.to_json() if job.vocabulary else None,
-        scoring=config.scoring,
-        text=_shared_text(config, num_scorers=reservation.num_scorers),
-        batch_size=config.batch_size,
-        precision=config.precision,
-        use_gpu=config.use_gpu,
-        num_threads=reservation.num_threads,
-        evidence=job.evidence,
-    )
-    # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
-    # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
-    # setting silences that line alone, and without restarts a dead actor would end the job.
-    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
-        parts = (
-            _from_units(pending)
-            .map_batches(
-                Decoder,
-                fn_constructor_kwargs={
-                    "preprocess": job.preprocess,
-                    "num_images": images_per_part(job.preprocess, batch_size=config.batch_size),
-                },
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=reservation.cpus_per_decoder,
-                compute=ActorPoolStrategy(min_size=1, max_size=reservation.num_decoders),
-            )
-            .map_batches(
-                ScorerActor,
-                fn_constructor_args=(settings,),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=reservation.cpus_per_scorer,
-                num_gpus=reservation.gpus_per_scorer or None,
-                compute=ActorPoolStrategy(min_size=1, max_size=reservation.num_scorers),
-            )
-        )
-        for block in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from ScoredPart.from_rows(block)
-
-
-def _from_units(units: Sequence[Unit]) -> Dataset:
-    """A row, and a block, per unit; made here: `from_arrow` would wait for a task on the cluster, without end."""
-    return ray.data.from_items([{"unit": unit_to_json(unit)} for unit in units], override_num_blocks=len(units))
-
-
-def _whole_units(parts: Iterator[ScoredPart]) -> Iterator[list[ScoredPart]]:
-    """The parts of each unit in order, as soon as all of them are there; one that comes twice counts once."""
-    waiting: dict[str, dict[int, ScoredPart]] = {}
-    for part in parts:
-        held = waiting.setdefault(part.unit, {})
-        held[part.index] = part
-        if len(held) == part.num_parts:
-            del waiting[part.unit]
-            yield [held[index] for index in range(part.num_parts)]
-    assert not waiting, f"parts are missing of the units {sorted(waiting)[:5]}"
-
-
-def _saved(parts: Sequence[ScoredPart], *, folder: LabelsFolder, attempt: Attempt, job: Job) -> Saved:
-    """Write and commit a unit."""
-    began = time.perf_counter()
-    committed = folder.save(
-        attempt,
-        rows=pa.concat_tables([part.rows for part in parts]),
-        rejected=[each for part in parts for each in part.rejected],
-        parents={name: job.identity[name] for name in _DIGESTS},
-    )
-    return Saved(attempt=attempt, committed=committed, write_s=time.perf_counter() - began)
+    num_claimed = len(units)
+    with _progress(sum(unit.num_images for unit in units.values())) as advance:
+        for report in stream_units(
+            job, list(units.values()), folder=folder, attempts=attempts, reservation=reservation
+        ):
+            tally.add_part(report)
+            unit = units.pop(report.unit, None) if report.saved is not None else None
+            if report.saved is None or unit is None:  # parts are missing, or this is told of the unit for a second time
+                continue
+            tally.add(unit, report.saved)
+            _count(report.saved, num_images=unit.num_images)
+            advance(unit.num_images)
+            _check_rejected(job, folder=folder, tally=tally)
+    # A store that lists a part too late may leave a unit unwritten: it is done again
+    assert len(units) < num_claimed, f"Ray Data ended without the units {sorted(units)[:5]}"
 
 
 def _count(saved: Saved, *, num_images: int) -> None:
     """Tell Prometheus of a unit that was scored here."""
-    observe(STEP_SECONDS, saved.write_s, stage="score", step="write")
     if saved.committed is None or not saved.is_ours:
         count(UNITS_DONE, stage="score", how="by another job")
         return
@@ -342,7 +159,7 @@ def _count(saved: Saved, *, num_images: int) -> None:
 
 def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
     """Stop the job where it is certain that more than the allowed share of all images is rejected."""
-    if not _is_too_many(tally.num_rejected, job=job):
+    if not job.is_too_many(tally.num_rejected):
         return
     rejected = tally.rejected
     folder.write_quarantine(rejected)
@@ -353,10 +170,6 @@ def _check_rejected(job: Job, *, folder: LabelsFolder, tally: Tally) -> None:
         f"{folder.folder}/{QUARANTINE_NAME}. Mend the images and {job.input.once_mended}, or run again with a higher "
         f"--max-rejected, which keeps what is scored"
     )
-
-
-def _is_too_many(num_rejected: int, *, job: Job) -> bool:
-    return num_rejected > job.config.max_rejected * job.input.num_images
 
 
 def _settled(job: Job, *, folder: LabelsFolder, tally: Tally, run_id: str) -> PredictionSet:
@@ -381,7 +194,7 @@ def _recorded(job: Job, *, folder: LabelsFolder) -> Iterator[str]:
         "ecor.model_asked_for": job.model.asked_for,
         "ecor.output": job.config.output,
         "ecor.input": job.config.input,
-        **{f"ecor.{name}": str(job.identity[name]) for name in _DIGESTS},
+        **{f"ecor.{name}": digest for name, digest in job.digests.items()},
     }
     known = folder.run_id if registry.knows_run(job.tracking, run_id=folder.run_id) else None
     with registry.recorded_run(
@@ -400,13 +213,6 @@ def _record(job: Job, *, run_id: str, summary: Mapping[str, Any], predictions: P
 
 def _say(line: str) -> None:
     Console().print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def _shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
-    """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
-    if config.text.cache_dir is not None or num_scorers == 1:
-        return config.text
-    return replace(config.text, cache_dir=str(pinned.default_cache_dir().with_name("text")))
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ from pipelines.decoding import Part, decoded_parts
 from pipelines.inspection import Job, inspected
 from pipelines.listing import find_source, listed
 from pipelines.places import TrackingConfig
-from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
+from pipelines.scored_parts import ScoredPart
+from pipelines.scoring import Scorer, ScorerSettings
 from pipelines.tally import Tally, told
 from pipelines.units import read_input
 

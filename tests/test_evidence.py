@@ -35,7 +35,8 @@ from pipelines.decoding import Part
 from pipelines.evidence import EvidenceRule, _compact, explained_rows, rule_of, with_evidence
 from pipelines.overlays import overlays_of
 from pipelines.places import TrackingConfig
-from pipelines.scoring import ScoredPart, Scorer, ScorerSettings
+from pipelines.scored_parts import ScoredPart
+from pipelines.scoring import Scorer, ScorerSettings
 
 RULE = EvidenceRule(method="grad_eclip", top=2, images="all", share=1.0, seed=0)
 

@@ -30,6 +30,8 @@ from pipelines.files import UnreadableError, content
 from pipelines.inspection import Job, entries, inspected
 from pipelines.labels import LabelsFolder
 from pipelines.listing import find_source, listed
+from pipelines.scored_parts import ScoredPart, Seconds
+from pipelines.unit_writer import UnitWriter
 from pipelines.units import Rejection, read_input
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["a tail"]})
@@ -47,16 +49,27 @@ PARENTS = PredictionParents(
 )
 
 
+def parts_of(unit: str) -> list[ScoredPart]:
+    """A unit's rows as they are scored: in one part where its number is even, else in two."""
+    pieces = [ROWS[unit]] if int(unit) % 2 == 0 else [ROWS[unit].slice(0, 1), ROWS[unit].slice(1)]
+    return [
+        ScoredPart(unit=unit, index=index, num_parts=len(pieces), rows=rows, rejected=(), seconds=Seconds())
+        for index, rows in enumerate(pieces)
+    ]
+
+
 def score_all(place: str) -> PredictionSet:
     """What `ecor score` does with its output folder, rows given: it ends, or raises what the store raised."""
     folder = LabelsFolder(place, identity=IDENTITY)
     folder.take()
     with folder.working():
         committed = folder.committed()
-        for unit, attempt in folder.begin([unit for unit in UNITS if unit not in committed]).items():
-            saved = folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
-            assert saved is not None
-            committed[unit] = saved
+        attempts = folder.begin([unit for unit in UNITS if unit not in committed])
+        writer = UnitWriter(folder, attempts=attempts, parents=IDENTITY)
+        for unit in attempts:
+            saved = [writer.add(part).saved for part in parts_of(unit)][-1]
+            assert saved is not None and saved.committed is not None
+            committed[unit] = saved.committed
         assert committed.keys() == set(UNITS)
         folder.remove_losers(committed)
         folder.write_quarantine([])

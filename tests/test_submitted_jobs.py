@@ -21,12 +21,12 @@ from test_infra import WATCHED, expressions, names_in
 
 from ecor.predictions import read_predictions
 from ecor.shards import read_manifest
-from pipelines import score
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.flow import read_pipeline
 from pipelines.labels import LabelsFolder
 from pipelines.metrics import METRICS
 from pipelines.places import TrackingConfig
+from pipelines.scoring_job import plan_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 NUM_PICTURES = 36
@@ -147,7 +147,7 @@ def labels_of_the_contest(place: Path) -> tuple[LabelsFolder, list[str]]:
         model=f"{place}/run",
         vocabulary=f"{place}/shards/vocabulary.json",
     )
-    job = score._job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
+    job = plan_job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
     registered = {"model_name": "clothes", "model_version": "1"}  # what the pipeline will have made of that run
     folder = LabelsFolder(scoring.output, identity=job.identity | registered, lease_s=config.cluster.lease_s)
     return folder, [unit.name for unit in job.input.units]
