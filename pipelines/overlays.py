@@ -1,4 +1,4 @@
-"""A picture and the evidence kept of it in, small overlays for a page out."""
+"""Draw the evidence that was kept of a picture as small overlays for a page."""
 
 import io
 
@@ -9,7 +9,6 @@ from PIL import Image
 from ecor.evidence import Evidence
 from ecor.explain.heatmap import Heatmap, frame_of, seen
 from ecor.explain.overlay import overlay
-from ecor.sample import decode_image
 from pipelines.page import Overlay, Picture
 
 OVERLAY_PX = 128
@@ -18,9 +17,9 @@ QUALITY = 75
 """Of WebP (ours: some 2 kB each)."""
 
 
-def overlays_of(data: bytes, evidence: Evidence) -> tuple[Overlay, ...]:
-    """One per map, in their order. Raises ImageError for a picture that cannot be decoded."""
-    image = decode_image(data)
+def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
+    """One per map, in their order, on copies of the picture."""
+    image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
     shown = seen(frame).numpy()

@@ -162,19 +162,12 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
         method="itsm", category="fox", input_height=32, input_width=32, resize_mode="shortest",
         maps=(quantised(scores, rationale=None), quantised(scores, rationale="a tail")),
     )  # fmt: skip
-    data = _png(Image.new("RGB", (120, 60), (128, 128, 128)))
-    found = overlays_of(data, evidence)
+    found = overlays_of(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
     assert [each.words for each in found] == ["fox", "a tail"]
     pixels = np.asarray(Image.open(io.BytesIO(found[0].picture.data)).convert("L")).astype(float)
     assert pixels.shape == (60, 120)
     low, high, unseen = pixels[:, 35:50].mean(), pixels[:, 70:85].mean(), pixels[:, :25].mean()
     assert high > low + 60 and unseen < 45
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
 
 
 def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: EvidenceRule, folder: Path) -> ScoredPart:
