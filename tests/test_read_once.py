@@ -104,6 +104,6 @@ def test_explaining_reads_and_decodes_a_photo_once(tmp_path: Path, counts: Count
     write_pictures(tmp_path / "photos", num=3)
     model = tiny_checkpoint(tmp_path / "run").folder
     reads, decodes = counts(content), counts(decode_image)
-    config = ExplainConfig(model=model, output=str(tmp_path / "overlays"), method="similarity", batch_size=2)
+    config = ExplainConfig(model=model, output=str(tmp_path / "overlays"), method="itsm", batch_size=2)
     assert len(explain.run(config, images=[str(tmp_path / "photos")])) == 3
     assert all_once(reads, num=3) and all_once(decodes, num=3)
