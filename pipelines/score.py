@@ -55,28 +55,22 @@ def run(
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
-            _say(
-                f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected; units: "
-                f"{len(committed)} kept, 0 done: {config.output}"
-            )
+            _say(_told_before(finished, output=config.output))
             return finished
         with _recorded(job, folder=folder) as run_id, connected(job.cluster, stage="score"):
             tally = Tally(committed=committed)
             reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _settled(job, folder=folder, tally=tally, run_id=run_id)
-            summary = {
-                "output": config.output,
-                "model": job.model.uri,
-                **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
-                "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
-            }
-            # MLflow first: with a manifest there, the next attempt would have nothing left to do or to record
-            _record(job, run_id=run_id, summary=summary, predictions=predictions)
-            folder.publish(predictions)
-            folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
+            summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
+            _publish(job, folder=folder, predictions=predictions, summary=summary)
     _say(told(summary))
     return predictions
+
+
+def _told_before(finished: PredictionSet, *, output: str) -> str:
+    scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
+    return f"{scored}; units: {len(finished.parts)} kept, 0 done: {output}"
 
 
 @contextlib.contextmanager
@@ -202,6 +196,23 @@ def _recorded(job: Job, *, folder: LabelsFolder) -> Iterator[str]:
     ) as run_id:
         folder.remember_run(run_id)
         yield run_id
+
+
+def _summary(job: Job, *, tally: Tally, reservation: Reservation, seconds: float) -> dict[str, Any]:
+    return {
+        "output": job.config.output,
+        "model": job.model.uri,
+        **tally.summary(num_images=job.input.num_images, seconds=seconds),
+        "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
+    }
+
+
+def _publish(job: Job, *, folder: LabelsFolder, predictions: PredictionSet, summary: Mapping[str, Any]) -> None:
+    """MLflow first: with a manifest there, the next attempt would have nothing left to do or to record."""
+    assert predictions.run_id is not None
+    _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
+    folder.publish(predictions)
+    folder.write_summary({**summary, "run_id": predictions.run_id, "digest": predictions.digest})
 
 
 def _record(job: Job, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
