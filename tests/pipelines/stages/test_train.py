@@ -394,8 +394,9 @@ def test_a_killed_run_goes_on(
         textwrap.dedent(
             f"""
             from ecor.config import *
+            from pipelines.config.infrastructure import *
             from pipelines.config.stages import *
-            from pipelines import train
+            from pipelines.stages import train
             cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
             for _ in range(2):
                 try:
