@@ -137,7 +137,8 @@ def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> 
             found = load(filesystem.read(path))
         except (OSError, SafetensorError) as error:
             raise ValueError(
-                f"{path} is no run of `ecor train --system eclip`, and no safetensors file with a projection: {error}"
+                f"{path} holds no projection ({error}): name a folder of `ecor train --system eclip`, "
+                "or a safetensors file"
             ) from error
     expected = {"projection", "text_projection"}
     require(

@@ -36,8 +36,9 @@ from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.data_loader import unreadable_lines
 from pipelines.training.pretrainer import Pretraining, Progress, Report
-from pipelines.training.ray_runner import Job, own_rank, save_state, saved_state
+from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
+from pipelines.training.saved_states import load_state, save_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PLACEMENT = (
@@ -166,7 +167,7 @@ def _work(settings: dict[str, Any]) -> None:
     source = source_of(job.config, backbone=backbone, rank=rank)
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
-    state = saved_state()
+    state = load_state(job.states)
     progress = Progress(**state) if state else None
     num_steps = 0 if progress is None else progress.step
     told = set() if progress is None else set(progress.unreadable)

@@ -32,8 +32,9 @@ from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
 from pipelines.tracking import model_registry
 from pipelines.training.data_loader import read_split, unreadable_lines
 from pipelines.training.prompt_trainer import resolve_config
-from pipelines.training.ray_runner import Job, own_rank, save_state, saved_state
+from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
+from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems import SYSTEMS
 from pipelines.training.trainer import Trainer, TrainEvent, TrainState
 
@@ -122,7 +123,7 @@ def _work(settings: dict[str, Any]) -> None:
     module = learning.module()
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
-    progress = _saved_progress()
+    progress = _saved_progress(job.states)
     num_steps = 0 if progress is None else progress.step
     told = set() if progress is None else set(progress.unreadable)
     if rank.index == 0:
@@ -164,8 +165,8 @@ def _learning(config: TrainConfig, *, rank: Rank) -> Trainer:
     )
 
 
-def _saved_progress() -> TrainState | None:
-    state = saved_state()
+def _saved_progress(folder: str) -> TrainState | None:
+    state = load_state(folder)
     return None if state is None else TrainState(**state)
 
 

@@ -1,18 +1,15 @@
 """Run a function on Ray Train's workers, from the last saved state of a run to its end."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 import ray.train
-import torch
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -26,10 +23,8 @@ from ecor.storage import filesystem
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.cluster import stalled
+from pipelines.training.saved_states import STATES, remove_unusable_snapshot, states_folder
 
-STATES = "ray"
-"""Folder of the states, in the output folder of a run."""
-_STATE = "state.pt"
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
@@ -68,6 +63,8 @@ class Job(Generic[Config]):
     parents: dict[str, str]
     tracking: TrackingConfig
     run_id: str
+    states: str
+    """Folder of the run's saved states."""
     messages: Queue
     """Lines for whoever started the run."""
 
@@ -88,7 +85,7 @@ def fitted(
     """Run `work` on every worker, from the last state of a run of this name in `output`, if any, to its end.
 
     Args:
-        work: what a worker does; its last `save_state` is what is returned.
+        work: what a worker does; its last `saved_states.save_state` is what is returned.
         settings: what it is told. As plain values: Ray's controller unpickles them too, and need not import what the
             workers do.
         placement: how many workers, where.
@@ -104,6 +101,7 @@ def fitted(
             `max_failures`.
     """
     start_s = min(patience_s, _START_S)
+    remove_unusable_snapshot(states_folder(output, name=name))
     file_system, path = filesystem.store_of(filesystem.join(output, STATES))
     trainer = _Trainer(
         work,
@@ -222,24 +220,3 @@ def own_rank() -> Rank:
         node=context.get_node_rank(),
         device=str(get_device()),
     )
-
-
-def saved_state() -> dict[str, Any] | None:
-    """What the run saved last, if it was interrupted."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / _STATE, weights_only=True, map_location="cpu")
-        return state
-
-
-def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path | None = None) -> None:
-    """Hand the state to Ray; all ranks meet here. What `folder` holds already goes with it."""
-    checkpoint = None
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = folder or Path(scratch)
-        if rank.index == 0:
-            torch.save(dict(state), folder / _STATE)
-            checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report({"step": step}, checkpoint=checkpoint)

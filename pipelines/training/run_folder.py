@@ -22,7 +22,8 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.runtime.cluster import connect
 from pipelines.storage.work_ledger import Ledger
 from pipelines.tracking import model_registry
-from pipelines.training.ray_runner import STATES, Job, Settings, fitted, queue_here
+from pipelines.training.ray_runner import Job, Settings, fitted, queue_here
+from pipelines.training.saved_states import STATES, has_states, states_folder
 
 SUMMARY, RUN = "summary.json", "run.json"
 _LEDGER, _RUN = "_ledger", "run"
@@ -77,14 +78,21 @@ def make_once(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
         with connect(cluster, stage=name), record as run_id:
-            messages = queue_here()
-            job = Job(config=config, parents=parents, tracking=tracking, run_id=run_id, messages=messages)
+            messages, run_name = queue_here(), digest[:16]
+            job = Job(
+                config=config,
+                parents=parents,
+                tracking=tracking,
+                run_id=run_id,
+                states=states_folder(output, name=run_name),
+                messages=messages,
+            )
             last_state = fitted(
                 work,
                 {each.name: getattr(job, each.name) for each in fields(job)},
                 placement=config,
                 output=output,
-                name=digest[:16],
+                name=run_name,
                 messages=messages,
                 patience_s=cluster.no_progress_timeout_s,
             )
@@ -121,7 +129,7 @@ def record_run(
         status = "KILLED"
         raise
     except ValueError:
-        if not _has_state(output):
+        if not has_states(output):
             clear_output(output, products=products)  # nothing was learned: the mended command may have the folder
         raise
     finally:
@@ -151,12 +159,6 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
 
 def _say(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
-
-
-def _has_state(output: str) -> bool:
-    runs = filesystem.join(output, STATES)
-    names = (name for run in filesystem.names_in(runs) for name in filesystem.names_in(filesystem.join(runs, run)))
-    return any(name.startswith("checkpoint_") for name in names)
 
 
 def clear_output(output: str, *, products: Sequence[str]) -> None:
