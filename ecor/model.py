@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,8 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from ecor.config import (
     TemplateConfig,
     TextConfig,
 )
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
 from ecor.data.predictions import (
     OOD_COLUMN,
     ExplainablePrediction,
@@ -49,8 +48,6 @@ from ecor.probability.factors import max_cosine
 from ecor.probability.joint import Joint
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 
-Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
-"""A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
 
@@ -285,7 +282,7 @@ class Recognizer:
 
     def predict(
         self,
-        images: Sequence[Picture],
+        images: Iterable[Picture],
         *,
         vocabulary: Names | None = None,
         scoring: ScoringConfig | None = None,
@@ -294,29 +291,29 @@ class Recognizer:
         """Label pictures with a category, the reason for it, and how sure the model is.
 
         Args:
-            images: PIL images, arrays [H W 3] of 8-bit RGB, paths, or bytes of image files.
+            images: PIL images, arrays [H W 3] of 8-bit RGB, paths, or bytes of image files; a pandas Series is read by
+                position, whatever its index.
             vocabulary: other names than the model's own (zero-shot transfer).
             scoring: method and number of pairs to keep.
             batch_size: pictures per forward pass.
 
         Raises:
-            ValueError: naming the picture that cannot be read.
+            ValueError: naming the picture that cannot be read, or the type that is no list of pictures.
 
         Example:
             >>> import ecor
             >>> model = ecor.Recognizer.zero_shot({"fox": ["pointed ears"], "whale": ["a tail fin"]})
             >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
         """
-        if isinstance(images, str | Path | bytes | Image.Image):
-            raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
+        pictures = _in_order(images)
         model = self if vocabulary is None else self.with_vocabulary(vocabulary)
         provenance = model.provenance
         tables = [schema_for(scoring or ScoringConfig()).empty_table()]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(images), batch_size):
-                indices = range(start, min(start + batch_size, len(images)))
-                pixels = list(pool.map(lambda index: model._pixels(images[index], index=index), indices))
-                sources = [_source(images[index], index=index) for index in indices]
+            for start in range(0, len(pictures), batch_size):
+                indices = range(start, min(start + batch_size, len(pictures)))
+                pixels = list(pool.map(lambda index: model._pixels(pictures[index], index=index), indices))
+                sources = [_source(pictures[index], index=index) for index in indices]
                 origins = origins_table([f"{index:08d}" for index in indices], source=sources)
                 batch = torch.from_numpy(np.stack(pixels))
                 tables.append(model.label(batch, origins=origins, scoring=scoring, provenance=provenance))
@@ -324,7 +321,7 @@ class Recognizer:
 
     def _pixels(self, picture: Picture, *, index: int) -> UInt8[np.ndarray, "3 H W"]:
         try:
-            return image_to_pixels(_decoded(picture), preprocess=self.backbone.preprocess)
+            return image_to_pixels(decode_picture(picture), preprocess=self.backbone.preprocess)
         except (ImageError, OSError) as error:
             raise ValueError(f"{_source(picture, index=index)} cannot be read: {error}") from error
 
@@ -336,17 +333,16 @@ def as_vocabulary(names: Names) -> Vocabulary:
     return vocabulary_from_mapping(names) if isinstance(names, Mapping) else read_vocabulary(names)
 
 
-def _decoded(picture: Picture) -> Image.Image:
-    if isinstance(picture, str | Path):
-        return decode_image(Path(picture).read_bytes())
-    if isinstance(picture, bytes):
-        return decode_image(picture)
-    if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    array = np.asarray(picture)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
-    return Image.fromarray(array)
+def _in_order(images: Any) -> Sequence[Picture]:
+    """Pictures by position; ValueError for one alone, and for what has no order or cannot be counted."""
+    if isinstance(images, str | Path | bytes | Image.Image):
+        raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
+    if isinstance(images, pd.Series | pd.Index | np.ndarray | Tensor):
+        return list(images)  # of a Series, images[0] would be the one whose label is 0
+    if not isinstance(images, Sequence):
+        remedy = "list(its .values())" if isinstance(images, Mapping) else "list(…)"
+        raise ValueError(f"predict takes a list of pictures, got a {type(images).__name__}: pass {remedy}")
+    return images
 
 
 def _source(picture: Picture, *, index: int) -> str:

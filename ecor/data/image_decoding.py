@@ -2,17 +2,25 @@
 start."""
 
 import io
+import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ecor.config import Preprocess
 from ecor.data.vocabulary import Vocabulary
 
+Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
+"""A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
+_T = TypeVar("_T")
 MAX_PIXELS = 89_478_485
 """Width times height that is decoded by default: Pillow's own warning limit, 0.27 GB as RGB."""
 EXTENSIONS = {
@@ -29,6 +37,11 @@ EXTENSIONS = {
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
 _OPENED = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
+"""Tags of a TIFF."""
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -84,8 +97,12 @@ class ImageHeader:
 
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
-    with _opened(data, max_pixels=max_pixels) as image:
-        return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
+
+    def header(data: bytes) -> ImageHeader:
+        with _opened(data, max_pixels=max_pixels) as image:
+            return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
+
+    return _with_damaged_metadata(header, data)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -95,14 +112,43 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with the reason `empty`, `not_an_image`, `too_large` (told by the header, before memory is taken), `truncated`,
     `corrupt` or `unsupported_mode`.
     """
-    with _opened(data, max_pixels=max_pixels) as image:
-        try:
-            image.load()
-            return _upright(_rgb(image))
-        except (ImageError, MemoryError):
-            raise
-        except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
-            raise _unreadable(error) from error
+
+    def picture(data: bytes) -> Image.Image:
+        with _opened(data, max_pixels=max_pixels) as image:
+            return upright_rgb(image, max_pixels=max_pixels)
+
+    return _with_damaged_metadata(picture, data)
+
+
+def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as `decode_image` gives it, from any form a user has it in: the same pixels from each.
+
+    Raises ImageError as `decode_image`, and OSError for a path that cannot be read.
+    """
+    if isinstance(picture, str | Path):
+        return decode_image(Path(picture).read_bytes(), max_pixels=max_pixels)
+    if isinstance(picture, bytes):
+        return decode_image(picture, max_pixels=max_pixels)
+    if isinstance(picture, Image.Image):
+        return upright_rgb(picture, max_pixels=max_pixels)
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
+    return upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
+
+
+def upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An opened picture as `decode_image` gives it; ImageError as there."""
+    _check_size(image.width, image.height, max_pixels=max_pixels)
+    try:
+        image.load()
+        turn = _turn(image)  # of the picture as it was opened: an array made of it has no EXIF
+        rgb = _rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
+        raise _unreadable(error) from error
 
 
 def image_to_pixels(
@@ -156,16 +202,72 @@ def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_OPENED)
     except UnidentifiedImageError as error:
-        raise ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}") from error
+        raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_large", str(error)) from error
+        num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
+        raise ImageError("too_large", f"{num_pixels} pixels, {_limit(max_pixels)}") from error
     except MemoryError:
         raise
-    except Exception as error:  # as in decode_image
+    except Exception as error:  # as in upright_rgb
         raise _unreadable(error) from error
-    if image.width * image.height > max_pixels:
-        raise ImageError("too_large", f"{image.width} x {image.height} is more than {max_pixels} pixels")
+    _check_size(image.width, image.height, max_pixels=max_pixels)
     return image
+
+
+def _check_size(width: int, height: int, *, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels, {_limit(max_pixels)}")
+
+
+def _limit(max_pixels: int) -> str:
+    return f"more than the limit of {max_pixels} (MAX_PIXELS in ecor.data.image_decoding): make it smaller"
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """A TIFF of pixels that Pillow has no mode for, or no image."""
+    if data[:4] in _TIFF_STARTS:
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(tags.next)
+            tags.load(file)
+            bands, bits = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(_BITS_PER_SAMPLE, (1,))
+            if _WIDTH in tags and _HEIGHT in tags:
+                kind = "floating point" if 3 in tags.get(_SAMPLE_FORMAT, ()) else "integers"
+                return ImageError(
+                    "unsupported_mode", f"a TIFF of {bands} bands of {bits[0]}-bit {kind}: save 8-bit RGB"
+                )
+        except Exception:  # noqa: BLE001, S110 - hostile bytes: what cannot be read is no image
+            pass
+    return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
+
+
+def _with_damaged_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
+    """What `read` gives; of a PNG that it refuses, what it gives of its pixels alone (profiles and texts left out)."""
+    try:
+        return read(data)
+    except ImageError as error:
+        pixels = _png_pixels(data) if error.reason in ("corrupt", "not_an_image", "truncated") else data
+        if pixels == data:
+            raise
+        return read(pixels)
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """A PNG without chunks that no pixel needs; EXIF stays where its check sum is right. Other bytes as they are."""
+    if not data.startswith(_PNG_START):
+        return data
+    kept, place = [_PNG_START], len(_PNG_START)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if end > len(data):
+            break
+        kind, body = data[place + 4 : place + 8], data[place + 4 : end - 4]
+        sound = crc32(body) == int.from_bytes(data[end - 4 : end], "big")
+        if kind[:1].isupper() or (sound and kind in _PIXEL_CHUNKS):
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
 
 
 def _unreadable(error: Exception) -> ImageError:
@@ -178,21 +280,23 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
-        grey_HW = np.asarray(image)
+        grey_HW = np.asarray(image).astype(np.int64)
         if grey_HW.size and not 0 <= int(grey_HW.min()) <= int(grey_HW.max()) < 2**16:
             raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
+            grey_HW = 2**16 - 1 - grey_HW
         return Image.fromarray((grey_HW >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating point pixels have no agreed range")
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets the picture upright; damaged metadata does not make a damaged picture."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        turn = None  # damaged metadata does not make a damaged picture
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _resize_filter(preprocess: Preprocess) -> Image.Resampling:

@@ -21,9 +21,13 @@ class LinearProbe:
 
 
 def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, penalty: float) -> LinearProbe:
-    """Least cross-entropy plus `penalty` times the squared weights, by L-BFGS; classes are 0 to the largest label."""
-    weight = torch.zeros(int(labels.max()) + 1, features.shape[1], requires_grad=True)
-    bias = torch.zeros(len(weight), requires_grad=True)
+    """Least cross-entropy plus `penalty` times the squared weights, by L-BFGS; classes are 0 to the largest label.
+
+    Fitted in doubles, so that the same minimum is found on every processor; the result has the features' type.
+    """
+    dtype, features = features.dtype, features.double()
+    weight = features.new_zeros(int(labels.max()) + 1, features.shape[1]).requires_grad_()
+    bias = features.new_zeros(len(weight)).requires_grad_()
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -33,7 +37,7 @@ def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, pena
         return value
 
     optimizer.step(loss)
-    return LinearProbe(weight=weight.detach(), bias=bias.detach())
+    return LinearProbe(weight=weight.detach().to(dtype), bias=bias.detach().to(dtype))
 
 
 def chosen_probe(

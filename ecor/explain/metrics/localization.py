@@ -44,7 +44,7 @@ def mean_iou_oracle(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, thresholds: tuple[float, ...] = THRESHOLDS
 ) -> AtThreshold:
     """mIoU as CLIP Surgery's author explains maps: the mean over pairs, at the one threshold that suits all best."""
-    means = intersection_over_union(maps, masks, thresholds=thresholds).mean(dim=0)
+    means = intersection_over_union(maps, masks, thresholds=thresholds).double().mean(dim=0)
     best = int(means.argmax())
     return AtThreshold(value=float(means[best]), threshold=thresholds[best])
 
@@ -53,7 +53,7 @@ def mean_iou_at_mean(maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"])
     """mIoU without an oracle (Chefer et al.): at the map's mean; over {background, foreground}, pixels pooled."""
     _check(maps, masks)
     normed = minmax(maps)
-    found = normed >= normed.mean(dim=(1, 2), keepdim=True)
+    found = normed >= normed.double().mean(dim=(1, 2), keepdim=True)
     ious = [(one & other).sum() / (one | other).sum() for one, other in ((found, masks), (~found, ~masks))]
     return float(torch.stack(ious).nan_to_num(0.0).mean())
 

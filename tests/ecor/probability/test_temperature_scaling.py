@@ -9,6 +9,8 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
+from scipy.special import softmax
 from torchmetrics.functional.classification import binary_calibration_error
 
 from ecor.checkpoint import load, save_checkpoint
@@ -51,6 +53,40 @@ def test_the_minimum_is_found_to_six_digits():
         return float((z.gather(1, targets[:, None])[:, 0] - expected).mean())
 
     assert slope(found * (1 - 1e-6)) * slope(found * (1 + 1e-6)) < 0
+
+
+def root_of_the_slope(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Where the loss has no slope in 1/T, by another search over NumPy's doubles."""
+    values, rows = logits.double().numpy(), np.arange(len(logits))
+
+    def slope(inverse: float) -> float:
+        chances = softmax(values * inverse, axis=1)
+        return float(((chances * values).sum(axis=1) - values[rows, targets.numpy()]).mean())
+
+    return 1 / brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-14)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_minimum_is_found_to_a_millionth_from_floats_and_doubles(temperature):
+    logits = 5 * torch.randn(20_000, 6, generator=torch.Generator().manual_seed(1))
+    targets = drawn((logits / temperature).log_softmax(-1))
+    expected = root_of_the_slope(logits, targets)
+    assert fit_temperature(logits, targets) == pytest.approx(expected, rel=1e-6)
+    assert fit_temperature(logits.double(), targets) == fit_temperature(logits, targets)
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(2))
+    assert fit_temperature(logits[order], targets[order]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_factor_is_fitted_in_doubles():
+    image, text = random_features(3_000), Text()
+    categories, rationales = labels_of("pairs", image, text)
+    labels = {"categories": categories, "rationales": rationales, "logit_scale": 8.0, "methods": tuple(FACTORS)}
+    wide = ImageFeatures(rationale=image.rationale.double(), category=image.category.double())
+    floats, doubles = (fit_temperatures(each, text, **labels).stated() for each in (image, wide))
+    assert floats == pytest.approx(doubles, rel=1e-6)
+    backwards = ImageFeatures(rationale=image.rationale.flip(0), category=image.category.flip(0))
+    turned = labels | {"categories": categories.flip(0), "rationales": rationales.flip(0)}
+    assert fit_temperatures(backwards, text, **turned).stated() == pytest.approx(floats, rel=1e-6)
 
 
 def test_no_other_temperature_is_better():
