@@ -6,7 +6,6 @@ vocabulary.json      DROR's flat form
 backbone/            optional: architecture and weights, for machines without a model hub
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -34,7 +33,9 @@ from ecor.config import (
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem
-from ecor.storage.artifact import FOLDER, record_path, whole_folder
+from ecor.storage.artifact import FOLDER, record_path
+from ecor.storage.atomic_write import whole_folder
+from ecor.storage.digests import file_sha256, json_digest
 
 FORMAT_VERSION = 1
 RECORD, TOKENS, VOCABULARY, BACKBONE = "checkpoint.json", "tokens.safetensors", "vocabulary.json", "backbone"
@@ -69,7 +70,7 @@ class Checkpoint:
     @property
     def digest(self) -> str:
         """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
-        return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
+        return json_digest(_content(self))
 
 
 def save_checkpoint(
@@ -106,7 +107,7 @@ def save_checkpoint(
             model_digest=recognizer.digest,
             backbone_digest=recognizer.backbone.digest,
             vocabulary_digest=recognizer.vocabulary.digest,
-            tokens_sha256=_sha256(unfinished / TOKENS),
+            tokens_sha256=file_sha256(unfinished / TOKENS),
             has_backbone=with_backbone,
             parents=dict(parents or {}),
             metrics=dict(metrics or {}),
@@ -182,7 +183,7 @@ def load(
     found = Path(record.folder)
     vocabulary = read_vocabulary(found / VOCABULARY)
     _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {found}")
-    _require_digest(_sha256(found / TOKENS), record.tokens_sha256, what=f"{TOKENS} of {found}")
+    _require_digest(_tokens_sha256(found / TOKENS), record.tokens_sha256, what=f"{TOKENS} of {found}")
     backbone = backbone or load_backbone(_backbone_config(record, precision=precision), device=device)
     if backbone.digest != record.backbone_digest:
         raise ValueError(
@@ -236,9 +237,9 @@ def _content(record: Checkpoint) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
 
 
-def _sha256(path: Path) -> str:
+def _tokens_sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: save the model again") from error
 

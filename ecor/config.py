@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that a command line built from these types an
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["joint", "inverted", "independent", "pairs"]
@@ -27,6 +27,24 @@ FACTORS: dict[Method, tuple[Factor, ...]] = {
 """The softmaxes that each decoding multiplies."""
 STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Schemes of addresses that settings, records and tables may name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressKind:
+    """What a setting that names a place may hold beside a path."""
+
+    may_be_registered: bool = False
+    """A model of MLflow's registry (`models:/…`) too."""
+    only_local: bool = False
+    """No store: only disks of this machine."""
+
+
+StoreAddress = Annotated[str, AddressKind()]
+"""A setting that is a path or the address of a store: `pipelines.config.addresses` checks all that have this type."""
+ModelAddress = Annotated[str, AddressKind(may_be_registered=True)]
+"""A `StoreAddress`, or a model of the registry."""
+LocalPath = Annotated[str, AddressKind(only_local=True)]
+"""A path on a disk of this machine."""
 
 
 Kind = TypeVar("Kind")
@@ -61,10 +79,10 @@ def require_at_least(name: str, value: float | int, lowest: float | int) -> None
 class BackboneConfig:
     """Which CLIP, and how it is run."""
 
-    name: str = "ecor-demo"
+    name: StoreAddress = "ecor-demo"
     """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path or address of an open_clip model
     config (`…/model.json`, also `s3://…`, `gs://…`), or an embedded model (`ecor-demo`)."""
-    pretrained: str | None = "embedded"
+    pretrained: StoreAddress | None = "embedded"
     """An open_clip pretrained tag, the path or address of a weights file, `embedded` for weights that come with this
     package, `random` for untrained weights (always the same: for tests and timing), or None where the name already says
     (hub ids)."""

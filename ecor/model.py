@@ -1,7 +1,5 @@
 """The model a user holds: labels pictures with categories and the reasons for them."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +45,7 @@ from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import max_cosine
 from ecor.probability.joint import Joint
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
+from ecor.storage.digests import bytes_sha256, json_digest
 
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
@@ -184,12 +183,12 @@ class Recognizer:
         content = {
             "backbone": self.backbone.digest,
             "prompts": asdict(self.prompts.config),
-            "tokens": hashlib.sha256(safetensors_bytes(self.tokens())).hexdigest(),
+            "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
             "templates": asdict(self.templates),
             "temperatures": self.temperatures.stated(),
             "calibrated_on": self.calibrated_on,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_digest(content)
 
     @property
     def provenance(self) -> Provenance:

@@ -4,8 +4,6 @@ A row is Prompt_{c|R} of one rationale with every category. All routes encode th
 and keep them in the same type, so that they give the same numbers.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -25,7 +23,8 @@ from torch import Tensor
 from ecor.clip.encoding_blocks import LONG_S, encode_blocks
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import TextConfig, require
-from ecor.storage.feature_file import FeatureFile, appear_once
+from ecor.storage.digests import bytes_sha256, json_digest
+from ecor.storage.feature_file import FeatureFile, save_once
 
 _FORMAT = 1  # raise it when the numbers in the files change their meaning
 _log = logging.getLogger(__name__)
@@ -189,8 +188,7 @@ class TextFeatures:
         with torch.inference_mode():
             features = encode().float().cpu().numpy()
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            appear_once(path, lambda temporary: np.save(temporary, features))
+            save_once(path, features)
         return self._on_device(features)
 
     def _on_device(self, features: NDArray[np.floating]) -> Tensor:
@@ -230,12 +228,12 @@ def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
         "vocabulary": encoder.vocabulary.digest,
         "dtype": config.dtype,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return json_digest(facts)
 
 
 def _tensor_digest(tensor: Tensor) -> str:
     array = tensor.detach().float().cpu().contiguous().numpy()
-    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+    return bytes_sha256(repr(array.shape).encode() + array.tobytes())
 
 
 def _check_room(file: FeatureFile, *, num_rows: int) -> None:

@@ -1,7 +1,5 @@
 """A lexicon and a text tower in, the features of all its concepts out: what pictures and patches are compared with."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,8 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.config import require
 from ecor.convis.lexicon import Lexicon
-from ecor.storage.feature_file import appear_once
+from ecor.storage.digests import json_digest
+from ecor.storage.feature_file import save_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,10 +83,9 @@ def encode_concepts(
 
 
 def _kept(backbone: Backbone, texts: Sequence[str], *, folder: Path) -> Float[Tensor, "S D"]:
-    digest = hashlib.sha256(json.dumps([backbone.digest, list(texts)]).encode()).hexdigest()
+    digest = json_digest([backbone.digest, list(texts)])
     path = folder / f"concepts-{digest[:32]}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         features = backbone.encode_text(texts, fp32=True).cpu().numpy()
-        appear_once(path, lambda temporary: np.save(temporary, features))
+        save_once(path, features)
     return torch.from_numpy(np.load(path))

@@ -3,7 +3,6 @@
 A lexicon is a graph without cycles: concepts point to their parents, of which there may be several.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from ecor.config import require
 from ecor.storage import filesystem
+from ecor.storage.digests import json_digest
 
 _Name = TypeVar("_Name", str, int)
 
@@ -84,7 +84,7 @@ class ListLexicon:
 def lexicon_digest(lexicon: Lexicon) -> str:
     """sha256 of all names, definitions and parents, in their order."""
     entries = [[name, lexicon.definition(name), lexicon.parents(name)] for name in lexicon.concepts]
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    return json_digest(entries, sort_keys=False)
 
 
 def read_lexicon(path: filesystem.Address) -> ListLexicon:

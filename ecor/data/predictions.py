@@ -4,7 +4,6 @@ Names on disk, no ids: a table of predictions is read without the vocabulary tha
 verdicts, so that a metric can change without scoring again.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from ecor.config import ScoringConfig, record_of
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, Evidence
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, json_digest
 
 SCHEMA_VERSION = "1"
 MANIFEST_NAME = "manifest.json"
@@ -266,7 +266,7 @@ class PredictionSet:
             "num_rejected": self.num_rejected,
             "schema_version": self.schema_version,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_digest(content)
 
     def to_json(self) -> str:
         record = {**asdict(self), "scoring": self.scoring.stated(), "digest": self.digest}
@@ -301,7 +301,7 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
     """
     data = encode_parquet(check_schema(table, source=f"part {name}"))
     filesystem.write(filesystem.join(folder, name), data)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = bytes_sha256(data)
     labelled = pc.and_(table["category_true"].is_valid(), pc.greater(pc.list_value_length(table["rationales_true"]), 0))
     return PredictionPart(
         name=name,
@@ -348,7 +348,7 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
         data = filesystem.read(path)
     except FileNotFoundError as error:
         raise ValueError(f"part {part.name} is missing in {folder}: score again to make it") from error
-    digest = hashlib.sha256(data).hexdigest()
+    digest = bytes_sha256(data)
     if digest != part.sha256:
         raise ValueError(
             f"part {part.name} is not the file of the manifest: {len(data)} bytes with sha256 {digest}, "

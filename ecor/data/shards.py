@@ -22,12 +22,14 @@ from ecor.data.tar_members import HashingWriter, json_bytes, sample_of_row, samp
 from ecor.data.templates import category_sentence
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, file_sha256, text_sha256
 from ecor.storage.retries import with_retries
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
 _BUFFER = 2**20
+_NO_PAUSE = (0.0,)
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -96,7 +98,7 @@ class ShardManifest:
     @property
     def digest(self) -> str:
         """sha256, in hex, of the manifest's JSON."""
-        return hashlib.sha256(json_bytes(asdict(self))).hexdigest()
+        return bytes_sha256(json_bytes(asdict(self)))
 
 
 def sample_key(source: str, *, sha256: str) -> str:
@@ -107,7 +109,7 @@ def sample_key(source: str, *, sha256: str) -> str:
     """
     name = source.rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name.rpartition(".")[0] or name)[:40]
-    return f"{sha256[:12]}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{stem or '_'}"
+    return f"{sha256[:12]}-{text_sha256(source)[:8]}-{stem or '_'}"
 
 
 def write_shard(
@@ -138,7 +140,7 @@ def write_shard(
     index_name = name.removesuffix(".tar") + ".index.parquet"
     with filesystem.published(folder, index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
-        index_sha256 = _file_sha256(path)
+        index_sha256 = file_sha256(path)
     return ShardInfo(
         name=name,
         num_samples=len(rows),
@@ -178,12 +180,12 @@ def fetch_shard(
     cache = Path(cache_dir) if cache_dir is not None else Path(tempfile.gettempdir()) / "ecor-shards"
     cache.mkdir(parents=True, exist_ok=True)
     kept = cache / f"{info.sha256}.tar"
-    if kept.exists() and kept.stat().st_size == info.num_bytes and _file_sha256(kept) == info.sha256:
+    if kept.exists() and kept.stat().st_size == info.num_bytes and file_sha256(kept) == info.sha256:
         return kept
     with filesystem.published(cache, kept.name) as path:
         with_retries(
             lambda: _download(filesystem.join(folder, info.name), path=path, info=info),
-            pauses_s=(0.0,) * (num_attempts - 1),
+            pauses_s=_NO_PAUSE * (num_attempts - 1),
         )
     return kept
 
@@ -212,9 +214,9 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
     """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
     data = with_retries(
-        lambda: filesystem.read(filesystem.join(folder, info.index)), pauses_s=(0.0,) * (num_attempts - 1)
+        lambda: filesystem.read(filesystem.join(folder, info.index)), pauses_s=_NO_PAUSE * (num_attempts - 1)
     )
-    got = hashlib.sha256(data).hexdigest()
+    got = bytes_sha256(data)
     if got != info.index_sha256:
         raise ValueError(f"index {folder}/{info.index} has sha256 {got}, its manifest says {info.index_sha256}")
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
@@ -233,7 +235,7 @@ def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> l
         for row in index.take(pa.array(rows, pa.int64())).to_pylist():
             tar.seek(row["member_offset"])
             image = tar.read(row["member_num_bytes"])
-            if hashlib.sha256(image).hexdigest() != row["sha256"]:
+            if bytes_sha256(image) != row["sha256"]:
                 raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
             samples.append(sample_of_row(row, image=image))
     return samples
@@ -278,7 +280,7 @@ def _write_entry(
     entry: Entry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
 ) -> dict[str, Any]:
     """Write a sample; its row of the index."""
-    sample, sha256 = entry.sample, hashlib.sha256(entry.sample.image).hexdigest()
+    sample, sha256 = entry.sample, bytes_sha256(entry.sample.image)
     if entry.sha256 not in (None, sha256):
         raise ValueError(
             f"{sample.source} changed while it was sharded: sha256 {sha256}, was {entry.sha256}: put back what it was, "
@@ -302,17 +304,12 @@ def _write_entry(
 
 def _download(url: str, *, path: Path, info: ShardInfo) -> None:
     filesystem.fetch(url, path)
-    got = _file_sha256(path)
+    got = file_sha256(path)
     if got != info.sha256:
         raise OSError(
             f"shard {url}: read {path.stat().st_size} bytes with sha256 {got}, "
             f"its manifest says {info.num_bytes} with {info.sha256}"
         )
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pretty(value: Mapping[str, Any]) -> str:

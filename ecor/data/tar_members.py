@@ -19,6 +19,7 @@ from ecor.config import TemplateConfig
 from ecor.data.image_decoding import Sample
 from ecor.data.templates import category_sentence, pair_sentence
 from ecor.data.vocabulary import Vocabulary
+from ecor.storage.digests import bytes_sha256
 
 _BLOCK = tarfile.BLOCKSIZE
 _NOT_IMAGES = ("json", "cls", "txt")
@@ -170,7 +171,7 @@ def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]
         sha256 = row["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: {key}.json does not describe a sample: {error!r}") from error
-    if sample.key != key or hashlib.sha256(sample.image).hexdigest() != sha256:
+    if sample.key != key or bytes_sha256(sample.image) != sha256:
         raise ValueError(f"{where}: {key}.json is of another sample or image, {sample.key!r} with sha256 {sha256}")
     return sample
 

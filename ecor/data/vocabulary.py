@@ -1,7 +1,6 @@
 """Names of categories and rationales in (a mapping, or a JSON, CSV or Parquet file), ids and one digest out."""
 
 import csv
-import hashlib
 import io
 import json
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecor.storage import filesystem
+from ecor.storage.digests import text_sha256
 
 
 def normalise_name(name: str) -> str:
@@ -67,7 +67,7 @@ class Vocabulary:
     @property
     def digest(self) -> str:
         """sha256, in hex, of `to_json`: order counts, because it decides the ids."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return text_sha256(self.to_json())
 
     def to_json(self) -> str:
         """DROR's flat form {category: [rationale, …]}; `parse_vocabulary` gives this vocabulary back."""

@@ -1,7 +1,5 @@
 """A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
 
-import hashlib
-import json
 import random
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +15,7 @@ from jaxtyping import Bool, Int, UInt8
 from ecor.demo.worlds.scenes import compose, draw
 from ecor.demo.worlds.schema import DrawnWorld, WorldSet
 from ecor.demo.worlds.styles import NUM_PIXELS
+from ecor.storage.digests import json_digest
 
 DRAWING_VERSION = 1
 """Of the code that draws: raise it with every change of a pixel, a caption or a truth. A test holds drawings to it."""
@@ -64,7 +63,7 @@ class CaptionedBatch:
 def corpus_digest(world: DrawnWorld, *, num_images: int, seed: int) -> str:
     """sha256 of the arguments, of what exists in the world and of `DRAWING_VERSION`: equal digests, equal corpora."""
     what = {name: kind.rationales for name, kind in world.kinds.items()}
-    return hashlib.sha256(json.dumps([DRAWING_VERSION, world.name, what, num_images, seed]).encode()).hexdigest()
+    return json_digest([DRAWING_VERSION, world.name, what, num_images, seed], sort_keys=False)
 
 
 def cached_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processes: int, folder: Path) -> Corpus:

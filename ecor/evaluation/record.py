@@ -1,6 +1,5 @@
 """A table of predictions with their truth in, the record of their evaluation out; and back from its folder."""
 
-import hashlib
 import json
 import math
 import re
@@ -26,6 +25,7 @@ from ecor.evaluation.metrics import (
     reliability_bins,
 )
 from ecor.storage import filesystem
+from ecor.storage.digests import text_sha256
 
 SCHEMA_VERSION = "1"
 EVALUATION_NAME = "evaluation.json"
@@ -89,7 +89,7 @@ class Evaluation:
     @property
     def digest(self) -> str:
         """Of all it says, whatever the run."""
-        return hashlib.sha256(replace(self, run_id=None)._content().encode()).hexdigest()
+        return text_sha256(replace(self, run_id=None)._content())
 
     def of(self, predictions: str) -> Result:
         """The result for the predictions with that digest; ValueError where there is none."""

@@ -4,12 +4,8 @@
 <system>.safetensors   what was learned, nothing else
 """
 
-import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,8 @@ from torch import Tensor
 
 from ecor.config import BackboneConfig, record_of
 from ecor.storage import filesystem
+from ecor.storage.atomic_write import whole_folder
+from ecor.storage.digests import file_sha256, json_digest
 
 FOLDER = "checkpoint"
 """Of a run's output, that holds what was made."""
@@ -54,13 +52,13 @@ class ArtifactRecord:
     @property
     def digest(self) -> str:
         """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
-        return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
+        return json_digest(_content(self))
 
     @property
     def model_digest(self) -> str:
         """sha256 of all that decides its numbers."""
         facts = [self.system, dict(self.settings), self.backbone_digest, self.tensors_sha256]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return json_digest(facts)
 
 
 def save(
@@ -86,7 +84,7 @@ def save(
             backbone=backbone,
             backbone_digest=backbone_digest,
             vocabulary_digest=vocabulary_digest,
-            tensors_sha256=_sha256(unfinished / f"{system}.safetensors"),
+            tensors_sha256=file_sha256(unfinished / f"{system}.safetensors"),
             parents=dict(parents or {}),
             metrics=dict(metrics or {}),
             run_id=run_id,
@@ -125,7 +123,7 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
     """What was learned; ValueError when its file is missing or altered."""
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
-        found = _sha256(path) if path.is_file() else "missing"
+        found = file_sha256(path) if path.is_file() else "missing"
         if found != record.tensors_sha256:
             raise ValueError(f"{path} is {found}, its record says {record.tensors_sha256}: save it again")
         try:
@@ -141,29 +139,6 @@ def record_path(folder: str | Path, system: str) -> str | None:
     return next((place for place in places if filesystem.is_file(place)), None)
 
 
-@contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill; it takes its place when the block ends well, and vanishes otherwise."""
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        unfinished.mkdir()
-        yield unfinished
-        publish_folder(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def publish_folder(finished: Path, target: Path) -> None:
-    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
-    replaced = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    if target.exists():
-        target.replace(replaced)
-    finished.replace(target)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
     """ValueError unless the backbone is the one it was learned on."""
     if record.backbone_digest != digest:
@@ -176,8 +151,3 @@ def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
 def _content(record: ArtifactRecord) -> dict[str, Any]:
     content = asdict(replace(record, settings=dict(record.settings)))
     return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,7 @@
 """Rows of numbers in, the same rows out for every process of a machine: a sparse file, filled piece by piece."""
 
 import os
-import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecor.config import require
+from ecor.storage.atomic_write import appear_once
 
 
 class FeatureFile:
@@ -22,7 +21,6 @@ class FeatureFile:
 
     def __init__(self, path: Path, *, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
-        path.parent.mkdir(parents=True, exist_ok=True)
         _create_once(path, shape=shape, dtype=dtype)
         _create_once(self._flags_path, shape=(shape[0],), dtype=np.dtype(np.uint8))
         found = np.load(path, mmap_mode="r")
@@ -72,15 +70,14 @@ def _create_once(path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         appear_once(path, sparse)
 
 
-def appear_once(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that appears under its name whole, once: whoever comes second keeps the first one's."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.npy")
-    try:
-        write(temporary)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def save_once(path: Path, array: NDArray[np.floating]) -> None:
+    """Save an array as a `.npy` file, unless one is there."""
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # numpy would end the name of a path in .npy
+            np.save(file, array)
+
+    appear_once(path, save)
 
 
 def _write_at(path: Path, data: bytes, *, offset: int) -> None:

@@ -23,6 +23,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from ecor.storage.atomic_write import appear_once, replace_file, whole_folder
+
 Address = str | Path
 """A local path, or a URL as `s3://bucket/folder`."""
 
@@ -251,20 +253,16 @@ def write_json(address: Address, content: Mapping[str, Any]) -> None:
 def published(folder: Address, name: str) -> Iterator[Path]:
     """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
     store, root = store_of(folder)
-    local = isinstance(store, LocalFileSystem)
-    if local:
-        Path(root).mkdir(parents=True, exist_ok=True)
-    staged = Path(root if local else tempfile.gettempdir()) / f".{name}.{uuid.uuid4().hex}.tmp"
-    try:
+    if isinstance(store, LocalFileSystem):
+        with replace_file(Path(root) / name) as staged:
+            yield staged
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = Path(scratch) / "staged"
         yield staged
-        if local:
-            staged.replace(f"{root}/{name}")  # a rename: atomic
-            return
         with _told(join(folder, name)):
             _make_folder_of(store, f"{root}/{name}")
             store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def replace_folder(source: Path, folder: Address, *, last: str) -> None:
@@ -278,17 +276,8 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
         remove(folder)
         publish_files(source, folder, last=last)
         return
-    target, name = local_path(folder), uuid.uuid4().hex
-    unfinished, replaced = (target.with_name(f".{target.name}.{kind}.{name}") for kind in ("new", "old"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copytree(source, unfinished)
-        if target.exists():
-            target.replace(replaced)
-        unfinished.replace(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    with whole_folder(local_path(folder)) as unfinished:
+        shutil.copytree(source, unfinished, dirs_exist_ok=True)
 
 
 def publish_files(source: Path, folder: Address, *, last: str) -> None:
@@ -309,7 +298,7 @@ def create(address: Address, data: bytes) -> bool:
     """
     store, path = store_of(address)
     if isinstance(store, LocalFileSystem):
-        return _linked(Path(path), data)
+        return appear_once(Path(path), lambda staged: staged.write_bytes(data))
     with _told(address):
         _make_folder_of(store, path)
         if not _can_create(store, path.rpartition("/")[0]):
@@ -360,20 +349,6 @@ def _make_folder_of(store: Any, path: str) -> None:
 
 def _protocols(store: Any) -> tuple[str, ...]:
     return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
-
-
-def _linked(path: Path, data: bytes) -> bool:
-    """All of the file or none of it, and only one of those who try."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        staged.write_bytes(data)
-        path.hardlink_to(staged)
-    except FileExistsError:
-        return False
-    finally:
-        staged.unlink(missing_ok=True)
-    return True
 
 
 def _can_create(store: Any, folder: str) -> bool:

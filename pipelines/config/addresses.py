@@ -3,9 +3,12 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ecor.config import STORES
+from ecor.config import STORES, AddressKind, require
 
 MASK = "***"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -18,6 +21,53 @@ _NAMES_IN_QUERIES = (
 _QUERY = re.compile(rf"(?<=[?&;])({_NAMES_IN_QUERIES})=[^\s&;#'\"<>]*", re.I)
 _VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY)$")
 _SHORTEST_SECRET = 6
+
+
+class Addressed:
+    """Settings whose addresses are checked when they are made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_addresses(self)
+
+
+def check_addresses(settings: Any, *, prefix: str = "") -> None:
+    """Check all settings of a dataclass, and of those in it, whose type is an address; ValueError as `check_address`.
+
+    `prefix` stands before their names in errors.
+    """
+    kind: type = type(settings)
+    kinds = address_settings(kind)
+    for each in fields(settings):
+        name, value = f"{prefix}{each.name}", getattr(settings, each.name)
+        if each.name in kinds:
+            for address in (value,) if isinstance(value, str) else value or ():
+                _check_kind(address, kind=kinds[each.name], name=name)
+        elif is_dataclass(value) and not isinstance(value, Addressed):
+            check_addresses(value, prefix=f"{name}.")
+
+
+@lru_cache(maxsize=256)
+def address_settings(kind: type) -> Mapping[str, AddressKind]:
+    """Names of a dataclass's settings whose type is an address, alone, in a tuple or with None."""
+    hints = get_type_hints(kind, include_extras=True)
+    kinds = {each.name: _address_kind(hints[each.name]) for each in fields(kind)}
+    return {name: found for name, found in kinds.items() if found is not None}
+
+
+def _address_kind(hint: Any) -> AddressKind | None:
+    if isinstance(hint, AddressKind):
+        return hint
+    return next(filter(None, map(_address_kind, get_args(hint))), None)
+
+
+def _check_kind(address: str, *, kind: AddressKind, name: str) -> None:
+    if kind.may_be_registered and address.startswith("models:"):
+        return  # MLflow's, which `pipelines.tracking.model_registry.resolve` judges
+    check_address(address, name=name)
+    is_here = not kind.only_local or "://" not in address
+    require(is_here, f"{name} of this command must be on a disk of this machine, got {address}")
 
 
 def check_address(address: str, *, name: str) -> None:

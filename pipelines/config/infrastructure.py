@@ -6,49 +6,8 @@ Every stage's settings are made of these. Nothing heavy is imported here.
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
-from ecor.config import BackboneConfig, require
-from pipelines.config.addresses import check_address
-
-_PLACES = (
-    *(
-        "input",
-        "output",
-        "model",
-        "vocabulary",
-        "shards",
-        "checkpoint",
-        "evaluation",
-        "champion_evaluation",
-        "cache_dir",
-        "work",
-    ),
-    *("weights", "predictions", "compare", "beside", "projection", "explain_projection"),
-)
-"""Settings that are paths or addresses of stores; `model` may also be one of the registry."""
-
-
-class Addressed:
-    """Settings whose addresses are checked when they are made (`pipelines.config.addresses.check_address`)."""
-
-    __slots__ = ()
-    here_only: ClassVar[tuple[str, ...]] = ()
-    """Places that can only be on this machine's disks."""
-
-    def __post_init__(self) -> None:
-        for name in _PLACES:
-            value = getattr(self, name, None)
-            for each in (value,) if isinstance(value, str) else value or ():
-                if name == "model" and each.startswith("models:"):
-                    continue  # MLflow's, which `pipelines.tracking.model_registry.resolve` judges
-                check_address(each, name=name)
-                is_here = name not in self.here_only or "://" not in each
-                require(is_here, f"{name} of this command must be on a disk of this machine, got {each}")
-        backbone: BackboneConfig | None = getattr(self, "backbone", None)
-        if backbone is not None:
-            check_address(backbone.name, name="backbone.name")
-            check_address(backbone.pretrained or "", name="backbone.pretrained")
+from ecor.config import require
 
 
 def absolute_address(place: str) -> str:

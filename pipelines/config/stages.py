@@ -5,23 +5,28 @@ The command line and the TOML file are both made from these types. Nothing heavy
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ecor.config import (
     BackboneConfig,
     EclipConfig,
     FitConfig,
     LicoConfig,
+    LocalPath,
+    ModelAddress,
     ObjectiveConfig,
     PromptConfig,
     ScoringConfig,
+    StoreAddress,
     SystemName,
     TemplateConfig,
     TextConfig,
     require,
     require_at_least,
 )
-from pipelines.config.infrastructure import Addressed, ClusterConfig, TrackingConfig
+from pipelines.config.addresses import Addressed
+from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
@@ -40,12 +45,12 @@ def _check_alias(alias: str) -> None:
 class ShardConfig(Addressed):
     """Images to WebDataset tars."""
 
-    input: str
+    input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """A folder in DROR's layout (`<split>/<category>/<rationale>/<n>/<file>`), a folder per category (with or without
     a level of splits above), or a table (CSV, Parquet, JSONL) with columns path, category, rationales[, split]."""
-    output: str
+    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets `<split>/*.tar`, `<split>/manifest.json` and `vocabulary.json`."""
-    vocabulary: str | None = None
+    vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
     of the images say."""
     layout: Layout = "auto"
@@ -57,9 +62,9 @@ class ShardConfig(Addressed):
     """Images per tar; the last one of a split has fewer."""
     validate: Literal["decode", "header"] = "decode"
     """`decode` reads every pixel, `header` only the size and format: faster, finds less."""
-    max_rejected: float = 0.05
+    max_rejected: float = field(default=0.05, metadata=NOT_IN_OUTPUT)
     """Largest share of images in quarantine; above it the stage stops."""
-    fresh: bool = False
+    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Redo finished shards, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
@@ -77,33 +82,33 @@ class ShardConfig(Addressed):
 class TrainConfig(Addressed):
     """Shards to learned prompt tokens, or to what another system learns."""
 
-    shards: str
+    shards: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
-    output: str
+    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder of the run: `checkpoint/`, `summary.json`."""
-    system: SystemName = "ecor"
+    system: SystemName = field(default="ecor", metadata=shapes_output_of("eclip", "lico"))
     """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
     `lico`, an image classifier beside language."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    prompts: PromptConfig = field(default_factory=PromptConfig)
-    templates: TemplateConfig = field(default_factory=TemplateConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig, metadata=shapes_output_of("ecor"))
+    templates: TemplateConfig = field(default_factory=TemplateConfig, metadata=shapes_output_of("ecor", "eclip"))
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig, metadata=shapes_output_of("ecor"))
+    fit: FitConfig = field(default_factory=FitConfig, metadata=shapes_output_of("ecor"))
     """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
-    eclip: EclipConfig = field(default_factory=EclipConfig)
-    lico: LicoConfig = field(default_factory=LicoConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    preset: Literal["none", "dror"] = "none"
+    eclip: EclipConfig = field(default_factory=EclipConfig, metadata=shapes_output_of("eclip"))
+    lico: LicoConfig = field(default_factory=LicoConfig, metadata=shapes_output_of("lico"))
+    text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
+    preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
     num_epochs: int = 10
     """Passes over the training images, at most: see `patience`."""
     batch_size: int = 64
     """Images per step, over all workers."""
-    num_workers: int = 1
+    num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
     """Ray Train workers (ranks)."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
     """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = False
+    use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """A GPU per worker (nccl); otherwise CPUs (gloo)."""
     seed: int = 0
     """Of the first tokens, the order of images and the sampled negatives."""
@@ -111,18 +116,18 @@ class TrainConfig(Addressed):
     """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
     patience: int = 5
     """Epochs without a better validation loss before stopping."""
-    checkpoint_every_steps: int = 200
+    checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
     """Steps between saved states, which an interrupted run goes on from."""
-    calibrate: bool = True
+    calibrate: bool = field(default=True, metadata=shapes_output_of("ecor"))
     """Fit one temperature per factor on validation after tuning."""
     max_rejected: float = 0.05
     """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = 0
+    max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
     """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: str | None = None
+    cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder on every node for copies of remote shards and for image features, shared by runs; None: below the
     system's temporary folder."""
-    fresh: bool = False
+    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
@@ -152,7 +157,7 @@ class TrainConfig(Addressed):
 class RegisterConfig(Addressed):
     """A checkpoint to a version of a registered model."""
 
-    checkpoint: str
+    checkpoint: StoreAddress
     """Folder written by `ecor train`, or its `checkpoint/`."""
     name: str = "ecor"
     """Registered model name."""
@@ -175,14 +180,14 @@ class RegisterConfig(Addressed):
 class PromoteConfig(Addressed):
     """The champion alias to a version."""
 
-    model: str = "models:/ecor@candidate"
+    model: ModelAddress = "models:/ecor@candidate"
     """Model URI of the version to promote."""
     alias: str = "champion"
     """Alias that is moved to the version."""
-    evaluation: str | None = None
+    evaluation: StoreAddress | None = None
     """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
     when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
-    champion_evaluation: str | None = None
+    champion_evaluation: StoreAddress | None = None
     """Folder of the version that has the alias, of the same images."""
     force: bool = False
     """Promote all the same; recorded as a tag on the version."""
@@ -196,52 +201,52 @@ class PromoteConfig(Addressed):
 class ScoreConfig(Addressed):
     """Images to explained labels."""
 
-    input: str
+    input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
     `path`."""
-    output: str
+    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets one Parquet file per unit of work, `quarantine.parquet` and `manifest.json`."""
-    model: str = "models:/ecor@champion"
+    model: ModelAddress = field(default="models:/ecor@champion", metadata=NOT_IN_OUTPUT)
     """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder."""
-    vocabulary: str | None = None
+    vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Another vocabulary than the model was tuned on (zero-shot transfer)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    text: TextConfig = field(default_factory=TextConfig)
+    text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
     batch_size: int = 64
     """Images per forward pass."""
     unit_size: int = 512
     """Images per unit of work of a plain folder or table."""
-    num_decoders: int | None = None
+    num_decoders: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Decoding actors; None: what the cluster's CPUs leave."""
-    num_scorers: int | None = None
+    num_scorers: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
     use_gpu: bool = False
     """Score on GPUs; decoding stays on CPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the towers; `auto` is fp32 on CPUs and bf16 on GPUs."""
-    max_rejected: float = 0.05
+    max_rejected: float = field(default=0.05, metadata=NOT_IN_OUTPUT)
     """Largest share of images in quarantine; above it the job stops."""
-    explain: str | None = None
+    explain: str | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Method that shows where the evidence is (a wrong name lists them all): the rows get maps, of the category and of
     the best rationales. None: none."""
-    explain_settings: tuple[str, ...] = ()
+    explain_settings: tuple[str, ...] = field(default=(), metadata=NOT_IN_OUTPUT)
     """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them."""
-    explain_top: int = 3
+    explain_top: int = field(default=3, metadata=NOT_IN_OUTPUT)
     """Rationales per image that get a map."""
-    explain_images: EvidenceImages = "all"
+    explain_images: EvidenceImages = field(default="all", metadata=NOT_IN_OUTPUT)
     """Which images get maps: `all`, a `sample`, or the `uncertain` ones."""
-    explain_sample: int = 1000
+    explain_sample: int = field(default=1000, metadata=NOT_IN_OUTPUT)
     """Of `sample`: about how many images, drawn by their keys."""
-    explain_share: float = 0.1
+    explain_share: float = field(default=0.1, metadata=NOT_IN_OUTPUT)
     """Of `uncertain`: share of the images (of each part of a unit) that the model is least sure of."""
-    explain_seed: int = 0
+    explain_seed: int = field(default=0, metadata=NOT_IN_OUTPUT)
     """Of `sample`."""
-    explain_projection: str | None = None
+    explain_projection: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
     file with a projection."""
-    explain_lexicon: str | None = None
+    explain_lexicon: str | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """What the method `convis` needs: `demo`, a JSON file, or `wordnet:<file of words>`."""
-    fresh: bool = False
+    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
@@ -261,21 +266,20 @@ class ScoreConfig(Addressed):
 class ExplainConfig(Addressed):
     """Photos to overlays of where the evidence is."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output",)
-    model: str = "ecor-demo"
+    model: ModelAddress = "ecor-demo"
     """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
     with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
     lico`."""
     method: str | None = None
     """How maps are made; a wrong name lists them all. None: `grad_eclip`, or with a projection `eclip`; of a
     classifier `grad_cam`."""
-    output: str = "explained"
+    output: LocalPath = "explained"
     """Folder that gets one PNG per picture."""
-    vocabulary: str | None = None
+    vocabulary: StoreAddress | None = None
     """Other names than the model's own."""
     num_rationales: int = 3
     """Most probable ones, each with a map; of a classifier: categories."""
-    projection: str | None = None
+    projection: StoreAddress | None = None
     """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
     file with a projection."""
     lexicon: str = "demo"
@@ -293,11 +297,11 @@ class ExplainConfig(Addressed):
 class EvaluateConfig(Addressed):
     """Explained labels with known truth to metrics, tables and plots."""
 
-    predictions: tuple[str, ...]
+    predictions: tuple[StoreAddress, ...]
     """Folders written by `ecor score`, or Parquet files; several are compared, the first with each other one."""
-    output: str
+    output: StoreAddress
     """Folder that gets the record, tables and plots."""
-    compare: tuple[str, ...] = ()
+    compare: tuple[StoreAddress, ...] = ()
     """More of them, to compare the first with."""
     names: tuple[str, ...] = ()
     """A name per set of predictions, in order, for tables and plots; empty: as their folders are called."""
@@ -331,13 +335,13 @@ class EvaluateConfig(Addressed):
 class ReportConfig(Addressed):
     """Explained labels to one page of HTML."""
 
-    predictions: str
+    predictions: StoreAddress
     """Folder written by `ecor score`."""
-    output: str = "report.html"
+    output: StoreAddress = "report.html"
     """The page; a summary is written beside it."""
-    evaluation: str | None = None
+    evaluation: StoreAddress | None = None
     """Folder written by `ecor evaluate`: its tables go into the page."""
-    beside: tuple[str, ...] = ()
+    beside: tuple[StoreAddress, ...] = ()
     """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card tells what they say, and
     the gallery can show the pictures on which they differ."""
     beside_names: tuple[str, ...] = ()
@@ -361,8 +365,7 @@ class ReportConfig(Addressed):
 class DemoConfig(Addressed):
     """The whole job on drawn scenes."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output",)
-    output: str = "demo-run"
+    output: LocalPath = "demo-run"
     """Folder of everything the demo makes, MLflow's file included."""
     num_train: int = 1200
     """Images drawn to tune on."""
@@ -379,10 +382,10 @@ class DemoConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig:
+class PipelineConfig(Addressed):
     """A whole pipeline: what one TOML file says. Folders that are left out lie below `output`."""
 
-    output: str
+    output: StoreAddress
     """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""
     shard: ShardConfig
     train: TrainConfig

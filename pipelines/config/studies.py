@@ -4,10 +4,11 @@ As in `pipelines.config.stages`, nothing heavy is imported here.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
-from ecor.config import BackboneConfig, WorldName, require, require_at_least
-from pipelines.config.infrastructure import Addressed
+from ecor.config import BackboneConfig, LocalPath, ModelAddress, StoreAddress, WorldName, require, require_at_least
+from pipelines.config.addresses import Addressed
+from pipelines.config.identity import NOT_IN_OUTPUT
 
 StudyName = Literal["eclip", "lico", "prompts"]
 
@@ -16,16 +17,16 @@ StudyName = Literal["eclip", "lico", "prompts"]
 class PretrainConfig(Addressed):
     """Captioned images to a small CLIP."""
 
-    output: str
+    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder of the run: `model.json`, `weights.safetensors` (both open_clip's formats), `summary.json`."""
-    shards: str | None = None
+    shards: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder written by `ecor shard`, whose captions (`.txt`) are learned from; None: drawings, as the embedded model
     was."""
     split: str = "train"
     """Of the shards."""
-    world: WorldName = "demo"
+    world: WorldName = field(default="demo", metadata=NOT_IN_OUTPUT)
     """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
-    model: str = "ecor-demo"
+    model: StoreAddress = field(default="ecor-demo", metadata=NOT_IN_OUTPUT)
     """What to build: an open_clip model name, the path or address of an open_clip model config (JSON), or
     `ecor-demo`. The text tower must be CLIP's own."""
     seed: int = 0
@@ -55,26 +56,26 @@ class PretrainConfig(Addressed):
     """Drawings only: share of captions that describe another image."""
     num_images: int = 100_000
     """Drawings only: how many there are; they come again mirrored and shifted at random."""
-    num_workers: int = 1
+    num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
     """Ray Train workers (ranks)."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
     """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = False
+    use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """A GPU per worker (nccl); otherwise CPUs (gloo)."""
-    report_every_steps: int = 50
+    report_every_steps: int = field(default=50, metadata=NOT_IN_OUTPUT)
     """Steps between points of the curves and printed lines."""
-    judge_every_steps: int = 500
+    judge_every_steps: int = field(default=500, metadata=NOT_IN_OUTPUT)
     """Drawings only: steps between zero-shot figures on validation drawings."""
-    checkpoint_every_steps: int = 200
+    checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
     """Steps between saved states, which an interrupted run goes on from."""
     max_rejected: float = 0.05
     """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = 0
+    max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
     """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: str | None = None
+    cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder on every node for drawings and for copies of remote shards, shared by runs; None: below the system's
     temporary folder."""
-    fresh: bool = False
+    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Start over where a run with other settings, or an unfinished one, is in the output folder."""
 
     def __post_init__(self) -> None:
@@ -119,10 +120,9 @@ class PretrainConfig(Addressed):
 class ExplainBenchmarkConfig(Addressed):
     """Methods that explain to a table of what their maps are worth, on drawn scenes."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output",)
-    output: str = "explanations"
+    output: LocalPath = "explanations"
     """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
-    model: str = "ecor-demo"
+    model: ModelAddress = "ecor-demo"
     """Model URI, checkpoint folder, or the model that comes with the package."""
     set_name: str = "demo-main"
     """Set of the drawn world, whose names the model chooses from."""
@@ -134,7 +134,7 @@ class ExplainBenchmarkConfig(Addressed):
     """Of them, images for the checks that make all maps anew (random weights, mirrored pictures)."""
     rise_masks: int = 400
     """Masks per image of the method `rise`."""
-    projection: str | None = None
+    projection: StoreAddress | None = None
     """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
     file with a projection."""
     lexicon: str | None = "demo"
@@ -164,14 +164,13 @@ class ExplainBenchmarkConfig(Addressed):
 class AblateConfig(Addressed):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output", "work")
     world: WorldName = "demo"
     """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
     pretrained for each pretraining seed, 0 too."""
-    output: str = "study"
+    output: LocalPath = "study"
     """Folder, one per world, of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the
     page."""
-    work: str | None = None
+    work: LocalPath | None = None
     """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
     """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none: all."""
@@ -197,11 +196,10 @@ class AblateConfig(Addressed):
 class StudiesConfig(Addressed):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output", "work")
-    output: str = "explain-studies"
+    output: LocalPath = "explain-studies"
     """Folder of `explain-studies.csv` and `explain-studies.md`; text of `explain-studies-words.md` there opens the
     page."""
-    work: str | None = None
+    work: LocalPath | None = None
     """Folder of all that arms share: drawings, features; None: `work/` in the output."""
     studies: tuple[StudyName, ...] = ()
     """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
@@ -225,10 +223,9 @@ class StudiesConfig(Addressed):
 class ValidityConfig(Addressed):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("weights",)
     world: WorldName = "demo"
     """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
-    weights: str | None = None
+    weights: LocalPath | None = None
     """Safetensors of the model `ecor-demo`; None: those that come with the package."""
     sets: tuple[str, ...] = ()
     """Of the world; none: all."""
@@ -252,8 +249,7 @@ class ValidityConfig(Addressed):
 class ConceptsConfig(Addressed):
     """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
 
-    here_only: ClassVar[tuple[str, ...]] = ("output",)
-    output: str = "concepts"
+    output: LocalPath = "concepts"
     """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Whose features are compared with definitions: it is not tuned on anything."""

@@ -18,6 +18,7 @@ from ecor.data.predictions import ExplainablePrediction, PredictionParents, Pred
 from ecor.data.shards import ShardInfo, read_index, read_manifest, sample_key
 from ecor.evaluation.correctness import labels_of, strict
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256
 from pipelines.reporting.comparison import ComparedPredictions, said_by
 from pipelines.reporting.html_page import Card, Overlay, Picture, Said
 from pipelines.reporting.overlays import overlays_of
@@ -215,7 +216,7 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
     """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
     if row.shard is None:
         data = filesystem.read(row.source)
-        expected = sample_key(row.source, sha256=hashlib.sha256(data).hexdigest())
+        expected = sample_key(row.source, sha256=bytes_sha256(data))
         # a key that was made from this path begins with what the content hashed to
         if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
             raise ValueError(f"{row.source} has changed since it was labelled")
@@ -227,7 +228,7 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
         raise ValueError(f"its place in {row.shard} is not known")
     end = row.member_offset + row.member_num_bytes
     data = filesystem.read(filesystem.join(folder, row.shard), start=row.member_offset, end=end)
-    if hashlib.sha256(data).hexdigest() != index.get(row.key):
+    if bytes_sha256(data) != index.get(row.key):
         raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
     return data
 

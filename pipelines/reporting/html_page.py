@@ -5,7 +5,6 @@ its one style sheet and its one script, which hold no data. Everything that come
 """
 
 import base64
-import hashlib
 import math
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from ecor.data.predictions import ExplainablePrediction, RankedRationale
+from ecor.storage.digests import text_sha256
 
 SMALL_PX = 48
 """Pictures up to this size are enlarged with hard pixels, not blurred (our choice)."""
@@ -272,4 +272,4 @@ def bar_width(share: float) -> str:
 
 def policy_digest(text: str) -> str:
     """How a content security policy names an inline style or script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
+    return "sha256-" + base64.b64encode(bytes.fromhex(text_sha256(str(text)))).decode()

@@ -25,6 +25,7 @@ from ecor.explain.attribution import explain_joint
 from ecor.explain.methods.registry import Method, build_method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings
 from ecor.model import Recognizer
+from ecor.storage.digests import bytes_sha256
 from pipelines.config.stages import EvidenceImages, ScoreConfig
 from pipelines.storage.lexicons import lexicon_named
 
@@ -52,7 +53,7 @@ class AttributionSettings:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished units to be kept, as JSON values."""
-        trained = hashlib.sha256(save(dict(self.settings))).hexdigest() if self.settings else None
+        trained = bytes_sha256(save(dict(self.settings))) if self.settings else None
         values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
         more: dict[str, Any] = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
         if self.options:

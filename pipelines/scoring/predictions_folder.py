@@ -8,7 +8,6 @@ _commits/job/        what the folder is for, and its MLflow run
 _commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`)
 """
 
-import hashlib
 import io
 import json
 import re
@@ -32,8 +31,10 @@ from ecor.data.predictions import (
     write_part,
 )
 from ecor.storage import filesystem
+from ecor.storage.digests import json_digest
+from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.record_store import Records, Result, retry_in_store
+from pipelines.storage.record_store import Records
 from pipelines.storage.work_ledger import Attempt, Ledger
 
 QUARANTINE_NAME = "quarantine.parquet"
@@ -61,7 +62,7 @@ class PredictionsFolder:
         """`identity` is what must be the same for finished units to be kept, as JSON values."""
         self.folder = folder.rstrip("/")
         self.identity = dict(identity)
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        digest = json_digest(self.identity)
         self.units = Ledger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
         self.job = Records(f"{self.folder}/{_COMMITS}/job")
 
@@ -91,13 +92,13 @@ class PredictionsFolder:
 
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""
-        is_there = self._patiently(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
-        return self._patiently(lambda: read_manifest(self.folder)) if is_there else None
+        is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
+        return self._retry(lambda: read_manifest(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
         """Write the manifest; ValueError when another job has made the folder its own."""
         self.take()
-        self._patiently(lambda: write_manifest(self.folder, predictions))
+        self._retry(lambda: write_manifest(self.folder, predictions))
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:
@@ -139,7 +140,7 @@ class PredictionsFolder:
         That is another job's output, or None as long as there is none, where it has taken the unit over.
         """
         name = f"{attempt.unit}-{attempt.name}.parquet"
-        part = self._patiently(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
+        part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
         record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
         counting = self.units.commit(attempt, record)
         return None if counting is None else _committed(counting)
@@ -167,22 +168,22 @@ class PredictionsFolder:
     def remove_losers(self, committed: Mapping[str, Committed]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
         kept = {each.part.name for each in committed.values()}
-        for name in self._patiently(lambda: filesystem.names_in(self.folder)):
+        for name in self._retry(lambda: filesystem.names_in(self.folder)):
             if _PART.fullmatch(name) and name not in kept:
-                self._patiently(partial(filesystem.remove, filesystem.join(self.folder, name)))
+                self._retry(partial(filesystem.remove, filesystem.join(self.folder, name)))
 
     def _is_whole(self, part: PredictionPart) -> bool:
         try:
-            self._patiently(lambda: read_part(self.folder, part))
+            self._retry(lambda: read_part(self.folder, part))
         except ValueError:
             return False
         return True
 
     def _write(self, name: str, data: bytes) -> None:
-        self._patiently(lambda: filesystem.write(filesystem.join(self.folder, name), data))
+        self._retry(lambda: filesystem.write(filesystem.join(self.folder, name), data))
 
-    def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return retry_in_store(deed, place=self.folder)
+    def _retry(self, operation: Callable[[], Result]) -> Result:
+        return retry_in_store(operation, place=self.folder)
 
 
 def _committed(record: Mapping[str, Any]) -> Committed:

@@ -3,7 +3,6 @@
 A unit knows how to read its pictures; it is small, and travels to the machine that decodes it.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,10 @@ from ecor.data.image_decoding import EXTENSIONS
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, text_sha256
 from pipelines.config.infrastructure import absolute_address
+from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
-from pipelines.storage.record_store import retry_in_store
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -257,7 +257,7 @@ def _parquet_table(file: Any) -> pa.Table:
 
 
 def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str, once_mended: str) -> Input:
-    digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows).encode()).hexdigest()
+    digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows))
     files = tuple(_listed(row, base=base) for row in rows)
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
@@ -296,7 +296,7 @@ def _read_file(file: Listed) -> ImageItem | Rejection:
         return Rejection(source=file.path, stage="read", reason=reason, detail=detail)
     return ImageItem(
         data=data,
-        key=sample_key(file.path, sha256=hashlib.sha256(data).hexdigest()),
+        key=sample_key(file.path, sha256=bytes_sha256(data)),
         source=file.path,
         category_true=file.category,
         rationales_true=file.rationales,

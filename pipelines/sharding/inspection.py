@@ -3,7 +3,6 @@
 Plain functions on tables, no cluster: `pipelines/stages/shard.py` has workers call them.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from ecor.data.image_decoding import ImageError, ImageHeader, Sample, check_head
 from ecor.data.shards import Entry, sample_key
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, json_digest
+from pipelines.config.identity import output_settings
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.listing import address
 from pipelines.storage.image_bytes import UnreadableError, content
@@ -89,8 +90,7 @@ class ShardJob:
 
     @property
     def config_digest(self) -> str:
-        names = ("layout", "samples_per_shard", "split_shares", "validate")
-        return digest_of({name: getattr(self.config, name) for name in names})
+        return digest_of(output_settings(self.config))
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ class ShardJob:
 
 def digest_of(value: Any) -> str:
     """sha256, in hex, of JSON values."""
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    return json_digest(value, ensure_ascii=False)
 
 
 def labels_in(listing: pa.Table) -> list[Label]:
@@ -206,7 +206,7 @@ def _finding(
     row: Mapping[str, Any], found: bytes | UnreadableError, *, job: ShardJob, split_ends: Sequence[tuple[str, float]]
 ) -> dict[str, Any]:
     data = b"" if isinstance(found, UnreadableError) else found
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = bytes_sha256(data)
     finding = {name: row.get(name) for name in _COLUMNS} | {
         "key": sample_key(row["source"], sha256=sha256),
         "split": _split_of(sha256, given=row["split"], job=job, split_ends=split_ends),

@@ -19,8 +19,8 @@ from ecor.data.shards import VOCABULARY_NAME
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
+from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import escaped, is_text
-from pipelines.storage.record_store import retry_in_store
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path

@@ -5,7 +5,6 @@ The folder holds `evaluation.json` (the record, written last), `summary.json`, `
 and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category-<name>.png`.
 """
 
-import hashlib
 import json
 import tempfile
 import time
@@ -35,6 +34,7 @@ from ecor.evaluation.record import (
     slug,
 )
 from ecor.storage import filesystem
+from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
 from pipelines.reporting import evaluation_plots
@@ -114,9 +114,7 @@ def check_output(output: str) -> None:
 def source_of(path: str, *, name: str) -> Source:
     """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
     if path.endswith(".parquet"):
-        with filesystem.opened(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Source(path=path, name=name, digest=digest, parents={}, num_rejected=0)
+        return Source(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
     manifest = read_manifest(path)
     return Source(
         path=path,

@@ -4,12 +4,11 @@ The output folder holds `model.json` and `weights.safetensors`, as plain open_cl
 folder, then `create_model("model", pretrained=<the weights' path>)`), and `summary.json`, which is written last.
 """
 
-import hashlib
 import json
 import resource
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,10 @@ from ecor.demo.tiny_clip import MODEL_NAME, config_path
 from ecor.demo.worlds.registry import world_named
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
+from ecor.storage.digests import file_sha256, json_digest
 from ecor.training.contrastive import Source, write_weights
 from ecor.training.distributed import Rank
+from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.studies import PretrainConfig
 from pipelines.runtime.prometheus import TRAINING_STEPS, count
@@ -41,23 +42,6 @@ from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
-_PLACEMENT = (
-    "shards",
-    "world",
-    "output",
-    "model",
-    "num_workers",
-    "cpus_per_worker",
-    "use_gpu",
-    "report_every_steps",
-    "judge_every_steps",
-    "checkpoint_every_steps",
-    "max_failures",
-    "cache_dir",
-    "fresh",
-)
-"""Settings that say where and how a run is made and told, not what it makes; places and worlds are told by what lies
-there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +116,7 @@ def read_pretrained(folder: str | Path) -> Pretrained:
     model, weights, summary_file = (filesystem.join(folder, name) for name in (MODEL, WEIGHTS, SUMMARY))
     require(filesystem.exists(summary_file), f"{folder} holds no finished pretraining: run `ecor pretrain` to its end")
     summary = json.loads(filesystem.read(summary_file))
-    found = _sha256(weights) if filesystem.exists(weights) else "missing"
+    found = file_sha256(weights) if filesystem.exists(weights) else "missing"
     require(
         found == summary["weights_sha256"],
         f"{weights} is {found}, its run wrote {summary['weights_sha256']}: start over with --fresh",
@@ -254,7 +238,7 @@ def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretrain
         "digest": job.parents["config"],
         "parents": job.parents,
         "run_id": job.run_id,
-        "weights_sha256": _sha256(folder / WEIGHTS),
+        "weights_sha256": file_sha256(folder / WEIGHTS),
         "num_steps": report.step,
         "num_samples": report.step * job.config.batch_size,
         "num_tokens": len(pretraining.table.rows),
@@ -285,15 +269,5 @@ def _parents(config: PretrainConfig) -> dict[str, str]:
         images = {"manifest": read_manifest(f"{config.shards}/{config.split}").digest}
     else:
         images = {"drawings": corpus_digest(world_named(config.world), num_images=config.num_images, seed=config.seed)}
-    parents = {**images, "architecture": _digest(architecture(config).architecture)}
-    settings = {name: value for name, value in asdict(config).items() if name not in _PLACEMENT}
-    return {**parents, "config": _digest({"settings": settings, "parents": parents})}
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: str | Path) -> str:
-    with filesystem.opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    parents = {**images, "architecture": json_digest(architecture(config).architecture)}
+    return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

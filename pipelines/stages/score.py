@@ -23,6 +23,7 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess, TextConfig
 from ecor.data.predictions import PredictionParents, PredictionSet
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.cluster import connect, machines
@@ -75,18 +76,13 @@ class Job:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished units to be kept; all rows of a folder name one model."""
-        config = self.config
         return {
             "input_digest": self.input.digest,
             "model_name": self.model.name,
             "model_version": self.model.version,
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
-            "scoring": config.scoring.stated(),
-            "unit_size": config.unit_size,
-            "batch_size": config.batch_size,
-            "precision": config.precision,
-            "use_gpu": config.use_gpu,
+            **output_settings(self.config),
             **({} if self.evidence is None else {"evidence": self.evidence.identity}),
         }
 

@@ -5,13 +5,11 @@ goes on also `run.json` (what is being made, and its MLflow run) and `ray/` (the
 from after an end of any kind).
 """
 
-import hashlib
 import json
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,13 @@ import torch
 from ray.train.torch import prepare_model
 
 from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
-from ecor.config import SystemName
 from ecor.data.shards import VOCABULARY_NAME, read_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.artifact import FOLDER, ArtifactRecord, read_saved
+from ecor.storage.digests import json_digest
 from ecor.training.distributed import Rank
+from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import TrainConfig
 from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
@@ -37,27 +36,6 @@ from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems import SYSTEMS
 from pipelines.training.trainer import Trainer, TrainEvent, TrainState
-
-_PLACEMENT = (
-    "shards",
-    "output",
-    "text",
-    "num_workers",
-    "cpus_per_worker",
-    "use_gpu",
-    "checkpoint_every_steps",
-    "max_failures",
-    "cache_dir",
-    "fresh",
-)
-"""Settings that say where and how a run is made, not what it makes."""
-_OF_ECOR = ("fit", "prompts", "objective", "preset", "calibrate", "text")
-_OF_SYSTEM: Mapping[SystemName, tuple[str, ...]] = {
-    "ecor": ("system", "eclip", "lico"),
-    "eclip": (*_OF_ECOR, "lico"),
-    "lico": (*_OF_ECOR, "templates", "eclip"),
-}
-"""Settings that each system has no part in: they do not decide what it makes."""
 
 
 def run(
@@ -233,7 +211,4 @@ def _parents(config: TrainConfig) -> dict[str, str]:
     names = {"train_manifest": "train", "validation_manifest": config.validation_split}
     manifests = {name: read_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
     parents = {**manifests, "vocabulary": _vocabulary(config).digest}
-    left_out = (*_PLACEMENT, *_OF_SYSTEM[config.system])
-    settings = {name: value for name, value in asdict(config).items() if name not in left_out}
-    content = json.dumps({"settings": settings, "parents": parents}, sort_keys=True)
-    return {**parents, "config": hashlib.sha256(content.encode()).hexdigest()}
+    return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

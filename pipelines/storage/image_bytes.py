@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
-from pipelines.storage.record_store import retry_in_store
+from pipelines.runtime.retries import retry_in_store
 
 MAX_BYTES = 2**30
 """Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
@@ -29,7 +29,7 @@ class MissingError(UnreadableError):
 
 
 def content(url: str) -> bytes:
-    """All bytes of a file on this machine or in a store; a store that fails is asked again (`patiently`).
+    """All bytes of a file on this machine or in a store; a store that fails is asked again (`retry_in_store`).
 
     Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
     that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would

@@ -5,31 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote
 
 from ecor.storage import filesystem
-from ecor.storage.retries import with_retries
-from pipelines.runtime.prometheus import RETRIES, count
+from pipelines.runtime.retries import Result, retry_in_store
 
 Record = dict[str, Any]
 _SUFFIX = ".json"
 _READ_AT_ONCE = 16
-PAUSES_S = (0.1, 0.5, 2.0)
-Result = TypeVar("Result")
-
-
-def retry_in_store(operation: Callable[[], Result], *, place: str) -> Result:
-    """Run an operation in the store of `place`; while that store fails, run it again after pauses.
-
-    Local disks are not asked again: a disk that is full stays so.
-    """
-    return with_retries(
-        operation,
-        pauses_s=() if filesystem.is_local(place) else PAUSES_S,
-        final=(FileExistsError, FileNotFoundError, PermissionError),
-        on_retry=lambda: count(RETRIES, kind="store"),
-    )
 
 
 class Records:
@@ -45,7 +29,7 @@ class Records:
         As exclusive as `ecor.storage.filesystem.create` is in that store.
         """
         address = self._address(name)
-        return self._patiently(lambda: filesystem.create(address, _bytes(record)))
+        return self._retry(lambda: filesystem.create(address, _bytes(record)))
 
     def settle(self, name: str, record: Mapping[str, Any]) -> Record:
         """Write a record unless there is one of this name; the one that is there."""
@@ -57,19 +41,19 @@ class Records:
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record, over one of this name too."""
         address = self._address(name)
-        self._patiently(lambda: filesystem.write(address, _bytes(record)))
+        self._retry(lambda: filesystem.write(address, _bytes(record)))
 
     def read(self, name: str) -> Record | None:
         """The record of this name, if there is one; ValueError when it is damaged."""
         address = self._address(name)
         try:
-            return _parsed(self._patiently(lambda: filesystem.read(address)), where=address)
+            return _parsed(self._retry(lambda: filesystem.read(address)), where=address)
         except FileNotFoundError:
             return None
 
     def names(self) -> list[str]:
         """Of all records, sorted."""
-        found = self._patiently(lambda: filesystem.names_in(self.folder))
+        found = self._retry(lambda: filesystem.names_in(self.folder))
         return sorted(unquote(name.removesuffix(_SUFFIX)) for name in found if name.endswith(_SUFFIX))
 
     def read_all(self, names: Sequence[str]) -> dict[str, Record]:
@@ -81,19 +65,19 @@ class Records:
     def modified(self, name: str) -> datetime | None:
         """When a record was last written, by the store's own clock; None when it is not there."""
         address = self._address(name)
-        return self._patiently(lambda: filesystem.modified(address))
+        return self._retry(lambda: filesystem.modified(address))
 
     def remove(self, name: str) -> None:
         """Remove a record, if it is there."""
         address = self._address(name)
-        self._patiently(lambda: filesystem.remove(address))
+        self._retry(lambda: filesystem.remove(address))
 
     def clear(self) -> None:
         """Remove all records, and the folder."""
         filesystem.remove(self.folder)
 
-    def _patiently(self, deed: Callable[[], Result]) -> Result:
-        return retry_in_store(deed, place=self.folder)
+    def _retry(self, operation: Callable[[], Result]) -> Result:
+        return retry_in_store(operation, place=self.folder)
 
     def _address(self, name: str) -> str:
         if not name:

@@ -1,12 +1,9 @@
 """A set of a drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
 
-import hashlib
-import json
 import random
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -16,6 +13,8 @@ from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, 
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.registry import vocabulary_of, world_set
+from ecor.storage.atomic_write import replace_file
+from ecor.storage.digests import json_digest
 
 SPLITS = ("train", "validation", "test")
 
@@ -68,7 +67,7 @@ def world_of(root: Path, *, set_name: str, num_categories: int | None, seed: int
     if num_categories is not None:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
         categories, name = tuple(sorted(chosen)), f"{set_name}-{num_categories}-{seed}"
-    name += f"-{_digest(asdict(sizes))[:8]}"
+    name += f"-{json_digest(asdict(sizes))[:8]}"
     return World(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
 
 
@@ -101,14 +100,13 @@ def _draw_split(world: World, *, split: str) -> None:
         num_samples=len(entries),
         num_rejected=0,
         num_duplicates=0,
-        config_digest=_digest({"set": world.set_name, "seed": world.seed, **asdict(world.sizes)}),
+        config_digest=json_digest({"set": world.set_name, "seed": world.seed, **asdict(world.sizes)}),
         parents={},
     )
     write_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=vocabulary)
-    unfinished = world.folder / f"{split}.tmp.npz"
-    np.savez(unfinished, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))
-    unfinished.replace(world.truth(split))
+    with replace_file(world.truth(split)) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))
 
 
 def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
@@ -136,7 +134,3 @@ def _truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[s
         "visible": visible,
         "num_things": np.array([len(each.scene.things) for each in drawings]),
     }
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

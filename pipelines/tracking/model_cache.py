@@ -3,7 +3,6 @@
 MLflow is imported for a download only, so that processes that score a model which is here start without it.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,7 +15,9 @@ from filelock import FileLock
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import SystemName
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord, publish_folder, read_saved, record_path
+from ecor.storage.artifact import ArtifactRecord, read_saved, record_path
+from ecor.storage.atomic_write import publish_folder, whole_folder
+from ecor.storage.digests import text_sha256
 from pipelines.config.infrastructure import TrackingConfig, uri_of
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
@@ -58,8 +59,8 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
         return _checked(filesystem.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}".encode())
-    kept = cache / key.hexdigest()[:32]
+    key = text_sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
+    kept = cache / key[:32]
     with FileLock(f"{kept}.lock"):
         is_here = kept.exists()
         if not is_here:
@@ -77,8 +78,8 @@ def default_cache_dir() -> Path:
 
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
     if model.version is None:
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, filesystem.local_folder(model.uri) as found:
-            publish_folder(_checked(shutil.copytree(found, Path(scratch) / "model"), model=model), target)
+        with whole_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
+            _checked(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
         return
     # MLflow is slow to import, and where the model is here already nobody needs it
     from mlflow.artifacts import download_artifacts

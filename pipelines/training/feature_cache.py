@@ -3,10 +3,8 @@
 Where only text tokens are learned, or a projection, an epoch is then text encoding and small matrix products.
 """
 
-import hashlib
-import json
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
+from ecor.storage.atomic_write import replace_file
+from ecor.storage.digests import json_digest
 from ecor.training.distributed import Rank
 from pipelines.training.data_loader import PictureReader, Split, ahead
 
@@ -69,7 +69,7 @@ def cached_rows(
     `encode` makes a row of `width` numbers of each picture in a batch of pixels, `content` says what decides them.
     """
     content = [split.manifest.digest, *content, torch.device(rank.device).type]
-    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()}.npy"
+    path = folder / f"{json_digest(content)}.npy"
     if not all(rank.gathered(path.is_file())):
         blocks = _blocks(split, encode=encode, width=width, reader=reader(), batch_size=batch_size, rank=rank)
         _write(path, blocks=blocks, shape=(len(split), width), is_writer=rank.local_index == 0)
@@ -92,10 +92,10 @@ def _blocks(
 
 
 def _write(path: Path, *, blocks: Iterator[Tensor], shape: tuple[int, int], is_writer: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    try:
-        target = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape) if is_writer else None
+    with replace_file(path) if is_writer else nullcontext() as unfinished:
+        target = None
+        if unfinished is not None:
+            target = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
         row = 0
         for block in blocks:
             if target is not None:
@@ -104,6 +104,3 @@ def _write(path: Path, *, blocks: Iterator[Tensor], shape: tuple[int, int], is_w
         assert row == shape[0], f"{row} features of {shape[0]} pictures"
         if target is not None:
             target.flush()
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

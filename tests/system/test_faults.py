@@ -20,13 +20,14 @@ from ecor.data.shards import Entry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
+from pipelines.runtime import retries
 from pipelines.scoring.decoder import Part, decoded_parts
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import Rejection, read_input
 from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import ShardJob, entries, inspected
 from pipelines.sharding.listing import find_source, listed
-from pipelines.storage import image_bytes, record_store
+from pipelines.storage import image_bytes
 from pipelines.storage.image_bytes import UnreadableError, content
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
 from tests.support.prediction_rows import random_table
@@ -94,7 +95,7 @@ def disk_of(num_bytes: int) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(record_store, "PAUSES_S", (0.0,) * len(record_store.PAUSES_S))
+    monkeypatch.setattr(retries, "PAUSES_S", (0.0,) * len(retries.PAUSES_S))
 
 
 @pytest.mark.slow
@@ -208,11 +209,11 @@ def test_pictures_of_a_store_that_fails_for_a_moment_are_what_they_are(in_store,
     quiet, job = found_by_shard(in_store)
     quiet_tar, quiet_parts = shard_of(quiet, job=job, folder=tmp_path / "quiet"), found_by_score(in_store)
     assert quiet["reason"].null_count == quiet.num_rows == 6
-    with failing_reads(times=len(record_store.PAUSES_S)):
+    with failing_reads(times=len(retries.PAUSES_S)):
         assert found_by_shard(in_store)[0].equals(quiet)
-    with failing_reads(times=len(record_store.PAUSES_S)):
+    with failing_reads(times=len(retries.PAUSES_S)):
         assert shard_of(quiet, job=job, folder=tmp_path / "again") == quiet_tar
-    with failing_reads(times=len(record_store.PAUSES_S)):
+    with failing_reads(times=len(retries.PAUSES_S)):
         parts = found_by_score(in_store)
     assert rejections(parts) == {}
     assert pa.concat_tables([part.origins for part in parts]).equals(

@@ -1,7 +1,6 @@
 """A cell of the study in, its rows out: what a task of `ecor ablate` does, by the same tuning as `ecor train`."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from ecor.config import (
 )
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.storage.atomic_write import replace_file
 from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.stages import TrainConfig
@@ -181,10 +181,8 @@ def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> T
     if note.is_file():
         return HAND_TEMPLATES[json.loads(note.read_text())["wording"]]
     found = _best_templates(world, backbone=backbone, decoding=cell.decoding)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = note.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps({"wording": HAND_TEMPLATES.index(found)}))
-    unfinished.replace(note)
+    with replace_file(note) as unfinished:
+        unfinished.write_text(json.dumps({"wording": HAND_TEMPLATES.index(found)}))
     return found
 
 

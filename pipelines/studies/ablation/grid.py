@@ -8,8 +8,6 @@ A cell is one tuning (or none) with every judgement of its result. Method, repet
 - wording is the hand-written one that labels best without tuning, by the method's own decoding, on validation images.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from ecor.config import Method, ObjectiveName, WorldName, require
 from ecor.demo.worlds.registry import world_named
+from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
 
 Setting = TypeVar("Setting")
@@ -103,7 +102,7 @@ class Cell:
     def digest_of(self, sizes: Mapping[str, Any]) -> str:
         """Names the tuning: the same settings on the same number of images are not tuned twice."""
         settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
-        return hashlib.sha256(json.dumps({**settings, **sizes}, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest({**settings, **sizes})[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

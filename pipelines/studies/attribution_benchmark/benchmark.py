@@ -1,7 +1,5 @@
 """Methods in, a CSV and a page of what each map is worth out: every method by every measure on the drawn world."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from ecor.explain.methods.registry import METHODS, Method, build_prepared_method
 from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.model import Recognizer
 from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.storage.lexicons import concepts_named
@@ -50,7 +49,7 @@ class Cell:
 
     def digest(self, common: Mapping[str, Any]) -> str:
         content = {**common, "kind": self.kind, "row": self.row, "method": _stated(self.method)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest(content)[:16]
 
 
 def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = None) -> Path:
@@ -284,7 +283,7 @@ def _stated(method: Method | None) -> dict[str, Any] | None:
 
 
 def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return bytes_sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,6 @@ Arms are learned one after the other in this process. Rows are written as arms e
 from what is there; the page is made from the CSV alone.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from rich.console import Console
 from ecor.config import require
 from ecor.evaluation.confidence_intervals import over_repetitions
 from ecor.storage import filesystem
+from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName
 from pipelines.studies.attribution_benchmark.systems_cell import (
     ECLIP_ARMS,
@@ -133,7 +132,7 @@ def run(config: StudiesConfig) -> Path:
         torch.set_num_threads(config.num_threads)
         _measure(names, seeds=seeds, effort=effort, root=root, work=work)
     rows = read_rows(root / RESULTS)
-    rows = rows[rows["cell"] == _digest(effort)] if len(rows) else rows
+    rows = rows[rows["cell"] == json_digest(asdict(effort))[:16]] if len(rows) else rows
     require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
     page = root / PAGE
     command = "ecor explain-studies" + (" --quick" if config.quick else "")
@@ -147,7 +146,7 @@ def run(config: StudiesConfig) -> Path:
 
 
 def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
-    console, cell = Console(stderr=True), _digest(effort)
+    console, cell = Console(stderr=True), json_digest(asdict(effort))[:16]
     known = read_rows(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
     wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
@@ -161,10 +160,6 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
         append_rows(rows, root / RESULTS, float_format="%.6g")
         console.print(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s", highlight=False)
-
-
-def _digest(effort: Effort) -> str:
-    return hashlib.sha256(json.dumps(asdict(effort), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _head(effort: Effort, *, command: str, is_quick: bool) -> str:

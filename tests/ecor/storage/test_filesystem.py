@@ -18,10 +18,10 @@ from ecor.storage import filesystem
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
+from pipelines.runtime import retries
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.listing import find_source, listed
-from pipelines.storage import record_store
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content
 from pipelines.storage.record_store import Records
 from pipelines.storage.work_ledger import Ledger
@@ -368,4 +368,4 @@ def entry(number: int) -> Entry:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch) -> None:
-    monkeypatch.setattr(record_store, "PAUSES_S", (0.0,) * len(record_store.PAUSES_S))
+    monkeypatch.setattr(retries, "PAUSES_S", (0.0,) * len(retries.PAUSES_S))

@@ -3,8 +3,8 @@
 import pytest
 
 from ecor.storage.retries import with_retries
-from pipelines.storage import record_store
-from pipelines.storage.record_store import retry_in_store
+from pipelines.runtime import retries
+from pipelines.runtime.retries import retry_in_store
 
 
 class Failing:
@@ -56,7 +56,7 @@ def test_pauses_are_waited_for(monkeypatch):
     ],
 )
 def test_a_remote_store_is_asked_again_and_a_local_disk_is_not(place, error, num_calls, monkeypatch):
-    monkeypatch.setattr(record_store, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retries, "PAUSES_S", (0.0, 0.0, 0.0))
     operation = Failing(error, times=10)
     with pytest.raises(type(error)):
         retry_in_store(operation, place=place)

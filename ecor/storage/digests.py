@@ -1,0 +1,42 @@
+"""SHA-256 digests, in hex, of JSON values, texts, bytes and files: what names a model, a shard or a run by its content.
+
+The spelling of JSON (order of keys, escapes, separators) is part of a digest: records written earlier hold it.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from ecor.storage import filesystem
+
+
+def json_digest(
+    value: Any, *, sort_keys: bool = True, ensure_ascii: bool = True, separators: tuple[str, str] | None = None
+) -> str:
+    """Digest of a JSON value; the options are those of `json.dumps`.
+
+    Example:
+        >>> json_digest({"b": 1, "a": 2}) == json_digest({"a": 2, "b": 1})
+        True
+    """
+    return text_sha256(json.dumps(value, sort_keys=sort_keys, ensure_ascii=ensure_ascii, separators=separators))
+
+
+def text_sha256(text: str) -> str:
+    """Digest of a text in UTF-8."""
+    return bytes_sha256(text.encode())
+
+
+def bytes_sha256(data: bytes) -> str:
+    """Digest of bytes in memory."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(address: filesystem.Address) -> str:
+    """Digest of a file, read piece by piece; FileNotFoundError where there is none.
+
+    Args:
+        address: a local path, or a URL that `ecor.storage.filesystem` opens.
+    """
+    with filesystem.opened(address) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

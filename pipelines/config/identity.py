@@ -1,0 +1,45 @@
+"""Which settings shape what a stage makes: an unfinished run is resumed only where all of these are the same.
+
+A setting shapes the output unless its field says otherwise, so that a new one cannot be forgotten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import Field, asdict, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ecor.config import SystemName
+
+_KEY = "shapes_output"
+NOT_IN_OUTPUT: Mapping[str, Any] = MappingProxyType({_KEY: False})
+"""Metadata of a setting that says where and how a run is made, or whose content a digest stands for."""
+
+
+def shapes_output_of(*systems: SystemName) -> Mapping[str, Any]:
+    """Metadata of a setting that the other systems have no part in."""
+    return MappingProxyType({_KEY: systems})
+
+
+def output_settings(config: Any) -> dict[str, Any]:
+    """The settings of a stage that shape its output, by name, as JSON values.
+
+    Args:
+        config: a dataclass; where its fields name systems, its `system` is the one that counts.
+    """
+    system: SystemName | None = getattr(config, "system", None)
+    return {
+        each.name: _json_value(getattr(config, each.name))
+        for each in fields(config)
+        if _shapes_output(each, system=system)
+    }
+
+
+def _shapes_output(setting: Field[Any], *, system: SystemName | None) -> bool:
+    told = setting.metadata.get(_KEY, True)
+    return told if isinstance(told, bool) else system in told
+
+
+def _json_value(value: Any) -> Any:
+    if hasattr(value, "stated"):
+        return value.stated()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
