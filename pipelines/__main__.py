@@ -1,7 +1,4 @@
-"""Words on the command line in, a stage run and an exit code out: the command `ecor`.
-
-Only settings are imported up here, so that `ecor --help` answers at once; each command imports its stage when it runs.
-"""
+"""The command `ecor`: parse the words, run one stage, and end with its exit code."""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""The commands of ecor: each holds its settings and runs one stage or study."""
+"""The commands of `ecor`: one for each stage and each study.
+
+Only settings are imported here, so that `ecor --help` answers at once; each command imports its stage when it runs.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -176,9 +179,10 @@ class Run:
     """Path of the TOML file; its sections are the stages' settings."""
 
     def run(self) -> None:
+        from pipelines.config import pipeline_file
         from pipelines.stages import pipeline as flow
 
-        flow.run(flow.read_pipeline(self.pipeline))
+        flow.run(pipeline_file.read_pipeline(self.pipeline))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

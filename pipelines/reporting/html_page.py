@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ecor.data.predictions import ExplainablePrediction, RankedRationale
 from ecor.storage.digests import text_sha256
+from pipelines.runtime.console import percent
 
 SMALL_PX = 48
 """Pictures up to this size are enlarged with hard pixels, not blurred (our choice)."""
@@ -249,15 +250,6 @@ def render(page: Page) -> str:
     css, js = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     assert "</" not in css + js, "a closing tag would end the style or the script"
     return template.render(page=page, css=Markup(css), js=Markup(js)) + "\n"  # noqa: S704  our own files, no data
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """A share for people: `87%`, `61.2%`; never 0% or 100% for what is only close to it."""
-    text, nothing, everything = (f"{100 * each:.{digits}f}%" for each in (share, 0.0, 1.0))
-    step = 10.0**-digits
-    if text == nothing and share > 0:
-        return f"<{step:g}%"
-    return f">{100 - step:g}%" if text == everything and share < 1 else text
 
 
 def points(share: float) -> str:

@@ -17,7 +17,6 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.data.context import ShuffleStrategy
 from ray.data.exceptions import ExecutionTimeoutError
-from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig
@@ -92,15 +91,6 @@ def causes_raised() -> Iterator[None]:
         if isinstance(error.cause, OSError):
             raise (OSError(told) if advice else error.cause) from error
         raise
-
-
-@contextmanager
-def progress(num_shards: int) -> Iterator[Callable[[], None]]:
-    """A bar with rate and time left, where somebody watches; call what it gives for each shard that is done."""
-    columns = (TextColumn("shards"), TaskProgressColumn(show_speed=True), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task("shards", total=num_shards)
-        yield lambda: bar.advance(task)
 
 
 def materialised(dataset: Dataset) -> Dataset:

@@ -20,7 +20,7 @@ from ecor.lico.classifier import Classifier, load_classifier
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
-from pipelines.reporting.html_page import percent
+from pipelines.runtime.console import percent
 from pipelines.storage.lexicons import concepts_named
 from pipelines.tracking.model_loading import DEMO_MODEL, folder_of, opened, projection_of, system_of
 

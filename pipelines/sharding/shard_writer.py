@@ -10,8 +10,9 @@ import pyarrow as pa
 import ray
 
 from ecor.data.shards import ShardInfo, verify_shard, write_shard
+from pipelines.runtime.console import progress_bar
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
-from pipelines.runtime.ray_data import all_of, as_done, progress
+from pipelines.runtime.ray_data import all_of, as_done
 from pipelines.sharding.inspection import ShardJob, entries
 from pipelines.storage.work_ledger import Ledger
 
@@ -54,7 +55,7 @@ def written(
         for number, pieces in enumerate(pieces_of(counts, split=split, size=job.config.samples_per_shard)):
             begin(split, number, pieces)
     made: dict[tuple[str, int], Made] = {}
-    with progress(len(begun)) as advance:
+    with progress_bar("writing", total=len(begun), unit="shards") as advance:
         while begun:
             left = []
             for task in as_done(list(begun)):

@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from ecor.config import require
 from ecor.data.predictions import MANIFEST_NAME, read_manifest, read_predictions
@@ -38,6 +37,7 @@ from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
 from pipelines.reporting import evaluation_plots
+from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 
 SUMMARY_NAME = "summary.json"
@@ -289,17 +289,16 @@ def files_of_older(output: str) -> list[str]:
 
 def tell(record: Evaluation, *, output: str, seconds: float) -> None:
     """A line per set, and per comparison."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     for result in record.results:
         shown = [
             f"{words} {evaluation_plots.told(result.metrics[metric])}"
             for metric, words in (("strict/rr", "strict RR"), ("strict/accuracy", "accuracy"))
             if metric in result.metrics
         ]
-        console.print(f"{result.name}: {', '.join(shown)} of {result.num_images} images", markup=False)
+        say(f"{result.name}: {', '.join(shown)} of {result.num_images} images")
     for each in record.comparisons:
         gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
         words = "strict RR" if "strict/rr" in each.differences else "accuracy"
         told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        console.print(f"{each.first} less {each.second}: {words} {told} over {gap.num_images} images", markup=False)
-    console.print(f"evaluated in {seconds:.1f} s: {output}", markup=False)
+        say(f"{each.first} less {each.second}: {words} {told} over {gap.num_images} images")
+    say(f"evaluated in {seconds:.1f} s: {output}")

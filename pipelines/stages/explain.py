@@ -21,7 +21,7 @@ from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import ExplainConfig
-from pipelines.reporting.html_page import percent
+from pipelines.runtime.console import percent, say
 from pipelines.scoring.predictors import ImageExplanation, Predictor, answering
 from pipelines.scoring.work_units import (
     IMAGE_SUFFIXES,
@@ -99,14 +99,14 @@ def run(
             rejected = [each for each in batch if isinstance(each, Rejection)]
             for each in rejected:
                 require(base is not None, f"{place} cannot be explained: {each.reason}, {each.detail}")
-                _say(f"left out {each.source}: {each.reason}, {each.detail}")
+                say(f"left out {each.source}: {each.reason}, {each.detail}")
             num_rejected += len(rejected)
             shown = [_named(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
             done += _explained(shown, model=model, output=config.output)
     require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
     Console().print(table_of(done))
     left_out = f", {num_rejected} left out" if num_rejected else ""
-    _say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {model.method}{left_out}: {config.output}")
+    say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {model.method}{left_out}: {config.output}")
     return done
 
 
@@ -220,7 +220,3 @@ def _drawn(
 def _literal(text: str) -> Text:
     """Names are no markup of rich's."""
     return Text(text)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

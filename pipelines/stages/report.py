@@ -16,8 +16,9 @@ from ecor.storage import filesystem
 from pipelines.config.stages import ReportConfig
 from pipelines.reporting.comparison import beside_of
 from pipelines.reporting.gallery import Drawn, cards_of, draw
-from pipelines.reporting.html_page import Card, Fact, Figure, Outcome, Page, Plot, percent, render
+from pipelines.reporting.html_page import Card, Fact, Figure, Outcome, Page, Plot, render
 from pipelines.reporting.metric_tables import figure_of, plots_of, tables_of
+from pipelines.runtime.console import percent, say
 
 OUTCOMES = {
     "rr": "right, for the right reason",
@@ -75,9 +76,7 @@ def run(config: ReportConfig) -> str:
     filesystem.write(
         f"{config.output.removesuffix(PurePosixPath(config.output).suffix)}.summary.json", summary.encode()
     )
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}", markup=False
-    )
+    say(f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}")
     return config.output
 
 

@@ -6,18 +6,16 @@ and none is there twice.
 """
 
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess, TextConfig
@@ -27,6 +25,7 @@ from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.cluster import connect, machines
+from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import (
     IMAGES_QUARANTINED,
     IMAGES_SCORED,
@@ -125,9 +124,10 @@ def run(
         attempts, committed = _begun(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
-            _say(
+            say(
                 f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected; units: "
-                f"{len(committed)} kept, 0 done: {config.output}"
+                f"{len(committed)} kept, 0 done: {config.output}",
+                to_stdout=True,
             )
             return finished
         with _recorded(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
@@ -145,7 +145,7 @@ def run(
             _record(job, run_id=run_id, summary=summary, predictions=predictions)
             folder.publish(predictions)
             folder.write_summary({**summary, "run_id": run_id, "digest": predictions.digest})
-    _say(summary_line(summary))
+    say(summary_line(summary), to_stdout=True)
     return predictions
 
 
@@ -194,7 +194,7 @@ def _begun(job: Job, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], 
         attempts = folder.begin(pending)
         if attempts or not pending:
             return attempts, committed
-        folder.units.wait(pending, tell=_say)
+        folder.units.wait(pending, tell=partial(say, to_stdout=True))
         committed = folder.committed(known=committed)
 
 
@@ -209,7 +209,7 @@ def _score(
         pending = [unit.name for unit in job.input.units if unit.name not in tally.committed]
         attempts = folder.begin(pending)
         if pending and not attempts:
-            folder.units.wait(pending, tell=_say)
+            folder.units.wait(pending, tell=partial(say, to_stdout=True))
             tally.add_others(folder.committed(known=tally.committed))
             _check_rejected(job, folder=folder, tally=tally)
 
@@ -220,7 +220,7 @@ def _score_claimed(
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     seen = set()
     with (
-        _progress(sum(unit.num_images for unit in units.values())) as advance,
+        progress_bar("scoring", total=sum(unit.num_images for unit in units.values()), unit="images") as advance,
         ThreadPoolExecutor(_WRITES_AT_ONCE) as pool,
     ):
         writing: dict[str, Future[Saved]] = {}
@@ -394,34 +394,8 @@ def _record(job: Job, *, run_id: str, summary: Mapping[str, Any], predictions: P
     model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})
 
 
-def _say(line: str) -> None:
-    Console().print(line, highlight=False, soft_wrap=True, markup=False)
-
-
 def _shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
     """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text
     return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))
-
-
-@contextlib.contextmanager
-def _progress(num_images: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left where somebody watches; yields what advances it."""
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} images/s"),
-        TimeRemainingColumn(),
-    )
-    began = time.perf_counter()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task("scoring", total=num_images, rate=0.0)
-
-        def advance(num_done: int) -> None:
-            bar.advance(task, num_done)
-            bar.update(task, rate=bar.tasks[0].completed / (time.perf_counter() - began))
-
-        yield advance

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
-from rich.console import Console
 
 from ecor.data.shards import (
     MANIFEST_NAME,
@@ -32,6 +31,7 @@ from ecor.storage import filesystem as store
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.cluster import connect
+from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.runtime.ray_data import (
     causes_raised,
@@ -108,7 +108,7 @@ def _sharded(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> tuple[dict[s
     write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
     num_dropped = tally(dropped, columns=("split",))
     unique = each_block(marked, _staying).sort(["split", "key"])
-    made = written(job, blocks=materialised(unique).to_arrow_refs(), ledger=ledger, tell=_say)
+    made = written(job, blocks=materialised(unique).to_arrow_refs(), ledger=ledger, tell=say)
     manifests = {
         split: ShardManifest(
             split=split,
@@ -188,7 +188,7 @@ def _inspected(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> Dataset:
     while found is None:
         attempt = ledger.claim(_INSPECTED)
         if attempt is None:
-            ledger.wait([_INSPECTED], tell=_say)
+            ledger.wait([_INSPECTED], tell=say)
             found = ledger.record(_INSPECTED)
             continue
         folder = f"{job.output}/{_WORK}/{attempt.name}"
@@ -366,12 +366,8 @@ def _summarise(
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
     taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
     by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
-    _say(
+    say(
         f"sharded {totals['num_samples']} images into {num_shards} shards ({num_kept} kept, {num_written} written"
         f"{taken_over}{by_others}), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in "
         f"{seconds:.1f} s, {num_images / seconds:.1f} images/s: {job.output}"
     )
-
-
-def _say(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

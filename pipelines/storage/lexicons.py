@@ -1,7 +1,5 @@
 """What a user calls a lexicon in, the lexicon out: the demo's own, a JSON file, or WordNet above some words."""
 
-from rich.console import Console
-
 from ecor.clip.backbone import Backbone
 from ecor.convis.concept_features import ConceptFeatures, encode_concepts
 from ecor.convis.lexicon import ListLexicon, read_lexicon
@@ -9,6 +7,7 @@ from ecor.convis.wordnet import WordNetLexicon
 from ecor.demo.lexicon import demo_lexicon
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
+from pipelines.runtime.console import say
 
 
 def lexicon_named(name: str) -> ListLexicon:
@@ -42,11 +41,8 @@ def concepts_named(name: str, *, backbone: Backbone) -> ConceptFeatures:
     """The concepts of `lexicon_named` as a text tower reads them; says which share of their definitions it cuts."""
     concepts = encode_concepts(backbone, lexicon_named(name))
     if concepts.num_cut:
-        Console(stderr=True).print(
+        say(
             f"{name}: {concepts.num_cut} of {len(concepts.lexicon.concepts)} definitions are longer than the "
             f"{backbone.context_length} tokens that the text tower reads, and are cut there",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
         )
     return concepts

@@ -1,11 +1,11 @@
 """Concepts of the demo's lexicon in, tables of how well they tell the unknown and find things out (ConVis)."""
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ecor.clip.loading import load_backbone
@@ -15,11 +15,12 @@ from ecor.evaluation.confidence_intervals import Estimate, Resampling, over_repe
 from ecor.explain.metrics.boxes import CONVIS, WSOL, BoxRule
 from pipelines.config.studies import ConceptsConfig
 from pipelines.studies.concept_experiments import FindingRow, TellingRow, finding_rows, telling_rows
+from pipelines.studies.markdown import table_row, words_beside, write_page
+from pipelines.studies.result_rows import write_rows
 
 RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
 TELLING = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
 FINDING = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
-WORDS = "concepts-words.md"
 """What a reader of the tables wrote about them; opens the page."""
 CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
 
@@ -69,10 +70,8 @@ def run(config: ConceptsConfig) -> Path:
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "concepts.csv", [each for row in (*telling, *finding) for each in row])
-    page, words = folder / "concepts.md", folder / WORDS
-    said = words.read_text(encoding="utf-8").strip() if words.is_file() else ""
-    page.write_text(_page(config, telling=telling, finding=finding, words=said), encoding="utf-8")
-    return page
+    page = folder / "concepts.md"
+    return write_page(page, _page(config, telling=telling, finding=finding, words=words_beside(page)))
 
 
 def _told_figures(rows: Iterable[TellingRow]) -> Iterator[list[Figure]]:
@@ -125,12 +124,11 @@ def _shown(header: Sequence[str], rows: Iterable[list[Figure]]) -> Iterator[list
 
 
 def _heading(header: Sequence[str]) -> tuple[str, str]:
-    return f"| {' | '.join(header)} |", f"| {' | '.join(['---'] * len(header))} |"
+    return table_row(header), table_row(["---"] * len(header))
 
 
 def _line(row: Sequence[Figure]) -> str:
-    cells = [row[0].case, row[0].method, *(_told(each.estimate) for each in row)]
-    return f"| {' | '.join(cells)} |"
+    return table_row([row[0].case, row[0].method, *(_told(each.estimate) for each in row)])
 
 
 def _told(estimate: Estimate) -> str:
@@ -138,13 +136,12 @@ def _told(estimate: Estimate) -> str:
 
 
 def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CSV_HEADER)
-        for each in figures:
-            found = each.estimate
-            numbers = (found.value, found.low, found.high, found.num_images)
-            writer.writerow((each.table, each.case, each.method, each.figure, *numbers))
+    rows = []
+    for each in figures:
+        found = each.estimate
+        numbers = (found.value, found.low, found.high, found.num_images)
+        rows.append((each.table, each.case, each.method, each.figure, *numbers))
+    write_rows(pd.DataFrame(rows, columns=list(CSV_HEADER)), path, missing="nan")
 
 
 def _page(

@@ -1,4 +1,4 @@
-"""A CSV of rows and more rows in, the same file with all of them out: how a long measurement goes on."""
+"""Read the CSV of a long measurement, and append to it as rows are measured."""
 
 from pathlib import Path
 
@@ -15,5 +15,9 @@ def read_rows(path: Path) -> pd.DataFrame:
 def append_rows(rows: pd.DataFrame, path: Path, *, float_format: str) -> None:
     """Add rows to the file, which is never seen half-written. One process writes."""
     known = read_rows(path)
-    both = pd.concat([known, rows], ignore_index=True) if len(known) else rows
-    filesystem.write(path, both.to_csv(index=False, float_format=float_format).encode())
+    write_rows(pd.concat([known, rows], ignore_index=True) if len(known) else rows, path, float_format=float_format)
+
+
+def write_rows(rows: pd.DataFrame, path: Path, *, float_format: str | None = None, missing: str = "") -> None:
+    """Write the file with these rows alone: numbers in full where no format is given, `missing` for NaN."""
+    filesystem.write(path, rows.to_csv(index=False, float_format=float_format, na_rep=missing).encode())

@@ -1,5 +1,6 @@
 """Weights of the small CLIP in, a Markdown table of what it knows of each set of a drawn world out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from ecor.demo.tiny_clip import create_clip, weights_path
 from ecor.demo.worlds.registry import world_named
 from ecor.demo.zero_shot_eval import Share, Validity, judged
 from pipelines.config.studies import ValidityConfig
+from pipelines.studies.markdown import table_row
 
 HEADER = (
     "set",
@@ -71,5 +73,5 @@ def _told(share: Share) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def _tell(cells: list[str] | tuple[str, ...]) -> None:
-    print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201
+def _tell(cells: Sequence[str]) -> None:
+    print(table_row(cells), flush=True)  # noqa: T201

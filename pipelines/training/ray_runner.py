@@ -17,12 +17,12 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.console import Console
 
 from ecor.storage import filesystem
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.cluster import stalled
+from pipelines.runtime.console import say
 from pipelines.training.saved_states import STATES, remove_unusable_snapshot, states_folder
 
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
@@ -141,12 +141,12 @@ def queue_here() -> Queue:
 @contextmanager
 def _told(messages: Queue) -> Iterator[None]:
     """Print the workers' lines as they come."""
-    console, ended = Console(stderr=True), threading.Event()
+    ended = threading.Event()
 
     def tell() -> None:
         while not ended.is_set() or not messages.empty():
             try:
-                console.print(messages.get(timeout=1), highlight=False, soft_wrap=True, markup=False)
+                say(messages.get(timeout=1))
             except Empty:
                 continue
             except RayError:

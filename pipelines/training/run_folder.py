@@ -13,13 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 import ecor
 from ecor.config import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.runtime.cluster import connect
+from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import Ledger
 from pipelines.tracking import model_registry
 from pipelines.training.ray_runner import Job, Settings, fitted, queue_here
@@ -64,14 +63,14 @@ def make_once(
     """
     output, digest = absolute_address(config.output), parents["config"]
     if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
-        _say(f"{name}: finished before, nothing to do: {config.output}")
+        say(f"{name}: finished before, nothing to do: {config.output}")
         return
     cluster = cluster or ClusterConfig()
     with hold_output(output, lease_s=cluster.lease_s) as fence:
         if config.fresh:
             clear_output(output, products=products)
         if is_finished(output, digest=digest, made_of=made_of):
-            _say(f"{name}: finished by another job, nothing to do: {config.output}")
+            say(f"{name}: finished by another job, nothing to do: {config.output}")
             return
         params: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
         record = record_run(
@@ -146,7 +145,7 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     ledger = Ledger(filesystem.join(output, _LEDGER), lease_s=lease_s)
     with ledger.hold_lease():
         while (attempt := ledger.claim(_RUN)) is None:
-            ledger.wait([_RUN], tell=lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+            ledger.wait([_RUN], tell=say)
 
         def fence() -> None:
             if ledger.claim(_RUN) != attempt:
@@ -155,10 +154,6 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
         yield fence
     if filesystem.exists(filesystem.join(output, SUMMARY)):
         ledger.clear()  # who waits for this run finds it finished
-
-
-def _say(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def clear_output(output: str, *, products: Sequence[str]) -> None:

@@ -29,10 +29,10 @@ from jsonschema import Draft202012Validator
 
 from pipelines.__main__ import _parsed
 from pipelines.config.infrastructure import ClusterConfig
+from pipelines.config.pipeline_file import pipeline_from
 from pipelines.config.stages import ScoreConfig, TrainConfig
 from pipelines.runtime.prometheus import METRICS
 from pipelines.sharding.listing import find_source, listed
-from pipelines.stages.pipeline import pipeline_from
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"

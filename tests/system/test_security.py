@@ -23,6 +23,7 @@ from ecor.data.shards import MANIFEST_NAME, ShardInfo, read_shard
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.addresses import check_address, masked, secrets_in, without_user
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.pipeline_file import read_pipeline
 from pipelines.config.stages import (
     EvaluateConfig,
     ExplainConfig,
@@ -36,7 +37,6 @@ from pipelines.config.stages import (
 from pipelines.config.studies import ExplainBenchmarkConfig, PretrainConfig
 from pipelines.scoring.work_units import ListingUnit, Rejection, read_input
 from pipelines.stages.explain import run as explain
-from pipelines.stages.pipeline import read_pipeline
 from pipelines.storage.image_bytes import content
 from pipelines.tracking import mlflow_runs
 from tests.support.tiny_models import TINY_CLIP

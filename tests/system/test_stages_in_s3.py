@@ -17,10 +17,10 @@ from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
 from pipelines.__main__ import DONE, main
 from pipelines.config.infrastructure import ClusterConfig
+from pipelines.config.pipeline_file import read_pipeline
 from pipelines.config.stages import PipelineConfig
 from pipelines.runtime import cluster
 from pipelines.stages import score, shard
-from pipelines.stages.pipeline import read_pipeline
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")

@@ -20,10 +20,10 @@ from ecor.data.predictions import read_predictions
 from ecor.data.shards import read_manifest
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.pipeline_file import read_pipeline
 from pipelines.runtime.prometheus import METRICS
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.stages import score
-from pipelines.stages.pipeline import read_pipeline
 from tests.repository.test_infra import WATCHED, expressions, names_in
 from tests.support.clusters import BIN, ROOT, Nodes, nodes_started
 from tests.support.tiny_models import NAMES, TINY_CLIP

@@ -12,7 +12,8 @@ import pandas as pd
 from ecor.config import Method, ObjectiveName
 from ecor.evaluation.confidence_intervals import over_repetitions
 from pipelines.studies.ablation.grid import METHODS
-from pipelines.studies.ablation.tables import REPETITION, Table, grown, own_test, told_difference
+from pipelines.studies.ablation.tables import REPETITION, grown, own_test, told_difference
+from pipelines.studies.markdown import Table
 
 FIGURES = ("rr", "visible_rr")
 

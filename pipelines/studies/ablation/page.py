@@ -1,20 +1,17 @@
 """Rows of the study in, one page of tables and plots out."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
+from pipelines.studies import markdown
 from pipelines.studies.ablation.claims import claims_table
 from pipelines.studies.ablation.grid import Study, careful_settings, chosen_settings
 from pipelines.studies.ablation.questions import answer_to
-from pipelines.studies.ablation.tables import REPETITION, Table
+from pipelines.studies.ablation.tables import REPETITION
 
 PAGE = "results.md"
-WORDS = "results-words.md"
-"""What a reader of the tables wrote about them; opens the page."""
 
 
 def write_page(
@@ -41,10 +38,11 @@ def write_page(
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
     answers = [answer for each in study.questions if (answer := answer_to(each, rows, folder=folder)) is not None]
-    template = files("pipelines.studies.ablation").joinpath("templates/results.md.j2").read_text(encoding="utf-8")
-    words = folder / WORDS
-    text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
-        words=words.read_text(encoding="utf-8").strip() if words.is_file() else "",
+    page = folder / PAGE
+    text = markdown.page_of(
+        "results.md.j2",
+        package="pipelines.studies.ablation",
+        words=markdown.words_beside(page),
         claims=claims_table(rows),
         answers=answers,
         chosen=_chosen(grid),
@@ -56,12 +54,10 @@ def write_page(
         is_quick=is_quick,
         world=study.world,
     )
-    page = folder / PAGE
-    page.write_text(text, encoding="utf-8")
-    return page
+    return markdown.write_page(page, text)
 
 
-def _chosen(grid: pd.DataFrame) -> Table:
+def _chosen(grid: pd.DataFrame) -> markdown.Table:
     """What was chosen on validation images, and what the whole grid gave."""
     records: Sequence[dict[str, object]] = grid.to_dict("records")  # type: ignore[assignment]
     means = grid.groupby(["objective", "tokens", "learning_rate", "num_tokens"])["rr"].mean()
@@ -84,4 +80,4 @@ def _chosen(grid: pd.DataFrame) -> Table:
         "validation RR over the grid, %",
         "smallest rate and tokens within one standard error",
     )
-    return Table(title="Settings chosen on validation images", header=header, rows=body)
+    return markdown.Table(title="Settings chosen on validation images", header=header, rows=body)

@@ -13,13 +13,13 @@ from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
 from pipelines.studies.ablation.tables import (
     REPETITION,
     RR,
-    Table,
     comparison_tables,
     grown,
     listed,
     own_test,
     whole_of,
 )
+from pipelines.studies.markdown import Table
 
 FACTOR_FIGURES = {
     "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),

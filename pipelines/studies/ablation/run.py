@@ -4,9 +4,7 @@ Each cell is one task. Rows are written as cells end, so that the same command g
 made from the CSV alone.
 """
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +12,12 @@ from typing import Any
 
 import pandas as pd
 import ray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ecor.config import BackboneConfig, require
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import AblateConfig, PretrainConfig
 from pipelines.runtime.cluster import connect
+from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.ray_data import causes_raised
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
@@ -89,7 +86,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
         is_quick=config.quick,
     )
     missing = f", {num_missing} still to be measured" if num_missing else ""
-    Console().print(f"{len(rows)} rows{missing}: {page}", highlight=False, soft_wrap=True)
+    say(f"{len(rows)} rows{missing}: {page}", to_stdout=True)
     return page
 
 
@@ -151,7 +148,7 @@ def _measure(
     missing = [each for cell in cells if (each := _without(cell, done=done, sizes=sizes)).judgements]
     clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
     running = {_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes): cell for cell in missing}
-    with _progress(title, total=len(running)) as advance:
+    with progress_bar(title, total=len(running), unit="cells", say_every=10) as advance:
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
             del running[ready]
@@ -196,21 +193,3 @@ def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
     """The CSV with more rows; never seen half-written."""
     table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
     append_rows(table, root / RESULTS, float_format="%.4g")
-
-
-@contextmanager
-def _progress(title: str, *, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with time left where somebody watches; a line per ten cells elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task, num_done = bar.add_task(title, total=total), 0
-
-        def advance() -> None:
-            nonlocal num_done
-            num_done += 1
-            bar.advance(task)
-            if not console.is_terminal and (num_done % 10 == 0 or num_done == total):
-                console.print(f"{title}: {num_done} of {total} cells", highlight=False)
-
-        yield advance

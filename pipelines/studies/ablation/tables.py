@@ -14,19 +14,11 @@ import pandas as pd
 from ecor.demo.worlds.registry import all_sets
 from ecor.evaluation.confidence_intervals import RepeatedMean, over_repetitions
 from pipelines.reporting import evaluation_plots
+from pipelines.studies.markdown import Table
 
 RR = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
 """Columns of the CSV that most tables show, and how they are called."""
 REPETITION = ["pretraining_seed", "seed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table of the page."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

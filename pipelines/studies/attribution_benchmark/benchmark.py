@@ -4,11 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-import jinja2
 import pandas as pd
 import torch
 from rich.console import Console
@@ -21,17 +19,18 @@ from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_esti
 from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement
 from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
 from ecor.model import Recognizer
-from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
+from pipelines.runtime.console import say
 from pipelines.storage.lexicons import concepts_named
+from pipelines.studies import markdown
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, tried_prior
 from pipelines.studies.result_rows import append_rows, read_rows
 from pipelines.tracking.model_loading import opened, projection_of
 
-RESULTS, PAGE, WORDS = "explanations.csv", "explanations.md", "explanations-words.md"
+RESULTS, PAGE = "explanations.csv", "explanations.md"
 MODEL_ROW = "the model"
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 _SHARED = ("cell", "model", "set", "seed", "num_cases", "target", "method")
@@ -65,14 +64,14 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
         model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
         chosen, left_out = _methods(config, tracking=tracking, model=model)
         for reason in left_out:
-            _say(f"left out: {reason}")
+            say(f"left out: {reason}")
         with _threads(config.num_threads):
             _measure(config, model=model, chosen=chosen, root=root)
     parts = _parts(config, root=root)
     for part in parts:
         Console().print(*_tables(part), sep="\n\n", end="\n\n")
     page = _write_page(config, parts=parts, root=root, left_out=left_out)
-    _say(str(page))
+    say(str(page))
     return page
 
 
@@ -122,10 +121,10 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
             try:
                 figures = _figures(cell, cases, trial=trial)
             except ValueError as error:  # a tower that cannot give what a method needs
-                _say(f"left out: {error}")
+                say(f"left out: {error}")
                 continue
             _keep(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
-            _say(f"{kind}: {cell.row}, {_shown('iou', figures)} {_shown('contrast', figures)}")
+            say(f"{kind}: {cell.row}, {_shown('iou', figures)} {_shown('contrast', figures)}")
 
 
 def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[Cell]:
@@ -188,10 +187,10 @@ def _parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]
 def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
     """Of one kind of targets, without intervals: for a terminal."""
     for each in part["tables"]:
-        table = Table(title=f"{part['kind']}: {each['title']}", box=None, pad_edge=False, title_justify="left")
-        for number, title in enumerate(each["header"]):
+        table = Table(title=f"{part['kind']}: {each.title}", box=None, pad_edge=False, title_justify="left")
+        for number, title in enumerate(each.header):
             table.add_column(title, justify="right" if number else "left", overflow="fold")
-        for name, *values in each["rows"]:
+        for name, *values in each.rows:
             table.add_row(name, *(value.partition(" ")[0] for value in values))
         yield table
 
@@ -199,22 +198,17 @@ def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
 def _write_page(
     config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
 ) -> Path:
-    template = (
-        files("pipelines.studies.attribution_benchmark")
-        .joinpath("templates/explanations.md.j2")
-        .read_text(encoding="utf-8")
-    )
-    words = root / WORDS
-    text = jinja2.Template(template, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
-        words=words.read_text(encoding="utf-8").strip() if words.is_file() else "",
+    page = root / PAGE
+    text = markdown.page_of(
+        "explanations.md.j2",
+        package="pipelines.studies.attribution_benchmark",
+        words=markdown.words_beside(page),
         parts=parts,
         left_out=left_out,
         config=config,
         measures=MEASURES,
     )
-    page = root / PAGE
-    filesystem.write(page, text.encode())
-    return page
+    return markdown.write_page(page, text)
 
 
 def _part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
@@ -238,7 +232,8 @@ def _part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
             for name in names
             if any((name, key) in found for key in measures)
         ]
-        tables.append({"title": title, "header": ("", *(_titled(each) for each in measures.values())), "rows": body})
+        header = ("", *(_titled(each) for each in measures.values()))
+        tables.append(markdown.Table(title=title, header=header, rows=tuple(body)))
     model = {name: found.get((MODEL_ROW, name)) for name in ("prob", "fall", "falls", "area")}
     return {
         "kind": kind,
@@ -305,7 +300,3 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

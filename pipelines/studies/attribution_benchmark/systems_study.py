@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from rich.console import Console
 
 from ecor.config import require
 from ecor.evaluation.confidence_intervals import over_repetitions
-from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName
+from pipelines.runtime.console import say
 from pipelines.studies.attribution_benchmark.systems_cell import (
     ECLIP_ARMS,
     EFFORT,
@@ -31,9 +30,10 @@ from pipelines.studies.attribution_benchmark.systems_cell import (
     lico_figures,
     prompt_figures,
 )
+from pipelines.studies.markdown import table, words_beside, write_page
 from pipelines.studies.result_rows import append_rows, read_rows
 
-RESULTS, PAGE, WORDS = "explain-studies.csv", "explain-studies.md", "explain-studies-words.md"
+RESULTS, PAGE = "explain-studies.csv", "explain-studies.md"
 FIRST_SEED, QUICK_SEED = 700, 790
 """Of images that no other experiment here uses."""
 KEY = ["cell", "study", "arm", "seed"]
@@ -137,16 +137,14 @@ def run(config: StudiesConfig) -> Path:
     page = root / PAGE
     command = "ecor explain-studies" + (" --quick" if config.quick else "")
     parts = [_section(STUDIES[name], rows[rows["study"] == name]) for name in names]
-    words = (root / WORDS).read_text(encoding="utf-8").strip() if (root / WORDS).is_file() else ""
     head = _head(effort, command=command, is_quick=config.quick)
-    text = "\n\n".join(filter(None, [head, words, *parts]))
-    filesystem.write(page, f"{text}\n".encode())
-    Console().print(f"{len(rows)} rows: {page}", highlight=False, soft_wrap=True)
+    write_page(page, head, words_beside(page), *parts)
+    say(f"{len(rows)} rows: {page}", to_stdout=True)
     return page
 
 
 def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
-    console, cell = Console(stderr=True), json_digest(asdict(effort))[:16]
+    cell = json_digest(asdict(effort))[:16]
     known = read_rows(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
     wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
@@ -159,7 +157,7 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
         rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
         append_rows(rows, root / RESULTS, float_format="%.6g")
-        console.print(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s", highlight=False)
+        say(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s")
 
 
 def _head(effort: Effort, *, command: str, is_quick: bool) -> str:
@@ -186,16 +184,14 @@ def _section(asked: Asked, rows: pd.DataFrame) -> str:
         some = rows[rows["kind"] == kind]
         shown = {name: column for name, column in columns.items() if name in some and some[name].notna().any()}
         arms = {arm: some[some["arm"] == arm].set_index("seed") for arm in asked.arms if (some["arm"] == arm).any()}
-        lines = [f"| {kind} | seeds | " + " | ".join(column.title for column in shown.values()) + " |"]
-        lines.append("|---" * (2 + len(shown)) + "|")
+        body = []
         for arm, found in arms.items():
-            cells = [_told(found[name], column) for name, column in shown.items()]
-            lines.append(f"| {arm} | {len(found)} | " + " | ".join(cells) + " |")
+            body.append((arm, str(len(found)), *(_told(found[name], column) for name, column in shown.items())))
             if arm != asked.against and asked.against in arms:
                 base = arms[asked.against]
                 gaps = [_told((found[name] - base[name]).dropna(), column, "+") for name, column in shown.items()]
-                lines.append("| … difference | | " + " | ".join(gaps) + " |")
-        tables.append("\n".join(lines))
+                body.append(("… difference", "", *gaps))
+        tables.append(table((kind, "seeds", *(column.title for column in shown.values())), body))
     return "\n\n".join([f"## {asked.title}", asked.note, *tables])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.stages.pipeline import read_pipeline
+from pipelines.config.pipeline_file import read_pipeline
 
 MINIMAL = 'output = "out"\n[shard]\ninput = "photos"\n'
 

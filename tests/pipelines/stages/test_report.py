@@ -43,7 +43,7 @@ from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, evaluate
 from pipelines.config.stages import ReportConfig
 from pipelines.reporting import gallery
-from pipelines.reporting.html_page import percent
+from pipelines.runtime.console import percent
 from pipelines.stages import report
 from tests.support.browser import Tab, find_chromium, open_tab
 from tests.support.processes import ctrl_c_at_file

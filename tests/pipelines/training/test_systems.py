@@ -20,6 +20,7 @@ from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.pipeline_file import pipeline_from
 from pipelines.config.stages import RegisterConfig, TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pipeline as flow
@@ -184,7 +185,7 @@ def test_settings_of_another_system_are_refused() -> None:
         TrainConfig(shards="s", output="o", system="lico", fit=FitConfig(learning_rate=1.0))
     settings = {"output": "o", "shard": {"input": "i"}, "train": {"system": "eclip"}}
     with pytest.raises(ValueError, match="a pipeline labels pictures, which eclip does not"):
-        flow.run(flow.pipeline_from(settings, source="a dict"))
+        flow.run(pipeline_from(settings, source="a dict"))
 
 
 # With Ray

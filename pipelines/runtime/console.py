@@ -1,0 +1,56 @@
+"""Write lines and progress bars for a person at the terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def say(line: str, *, to_stdout: bool = False) -> None:
+    """Print one line, never folded or coloured, on stderr: names in it are no markup."""
+    Console(stderr=not to_stdout).print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@contextmanager
+def progress_bar(title: str, *, total: int, unit: str, say_every: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show a bar with rate and time left on stderr, where a person watches; yields `advance(num_done=1)`.
+
+    Args:
+        title: what is done.
+        total: how much of it there is.
+        unit: what is counted, in the plural.
+        say_every: where nobody watches, a line each time so many are done, and one at the end; None for no lines.
+    """
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} " + unit + "/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console, began = Console(stderr=True), time.perf_counter()
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task, done = bar.add_task(title, total=total, rate=0.0), 0
+
+        def advance(num_done: int = 1) -> None:
+            nonlocal done
+            before, done = done, done + num_done
+            bar.update(task, completed=done, rate=done / (time.perf_counter() - began))
+            is_due = say_every is not None and (before // say_every < done // say_every or done >= total)
+            if is_due and not console.is_terminal:
+                say(f"{title}: {done} of {total} {unit}")
+
+        yield advance
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share for people: `87%`, `61.2%`; never 0% or 100% for what is only close to it."""
+    text, nothing, everything = (f"{100 * each:.{digits}f}%" for each in (share, 0.0, 1.0))
+    step = 10.0**-digits
+    if text == nothing and share > 0:
+        return f"<{step:g}%"
+    return f">{100 - step:g}%" if text == everything and share < 1 else text

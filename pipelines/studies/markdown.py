@@ -1,0 +1,53 @@
+"""Write Markdown tables and the pages that studies are told on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ecor.storage import filesystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table of a page."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def markdown(self) -> str:
+        """The title in bold, and the table."""
+        return f"**{self.title}**\n\n{table(self.header, self.rows)}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, without a newline at its end; a cell that holds `|` becomes two cells."""
+    return "\n".join([table_row(header), "|" + "---|" * len(header), *map(table_row, rows)])
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """One line of a table; `"---"` for every cell makes the line below its header."""
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def words_beside(page: Path) -> str:
+    """What a person wrote for the page, in `<name>-words.md` beside it; empty where there is none."""
+    words = page.with_name(f"{page.stem}-words.md")
+    return words.read_text(encoding="utf-8").strip() if words.is_file() else ""
+
+
+def page_of(template: str, *, package: str, **values: Any) -> str:
+    """A page from a template in the folder `templates` of a package; a value that it lacks is an error."""
+    text = files(package).joinpath(f"templates/{template}").read_text(encoding="utf-8")
+    return jinja2.Template(text, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(values)
+
+
+def write_page(page: Path, *parts: str) -> Path:
+    """Write the parts that are not empty with a blank line between; never seen half-written."""
+    filesystem.write(page, ("\n\n".join(filter(None, parts)).rstrip("\n") + "\n").encode())
+    return page
