@@ -32,7 +32,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def table_row(cells: Sequence[str]) -> str:
     """One line of a table; `"---"` for every cell makes the line below its header."""
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    return f"| {' | '.join(cells)} |"
 
 
 def words_beside(page: Path) -> str:
