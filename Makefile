@@ -6,14 +6,17 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: demo test test-fast test-slow soak check-open-clip lint format lock audit clean
+.PHONY: help demo test test-fast test-slow soak check-open-clip docs wheel check-wheel lint format lock audit clean
 
-demo: .venv/runtime
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "%-16s %s\n", $$1, $$2}'
+
+demo: .venv/runtime  ## the whole job on drawn scenes: a table, and a page to open
 	$(BIN)/ecor demo
 
 # Tests run side by side; of what starts Ray or another server, two files at a time, each file's tests in their order.
 # Both parts run, whatever the first one found; at the end: what failed, and how to run it alone.
-test: .venv/dev
+test: .venv/dev  ## all tests, as CI runs them
 	@log=$$(mktemp); code=0; \
 	for part in test-fast test-slow; do \
 	    $(MAKE) --no-print-directory $$part 2>&1 | tee -a $$log; [ $${PIPESTATUS[0]} -eq 0 ] || code=1; \
@@ -23,36 +26,46 @@ test: .venv/dev
 	    sed -nE 's/^(FAILED|ERROR) ([^ ]+).*/  \2/p' $$log; \
 	fi; rm -f $$log; exit $$code
 
-test-slow: .venv/dev
+test-slow: .venv/dev  ## tests that start Ray, servers, browsers: about 25 minutes
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
-test-fast: .venv/dev
+test-fast: .venv/dev  ## tests of a few seconds: what you run while you work
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
 
 # A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
-soak: .venv/dev
+soak: .venv/dev  ## faults and damage, about 90 minutes; SOAK="--kills 10 --minutes 5" for a short one
 	$(BIN)/python tests/system/soak.py $(SOAK)
 
 # open_clip's own training loader on our shards, with the webdataset that it can read.
-check-open-clip: .venv/dev | $(UV)
+check-open-clip: .venv/dev | $(UV)  ## open_clip's own training loader reads our shards; needs a package index
 	UV="$(UV)" $(BIN)/python tests/repository/check_open_clip_loader.py
 
-lint: .venv/dev
+# Nothing is fetched while it is built, and the pages fetch nothing either (tests/repository/test_docs.py).
+docs: .venv/dev  ## the documentation site, in build/site; a broken link is a failure
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
+wheel: | $(UV)  ## a wheel, in dist/
+	$(UV) build -q --wheel
+
+check-wheel: | $(UV)  ## the wheel, alone in an empty environment, runs the demo
+	UV="$(UV)" .ci/check_wheel
+
+lint: .venv/dev  ## ruff, mypy, import contracts, known vulnerabilities
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check ecor pipelines tests benchmarks
+	$(BIN)/ruff format --check ecor pipelines tests benchmarks docs/repository_pages.py docs/tutorial.ipynb
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit NOT_AUDITED=0
 
-format: .venv/dev
+format: .venv/dev  ## mend what ruff can
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format ecor pipelines tests benchmarks
+	$(BIN)/ruff format ecor pipelines tests benchmarks docs/repository_pages.py docs/tutorial.ipynb
 
 # Known vulnerabilities of what is locked. Where nobody answers for a package (no network, a mirror) nothing is known:
 # alone that is a failure, in `make lint` a line.
 AUDITED ?= -r requirements.lock -r requirements-dev.lock
 NOT_AUDITED ?= 3
-audit: | $(UV)
+audit: | $(UV)  ## known vulnerabilities of what is locked
 	@found=$$(mktemp) && said=$$(mktemp) || exit; \
 	$(UV) tool run -q pip-audit==2.10.1 --strict --disable-pip --no-deps --progress-spinner off \
 	    --output $$found $(AUDITED) 2> $$said; code=$$?; \
@@ -60,7 +73,7 @@ audit: | $(UV)
 	elif [ $$code -ne 0 ]; then tail -n 1 $$said; echo "dependencies not audited: see above"; code=$(NOT_AUDITED); fi; \
 	rm -f $$found $$said; exit $$code
 
-lock: $(UV)
+lock: $(UV)  ## write both lock files from pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra remote pyproject.toml -o requirements.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
@@ -81,5 +94,5 @@ lock: $(UV)
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install -q uv
 
-clean:
-	rm -rf .venv .uv demo-run build *.egg-info
+clean:  ## remove environments and what was built
+	rm -rf .venv .uv demo-run build dist *.egg-info

@@ -113,7 +113,7 @@ def test_one_photo_by_the_command_and_names_that_collide(
         (["folder"], "holds no image"),
         (["good.png", "--method", "eyes"], "choose from itsm"),
         (["good.png", "--method", "eclip"], "give it a projection"),
-        (["good.png", "--method", "eclip", "--projection", "notes.txt"], "no safetensors file"),
+        (["good.png", "--method", "eclip", "--projection", "notes.txt"], "a safetensors file"),
         (["good.png", "--text", " "], "is empty"),
         (["good.png", "--method", "rise", "--setting", "masks=5"], "with num_masks, cells, keep"),
         (["good.png", "--method", "rise", "--setting", "num_masks=5.5"], "num_masks of rise is int"),

@@ -1,0 +1,14 @@
+from .attribution import JointHeatmaps as JointHeatmaps
+from .attribution import attribute as attribute
+from .attribution import explain as explain
+from .attribution import explain_joint as explain_joint
+from .methods.captum_adapter import CosineForward as CosineForward
+from .methods.registry import METHODS as METHODS
+from .methods.registry import Method as Method
+from .methods.registry import build_method as build_method
+from .methods.registry import missing_requirement as missing_requirement
+from .targets import Category as Category
+from .targets import CategoryGivenRationale as CategoryGivenRationale
+from .targets import Concept as Concept
+from .targets import FreeText as FreeText
+from .targets import Rationale as Rationale
