@@ -23,6 +23,7 @@ from ecor.config import (
     BackboneConfig,
     ModelConfig,
     Precision,
+    Preprocess,
     PromptConfig,
     SystemName,
     Temperatures,
@@ -65,11 +66,13 @@ class Checkpoint:
     """Of the saved tokens, on validation."""
     run_id: str | None = None
     """MLflow run that made it."""
+    preprocess: Preprocess | None = None
+    """How the backbone wants its pictures, for those who decode and open no model; None in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
+        """sha256 of the record without folder, run and preprocessing: what was learned, from what, on which names."""
         return json_digest(_content(self))
 
 
@@ -112,8 +115,10 @@ def save_checkpoint(
             parents=dict(parents or {}),
             metrics=dict(metrics or {}),
             run_id=run_id,
+            preprocess=recognizer.backbone.preprocess,
         )
-        text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
+        beside = {"run_id": run_id, "preprocess": asdict(recognizer.backbone.preprocess), "digest": record.digest}
+        text = json.dumps({**_content(record), **beside}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
     return record
 
@@ -137,6 +142,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
                 templates=record_of(TemplateConfig, model["templates"]),
             ),
             "temperatures": record_of(Temperatures, values.pop("temperatures")),
+            "preprocess": _preprocess(values.pop("preprocess", None)),
         }
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:  # before its fields, which are of that version
@@ -147,6 +153,14 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     if record.digest != digest:
         raise ValueError(f"{path} was altered: it says {digest}, its content has {record.digest}")
     return record
+
+
+def read_preprocess(folder: str | Path) -> Preprocess:
+    """How a saved model wants its pictures; the model is opened only where its record is too old to say.
+
+    Raises ValueError when there is no such model, or its record was altered.
+    """
+    return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
 
 
 def load(
@@ -189,6 +203,10 @@ def load(
         raise ValueError(
             f"the tokens of {found} were tuned on backbone {record.backbone_digest}, but {record.model.backbone.name} "
             f"is {backbone.digest}: name those weights, or save the checkpoint with its backbone inside"
+        )
+    if record.preprocess not in (None, backbone.preprocess):
+        raise ValueError(
+            f"{RECORD} of {found} was altered: it says {record.preprocess}, the backbone has {backbone.preprocess}"
         )
     prompts = PromptLearner(record.model.prompts, backbone)
     try:
@@ -234,7 +252,15 @@ def _found(folder: str | Path) -> str:
 
 def _content(record: Checkpoint) -> dict[str, Any]:
     content = {**asdict(record), "temperatures": record.temperatures.stated()}
-    return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
+    return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
+
+
+def _preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
+    """Of JSON, which knows no tuples."""
+    if values is None:
+        return None
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return record_of(Preprocess, lists)
 
 
 def _tokens_sha256(path: Path) -> str:

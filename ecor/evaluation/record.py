@@ -136,6 +136,7 @@ def evaluate(
     num_rejected: int = 0,
     resampling: Resampling | None = None,
     num_bins: int = 15,
+    labels: Labels | None = None,
 ) -> Result:
     """Every metric of a table of predictions with known truth, with intervals.
 
@@ -147,11 +148,12 @@ def evaluate(
         num_rejected: images without a row.
         resampling: level, number and seed of the bootstrap.
         num_bins: of the calibration error.
+        labels: `known_labels` of the table, by those who have them already.
 
     Raises ValueError when no row has a known category, or a key occurs twice.
     """
     resampling = resampling or Resampling()
-    labels = known_labels(table, name=name)
+    labels = labels or known_labels(table, name=name)
     answers, truth = labels.answers, labels.truth
     metrics = mean_estimates(observations(answers, truth), resampling=resampling)
     chosen = truth.explained.nonzero()[0]

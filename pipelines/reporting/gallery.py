@@ -1,4 +1,4 @@
-"""A folder of labels in, the cards of a gallery out: drawn from all outcomes in equal parts, with their pictures."""
+"""Draw the cards of a gallery from a folder of labels: of all outcomes in equal parts, with their pictures."""
 
 import hashlib
 import heapq
@@ -163,9 +163,9 @@ def cards_of(labels: Sequence[Judged], *, parents: PredictionParents, size_px: i
 def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
     row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
     try:
-        data = _encoded(row, indices=indices, folder=folder)
-        picture = thumbnail(data, size_px=size_px)
-        overlays = () if row.evidence is None else overlays_of(data, row.evidence)
+        image = decode_image(_encoded(row, indices=indices, folder=folder))
+        picture = thumbnail(image, size_px=size_px)
+        overlays = () if row.evidence is None else overlays_of(image, row.evidence)
     except ImageError as error:
         missing = f"{error.reason}: {error.detail}"
     except FileNotFoundError:
@@ -233,10 +233,10 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
     return data
 
 
-def thumbnail(data: bytes, *, size_px: int) -> Picture:
-    """The picture upright, its longer side at most `size_px`. Raises ImageError where it cannot be decoded."""
-    image = decode_image(data)
-    image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+def thumbnail(image: Image.Image, *, size_px: int) -> Picture:
+    """A copy of the picture whose longer side has at most `size_px`."""
+    small = image.copy()
+    small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
-    image.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
-    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)
+    small.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
+    return Picture(data=sink.getvalue(), kind="image/webp", width=small.width, height=small.height)

@@ -1,4 +1,4 @@
-"""A picture and the evidence kept of it in, small overlays for a page out."""
+"""Draw the evidence that was kept of a picture as small overlays for a page."""
 
 import io
 
@@ -8,7 +8,6 @@ from PIL import Image
 
 from ecor.data.heatmap import Heatmap, frame_of, seen
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import decode_image
 from ecor.explain.overlay import overlay
 from pipelines.reporting.html_page import Overlay, Picture
 
@@ -18,9 +17,9 @@ QUALITY = 75
 """Of WebP (ours: some 2 kB each)."""
 
 
-def overlays_of(data: bytes, evidence: Evidence) -> tuple[Overlay, ...]:
-    """One per map, in their order. Raises ImageError for a picture that cannot be decoded."""
-    image = decode_image(data)
+def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
+    """One per map, in their order, on copies of the picture."""
+    image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
     shown = seen(frame).numpy()

@@ -1,28 +1,13 @@
-"""Units that were scored in, what the job tells of itself out: counts, rates, and who did what."""
+"""Counts, rates and times of a scoring job, and who did which of its units."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.scoring.predictions_folder import Committed
-from pipelines.scoring.scorer import StepTimings
+from pipelines.scoring.scored_part import StepTimings
+from pipelines.scoring.unit_writer import PartReport, Saved
 from pipelines.scoring.work_units import Rejection, Unit
-from pipelines.storage.work_ledger import Attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """A unit that was scored and written here."""
-
-    attempt: Attempt
-    committed: Committed | None
-    """What counts; None: another job has taken the unit over, and works on it."""
-    write_s: float
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether this attempt counts."""
-        return self.committed is not None and self.committed.part.name.endswith(f"-{self.attempt.name}.parquet")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,10 +35,14 @@ class JobStats:
         self.num_rejected = len(self.rejected)
         self.num_kept = len(self.committed)
 
+    def add_part(self, report: PartReport) -> None:
+        """The times of a part that this job has scored."""
+        self.seconds += report.seconds
+        self.num_cut = report.num_cut
+
     def add(self, unit: Unit, saved: Saved) -> None:
         """A unit that this job has scored; it may be that another job's attempt counts, or will."""
         self.num_images += unit.num_images
-        self.seconds += StepTimings(write=saved.write_s)
         if saved.committed is None:
             return
         self.num_done += saved.is_ours

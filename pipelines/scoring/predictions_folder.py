@@ -1,7 +1,8 @@
-"""Scored units in, a folder of labels out that can be left and taken up again at any moment.
+"""The folder of labels that a scoring job fills, and that can be left and taken up again at any moment.
 
 manifest.json        the `PredictionSet`, written last
 <unit>-<attempt>.parquet   rows of a unit; which attempt counts is decided by its commit record
+_pieces/<unit>-<attempt>/   parts of a unit that are scored before the others, until the unit is written
 quarantine.parquet   pictures without a label, and why
 summary.json         counts, rate, where the time went
 _commits/job/        what the folder is for, and its MLflow run
@@ -42,6 +43,7 @@ SUMMARY_NAME = "summary.json"
 QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
 """A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
 _COMMITS = "_commits"
+_PIECES = "_pieces"
 _PART = re.compile(r".+-\d+-.{8}\.parquet")
 """`<unit>-<attempt>.parquet`, whichever attempt."""
 _VERIFIED_AT_ONCE = 8
@@ -53,6 +55,12 @@ class Committed:
 
     part: PredictionPart
     rejected: tuple[Rejection, ...]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Committed":
+        """Of a commit record, or of what `dataclasses.asdict` makes of this."""
+        rejected = tuple(Rejection(**each) for each in record["rejected"])
+        return cls(part=PredictionPart(**record["part"]), rejected=rejected)
 
 
 class PredictionsFolder:
@@ -88,6 +96,7 @@ class PredictionsFolder:
     def clear(self) -> None:
         """Forget what was done here; a job with other settings that is running here ends in an error."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
+        filesystem.remove(filesystem.join(self.folder, _PIECES))
         Records(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
@@ -112,7 +121,7 @@ class PredictionsFolder:
         Files of `known` units were looked at before, and are not read again.
         """
         records, known = self.units.committed(), known or {}
-        found = {unit: known.get(unit) or _committed(record) for unit, record in records.items()}
+        found = {unit: known.get(unit) or Committed.from_record(record) for unit, record in records.items()}
         new = [unit for unit in found if unit not in known]
         with ThreadPoolExecutor(max_workers=_VERIFIED_AT_ONCE) as pool:
             is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
@@ -124,7 +133,7 @@ class PredictionsFolder:
     def look_again(self, committed: Mapping[str, Committed]) -> dict[str, Committed]:
         """Have those of these units done again in which pictures were rejected; the units that stay done."""
         for unit, record in self.units.committed().items():
-            if unit in committed and committed[unit].rejected and _committed(record) == committed[unit]:
+            if unit in committed and committed[unit].rejected and Committed.from_record(record) == committed[unit]:
                 self.units.discard(unit, record)
         return {unit: each for unit, each in committed.items() if not each.rejected}
 
@@ -143,7 +152,33 @@ class PredictionsFolder:
         part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
         record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
         counting = self.units.commit(attempt, record)
-        return None if counting is None else _committed(counting)
+        return None if counting is None else Committed.from_record(counting)
+
+    def committed_unit(self, unit: str) -> Committed | None:
+        """What counts for a unit; None when it is not done. Its file is not looked at."""
+        record = self.units.record(unit)
+        return None if record is None else Committed.from_record(record)
+
+    def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
+        """Keep a part of a unit until the others are there; the same part may be written again."""
+        self._write(f"{_pieces_of(attempt)}/{_piece(index)}", data)
+
+    def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
+        """The parts of a unit in order; None unless all are there."""
+        folder, names = (
+            filesystem.join(self.folder, _pieces_of(attempt)),
+            [_piece(index) for index in range(num_pieces)],
+        )
+        if not set(names) <= set(self._retry(lambda: filesystem.names_in(folder))):
+            return None
+        try:
+            return [self._retry(partial(filesystem.read, filesystem.join(folder, name))) for name in names]
+        except FileNotFoundError:
+            return None  # another worker has put the unit together meanwhile
+
+    def remove_pieces(self, attempt: Attempt) -> None:
+        """Delete the parts of a unit that is written."""
+        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_of(attempt))))
 
     def remember_run(self, run_id: str) -> None:
         """Keep the MLflow run of this job, to go on in it after a restart."""
@@ -167,6 +202,7 @@ class PredictionsFolder:
 
     def remove_losers(self, committed: Mapping[str, Committed]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
+        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
         kept = {each.part.name for each in committed.values()}
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
             if _PART.fullmatch(name) and name not in kept:
@@ -186,7 +222,9 @@ class PredictionsFolder:
         return retry_in_store(operation, place=self.folder)
 
 
-def _committed(record: Mapping[str, Any]) -> Committed:
-    return Committed(
-        part=PredictionPart(**record["part"]), rejected=tuple(Rejection(**each) for each in record["rejected"])
-    )
+def _pieces_of(attempt: Attempt) -> str:
+    return f"{_PIECES}/{attempt.unit}-{attempt.name}"
+
+
+def _piece(index: int) -> str:
+    return f"{index:05d}.arrow"

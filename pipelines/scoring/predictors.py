@@ -1,4 +1,4 @@
-"""An open model and pictures as pixels in; what it says of each, and maps of where it finds that, out."""
+"""What an open model says of pictures, with maps of where it finds that."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,13 +113,8 @@ def answering(
         read_settings(config.method, settings)
     folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
     if system_of(folder) == "lico":
-        told = f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
-        require(not texts and not concepts, told)
-        require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
-        by = config.method or CLASS_METHOD
-        require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
-        own = read_settings(by, settings)
-        return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
+        require(not texts and not concepts, _reads_no_text(config))
+        return _classifying(config, folder=folder, settings=settings)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
     model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
     by = config.method or (METHOD if config.projection is None else "eclip")
@@ -134,6 +129,18 @@ def answering(
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}
     return RecognizerAnswers(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
+
+
+def _reads_no_text(config: ExplainConfig) -> str:
+    return f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
+
+
+def _classifying(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierAnswers":
+    require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
+    by = config.method or CLASS_METHOD
+    require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
+    own = read_settings(by, settings)
+    return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
 
 
 class RecognizerAnswers:

@@ -1,4 +1,4 @@
-"""Explained labels with known truth in, an Evaluation out: metrics, tables and plots, into a folder and MLflow.
+"""Evaluate explained labels whose truth is known: metrics, tables and plots, into a folder and MLflow.
 
 The folder holds `evaluation.json` (the record, written last), `summary.json`, `metrics.csv`, `per_category.csv`,
 `comparisons.csv`, `observations.parquet` (every metric image by image), and the plots `rules.png`, `differences.png`
@@ -8,7 +8,7 @@ and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from ecor.config import require
 from ecor.data.predictions import MANIFEST_NAME, read_manifest, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
+from ecor.evaluation.correctness import Labels
 from ecor.evaluation.metrics import confusions, differences, observations_table
 from ecor.evaluation.record import (
     EVALUATION_NAME,
@@ -58,6 +59,18 @@ class Source:
     num_rejected: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledSet:
+    """A set that was read, and parsed once for all that is made of it."""
+
+    source: Source
+    table: pa.Table
+    labels: Labels
+    """Of the rows whose true category is known."""
+    observations: pa.Table
+    """Every metric of each of them."""
+
+
 def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Evaluation:
     """Evaluate every set of predictions, the first against each other one; a finished evaluation is returned as it is.
 
@@ -73,19 +86,14 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     if finished is not None:
         tell(finished, output=config.output, seconds=time.perf_counter() - started)
         return finished
-    tables = {source.name: read_predictions(source.path, columns=COLUMNS) for source in sources}
-    record = record_of(config, sources=sources, tables=tables)
+    sets = [read_set(source) for source in sources]
+    record = record_of(config, sets=sets)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_tables(record, folder)
-        write_observations(tables, folder)
-        write_plots(record, tables, folder)
-        (folder / EVALUATION_NAME).write_text(record.to_json(), encoding="utf-8")
-        run_id = model_registry.log_evaluation(
-            tracking or TrackingConfig(), metrics=logged_metrics(record), folder=folder, tags=tags_of(record)
-        )
-        record = replace(record, run_id=run_id)
-        (folder / EVALUATION_NAME).write_text(record.to_json(), encoding="utf-8")
+        write_observations(sets, folder)
+        write_plots(record, sets, folder)
+        record = logged(record, folder, tracking=tracking or TrackingConfig())
         seconds = time.perf_counter() - started
         (folder / SUMMARY_NAME).write_text(json.dumps(summary_of(record, folder, seconds=seconds), indent=1) + "\n")
         publish(folder, config.output)
@@ -125,6 +133,25 @@ def source_of(path: str, *, name: str) -> Source:
     )
 
 
+def read_set(source: Source) -> LabelledSet:
+    """Read a set; ValueError when it was altered, or has no row with known truth."""
+    table = read_predictions(source.path, columns=COLUMNS)
+    labels = known_labels(table, name=source.name)
+    return LabelledSet(source=source, table=table, labels=labels, observations=observations_table(labels))
+
+
+def logged(record: Evaluation, folder: Path, *, tracking: TrackingConfig) -> Evaluation:
+    """The record with its MLflow run, which gets the folder's files; the record lies among them, before and after."""
+    path = folder / EVALUATION_NAME
+    path.write_text(record.to_json(), encoding="utf-8")
+    run_id = model_registry.log_evaluation(
+        tracking, metrics=logged_metrics(record), folder=folder, tags=tags_of(record)
+    )
+    record = replace(record, run_id=run_id)
+    path.write_text(record.to_json(), encoding="utf-8")
+    return record
+
+
 def finished_record(config: EvaluateConfig, *, sources: list[Source]) -> Evaluation | None:
     """The record that the output folder already holds, if it is of the same predictions, names and settings."""
     try:
@@ -140,32 +167,32 @@ def resampling_of(config: EvaluateConfig) -> Resampling:
     return Resampling(confidence=config.confidence, num_resamples=config.num_resamples, seed=config.seed)
 
 
-def record_of(config: EvaluateConfig, *, sources: list[Source], tables: Mapping[str, pa.Table]) -> Evaluation:
+def record_of(config: EvaluateConfig, *, sets: Sequence[LabelledSet]) -> Evaluation:
     """All metrics, and the paired differences of the first set and each other one."""
     resampling = resampling_of(config)
     results = tuple(
         evaluate(
-            tables[source.name],
-            name=source.name,
-            predictions=source.digest,
-            parents=source.parents,
-            num_rejected=source.num_rejected,
+            each.table,
+            name=each.source.name,
+            predictions=each.source.digest,
+            parents=each.source.parents,
+            num_rejected=each.source.num_rejected,
             resampling=resampling,
             num_bins=config.num_bins,
+            labels=each.labels,
         )
-        for source in sources
+        for each in sets
     )
-    first, *others = (source.name for source in sources)
-    seen = {name: observations_table(known_labels(table, name=name)) for name, table in tables.items()}
-    comparisons = tuple(
-        Comparison(
-            first=first,
-            second=other,
-            differences=differences(seen[first], seen[other], names=(first, other), resampling=resampling),
-        )
-        for other in others
-    )
+    first, *others = sets
+    comparisons = tuple(compared(first, other, resampling=resampling) for other in others)
     return Evaluation(results=results, comparisons=comparisons, resampling=resampling, num_bins=config.num_bins)
+
+
+def compared(first: LabelledSet, second: LabelledSet, *, resampling: Resampling) -> Comparison:
+    """Paired differences of two sets; ValueError when they have no image in common."""
+    names = (first.source.name, second.source.name)
+    gaps = differences(first.observations, second.observations, names=names, resampling=resampling)
+    return Comparison(first=names[0], second=names[1], differences=gaps)
 
 
 def write_tables(record: Evaluation, folder: Path) -> None:
@@ -199,24 +226,23 @@ def write_tables(record: Evaluation, folder: Path) -> None:
             pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
 
 
-def write_observations(tables: Mapping[str, pa.Table], folder: Path) -> None:
+def write_observations(sets: Sequence[LabelledSet], folder: Path) -> None:
     """Every metric of every image, so that a difference can be tested later without scoring again."""
-    seen = []
-    for name, table in tables.items():
-        found = observations_table(known_labels(table, name=name))
-        seen.append(found.add_column(0, "name", pa.array([name] * found.num_rows, pa.string())))
+    seen = [
+        each.observations.add_column(0, "name", pa.array([each.source.name] * len(each.observations), pa.string()))
+        for each in sets
+    ]
     pq.write_table(pa.concat_tables(seen, promote_options="default"), folder / OBSERVATIONS_NAME, compression="zstd")
 
 
-def write_plots(record: Evaluation, tables: Mapping[str, pa.Table], folder: Path) -> None:
+def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -> None:
     """The figures that the sets have images for."""
     if any(result.num_explained for result in record.results):
         evaluation_plots.draw_rules(record.results, folder / "rules.png")
     if record.comparisons:
         evaluation_plots.draw_differences(record.comparisons, folder / "differences.png")
-    for result in record.results:
-        labels = known_labels(tables[result.name], name=result.name)
-        evaluation_plots.draw_confusion(result, confusions(labels), folder / f"confusion-{slug(result.name)}.png")
+    for result, each in zip(record.results, sets, strict=True):
+        evaluation_plots.draw_confusion(result, confusions(each.labels), folder / f"confusion-{slug(result.name)}.png")
         if result.num_explained:
             evaluation_plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
             evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")

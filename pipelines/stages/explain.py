@@ -1,4 +1,4 @@
-"""Photos and a model in, overlays of where the evidence is and a table of labels out; no cluster is needed."""
+"""Explain photos on this machine: an overlay of where the evidence is for each, and a table of labels."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,20 +79,10 @@ def run(
     Raises:
         ValueError: for a model, method or picture that is not there; a bad picture of a folder is told and left out.
     """
-    require(bool(images), "name at least one photo, or a folder of photos")
-    for place in images:
-        check_address(place, name="images")
-    require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
-    if config.method is not None:
-        missing_requirement(config.method, {})  # an unknown name is told before anything is opened
+    _check_asked(config, images=images, texts=texts)
     units = [(place, *_units(place)) for place in images]
-    model = answering(
-        config,
-        texts=texts,
-        concepts=concepts,
-        settings=settings,
-        tracking=resolve_tracking(tracking or TrackingConfig()),
-    )
+    tracking = resolve_tracking(tracking or TrackingConfig())
+    model = answering(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):
@@ -105,9 +95,23 @@ def run(
             done += _explained(shown, model=model, output=config.output)
     require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
     Console().print(table_of(done))
-    left_out = f", {num_rejected} left out" if num_rejected else ""
-    say(f"{len(done)} {'overlay' if len(done) == 1 else 'overlays'} by {model.method}{left_out}: {config.output}")
+    say(_told(len(done), num_rejected=num_rejected, method=model.method, output=config.output))
     return done
+
+
+def _told(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
+    left_out = f", {num_rejected} left out" if num_rejected else ""
+    return f"{num_done} {'overlay' if num_done == 1 else 'overlays'} by {method}{left_out}: {output}"
+
+
+def _check_asked(config: ExplainConfig, *, images: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise ValueError for what cannot be, before anything is opened."""
+    require(bool(images), "name at least one photo, or a folder of photos")
+    for place in images:
+        check_address(place, name="images")
+    require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
+    if config.method is not None:
+        missing_requirement(config.method, {})  # an unknown name
 
 
 def table_of(explained: Iterable[Explained]) -> Table:

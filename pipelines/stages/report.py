@@ -1,4 +1,4 @@
-"""Explained labels in, one page of HTML out: figures, lineage, and a gallery that can be searched."""
+"""Write one page of HTML about explained labels: figures, lineage, and a gallery that can be searched."""
 
 import json
 import time
@@ -48,7 +48,22 @@ def run(config: ReportConfig) -> str:
     started = time.perf_counter()
     predictions = read_manifest(config.predictions)
     evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
-    result = None if evaluation is None else evaluation.of(predictions.digest)
+    if evaluation is not None:
+        evaluation.of(predictions.digest)  # one of other labels is refused before any picture is read
+    drawn, cards = _gallery(config, predictions)
+    page = _page(config, predictions, evaluation=evaluation, drawn=drawn, cards=cards)
+    filesystem.write(config.output, render(page).encode())
+    seconds = time.perf_counter() - started
+    summary = _summary(predictions, page=page, path=config.output, seconds=seconds)
+    filesystem.write(
+        f"{config.output.removesuffix(PurePosixPath(config.output).suffix)}.summary.json", summary.encode()
+    )
+    say(f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}")
+    return config.output
+
+
+def _gallery(config: ReportConfig, predictions: PredictionSet) -> tuple[Drawn, tuple[Card, ...]]:
+    """What is drawn from the labels, with its pictures; ValueError where labels beside say nothing of any."""
     others = beside_of(config.beside, names=config.beside_names, of=predictions)
     drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed, beside=others)
     cards = _followed(cards_of(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px), drawn=drawn)
@@ -56,7 +71,19 @@ def run(config: ReportConfig) -> str:
     require(
         not silent or not cards, f"the labels of {', '.join(sorted(silent))} are of other pictures than this page's"
     )
-    page = Page(
+    return drawn, cards
+
+
+def _page(
+    config: ReportConfig,
+    predictions: PredictionSet,
+    *,
+    evaluation: Evaluation | None,
+    drawn: Drawn,
+    cards: tuple[Card, ...],
+) -> Page:
+    result = None if evaluation is None else evaluation.of(predictions.digest)
+    return Page(
         title=config.title,
         sentence=_sentence(predictions),
         facts=tuple(_facts(predictions, drawn=drawn)),
@@ -70,14 +97,6 @@ def run(config: ReportConfig) -> str:
         gallery_words=tuple(_gallery_words(drawn, cards=cards)),
         colophon=f"Written by ecor {ecor.__version__}. This file loads nothing from anywhere.",
     )
-    filesystem.write(config.output, render(page).encode())
-    seconds = time.perf_counter() - started
-    summary = _summary(predictions, page=page, path=config.output, seconds=seconds)
-    filesystem.write(
-        f"{config.output.removesuffix(PurePosixPath(config.output).suffix)}.summary.json", summary.encode()
-    )
-    say(f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}")
-    return config.output
 
 
 def _followed(cards: Iterable[Card], *, drawn: Drawn) -> tuple[Card, ...]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import ecor
-from ecor.checkpoint import load, read_checkpoint, save_checkpoint
+from ecor.checkpoint import load, read_checkpoint, read_preprocess, save_checkpoint
 from ecor.config import TextConfig
 from ecor.model import Recognizer
 from tests.support.tiny_models import OTHER_NAMES, TINY_CLIP, tiny_recognizer
@@ -58,6 +58,33 @@ def test_the_record_names_its_parents(model: Recognizer, saved: Path) -> None:
     assert record.vocabulary_digest == record.calibrated_on == model.vocabulary.digest
     assert replace(record, folder="elsewhere", run_id=None).digest == record.digest
     assert replace(record, parents={}).digest != record.digest
+
+
+def test_preprocessing_is_read_without_the_model(
+    model: Recognizer, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ecor.checkpoint.load_backbone", lambda *args, **kwargs: pytest.fail("the model was opened"))
+    assert read_preprocess(saved.parent) == model.backbone.preprocess
+
+
+def test_an_older_record_without_preprocessing_has_the_same_digest_and_is_still_read(
+    model: Recognizer, saved: Path
+) -> None:
+    digest, path = read_checkpoint(saved).digest, saved / "checkpoint.json"
+    values = json.loads(path.read_text())
+    del values["preprocess"]
+    path.write_text(json.dumps(values))
+    assert (read_checkpoint(saved).digest, read_checkpoint(saved).preprocess) == (digest, None)
+    assert read_preprocess(saved) == model.backbone.preprocess
+
+
+def test_preprocessing_that_is_not_the_backbones_is_refused_when_the_model_is_opened(saved: Path) -> None:
+    path = saved / "checkpoint.json"
+    values = json.loads(path.read_text())
+    values["preprocess"]["image_size"] = [64, 64]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="was altered"):
+        load(saved)
 
 
 def test_a_checkpoint_is_replaced_whole(model: Recognizer, saved: Path) -> None:

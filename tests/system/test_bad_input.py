@@ -44,7 +44,8 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import Part, decoded_parts
 from pipelines.scoring.job_stats import JobStats, summary_line
-from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings
+from pipelines.scoring.scored_part import ScoredPart
+from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.inspection import ShardJob, inspected
 from pipelines.sharding.listing import find_source, listed

@@ -23,6 +23,8 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
 from pipelines.scoring.decoder import Part, decoded_parts
 from pipelines.scoring.predictions_folder import PredictionsFolder
+from pipelines.scoring.scored_part import ScoredPart, StepTimings
+from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Rejection, read_input
 from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import ShardJob, entries, inspected
@@ -48,16 +50,27 @@ PARENTS = PredictionParents(
 )
 
 
+def parts_of(unit: str) -> list[ScoredPart]:
+    """A unit's rows as they are scored: in one part where its number is even, else in two."""
+    pieces = [ROWS[unit]] if int(unit) % 2 == 0 else [ROWS[unit].slice(0, 1), ROWS[unit].slice(1)]
+    return [
+        ScoredPart(unit=unit, index=index, num_parts=len(pieces), rows=rows, rejected=(), seconds=StepTimings())
+        for index, rows in enumerate(pieces)
+    ]
+
+
 def score_all(place: str) -> PredictionSet:
     """What `ecor score` does with its output folder, rows given: it ends, or raises what the store raised."""
     folder = PredictionsFolder(place, identity=IDENTITY)
     folder.take()
     with folder.hold_lease():
         committed = folder.committed()
-        for unit, attempt in folder.begin([unit for unit in UNITS if unit not in committed]).items():
-            saved = folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
-            assert saved is not None
-            committed[unit] = saved
+        attempts = folder.begin([unit for unit in UNITS if unit not in committed])
+        writer = UnitWriter(folder, attempts=attempts, parents=IDENTITY)
+        for unit in attempts:
+            saved = [writer.add(part).saved for part in parts_of(unit)][-1]
+            assert saved is not None and saved.committed is not None
+            committed[unit] = saved.committed
         assert committed.keys() == set(UNITS)
         folder.remove_losers(committed)
         folder.write_quarantine([])

@@ -22,8 +22,8 @@ from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
 from pipelines.runtime.prometheus import METRICS
+from pipelines.scoring.job import plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.stages import score
 from tests.repository.test_infra import WATCHED, expressions, names_in
 from tests.support.clusters import BIN, ROOT, Nodes, nodes_started
 from tests.support.tiny_models import NAMES, TINY_CLIP
@@ -147,7 +147,7 @@ def labels_of_the_contest(place: Path) -> tuple[PredictionsFolder, list[str]]:
         model=f"{place}/run",
         vocabulary=f"{place}/shards/vocabulary.json",
     )
-    job = score._job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
+    job = plan_job(scoring, cluster=config.cluster, tracking=TrackingConfig(uri=f"sqlite:///{place}/mlflow.db"))
     registered = {"model_name": "clothes", "model_version": "1"}  # what the pipeline will have made of that run
     folder = PredictionsFolder(scoring.output, identity=job.identity | registered, lease_s=config.cluster.lease_s)
     return folder, [unit.name for unit in job.input.units]

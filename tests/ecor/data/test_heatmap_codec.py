@@ -33,7 +33,8 @@ from pipelines.config.stages import ScoreConfig
 from pipelines.reporting.overlays import overlays_of
 from pipelines.scoring.attributions import AttributionSettings, _compact, explained_rows, rule_of, with_evidence
 from pipelines.scoring.decoder import Part
-from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings
+from pipelines.scoring.scored_part import ScoredPart
+from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.tracking import model_registry
 from tests.pipelines.stages.test_report import prediction
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer
@@ -162,19 +163,12 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
         method="itsm", category="fox", input_height=32, input_width=32, resize_mode="shortest",
         maps=(quantize(scores, rationale=None), quantize(scores, rationale="a tail")),
     )  # fmt: skip
-    data = _png(Image.new("RGB", (120, 60), (128, 128, 128)))
-    found = overlays_of(data, evidence)
+    found = overlays_of(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
     assert [each.words for each in found] == ["fox", "a tail"]
     pixels = np.asarray(Image.open(io.BytesIO(found[0].picture.data)).convert("L")).astype(float)
     assert pixels.shape == (60, 120)
     low, high, unseen = pixels[:, 35:50].mean(), pixels[:, 70:85].mean(), pixels[:, :25].mean()
     assert high > low + 60 and unseen < 45
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
 
 
 def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: AttributionSettings, folder: Path) -> ScoredPart:

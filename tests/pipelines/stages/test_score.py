@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -28,20 +29,25 @@ from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.image_decoding import Sample, decode_image, image_to_pixels
-from ecor.data.predictions import PREDICTION_SCHEMA, predictions_table, read_manifest, read_part, read_predictions
+from ecor.data.predictions import predictions_table, read_manifest, read_part, read_predictions
 from ecor.data.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
 from ecor.data.vocabulary import vocabulary_from_mapping
+from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
 from pipelines.scoring.decoder import Decoder, Part, decoded_parts, images_per_part
+from pipelines.scoring.job import Job, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.resources import reserve
-from pipelines.scoring.scorer import ScoredPart, Scorer, ScorerSettings, StepTimings
+from pipelines.scoring.scored_part import ScoredPart, StepTimings
+from pipelines.scoring.scorer import Scorer, ScorerSettings
+from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read_input, unit_from_json, unit_to_json
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
+from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
 
@@ -264,19 +270,71 @@ def test_a_part_is_whole_batches_within_its_budget(batch_size: int, size: int) -
     assert num_images == batch_size or (num_images <= 512 and num_images * 3 * size * size <= 32 * 1024**2)
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), min_size=1), st.integers())
+def scored_parts(num_parts: dict[str, int]) -> dict[str, list[ScoredPart]]:
+    """Parts of units, two rows each."""
+    return {
+        unit: [
+            ScoredPart(
+                unit=unit,
+                index=index,
+                num_parts=num,
+                rows=random_table(2, seed=index),
+                rejected=(),
+                seconds=StepTimings(),
+            )
+            for index in range(num)
+        ]
+        for unit, num in num_parts.items()
+    }
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1), st.integers())
+@settings(max_examples=25)
 def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str, int], seed: int) -> None:
-    parts = [
-        ScoredPart(
-            unit=u, index=i, num_parts=n, rows=PREDICTION_SCHEMA.empty_table(), rejected=(), seconds=StepTimings()
-        )
-        for u, n in num_parts.items()
-        for i in range(n)
-    ]
-    random.Random(seed).shuffle(parts)
-    whole = list(score._whole_units(iter(parts)))
-    assert sorted(unit[0].unit for unit in whole) == sorted(num_parts)
-    assert all([part.index for part in unit] == list(range(num_parts[unit[0].unit])) for unit in whole)
+    """Parts are dealt to two workers, some of them twice; each unit is told of, its rows are there once, in order."""
+    place, units, deal = "memory://whole/labels", scored_parts(num_parts), random.Random(seed)
+    filesystem.remove(place)
+    folder = PredictionsFolder(place, identity={})
+    with folder.hold_lease():
+        attempts = folder.begin(units)
+        workers = [pickle.loads(pickle.dumps(UnitWriter(folder, attempts=attempts, parents={}))) for _ in range(2)]
+        parts = [part for parts in units.values() for part in parts]
+        parts += deal.sample(parts, k=len(parts) // 2)
+        deal.shuffle(parts)
+        reports = [report for part in parts for report in PartReport.from_rows(deal.choice(workers)(part.to_row()))]
+        saved = {report.unit: report.saved for report in reports if report.saved is not None}
+        committed = folder.committed()
+        assert {unit: each.committed for unit, each in saved.items()} == committed
+        assert committed.keys() == units.keys() and all(each.is_ours for each in saved.values())
+        for unit, each in units.items():
+            assert read_part(place, committed[unit].part).equals(pa.concat_tables([part.rows for part in each]))
+        folder.remove_losers(committed)
+        assert filesystem.names_in(place) == sorted(["_commits", *(each.part.name for each in committed.values())])
+
+
+def test_a_unit_that_was_taken_over_is_told_of_as_what_counts() -> None:
+    place, [first, second] = "memory://over/labels", scored_parts({"a": 2})["a"]
+    filesystem.remove(place)
+    slow, fast = (PredictionsFolder(place, identity={}) for _ in range(2))
+    with slow.hold_lease():
+        writer = UnitWriter(slow, attempts=slow.begin("a"), parents={})
+        assert writer.add(first).saved is None
+    with fast.hold_lease():
+        [attempt] = fast.begin("a").values()
+        assert attempt.took_over
+        late = writer.add(second).saved
+        assert late is not None and late.committed is None
+        counting = fast.save(attempt, rows=first.rows, rejected=(), parents={})
+        late = writer.add(second).saved
+        assert late is not None and late.committed == counting and not late.is_ours
+
+
+def test_a_job_is_planned_without_opening_its_model(
+    pictures: Path, checkpoint: str, tracking: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ecor.checkpoint.load_backbone", lambda *args, **kwargs: pytest.fail("the model was opened"))
+    config = config_of(pictures, tmp_path, model=checkpoint)
+    assert plan_job(config, cluster=ClusterConfig(), tracking=tracking).preprocess.image_size == (32, 32)
 
 
 @given(
@@ -416,9 +474,9 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
 ) -> None:
     """Also where the numbers would be the same: every row names its model, and a folder names one."""
 
-    def job_of(images: Path, model: str, **settings: object) -> score.Job:
+    def job_of(images: Path, model: str, **settings: object) -> Job:
         config = config_of(images, tmp_path / "labels", model=model, **settings)
-        return score._job(config, cluster=ClusterConfig(), tracking=tracking)
+        return plan_job(config, cluster=ClusterConfig(), tracking=tracking)
 
     job = job_of(pictures, checkpoint)
     if changed in ("version", "name"):

@@ -53,7 +53,7 @@ def test_what_is_there_is_not_measured_again_and_the_page_tells_it(tmp_path: Pat
     expected = over_repetitions(rows[(rows["arm"] == "max pooling") & (rows["kind"] == "rationale")]["msc"].to_numpy())
     assert f"{expected.value:.1f} ± {expected.half_width:.1f}" in told
     differences = page.splitlines()[page.splitlines().index(told) + 1]
-    assert differences.startswith("| … difference | | +4.0 ± 0.0 | +8.0 ± 0.0 |"), (
+    assert differences.startswith("| … difference |  | +4.0 ± 0.0 | +8.0 ± 0.0 |"), (
         "within seeds, what they share cancels"
     )
 

@@ -1,0 +1,106 @@
+"""What a scoring job is, settled before the first image is read: pinned model, input, names, preprocessing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ecor.checkpoint import read_preprocess
+from ecor.config import Preprocess, TextConfig
+from ecor.data.predictions import PredictionParents
+from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from pipelines.config.identity import output_settings
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.stages import ScoreConfig
+from pipelines.scoring.attributions import AttributionSettings, rule_of
+from pipelines.scoring.work_units import Input, read_input
+from pipelines.tracking import model_cache, model_registry
+from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_loading import projection_of
+
+_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that is settled before the first image is read."""
+
+    config: ScoreConfig
+    model: ModelVersion
+    tracking: TrackingConfig
+    cluster: ClusterConfig
+    input: Input
+    vocabulary: Vocabulary | None
+    """Other names than the model's own."""
+    preprocess: Preprocess
+    evidence: AttributionSettings | None
+    """Which images get maps of where the evidence is."""
+
+    @property
+    def vocabulary_digest(self) -> str:
+        return self.vocabulary.digest if self.vocabulary else self.model.vocabulary_digest
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for finished units to be kept; all rows of a folder name one model."""
+        return {
+            "input_digest": self.input.digest,
+            "model_name": self.model.name,
+            "model_version": self.model.version,
+            "model_digest": self.model.digest,
+            "vocabulary_digest": self.vocabulary_digest,
+            **output_settings(self.config),
+            **({} if self.evidence is None else {"evidence": self.evidence.identity}),
+        }
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of input, model and vocabulary: the parents that each commit record and the MLflow run name."""
+        return {name: self.identity[name] for name in _DIGESTS}
+
+    @property
+    def parents(self) -> PredictionParents:
+        return PredictionParents(
+            input=self.config.input,
+            input_digest=self.input.digest,
+            model_uri=self.model.asked_for,
+            model_name=self.model.name,
+            model_version=self.model.version,
+            model_digest=self.model.digest,
+            vocabulary_digest=self.vocabulary_digest,
+        )
+
+    def is_too_many(self, num_rejected: int) -> bool:
+        """Whether more than the allowed share of all images is rejected."""
+        return num_rejected > self.config.max_rejected * self.input.num_images
+
+
+def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
+    """Pin the model and read the list of the input; the model is not opened.
+
+    Raises ValueError for a model, an input, a vocabulary or an explanation that is not there or does not fit.
+    """
+    model = model_registry.resolve(config.model, tracking=tracking)
+    images = read_input(config.input, unit_size=config.unit_size)
+    vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
+    preprocess = read_preprocess(model_cache.fetch(model, tracking=tracking))
+    projection = None
+    if config.explain_projection is not None:
+        digest = model.backbone_digest
+        projection = projection_of(config.explain_projection, tracking=tracking, backbone_digest=digest)
+    return Job(
+        config=config,
+        model=model,
+        tracking=tracking,
+        cluster=cluster,
+        input=images,
+        vocabulary=vocabulary,
+        preprocess=preprocess,
+        evidence=rule_of(config, num_images=images.num_images, projection=projection),
+    )
+
+
+def shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
+    """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
+    if config.text.cache_dir is not None or num_scorers == 1:
+        return config.text
+    return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))

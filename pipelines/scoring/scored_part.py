@@ -1,0 +1,86 @@
+"""Rows of a scored run of pictures, as they pass between the actors of `ecor score`, and where their time went.
+
+Nothing here imports torch, so that the actor that writes rows stays small.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.scoring.decoder import from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.scoring.work_units import Rejection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimings:
+    """Where the time of a part, or of a job, went; summed over actors."""
+
+    decode: float = 0.0
+    """Reading, decoding and resizing pictures."""
+    encode: float = 0.0
+    """The image tower."""
+    text: float = 0.0
+    """Text features, and probabilities from features to rows."""
+    write: float = 0.0
+    """Parquet files and commit records."""
+    explain: float = 0.0
+    """Maps of where the evidence is."""
+
+    def __add__(self, other: "StepTimings") -> "StepTimings":
+        return StepTimings(
+            decode=self.decode + other.decode,
+            encode=self.encode + other.encode,
+            text=self.text + other.text,
+            write=self.write + other.write,
+            explain=self.explain + other.explain,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPart:
+    """The rows of a part."""
+
+    unit: str
+    index: int
+    num_parts: int
+    rows: pa.Table
+    """With `ecor.data.predictions.schema_for` the scoring, and `ecor.data.heatmap_codec` where it is asked for."""
+    rejected: tuple[Rejection, ...]
+    seconds: StepTimings
+    num_cut: int = 0
+    """Sentences of the whole vocabulary that are longer than the text tower reads."""
+
+    def to_row(self) -> pa.Table:
+        """One row of an Arrow table, as Ray Data passes it on."""
+        return pa.table(
+            {
+                "unit": [self.unit],
+                "index": [self.index],
+                "num_parts": [self.num_parts],
+                "rows": [to_ipc(self.rows)],
+                "rejected": [rejections_to_json(self.rejected)],
+                "decode_s": [self.seconds.decode],
+                "encode_s": [self.seconds.encode],
+                "text_s": [self.seconds.text],
+                "explain_s": [self.seconds.explain],
+                "num_cut": [self.num_cut],
+            }
+        )
+
+    @classmethod
+    def from_rows(cls, table: pa.Table) -> list["ScoredPart"]:
+        """All that a block of Ray Data holds."""
+        return [
+            cls(
+                unit=row["unit"],
+                index=row["index"],
+                num_parts=row["num_parts"],
+                rows=from_ipc(row["rows"]),
+                rejected=rejections_from_json(row["rejected"]),
+                seconds=StepTimings(
+                    decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
+                ),
+                num_cut=row["num_cut"],
+            )
+            for row in table.to_pylist()
+        ]
