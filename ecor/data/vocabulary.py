@@ -1,7 +1,5 @@
-"""Names of categories and rationales in (a mapping, or a JSON, CSV or Parquet file), ids and one digest out."""
+"""The vocabulary: names of categories and their rationales, their ids, and readers of its files."""
 
-import csv
-import io
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ecor.data.tables import TableRow, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 
@@ -145,14 +144,14 @@ def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabu
     name, suffix = str(path), PurePosixPath(str(path)).suffix.lower()
     if suffix not in (".json", ".csv", ".parquet"):
         raise ValueError(f"{name}: a vocabulary is a .json, .csv or .parquet file, got {suffix or 'no suffix'}")
+    if suffix != ".json":
+        rows = read_rows(name, required=("category", "rationale"))
+        return vocabulary_from_mapping(_group_rationales(rows, source=name), source=name)
     try:
         data = filesystem.read(name)
     except FileNotFoundError as error:
         raise ValueError(f"{name}: there is no such vocabulary file") from error
-    if suffix == ".json":
-        return parse_vocabulary(_text(data, source=name), source=name, sub_rationales=sub_rationales)
-    pairs = _csv_pairs(_text(data, source=name), source=name) if suffix == ".csv" else _parquet_pairs(data, source=name)
-    return vocabulary_from_mapping(_grouped(pairs, source=name), source=name)
+    return parse_vocabulary(_text(data, source=name), source=name, sub_rationales=sub_rationales)
 
 
 def _ids(names: tuple[str, ...], *, kind: str) -> dict[str, int]:
@@ -221,58 +220,23 @@ def _text(data: bytes, *, source: str) -> str:
         raise ValueError(f"{source}: line {line} is not UTF-8 (byte {error.start}): save the file as UTF-8") from error
 
 
-Pair = tuple[str, str, str | None]
-"""Where the pair stands, its category, its rationale (None: the category has none)."""
-
-
-def _csv_pairs(text: str, *, source: str) -> Iterable[Pair]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = tuple(reader.fieldnames or ())
-    except csv.Error as error:
-        raise ValueError(f"{source}: line 1: {error}") from error
-    if not {"category", "rationale"} <= set(columns):
-        raise ValueError(f"{source}: line 1 must name the columns category and rationale, got {columns}")
-    try:
-        for row in reader:
-            where = f"{source}: line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{where} does not have {len(columns)} cells")
-            yield where, row["category"], row["rationale"] or None
-    except csv.Error as error:
-        raise ValueError(f"{source}: line {reader.line_num}: {error}") from error
-
-
-def _parquet_pairs(data: bytes, *, source: str) -> Iterable[Pair]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{source}: not a Parquet file: {error}") from error
-    if not {"category", "rationale"} <= set(table.column_names):
-        raise ValueError(f"{source}: needs the columns category and rationale, got {table.column_names}")
-    columns = zip(table["category"].to_pylist(), table["rationale"].to_pylist(), strict=True)
-    for row, (category, rationale) in enumerate(columns):
-        yield f"{source}: row {row}", category, rationale
-
-
-def _grouped(pairs: Iterable[Pair], *, source: str) -> dict[str, list[str]]:
+def _group_rationales(rows: Iterable[TableRow], *, source: str) -> dict[str, list[str]]:
+    """Rationales by category, of rows with one pair each; a category's only row may have no rationale."""
     grouped: dict[str, list[str]] = {}
     spelled: dict[str, str] = {}
     alone: set[str] = set()
-    for where, raw, rationale in pairs:
-        category = _checked_name(raw, where=f"{where}: the category")
+    for row in rows:
+        raw, rationale = row.text("category") or "", row.text("rationale")
+        category = _checked_name(raw, where=f"{row.where}: the category")
         if spelled.setdefault(category, raw) != raw:
-            raise ValueError(f"{where}: {raw!r} and {spelled[category]!r} are the same category {category!r}")
+            raise ValueError(f"{row.where}: {raw!r} and {spelled[category]!r} are the same category {category!r}")
         if raw in alone or (rationale is None and raw in grouped):
-            raise ValueError(f"{where}: category {raw!r} has an empty rationale beside another row")
+            raise ValueError(f"{row.where}: category {raw!r} has an empty rationale beside another row")
         if rationale is None:
             alone.add(raw)
             grouped[raw] = []
         else:
-            _checked_name(rationale, where=f"{where}: the rationale")
+            _checked_name(rationale, where=f"{row.where}: the rationale")
             grouped.setdefault(raw, []).append(rationale)
     if not grouped:
         raise ValueError(f"{source}: no row in it")

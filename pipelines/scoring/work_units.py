@@ -1,6 +1,6 @@
-"""What `ecor score` is given (a split of shards, a folder of images, a table) in, its units of work out.
+"""Divide the input of `ecor score` (a split of shards, a folder of images or a table) into units of work.
 
-A unit knows how to read its pictures; it is small, and travels to the machine that decodes it.
+A unit knows how to read its images. It is small, and travels to the machine that decodes it.
 """
 
 import json
@@ -10,13 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
-import pyarrow.parquet as pq
-
 from ecor.data.image_decoding import EXTENSIONS
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
+from ecor.data.tables import TABLE_SUFFIXES, TableRow, read_rows
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
@@ -25,7 +21,7 @@ from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
-TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
+_LABELS = ("category", "rationales", "visible_rationales")
 _PICTURES_PER_READ = 64
 _FILES_AT_ONCE = 8
 _T = TypeVar("_T")
@@ -178,8 +174,7 @@ def read_input(location: str, *, unit_size: int) -> Input:
     """
     root = absolute_address(location)
     if root.lower().endswith(TABLE_SUFFIXES):
-        again = "run the same command again"
-        return _listing(_read_table(root), unit_size=unit_size, base=root.rpartition("/")[0], once_mended=again)
+        return _input_of_table(root, unit_size=unit_size)
     if filesystem.exists(filesystem.join(root, MANIFEST_NAME)):
         return _split(root)
     if not filesystem.is_folder(root):
@@ -194,8 +189,7 @@ def read_input(location: str, *, unit_size: int) -> Input:
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    again = "run again, with --fresh where a name or a size has changed"
-    return _listing(_read_folder(root), unit_size=unit_size, base=root, once_mended=again)
+    return _input_of_folder(root, unit_size=unit_size)
 
 
 def _split(folder: str) -> Input:
@@ -216,73 +210,68 @@ def _read_folder(root: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_table(path: str) -> list[dict[str, Any]]:
-    """Rows with `path` and, where the table has them, `category`, `rationales`, `visible_rationales`."""
-    readers = {".csv": _csv_table, ".jsonl": pa_json.read_json, ".parquet": _parquet_table}
-    try:
-        with filesystem.opened(path) as file:
-            table = readers[PurePosixPath(path).suffix.lower()](file)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: there is no such table") from error
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    if "path" not in table.column_names:
-        raise ValueError(f"{path} needs a column `path`, it has {', '.join(table.column_names)}")
-    known = [name for name in ("path", "category", "rationales", "visible_rationales") if name in table.column_names]
-    rows = table.select(known).to_pylist()
-    if not rows:
+def _read_table(path: str) -> list[TableRow]:
+    """All rows, each of an image of its own."""
+    found = list(read_rows(path, required=("path",), optional=_LABELS))
+    if not found:
         raise ValueError(f"{path} has no row")
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        if not row["path"]:
-            raise ValueError(f"{path}: row {number} has no path")
-        if first.setdefault(row["path"], number) != number:
+    first: dict[str, str] = {}
+    for row in found:
+        image = row.cells["path"]
+        if not image or not isinstance(image, str):
+            raise row.error("path", "must be the path or address of an image")
+        if first.setdefault(image, row.where) != row.where:
             raise ValueError(
-                f"{path}: rows {first[row['path']]} and {number} both list {row['path']}: keep one row per image, with "
-                f"all its rationales in one cell"
+                f"{row.where}: {first[image].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
+                "image, with all its rationales in one cell"
             )
-    return rows
+    return found
 
 
-def _csv_table(file: Any) -> pa.Table:
-    """Every cell as text: a category named 7 stays a name."""
-    names = pa_csv.read_csv(file).column_names
-    file.seek(0)
-    types = dict.fromkeys(names, pa.string())
-    return pa_csv.read_csv(file, convert_options=pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True))
+def _input_of_table(path: str, *, unit_size: int) -> Input:
+    rows = _read_table(path)
+    base = path.rpartition("/")[0]
+    files = [
+        Listed(
+            path=_address(row.text("path") or "", base=base),
+            category=normalise_name(row.text("category") or "") or None,
+            rationales=_normalised(row.names("rationales")),
+            visible_rationales=_normalised(row.names("visible_rationales")),
+        )
+        for row in rows
+    ]
+    columns = [name for name in ("path", *_LABELS) if any(name in row.cells for row in rows)]
+    described = [{name: row.cells.get(name) for name in columns} for row in rows]
+    return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
 
 
-def _parquet_table(file: Any) -> pa.Table:
-    return pq.ParquetFile(file).read(use_threads=False)
+def _input_of_folder(root: str, *, unit_size: int) -> Input:
+    described = _read_folder(root)
+    return _input_of_files(
+        [Listed(path=_address(row["path"], base=root)) for row in described],
+        described=described,
+        unit_size=unit_size,
+        once_mended="run again, with --fresh where a name or a size has changed",
+    )
 
 
-def _listing(rows: list[dict[str, Any]], *, unit_size: int, base: str, once_mended: str) -> Input:
-    digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in rows))
-    files = tuple(_listed(row, base=base) for row in rows)
+def _input_of_files(
+    files: Sequence[Listed], *, described: Sequence[Mapping[str, Any]], unit_size: int, once_mended: str
+) -> Input:
+    """`described` are the JSON values that the digest is of, one per file."""
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
     )
+    digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))
     return Input(digest=digest, units=units, once_mended=once_mended)
 
 
-def _listed(row: Mapping[str, Any], *, base: str) -> Listed:
-    path = row["path"] if "://" in row["path"] or row["path"].startswith("/") else f"{base}/{row['path']}"
-    category = row.get("category")
-    return Listed(
-        path=path,
-        category=normalise_name(category) if category else None,
-        rationales=_names(row.get("rationales")),
-        visible_rationales=_names(row.get("visible_rationales")),
-    )
+def _address(path: str, *, base: str) -> str:
+    return path if "://" in path or path.startswith("/") else f"{base}/{path}"
 
 
-def _names(cell: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names of a list, or of a text that is a JSON list or has "|" between names; None for an empty cell."""
-    if not cell:
-        return None
-    if isinstance(cell, str):
-        cell = json.loads(cell) if cell.startswith("[") else cell.split("|")
-    return tuple(dict.fromkeys(filter(None, map(normalise_name, cell)))) or None
+def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(filter(None, map(normalise_name, names or ())))) or None
 
 
 def _read_file(file: Listed) -> ImageItem | Rejection:

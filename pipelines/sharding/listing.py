@@ -1,21 +1,19 @@
-"""What `ecor shard` is given (a folder of folders, or a table) in, a table of images with their labels out.
+"""List the images of a dataset and their labels, from a folder of folders or from a table.
 
-Nothing is read but names: `places` is what a driver can hold (folders), `listed` is what workers make of each.
+Only names are read. The driver finds the folders (`find_source`); workers list the images of each (`list_images`).
 """
 
-import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ecor.data.shards import VOCABULARY_NAME
+from ecor.data.tables import TABLE_SUFFIXES, read_json_lines, read_rows
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
@@ -38,7 +36,6 @@ LISTING_SCHEMA = pa.schema(
         pa.field("problem", pa.string()),  # why it has no place in the layout
     ]
 )
-_TABLES = (".csv", ".parquet", ".jsonl")
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 _ROWS_AT_ONCE = 4096
 
@@ -76,8 +73,8 @@ def find_source(config: ShardConfig) -> Source:
     if not filesystem.exists(root):
         raise ValueError(f"there is no folder or table {config.input}")
     suffix = PurePosixPath(root).suffix.lower()
-    if config.layout == "table" or (config.layout == "auto" and suffix in _TABLES and filesystem.is_file(root)):
-        if suffix not in _TABLES or not filesystem.is_file(root):
+    if config.layout == "table" or (config.layout == "auto" and suffix in TABLE_SUFFIXES and filesystem.is_file(root)):
+        if suffix not in TABLE_SUFFIXES or not filesystem.is_file(root):
             raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
         folder, _, name = root.rpartition("/")
         return _source(root=folder, layout="table", places=[Place(root=folder, layout="table", path=name)])
@@ -101,7 +98,7 @@ def find_source(config: ShardConfig) -> Source:
     return _source(root=root, layout=layout, places=places, num_ignored=num_ignored)
 
 
-def listed(place: Place) -> Iterator[pa.Table]:
+def list_images(place: Place) -> Iterator[pa.Table]:
     """The images of a place, in order of their paths, as tables with LISTING_SCHEMA."""
     rows = _table_rows(place) if place.layout == "table" else _folder_rows(place)
     batch: list[dict[str, Any]] = []
@@ -183,7 +180,7 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
         return {}
     category = place.path.removeprefix(f"{place.split_folder}/") + "/"
     found = {}
-    for where, record in _json_lines(path):
+    for where, record in read_json_lines(path):
         if not isinstance(record.get("file"), str):
             raise ValueError(f"{where}: an object with the text `file` is expected, got {record}")
         if record["file"].startswith(category):
@@ -200,73 +197,18 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
-    path = f"{place.root}/{place.path}"
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows, ".jsonl": _json_lines}
-    for where, row in readers[PurePosixPath(path).suffix.lower()](path):
-        missing = {"path", "category"} - set(row)
-        if missing:
-            raise ValueError(f"{where}: the column {missing.pop()!r} is missing, there are {sorted(map(str, row))}")
-        unwritten = [name for name, cell in row.items() if isinstance(cell, str) and not is_text(cell)]
-        if unwritten:
-            raise ValueError(f"{where}: {unwritten[0]} is not UTF-8: {escaped(row[unwritten[0]])!r}")
-        source, category, split = row["path"], row["category"] or None, row.get("split")
+    optional = ("split", "rationales", "visible_rationales")
+    for row in read_rows(f"{place.root}/{place.path}", required=("path", "category"), optional=optional):
+        source = row.cells["path"]
         if not source or not isinstance(source, str):
-            raise ValueError(f"{where}: path must be a text, got {source!r}")
-        if "split" in row and not (isinstance(split, str) and re.fullmatch(r"[A-Za-z0-9_-]+", split)):
-            raise ValueError(f"{where}: split must be a plain name, got {split!r}")
+            raise row.error("path", "must be the path or address of an image")
+        split = row.text("split")
+        if "split" in row.cells and not (split and re.fullmatch(r"[A-Za-z0-9_-]+", split)):
+            raise row.error("split", "must be a plain name")
         yield {
-            "source": source,
-            "split": None if split is None else _SPLITS.get(split, split),
-            "category": category,
-            "rationales": _rationales(row.get("rationales"), where=where),
-            "visible_rationales": row.get("visible_rationales") and _rationales(row["visible_rationales"], where=where),
+            "source": row.text("path"),
+            "split": None if split is None else _SPLITS.get(split.lower(), split),
+            "category": row.text("category"),
+            "rationales": row.names("rationales") or [],
+            "visible_rationales": row.names("visible_rationales"),
         }
-
-
-def _rationales(cell: Any, *, where: str) -> list[str]:
-    """A list; or a text that is a JSON list, or rationales with "|" between them (our choice)."""
-    if isinstance(cell, str):
-        try:
-            cell = json.loads(cell) if cell.startswith("[") else [part for part in cell.split("|") if part.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: rationales {cell!r} are not a JSON list") from error
-    if not all(isinstance(rationale, str) and is_text(rationale) for rationale in cell or ()):
-        raise ValueError(f"{where}: rationales must be texts, got {cell!r}")
-    return list(cell or ())
-
-
-def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with filesystem.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                where = f"{path}: line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(f"{where} does not have {len(reader.fieldnames or ())} cells")
-                yield where, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: line {reader.line_num + 1}: {error}") from error
-
-
-def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    number = 0
-    with filesystem.opened(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                yield f"{path}: row {number}", row
-                number += 1
-
-
-def _json_lines(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with filesystem.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}: line {number}"
-            try:
-                record = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where} is not JSON: {error}") from error
-            if record is None:
-                continue
-            if not isinstance(record, dict):
-                raise ValueError(f"{where} must be a JSON object, got {line.strip()[:80]!r}")
-            yield where, record

@@ -15,6 +15,7 @@ from rich.text import Text
 from ecor.config import Preprocess, require
 from ecor.data.heatmap import Heatmap, frame_of, seen
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
 from ecor.storage import filesystem
@@ -25,7 +26,6 @@ from pipelines.runtime.console import percent, say
 from pipelines.scoring.predictors import ImageExplanation, Predictor, answering
 from pipelines.scoring.work_units import (
     IMAGE_SUFFIXES,
-    TABLE_SUFFIXES,
     ImageItem,
     Listed,
     ListingUnit,

@@ -53,7 +53,7 @@ from pipelines.sharding.inspection import (
     labels_in,
     vocabulary_of,
 )
-from pipelines.sharding.listing import Place, Source, find_source, listed
+from pipelines.sharding.listing import Place, Source, find_source, list_images
 from pipelines.sharding.shard_writer import How, all_intact, written
 from pipelines.storage.work_ledger import Ledger
 
@@ -138,7 +138,7 @@ def _listing(source: Source) -> Dataset:
 
 def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
     for place in batch["place"].to_pylist():
-        yield from listed(Place(**json.loads(place)))
+        yield from list_images(Place(**json.loads(place)))
 
 
 def _job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, listing: Dataset) -> ShardJob:

@@ -32,7 +32,7 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import pipeline_from
 from pipelines.config.stages import ScoreConfig, TrainConfig
 from pipelines.runtime.prometheus import METRICS
-from pipelines.sharding.listing import find_source, listed
+from pipelines.sharding.listing import find_source, list_images
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -648,5 +648,5 @@ def test_the_pictures_to_paste_are_drawn_and_are_what_the_pipeline_to_paste_read
     (written,) = re.findall(r"^cat > pipeline.toml <<END\n(.*?)^END$", text, re.M | re.S)
     config = pipeline_from(tomllib.loads(written.replace("$PWD", str(tmp_path))), source="infra/README.md")
     source = find_source(config.shard)
-    rows = pa.concat_tables([table for place in source.places for table in listed(place)])
+    rows = pa.concat_tables([table for place in source.places for table in list_images(place)])
     assert rows.num_rows == 30

@@ -48,7 +48,7 @@ from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.inspection import ShardJob, inspected
-from pipelines.sharding.listing import find_source, listed
+from pipelines.sharding.listing import find_source, list_images
 from pipelines.storage import image_bytes
 from pipelines.tracking import model_registry
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer
@@ -161,7 +161,7 @@ def found_by_shard(root: Path, *, validate: str = "decode") -> dict[str, dict]:
         parents={},
         output=str(root / "none"),
     )
-    listing = pa.concat_tables([table for place in source.places for table in listed(place)])
+    listing = pa.concat_tables([table for place in source.places for table in list_images(place)])
     return {row["source"]: row for row in inspected(listing, job=job).to_pylist()}
 
 

@@ -28,7 +28,7 @@ from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Rejection, read_input
 from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import ShardJob, entries, inspected
-from pipelines.sharding.listing import find_source, listed
+from pipelines.sharding.listing import find_source, list_images
 from pipelines.storage import image_bytes
 from pipelines.storage.image_bytes import UnreadableError, content
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
@@ -197,7 +197,7 @@ def found_by_shard(place: str) -> tuple[pa.Table, ShardJob]:
         parents={},
         output="memory://out",
     )
-    return inspected(pa.concat_tables([table for each in source.places for table in listed(each)]), job=job), job
+    return inspected(pa.concat_tables([table for each in source.places for table in list_images(each)]), job=job), job
 
 
 def shard_of(found: pa.Table, *, job: ShardJob, folder: Path) -> bytes:
@@ -301,7 +301,7 @@ def test_a_disk_or_a_machine_that_fails_rejects_no_picture(tmp_path):
     """As where there are too many open files, which is easier to have than a disk that breaks."""
     write_pictures(tmp_path / "cat", num=3)
     _, job = found_by_shard(str(tmp_path))
-    listing = pa.concat_tables(list(listed(find_source(job.config).places[0])))
+    listing = pa.concat_tables(list(list_images(find_source(job.config).places[0])))
     (unit,) = read_input(str(tmp_path), unit_size=4).units
     with no_more_open_files():
         with pytest.raises(OSError, match=r"Too many open files.*png"):

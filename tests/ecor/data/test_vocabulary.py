@@ -149,8 +149,8 @@ def test_all_file_formats_read_alike(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "line 1 must name the columns"),
-        ("category,rationale\ncat,fur\ncat\n", "line 3 does not have 2 cells"),
+        ("a,b\n1,2\n", "line 1 has no column category"),
+        ("category,rationale\ncat,fur\ncat\n", "line 3 has 1 cells, the first line names 2"),
         ("category,rationale\ncat,fur\n,claws\n", "line 3: the category has an empty name"),
         ("category,rationale\ncat,fur\ncat,\n", "line 3: category 'cat' has an empty rationale"),
         ("category,rationale\ncat,fur\nCat,claws\n", "line 3: 'Cat' and 'cat' are the same category"),

@@ -21,7 +21,7 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import read_input
-from pipelines.sharding.listing import find_source, listed
+from pipelines.sharding.listing import find_source, list_images
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content
 from pipelines.storage.record_store import Records
 from pipelines.storage.work_ledger import Ledger
@@ -168,7 +168,7 @@ def test_listings_of_more_than_a_page_are_whole(s3: S3Server, in_s3: str) -> Non
     ]
     filesystem.remove(f"{in_s3}/_commits")
     source = find_source(ShardConfig(input=f"{in_s3}/", output="unused"))
-    rows = [row for place in source.places for table in listed(place) for row in table.to_pylist()]
+    rows = [row for place in source.places for table in list_images(place) for row in table.to_pylist()]
     assert [row["source"] for row in rows] == [f"cats/whiskers/{name}.png" for name in names]
     assert {row["category"] for row in rows} == {"cats"}
 

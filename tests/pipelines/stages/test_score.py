@@ -206,7 +206,7 @@ def test_input_that_is_none_is_told_what_would_do(tmp_path: Path, split: Path) -
     with pytest.raises(ValueError, match="holds the splits test: name one"):
         read_input(str(split.parent), unit_size=2)
     (tmp_path / "twice.csv").write_text("path\na.png\nb.png\na.png\n")
-    with pytest.raises(ValueError, match=r"rows 0 and 2 both list a\.png"):
+    with pytest.raises(ValueError, match=r"line 4: line 2 lists a\.png too"):
         read_input(str(tmp_path / "twice.csv"), unit_size=2)
 
 

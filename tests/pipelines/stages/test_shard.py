@@ -32,7 +32,7 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import all_of, materialised, ray_data_settings
 from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspected
-from pipelines.sharding.listing import LISTING_SCHEMA, find_source, listed
+from pipelines.sharding.listing import LISTING_SCHEMA, find_source, list_images
 from pipelines.sharding.shard_writer import pieces_of
 from pipelines.stages import shard
 from pipelines.storage.work_ledger import Ledger
@@ -250,7 +250,7 @@ def test_shards_take_every_row_once_and_in_order(counts, size):
 
 
 def listing_of(source) -> list[dict]:
-    return pa.concat_tables([table for place in source.places for table in listed(place)]).to_pylist()
+    return pa.concat_tables([table for place in source.places for table in list_images(place)]).to_pylist()
 
 
 def test_drors_folders_say_category_and_rationale(world):
@@ -291,11 +291,11 @@ def test_all_tables_say_the_same(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,rationales\na,b\n", r"line 2: the column 'category' is missing"),
-        ("path,category\na.png,cat\nb.png\n", "line 3 does not have 2 cells"),
-        ("path,category\n,cat\n", "line 2: path must be a text"),
+        ("path,rationales\na,b\n", r"line 1 has no column category, it has \['path', 'rationales'\]"),
+        ("path,category\na.png,cat\nb.png\n", "line 3 has 1 cells, the first line names 2 columns"),
+        ("path,category\n,cat\n", "line 2: path must be the path or address of an image, got None"),
         ("path,category,split\na,cat,\n", "line 2: split must be a plain name"),
-        ('path,category,rationales\na,cat,"[1"\n', "line 2: rationales .* not a JSON list"),
+        ('path,category,rationales\na,cat,"[1"\n', "line 2: rationales starts with .* no list"),
     ],
 )
 def test_tables_are_refused_by_line(tmp_path, text, message):
