@@ -35,7 +35,7 @@ from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split
-from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 
 SET = "demo-main"
 SETTINGS: dict[str, tuple[Precision, bool]] = {

@@ -32,10 +32,9 @@ from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.studies import PretrainConfig
-from pipelines.runtime.prometheus import TRAINING_STEPS, count
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
-from pipelines.training.data_loader import unreadable_lines
+from pipelines.training.events import publish_events
 from pipelines.training.pretrainer import Pretraining, Progress, Report
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
@@ -153,20 +152,17 @@ def _work(settings: dict[str, Any]) -> None:
     module = pretraining.module()
     state = load_state(job.states)
     progress = Progress(**state) if state else None
-    num_steps = 0 if progress is None else progress.step
-    told = set() if progress is None else set(progress.unreadable)
-    if progress is not None and rank.index == 0:
-        job.messages.put(f"going on from step {progress.step} of {job.config.last_step}")
-    for report in pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress):
-        if rank.index == 0:
-            count(TRAINING_STEPS, report.step - num_steps, stage="pretrain")
-            num_steps = report.step
-            metrics = report.metrics | report.figures
-            model_registry.log_metrics(job.tracking, run_id=job.run_id, metrics=metrics, step=report.step)
-            for line in unreadable_lines(report.unreadable, told=told):
-                job.messages.put(line)
-            told |= report.unreadable.keys()
-            job.messages.put(_line(report, num_steps=job.config.last_step, batch_size=job.config.batch_size))
+    reports = pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress)
+    describe = partial(_line, num_steps=job.config.last_step, batch_size=job.config.batch_size)
+    for report in publish_events(
+        reports,
+        job=job,
+        rank=rank,
+        stage="pretrain",
+        resumed=progress,
+        num_steps=job.config.last_step,
+        describe=describe,
+    ):
         if report.progress is not None:
             _save(report, pretraining=pretraining, job=job, rank=rank)
 
@@ -245,7 +241,7 @@ def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretrain
         "num_unreadable": report.progress.num_unreadable,
         "unreadable": report.unreadable,
         "training_s": report.progress.seconds,
-        "metrics": report.metrics | report.figures,
+        "metrics": report.figures,
         "peak_memory_bytes": peak_kib * 1024,
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if job.config.use_gpu else None,
     }
@@ -257,7 +253,7 @@ def _line(report: Report, *, num_steps: int, batch_size: int) -> str:
     seconds_left = (num_steps - report.step) * batch_size / metrics["images_per_s"]
     terms = "  ".join(f"{name} {metrics[name]:.3f}" for name in ("contrastive", "attributes") if name in metrics)
     line = f"step {report.step}/{num_steps}  {terms}  {metrics['images_per_s']:.0f} images/s  {seconds_left:.0f} s left"
-    return "\n".join([line, *(f"  {name} {value:.1%}" for name, value in report.figures.items())])
+    return "\n".join([line, *(f"  {name} {value:.1%}" for name, value in report.judged.items())])
 
 
 # On the driver

@@ -27,15 +27,15 @@ from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import TrainConfig
-from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
 from pipelines.tracking import model_registry
-from pipelines.training.data_loader import read_split, unreadable_lines
-from pipelines.training.prompt_trainer import resolve_config
+from pipelines.training.data_loader import read_split
+from pipelines.training.events import publish_events
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
-from pipelines.training.systems import SYSTEMS
-from pipelines.training.trainer import Trainer, TrainEvent, TrainState
+from pipelines.training.systems.prompt_trainer import resolve_config
+from pipelines.training.systems.registry import SYSTEMS
+from pipelines.training.systems.trainer import Trainer, TrainEvent, TrainState
 
 
 def run(
@@ -102,22 +102,20 @@ def _work(settings: dict[str, Any]) -> None:
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
     progress = _saved_progress(job.states)
-    num_steps = 0 if progress is None else progress.step
-    told = set() if progress is None else set(progress.unreadable)
     if rank.index == 0:
-        for line in _first_lines(learning, progress=progress):
+        for line in _cut_sentences(learning):
             job.messages.put(line)
-    count(RETRIES, int(progress is not None and rank.index == 0), kind="training resumed")
-    for report in learning.reports(module, progress=progress):
+    reports = learning.reports(module, progress=progress)
+    for report in publish_events(
+        reports,
+        job=job,
+        rank=rank,
+        stage="train",
+        resumed=progress,
+        num_steps=learning.num_steps,
+        describe=partial(_line, learning=learning),
+    ):
         progress = report.progress
-        if rank.index == 0:
-            count(TRAINING_STEPS, progress.step - num_steps, stage="train")
-            num_steps = progress.step
-            model_registry.log_metrics(job.tracking, run_id=job.run_id, metrics=report.metrics, step=progress.step)
-            if report.epoch is not None:
-                for line in (*unreadable_lines(progress.unreadable, told=told), _line(report, learning=learning)):
-                    job.messages.put(line)
-                told |= progress.unreadable.keys()
         if report.is_due:
             _save(progress, rank=rank)
     assert progress is not None, "a run makes at least one report"
@@ -153,18 +151,15 @@ def _save(progress: TrainState, *, rank: Rank, folder: Path | None = None) -> No
     save_state(state, step=progress.step, rank=rank, folder=folder)
 
 
-def _first_lines(learning: Trainer, *, progress: TrainState | None) -> list[str]:
-    lines = [] if progress is None else [f"going on from step {progress.step} of {learning.num_steps}"]
-    num_cut = learning.num_sentences_cut
-    if num_cut:
-        room = learning.backbone.context_length
-        lines += [f"{num_cut} sentences of the vocabulary are cut: the text tower reads {room} tokens"]
-    return lines
+def _cut_sentences(learning: Trainer) -> list[str]:
+    num_cut, length = learning.num_sentences_cut, learning.backbone.context_length
+    return [f"{num_cut} sentences of the vocabulary are cut: the text tower reads {length} tokens"] if num_cut else []
 
 
-def _line(report: TrainEvent, *, learning: Trainer) -> str:
-    """An epoch in a line, fit for 80 columns: figures of validation, and the time that all epochs would take."""
-    assert report.epoch is not None
+def _line(report: TrainEvent, *, learning: Trainer) -> str | None:
+    """An epoch in a line that fits 80 columns: figures of validation, and the time that all epochs would take."""
+    if report.epoch is None:
+        return None
     metrics, num_epochs = report.metrics, learning.config.num_epochs
     seconds_left = (num_epochs - report.epoch - 1) * (metrics["train_s"] + metrics["validation_s"])
     return (

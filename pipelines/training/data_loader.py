@@ -4,7 +4,7 @@ The order is one permutation of all samples per (seed, epoch); a step takes the 
 those that are r modulo W. So a run can stop anywhere, and go on with another number of ranks.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,7 @@ from ecor.data.image_decoding import ImageError, Sample, decode_image, image_to_
 from ecor.data.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
-
-MOST_NAMED = 20
-"""Pictures that cannot be read and are told by name; all are counted."""
+from pipelines.training.unreadable import MOST_NAMED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,32 +159,6 @@ class PictureReader:
             if len(self.reasons) < MOST_NAMED:
                 self.reasons[sample.source] = str(error)
             return None
-
-
-def named_unreadable(found: Iterable[Mapping[str, str]], *, before: Mapping[str, str]) -> dict[str, str]:
-    """Reasons by source, of all ranks and of a run so far: at most `MOST_NAMED`; a reason is better than none."""
-    named = dict(before)
-    for reasons in found:
-        named.update({source: reason for source, reason in reasons.items() if not named.get(source)})
-    kept = [*before, *sorted(named.keys() - before.keys())][:MOST_NAMED]
-    return {source: named[source] for source in kept}
-
-
-def first_named(named: Mapping[str, str]) -> str:
-    """A few of the pictures that cannot be read, for an error."""
-    shown = ", ".join(list(named)[:3])
-    return f"{shown}, …" if len(named) > 3 else shown
-
-
-def unreadable_lines(named: Mapping[str, str], *, told: Container[str]) -> list[str]:
-    """A line for each picture that was not told of yet."""
-    lines = [
-        f"cannot read {source}" + (f": {reason}" if reason else " (found when its features were made)")
-        for source, reason in named.items()
-        if source not in told
-    ]
-    is_full = len(lines) and len(named) == MOST_NAMED
-    return [*lines, "further pictures that cannot be read are only counted"] if is_full else lines
 
 
 def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Path]:

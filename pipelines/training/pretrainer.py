@@ -31,7 +31,7 @@ from ecor.training.contrastive import (
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
 from pipelines.config.studies import PretrainConfig
-from pipelines.training.data_loader import first_named, named_unreadable
+from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +60,17 @@ class Report:
     step: int
     metrics: dict[str, float]
     """Means since the last report, and `images_per_s`."""
-    figures: dict[str, float]
+    judged: dict[str, float]
     """What the source judges of the model, on rank 0, where it is time for it."""
     unreadable: dict[str, str]
     """Why pictures could not be read so far, by source: of the first `MOST_NAMED`."""
     progress: Progress | None
     """Where it is to be saved."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Points of the curves, and what the source judges."""
+        return self.metrics | self.judged
 
 
 class Pretraining:
@@ -132,9 +137,9 @@ class Pretraining:
             is_due = is_last or done % config.checkpoint_every_steps == 0
             if is_due or is_judged or done % config.report_every_steps == 0:
                 metrics = self._curves(terms, seconds=time.perf_counter() - began, done=done)
-                figures = self._figures() if is_last or is_judged else {}
+                judged = self._judged() if is_last or is_judged else {}
                 state = self._progress(done) if is_due else None
-                yield Report(step=done, metrics=metrics, figures=figures, unreadable=self._unreadable, progress=state)
+                yield Report(step=done, metrics=metrics, judged=judged, unreadable=self._unreadable, progress=state)
                 began, terms = time.perf_counter(), []
 
     def _step(
@@ -172,13 +177,13 @@ class Pretraining:
 
     def _curves(self, terms: list[dict[str, Tensor]], *, seconds: float, done: int) -> dict[str, float]:
         """Means of the steps since the last point; ValueError when too many pictures could not be read."""
-        unreadable = sum(self.rank.gathered(self._num_unreadable))
-        num_seen = done * self.config.batch_size
-        self._unreadable = named_unreadable(self.rank.gathered(self.source.unreadable()), before=self._unreadable)
-        require(
-            unreadable <= self.config.max_rejected * num_seen,
-            f"{unreadable} of {num_seen} pictures cannot be read ({first_named(self._unreadable)}), more than "
-            f"max_rejected = {self.config.max_rejected}: shard them with --validate decode, or allow more",
+        self._unreadable = merge_reasons(self.rank.gathered(self.source.unreadable()), before=self._unreadable)
+        num_unreadable = check_unreadable(
+            self._num_unreadable,
+            num_images=done * self.config.batch_size,
+            reasons=self._unreadable,
+            max_rejected=self.config.max_rejected,
+            rank=self.rank,
         )
         self._seconds += seconds
         means = {name: float(torch.stack([each[name] for each in terms]).float().mean()) for name in terms[0]}
@@ -187,10 +192,10 @@ class Pretraining:
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "logit_scale": float(self._pretrainer.clip.logit_scale.detach().exp()),
             "images_per_s": len(terms) * self.config.batch_size / seconds,
-            "num_unreadable": unreadable,
+            "num_unreadable": num_unreadable,
         }
 
-    def _figures(self) -> dict[str, float]:
+    def _judged(self) -> dict[str, float]:
         """Of the model as it would be written now; the other ranks wait at the next step."""
         if self.rank.index != 0:
             return {}

@@ -5,8 +5,8 @@ from pathlib import Path
 from ecor.training.distributed import Rank
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import read_split
-from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
-from pipelines.training.trainer import TrainState
+from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.systems.trainer import TrainState
 from tests.support.tiny_splits import VOCABULARY
 
 

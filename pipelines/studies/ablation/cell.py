@@ -34,7 +34,7 @@ from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_fig
 from pipelines.studies.ablation.grid import Cell, Judgement
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split
-from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 
 IMAGES_PER_PASS = 256
 

@@ -30,10 +30,10 @@ from pipelines.config.stages import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split
-from pipelines.training.lico_trainer import LicoTraining
-from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
-from pipelines.training.systems import SYSTEMS
-from pipelines.training.trainer import Trainer, TrainState
+from pipelines.training.systems.lico_trainer import LicoTraining
+from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.systems.registry import SYSTEMS
+from pipelines.training.systems.trainer import Trainer, TrainState
 
 Figures = dict[str, float]
 _EMBEDDED = BackboneConfig(precision="fp32")

@@ -226,7 +226,7 @@ def test_pictures_that_cannot_be_read_are_named_with_their_reason(tmp_path: Path
     assert last.unreadable["8.png"].startswith("not_an_image: 40 bytes")
     assert last.progress is not None and last.progress.unreadable == last.unreadable
     refused = pretraining_of(dataclasses.replace(config, max_rejected=0.1))
-    with pytest.raises(ValueError, match=r"of \d+ pictures cannot be read \(8\.png\), more than"):
+    with pytest.raises(ValueError, match=r"of \d+ images cannot be read \(8\.png\), more than"):
         list(refused.reports(refused.module()))
 
 

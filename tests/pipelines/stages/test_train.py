@@ -30,22 +30,20 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import train
-from pipelines.stages.train import _first_lines
+from pipelines.stages.train import _cut_sentences
 from pipelines.storage.work_ledger import Ledger
 from pipelines.training.data_loader import (
-    MOST_NAMED,
     PictureReader,
     batch_positions,
     fetch_shards,
-    named_unreadable,
     num_batches,
     order_of_epoch,
     read_split,
-    unreadable_lines,
 )
-from pipelines.training.prompt_trainer import resolve_config
 from pipelines.training.run_folder import hold_output
-from pipelines.training.trainer import TrainState
+from pipelines.training.systems.prompt_trainer import resolve_config
+from pipelines.training.systems.trainer import TrainState
+from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
 from tests.support.tiny_models import NAMES
@@ -222,28 +220,28 @@ def test_a_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path, world: Pa
     assert progress.epochs[0]["num_unreadable"] == 1
     assert list(progress.unreadable) == [broken.source], "of both splits, by source"
     assert progress.unreadable[broken.source].startswith("not_an_image: 40 bytes")
-    (line,) = unreadable_lines(progress.unreadable, told=())
+    (line,) = unreadable_lines(progress.unreadable, reported=())
     assert line == f"cannot read {broken.source}: {progress.unreadable[broken.source]}"
     again = finished(tuning_of(config)).unreadable
     assert again == (progress.unreadable if prompts is VISUAL else {broken.source: ""}), "features are not made again"
     assert all(torch.isfinite(value).all() for value in progress.tokens.values())
-    with pytest.raises(ValueError, match=rf"1 of 4 pictures cannot be read \({broken.source}\), more than"):
+    with pytest.raises(ValueError, match=rf"1 of 4 images cannot be read \({broken.source}\), more than"):
         finished(tuning_of(dataclasses.replace(config, max_rejected=0.1)))
 
 
 def test_pictures_that_cannot_be_read_are_named_up_to_a_number() -> None:
     """By all ranks, each once, the same ones for the whole run; then they are counted only."""
     one, other = ({f"{n}.png": "" for n in range(3)}, {"1.png": "empty: no bytes", "7.png": "empty: no bytes"})
-    named = named_unreadable([one, other], before={"9.png": "corrupt: half"})
+    named = merge_reasons([one, other], before={"9.png": "corrupt: half"})
     assert list(named) == ["9.png", "0.png", "1.png", "2.png", "7.png"]
     assert named["1.png"] == "empty: no bytes", "a reason is better than none"
-    assert unreadable_lines(named, told={"9.png", "0.png", "1.png", "7.png"}) == [
+    assert unreadable_lines(named, reported={"9.png", "0.png", "1.png", "7.png"}) == [
         "cannot read 2.png (found when its features were made)"
     ]
-    many = named_unreadable([{f"{n:03d}.png": "x" for n in range(100)}], before=named)
+    many = merge_reasons([{f"{n:03d}.png": "x" for n in range(100)}], before=named)
     assert len(many) == MOST_NAMED and list(many)[:5] == list(named)
-    assert unreadable_lines(many, told=named)[-1] == "further pictures that cannot be read are only counted"
-    assert unreadable_lines(many, told=many) == []
+    assert unreadable_lines(many, reported=named)[-1] == "further images that cannot be read are only counted"
+    assert unreadable_lines(many, reported=many) == []
 
 
 def test_names_longer_than_the_tower_are_counted(world: Path, tmp_path: Path) -> None:
@@ -252,10 +250,8 @@ def test_names_longer_than_the_tower_are_counted(world: Path, tmp_path: Path) ->
     tuning = tuning_of(config)
     num_cut = tuning.num_sentences_cut
     assert num_cut == tuning.finished_recognizer(finished(tuning)).text.num_truncated > 0
-    assert _first_lines(tuning, progress=None) == [
-        f"{num_cut} sentences of the vocabulary are cut: the text tower reads 40 tokens"
-    ]
-    assert _first_lines(tuning_of(config_of(world, tmp_path)), progress=None) == []
+    assert _cut_sentences(tuning) == [f"{num_cut} sentences of the vocabulary are cut: the text tower reads 40 tokens"]
+    assert _cut_sentences(tuning_of(config_of(world, tmp_path))) == []
 
 
 def test_an_altered_shard_is_an_error(tmp_path: Path, world: Path) -> None:
@@ -450,7 +446,7 @@ def test_a_killed_run_goes_on(
     assert run_id == again.run_id
     told = capsys.readouterr().err
     assert "epoch 16/16" in told
-    went_on = [int(step) for step in re.findall(r"^going on from step (\d+) of 80$", told, re.M)]
+    went_on = [int(step) for step in re.findall(r"^resumed at step (\d+) of 80$", told, re.M)]
     assert len(went_on) == 2 and 0 < went_on[0] < went_on[1], "after the kill, and where its worker was replaced"
     steps = [point.step for point in client.get_metric_history(run_id, "loss")]
     assert steps.count(1) == 1, "it went on from the middle, each time"

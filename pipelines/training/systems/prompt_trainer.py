@@ -34,7 +34,7 @@ from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
-from pipelines.training.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.trainer import Save, Trainer, TrainState
 
 NO_LIMIT = 2**62
 

@@ -22,7 +22,7 @@ from pipelines.config.stages import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_rows
-from pipelines.training.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.trainer import Save, Trainer, TrainState
 
 
 class EclipTraining(Trainer):

@@ -27,10 +27,10 @@ from pipelines.stages import pipeline as flow
 from pipelines.stages import train
 from pipelines.tracking import model_cache, model_registry
 from pipelines.training.data_loader import read_split
-from pipelines.training.eclip_trainer import EclipTraining
-from pipelines.training.lico_trainer import LicoTraining
-from pipelines.training.prompt_trainer import resolve_config
-from pipelines.training.trainer import Trainer, TrainState
+from pipelines.training.systems.eclip_trainer import EclipTraining
+from pipelines.training.systems.lico_trainer import LicoTraining
+from pipelines.training.systems.prompt_trainer import resolve_config
+from pipelines.training.systems.trainer import Trainer, TrainState
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)

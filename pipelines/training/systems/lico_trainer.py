@@ -18,7 +18,7 @@ from ecor.storage.artifact import save
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
-from pipelines.training.trainer import Save, Trainer, TrainState, seeded
+from pipelines.training.systems.trainer import Save, Trainer, TrainState, seeded
 
 _CLASSIFIER = "classifier."
 

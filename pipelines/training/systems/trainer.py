@@ -27,16 +27,14 @@ from ecor.training.distributed import Rank
 from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import (
-    MOST_NAMED,
     PictureReader,
     Split,
     batch_positions,
     fetch_shards,
-    first_named,
-    named_unreadable,
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
 
 POINTS_PER_EPOCH = 20
 """Of the training curves."""
@@ -72,6 +70,21 @@ class TrainEvent:
     """How far the run is; it changes when the run goes on."""
     is_due: bool = False
     """Whether the progress is to be saved: every `checkpoint_every_steps`."""
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.progress.step
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Points of the curves."""
+        return self.metrics
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Reasons why images could not be read so far, by source."""
+        return self.progress.unreadable
 
 
 class Save(Protocol):
@@ -221,10 +234,15 @@ class Trainer(ABC):
     def _end_of_epoch(self, progress: TrainState, *, started: float, num_steps: int) -> TrainEvent:
         trained_s = time.perf_counter() - started
         metrics = self._validated()
-        progress.unreadable = self._named_unreadable(before=progress.unreadable)
-        metrics["num_unreadable"] = self._checked_unreadable(
-            num_images=num_steps * self.images_per_step, named=progress.unreadable
+        progress.unreadable = self._unreadable_reasons(before=progress.unreadable)
+        metrics["num_unreadable"] = check_unreadable(
+            self._num_unreadable,
+            num_images=num_steps * self.images_per_step,
+            reasons=progress.unreadable,
+            max_rejected=self.config.max_rejected,
+            rank=self.rank,
         )
+        self._num_unreadable = 0
         metrics["images_per_s"] = num_steps * self.images_per_step / trained_s
         metrics["train_s"] = trained_s
         metrics["validation_s"] = time.perf_counter() - started - trained_s
@@ -244,20 +262,10 @@ class Trainer(ABC):
     def _is_due(self, progress: TrainState) -> bool:
         return progress.step % self.config.checkpoint_every_steps == 0
 
-    def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
+    def _unreadable_reasons(self, *, before: Mapping[str, str]) -> dict[str, str]:
         """Of both splits, on all ranks; every rank must ask."""
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
-        return named_unreadable(self.rank.gathered(reasons), before=before)
-
-    def _checked_unreadable(self, *, num_images: int, named: Mapping[str, str]) -> int:
-        """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""
-        total, self._num_unreadable = sum(self.rank.gathered(self._num_unreadable)), 0
-        require(
-            total <= self.config.max_rejected * num_images,
-            f"{total} of {num_images} pictures cannot be read ({first_named(named)}), more than max_rejected = "
-            f"{self.config.max_rejected}: shard them with --validate decode, or allow more",
-        )
-        return total
+        return merge_reasons(self.rank.gathered(reasons), before=before)
 
     def _saved(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()

@@ -17,7 +17,7 @@ from pipelines.__main__ import _parsed
 from pipelines.commands import Train
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import read_split
-from pipelines.training.prompt_trainer import (
+from pipelines.training.systems.prompt_trainer import (
     PromptTrainer,
     calibrated_methods,
     resolve_config,

@@ -1,0 +1,72 @@
+"""Publish the events of a training run, of any kind: metrics to MLflow, steps to Prometheus, lines to the driver."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from ecor.training.distributed import Rank
+from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
+from pipelines.tracking import model_registry
+from pipelines.training.ray_runner import Job
+from pipelines.training.unreadable import unreadable_lines
+
+
+class RunProgress(Protocol):
+    """How far a run is."""
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Reasons why images could not be read, by source."""
+
+
+class RunEvent(RunProgress, Protocol):
+    """A moment of a run that is worth recording."""
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """Points of the curves."""
+
+
+Event = TypeVar("Event", bound=RunEvent)
+
+
+def publish_events(
+    events: Iterable[Event],
+    *,
+    job: Job[Any],
+    rank: Rank,
+    stage: str,
+    resumed: RunProgress | None,
+    num_steps: int,
+    describe: Callable[[Event], str | None],
+) -> Iterator[Event]:
+    """Yield the events in order; rank 0 publishes each before.
+
+    Args:
+        events: of the run; all ranks have the same ones.
+        job: whose MLflow run and driver hear of them.
+        rank: of this worker.
+        stage: `train` or `pretrain`, for Prometheus.
+        resumed: how far the run was when it stopped; None for a new run.
+        num_steps: of the whole run.
+        describe: the line of an event for the terminal, or None.
+    """
+    step = 0 if resumed is None else resumed.step
+    reported = set() if resumed is None else set(resumed.unreadable)
+    if resumed is not None and rank.index == 0:
+        job.messages.put(f"resumed at step {resumed.step} of {num_steps}")
+        count(RETRIES, kind="training resumed")
+    for event in events:
+        if rank.index == 0:
+            count(TRAINING_STEPS, event.step - step, stage=stage)
+            step = event.step
+            model_registry.log_metrics(job.tracking, run_id=job.run_id, metrics=dict(event.figures), step=step)
+            line = describe(event)
+            if line is not None:
+                for each in (*unreadable_lines(event.unreadable, reported=reported), line):
+                    job.messages.put(each)
+                reported |= event.unreadable.keys()
+        yield event
