@@ -31,8 +31,8 @@ from ecor.data.shards import Entry, write_shard
 from ecor.data.vocabulary import Vocabulary
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import ShardJob, entries, inspected, labels_in, vocabulary_of
+from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.inspection import ShardJob, entries, inspect_images, labels_in, vocabulary_of
 from pipelines.sharding.listing import find_source, listed
 
 SHARD = 512
@@ -78,8 +78,10 @@ def job_of(root: Path, *, validate: str, output: Path) -> tuple[ShardJob, pa.Tab
 def ours(root: Path, output: Path, *, validate: str) -> None:
     """What the stage's workers do, in one process: list, read, hash, validate, find copies, sort, read, write."""
     job, listing = job_of(root, validate=validate, output=output)
-    found = pa.concat_tables([inspected(pa.Table.from_batches([batch]), job=job) for batch in listing.to_batches(32)])
-    rows = with_copies_marked(found).sort_by("key")
+    found = pa.concat_tables(
+        [inspect_images(pa.Table.from_batches([batch]), job=job) for batch in listing.to_batches(32)]
+    )
+    rows = mark_duplicate_rows(found).sort_by("key")
     for number, start in enumerate(range(0, rows.num_rows, SHARD)):
         part = entries(rows.slice(start, SHARD), job=job)
         write_shard(part, folder=output, name=f"{number}.tar", vocabulary=job.vocabulary)
@@ -112,7 +114,7 @@ def as_members(number: int, data: bytes, *, row: dict, category: int) -> dict:
 
 def in_memory(root: Path, output: Path) -> tuple[Vocabulary, list[Entry]]:
     job, listing = job_of(root, validate="header", output=output)
-    rows = with_copies_marked(inspected(listing, job=job)).sort_by("key")
+    rows = mark_duplicate_rows(inspect_images(listing, job=job)).sort_by("key")
     return job.vocabulary, list(entries(rows, job=job))
 
 

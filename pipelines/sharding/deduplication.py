@@ -10,7 +10,7 @@ import pyarrow as pa
 Row = dict[str, Any]
 
 
-def with_copies_marked(images: pa.Table) -> pa.Table:
+def mark_duplicate_rows(images: pa.Table) -> pa.Table:
     """Decide which of the images that have the same bytes stay.
 
     Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with two more columns:

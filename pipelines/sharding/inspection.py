@@ -138,7 +138,7 @@ def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
             raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
 
 
-def inspected(listing: pa.Table, *, job: ShardJob) -> pa.Table:
+def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order.
 
     A disk or a store that fails is an OSError, and no row.

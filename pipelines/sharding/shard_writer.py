@@ -35,7 +35,7 @@ class Made:
     how: How
 
 
-def written(
+def write_shards(
     job: ShardJob, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[str], None]
 ) -> dict[str, list[Made]]:
     """Each split's shards, in order; `blocks` are sorted by split and key.

@@ -8,67 +8,45 @@ and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ecor.config import require
-from ecor.data.predictions import MANIFEST_NAME, read_manifest, read_predictions
+from ecor.data.predictions import read_manifest, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.evaluation.correctness import Labels
-from ecor.evaluation.metrics import confusions, differences, observations_table
+from ecor.evaluation.metrics import differences, observations_table
 from ecor.evaluation.record import (
     EVALUATION_NAME,
-    OBSERVATIONS_NAME,
     Comparison,
     Evaluation,
-    Result,
     evaluate,
     known_labels,
     read_evaluation,
     slug,
 )
-from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
 from pipelines.reporting import evaluation_plots
+from pipelines.reporting.evaluation_folder import (
+    SUMMARY_NAME,
+    LabelledSet,
+    PredictionSource,
+    check_evaluation_output,
+    publish_evaluation,
+    summarise_evaluation,
+    write_observations,
+    write_plots,
+    write_tables,
+)
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 
-SUMMARY_NAME = "summary.json"
 COLUMNS = (
     *("key", "category_true", "rationales_true", "visible_rationales", "confidence", "pairs", "categories"),
     *("rationales", "two_stage_category", "two_stage_rationale", "pairs_exact", "calibrated", "method"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One set of predictions."""
-
-    path: str
-    name: str
-    digest: str
-    parents: Mapping[str, Any]
-    num_rejected: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledSet:
-    """A set that was read, and parsed once for all that is made of it."""
-
-    source: Source
-    table: pa.Table
-    labels: Labels
-    """Of the rows whose true category is known."""
-    observations: pa.Table
-    """Every metric of each of them."""
 
 
 def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Evaluation:
@@ -80,11 +58,11 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     are compared have no image in common.
     """
     started = time.perf_counter()
-    check_output(config.output)
+    check_evaluation_output(config.output)
     sources = [source_of(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
     finished = finished_record(config, sources=sources)
     if finished is not None:
-        tell(finished, output=config.output, seconds=time.perf_counter() - started)
+        report_figures(finished, output=config.output, seconds=time.perf_counter() - started)
         return finished
     sets = [read_set(source) for source in sources]
     record = record_of(config, sets=sets)
@@ -93,11 +71,13 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
         write_tables(record, folder)
         write_observations(sets, folder)
         write_plots(record, sets, folder)
-        record = logged(record, folder, tracking=tracking or TrackingConfig())
+        record = log_to_mlflow(record, folder, tracking=tracking or TrackingConfig())
         seconds = time.perf_counter() - started
-        (folder / SUMMARY_NAME).write_text(json.dumps(summary_of(record, folder, seconds=seconds), indent=1) + "\n")
-        publish(folder, config.output)
-    tell(record, output=config.output, seconds=seconds)
+        (folder / SUMMARY_NAME).write_text(
+            json.dumps(summarise_evaluation(record, folder, seconds=seconds), indent=1) + "\n"
+        )
+        publish_evaluation(folder, config.output)
+    report_figures(record, output=config.output, seconds=seconds)
     return record
 
 
@@ -111,20 +91,12 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
     return names
 
 
-def check_output(output: str) -> None:
-    """Raise ValueError for a folder whose files are of another kind."""
-    require(
-        not filesystem.exists(filesystem.join(output, MANIFEST_NAME)),
-        f"{output} holds predictions or shards: choose another folder for the evaluation",
-    )
-
-
-def source_of(path: str, *, name: str) -> Source:
+def source_of(path: str, *, name: str) -> PredictionSource:
     """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
     if path.endswith(".parquet"):
-        return Source(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
+        return PredictionSource(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
     manifest = read_manifest(path)
-    return Source(
+    return PredictionSource(
         path=path,
         name=name,
         digest=manifest.digest,
@@ -133,14 +105,14 @@ def source_of(path: str, *, name: str) -> Source:
     )
 
 
-def read_set(source: Source) -> LabelledSet:
+def read_set(source: PredictionSource) -> LabelledSet:
     """Read a set; ValueError when it was altered, or has no row with known truth."""
     table = read_predictions(source.path, columns=COLUMNS)
     labels = known_labels(table, name=source.name)
     return LabelledSet(source=source, table=table, labels=labels, observations=observations_table(labels))
 
 
-def logged(record: Evaluation, folder: Path, *, tracking: TrackingConfig) -> Evaluation:
+def log_to_mlflow(record: Evaluation, folder: Path, *, tracking: TrackingConfig) -> Evaluation:
     """The record with its MLflow run, which gets the folder's files; the record lies among them, before and after."""
     path = folder / EVALUATION_NAME
     path.write_text(record.to_json(), encoding="utf-8")
@@ -152,7 +124,7 @@ def logged(record: Evaluation, folder: Path, *, tracking: TrackingConfig) -> Eva
     return record
 
 
-def finished_record(config: EvaluateConfig, *, sources: list[Source]) -> Evaluation | None:
+def finished_record(config: EvaluateConfig, *, sources: list[PredictionSource]) -> Evaluation | None:
     """The record that the output folder already holds, if it is of the same predictions, names and settings."""
     try:
         record = read_evaluation(config.output)
@@ -184,68 +156,15 @@ def record_of(config: EvaluateConfig, *, sets: Sequence[LabelledSet]) -> Evaluat
         for each in sets
     )
     first, *others = sets
-    comparisons = tuple(compared(first, other, resampling=resampling) for other in others)
+    comparisons = tuple(compare_sets(first, other, resampling=resampling) for other in others)
     return Evaluation(results=results, comparisons=comparisons, resampling=resampling, num_bins=config.num_bins)
 
 
-def compared(first: LabelledSet, second: LabelledSet, *, resampling: Resampling) -> Comparison:
+def compare_sets(first: LabelledSet, second: LabelledSet, *, resampling: Resampling) -> Comparison:
     """Paired differences of two sets; ValueError when they have no image in common."""
     names = (first.source.name, second.source.name)
     gaps = differences(first.observations, second.observations, names=names, resampling=resampling)
     return Comparison(first=names[0], second=names[1], differences=gaps)
-
-
-def write_tables(record: Evaluation, folder: Path) -> None:
-    """metrics.csv, per_category.csv and, of several sets, comparisons.csv."""
-    metrics = [
-        {"set": result.name, "metric": name, **asdict(estimate)}
-        for result in record.results
-        for name, estimate in result.metrics.items()
-    ]
-    per_category = [
-        {
-            "set": result.name,
-            "category": each.category,
-            "num_images": each.num_images,
-            "rr": each.rr.value,
-            "rr_low": each.rr.low,
-            "rr_high": each.rr.high,
-            **{name: getattr(each, name) for name in ("rw", "wr", "ww", "accuracy")},
-        }
-        for result in record.results
-        for each in result.per_category
-    ]
-    comparisons = [
-        {"first": each.first, "second": each.second, "metric": name, **asdict(estimate)}
-        for each in record.comparisons
-        for name, estimate in each.differences.items()
-    ]
-    tables = {"metrics": metrics, "per_category": per_category, "comparisons": comparisons}
-    for name, rows in tables.items():
-        if rows:
-            pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
-
-
-def write_observations(sets: Sequence[LabelledSet], folder: Path) -> None:
-    """Every metric of every image, so that a difference can be tested later without scoring again."""
-    seen = [
-        each.observations.add_column(0, "name", pa.array([each.source.name] * len(each.observations), pa.string()))
-        for each in sets
-    ]
-    pq.write_table(pa.concat_tables(seen, promote_options="default"), folder / OBSERVATIONS_NAME, compression="zstd")
-
-
-def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -> None:
-    """The figures that the sets have images for."""
-    if any(result.num_explained for result in record.results):
-        evaluation_plots.draw_rules(record.results, folder / "rules.png")
-    if record.comparisons:
-        evaluation_plots.draw_differences(record.comparisons, folder / "differences.png")
-    for result, each in zip(record.results, sets, strict=True):
-        evaluation_plots.draw_confusion(result, confusions(each.labels), folder / f"confusion-{slug(result.name)}.png")
-        if result.num_explained:
-            evaluation_plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
-            evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
 
 
 def logged_metrics(record: Evaluation) -> dict[str, float]:
@@ -276,44 +195,7 @@ def tags_of(record: Evaluation) -> dict[str, str]:
     return tags
 
 
-def summary_of(record: Evaluation, folder: Path, *, seconds: float) -> dict[str, Any]:
-    """What was done, for scripts."""
-    files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
-    return {
-        "stage": "evaluate",
-        "seconds": round(seconds, 3),
-        "evaluation_digest": record.digest,
-        "run_id": record.run_id,
-        "predictions": {each.name: each.predictions for each in record.results},
-        "num_images": {each.name: each.num_images for each in record.results},
-        "strict_rr": {each.name: value_of(each, "strict/rr") for each in record.results},
-        "accuracy": {each.name: value_of(each, "strict/accuracy") for each in record.results},
-        "files": sorted(files),
-    }
-
-
-def value_of(result: Result, metric: str) -> float | None:
-    return result.metrics[metric].value if metric in result.metrics else None
-
-
-def publish(folder: Path, output: str) -> None:
-    """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
-    comes last."""
-    for name in [EVALUATION_NAME, *files_of_older(output)]:
-        filesystem.remove(filesystem.join(output, name))
-    filesystem.publish_files(folder, output, last=EVALUATION_NAME)
-
-
-def files_of_older(output: str) -> list[str]:
-    """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
-    try:
-        files = json.loads(filesystem.read(filesystem.join(output, SUMMARY_NAME)))["files"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
-    return [Path(str(name)).name for name in files]
-
-
-def tell(record: Evaluation, *, output: str, seconds: float) -> None:
+def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
     """A line per set, and per comparison."""
     for result in record.results:
         shown = [

@@ -47,7 +47,7 @@ from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
-from pipelines.sharding.inspection import ShardJob, inspected
+from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import find_source, list_images
 from pipelines.storage import image_bytes
 from pipelines.tracking import model_registry
@@ -162,7 +162,7 @@ def found_by_shard(root: Path, *, validate: str = "decode") -> dict[str, dict]:
         output=str(root / "none"),
     )
     listing = pa.concat_tables([table for place in source.places for table in list_images(place)])
-    return {row["source"]: row for row in inspected(listing, job=job).to_pylist()}
+    return {row["source"]: row for row in inspect_images(listing, job=job).to_pylist()}
 
 
 def found_by_score(root: Path, *, size: int = 32) -> tuple[list[Part], dict[str, tuple[str, str]]]:

@@ -26,8 +26,8 @@ from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Rejection, read_input
-from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import ShardJob, entries, inspected
+from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.inspection import ShardJob, entries, inspect_images
 from pipelines.sharding.listing import find_source, list_images
 from pipelines.storage import image_bytes
 from pipelines.storage.image_bytes import UnreadableError, content
@@ -197,12 +197,14 @@ def found_by_shard(place: str) -> tuple[pa.Table, ShardJob]:
         parents={},
         output="memory://out",
     )
-    return inspected(pa.concat_tables([table for each in source.places for table in list_images(each)]), job=job), job
+    return inspect_images(
+        pa.concat_tables([table for each in source.places for table in list_images(each)]), job=job
+    ), job
 
 
 def shard_of(found: pa.Table, *, job: ShardJob, folder: Path) -> bytes:
     """The tar that `ecor shard` writes of what it found."""
-    rows = with_copies_marked(found).sort_by("key")
+    rows = mark_duplicate_rows(found).sort_by("key")
     write_shard(entries(rows, job=job), folder=folder, name="0.tar", vocabulary=VOCABULARY)
     return (folder / "0.tar").read_bytes()
 
@@ -305,7 +307,7 @@ def test_a_disk_or_a_machine_that_fails_rejects_no_picture(tmp_path):
     (unit,) = read_input(str(tmp_path), unit_size=4).units
     with no_more_open_files():
         with pytest.raises(OSError, match=r"Too many open files.*png"):
-            inspected(listing, job=job)
+            inspect_images(listing, job=job)
         with pytest.raises(OSError, match=r"Too many open files.*png"):
             list(unit.read())
     assert not any(isinstance(each, Rejection) for each in unit.read())

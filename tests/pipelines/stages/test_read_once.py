@@ -18,7 +18,7 @@ from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decoded_parts
 from pipelines.scoring.work_units import read_input
-from pipelines.sharding.inspection import ShardJob, inspected
+from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import find_source, list_images
 from pipelines.stages import evaluate, explain
 from pipelines.storage.image_bytes import content
@@ -74,7 +74,7 @@ def test_sharding_inspects_a_picture_with_one_read_and_one_decoding(tmp_path: Pa
     )  # fmt: skip
     reads, decodes = counts(content), counts(decode_image)
     listing = pa.concat_tables([table for place in find_source(config).places for table in list_images(place)])
-    rows = inspected(listing, job=job)
+    rows = inspect_images(listing, job=job)
     assert rows.num_rows == 6 and sum(reads.values()) == 6 and sum(decodes.values()) == 6
 
 

@@ -30,10 +30,11 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import all_of, materialised, ray_data_settings
-from pipelines.sharding.deduplication import with_copies_marked
-from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspected
+from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspect_images
 from pipelines.sharding.listing import LISTING_SCHEMA, find_source, list_images
 from pipelines.sharding.shard_writer import pieces_of
+from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard
 from pipelines.storage.work_ledger import Ledger
 from tests.support.processes import cpus_held, hit
@@ -172,8 +173,8 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
             assert attempt is not None and ledger.commit(attempt, {}) == {}
         told = f"a run with digest {job.name} was begun there, this one is {other.name}"
     with pytest.raises(ValueError, match=rf"was made from something else \({told}\).*--fresh"):
-        shard._finished(other)
-    assert shard._finished(job) is None, "validation is not there yet"
+        read_finished(other)
+    assert read_finished(job) is None, "validation is not there yet"
 
 
 # Laws of the parts
@@ -209,8 +210,8 @@ ROWS = st.lists(
 def test_of_equal_images_one_stays_with_all_labels_and_test_is_never_altered(described, seed):
     rows = [inspected_row(number, **row) for number, row in enumerate(described)]
     shuffled = seed.sample(rows, len(rows))
-    marked = with_copies_marked(pa.Table.from_pylist(shuffled, schema=INSPECTED_SCHEMA)).to_pylist()
-    assert marked == with_copies_marked(pa.Table.from_pylist(rows, schema=INSPECTED_SCHEMA)).to_pylist()
+    marked = mark_duplicate_rows(pa.Table.from_pylist(shuffled, schema=INSPECTED_SCHEMA)).to_pylist()
+    assert marked == mark_duplicate_rows(pa.Table.from_pylist(rows, schema=INSPECTED_SCHEMA)).to_pylist()
     assert sorted(row["key"] for row in marked) == sorted(row["key"] for row in rows)
     staying = [row for row in marked if row["duplicate_of"] is None]
     before = {row["key"]: row for row in rows}
@@ -333,19 +334,19 @@ def one_listed(source: str, **changes) -> pa.Table:
 def test_what_an_image_is_found_to_be(tmp_path):
     put(tmp_path / "a.b.png", picture(0))
     job = job_for(tmp_path)
-    (row,) = inspected(one_listed("a.b.png"), job=job).to_pylist()
+    (row,) = inspect_images(one_listed("a.b.png"), job=job).to_pylist()
     assert (row["category"], row["rationales"], row["reason"]) == ("cat", ["a tail"], None)
     assert (row["width"], row["height"], row["extension"]) == (16, 12, "png")
     assert row["sha256"] == hashlib.sha256(picture(0)).hexdigest()
-    (row,) = inspected(one_listed("none.png"), job=job).to_pylist()
+    (row,) = inspect_images(one_listed("none.png"), job=job).to_pylist()
     assert row["reason"] == "unreadable" and "none.png" in row["detail"]
-    (row,) = inspected(one_listed("a.b.png", rationales=["a tail/of fur"]), job=job).to_pylist()
+    (row,) = inspect_images(one_listed("a.b.png", rationales=["a tail/of fur"]), job=job).to_pylist()
     assert row["rationales"] == ["a tail"]  # DROR's second level, which this vocabulary lacks
 
 
 def test_weak_labels_come_from_the_vocabulary(tmp_path):
     put(tmp_path / "a.png", picture(0))
-    (row,) = inspected(one_listed("a.png", rationales=[]), job=job_for(tmp_path, from_vocabulary=True)).to_pylist()
+    (row,) = inspect_images(one_listed("a.png", rationales=[]), job=job_for(tmp_path, from_vocabulary=True)).to_pylist()
     assert row["rationales"] == ["whiskers", "a tail", "long or short fur"]
 
 
@@ -353,12 +354,12 @@ def test_shares_decide_splits_by_content(tmp_path):
     job = job_for(tmp_path)
     for number in range(300):
         put(tmp_path / f"{number}.png", picture(number))
-    rows = [inspected(one_listed(f"{number}.png"), job=job).to_pylist()[0] for number in range(300)]
+    rows = [inspect_images(one_listed(f"{number}.png"), job=job).to_pylist()[0] for number in range(300)]
     counts = Counter(row["split"] for row in rows)
     assert set(counts) == {"train", "validation", "test"} and 210 < counts["train"] < 270
     job = job_for(tmp_path, given_splits=("test", "train"))
     assert job.splits == ("test", "train", "validation")
-    rows = [inspected(one_listed(row["source"], split="train"), job=job).to_pylist()[0] for row in rows]
+    rows = [inspect_images(one_listed(row["source"], split="train"), job=job).to_pylist()[0] for row in rows]
     assert 10 < sum(row["split"] == "validation" for row in rows) < 55
 
 
@@ -367,12 +368,12 @@ def test_an_output_where_nothing_was_made_is_free_for_the_mended_input(tmp_path)
     ledger = Ledger(f"{begun.output}/_ledger/{begun.name}")
     with ledger.hold_lease():
         with pytest.raises(ValueError, match=r"a run with digest .* was begun there.*--fresh"):
-            shard._finished(mended)
+            read_finished(mended)
         record = ledger.commit(ledger.claim("inspected"), {"folder": "somewhere"})
     with pytest.raises(ValueError, match="was begun there"):
-        shard._finished(mended)
+        read_finished(mended)
     ledger.discard("inspected", record)
-    assert shard._finished(mended) is None
+    assert read_finished(mended) is None
 
 
 # The stage

@@ -1,0 +1,148 @@
+"""The folder of an evaluation: its tables, plots and summary, and their publication."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecor.config import require
+from ecor.data.predictions import MANIFEST_NAME
+from ecor.evaluation.correctness import Labels
+from ecor.evaluation.metrics import confusions
+from ecor.evaluation.record import (
+    EVALUATION_NAME,
+    OBSERVATIONS_NAME,
+    Evaluation,
+    Result,
+    slug,
+)
+from ecor.storage import filesystem
+from pipelines.reporting import evaluation_plots
+
+SUMMARY_NAME = "summary.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionSource:
+    """One set of predictions."""
+
+    path: str
+    name: str
+    digest: str
+    parents: Mapping[str, Any]
+    num_rejected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledSet:
+    """A set that was read, and parsed once for all that is made of it."""
+
+    source: PredictionSource
+    table: pa.Table
+    labels: Labels
+    """Of the rows whose true category is known."""
+    observations: pa.Table
+    """Every metric of each of them."""
+
+
+def check_evaluation_output(output: str) -> None:
+    """Raise ValueError for a folder whose files are of another kind."""
+    require(
+        not filesystem.exists(filesystem.join(output, MANIFEST_NAME)),
+        f"{output} holds predictions or shards: choose another folder for the evaluation",
+    )
+
+
+def write_tables(record: Evaluation, folder: Path) -> None:
+    """metrics.csv, per_category.csv and, of several sets, comparisons.csv."""
+    metrics = [
+        {"set": result.name, "metric": name, **asdict(estimate)}
+        for result in record.results
+        for name, estimate in result.metrics.items()
+    ]
+    per_category = [
+        {
+            "set": result.name,
+            "category": each.category,
+            "num_images": each.num_images,
+            "rr": each.rr.value,
+            "rr_low": each.rr.low,
+            "rr_high": each.rr.high,
+            **{name: getattr(each, name) for name in ("rw", "wr", "ww", "accuracy")},
+        }
+        for result in record.results
+        for each in result.per_category
+    ]
+    comparisons = [
+        {"first": each.first, "second": each.second, "metric": name, **asdict(estimate)}
+        for each in record.comparisons
+        for name, estimate in each.differences.items()
+    ]
+    tables = {"metrics": metrics, "per_category": per_category, "comparisons": comparisons}
+    for name, rows in tables.items():
+        if rows:
+            pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+
+
+def write_observations(sets: Sequence[LabelledSet], folder: Path) -> None:
+    """Every metric of every image, so that a difference can be tested later without scoring again."""
+    seen = [
+        each.observations.add_column(0, "name", pa.array([each.source.name] * len(each.observations), pa.string()))
+        for each in sets
+    ]
+    pq.write_table(pa.concat_tables(seen, promote_options="default"), folder / OBSERVATIONS_NAME, compression="zstd")
+
+
+def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -> None:
+    """The figures that the sets have images for."""
+    if any(result.num_explained for result in record.results):
+        evaluation_plots.draw_rules(record.results, folder / "rules.png")
+    if record.comparisons:
+        evaluation_plots.draw_differences(record.comparisons, folder / "differences.png")
+    for result, each in zip(record.results, sets, strict=True):
+        evaluation_plots.draw_confusion(result, confusions(each.labels), folder / f"confusion-{slug(result.name)}.png")
+        if result.num_explained:
+            evaluation_plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
+            evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
+
+
+def summarise_evaluation(record: Evaluation, folder: Path, *, seconds: float) -> dict[str, Any]:
+    """What was done, for scripts."""
+    files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
+    return {
+        "stage": "evaluate",
+        "seconds": round(seconds, 3),
+        "evaluation_digest": record.digest,
+        "run_id": record.run_id,
+        "predictions": {each.name: each.predictions for each in record.results},
+        "num_images": {each.name: each.num_images for each in record.results},
+        "strict_rr": {each.name: _value_of(each, "strict/rr") for each in record.results},
+        "accuracy": {each.name: _value_of(each, "strict/accuracy") for each in record.results},
+        "files": sorted(files),
+    }
+
+
+def _value_of(result: Result, metric: str) -> float | None:
+    return result.metrics[metric].value if metric in result.metrics else None
+
+
+def publish_evaluation(folder: Path, output: str) -> None:
+    """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
+    comes last."""
+    for name in [EVALUATION_NAME, *_files_of_older(output)]:
+        filesystem.remove(filesystem.join(output, name))
+    filesystem.publish_files(folder, output, last=EVALUATION_NAME)
+
+
+def _files_of_older(output: str) -> list[str]:
+    """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
+    try:
+        files = json.loads(filesystem.read(filesystem.join(output, SUMMARY_NAME)))["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
+    return [Path(str(name)).name for name in files]

@@ -1,0 +1,169 @@
+"""Stream a dataset through the cluster with Ray Data: list, inspect, quarantine, and find duplicates."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+from ray.data import Dataset
+
+from ecor.storage import filesystem as store
+from pipelines.runtime.console import say
+from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
+from pipelines.runtime.ray_data import (
+    each_block,
+    materialised,
+    tally,
+    write_table,
+)
+from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.inspection import (
+    IMAGES_PER_READ,
+    INSPECTED_SCHEMA,
+    Label,
+    ShardJob,
+    digest_of,
+    inspect_images,
+    labels_in,
+)
+from pipelines.sharding.listing import Place, Source, list_images
+from pipelines.sharding.shards_folder import WORK
+from pipelines.storage.work_ledger import Ledger
+
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
+
+
+DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
+
+
+_IMAGES_PER_BLOCK = 1024
+
+
+_IMAGES_PER_BUCKET = 4096
+
+
+_INSPECTED = "inspected"
+
+
+def list_all(source: Source) -> Dataset:
+    places = [{"place": json.dumps(asdict(place))} for place in source.places]
+    one_each = ray.data.from_items(places, override_num_blocks=len(places))
+    tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
+    return tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize()
+
+
+def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
+    for place in batch["place"].to_pylist():
+        yield from list_images(Place(**json.loads(place)))
+
+
+def scan_listing(listing: Dataset) -> tuple[str, list[Label]]:
+    """A digest of the listing, whatever its order, and the distinct labels in it."""
+    total, num_images = 0, 0
+    sources: dict[tuple[Any, ...], Label] = {}
+    for row in each_block(listing, _scan_block).iter_rows():
+        total += int(row["sum"], 16)
+        num_images += row["num_images"]
+        for label in (Label(**fields) for fields in json.loads(row["labels"])):
+            name = (label.split, label.category, label.rationale, label.is_visible)
+            sources[name] = min(label, sources.get(name, label), key=lambda each: each.source)
+    return digest_of([num_images, total % 2**256]), [sources[name] for name in sorted(sources, key=str)]
+
+
+def _scan_block(table: pa.Table) -> pa.Table:
+    total = sum(int(digest_of(row), 16) for row in table.to_pylist())
+    labels = json.dumps([asdict(label) for label in labels_in(table)])
+    return pa.Table.from_pylist([{"num_images": table.num_rows, "sum": f"{total:x}", "labels": labels}])
+
+
+def inspect_all(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> Dataset:
+    """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
+    found = ledger.record(_INSPECTED)
+    if found is not None and not store.exists(found["folder"]):
+        ledger.discard(_INSPECTED, found)
+        found = None
+    while found is None:
+        attempt = ledger.claim(_INSPECTED)
+        if attempt is None:
+            ledger.wait([_INSPECTED], tell=say)
+            found = ledger.record(_INSPECTED)
+            continue
+        folder = f"{job.output}/{WORK}/{attempt.name}"
+        inspect = partial(inspect_images, job=job)
+        findings = listing.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow")
+        file_system, path = store.store_of(folder)  # fsspec's, as everywhere: one client, one set of credentials
+        findings.write_parquet(path, filesystem=file_system, try_create_dir=store.is_local(folder))
+        found = ledger.commit(attempt, {"folder": folder})
+    return _read_parts(found["folder"])
+
+
+def _read_parts(folder: str) -> Dataset:
+    """What `write_parquet` wrote, in the object store; `read_parquet` takes seconds to begin, each time it is used."""
+    paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
+    parts = ray.data.from_items(paths, override_num_blocks=len(paths))
+    return parts.map_batches(_read_part, batch_size=1, batch_format="pyarrow").materialize()
+
+
+def _read_part(batch: pa.Table) -> pa.Table:
+    with store.opened(batch["path"][0].as_py()) as file:
+        return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
+
+
+def write_quarantine(job: ShardJob, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
+    """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
+    rejected = each_block(found, _rejected_rows)
+    write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
+    counts = tally(rejected, columns=("split", "reason"))
+    num_images, num_rejected = found.count(), sum(counts.values())
+    count(IMAGES_SEEN, num_images, stage="shard")
+    for (_, reason), number in counts.items():
+        count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
+    if num_rejected > job.config.max_rejected * num_images:
+        done = ledger.committed()
+        if done.keys() == {_INSPECTED}:
+            ledger.discard(_INSPECTED, done[_INSPECTED])  # the user may mend the images: look at them again
+        again = "run the same command again" if done.keys() <= {_INSPECTED} else "start over with --fresh"
+        reasons: Counter[str] = Counter()
+        for (_, reason), number in counts.items():
+            reasons[reason] += number
+        told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        raise ValueError(
+            f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
+            f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet, mend the images and {again}, or "
+            f"allow more with --max-rejected"
+        )
+    return counts
+
+
+def _rejected_rows(table: pa.Table) -> pa.Table:
+    table = table.filter(pc.is_valid(table["reason"]))
+    stage = pa.array(["shard"] * table.num_rows, pa.string())
+    return table.append_column("stage", stage).select(QUARANTINE_SCHEMA.names)
+
+
+def mark_duplicates(found: Dataset) -> Dataset:
+    """All valid images; those whose bytes another one has are marked with it."""
+    num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
+    valid = each_block(found, partial(_bucket_by_content, num_buckets=num_buckets))
+    return materialised(valid.groupby("bucket").map_groups(mark_duplicate_rows, batch_format="pyarrow"))
+
+
+def _bucket_by_content(table: pa.Table, *, num_buckets: int) -> pa.Table:
+    """Copies meet in one bucket of thousands, because Ray Data takes as long for a group of one."""
+    table = table.filter(pc.is_null(table["reason"]))
+    buckets = [int(sha256[:8], 16) % num_buckets for sha256 in table["sha256"].to_pylist()]
+    return table.append_column("bucket", pa.array(buckets, pa.int64()))
+
+
+def duplicate_rows(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_valid(table["duplicate_of"])).select(DUPLICATES_SCHEMA.names)
+
+
+def unique_rows(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_null(table["duplicate_of"]))

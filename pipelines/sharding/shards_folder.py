@@ -1,0 +1,128 @@
+"""The output folder of `ecor shard`: find what an earlier run finished, publish shards and manifests, clear."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from ecor.data.shards import (
+    MANIFEST_NAME,
+    ShardManifest,
+    read_manifest,
+    write_manifest,
+    write_side_files,
+    write_text,
+)
+from ecor.storage import filesystem as store
+from pipelines.runtime.console import say
+from pipelines.sharding.inspection import (
+    ShardJob,
+)
+from pipelines.sharding.listing import Source
+from pipelines.sharding.shard_writer import How, all_intact
+from pipelines.storage.work_ledger import Ledger
+
+LEDGER, WORK = "_ledger", "_work"
+
+
+def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
+    """What a run that came to its end has left, if intact; ValueError when the folder holds something else's output."""
+    if job.config.fresh:
+        clear_output(job.output)
+        return None
+    manifests = {}
+    for split in store.names_in(job.output):
+        if store.exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
+            manifests[split] = read_manifest(f"{job.output}/{split}")
+            _check_parents(manifests[split], job=job)
+    others = [name for name in store.names_in(f"{job.output}/{LEDGER}") if name != job.name]
+    begun = [name for name in others if not Ledger(f"{job.output}/{LEDGER}/{name}").is_left()]
+    if begun:
+        raise _other_output_error(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
+    if set(manifests) != set(job.splits):
+        return None
+    shards = [(f"{job.output}/{split}", shard) for split, manifest in manifests.items() for shard in manifest.shards]
+    return manifests if all_intact(shards) else None
+
+
+def _check_parents(manifest: ShardManifest, *, job: ShardJob) -> None:
+    now = {"config": job.config_digest, "vocabulary": job.vocabulary.digest, **job.parents}
+    then = {"config": manifest.config_digest, "vocabulary": manifest.vocabulary_digest, **manifest.parents}
+    changed = [f"{name} was {then.get(name)}, is {digest}" for name, digest in now.items() if then.get(name) != digest]
+    if changed:
+        raise _other_output_error(job, "; ".join(changed))
+
+
+def _other_output_error(job: ShardJob, told: str) -> ValueError:
+    return ValueError(f"{job.output} was made from something else ({told}): name another output, or pass --fresh")
+
+
+def publish_shards(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:
+    """Side files, then manifests; last, all that no manifest names goes."""
+    write_side_files(job.output, vocabulary=job.vocabulary)
+    for split, manifest in manifests.items():
+        folder = f"{job.output}/{split}"
+        write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
+        named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
+        _remove_names(folder, [name for name in store.names_in(folder) if _is_shard_file(name) and name not in named])
+        write_manifest(manifest, folder)
+    _remove_names(job.output, [WORK])
+
+
+def clear_output(output: str) -> None:
+    """Forget what was made here: manifests first, so that nobody reads half of it."""
+    splits = [name for name in store.names_in(output) if store.exists(f"{output}/{name}/{MANIFEST_NAME}")]
+    for split in splits:
+        _remove_names(f"{output}/{split}", [MANIFEST_NAME])
+    _remove_names(output, [LEDGER, WORK])
+    for split in splits:
+        _remove_names(
+            f"{output}/{split}", [name for name in store.names_in(f"{output}/{split}") if _is_shard_file(name)]
+        )
+
+
+def _remove_names(folder: str, names: Sequence[str]) -> None:
+    for name in names:
+        store.remove(store.join(folder, name))
+
+
+def _is_shard_file(name: str) -> bool:
+    return name.endswith((".tar", ".index.parquet", ".tmp"))
+
+
+def write_summary(
+    job: ShardJob, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
+) -> None:
+    num_shards = sum(len(manifest.shards) for manifest in manifests.values())
+    num_written = how["done"] + how["taken over"]
+    num_kept = num_shards - num_written - how["by another job"]
+    totals = {
+        name: sum(getattr(manifest, name) for manifest in manifests.values())
+        for name in ("num_samples", "num_rejected", "num_duplicates")
+    }
+    num_images = sum(totals.values())
+    summary = {
+        "stage": "shard",
+        "input": job.config.input,
+        "layout": source.layout,
+        **totals,
+        "num_ignored": source.num_ignored,
+        "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
+        "num_shards_written": num_written,
+        "num_shards_taken_over": how["taken over"],
+        "num_shards_by_others": how["by another job"],
+        "num_shards_kept": num_kept,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(num_images / seconds, 1),
+        "config": asdict(job.config),
+        "vocabulary_digest": job.vocabulary.digest,
+        "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
+    }
+    write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
+    taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
+    by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
+    say(
+        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_kept} kept, {num_written} written"
+        f"{taken_over}{by_others}), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in "
+        f"{seconds:.1f} s, {num_images / seconds:.1f} images/s: {job.output}"
+    )
