@@ -28,7 +28,7 @@ def hit(
     when: Callable[[], bool],
     log: Path,
     environment: Mapping[str, str] | None = None,
-    patience_s: float = 150,
+    patience_s: float = 400,
 ) -> int:
     """Start `ecor` with these words, strike as soon as `when` holds; its exit code."""
     command = [sys.executable, "-m", "pipelines", *words]
