@@ -73,7 +73,7 @@ class Pretrain:
     def run(self) -> None:
         from pipelines.stages import pretrain
 
-        print(pretrain.run(self.config, cluster=self.cluster, tracking=self.tracking).told)  # noqa: T201
+        print(pretrain.run(self.config, cluster=self.cluster, tracking=self.tracking).backbone_options)  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Images with content hashes in, one per content out, with the labels of all its copies."""
+"""Find images with equal content and keep one of each, with the labels of all its copies."""
 
 import json
 from collections.abc import Iterable

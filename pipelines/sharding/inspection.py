@@ -1,6 +1,6 @@
-"""Listed images in, what each is out: split, names, hash and format, or why it is rejected; then its shard entry.
+"""Inspect listed images: split, names, content hash and format, or the reason for rejection.
 
-Plain functions on tables, no cluster: `pipelines/stages/shard.py` has workers call them.
+Plain functions on tables, without a cluster; `pipelines/sharding/dataflow.py` runs them on workers.
 """
 
 import json
@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.image_decoding import ImageError, ImageHeader, Sample, check_header, decode_image
+from ecor.data.image_decoding import ImageError, ImageHeader, check_header, decode_image
 from ecor.data.shards import Entry, sample_key
+from ecor.data.tar_members import sample_of_row
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
@@ -133,7 +134,7 @@ def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
     """Raise ValueError, naming an image and the nearest name, for a label that the vocabulary lacks."""
     for label in labels:
         try:
-            _named(label.category, [] if label.rationale is None else [label.rationale], job=job)
+            _match_names(label.category, [] if label.rationale is None else [label.rationale], job=job)
         except ValueError as error:
             raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
 
@@ -164,7 +165,7 @@ def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[Entry]:
             yield _entry(row, data)
 
 
-def _named(category: str | None, rationales: Sequence[str], *, job: ShardJob) -> tuple[str | None, list[str]]:
+def _match_names(category: str | None, rationales: Sequence[str], *, job: ShardJob) -> tuple[str | None, list[str]]:
     """Labels in the vocabulary's own words."""
     vocabulary = job.vocabulary
     ids = [number for text in rationales for number in _rationale_ids(text, vocabulary=vocabulary)]
@@ -221,12 +222,12 @@ def _finding(
         header = _validated(data, how=job.config.validate)
     except ImageError as error:
         return finding | {"reason": error.reason, "detail": error.detail}
-    category, rationales = _named(row["category"], row["rationales"], job=job)
+    category, rationales = _match_names(row["category"], row["rationales"], job=job)
     visible = row["visible_rationales"]
     names = {
         "category": category,
         "rationales": rationales,
-        "visible_rationales": None if visible is None else _named(None, visible, job=job)[1],
+        "visible_rationales": None if visible is None else _match_names(None, visible, job=job)[1],
     }
     return finding | {"extension": header.extension, "width": header.width, "height": header.height} | names
 
@@ -257,14 +258,4 @@ def _entry(row: Mapping[str, Any], image: bytes) -> Entry:
     provenance = {name: row[name] for name in ("split", "width", "height")} | {"labels": json.loads(row["labels"])}
     if row["truth"] is not None:
         provenance["truth"] = json.loads(row["truth"])
-    visible = row["visible_rationales"]
-    sample = Sample(
-        key=row["key"],
-        image=image,
-        extension=row["extension"],
-        category=row["category"],
-        rationales=tuple(row["rationales"]),
-        visible_rationales=None if visible is None else tuple(visible),
-        source=row["source"],
-    )
-    return Entry(sample=sample, sha256=row["sha256"], provenance=provenance)
+    return Entry(sample=sample_of_row(row, image=image), sha256=row["sha256"], provenance=provenance)

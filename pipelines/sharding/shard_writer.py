@@ -1,4 +1,4 @@
-"""Images that stay, in sorted blocks, in; the shards of every split out, each made by one task and committed once."""
+"""Write sorted blocks of images as shards, each by one task, and commit each shard once."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -79,7 +79,7 @@ def run(
     Raises:
         ValueError: for a model, method or picture that is not there; a bad picture of a folder is told and left out.
     """
-    _check_asked(config, images=images, texts=texts)
+    _check_request(config, images=images, texts=texts)
     units = [(place, *_units(place)) for place in images]
     tracking = resolve_tracking(tracking or TrackingConfig())
     model = answering(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
@@ -91,20 +91,20 @@ def run(
                 require(base is not None, f"{place} cannot be explained: {each.reason}, {each.detail}")
                 say(f"left out {each.source}: {each.reason}, {each.detail}")
             num_rejected += len(rejected)
-            shown = [_named(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
-            done += _explained(shown, model=model, output=config.output)
+            shown = [_assign_name(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
+            done += _explain_batch(shown, model=model, output=config.output)
     require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
     Console().print(table_of(done))
-    say(_told(len(done), num_rejected=num_rejected, method=model.method, output=config.output))
+    say(_closing_line(len(done), num_rejected=num_rejected, method=model.method, output=config.output))
     return done
 
 
-def _told(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
+def _closing_line(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
     left_out = f", {num_rejected} left out" if num_rejected else ""
     return f"{num_done} {'overlay' if num_done == 1 else 'overlays'} by {method}{left_out}: {output}"
 
 
-def _check_asked(config: ExplainConfig, *, images: Sequence[str], texts: Sequence[str]) -> None:
+def _check_request(config: ExplainConfig, *, images: Sequence[str], texts: Sequence[str]) -> None:
     """Raise ValueError for what cannot be, before anything is opened."""
     require(bool(images), "name at least one photo, or a folder of photos")
     for place in images:
@@ -182,7 +182,7 @@ def _decoded(picture: ImageItem) -> Shown | Rejection:
         return Rejection(source=picture.source, stage="decode", reason=error.reason, detail=error.detail)
 
 
-def _named(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
+def _assign_name(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
     """With the name of its overlay: its path below the folder, in one word; a second one of that name gets a number."""
     path = shown.source
     relative = path.removeprefix(base.rstrip("/") + "/") if base else path.rsplit("/", 1)[-1]
@@ -191,7 +191,7 @@ def _named(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
     return Shown(name=name if taken[name] == 1 else f"{name}-{taken[name]}", picture=shown.picture, source=shown.source)
 
 
-def _explained(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained]:
+def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained]:
     """Label, map and draw one batch."""
     if not shown:
         return
@@ -201,11 +201,11 @@ def _explained(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iter
     answers = model(pixels_B3HW)
     for index, (each, answer) in enumerate(zip(shown, answers.each, strict=True)):
         path = Path(output) / f"{each.name}.png"
-        filesystem.write(path, _drawn(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
+        filesystem.write(path, _draw(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
         yield Explained(shown=each, answer=answer, path=path)
 
 
-def _drawn(
+def _draw(
     shown: Shown, answer: ImageExplanation, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess
 ) -> bytes:
     """The original, then the maps."""

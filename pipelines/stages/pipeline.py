@@ -1,10 +1,9 @@
-"""One TOML file in, a registered model and a page of explained labels out: the stages chained by their records.
+"""Run all stages from one TOML file, up to a registered model and a page of explained labels (`ecor run`).
 
     shard -> train -> register (candidate) -> score and evaluate it on validation, and the champion of the day too
           -> promote, unless the candidate is worse -> score with the champion -> evaluate, if truth is known -> report
 
-Every stage returns its finished record when its parents are the same, so that running the flow again goes on where it
-stopped.
+Every stage returns its finished record when its parents are the same, so that the same command resumes.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Captioned shards, or drawings, in; a small CLIP out: contrastive pretraining on Ray Train, recorded in MLflow.
+"""Pretrain a small CLIP on captioned shards or on drawings with Ray Train, recorded in MLflow (`ecor pretrain`).
 
 The output folder holds `model.json` and `weights.safetensors`, as plain open_clip takes them (`add_model_config` of the
 folder, then `create_model("model", pretrained=<the weights' path>)`), and `summary.json`, which is written last.
@@ -35,7 +35,7 @@ from pipelines.config.studies import PretrainConfig
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.events import publish_events
-from pipelines.training.pretrainer import Pretraining, Progress, Report
+from pipelines.training.pretrainer import PretrainEvent, Pretraining, PretrainState
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
@@ -61,8 +61,8 @@ class Pretrained:
     """The last of the curves; for drawings with zero-shot figures on validation drawings."""
 
     @property
-    def told(self) -> str:
-        """How to use it, in a line."""
+    def backbone_options(self) -> str:
+        """The options of `ecor` that use it as backbone."""
         return f"--backbone.name {self.model} --backbone.pretrained {self.weights}"
 
 
@@ -71,8 +71,8 @@ def run(
 ) -> Pretrained:
     """Train a CLIP from random weights on captioned images.
 
-    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run; a finished output
-    of the same settings and images is returned as it is. One that another job works on is waited for.
+    The same command resumes from the last saved state, in the same MLflow run. A finished output of the same settings
+    and images is returned as it is. An output that another job works on is waited for.
 
     Args:
         config: what to train, on what, with how many workers.
@@ -84,7 +84,7 @@ def run(
             digests).
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    config, tracking = settled(config), resolve_tracking(tracking or TrackingConfig())
+    config, tracking = resolve_pretrain_config(config), resolve_tracking(tracking or TrackingConfig())
     make_once(
         config,
         name="pretrain",
@@ -99,7 +99,7 @@ def run(
     return read_pretrained(config.output)
 
 
-def settled(config: PretrainConfig) -> PretrainConfig:
+def resolve_pretrain_config(config: PretrainConfig) -> PretrainConfig:
     """The settings with places that every worker finds."""
     return replace(
         config,
@@ -151,7 +151,7 @@ def _work(settings: dict[str, Any]) -> None:
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
     state = load_state(job.states)
-    progress = Progress(**state) if state else None
+    progress = PretrainState(**state) if state else None
     reports = pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress)
     describe = partial(_line, num_steps=job.config.last_step, batch_size=job.config.batch_size)
     for report in publish_events(
@@ -212,7 +212,7 @@ def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Sour
     )
 
 
-def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
+def _save(report: PretrainEvent, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
     """The state, and with the last one the model; all ranks meet here."""
     assert report.progress is not None
     state = {each.name: getattr(report.progress, each.name) for each in fields(report.progress)}
@@ -227,7 +227,9 @@ def _save(report: Report, *, pretraining: Pretraining, job: Job[PretrainConfig],
         save_state(state, step=report.step, rank=rank, folder=Path(scratch))
 
 
-def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretraining: Pretraining) -> dict[str, Any]:
+def _summary(
+    report: PretrainEvent, *, folder: Path, job: Job[PretrainConfig], pretraining: Pretraining
+) -> dict[str, Any]:
     assert report.progress is not None
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -247,7 +249,7 @@ def _summary(report: Report, *, folder: Path, job: Job[PretrainConfig], pretrain
     }
 
 
-def _line(report: Report, *, num_steps: int, batch_size: int) -> str:
+def _line(report: PretrainEvent, *, num_steps: int, batch_size: int) -> str:
     """A point of the curves, fit for 80 columns; and what the source judges, a line each."""
     metrics = report.metrics
     seconds_left = (num_steps - report.step) * batch_size / metrics["images_per_s"]

@@ -50,23 +50,23 @@ def run(
         folder.clear()
     folder.take()
     with folder.hold_lease(), _left_if_refused(folder):
-        attempts, committed = _begun(job, folder=folder)
+        attempts, committed = _claim_units(job, folder=folder)
         finished = folder.finished()
         if finished is not None and len(committed) == len(job.input.units):
-            say(_told_before(finished, output=config.output), to_stdout=True)
+            say(_finished_line(finished, output=config.output), to_stdout=True)
             return finished
-        with _recorded(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
+        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
             tally = JobStats(committed=committed)
             reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
-            predictions = _settled(job, folder=folder, tally=tally, run_id=run_id)
+            predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
             summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
             _publish(job, folder=folder, predictions=predictions, summary=summary)
     say(summary_line(summary), to_stdout=True)
     return predictions
 
 
-def _told_before(finished: PredictionSet, *, output: str) -> str:
+def _finished_line(finished: PredictionSet, *, output: str) -> str:
     scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
     return f"{scored}; units: {len(finished.parts)} kept, 0 done: {output}"
 
@@ -80,7 +80,7 @@ def _left_if_refused(folder: PredictionsFolder) -> Iterator[None]:
         raise
 
 
-def _begun(job: Job, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
+def _claim_units(job: Job, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
     """Units claimed by this job, and units that are done; waits as long as others hold all that is not done.
 
     Where an earlier run has stopped because too many pictures were rejected, they may have been mended: the units that
@@ -164,7 +164,7 @@ def _check_rejected(job: Job, *, folder: PredictionsFolder, tally: JobStats) -> 
     )
 
 
-def _settled(job: Job, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
+def _collect_predictions(job: Job, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
     """What is to be published, when all else in the folder is as it stays."""
     folder.remove_losers(tally.committed)
     folder.write_quarantine(tally.rejected)
@@ -178,7 +178,7 @@ def _settled(job: Job, *, folder: PredictionsFolder, tally: JobStats, run_id: st
 
 
 @contextlib.contextmanager
-def _recorded(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
+def _open_mlflow_run(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
     """The job's MLflow run: the one it had before a restart, where this server knows it."""
     tags = {
         "ecor.stage": "score",

@@ -1,8 +1,8 @@
-"""Shards in, a checkpoint of learned prompt tokens (or of what another system learns) out: on Ray Train, in MLflow.
+"""Train a system (ECOR's prompts, ECLIP or LICO) on shards with Ray Train, recorded in MLflow (`ecor train`).
 
-The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last; while the run
-goes on also `run.json` (what is being made, and its MLflow run) and `ray/` (the states that the same command goes on
-from after an end of any kind).
+The output folder, local or in a store, holds `checkpoint/` and `summary.json`, which is written last. During the run it
+also holds `run.json` (the settings' digest and the MLflow run) and `ray/` (the states that the same command resumes
+from).
 """
 
 import json
@@ -41,11 +41,11 @@ from pipelines.training.systems.trainer import Trainer, TrainEvent, TrainState
 def run(
     config: TrainConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None
 ) -> Checkpoint | ArtifactRecord:
-    """Learn on a split what `config.system` says, keep what validates best, and save it.
+    """Train the system `config.system` on a split, keep the epoch that validates best, and save it.
 
-    ECOR tunes prompt tokens and calibrates them. Run again after an end of any kind, it goes on from the last saved
-    state, in the same MLflow run; a finished output with the same parents is returned as it is. One that another job
-    works on is waited for.
+    ECOR tunes prompt tokens and calibrates them. The same command resumes from the last saved state, in the same MLflow
+    run. A finished output with the same parents is returned as it is. An output that another job works on is waited
+    for.
 
     Args:
         config: what to learn, on what, with how many workers.
@@ -119,7 +119,7 @@ def _work(settings: dict[str, Any]) -> None:
         if report.is_due:
             _save(progress, rank=rank)
     assert progress is not None, "a run makes at least one report"
-    save = learning.finished(progress)
+    save = learning.prepare_save(progress)
     with tempfile.TemporaryDirectory() as folder:
         if rank.index == 0:
             metrics = progress.epochs[progress.best_epoch]
@@ -163,7 +163,7 @@ def _line(report: TrainEvent, *, learning: Trainer) -> str | None:
     metrics, num_epochs = report.metrics, learning.config.num_epochs
     seconds_left = (num_epochs - report.epoch - 1) * (metrics["train_s"] + metrics["validation_s"])
     return (
-        f"epoch {report.epoch + 1}/{num_epochs}  {learning.told(metrics)}  "
+        f"epoch {report.epoch + 1}/{num_epochs}  {learning.describe_metrics(metrics)}  "
         f"{metrics['images_per_s']:.0f} images/s  {seconds_left:.0f} s left"
     )
 

@@ -1,4 +1,4 @@
-"""A split of captioned shards in; its captions out, or batches of pictures with them, for contrastive pretraining."""
+"""Load captioned images from shards, for contrastive pretraining."""
 
 import tarfile
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
     none = np.zeros(0, dtype=np.int64)
     places = SampleIndex(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
     paths = fetch_shards(places, rank=rank, cache_dir=cache_dir)
-    found = _found(paths, rank=rank)
+    found = _read_captions(paths, rank=rank)
     rows = [
         (shard, row, found[shard][key])
         for shard, index in enumerate(indexes)
@@ -78,13 +78,13 @@ def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]
 
     ValueError when a shard is not as written.
     """
-    found = _found(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
+    found = _read_captions(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
     keys = [index["key"].to_pylist() for index in split.indexes]
     places = zip(split.shard_of.tolist(), split.row_of.tolist(), strict=True)
     return tuple(found[shard].get(keys[shard][row], "") for shard, row in places)
 
 
-def _found(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, str]]:
+def _read_captions(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, str]]:
     """Captions by key, of every shard; each rank reads a part of them."""
     mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
     return {number: captions for part in rank.gathered(mine) for number, captions in part.items()}

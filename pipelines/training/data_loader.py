@@ -1,7 +1,7 @@
-"""A folder of verified shards in, equal batches of labelled pictures for every rank out, in an order made per epoch.
+"""Load batches of labelled images from verified shards, in an order that seed and epoch decide.
 
-The order is one permutation of all samples per (seed, epoch); a step takes the next positions of it, and rank r of W
-those that are r modulo W. So a run can stop anywhere, and go on with another number of ranks.
+The order is one permutation of all samples per (seed, epoch). A step takes the next positions of it, and rank r of W
+takes those that are r modulo W. So a run can stop anywhere and resume with another number of ranks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -169,7 +169,7 @@ def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Pat
     mine: dict[int, Path | str] = {}
     for number, info in enumerate(split.manifest.shards):
         if number % rank.num_local == rank.local_index:
-            mine[number] = _fetched(split.folder, info, cache_dir=cache_dir)
+            mine[number] = _fetch(split.folder, info, cache_dir=cache_dir)
     found = rank.gathered((rank.node, mine))
     errors = [value for _, paths in found for value in paths.values() if isinstance(value, str)]
     if errors:
@@ -178,7 +178,7 @@ def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Pat
     return [Path(here[number]) for number in range(len(split.manifest.shards))]
 
 
-def _fetched(folder: str, info: ShardInfo, *, cache_dir: Path) -> Path | str:
+def _fetch(folder: str, info: ShardInfo, *, cache_dir: Path) -> Path | str:
     """The path, or what is wrong with it: an error must reach all ranks, or the others wait for this one."""
     try:
         return fetch_shard(folder, info, cache_dir=cache_dir / "shards")

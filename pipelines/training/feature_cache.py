@@ -1,4 +1,4 @@
-"""Pictures of a split in, their features through the frozen tower out: made once, by all ranks, into one file a node.
+"""Compute the image features of a split once, by all ranks together, into one file per node.
 
 Where only text tokens are learned, or a projection, an epoch is then text encoding and small matrix products.
 """

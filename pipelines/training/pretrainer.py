@@ -1,7 +1,7 @@
-"""Settings, a source of captioned images and a rank in, reports of the run out: the loop that pretrains a small CLIP.
+"""Pretrain a small CLIP step by step on captioned images, on one rank, without Ray or MLflow.
 
-Without Ray or MLflow. Every batch is a function of the seed and the step, and the generator that drops image tokens is
-kept: so a run that goes on from a saved state, or on another number of ranks, is the run that never stopped.
+Every batch is a function of the seed and the step, and the state of the generator that drops image tokens is saved. So
+a run that resumes, or that resumes with another number of ranks, equals one that never stopped.
 """
 
 import time
@@ -35,8 +35,8 @@ from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a run is: all that going on needs."""
+class PretrainState:
+    """The state of a run: all that resuming needs."""
 
     weights: dict[str, Tensor]
     """Of the model with its small token table and its attribute head."""
@@ -54,8 +54,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """A moment of a run: points of its curves, and its state where it is worth saving."""
+class PretrainEvent:
+    """An event of a run: points of its curves, with the state where it is to be saved."""
 
     step: int
     metrics: dict[str, float]
@@ -64,7 +64,7 @@ class Report:
     """What the source judges of the model, on rank 0, where it is time for it."""
     unreadable: dict[str, str]
     """Why pictures could not be read so far, by source: of the first `MOST_NAMED`."""
-    progress: Progress | None
+    progress: PretrainState | None
     """Where it is to be saved."""
 
     @property
@@ -74,7 +74,7 @@ class Report:
 
 
 class Pretraining:
-    """One rank's part of a run; all ranks do the same steps and make the same reports in the same order."""
+    """One rank's part of a run; all ranks take the same steps and report the same events in the same order."""
 
     def __init__(self, config: PretrainConfig, *, backbone: Backbone, source: Source, rank: Rank) -> None:
         """Make the first weights from the seed.
@@ -120,8 +120,8 @@ class Pretraining:
         return full_weights(self._pretrainer.clip, rows=self.table.rows, num_rows=num_rows)
 
     def reports(
-        self, module: Pretrainer | DistributedDataParallel, *, progress: Progress | None = None
-    ) -> Iterator[Report]:
+        self, module: Pretrainer | DistributedDataParallel, *, progress: PretrainState | None = None
+    ) -> Iterator[PretrainEvent]:
         """Train from the beginning, or from where `progress` was, to the last step.
 
         Args:
@@ -139,7 +139,9 @@ class Pretraining:
                 metrics = self._curves(terms, seconds=time.perf_counter() - began, done=done)
                 judged = self._judged() if is_last or is_judged else {}
                 state = self._progress(done) if is_due else None
-                yield Report(step=done, metrics=metrics, judged=judged, unreadable=self._unreadable, progress=state)
+                yield PretrainEvent(
+                    step=done, metrics=metrics, judged=judged, unreadable=self._unreadable, progress=state
+                )
                 began, terms = time.perf_counter(), []
 
     def _step(
@@ -202,8 +204,8 @@ class Pretraining:
         self.backbone.model.load_state_dict(self.weights())
         return self.source.judged(self.backbone.model)
 
-    def _progress(self, step: int) -> Progress:
-        return Progress(
+    def _progress(self, step: int) -> PretrainState:
+        return PretrainState(
             weights={name: value.detach().cpu().clone() for name, value in self._pretrainer.state_dict().items()},
             optimizer=self._optimizer.state_dict(),
             generator=self._generator.get_state(),
@@ -213,7 +215,7 @@ class Pretraining:
             unreadable=self._unreadable,
         )
 
-    def _restore(self, progress: Progress) -> int:
+    def _restore(self, progress: PretrainState) -> int:
         self._pretrainer.load_state_dict(progress.weights)
         self._optimizer.load_state_dict(progress.optimizer)
         self._generator.set_state(progress.generator)

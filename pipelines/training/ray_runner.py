@@ -72,7 +72,7 @@ class Job(Generic[Config]):
 # On the driver
 
 
-def fitted(
+def fit_on_workers(
     work: Callable[[dict[str, Any]], None],
     settings: Mapping[str, Any],
     *,
@@ -122,7 +122,7 @@ def fitted(
         ),
     )
     settings_of_ray = {_POLL_INTERVAL: os.environ.get(_POLL_INTERVAL, "0.2"), _START_TIMEOUT: f"{start_s}"}
-    with _told(messages), _environment_with(settings_of_ray):
+    with _print_messages(messages), _environment_with(settings_of_ray):
         try:
             return trainer.fit().checkpoint
         except TrainingFailedError as error:
@@ -139,7 +139,7 @@ def queue_here() -> Queue:
 
 
 @contextmanager
-def _told(messages: Queue) -> Iterator[None]:
+def _print_messages(messages: Queue) -> Iterator[None]:
     """Print the workers' lines as they come."""
     ended = threading.Event()
 

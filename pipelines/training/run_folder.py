@@ -21,7 +21,7 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import Ledger
 from pipelines.tracking import model_registry
-from pipelines.training.ray_runner import Job, Settings, fitted, queue_here
+from pipelines.training.ray_runner import Job, Settings, fit_on_workers, queue_here
 from pipelines.training.saved_states import STATES, has_states, states_folder
 
 SUMMARY, RUN = "summary.json", "run.json"
@@ -42,8 +42,8 @@ def make_once(
 ) -> None:
     """Fill the output of a stage that learns, unless a run with the same parents has filled it.
 
-    Run again after an end of any kind, it goes on from the last saved state, in the same MLflow run. One that another
-    job works on is waited for.
+    The same command resumes from the last saved state, in the same MLflow run. An output that another job works on is
+    waited for.
 
     Args:
         config: of the stage, a dataclass.
@@ -86,7 +86,7 @@ def make_once(
                 states=states_folder(output, name=run_name),
                 messages=messages,
             )
-            last_state = fitted(
+            last_state = fit_on_workers(
                 work,
                 {each.name: getattr(job, each.name) for each in fields(job)},
                 placement=config,

@@ -142,7 +142,7 @@ def _tune(
         "validation_rr": best["validation_rr"],
         "seconds_per_epoch": progress.seconds / len(progress.epochs),
     }
-    recognizer = tuning.finished_recognizer(progress)
+    recognizer = tuning.best_recognizer(progress)
     save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 

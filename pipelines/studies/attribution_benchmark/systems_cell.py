@@ -30,7 +30,7 @@ from pipelines.config.stages import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split
-from pipelines.training.systems.lico_trainer import LicoTraining
+from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 from pipelines.training.systems.registry import SYSTEMS
 from pipelines.training.systems.trainer import Trainer, TrainState
@@ -187,7 +187,7 @@ def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str
     """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
     world = world_for(effort, seed=seed, root=root)
     learning, progress = learn(world, system="lico", root=root, lico=LICO_ARMS[arm])
-    assert isinstance(learning, LicoTraining)
+    assert isinstance(learning, LicoTrainer)
     classifier = learning.classifier.eval()
     with np.load(world.truth("test")) as truth:
         images, categories = torch.from_numpy(truth["pixels"]), torch.from_numpy(truth["categories"])
@@ -261,7 +261,7 @@ def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[s
         world, system="ecor", root=root, objective=objective, calibrate=False, num_epochs=effort.sizes.num_epochs // 2
     )
     assert isinstance(learning, PromptTrainer)
-    tuned = learning.finished_recognizer(progress)
+    tuned = learning.best_recognizer(progress)
     plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
     cases = cases_of(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
     best = progress.epochs[progress.best_epoch]

@@ -1,4 +1,4 @@
-"""Settings, splits and a rank in, a projection of patch tokens out: what ECLIP says to the loop by which all learn."""
+"""Train ECLIP's projection of patch tokens: the module, inputs and validation of the system `eclip`."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -25,7 +25,7 @@ from pipelines.training.feature_cache import cached_rows
 from pipelines.training.systems.trainer import Save, Trainer, TrainState
 
 
-class EclipTraining(Trainer):
+class EclipTrainer(Trainer):
     """One rank's part of a run that learns a projection; its towers are frozen."""
 
     def __init__(self, config: TrainConfig, *, guidance: Guidance | None = None, **parts: Any) -> None:
@@ -157,7 +157,7 @@ class EclipTraining(Trainer):
                 num_images=len(kept),
             )
 
-    def finished(self, progress: TrainState) -> Save:
+    def prepare_save(self, progress: TrainState) -> Save:
         config = self.config
         return partial(
             save,

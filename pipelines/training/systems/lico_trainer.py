@@ -1,4 +1,4 @@
-"""Settings, splits and a rank in, an image classifier out: what LICO says to the loop by which all systems learn."""
+"""Train LICO's image classifier: the module, inputs and validation of the system `lico`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -18,12 +18,12 @@ from ecor.storage.artifact import save
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
-from pipelines.training.systems.trainer import Save, Trainer, TrainState, seeded
+from pipelines.training.systems.trainer import Save, Trainer, TrainState, make_generator
 
 _CLASSIFIER = "classifier."
 
 
-class LicoTraining(Trainer):
+class LicoTrainer(Trainer):
     """One rank's part of a run that trains a classifier; the text tower is frozen."""
 
     def __init__(self, config: TrainConfig, **parts: Any) -> None:
@@ -44,7 +44,7 @@ class LicoTraining(Trainer):
     def module(self) -> LicoModule:
         return self._module
 
-    def told(self, metrics: Mapping[str, float]) -> str:
+    def describe_metrics(self, metrics: Mapping[str, float]) -> str:
         return f"loss {metrics['validation_loss']:.3f}  accuracy {metrics['validation_accuracy']:.1%}"
 
     def _open(self) -> None:
@@ -57,7 +57,7 @@ class LicoTraining(Trainer):
 
     def _generator(self, step: int) -> torch.Generator:
         """The same on all ranks: each encodes the prompts of the whole batch."""
-        return seeded(self.config.seed, step)
+        return make_generator(self.config.seed, step)
 
     @torch.no_grad()
     def _evaluated(self) -> Iterator[EvaluationSums]:
@@ -79,7 +79,7 @@ class LicoTraining(Trainer):
             )
         classifier.train()
 
-    def finished(self, progress: TrainState) -> Save:
+    def prepare_save(self, progress: TrainState) -> Save:
         tensors = {
             name.removeprefix(_CLASSIFIER): value
             for name, value in progress.best_tokens.items()

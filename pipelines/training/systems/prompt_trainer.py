@@ -1,4 +1,4 @@
-"""Settings, splits and a rank in, tuned prompt tokens out: what ECOR says to the loop by which all systems learn."""
+"""Tune ECOR's prompt tokens: the module, inputs and validation of the system `ecor`."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,12 +53,12 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         shards=absolute_address(config.shards),
-        backbone=_located(config.backbone),
+        backbone=_with_absolute_paths(config.backbone),
         cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
 
 
-def _located(backbone: BackboneConfig) -> BackboneConfig:
+def _with_absolute_paths(backbone: BackboneConfig) -> BackboneConfig:
     """Names that are files of this machine, made absolute, and addresses."""
 
     def found(name: str) -> str:
@@ -161,10 +161,10 @@ class PromptTrainer(Trainer):
 
     # What decides which tokens are kept
 
-    def finished(self, progress: TrainState) -> Save:
-        return partial(save_checkpoint, self.finished_recognizer(progress))
+    def prepare_save(self, progress: TrainState) -> Save:
+        return partial(save_checkpoint, self.best_recognizer(progress))
 
-    def finished_recognizer(self, progress: TrainState) -> Recognizer:
+    def best_recognizer(self, progress: TrainState) -> Recognizer:
         """The best tokens and, where asked for, temperatures fitted on validation; all ranks must call."""
         self._open()
         self.prompts.load_state_dict(progress.best_tokens)

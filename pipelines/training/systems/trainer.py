@@ -1,7 +1,7 @@
-"""Settings, splits and a rank in, reports of the run out: the loop by which all systems learn, without Ray or MLflow.
+"""Train a system epoch by epoch with validation, early stopping and resumption, on one rank, without Ray or MLflow.
 
-Every random draw is a function of the seed and of the epoch or step it is made for. So the state of a run is what it
-learned, its optimiser and a step number, and a run that goes on from them is the run that never stopped.
+Every random draw is a function of the seed and of its epoch or step. So the state of a run is what it learned, its
+optimizer and a step number, and a resumed run equals one that never stopped.
 """
 
 import time
@@ -42,10 +42,10 @@ POINTS_PER_EPOCH = 20
 
 @dataclass(slots=True, kw_only=True)
 class TrainState:
-    """How far a run is: all that going on needs."""
+    """The state of a run: all that resuming needs."""
 
     tokens: dict[str, Tensor]
-    """All that is learned, by name: of ECOR its tokens."""
+    """All learned tensors by name; for ECOR the prompt tokens."""
     optimizer: dict[str, Any]
     step: int = 0
     """Updates done; the epoch and the position in it follow."""
@@ -61,13 +61,13 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainEvent:
-    """A moment of a run: a point of its curves, and its state where it is worth saving."""
+    """An event of a run: a point of its curves or the end of an epoch, with the state to save."""
 
     metrics: dict[str, float]
     epoch: int | None = None
     """Of the epoch that ends here, from 0; None within an epoch."""
     progress: TrainState
-    """How far the run is; it changes when the run goes on."""
+    """The state of the run; it changes when the run continues."""
     is_due: bool = False
     """Whether the progress is to be saved: every `checkpoint_every_steps`."""
 
@@ -88,7 +88,7 @@ class TrainEvent:
 
 
 class Save(Protocol):
-    """Writes what a run made into a folder that does not exist yet."""
+    """Writes the result of a run into a new folder."""
 
     def __call__(
         self, folder: Path, *, parents: Mapping[str, str], metrics: Mapping[str, float], run_id: str | None
@@ -96,9 +96,9 @@ class Save(Protocol):
 
 
 class Trainer(ABC):
-    """One rank's part of a run; all ranks do the same steps and make the same reports in the same order.
+    """One rank's part of a run; all ranks take the same steps and report the same events in the same order.
 
-    A system says what is learned, what of a picture it is learned from, and what it is judged by.
+    A system defines what is learned, which input of an image it is learned from, and how it is validated.
     """
 
     learned: nn.Module
@@ -139,7 +139,7 @@ class Trainer(ABC):
         self._unreadable: dict[str, str] = {}
         self._opened: list[PictureReader] = []
 
-    # What a system says
+    # What a system defines
 
     @abstractmethod
     def module(self) -> nn.Module:
@@ -160,10 +160,10 @@ class Trainer(ABC):
         """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
 
     @abstractmethod
-    def finished(self, progress: TrainState) -> Save:
+    def prepare_save(self, progress: TrainState) -> Save:
         """What the best epoch made, ready to be saved; all ranks must call."""
 
-    def told(self, metrics: Mapping[str, float]) -> str:
+    def describe_metrics(self, metrics: Mapping[str, float]) -> str:
         """Figures of an epoch for its printed line."""
         return (
             f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
@@ -277,7 +277,7 @@ class Trainer(ABC):
 
     def _generator(self, step: int) -> torch.Generator:
         """Draws a step's random numbers; each rank has its own."""
-        return seeded(self.config.seed, step, self.rank.index)
+        return make_generator(self.config.seed, step, self.rank.index)
 
     # What a step learns from
 
@@ -337,7 +337,7 @@ class Trainer(ABC):
         return reader
 
 
-def seeded(*numbers: int) -> torch.Generator:
+def make_generator(*numbers: int) -> torch.Generator:
     """A generator that the numbers decide."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 

@@ -27,7 +27,7 @@ from pipelines.config.studies import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned
-from pipelines.training.pretrainer import Pretraining, Progress
+from pipelines.training.pretrainer import Pretraining, PretrainState
 
 SMALL_CLIP = {
     "embed_dim": 16,
@@ -110,7 +110,7 @@ def pretraining_of(config: PretrainConfig) -> Pretraining:
     return Pretraining(config, backbone=backbone, source=source, rank=Rank())
 
 
-def weights_of(config: PretrainConfig, progress: Progress | None = None) -> dict[str, Tensor]:
+def weights_of(config: PretrainConfig, progress: PretrainState | None = None) -> dict[str, Tensor]:
     """What the whole run, or the rest of it, makes."""
     run = pretraining_of(config)
     for _ in run.reports(run.module(), progress=progress):
@@ -139,7 +139,7 @@ def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path,
             file = io.BytesIO()
             torch.save(state, file)
             break
-    found = weights_of(config, Progress(**torch.load(io.BytesIO(file.getvalue()), weights_only=True)))
+    found = weights_of(config, PretrainState(**torch.load(io.BytesIO(file.getvalue()), weights_only=True)))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
@@ -264,9 +264,11 @@ def test_an_architecture_in_a_store_is_the_one_on_a_disk(world: Path, tmp_path: 
     config, place = config_of(world, tmp_path / "run"), f"memory://{tmp_path.name}"
     filesystem.write(f"{place}/clip.json", json.dumps(SMALL_CLIP).encode())
     filesystem.write(f"{place}/own.json", json.dumps({"model_cfg": SMALL_CLIP, "preprocess_cfg": {}}).encode())
-    there = pretrain.settled(dataclasses.replace(config, model=f"{place}/clip.json"))
+    there = pretrain.resolve_pretrain_config(dataclasses.replace(config, model=f"{place}/clip.json"))
     assert there.model == f"{place}/clip.json"
-    assert pretrain._parents(there) == pretrain._parents(pretrain.settled(config)), "made of the same, wherever it lies"
+    assert pretrain._parents(there) == pretrain._parents(pretrain.resolve_pretrain_config(config)), (
+        "made of the same, wherever it lies"
+    )
     with pytest.raises(ValueError, match=f"{place}/own.json has a preprocess_cfg"):
         pretrain.architecture(dataclasses.replace(config, model=f"{place}/own.json"))
 

@@ -249,7 +249,7 @@ def test_names_longer_than_the_tower_are_counted(world: Path, tmp_path: Path) ->
     config = config_of(world, tmp_path, prompts=PromptConfig(category_tokens=30, visual_tokens=0))
     tuning = tuning_of(config)
     num_cut = tuning.num_sentences_cut
-    assert num_cut == tuning.finished_recognizer(finished(tuning)).text.num_truncated > 0
+    assert num_cut == tuning.best_recognizer(finished(tuning)).text.num_truncated > 0
     assert _cut_sentences(tuning) == [f"{num_cut} sentences of the vocabulary are cut: the text tower reads 40 tokens"]
     assert _cut_sentences(tuning_of(config_of(world, tmp_path))) == []
 
@@ -277,7 +277,7 @@ def test_without_tokens_the_model_is_validated_and_calibrated(world: Path, tmp_p
     tuning = tuning_of(config_of(world, tmp_path, prompts=none))
     progress = finished(tuning)
     assert (progress.step, len(progress.epochs), progress.best_tokens) == (0, 1, {})
-    recognizer = tuning.finished_recognizer(progress)
+    recognizer = tuning.best_recognizer(progress)
     assert recognizer.calibrated and recognizer.temperatures.rationale != 1.0
 
 

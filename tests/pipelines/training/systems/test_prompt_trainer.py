@@ -110,6 +110,6 @@ def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: P
         *_, last = tuning.reports(tuning.module())
         own = validation_scoring(config.objective).method
         assert last.metrics["validation_loss"] > 0
-        recognizer = tuning.finished_recognizer(last.progress)
+        recognizer = tuning.best_recognizer(last.progress)
         assert {method for method in FACTORS if recognizer.temperatures.cover(method)} == fitted | {own}
         assert set(calibrated_methods(config.objective, text=recognizer.text)) == fitted | {own}

@@ -27,8 +27,8 @@ from pipelines.stages import pipeline as flow
 from pipelines.stages import train
 from pipelines.tracking import model_cache, model_registry
 from pipelines.training.data_loader import read_split
-from pipelines.training.systems.eclip_trainer import EclipTraining
-from pipelines.training.systems.lico_trainer import LicoTraining
+from pipelines.training.systems.eclip_trainer import EclipTrainer
+from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.trainer import Trainer, TrainState
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
@@ -37,7 +37,7 @@ PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
 SGD = FitConfig(optimizer="sgd", learning_rate=0.01, warmup_steps=2)
 PLAIN_STEPS = {"eclip": EclipConfig(fit=SGD, project_texts=True), "lico": LicoConfig(fit=SGD, num_context=3)}
 """A gradient of the wrong size shows, and rounding is not blown up: AdamW would do neither."""
-SYSTEMS: dict[str, type[Trainer]] = {"eclip": EclipTraining, "lico": LicoTraining}
+SYSTEMS: dict[str, type[Trainer]] = {"eclip": EclipTrainer, "lico": LicoTrainer}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_captions_are_those_of_the_tars_and_are_learned_from(world: Path, tmp_pa
     fit = FitConfig(learning_rate=0.005, warmup_steps=2)
     config = config_of(world, tmp_path, "eclip", eclip=EclipConfig(fit=fit, texts="captions"), num_epochs=6)
     learning = learning_of(config)
-    assert isinstance(learning, EclipTraining)
+    assert isinstance(learning, EclipTrainer)
     captions, ids = learning._captions
     for split in (learning.train, learning.validation):
         for position in range(len(split)):
