@@ -26,6 +26,9 @@ from pipelines.training.saved_states import STATES, has_states, states_folder
 
 SUMMARY, RUN = "summary.json", "run.json"
 _LEDGER, _RUN = "_ledger", "run"
+_NAME_LENGTH = 16
+"""Characters of the digest by which Ray Train knows a run."""
+Work = Callable[[dict[str, Any]], None]
 
 
 def make_once(
@@ -35,7 +38,7 @@ def make_once(
     parents: dict[str, str],
     made_of: str,
     products: Sequence[str],
-    work: Callable[[dict[str, Any]], None],
+    work: Work,
     publish: Callable[[Path, str], None],
     cluster: ClusterConfig | None,
     tracking: TrackingConfig,
@@ -51,14 +54,14 @@ def make_once(
         parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
-        work: what a worker does; its settings are the fields of a `ShardJob`.
+        work: what a worker does; its settings are the fields of a `Job`.
         publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
             writes the summary last.
         cluster: where.
         tracking: where the run is recorded.
 
     Raises:
-        ValueError: when the output holds another run (naming both digests), and as `fitted`.
+        ValueError: when the output holds another run (naming both digests), and as `fit_on_workers`.
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     output, digest = absolute_address(config.output), parents["config"]
@@ -77,28 +80,34 @@ def make_once(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
         with connect(cluster, stage=name), record as run_id:
-            messages, run_name = queue_here(), digest[:16]
             job = Job(
                 config=config,
                 parents=parents,
                 tracking=tracking,
                 run_id=run_id,
-                states=states_folder(output, name=run_name),
-                messages=messages,
+                states=states_folder(output, name=digest[:_NAME_LENGTH]),
+                messages=queue_here(),
             )
-            last_state = fit_on_workers(
-                work,
-                {each.name: getattr(job, each.name) for each in fields(job)},
-                placement=config,
-                output=output,
-                name=run_name,
-                messages=messages,
-                patience_s=cluster.no_progress_timeout_s,
-            )
-            with last_state.as_directory() as state:
+            with _fit(job, work=work, output=output, patience_s=cluster.no_progress_timeout_s) as state:
                 fence()
-                publish(Path(state), run_id)
+                publish(state, run_id)
             filesystem.remove(filesystem.join(output, STATES))
+
+
+@contextmanager
+def _fit(job: Job[Settings], *, work: Work, output: str, patience_s: float) -> Iterator[Path]:
+    """The folder of the last state of a run to its end, on this machine."""
+    last_state = fit_on_workers(
+        work,
+        {each.name: getattr(job, each.name) for each in fields(job)},
+        placement=job.config,
+        output=output,
+        name=job.parents["config"][:_NAME_LENGTH],
+        messages=job.messages,
+        patience_s=patience_s,
+    )
+    with last_state.as_directory() as state:
+        yield Path(state)
 
 
 @contextmanager
