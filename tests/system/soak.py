@@ -51,9 +51,10 @@ _BLOWS_PER_LIFE = 4
 _ROWS = ("kills", "reruns", "lost", "duplicated", "undetected", "hung")
 _FAULTS = """## Faults
 
-`ecor shard` and `ecor score` run on a cluster of two machines. A fault hits them: a worker's process, an actor, a machine (node) or
-the driver is killed, the command gets SIGTERM (terminate) or Ctrl-C, or the disk is full. The same command then runs again, until it
-is left alone. Its output must equal the output of an undisturbed run: lost, duplicated, undetected and hung must be 0.
+`ecor shard` and `ecor score` run on a cluster of two machines. A fault hits them: a worker's process, an actor, a
+machine (node) or the driver is killed, the command gets SIGTERM (terminate) or Ctrl-C, or the disk is full. The same
+command runs again and is hit again, a few times; the last run is not hit. Its output must equal that of an undisturbed
+run: lost, duplicated, undetected and hung must be 0.
 
 """
 """Opens the first table."""
