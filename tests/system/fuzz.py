@@ -402,7 +402,7 @@ def fuzz_table(*, num_images: int, num_tars: int, seed: int) -> tuple[str, int]:
     began = time.monotonic()
     pictures, tars = fuzz_pictures(num_images, seed=seed), fuzz_tars(num_tars, seed=seed)
     tables = [
-        "Images alone: each is rejected, shows the same pixels, or is another image, where its format has no checksum.\n"
+        "Images alone: each is rejected, shows the same pixels, or is another image, if its format has no checksum.\n"
         f"In its shard, all damage is detected. All of it took {time.monotonic() - began:.0f} s.",
         table_of(pictures, name="format", columns=_COLUMNS),
         "Tars with a record that fits them: each is rejected, or holds the same samples. With its own record, all\n"
