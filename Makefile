@@ -8,14 +8,14 @@ export UV_COMPILE_BYTECODE := 1
 
 .PHONY: help demo test test-fast test-slow soak check-open-clip docs wheel check-wheel lint format lock audit clean
 
-help:  ## this list
+help:  ## list these commands
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "%-16s %s\n", $$1, $$2}'
 
-demo: .venv/runtime  ## the whole job on drawn scenes: a table, and a page to open
+demo: .venv/runtime  ## the whole job on drawn scenes; prints a table and the path of a page
 	$(BIN)/ecor demo
 
-# Tests run side by side; of what starts Ray or another server, two files at a time, each file's tests in their order.
-# Both parts run, whatever the first one found; at the end: what failed, and how to run it alone.
+# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order.
+# The second part also runs after failures in the first. At the end: the failed tests, and how to run one alone.
 test: .venv/dev  ## all tests, as CI runs them
 	@log=$$(mktemp); code=0; \
 	for part in test-fast test-slow; do \
@@ -29,19 +29,19 @@ test: .venv/dev  ## all tests, as CI runs them
 test-slow: .venv/dev  ## tests that start Ray, servers, browsers: about 25 minutes
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
-test-fast: .venv/dev  ## tests of a few seconds: what you run while you work
+test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 7 minutes
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
 
-# A hundred blows to shard and score on two machines of one, then damage to pictures and tars: about 90 minutes.
-soak: .venv/dev  ## faults and damage, about 90 minutes; SOAK="--kills 10 --minutes 5" for a short one
+# A hundred faults (kills, full disks) in shard and score on a cluster of two nodes, then damage to pictures and tars: 35 to 90 minutes.
+soak: .venv/dev  ## faults and damage, 35 to 90 minutes; SOAK="--kills 10 --minutes 5" for a short one
 	$(BIN)/python tests/system/soak.py $(SOAK)
 
 # open_clip's own training loader on our shards, with the webdataset that it can read.
 check-open-clip: .venv/dev | $(UV)  ## open_clip's own training loader reads our shards; needs a package index
 	UV="$(UV)" $(BIN)/python tests/repository/check_open_clip_loader.py
 
-# Nothing is fetched while it is built, and the pages fetch nothing either (tests/repository/test_docs.py).
-docs: .venv/dev  ## the documentation site, in build/site; a broken link is a failure
+# The build and the pages fetch nothing from the network (tests/repository/test_docs.py).
+docs: .venv/dev  ## the documentation site, in build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 wheel: | $(UV)  ## a wheel, in dist/
@@ -50,22 +50,22 @@ wheel: | $(UV)  ## a wheel, in dist/
 check-wheel: | $(UV)  ## the wheel, alone in an empty environment, runs the demo
 	UV="$(UV)" .ci/check_wheel
 
-lint: .venv/dev  ## ruff, mypy, import contracts, known vulnerabilities
+lint: .venv/dev  ## ruff, mypy, import contracts, known vulnerabilities of locked packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check ecor pipelines tests benchmarks docs/repository_pages.py docs/tutorial.ipynb
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit NOT_AUDITED=0
 
-format: .venv/dev  ## mend what ruff can
+format: .venv/dev  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format ecor pipelines tests benchmarks docs/repository_pages.py docs/tutorial.ipynb
 
-# Known vulnerabilities of what is locked. Where nobody answers for a package (no network, a mirror) nothing is known:
+# Known vulnerabilities of locked packages. Without an answer for a package (no network, a mirror) nothing is known:
 # alone that is a failure, in `make lint` a line.
 AUDITED ?= -r requirements.lock -r requirements-dev.lock
 NOT_AUDITED ?= 3
-audit: | $(UV)  ## known vulnerabilities of what is locked
+audit: | $(UV)  ## known vulnerabilities of locked packages
 	@found=$$(mktemp) && said=$$(mktemp) || exit; \
 	$(UV) tool run -q pip-audit==2.10.1 --strict --disable-pip --no-deps --progress-spinner off \
 	    --output $$found $(AUDITED) 2> $$said; code=$$?; \
@@ -94,5 +94,5 @@ lock: $(UV)  ## write both lock files from pyproject.toml
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install -q uv
 
-clean:  ## remove environments and what was built
+clean:  ## remove environments and build outputs
 	rm -rf .venv .uv demo-run build dist *.egg-info

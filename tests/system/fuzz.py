@@ -402,9 +402,11 @@ def fuzz_table(*, num_images: int, num_tars: int, seed: int) -> tuple[str, int]:
     began = time.monotonic()
     pictures, tars = fuzz_pictures(num_images, seed=seed), fuzz_tars(num_tars, seed=seed)
     tables = [
-        f"Pictures, alone; in its shard every one of them is detected. {time.monotonic() - began:.0f} s for all.",
+        "Images alone: each is rejected, shows the same pixels, or is another image, if its format has no checksum.\n"
+        f"In its shard, all damage is detected. All of it took {time.monotonic() - began:.0f} s.",
         table_of(pictures, name="format", columns=_COLUMNS),
-        "Tars, with a record that fits them; with their own record every one of them is detected.",
+        "Tars with a record that fits them: each is rejected, or holds the same samples. With its own record, all\n"
+        "damage is detected.",
         table_of(tars, name="damage", columns=[column for column in _COLUMNS if column != "another picture"]),
     ]
     num_broken = sum(len(each.broken) for each in (*pictures.values(), *tars.values()))

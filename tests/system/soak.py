@@ -49,6 +49,15 @@ from tests.system.fuzz import fuzz_table
 
 _BLOWS_PER_LIFE = 4
 _ROWS = ("kills", "reruns", "lost", "duplicated", "undetected", "hung")
+_FAULTS = """## Faults
+
+`ecor shard` and `ecor score` run on a cluster of two machines. A fault hits them: a worker's process, an actor, a
+machine (node) or the driver is killed, the command gets SIGTERM (terminate) or Ctrl-C, or the disk is full. The same
+command runs again and is hit again, a few times; the last run is not hit. Its output must equal that of an undisturbed
+run: lost, duplicated, undetected and hung must be 0.
+
+"""
+"""Opens the first table."""
 
 
 def lives(stages: Sequence[Stage], *, kinds: Sequence[str], draw: random.Random) -> Iterator[tuple[Stage, list[str]]]:
@@ -108,7 +117,7 @@ def _disk(stack: ExitStack, *, folder: Path) -> tuple[Disk | None, list[str]]:
 
 def soak_table(tally: dict[tuple[str, str], Outcomes]) -> str:
     """Markdown: a row per kind of blow and stage, and their sums."""
-    lines = [f"| blow | stage | {' | '.join(_ROWS)} |", "|---|---|" + "---:|" * len(_ROWS)]
+    lines = [f"| fault | stage | {' | '.join(_ROWS)} |", "|---|---|" + "---:|" * len(_ROWS)]
     for (kind, stage), outcomes in sorted(tally.items()):
         lines.append(f"| {kind} | {stage} | {' | '.join(str(getattr(outcomes, name)) for name in _ROWS)} |")
     sums = [sum(getattr(outcomes, name) for outcomes in tally.values()) for name in _ROWS]
@@ -156,7 +165,7 @@ def main() -> int:
         is_bad = bool(notes) or any(
             each.lost or each.duplicated or each.undetected or each.hung for each in tally.values()
         )
-        texts.append("## Blows\n\n" + soak_table(tally) + "".join(f"\n- {note}" for note in notes))
+        texts.append(_FAULTS + soak_table(tally) + "".join(f"\n- {note}" for note in notes))
     if not args.no_fuzz:
         with quiet_decoders():
             table, num_undetected = fuzz_table(num_images=args.images, num_tars=args.tars, seed=seed)
@@ -167,7 +176,7 @@ def main() -> int:
     if args.record:
         words = " ".join(["python tests/system/soak.py", *sys.argv[1:]])
         facts = f"`{words}`, seed {seed}, {datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - began) / 60:.0f} minutes"
-        args.record.write_text(f"# Soak\n\n{facts}, {machine()}.\n\n{text}\n")
+        args.record.write_text(f"# Faults and damage\n\n{facts}, {machine()}.\n\n{text}\n")
     return int(is_bad)
 
 
