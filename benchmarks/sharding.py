@@ -32,8 +32,9 @@ from ecor.data.vocabulary import Vocabulary
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, entries, inspect_images, labels_in, vocabulary_of
-from pipelines.sharding.listing import find_source, listed
+from pipelines.sharding.listing import list_images
 
 SHARD = 512
 
@@ -62,7 +63,7 @@ def job_of(root: Path, *, validate: str, output: Path) -> tuple[ShardJob, pa.Tab
         input=str(root), output=str(output), validate=validate, samples_per_shard=SHARD, split_shares={"train": 1.0}
     )
     source = find_source(config)
-    listing = pa.concat_tables([table for place in source.places for table in listed(place)])
+    listing = pa.concat_tables([table for place in source.places for table in list_images(place)])
     job = ShardJob(
         config=config,
         root=source.root,

@@ -55,6 +55,9 @@ class ShardConfig(Addressed):
     of the images say."""
     layout: Layout = "auto"
     """Of the input; `auto` finds it out."""
+    split_folders: bool = field(default=True, metadata=NOT_IN_OUTPUT)
+    """Folders called `train`, `validation`, `test` or alike (`val`, `Train`, `train2017`) are splits; otherwise they
+    are categories, as all others."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
     `train` and no `validation` split, `validation`'s share is taken from `train`."""

@@ -23,6 +23,7 @@ from pipelines.runtime.ray_data import (
     write_table,
 )
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.folder_layout import Place, Source
 from pipelines.sharding.inspection import (
     IMAGES_PER_READ,
     INSPECTED_SCHEMA,
@@ -32,7 +33,7 @@ from pipelines.sharding.inspection import (
     inspect_images,
     labels_in,
 )
-from pipelines.sharding.listing import Place, Source, list_images
+from pipelines.sharding.listing import list_images
 from pipelines.sharding.shards_folder import WORK
 from pipelines.storage.work_ledger import Ledger
 

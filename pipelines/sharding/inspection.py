@@ -4,7 +4,8 @@ Plain functions on tables, without a cluster; `pipelines/sharding/dataflow.py` r
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -131,12 +132,34 @@ def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
 
 
 def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
-    """Raise ValueError, naming an image and the nearest name, for a label that the vocabulary lacks."""
+    """Raise ValueError, naming an image, for a label that the vocabulary lacks and for names that become one.
+
+    `-1` and `1`, or `A-` and `a`, would be one category (`normalise_name`); `police_car` and `Police car` are meant so.
+    """
+    for kind in ("category", "rationale"):
+        _check_spellings([(getattr(label, kind), label.source) for label in labels], kind=kind)
     for label in labels:
         try:
             _match_names(label.category, [] if label.rationale is None else [label.rationale], job=job)
         except ValueError as error:
             raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
+
+
+def _check_spellings(names: Iterable[tuple[str | None, str]], *, kind: str) -> None:
+    spelled: dict[str, str] = {}
+    for name, source in names:
+        if name is None:
+            continue
+        other = spelled.setdefault(normalise_name(name), name)
+        if _words(other) != _words(name):
+            raise ValueError(
+                f"{source}: {kind} {name!r} and {kind} {other!r} would both be {normalise_name(name)!r}: rename one"
+            )
+
+
+def _words(name: str) -> str:
+    """A name without what is between its words; what stands at its ends counts."""
+    return re.sub(r"(?<=[^\W_])(?:[\s_-]+or[\s_-]+|\s*/\s*|[\s_-]+)(?=[^\W_])", " ", name.strip().casefold())
 
 
 def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:

@@ -1,29 +1,21 @@
 """List the images of a dataset and their labels, from a folder of folders or from a table.
 
-Only names are read. The driver finds the folders (`find_source`); workers list the images of each (`list_images`).
+Only names are read. The driver finds the folders (`folder_layout.find_source`); workers list the images of each.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.shards import VOCABULARY_NAME
-from ecor.data.tables import TABLE_SUFFIXES, read_json_lines, read_rows
+from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
-from pipelines.config.infrastructure import absolute_address
-from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
+from pipelines.sharding.folder_layout import TRUTH_NAME, Place, is_junk, split_of
 from pipelines.storage.image_bytes import escaped, is_text
 
-TRUTH_NAME = "truth.jsonl"
-"""In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
-within the split) and, where known, `visible_rationales`; all else in it becomes provenance. Label maps may lie in
-`<split>-masks` beside the split."""
 LISTING_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # path within the input, or the address a table gives
@@ -36,66 +28,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("problem", pa.string()),  # why it has no place in the layout
     ]
 )
-_SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 _ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A piece of the input that one worker lists."""
-
-    root: str
-    """Address of the input's folder, or of the table's."""
-    layout: Layout
-    path: str
-    """Within `root`: a category's folder, or the table."""
-    split: str | None = None
-    split_folder: str = ""
-    """Within `root`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The input, as far as a driver needs to know it."""
-
-    root: str
-    layout: Layout
-    places: tuple[Place, ...]
-    vocabulary: str | None
-    """Address of the `vocabulary.json` that lies in the input."""
-    num_ignored: int
-    """Files above the level of categories."""
-
-
-def find_source(config: ShardConfig) -> Source:
-    """Look at the first levels of the input; ValueError, saying what is there, when no layout fits."""
-    root = absolute_address(config.input)
-    if not filesystem.exists(root):
-        raise ValueError(f"there is no folder or table {config.input}")
-    suffix = PurePosixPath(root).suffix.lower()
-    if config.layout == "table" or (config.layout == "auto" and suffix in TABLE_SUFFIXES and filesystem.is_file(root)):
-        if suffix not in TABLE_SUFFIXES or not filesystem.is_file(root):
-            raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
-        folder, _, name = root.rpartition("/")
-        return _source(root=folder, layout="table", places=[Place(root=folder, layout="table", path=name)])
-    folders, num_ignored = _children(root)
-    folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
-    split_folders = folders if folders and all(name in _SPLITS for name in folders) else [""]
-    places = []
-    for split_folder in split_folders:
-        names, extra = (folders, 0) if not split_folder else _children(f"{root}/{split_folder}")
-        num_ignored += extra
-        for name in names:
-            path = f"{split_folder}/{name}".lstrip("/")
-            split = _SPLITS.get(split_folder)
-            places.append(Place(root=root, layout="folders", path=path, split=split, split_folder=split_folder))
-    if not places:
-        raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
-    layout = config.layout
-    if layout == "auto":
-        layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
-    places = [replace(place, layout=layout) for place in places]
-    return _source(root=root, layout=layout, places=places, num_ignored=num_ignored)
 
 
 def list_images(place: Place) -> Iterator[pa.Table]:
@@ -115,37 +48,6 @@ def address(source: str, *, root: str) -> str:
     return source if "://" in source or source.startswith("/") else f"{root}/{source}"
 
 
-def _source(*, root: str, layout: Layout, places: Iterable[Place], num_ignored: int = 0) -> Source:
-    vocabulary = f"{root}/{VOCABULARY_NAME}"
-    return Source(
-        root=root,
-        layout=layout,
-        places=tuple(places),
-        vocabulary=vocabulary if filesystem.exists(vocabulary) else None,
-        num_ignored=num_ignored,
-    )
-
-
-def _children(folder: str) -> tuple[list[str], int]:
-    """Names of the folders in a folder, and how many images-to-be lie beside them."""
-    found = retry_in_store(lambda: filesystem.entries(folder), place=folder)
-    visible = [entry for entry in found if not entry.name.startswith(".")]
-    known = (VOCABULARY_NAME, TRUTH_NAME)
-    num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
-    return [entry.name for entry in visible if entry.is_folder], num_files
-
-
-def _has_numbered_folder(folder: str) -> bool:
-    """Whether walking down the first folders leads to one whose name is digits."""
-    while True:
-        folders, _ = _children(folder)
-        if not folders:
-            return False
-        if any(name.isdigit() for name in folders):
-            return True
-        folder = f"{folder}/{folders[0]}"
-
-
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
@@ -154,7 +56,7 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
-        if any(part.startswith(".") for part in parts):
+        if any(map(is_junk, parts)):
             continue
         row = {"source": escaped(source), "split": place.split, "num_bytes": num_bytes}
         if not is_text(source):
@@ -207,7 +109,7 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
             raise row.error("split", "must be a plain name")
         yield {
             "source": row.text("path"),
-            "split": None if split is None else _SPLITS.get(split.lower(), split),
+            "split": None if split is None else split_of(split) or split,
             "category": row.text("category"),
             "rationales": row.names("rationales") or [],
             "visible_rationales": row.names("visible_rationales"),

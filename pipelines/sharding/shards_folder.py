@@ -15,10 +15,10 @@ from ecor.data.shards import (
 )
 from ecor.storage import filesystem as store
 from pipelines.runtime.console import say
+from pipelines.sharding.folder_layout import Source
 from pipelines.sharding.inspection import (
     ShardJob,
 )
-from pipelines.sharding.listing import Source
 from pipelines.sharding.shard_writer import How, all_intact
 from pipelines.storage.work_ledger import Ledger
 

@@ -37,12 +37,12 @@ from pipelines.sharding.dataflow import (
     unique_rows,
     write_quarantine,
 )
+from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.inspection import (
     ShardJob,
     check_labels,
     vocabulary_of,
 )
-from pipelines.sharding.listing import Source, find_source
 from pipelines.sharding.shard_writer import How, write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, write_summary
 from pipelines.storage.work_ledger import Ledger
@@ -57,6 +57,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
     source = find_source(config)
+    say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
     with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():

@@ -32,7 +32,8 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import pipeline_from
 from pipelines.config.stages import ScoreConfig, TrainConfig
 from pipelines.runtime.prometheus import METRICS
-from pipelines.sharding.listing import find_source, list_images
+from pipelines.sharding.folder_layout import find_source
+from pipelines.sharding.listing import list_images
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"

@@ -27,8 +27,9 @@ from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Rejection, read_input
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, entries, inspect_images
-from pipelines.sharding.listing import find_source, list_images
+from pipelines.sharding.listing import list_images
 from pipelines.storage import image_bytes
 from pipelines.storage.image_bytes import UnreadableError, content
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads

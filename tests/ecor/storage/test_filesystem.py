@@ -21,7 +21,8 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import read_input
-from pipelines.sharding.listing import find_source, list_images
+from pipelines.sharding.folder_layout import find_source
+from pipelines.sharding.listing import list_images
 from pipelines.storage.image_bytes import MissingError, UnreadableError, content
 from pipelines.storage.record_store import Records
 from pipelines.storage.work_ledger import Ledger

@@ -18,8 +18,9 @@ from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decoded_parts
 from pipelines.scoring.work_units import read_input
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
-from pipelines.sharding.listing import find_source, list_images
+from pipelines.sharding.listing import list_images
 from pipelines.stages import evaluate, explain
 from pipelines.storage.image_bytes import content
 from tests.pipelines.reporting.test_overlays import write_explained

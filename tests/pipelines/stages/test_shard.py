@@ -31,8 +31,9 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import all_of, materialised, ray_data_settings
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspect_images
-from pipelines.sharding.listing import LISTING_SCHEMA, find_source, list_images
+from pipelines.sharding.listing import LISTING_SCHEMA, list_images
 from pipelines.sharding.shard_writer import pieces_of
 from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard
@@ -255,7 +256,7 @@ def listing_of(source) -> list[dict]:
 
 
 def test_drors_folders_say_category_and_rationale(world):
-    source = find_source(config_for(world, world / "none"))
+    source = find_source(config_for(world, world.parent / "none"))
     rows = {row["source"]: row for row in listing_of(source)}
     assert source.layout == "dror" and len(rows) == 30
     assert rows["train/cat/long/short__fur/3/nested.png"]["rationales"] == ["long/short/fur"]
@@ -310,7 +311,7 @@ def test_inputs_that_fit_no_layout(tmp_path):
     with pytest.raises(ValueError, match="there is no folder or table"):
         find_source(config_for(tmp_path / "none", tmp_path))
     with pytest.raises(ValueError, match="no folder of images"):
-        find_source(config_for(tmp_path, tmp_path))
+        find_source(config_for(tmp_path, tmp_path.parent / "none"))
 
 
 def job_for(root: Path, **changes) -> ShardJob:

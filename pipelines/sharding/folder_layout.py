@@ -1,0 +1,186 @@
+"""Recognise the layout of a dataset: its splits and categories, DROR's numbered folders, or a table.
+
+Only the first levels of folders are looked at, by the driver.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from ecor.config import require
+from ecor.data.shards import VOCABULARY_NAME
+from ecor.data.tables import TABLE_SUFFIXES
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import absolute_address
+from pipelines.config.stages import Layout, ShardConfig
+from pipelines.runtime.retries import retry_in_store
+
+TRUTH_NAME = "truth.jsonl"
+"""In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
+within the split) and, where known, `visible_rationales`; all else in it becomes provenance. Label maps may lie in
+`<split>-masks` beside the split."""
+_SPLIT = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?))[ _-]?\d{0,4}"
+)
+_UNLABELLED = frozenset({"unlabeled", "unlabelled"})
+_JUNK = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+"""Names that operating systems and file servers add, in lower case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A piece of the input that one worker lists."""
+
+    root: str
+    """Address of the input's folder, or of the table's."""
+    layout: Layout
+    path: str
+    """Within `root`: a category's folder, or the table."""
+    split: str | None = None
+    split_folder: str = ""
+    """Within `root`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The input, as far as a driver needs to know it."""
+
+    root: str
+    layout: Layout
+    places: tuple[Place, ...]
+    vocabulary: str | None
+    """Address of the `vocabulary.json` that lies in the input."""
+    num_ignored: int = 0
+    """Files above the level of categories."""
+    ignored_folders: tuple[str, ...] = ()
+    """Folders beside the splits that hold no labelled images."""
+
+    def describe(self) -> str:
+        """One line: the layout that was recognised, what is left out, and the settings that overrule it."""
+        if self.layout == "table":
+            return f"layout table: {self.places[0].path}"
+        splits = list(dict.fromkeys(place.split for place in self.places if place.split is not None))
+        categories = {place.path.removeprefix(f"{place.split_folder}/") for place in self.places}
+        found = f"layout {self.layout}: {len(categories)} categories, " + (
+            f"splits {', '.join(splits)}" if splits else "no splits"
+        )
+        left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
+        left_out += [f"the folder {name}" for name in self.ignored_folders]
+        ends = f"; left out: {', '.join(left_out)}" if left_out else ""
+        return f"{found}{ends} (--layout and --no-split-folders overrule this)"
+
+
+def find_source(config: ShardConfig) -> Source:
+    """Look at the first levels of the input.
+
+    Raises:
+        ValueError: saying what is there, when no layout fits, two folders are one split, or the output lies in the
+            input.
+    """
+    root = absolute_address(config.input)
+    require(filesystem.exists(root), f"there is no folder or table {config.input}")
+    suffix = PurePosixPath(root).suffix.lower()
+    if config.layout == "table" or (config.layout == "auto" and suffix in TABLE_SUFFIXES and filesystem.is_file(root)):
+        if suffix not in TABLE_SUFFIXES or not filesystem.is_file(root):
+            raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
+        folder, _, name = root.rpartition("/")
+        return _source(Source(root=folder, layout="table", places=(), vocabulary=None), [_place(folder, name, "table")])
+    require(
+        not is_within(absolute_address(config.output), folder=root),
+        f"the output {config.output} lies in the input {config.input}, and the next run would list it: name a folder "
+        "outside",
+    )
+    return _folder_source(config, root=root)
+
+
+def is_within(address: str, *, folder: str) -> bool:
+    """Whether an address is a folder or lies in it."""
+    return f"{address.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems and file servers add."""
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name stands for: `Train`, `train2017` and `training` are `train`; None for other names."""
+    found = _SPLIT.fullmatch(name.casefold())
+    return None if found is None else found.lastgroup
+
+
+def _folder_source(config: ShardConfig, *, root: str) -> Source:
+    folders, num_ignored = _children(root)
+    folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
+    splits = _split_folders(folders, place=config.input) if config.split_folders else {}
+    places = []
+    for split_folder in splits or [""]:
+        names, num_extra = _children(f"{root}/{split_folder}") if split_folder else (folders, 0)
+        num_ignored += num_extra
+        for name in names:
+            place = _place(root, f"{split_folder}/{name}".lstrip("/"), "folders")
+            places.append(replace(place, split=splits.get(split_folder), split_folder=split_folder))
+    if not places:
+        raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
+    layout = config.layout
+    if layout == "auto":
+        layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
+    ignored = tuple(name for name in folders if splits and name not in splits)
+    source = Source(
+        root=root, layout=layout, places=(), vocabulary=None, num_ignored=num_ignored, ignored_folders=ignored
+    )
+    return _source(source, [replace(place, layout=layout) for place in places])
+
+
+def _split_folders(folders: Iterable[str], *, place: str) -> dict[str, str]:
+    """The split of each folder; none where the folders are categories. Raises ValueError where that is not clear."""
+    splits = {name: split for name in folders if (split := split_of(name)) is not None}
+    others = [name for name in folders if name not in splits and name.casefold() not in _UNLABELLED]
+    if not splits or (others and len(set(splits.values())) == 1):
+        return {}  # a category may be called train
+    require(
+        not others,
+        f"{place} holds the splits {', '.join(splits)}, and beside them {', '.join(others)}: move what is no split "
+        "away, or pass --no-split-folders if all are categories",
+    )
+    twice = [split for split, number in Counter(splits.values()).items() if number > 1]
+    if twice:
+        named = ", ".join(name for name, split in splits.items() if split == twice[0])
+        raise ValueError(f"{place}: the folders {named} are all the split {twice[0]}: merge them")
+    return splits
+
+
+def _place(root: str, path: str, layout: Layout) -> Place:
+    return Place(root=root, layout=layout, path=path)
+
+
+def _source(source: Source, places: Iterable[Place]) -> Source:
+    vocabulary = f"{source.root}/{VOCABULARY_NAME}"
+    return replace(source, places=tuple(places), vocabulary=vocabulary if filesystem.exists(vocabulary) else None)
+
+
+def _children(folder: str) -> tuple[list[str], int]:
+    """Names of the folders in a folder, and the number of files beside them that may be images."""
+    found = retry_in_store(lambda: filesystem.entries(folder), place=folder)
+    visible = [entry for entry in found if not is_junk(entry.name)]
+    known = (VOCABULARY_NAME, TRUTH_NAME)
+    num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
+    return [entry.name for entry in visible if entry.is_folder], num_files
+
+
+def _has_numbered_folder(folder: str) -> bool:
+    """Whether the first folders below a category lead to `<rationale>/<digits>`; `<category>/2021` is none."""
+    rationales, _ = _children(folder)
+    below = next((name for name in rationales if not name.isdigit()), None)
+    while below is not None:
+        folder = f"{folder}/{below}"
+        folders, _ = _children(folder)
+        if any(name.isdigit() for name in folders):
+            return True
+        below = folders[0] if folders else None
+    return False

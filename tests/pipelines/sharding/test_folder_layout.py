@@ -1,0 +1,94 @@
+"""Folders as people have them: splits are known by any common name, and what is not clear is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.stages import ShardConfig
+from pipelines.sharding.folder_layout import Source, find_source, is_junk, is_within, split_of
+
+
+def source_of(root: Path, *files: str, **settings) -> Source:
+    """The layout of a folder with these (empty) files."""
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return find_source(ShardConfig(input=str(root), output=str(root.parent / "shards"), **settings))
+
+
+def found(source: Source) -> dict[str, str | None]:
+    return {place.path: place.split for place in source.places}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *[(name, "train") for name in ("train", "Train", "TRAIN", "training", "train2017", "train_2017")],
+        *[(name, "validation") for name in ("val", "Val", "valid", "validation", "val2017", "Validation")],
+        *[(name, "test") for name in ("test", "Test", "testing", "test-2017")],
+        *[(name, None) for name in ("trains", "tester", "value", "valley", "contest", "", "2017", "train20170101")],
+    ],
+)
+def test_names_of_splits(name: str, split: str | None):
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("folders", [("Train", "Test"), ("train2017", "val2017"), ("train", "test", "unlabeled")])
+def test_splits_by_other_names_are_no_categories(tmp_path: Path, folders: tuple[str, ...]):
+    source = source_of(tmp_path / "in", *(f"{folder}/hat/a.png" for folder in folders))
+    expected = {f"{folder}/hat": split_of(folder) for folder in folders if split_of(folder)}
+    assert found(source) == expected and source.layout == "folders"
+    assert source.ignored_folders == tuple(folder for folder in folders if split_of(folder) is None)
+
+
+def test_folders_of_systems_are_no_categories_and_files_beside_folders_are_counted(tmp_path: Path):
+    junk = ("__MACOSX/train/hat/._a.png", "@eaDir/a.png", "#recycle/b.png", "Thumbs.db", "desktop.ini", ".git/x")
+    source = source_of(tmp_path / "in", *junk, "train/hat/a.png", "test/hat/b.png", "loose.png", "README.txt")
+    assert found(source) == {"train/hat": "train", "test/hat": "test"}
+    assert source.num_ignored == 2
+    assert source.describe() == (
+        "layout folders: 1 categories, splits test, train; left out: 2 files beside the folders (--layout and "
+        "--no-split-folders overrule this)"
+    )
+    assert is_junk("THUMBS.DB") and not is_junk("hat")
+
+
+def test_a_category_may_be_called_train(tmp_path: Path):
+    source = source_of(tmp_path / "in", "train/a.png", "ship/b.png")
+    assert found(source) == {"train": None, "ship": None}
+    assert source.describe().startswith("layout folders: 2 categories, no splits (")
+
+
+def test_splits_beside_other_folders_are_asked_for(tmp_path: Path):
+    files = ("train/hat/a.png", "test/hat/b.png", "extra/hat/c.png")
+    with pytest.raises(ValueError, match=r"splits test, train, and beside them extra: .*--no-split-folders"):
+        source_of(tmp_path / "in", *files)
+    source = source_of(tmp_path / "in", *files, split_folders=False)
+    assert found(source) == {"train": None, "test": None, "extra": None}
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="folders Train, train2017 are all the split train: merge them"):
+        source_of(tmp_path / "in", "Train/hat/a.png", "train2017/hat/b.png", "test/hat/c.png")
+
+
+def test_a_year_below_a_category_is_no_dror(tmp_path: Path):
+    assert source_of(tmp_path / "years", "hat/2021/a.png", "hat/2022/05/b.png").layout == "folders"
+    assert source_of(tmp_path / "dror", "hat/a brim/3/a.png").layout == "dror"
+    assert source_of(tmp_path / "both", "hat/2021/a.png", "shoe/laces/7/b.png").layout == "dror"
+
+
+def test_an_output_in_the_input_is_refused(tmp_path: Path):
+    source_of(tmp_path / "in", "hat/a.png")
+    for output in (tmp_path / "in", tmp_path / "in" / "shards"):
+        with pytest.raises(ValueError, match=r"lies in the input .*: name a folder outside"):
+            find_source(ShardConfig(input=str(tmp_path / "in"), output=str(output)))
+    find_source(ShardConfig(input=str(tmp_path / "in"), output=str(tmp_path / "in-shards")))
+    assert is_within("s3://b/in/x", folder="s3://b/in/") and not is_within("s3://b/inside", folder="s3://b/in")
+
+
+def test_a_table_may_have_its_output_beside_it(tmp_path: Path):
+    (tmp_path / "images.csv").write_text("path,category\n")
+    source = find_source(ShardConfig(input=str(tmp_path / "images.csv"), output=str(tmp_path / "shards")))
+    assert source.layout == "table" and source.describe() == "layout table: images.csv"
