@@ -4,9 +4,10 @@ A unit knows how to read its images. It is small, and travels to the machine tha
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
@@ -18,11 +19,14 @@ from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.retries import retry_in_store
-from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_text
+from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_junk, is_text, is_within
 
-IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "tiff", "pgm", "pnm"))
+IMAGE_SUFFIXES = frozenset(
+    f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
+)
 _LABELS = ("category", "rationales", "visible_rationales")
 _PICTURES_PER_READ = 64
+_KINDS_NAMED = 5
 _FILES_AT_ONCE = 8
 _T = TypeVar("_T")
 
@@ -142,6 +146,18 @@ class Input:
     units: tuple[Unit, ...]
     once_mended: str
     """What to do when pictures of it were mended: the digest may be another one then."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that are no images by their names, by suffix (in lower case; empty for none)."""
+
+    def describe_left_out(self) -> str | None:
+        """One line on the files that are left out; None where there are none."""
+        if not self.left_out:
+            return None
+        kinds = sorted(self.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
+        named = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_KINDS_NAMED])
+        named += f" and {len(kinds) - _KINDS_NAMED} kinds more" if len(kinds) > _KINDS_NAMED else ""
+        total = sum(self.left_out.values())
+        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}"
 
     @property
     def num_images(self) -> int:
@@ -167,8 +183,10 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
     return Listed(path=fields["path"], category=fields["category"], **names)
 
 
-def read_input(location: str, *, unit_size: int) -> Input:
+def read_input(location: str, *, unit_size: int, without: str | None = None) -> Input:
     """Units of work of a split of shards, or of a table or a folder of images (runs of `unit_size`, sorted by path).
+
+    Files of a folder that lie in the folder `without` (where the output goes) are not listed.
 
     Raises ValueError, with what would do, for a place that is none of these or holds no image.
     """
@@ -189,7 +207,7 @@ def read_input(location: str, *, unit_size: int) -> Input:
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _input_of_folder(root, unit_size=unit_size)
+    return _input_of_folder(root, unit_size=unit_size, without=without)
 
 
 def _split(folder: str) -> Input:
@@ -198,16 +216,20 @@ def _split(folder: str) -> Input:
     return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
 
 
-def _read_folder(root: str) -> list[dict[str, Any]]:
-    """Relative path and size of every image file, at any depth, hidden files and folders left out."""
-    rows = []
+def _read_folder(root: str, *, without: str | None) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Relative path and size of every image file, at any depth; and other files by suffix. Hidden ones do not count."""
+    rows, left_out = [], Counter[str]()
     for path, num_bytes in retry_in_store(lambda: filesystem.files_below(root), place=root).items():
-        hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
-        if not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+        if any(map(is_junk, path.split("/"))) or (without and is_within(f"{root}/{path}", folder=without)):
+            continue
+        suffix = PurePosixPath(path).suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
             rows.append({"path": path, "size": num_bytes})
+        else:
+            left_out[suffix] += 1
     if not rows:
         raise ValueError(f"{root} holds no image: files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
-    return rows
+    return rows, left_out
 
 
 def _read_table(path: str) -> list[TableRow]:
@@ -245,14 +267,15 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
     return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
 
 
-def _input_of_folder(root: str, *, unit_size: int) -> Input:
-    described = _read_folder(root)
-    return _input_of_files(
+def _input_of_folder(root: str, *, unit_size: int, without: str | None) -> Input:
+    described, left_out = _read_folder(root, without=without)
+    found = _input_of_files(
         [Listed(path=_address(row["path"], base=root)) for row in described],
         described=described,
         unit_size=unit_size,
         once_mended="run again, with --fresh where a name or a size has changed",
     )
+    return replace(found, left_out=left_out)
 
 
 def _input_of_files(

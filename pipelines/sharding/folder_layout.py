@@ -16,6 +16,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
+from pipelines.storage.image_bytes import is_junk, is_within
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -25,11 +26,6 @@ _SPLIT = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?))[ _-]?\d{0,4}"
 )
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
-_JUNK = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
-)
-"""Names that operating systems and file servers add, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +92,6 @@ def find_source(config: ShardConfig) -> Source:
         "outside",
     )
     return _folder_source(config, root=root)
-
-
-def is_within(address: str, *, folder: str) -> bool:
-    """Whether an address is a folder or lies in it."""
-    return f"{address.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that operating systems and file servers add."""
-    return name.startswith(".") or name.casefold() in _JUNK
 
 
 def split_of(name: str) -> str | None:

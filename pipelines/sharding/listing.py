@@ -13,8 +13,8 @@ import pyarrow as pa
 from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
 from pipelines.runtime.retries import retry_in_store
-from pipelines.sharding.folder_layout import TRUTH_NAME, Place, is_junk, split_of
-from pipelines.storage.image_bytes import escaped, is_text
+from pipelines.sharding.folder_layout import TRUTH_NAME, Place, split_of
+from pipelines.storage.image_bytes import escaped, is_junk, is_text
 
 LISTING_SCHEMA = pa.schema(
     [

@@ -20,7 +20,7 @@ from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
-from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
+from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent, say
 from pipelines.scoring.predictors import ImageExplanation, Predictor, answering
@@ -80,7 +80,7 @@ def run(
         ValueError: for a model, method or picture that is not there; a bad picture of a folder is told and left out.
     """
     _check_request(config, images=images, texts=texts)
-    units = [(place, *_units(place)) for place in images]
+    units = [(place, *_units(place, output=config.output)) for place in images]
     tracking = resolve_tracking(tracking or TrackingConfig())
     model = answering(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
@@ -132,11 +132,16 @@ def table_of(explained: Iterable[Explained]) -> Table:
     return table
 
 
-def _units(place: str) -> tuple[str | None, Unit]:
-    """What a place holds; and the folder that names are told from, None for a file that was named itself."""
+def _units(place: str, *, output: str) -> tuple[str | None, Unit]:
+    """The images of a place; and the folder that names are relative to, None for a file that was named itself.
+
+    Overlays of an earlier run that lie in a folder of photos are not taken as photos.
+    """
     path = filesystem.store_of(place)[1]
     if filesystem.is_folder(place) or path.lower().endswith(TABLE_SUFFIXES):
-        found = read_input(place, unit_size=2**31)
+        found = read_input(place, unit_size=2**31, without=absolute_address(output))
+        if (line := found.describe_left_out()) is not None:
+            say(line)
         return path, _Together(units=found.units)
     if not filesystem.exists(place):
         raise ValueError(f"{place}: there is no such photo or folder")

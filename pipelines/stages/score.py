@@ -45,6 +45,8 @@ def run(
     """
     began = time.perf_counter()
     job = plan_job(config, cluster=cluster or ClusterConfig(), tracking=resolve_tracking(tracking or TrackingConfig()))
+    if (line := job.input.describe_left_out()) is not None:
+        say(line)
     folder = PredictionsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
@@ -201,6 +203,7 @@ def _summary(job: Job, *, tally: JobStats, reservation: Reservation, seconds: fl
         "output": job.config.output,
         "model": job.model.uri,
         **tally.summary(num_images=job.input.num_images, seconds=seconds),
+        "num_left_out": sum(job.input.left_out.values()),
         "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
     }
 

@@ -18,6 +18,11 @@ _OF_THE_FILE = frozenset(
     | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL}
 )
 """Why the system reads no file: it, or its name, is at fault, and not a disk that will work again."""
+_JUNK = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+"""Names that operating systems and file servers add, in lower case."""
 
 
 class UnreadableError(OSError):
@@ -122,3 +127,13 @@ def is_text(name: str) -> bool:
 def escaped(name: str) -> str:
     """A name that can be written down, with what is not UTF-8 as `\\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def is_within(address: str, *, folder: str) -> bool:
+    """Whether an address is a folder or lies in it."""
+    return f"{address.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems and file servers add."""
+    return name.startswith(".") or name.casefold() in _JUNK

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.folder_layout import Source, find_source, is_junk, is_within, split_of
+from pipelines.sharding.folder_layout import Source, find_source, split_of
+from pipelines.storage.image_bytes import is_junk, is_within
 
 
 def source_of(root: Path, *files: str, **settings) -> Source:
