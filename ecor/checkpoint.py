@@ -1,4 +1,4 @@
-"""A Recognizer in, a folder that rebuilds it out, and back: learned tokens, temperatures, names, and digests of all.
+"""Save a Recognizer to a checkpoint folder, and load it again with every part checked by digest.
 
 checkpoint.json      the record: settings, temperatures, digests, parents, metrics
 tokens.safetensors   learned tokens, nothing else

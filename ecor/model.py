@@ -1,4 +1,4 @@
-"""The model a user holds: labels pictures with categories and the reasons for them."""
+"""`Recognizer`, the model a user works with: it labels images with a category and the rationales for it."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Frozen CLIP towers: features of images and of texts, with learned tokens where they are given."""
+"""Frozen CLIP towers that encode images and texts, with learned prompt tokens on request."""
 
 import json
 from collections.abc import Callable, Sequence

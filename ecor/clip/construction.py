@@ -1,4 +1,4 @@
-"""Build a CLIP from open_clip's architecture settings, with its tokenizer and the facts of its preprocessing."""
+"""Build a CLIP model, its tokenizer and its preprocessing from open_clip's architecture settings."""
 
 import hashlib
 import json

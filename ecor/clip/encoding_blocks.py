@@ -1,4 +1,4 @@
-"""Encode sentences block after block, and warn beforehand when it will take long."""
+"""Encode sentences block by block, and log a time estimate when it takes long."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Features of images and of sentences, in the form that the probabilities are computed from."""
+"""Types of image features and text features that the probabilities are computed from."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

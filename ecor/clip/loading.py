@@ -1,4 +1,4 @@
-"""Open a frozen CLIP by its name: from files, from a store, from this package, or by open_clip from a hub."""
+"""Load a frozen CLIP by name: from files, from a store, from this package, or from a model hub by open_clip."""
 
 import difflib
 import json

@@ -1,4 +1,4 @@
-"""Learned prompt tokens for both towers of a backbone (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
+"""Learned prompt tokens for both towers (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
 
 import torch
 from jaxtyping import Float, UInt8

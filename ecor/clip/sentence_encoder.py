@@ -1,4 +1,4 @@
-"""Encode a vocabulary's sentences exactly, without padding, and no shared beginning twice.
+"""Encode all sentences of a vocabulary with a KV cache for shared prefixes and no padding.
 
 A plain causal tower reads a sentence's feature at its last token, and no token sees what follows it. So the keys and
 values of a beginning that sentences share ("This is a photo of a …", then "… dog because there is …") are computed once

@@ -1,4 +1,4 @@
-"""Token ids of all Prompt_{c|R} sentences, each cut into a start, the first name and the second name."""
+"""Tokenize all Prompt_{c|R} sentences as prefix, first name and second name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rows of text features, from a table in memory, from a file, or encoded when first asked for.
+"""Text features of a vocabulary: held in memory, read from a file, or encoded on first use.
 
 A row is Prompt_{c|R} of one rationale with every category. All routes encode the same blocks of rows in the same calls
 and keep them in the same type, so that they give the same numbers.

@@ -1,4 +1,4 @@
-"""A lexicon and a text tower in, the features of all its concepts out: what pictures and patches are compared with."""
+"""Encode all concepts of a lexicon with a text tower."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Patches of several sizes in, how high a concept ranks in each among a whole lexicon out: Concept Visualization.
+"""Concept Visualization (ConVis, arXiv:2405.14563), the grid algorithm: map a concept's rank among a lexicon.
 
 ConVis (arXiv:2405.14563), its grid algorithm. A patch's rank of a concept is how many concepts of the lexicon resemble
 the patch more; a concept ranks as its best kind does. The map is the mean rank of the patches that cover a pixel.

@@ -1,4 +1,4 @@
-"""A lexicon: concepts with definitions and what they are kinds of, a list of one's own.
+"""Lexicons: concepts with definitions and parents, read from a JSON file or given as mappings.
 
 A lexicon is a graph without cycles: concepts point to their parents, of which there may be several.
 """

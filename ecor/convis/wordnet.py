@@ -1,4 +1,4 @@
-"""WordNet's nouns as a lexicon, read from the files of its database."""
+"""Read WordNet's nouns as a lexicon, from its database files."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Samples with names in, one batch of pixels with ids out."""
+"""Decode samples and stack them into one batch of pixels and label ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Raw scores per patch in; maps to look at and to measure out, on the tower's input or on the source picture."""
+"""Heat maps as raw scores per patch, and their resizing to the model's input or to the source image."""
 
 from dataclasses import dataclass, replace
 

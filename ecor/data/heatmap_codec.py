@@ -1,4 +1,4 @@
-"""Heat maps of one image in, 8 bits per cell out: what a row of predictions keeps of them; and back."""
+"""Quantize heat maps to 8 bits per cell for the `evidence` column of predictions, and decode them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
-"""Encoded pictures with names in, checked pixels and ids out; without torch, whose import would be most of a decoder's
-start."""
+"""Decode, orient, resize and crop images with Pillow.
+
+Torch is not imported here: it would take most of the start of a decoder process.
+"""
 
 import io
 import re

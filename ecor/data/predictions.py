@@ -1,4 +1,4 @@
-"""Explained labels in, Parquet parts and their manifest out; and back, verified.
+"""Tables of predictions: columns, Parquet parts, and a manifest that is written last.
 
 Names on disk, no ids: a table of predictions is read without the vocabulary that made it. Ranked pairs are stored, not
 verdicts, so that a metric can change without scoring again.

@@ -1,4 +1,4 @@
-"""Samples in, WebDataset tars with an index and a manifest out; and back, verified.
+"""Write and read WebDataset shards: tar files with a Parquet index each, and one manifest per split.
 
 What a tar holds of a sample stands in `members.py`. The bytes of a tar are a function of its entries, the vocabulary
 and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.

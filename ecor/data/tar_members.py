@@ -1,4 +1,4 @@
-"""Samples in, the bytes of their tar members out; and back, held to the format.
+"""Encode samples as members of a tar file, and read them back with checks of the format.
 
 Per sample `<key>.<jpg|png|…>` (the image's bytes untouched), `<key>.json` (all labels and provenance) and, where the
 category is known, `<key>.cls` (its id as text) and `<key>.txt` (a caption). Tars are written and read without

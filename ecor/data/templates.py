@@ -1,4 +1,4 @@
-"""Names and the words around them in, the sentences that the text tower reads out."""
+"""Prompt templates: build the sentences of rationales, categories and pairs of both."""
 
 from collections.abc import Sequence
 from string import Formatter

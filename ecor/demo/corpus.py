@@ -1,4 +1,4 @@
-"""A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
+"""Draw the pretraining corpus of a world, cache it, and write captions for batches of it."""
 
 import random
 import tempfile

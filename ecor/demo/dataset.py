@@ -1,4 +1,4 @@
-"""A set's name and a seed in; labelled drawings out, in memory or as files in DROR's layout with the truth beside."""
+"""Draw labelled images of a named set, in memory or as files in DROR's layout."""
 
 import json
 import random

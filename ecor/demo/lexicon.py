@@ -1,4 +1,4 @@
-"""The familiar world in, a lexicon of its categories, their parts and all that these are kinds of out.
+"""A lexicon of the familiar world: its categories, their parts, and the concepts above them.
 
 Definitions use words that the small CLIP has read, as far as there are any: it knows no others.
 """

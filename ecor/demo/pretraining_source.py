@@ -1,4 +1,4 @@
-"""A drawn corpus in; captioned batches out, for `ecor pretrain` without shards, and zero-shot figures of what it makes.
+"""Captioned batches of a drawn corpus, for `ecor pretrain` without shards, and a zero-shot evaluation.
 
 The shipped weights are those of `ecor pretrain --seed 0 --stop-after-samples 192000 --output small`.
 """

@@ -1,4 +1,4 @@
-"""Where the small CLIP's files lie, and open_clip's plain loading of them; pixels and texts in, features out."""
+"""Load the embedded small CLIP with plain open_clip, and encode images and texts with it."""
 
 from collections.abc import Sequence
 from pathlib import Path

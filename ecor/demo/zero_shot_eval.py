@@ -1,4 +1,4 @@
-"""Weights in, what the small CLIP knows of a set's fresh test images out: is the drawn world fit to judge methods on?
+"""Measure what a CLIP knows of a drawn set, to check that the set is fit for comparing methods.
 
 Templates and the probe's penalty are chosen on validation images; every figure is of test images of a seed of its own.
 """

@@ -1,4 +1,4 @@
-"""Guidance of ECLIP: how much each patch counts while the projection learns, and pooling by it."""
+"""ECLIP's guidance: patch weights from the tower's own attention, masks and pooling by them."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""ECLIP (arXiv:2209.07046): learn a projection of patch tokens, whose products with texts are heat maps.
+"""ECLIP (arXiv:2209.07046): train and load a linear projection of patch tokens.
 
 While learning, patches are pooled into one feature per image; for maps the pooling is dropped, and each projected patch
 is compared with the text (`ecor.explain.methods.similarity.Eclip`).

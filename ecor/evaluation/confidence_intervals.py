@@ -1,4 +1,4 @@
-"""A statistic of images, or of repetitions, in, its value with a confidence interval out."""
+"""Confidence intervals: percentile bootstrap over images, and Student's t over repetitions."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Explained labels and the truth in, right or wrong by three rules out, image by image (DROR, arXiv:2212.06202)."""
+"""Judge explained labels by three rules: strict, DROR's vote and two-stage (DROR, arXiv:2212.06202)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

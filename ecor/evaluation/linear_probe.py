@@ -1,4 +1,4 @@
-"""Features and labels in, a linear classifier on them out: what can be read off a frozen tower."""
+"""Linear probes: logistic regression on the features of a frozen tower."""
 
 from dataclasses import dataclass
 

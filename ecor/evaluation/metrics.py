@@ -1,4 +1,4 @@
-"""Answers and truth in, metrics with intervals out: by three rules, over several rationales, of confidence, paired.
+"""Metrics of explained labels with bootstrap intervals, and paired differences between two models.
 
 Names of metrics (all shares of images, between 0 and 1, unless said otherwise):
 

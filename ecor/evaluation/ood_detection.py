@@ -1,4 +1,4 @@
-"""Features of pictures in, scores of how well a model knows what they show out; and how well scores tell it.
+"""Out-of-distribution scores, and how well a score separates known images from unknown ones.
 
 A score is high for what is known ("in distribution"). Scores by concepts are those of ConVis (arXiv:2405.14563).
 """

@@ -1,4 +1,4 @@
-"""A table of predictions with their truth in, the record of their evaluation out; and back from its folder."""
+"""Evaluate a table of predictions, and write and read the record of the evaluation."""
 
 import json
 import math

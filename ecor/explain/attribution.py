@@ -1,4 +1,4 @@
-"""A tuned model, pictures and targets in, heat maps out: the one way in for all methods."""
+"""Explain a model's labels with heat maps: `explain`, `explain_joint`, and `attribute` for plain text features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

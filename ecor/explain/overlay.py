@@ -1,4 +1,4 @@
-"""A picture and maps of it in, pictures of where the evidence is out, in perceptually uniform colours."""
+"""Draw heat maps over images in a perceptually uniform colour map, and figures of several panels."""
 
 import io
 import textwrap

@@ -1,4 +1,4 @@
-"""What shall be explained in, by name; the text features that a model compares pictures with out."""
+"""Targets of an explanation, by name, and the text features that stand for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""An image classifier, pictures and classes in, heat maps out: LICO's classifier, or any of its kind."""
+"""Heat maps of an image classifier's classes: exact Grad-CAM, RISE and occlusion."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An image classifier whose penultimate maps LICO trains beside language, and how to load one."""
+"""The image classifier that LICO trains, its encoders, and how to load one."""
 
 from collections.abc import Sequence
 from copy import deepcopy

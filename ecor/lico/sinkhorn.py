@@ -1,4 +1,4 @@
-"""Optimal transport between images and language by Sinkhorn iterations (LICO, arXiv:2310.09821)."""
+"""Optimal transport between feature maps and text tokens by Sinkhorn iterations (LICO, arXiv:2310.09821)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pixels and category names in, an image classifier that was trained beside language out: LICO (arXiv:2310.09821).
+"""LICO (arXiv:2310.09821): train an image classifier with losses that align it with language.
 
 Learnable prompts are read by a frozen text tower, and an MLP brings their tokens to the size of the classifier's last
 feature maps; two losses align both. The language branch is dropped after training.

@@ -1,4 +1,4 @@
-"""Joint probability of category and rationale (ECOR, arXiv:2404.12839), and the rivals it is measured against.
+"""Joint probability of category and rationale (ECOR, arXiv:2404.12839), and the decoders it is compared with.
 
     P(r | I)        = softmax over r of  s/T_r · v(I) · t(Prompt_R(r))
     P(c | r, I)     = softmax over c of  s/T_c · v(I) · t(Prompt_{c|R}(c, r))      with r held fixed

@@ -1,4 +1,4 @@
-"""Keep the K best of a first factor, K doubling until the best pairs are proven exact (our decoding)."""
+"""Exact top-k pairs: K candidates of the first factor, doubled until the best pairs are proven exact (ours)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The factors that every decoding is made of: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
+"""The factors of every decoder: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""log P(c, r | I) of the pairs that were looked at, with the probability of all others."""
+"""The `Joint` record: log P(c, r | I) of the evaluated pairs, and the probability of all others."""
 
 import math
 from dataclasses import dataclass

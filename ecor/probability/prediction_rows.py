@@ -1,4 +1,4 @@
-"""Rows of predictions, with names in place of ids, from the joint probability of a batch of images."""
+"""Build rows of predictions, with names instead of ids, from the joint probability of a batch."""
 
 from dataclasses import asdict, dataclass
 

@@ -1,4 +1,4 @@
-"""A Joint in, the best (category, set of several rationales) out: log P(c, {r} | I) for m > 1 (ECOR, arXiv:2404.12839).
+"""Rank categories with sets of several rationales: log P(c, {r} | I) for m > 1 (ECOR, arXiv:2404.12839).
 
 ECOR writes P({r} | I) · P(c | {r}, I) and leaves both open. Ours: Plackett–Luce without replacement from P(r | I), and
 a mixture of P(c | r, I), or one long sentence. Sets of one are the Joint's pairs.

@@ -1,4 +1,4 @@
-"""Temperature scaling: the temperatures with the least negative log-likelihood on validation (arXiv:1706.04599).
+"""Temperature scaling: fit temperatures by negative log-likelihood on validation images (arXiv:1706.04599).
 
 Sums that a minimum hangs on are in double precision: in single precision the fit would depend on the processor.
 """

@@ -1,4 +1,4 @@
-"""What another system than ECOR learned in, a folder that rebuilds it out, and back: tensors, settings, digests.
+"""Save and load what ECLIP and LICO learned: a folder of tensors with a record of settings and digests.
 
 <system>.json          the record: settings, digests, parents, metrics
 <system>.safetensors   what was learned, nothing else

@@ -1,4 +1,4 @@
-"""Files and folders of a local disk that are seen under their name only when they are whole: write beside, then rename.
+"""Write local files and folders atomically: write beside the target, then rename.
 
 The unfinished one lies in the same folder, so that a rename is enough; its name begins with a dot, ends in `.tmp` and
 is of one process only. It vanishes after an error; after a killed process it stays and is never read.

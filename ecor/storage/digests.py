@@ -1,4 +1,4 @@
-"""SHA-256 digests, in hex, of JSON values, texts, bytes and files: what names a model, a shard or a run by its content.
+"""SHA-256 digests, in hex, of JSON values, texts, bytes and files.
 
 The spelling of JSON (order of keys, escapes, separators) is part of a digest: records written earlier hold it.
 """

@@ -1,4 +1,4 @@
-"""Rows of numbers in, the same rows out for every process of a machine: a sparse file, filled piece by piece."""
+"""A sparse .npy file of feature rows that all processes of a machine fill and read together."""
 
 import os
 from collections.abc import Sequence

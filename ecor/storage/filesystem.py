@@ -1,4 +1,4 @@
-"""An address in, whole files out and in: the one door to local disks, s3://, gs:// and what else fsspec opens.
+"""Read and write whole files on local disks, S3, Google Cloud Storage and other stores of fsspec.
 
 A file is seen under its name when it is whole. Nothing here trusts a listing that was made before. An error of a store
 is an OSError that names the address; `docs/stores.md` says what each store guarantees.

@@ -1,4 +1,4 @@
-"""Image features and sentences to encode in, logits out, chunk by chunk: no chunk's activations outlive it."""
+"""Logits of images against many sentences, computed in checkpointed chunks to bound memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""CLIP's symmetric contrastive loss where images may share texts (arXiv:2103.00020)."""
+"""CLIP's symmetric contrastive loss, for batches in which images share texts (arXiv:2103.00020)."""
 
 import torch
 from jaxtyping import Bool, Float, Int

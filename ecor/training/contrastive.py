@@ -1,4 +1,4 @@
-"""Images, captions and which is true of which in; one step of contrastive pretraining of a small CLIP out.
+"""Contrastive pretraining of a small CLIP: batches, model, optimizer and training step.
 
 Several ranks cut each batch; what they learn is what one rank learns with the whole of it.
 """

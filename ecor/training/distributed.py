@@ -1,4 +1,4 @@
-"""Exchange between ranks: means, labels, features (with the gradients DDP needs) and any values."""
+"""Collective operations between ranks: means, ids, features with the gradients DDP needs, and objects."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""Labelled images in, ECOR's loss over the texts of the batch out: CLIP's own loss, over the images of all ranks.
+"""ECOR's loss over the texts of the batch only: CLIP's own loss, over the images of all ranks.
 
 `max_sentences` does not bind: there are few texts per image.
 """

@@ -1,4 +1,4 @@
-"""Image features, labels and sentences in, named loss terms out: ECOR's two terms, and the rivals' own losses.
+"""Training objectives: ECOR's two-term loss, and the losses of the methods it is compared with.
 
 Sentences are encoded with gradient, so they are the cost: they pass in chunks whose activations are made again in
 the backward pass, and above a budget negatives are sampled with the log-Q correction.

@@ -1,4 +1,4 @@
-"""Features of images and of language in, how far the two disagree out: LICO's two losses (arXiv:2310.09821)."""
+"""Manifold matching between images and language (LICO, arXiv:2310.09821)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Ids that must be there in, ids that a softmax runs over out, with the probability of each to be among them."""
+"""Sample softmax negatives, with log inclusion probabilities (log-Q correction)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Batches in, better tokens out: the module that is tuned, its optimiser and schedule, one step of each kind.
+"""Training and evaluation steps of prompt tuning, with the module and the optimizer.
 
 No loop and no devices: a training stage, a test and a notebook share these steps.
 """

@@ -1,4 +1,4 @@
-"""Read sentences with a plain causal text tower in parts, so that no beginning is read twice.
+"""Run a causal text tower with a KV cache, so that a shared prefix is encoded once.
 
 No token sees what follows it, so the keys and values of a beginning serve every sentence that begins with it. Exact:
 the same sums as in open_clip's forward, up to rounding.

@@ -1,4 +1,4 @@
-"""Forward passes of open_clip's image towers: with visual prompts, block by block, and up to the last feature maps.
+"""Forward passes of open_clip's image towers: with visual prompts, block by block, up to the last feature maps.
 
 `vit` is an open_clip VisionTransformer, `resnet` a ModifiedResNet. Every pass gives what open_clip's own forward gives.
 """

@@ -1,4 +1,4 @@
-"""An image tower opened for explanations: its tokens, attention and patches, and what it can give at all."""
+"""Trace an image tower for explanations: tokens, attention and patches of one forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Forward passes of open_clip's text towers: with learned embeddings, block by block, and without padding.
+"""Forward passes of open_clip's text towers: with learned embeddings, block by block, without padding.
 
 `text` is an open_clip CLIP or TextTransformer. Every pass gives what open_clip's own forward gives.
 """

@@ -1,4 +1,4 @@
-"""A text tower opened for explanations: its tokens and attention on the way to the features of sentences."""
+"""Trace a text tower for explanations: tokens and attention of one forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Recompute a transformer block step by step, keeping attention and all else that it computes.
+"""Recompute a transformer block step by step, and keep attention and all other intermediate tensors.
 
 open_clip's own forward keeps no attention, and a hook on its output projection never fires: so each step is recomputed
 from the weights, for both of its block types.

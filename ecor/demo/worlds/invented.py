@@ -1,4 +1,4 @@
-"""A structure's seed in, a world of invented things out: bodies, parts, names and sets, all put together at random.
+"""Worlds of invented things: bodies, parts, names and sets combined at random from a seed.
 
 Neighbours (a family of three) share a silhouette and its papers; a category has two to four parts at different spots.
 Most part texts belong to one category and some to a few, as in DROR. The numbers are ours.

@@ -1,4 +1,4 @@
-"""A name in, a drawn world or one of its sets out: every set is known by its name alone."""
+"""Look up drawn worlds and their sets by name."""
 
 from collections.abc import Callable, Mapping
 from functools import cache

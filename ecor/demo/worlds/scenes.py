@@ -1,4 +1,4 @@
-"""A seed and a set in; a drawn scene out: pixels, and the truth about what is visible in them."""
+"""Compose and draw random scenes of a set, with the truth about which parts are visible."""
 
 import random
 from dataclasses import dataclass, replace

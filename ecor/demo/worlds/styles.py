@@ -1,4 +1,4 @@
-"""A random generator in, an empty scene and the way to draw things into it out: how the drawn worlds look."""
+"""Drawing styles: background, clutter and contours of a scene."""
 
 import math
 import random

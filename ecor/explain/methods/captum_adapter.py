@@ -1,4 +1,4 @@
-"""Pixels in, the cosine with each text out: the one function that perturbation methods, captum and grad-cam all ask."""
+"""A cosine forward pass that captum, pytorch-grad-cam and the perturbation methods can call."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""The gradient of a cosine by what the tower computes in, maps out: Grad-ECLIP, LeGrad, Grad-CAM."""
+"""Gradient-based attribution: Grad-ECLIP, LeGrad and Grad-CAM of the image-text cosine."""
 
 from dataclasses import dataclass
 from typing import ClassVar

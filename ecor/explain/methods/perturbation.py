@@ -1,4 +1,4 @@
-"""Scores of altered pictures in, maps out: RISE and occlusion. They ask nothing of a tower but its feature."""
+"""Perturbation-based attribution: RISE and occlusion, which need only the image feature of a tower."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

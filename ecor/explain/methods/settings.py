@@ -1,4 +1,4 @@
-"""Settings of an attribution method, read from words such as num_masks=500."""
+"""Parse settings of an attribution method from `name=value` arguments such as num_masks=500."""
 
 from ast import literal_eval
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Patch tokens and text features in, maps out: how similar each patch is to a text. No gradient, one forward pass."""
+"""Attribution by similarity of patch tokens and texts: ITSM, ECLIP and CLIP Surgery. No gradients, one forward pass."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Maps and boxes in, localisation accuracy out: MaxBoxAcc and MaxBoxAccV2 (arXiv:2007.04178).
+"""Localization by bounding boxes: MaxBoxAcc and MaxBoxAccV2 (arXiv:2007.04178).
 
 A box is the first and last row and column that it covers: top, left, bottom, right; its area counts both ends.
 """

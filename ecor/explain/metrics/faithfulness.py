@@ -1,4 +1,4 @@
-"""A score, pictures and maps in; how much the score follows what the map says out: does the model use what is shown?
+"""Faithfulness of heat maps: deletion, insertion, confidence drop, weight randomisation and flip equivariance.
 
 The caller chooses the score [N 3 H W] -> [N], one text per picture: a cosine, or a probability among labels. Say which.
 """

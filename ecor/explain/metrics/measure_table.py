@@ -1,4 +1,4 @@
-"""The measures of heat maps: their names, what is better, and how they are printed."""
+"""Table of heat-map measures: title, description, which direction is better, and digits."""
 
 from dataclasses import dataclass
 

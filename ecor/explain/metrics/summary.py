@@ -1,4 +1,4 @@
-"""Maps of pairs (image, text) and what is really there in, every measure with a bootstrap interval over images out.
+"""Summarize the localization of many heat maps: each measure with a bootstrap interval over images.
 
 Each pair is of an image of its own. Measures are put together from figures of single pairs, so that one draw of images
 serves all; `ecor.explain.metrics.localization` and `boxes` have the same measures for one sample.
