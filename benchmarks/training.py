@@ -31,7 +31,7 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
+from ecor.data.shards import ShardEntry, ShardManifest, write_shard, write_shard_manifest
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
@@ -120,7 +120,7 @@ def pictures(num: int, *, vocabulary: Vocabulary) -> list[Sample]:
 
 def write_shards(setting: Setting) -> None:
     vocabulary = setting.vocabulary
-    entries = [Entry(sample=sample) for sample in pictures(setting.num_images, vocabulary=vocabulary)]
+    entries = [ShardEntry(sample=sample) for sample in pictures(setting.num_images, vocabulary=vocabulary)]
     shard = write_shard(entries, folder=setting.shards, name="000000.tar", vocabulary=vocabulary)
     manifest = ShardManifest(
         split="train",
@@ -132,7 +132,7 @@ def write_shards(setting: Setting) -> None:
         config_digest="0" * 64,
         parents={},
     )
-    write_manifest(manifest, setting.shards)
+    write_shard_manifest(manifest, setting.shards)
 
 
 def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, PromptTuningModule]:

@@ -29,13 +29,13 @@ from ecor.config import (
     Temperatures,
     TemplateConfig,
     TextConfig,
-    record_of,
+    parse_record,
 )
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem
-from ecor.storage.artifact import FOLDER, record_path
-from ecor.storage.atomic_write import whole_folder
+from ecor.storage.artifact import CHECKPOINT_FOLDER, record_path
+from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256, json_digest
 
 FORMAT_VERSION = 1
@@ -73,7 +73,7 @@ class Checkpoint:
     @property
     def digest(self) -> str:
         """sha256 of the record without folder, run and preprocessing: what was learned, from what, on which names."""
-        return json_digest(_content(self))
+        return json_digest(_digested_content(self))
 
 
 def save_checkpoint(
@@ -97,7 +97,7 @@ def save_checkpoint(
         run_id: of the MLflow run that made it.
         with_backbone: put the backbone's weights inside.
     """
-    with whole_folder(folder) as unfinished:
+    with write_folder(folder) as unfinished:
         save_file(recognizer.tokens(), unfinished / TOKENS)
         (unfinished / VOCABULARY).write_text(recognizer.vocabulary.to_json(), encoding="utf-8")
         if with_backbone:
@@ -118,7 +118,7 @@ def save_checkpoint(
             preprocess=recognizer.backbone.preprocess,
         )
         beside = {"run_id": run_id, "preprocess": asdict(recognizer.backbone.preprocess), "digest": record.digest}
-        text = json.dumps({**_content(record), **beside}, indent=1, sort_keys=True)
+        text = json.dumps({**_digested_content(record), **beside}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
     return record
 
@@ -128,7 +128,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
     Raises ValueError when there is none, or when it was altered or is of another format.
     """
-    found = _found(folder)
+    found = _find_checkpoint(folder)
     path = filesystem.join(found, RECORD)
     try:
         values = json.loads(filesystem.read(path))
@@ -137,17 +137,17 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         records = {
             "folder": found,
             "model": ModelConfig(
-                backbone=record_of(BackboneConfig, model["backbone"]),
-                prompts=record_of(PromptConfig, model["prompts"]),
-                templates=record_of(TemplateConfig, model["templates"]),
+                backbone=parse_record(BackboneConfig, model["backbone"]),
+                prompts=parse_record(PromptConfig, model["prompts"]),
+                templates=parse_record(TemplateConfig, model["templates"]),
             ),
-            "temperatures": record_of(Temperatures, values.pop("temperatures")),
-            "preprocess": _preprocess(values.pop("preprocess", None)),
+            "temperatures": parse_record(Temperatures, values.pop("temperatures")),
+            "preprocess": _parse_preprocess(values.pop("preprocess", None)),
         }
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:  # before its fields, which are of that version
             raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
-        record = record_of(Checkpoint, {**values, **records})
+        record = parse_record(Checkpoint, {**values, **records})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no checkpoint's record ({error}): save the model again") from error
     if record.digest != digest:
@@ -236,10 +236,10 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
     return config if precision is None else replace(config, precision=precision)
 
 
-def _found(folder: str | Path) -> str:
+def _find_checkpoint(folder: str | Path) -> str:
     if filesystem.is_local(folder):
         folder = filesystem.local_path(folder)
-    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, FOLDER)):
+    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, CHECKPOINT_FOLDER)):
         if filesystem.is_file(filesystem.join(candidate, RECORD)):
             return candidate
     for system in get_args(SystemName):
@@ -247,20 +247,22 @@ def _found(folder: str | Path) -> str:
             raise ValueError(
                 f"{folder} was made by `ecor train --system {system}` and labels no pictures: `ecor explain` takes it"
             )
-    raise ValueError(f"neither {folder} nor its folder {FOLDER}/ holds a {RECORD}: name a folder of `ecor train`")
+    raise ValueError(
+        f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {RECORD}: name a folder of `ecor train`"
+    )
 
 
-def _content(record: Checkpoint) -> dict[str, Any]:
-    content = {**asdict(record), "temperatures": record.temperatures.stated()}
+def _digested_content(record: Checkpoint) -> dict[str, Any]:
+    content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
 
 
-def _preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
+def _parse_preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
     """Of JSON, which knows no tuples."""
     if values is None:
         return None
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return record_of(Preprocess, lists)
+    return parse_record(Preprocess, lists)
 
 
 def _tokens_sha256(path: Path) -> str:

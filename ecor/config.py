@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Method = Literal["joint", "inverted", "independent", "pairs"]
+MethodName = Literal["joint", "inverted", "independent", "pairs"]
 ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
 WorldName = Literal["demo", "other"]
@@ -18,7 +18,7 @@ PoolingName = Literal["masked_max", "max", "average", "attention"]
 GuidanceName = Literal["class_attention", "rollout"]
 Compat = Literal["reference"]
 """As the reference implementation of a method does it, where that differs from its formula."""
-FACTORS: dict[Method, tuple[Factor, ...]] = {
+FACTORS: dict[MethodName, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),
     "independent": ("rationale", "category"),
@@ -50,7 +50,7 @@ LocalPath = Annotated[str, AddressKind(only_local=True)]
 Kind = TypeVar("Kind")
 
 
-def record_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """A dataclass of JSON values; ValueError naming a field that is missing, or unknown (with the nearest)."""
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
@@ -308,7 +308,7 @@ class LicoConfig:
 class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
-    method: Method = "joint"
+    method: MethodName = "joint"
     """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR)."""
     top_k: int = 5
     """Ranked (category, rationale) pairs kept per image."""
@@ -328,7 +328,7 @@ class ScoringConfig:
             f"({self.keep_rationales})",
         )
 
-    def stated(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """By name, without columns that are not asked for (older records lack them): what is written and digested."""
         return {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
 
@@ -349,22 +349,22 @@ class Temperatures:
     """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) stands in."""
 
     def __post_init__(self) -> None:
-        for name, value in self.stated().items():
+        for name, value in self.to_record().items():
             require(value > 0, f"{name} temperature must be positive, got {value}")
 
     def of(self, factor: Factor) -> float:
         """The factor's own temperature, or the one that stands in for it."""
         stand_in = self.rationale if factor == "rationale_given_category" else self.category_given_rationale
-        return self.stated().get(factor, stand_in)
+        return self.to_record().get(factor, stand_in)
 
-    def stated(self) -> dict[str, float]:
+    def to_record(self) -> dict[str, float]:
         """Those that are there, by name: what is written and digested (older records lack the rivals')."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in found.items() if value is not None}
 
-    def cover(self, method: Method) -> bool:
+    def cover(self, method: MethodName) -> bool:
         """Whether every factor of a decoding has its own."""
-        return all(factor in self.stated() for factor in FACTORS[method])
+        return all(factor in self.to_record() for factor in FACTORS[method])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import TextFeatures, text_features
+from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config import (
     BackboneConfig,
     ModelConfig,
@@ -185,7 +185,7 @@ class Recognizer:
             "prompts": asdict(self.prompts.config),
             "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
             "templates": asdict(self.templates),
-            "temperatures": self.temperatures.stated(),
+            "temperatures": self.temperatures.to_record(),
             "calibrated_on": self.calibrated_on,
         }
         return json_digest(content)
@@ -220,7 +220,7 @@ class Recognizer:
         """Features of all sentences, made when first asked for. Make a new Recognizer after the tokens have changed."""
         if self._text is None:
             with torch.no_grad():
-                self._text = text_features(self.encoder, config=self.text_config, device=self.device)
+                self._text = build_text_features(self.encoder, config=self.text_config, device=self.device)
         return self._text
 
     @torch.no_grad()

@@ -15,11 +15,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ecor.clip.construction import ClipParts, build, model_digest, preprocess_of, write_model
+from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
-from ecor.clip.towers.text_forward import embeddings_replaced
+from ecor.clip.towers.text_forward import replace_embeddings
 from ecor.config import BackboneConfig, require
 
 _TEXTS_PER_PASS = 256
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         self.model: Any = parts.model.to(device).requires_grad_(False).eval()
         self.model_cfg = parts.model_cfg
         self.tokenizer = parts.tokenizer
-        self.preprocess = preprocess_of(self.model)
+        self.preprocess = model_preprocess(self.model)
         self.embed_dim = int(parts.model_cfg["embed_dim"])
         self.logit_scale = float(self.model.logit_scale.detach().float().exp())
         for name, values in (("_mean", self.preprocess.mean), ("_std", self.preprocess.std)):
@@ -116,15 +116,15 @@ class Backbone(nn.Module):
         preprocess = dict(self.model.visual.preprocess_cfg)
         return json.loads(json.dumps({"model_cfg": self.model_cfg, "preprocess_cfg": preprocess}))
 
-    def untrained(self) -> Any:
+    def build_untrained(self) -> Any:
         """Another CLIP of this architecture, to be trained: on the CPU, its weights drawn by torch's own generator."""
-        model = build(self.model_cfg)
+        model = build_clip(self.model_cfg)
         set_model_preprocess_cfg(model, dict(self.model.visual.preprocess_cfg))
         return model
 
     def save(self, folder: str | Path, *, stem: str = "backbone") -> tuple[Path, Path]:
         """Write `<stem>.json` and `<stem>.safetensors`: as name and pretrained they load again, digest and all."""
-        return write_model(self.model.state_dict(), Path(folder), architecture=self.architecture, stem=stem)
+        return write_clip(self.model.state_dict(), Path(folder), architecture=self.architecture, stem=stem)
 
     @property
     def precision(self) -> str:
@@ -195,7 +195,7 @@ class Backbone(nn.Module):
             if context is None or not len(context):
                 features = self.model.encode_text(ids)
             else:
-                with embeddings_replaced(self.token_embedding, context, start=self.num_start_tokens):
+                with replace_embeddings(self.token_embedding, context, start=self.num_start_tokens):
                     features = self.model.encode_text(ids)
         return unit_features(features)
 

@@ -29,14 +29,14 @@ class ClipParts:
     tokenizer: Any
 
 
-def build_random(model_cfg: dict[str, Any]) -> Any:
+def build_random_clip(model_cfg: dict[str, Any]) -> Any:
     """The architecture with random weights that are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(model_cfg)
+        return build_clip(model_cfg)
 
 
-def build(model_cfg: dict[str, Any]) -> Any:
+def build_clip(model_cfg: dict[str, Any]) -> Any:
     settings = json.loads(json.dumps(model_cfg))
     is_hf = "hf_model_name" in settings["text_cfg"]
     custom_text = settings.pop("custom_text", False) or is_hf
@@ -51,7 +51,7 @@ def build(model_cfg: dict[str, Any]) -> Any:
     return model
 
 
-def lasting_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
+def architecture_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
     """Without the keys that say how weights arrive, so that every way gives the same digest."""
     settings: dict[str, Any] = json.loads(json.dumps(model_cfg))
     for tower in ("vision_cfg", "text_cfg"):
@@ -59,7 +59,7 @@ def lasting_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def tokenizer_of(model_cfg: dict[str, Any]) -> Any:
+def build_tokenizer(model_cfg: dict[str, Any]) -> Any:
     text = model_cfg["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
     context_length = text.get("context_length", 77)
@@ -68,7 +68,7 @@ def tokenizer_of(model_cfg: dict[str, Any]) -> Any:
     return SimpleTokenizer(context_length=context_length, **options)
 
 
-def preprocess_of(model: Any) -> Preprocess:
+def model_preprocess(model: Any) -> Preprocess:
     facts = model.visual.preprocess_cfg
     size = facts["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -91,7 +91,7 @@ def model_digest(weights: Mapping[str, Any], *, architecture: dict[str, Any]) ->
     return hasher.hexdigest()
 
 
-def write_model(
+def write_clip(
     weights: Mapping[str, Tensor], folder: Path, *, architecture: dict[str, Any], stem: str
 ) -> tuple[Path, Path]:
     """Write `<stem>.json` and `<stem>.safetensors`."""

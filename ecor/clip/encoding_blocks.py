@@ -30,14 +30,14 @@ def encode_blocks(
         if (done == 1 and left_s > LONG_S) or now - told > LONG_S:
             told = now
             num_left = width * sum(map(len, blocks[done:]))
-            _log.warning("encoding %s sentences: about %s left", f"{num_left:,}", _duration(left_s))
+            _log.warning("encoding %s sentences: about %s left", f"{num_left:,}", _format_duration(left_s))
         if is_there(block):
             continue
         with torch.inference_mode():
             keep(block.start, encode(block).float().cpu().numpy())
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
-from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, last_features, read_start, read_tokens
+from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, cache_continuations, cache_prefix, last_features
 from ecor.config import TemplateConfig, require
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary
@@ -70,7 +70,7 @@ class SentenceEncoder:
     def embed_dim(self) -> int:
         return self.backbone.embed_dim
 
-    def detached(self) -> "SentenceEncoder":
+    def with_frozen_contexts(self) -> "SentenceEncoder":
         """The same encoder on copies of the contexts as they are now: no gradient, and it may keep what it has read."""
         copies = {
             name: None if (context := getattr(self, name)) is None else context.detach().clone()
@@ -155,14 +155,14 @@ class SentenceEncoder:
         sentences = [tuple(ids) for ids in self.backbone.tokenize(texts)]
         with self.backbone.autocast():
             start = common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
-            first = read_start(tower, start, context=context)
+            first = cache_prefix(tower, start, context=context)
             return self._endings(tower, [each[len(start) :] for each in sentences], before=(first,), num_heads=1)[0]
 
     def _product(self, tower: CausalText, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Features [heads, tails, D] of every beginning with every ending."""
-        start = read_start(tower, pairs.start, context=self.category_context)
+        start = cache_prefix(tower, pairs.start, context=self.category_context)
         features, order = [], []
-        for length, places in _by_length([pairs.heads[head] for head in heads]):
+        for length, places in _group_by_length([pairs.heads[head] for head in heads]):
             for part in _chunks(places, self.sentences_per_pass):
                 chosen = [heads[place] for place in part]
                 order.extend(part)
@@ -172,19 +172,19 @@ class SentenceEncoder:
                 head = self._heads(tower, pairs, chosen, start=start)
                 endings = [pairs.tails[tail] for tail in tails]
                 features.append(self._endings(tower, endings, before=(start, head), num_heads=len(part)))
-        return torch.cat(features)[_inverse(order, device=self.backbone.device)]
+        return torch.cat(features)[_inverse_order(order, device=self.backbone.device)]
 
     def _heads(self, tower: CausalText, pairs: SentencePairs, heads: list[int], *, start: KVCache) -> KVCache:
         """Keys and values of beginnings of one length; from the bank where this encoder keeps one."""
         if self._bank is None or not pairs.category_first:
-            return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
+            return cache_continuations(tower, [pairs.heads[head] for head in heads], before=(start,))
         length = len(pairs.heads[heads[0]])
         members = [head for head, tokens in enumerate(pairs.heads) if len(tokens) == length]
         if length not in self._bank:
             size = sum(map(len, pairs.heads)) * 2 * sum(each[:, :, :1].nbytes for each in start.keys)
             if size > self.bank_bytes:
-                return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
-            self._bank[length] = read_tokens(tower, [pairs.heads[head] for head in members], before=(start,))
+                return cache_continuations(tower, [pairs.heads[head] for head in heads], before=(start,))
+            self._bank[length] = cache_continuations(tower, [pairs.heads[head] for head in members], before=(start,))
         if heads == members:
             return self._bank[length]
         where = {head: row for row, head in enumerate(members)}
@@ -197,12 +197,12 @@ class SentenceEncoder:
         room = len(tower.positional_embedding) - sum(each.num_tokens for each in before)
         cut = [each if len(each) <= room else (*each[: room - 1], tower.end_token) for each in endings]
         features, order = [], []
-        for _, places in _by_length(cut):
+        for _, places in _group_by_length(cut):
             for part in _chunks(places, max(1, self.sentences_per_pass // num_heads)):
                 order.extend(part)
                 tokens = [cut[place] for place in part]
                 features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
-        return torch.cat(features, dim=1)[:, _inverse(order, device=self.backbone.device)]
+        return torch.cat(features, dim=1)[:, _inverse_order(order, device=self.backbone.device)]
 
     def _whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Beginnings so long that they are cut themselves."""
@@ -242,7 +242,7 @@ def _length(context: Tensor | None) -> int:
     return 0 if context is None else len(context)
 
 
-def _by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
+def _group_by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
     """Each length with the places of the sentences that have it."""
     for length in sorted({len(each) for each in sentences}):
         yield length, [place for place, each in enumerate(sentences) if len(each) == length]
@@ -252,5 +252,5 @@ def _chunks(places: list[int], size: int) -> Iterator[list[int]]:
     return (places[i : i + size] for i in range(0, len(places), size))
 
 
-def _inverse(order: list[int], *, device: torch.device) -> Tensor:
+def _inverse_order(order: list[int], *, device: torch.device) -> Tensor:
     return torch.tensor(order, device=device).argsort()

@@ -24,14 +24,14 @@ from ecor.clip.encoding_blocks import LONG_S, encode_blocks
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import TextConfig, require
 from ecor.storage.digests import bytes_sha256, json_digest
-from ecor.storage.feature_file import FeatureFile, save_once
+from ecor.storage.feature_file import FeatureFile, save_array_once
 
 _FORMAT = 1  # raise it when the numbers in the files change their meaning
 _log = logging.getLogger(__name__)
 
 
 class TextFeatures:
-    """Rows of text features (`ecor.clip.feature_types.TextFeatureTable`), fp32 on one device; made by `text_features`.
+    """Text features on one device, in fp32 (a `TextFeatureTable`); made by `build_text_features`.
 
     A row or column that is not there yet is encoded when asked for, and kept; `prepare` encodes many ahead.
     """
@@ -151,7 +151,7 @@ class TextFeatures:
             return
         num_rows, width, _ = file.shape
         blocks = self._blocks(missing, num_rows=num_rows, width=width)
-        _check_room(file, num_rows=sum(map(len, blocks)))
+        _check_disk_space(file, num_rows=sum(map(len, blocks)))
         started = time.monotonic()
         # Processes that fill the same file begin at different places and leave out what others have done meanwhile.
         first = os.getpid() % len(blocks)
@@ -188,14 +188,14 @@ class TextFeatures:
         with torch.inference_mode():
             features = encode().float().cpu().numpy()
         if path is not None:
-            save_once(path, features)
+            save_array_once(path, features)
         return self._on_device(features)
 
     def _on_device(self, features: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(features).to(self._device).float()
 
 
-def text_features(
+def build_text_features(
     encoder: SentenceEncoder, *, config: TextConfig, device: torch.device | str | None = None
 ) -> TextFeatures:
     """The text features of a vocabulary, by the route its size and `config` ask for, as the contexts are now.
@@ -213,7 +213,7 @@ def text_features(
         ValueError: where the disk has no room for the rows to be filled, or another file is in the way.
     """
     device = encoder.backbone.device if device is None else torch.device(device)
-    return TextFeatures(encoder.detached(), config=config, device=device)
+    return TextFeatures(encoder.with_frozen_contexts(), config=config, device=device)
 
 
 def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
@@ -236,7 +236,7 @@ def _tensor_digest(tensor: Tensor) -> str:
     return bytes_sha256(repr(array.shape).encode() + array.tobytes())
 
 
-def _check_room(file: FeatureFile, *, num_rows: int) -> None:
+def _check_disk_space(file: FeatureFile, *, num_rows: int) -> None:
     needed, free = num_rows * file.row_bytes, shutil.disk_usage(file.path.parent).free
     require(
         needed <= free,

@@ -13,7 +13,7 @@ from ecor.clip.backbone import Backbone
 from ecor.config import require
 from ecor.convis.lexicon import Lexicon
 from ecor.storage.digests import json_digest
-from ecor.storage.feature_file import save_once
+from ecor.storage.feature_file import save_array_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,14 +78,14 @@ def encode_concepts(
     if cache_dir is None:
         features = backbone.encode_text(texts, fp32=True)
     else:
-        features = _kept(backbone, texts, folder=Path(cache_dir)).to(backbone.device)
+        features = _load_or_encode(backbone, texts, folder=Path(cache_dir)).to(backbone.device)
     return ConceptFeatures(lexicon=lexicon, features=features, num_cut=num_cut)
 
 
-def _kept(backbone: Backbone, texts: Sequence[str], *, folder: Path) -> Float[Tensor, "S D"]:
+def _load_or_encode(backbone: Backbone, texts: Sequence[str], *, folder: Path) -> Float[Tensor, "S D"]:
     digest = json_digest([backbone.digest, list(texts)])
     path = folder / f"concepts-{digest[:32]}.npy"
     if not path.exists():
         features = backbone.encode_text(texts, fp32=True).cpu().numpy()
-        save_once(path, features)
+        save_array_once(path, features)
     return torch.from_numpy(np.load(path))

@@ -136,8 +136,8 @@ class ConVis:
         """Patches of all sizes at the size of the picture, as many at a time as are put through the tower."""
         preprocess, size = tower.backbone.preprocess, (image.shape[-2], image.shape[-1])
         margin = (max(grid.size[0] for grid in grids), max(grid.size[1] for grid in grids))
-        framed = _framed(image, margin=margin, preprocess=preprocess, seed=self.seed)
-        darkest, brightest = (_normalised(level, preprocess=preprocess).to(image) for level in (0.0, 1.0))
+        framed = _add_noise_frame(image, margin=margin, preprocess=preprocess, seed=self.seed)
+        darkest, brightest = (_normalise_rgb(level, preprocess=preprocess).to(image) for level in (0.0, 1.0))
         for grid in grids:
             height, width = (max(1, side - trimmed) for side in grid.size)
             places = [(margin[0] + top, margin[1] + left) for top in grid.tops for left in grid.lefts]
@@ -235,18 +235,18 @@ def _contains(starts: Sequence[int], *, length: int, side: int) -> Float[Tensor,
     return ((places >= first) & (places < first + side)).float()
 
 
-def _framed(
+def _add_noise_frame(
     image: Float[Tensor, "3 H W"], *, margin: tuple[int, int], preprocess: Preprocess, seed: int
 ) -> Float[Tensor, "3 _ _"]:
     """The picture with uniform random RGB around it."""
     height, width = image.shape[-2] + 2 * margin[0], image.shape[-1] + 2 * margin[1]
     noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-    framed = _normalised(noise, preprocess=preprocess).to(image)
+    framed = _normalise_rgb(noise, preprocess=preprocess).to(image)
     framed[:, margin[0] : margin[0] + image.shape[-2], margin[1] : margin[1] + image.shape[-1]] = image
     return framed
 
 
-def _normalised(rgb: Tensor | float, *, preprocess: Preprocess) -> Float[Tensor, "3 _ _"]:
+def _normalise_rgb(rgb: Tensor | float, *, preprocess: Preprocess) -> Float[Tensor, "3 _ _"]:
     """RGB between 0 and 1 as a tower takes it."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
     return (rgb - mean) / std

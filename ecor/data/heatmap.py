@@ -69,7 +69,7 @@ class Heatmap:
 
     def on_input(self, *, raw: bool = False) -> Float[Tensor, "B T H W"]:
         """Maps resized to the tower's input; normalised before (as the ITSM reference does), unless `raw`."""
-        return resized(self.scores if raw else self.normalised, self.input_size)
+        return resize_maps(self.scores if raw else self.normalised, self.input_size)
 
     def on_source(self, index: int, *, frame: Frame) -> Float[Tensor, "T H W"]:
         """The normalised maps of image `index` on its source picture; 0 where the tower did not see it."""
@@ -77,16 +77,16 @@ class Heatmap:
             frame.input_size == self.input_size,
             f"the frame is of an input of {frame.input_size} pixels, the map of {self.input_size}: make it anew",
         )
-        places, inside = _input_places(frame, device=self.scores.device)
+        places, inside = _input_coordinates(frame, device=self.scores.device)
         maps = grid_sample(
             self.normalised[index][None], places[None], mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         return maps * inside
 
 
-def seen(frame: Frame) -> Bool[Tensor, "H W"]:
+def visible_mask(frame: Frame) -> Bool[Tensor, "H W"]:
     """Which pixels of the source the tower saw."""
-    return _input_places(frame, device=torch.device("cpu"))[1]
+    return _input_coordinates(frame, device=torch.device("cpu"))[1]
 
 
 def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]:
@@ -96,12 +96,12 @@ def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
 
 
-def resized(maps: Float[Tensor, "B T h w"], size: tuple[int, int]) -> Float[Tensor, "B T H W"]:
+def resize_maps(maps: Float[Tensor, "B T h w"], size: tuple[int, int]) -> Float[Tensor, "B T H W"]:
     """Bilinear, pixels as areas (align_corners=False)."""
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def _input_places(frame: Frame, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def _input_coordinates(frame: Frame, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """[H W 2] centres of source pixels as grid_sample takes them (-1 to 1, across first), and [H W] whether inside."""
     axes = []
     for source, length, scale, offset in zip(

@@ -37,7 +37,7 @@ EXTENSIONS = {
     "JPEG2000": "jp2",
 }
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
-_OPENED = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
+_PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
@@ -101,10 +101,10 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
 
     def header(data: bytes) -> ImageHeader:
-        with _opened(data, max_pixels=max_pixels) as image:
+        with _open_image(data, max_pixels=max_pixels) as image:
             return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
 
-    return _with_damaged_metadata(header, data)
+    return _retry_without_metadata(header, data)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -116,10 +116,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
 
     def picture(data: bytes) -> Image.Image:
-        with _opened(data, max_pixels=max_pixels) as image:
-            return upright_rgb(image, max_pixels=max_pixels)
+        with _open_image(data, max_pixels=max_pixels) as image:
+            return to_upright_rgb(image, max_pixels=max_pixels)
 
-    return _with_damaged_metadata(picture, data)
+    return _retry_without_metadata(picture, data)
 
 
 def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -132,25 +132,25 @@ def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.I
     if isinstance(picture, bytes):
         return decode_image(picture, max_pixels=max_pixels)
     if isinstance(picture, Image.Image):
-        return upright_rgb(picture, max_pixels=max_pixels)
+        return to_upright_rgb(picture, max_pixels=max_pixels)
     array = np.asarray(picture)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
-    return upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
+    return to_upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
 
 
-def upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An opened picture as `decode_image` gives it; ImageError as there."""
     _check_size(image.width, image.height, max_pixels=max_pixels)
     try:
         image.load()
-        turn = _turn(image)  # of the picture as it was opened: an array made of it has no EXIF
-        rgb = _rgb(image)
+        turn = _exif_rotation(image)  # of the picture as it was opened: an array made of it has no EXIF
+        rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
-        raise _unreadable(error) from error
+        raise _decoding_error(error) from error
 
 
 def image_to_pixels(
@@ -167,7 +167,7 @@ def image_to_pixels(
     if (resized_width, resized_height) != image.size:
         image = image.resize((resized_width, resized_height), _resize_filter(preprocess))
     fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
-    pixels_HW3 = np.asarray(_centred(image, height=height, width=width, fill=fill))
+    pixels_HW3 = np.asarray(_crop_or_pad(image, height=height, width=width, fill=fill))
     return np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))
 
 
@@ -198,34 +198,34 @@ def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tupl
     return category, vocabulary.rationale_id(sample.rationales[turn])
 
 
-def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_OPENED)
+        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
+        raise _unidentified_error(data) from error
     except Image.DecompressionBombError as error:
         num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
-        raise ImageError("too_large", f"{num_pixels} pixels, {_limit(max_pixels)}") from error
+        raise ImageError("too_large", f"{num_pixels} pixels, {_limit_text(max_pixels)}") from error
     except MemoryError:
         raise
     except Exception as error:  # as in upright_rgb
-        raise _unreadable(error) from error
+        raise _decoding_error(error) from error
     _check_size(image.width, image.height, max_pixels=max_pixels)
     return image
 
 
 def _check_size(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} x {height} pixels, {_limit(max_pixels)}")
+        raise ImageError("too_large", f"{width} x {height} pixels, {_limit_text(max_pixels)}")
 
 
-def _limit(max_pixels: int) -> str:
+def _limit_text(max_pixels: int) -> str:
     return f"more than the limit of {max_pixels} (MAX_PIXELS in ecor.data.image_decoding): make it smaller"
 
 
-def _unidentified(data: bytes) -> ImageError:
+def _unidentified_error(data: bytes) -> ImageError:
     """A TIFF of pixels that Pillow has no mode for, or no image."""
     if data[:4] in _TIFF_STARTS:
         try:
@@ -244,7 +244,7 @@ def _unidentified(data: bytes) -> ImageError:
     return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
 
 
-def _with_damaged_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
+def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
     """What `read` gives; of a PNG that it refuses, what it gives of its pixels alone (profiles and texts left out)."""
     try:
         return read(data)
@@ -272,13 +272,13 @@ def _png_pixels(data: bytes) -> bytes:
     return b"".join([*kept, data[place:]])
 
 
-def _unreadable(error: Exception) -> ImageError:
+def _decoding_error(error: Exception) -> ImageError:
     detail = str(error) or type(error).__name__
     ends_early = isinstance(error, EOFError) or any(word in detail.lower() for word in ("truncated", "not enough"))
     return ImageError("truncated" if ends_early else "corrupt", detail)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
@@ -293,7 +293,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _exif_rotation(image: Image.Image) -> Image.Transpose | None:
     """What sets the picture upright; damaged metadata does not make a damaged picture."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
@@ -308,7 +308,7 @@ def _resize_filter(preprocess: Preprocess) -> Image.Resampling:
     return _FILTERS[preprocess.interpolation]
 
 
-def _centred(image: Image.Image, *, height: int, width: int, fill: int) -> Image.Image:
+def _crop_or_pad(image: Image.Image, *, height: int, width: int, fill: int) -> Image.Image:
     if image.width < width or image.height < height:
         canvas = Image.new("RGB", (max(image.width, width), max(image.height, height)), (fill,) * 3)
         canvas.paste(image, (max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config import ScoringConfig, record_of
+from ecor.config import ScoringConfig, parse_record
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, Evidence
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
@@ -262,14 +262,14 @@ class PredictionSet:
             "parents": {
                 name: value for name, value in asdict(self.parents).items() if name not in ("input", "model_uri")
             },
-            "scoring": self.scoring.stated(),
+            "scoring": self.scoring.to_record(),
             "num_rejected": self.num_rejected,
             "schema_version": self.schema_version,
         }
         return json_digest(content)
 
     def to_json(self) -> str:
-        record = {**asdict(self), "scoring": self.scoring.stated(), "digest": self.digest}
+        record = {**asdict(self), "scoring": self.scoring.to_record(), "digest": self.digest}
         return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -280,11 +280,11 @@ class PredictionSet:
             digest = values.pop("digest")
             totals = {name: values.pop(name) for name in ("num_rows", "num_bytes")}
             records = {
-                "parts": tuple(record_of(PredictionPart, part) for part in values.pop("parts")),
-                "parents": record_of(PredictionParents, values.pop("parents")),
-                "scoring": record_of(ScoringConfig, values.pop("scoring")),
+                "parts": tuple(parse_record(PredictionPart, part) for part in values.pop("parts")),
+                "parents": parse_record(PredictionParents, values.pop("parents")),
+                "scoring": parse_record(ScoringConfig, values.pop("scoring")),
             }
-            record = record_of(cls, {**values, **records})
+            record = parse_record(cls, {**values, **records})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{source} is not a manifest of predictions ({error}): score again") from error
         if record.digest != digest or totals != {"num_rows": record.num_rows, "num_bytes": record.num_bytes}:
@@ -320,12 +320,12 @@ def encode_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def write_manifest(folder: str, predictions: PredictionSet) -> None:
+def write_prediction_set(folder: str, predictions: PredictionSet) -> None:
     """Write `folder`/manifest.json: the last deed of a scoring job."""
     filesystem.write(filesystem.join(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 
-def read_manifest(folder: str) -> PredictionSet:
+def read_prediction_set(folder: str) -> PredictionSet:
     """The manifest of a finished folder of labels.
 
     Raises ValueError when there is none (scoring has not finished there) or it was altered.
@@ -362,7 +362,7 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
 
 def iterate_parts(folder: str, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The verified tables of a folder of labels in the manifest's order, one in memory at a time."""
-    for part in read_manifest(folder).parts:
+    for part in read_prediction_set(folder).parts:
         yield read_part(folder, part, columns=columns)
 
 

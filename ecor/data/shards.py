@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import TemplateConfig, record_of
+from ecor.config import TemplateConfig, parse_record
 from ecor.data.image_decoding import Sample
-from ecor.data.tar_members import HashingWriter, json_bytes, sample_of_row, samples_of, write_sample
+from ecor.data.tar_members import HashingWriter, json_bytes, read_samples, sample_from_row, write_sample
 from ecor.data.templates import category_sentence
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
@@ -49,7 +49,7 @@ INDEX_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ShardEntry:
     """A sample on its way into a tar."""
 
     sample: Sample
@@ -113,7 +113,7 @@ def sample_key(source: str, *, sha256: str) -> str:
 
 
 def write_shard(
-    entries: Iterable[Entry],
+    entries: Iterable[ShardEntry],
     *,
     folder: str | Path,
     name: str,
@@ -130,7 +130,7 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with filesystem.published(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
+    with filesystem.write_atomically(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
         out = HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
@@ -138,7 +138,7 @@ def write_shard(
                 raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
         out.end()
     index_name = name.removesuffix(".tar") + ".index.parquet"
-    with filesystem.published(folder, index_name) as path:
+    with filesystem.write_atomically(folder, index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
         index_sha256 = file_sha256(path)
     return ShardInfo(
@@ -156,7 +156,7 @@ def verify_shard(folder: str | Path, info: ShardInfo) -> None:
     expected = {info.name: info.sha256, info.index: info.index_sha256}
     for name, sha256 in expected.items():
         try:
-            with filesystem.opened(filesystem.join(folder, name)) as file:
+            with filesystem.open_file(filesystem.join(folder, name)) as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
                 num_bytes = file.tell()
         except FileNotFoundError as error:
@@ -182,7 +182,7 @@ def fetch_shard(
     kept = cache / f"{info.sha256}.tar"
     if kept.exists() and kept.stat().st_size == info.num_bytes and file_sha256(kept) == info.sha256:
         return kept
-    with filesystem.published(cache, kept.name) as path:
+    with filesystem.write_atomically(cache, kept.name) as path:
         with_retries(
             lambda: _download(filesystem.join(folder, info.name), path=path, info=info),
             pauses_s=_NO_PAUSE * (num_attempts - 1),
@@ -199,9 +199,9 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
     """
     path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
     rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
-    for sample in samples_of(path, where=where):
+    for sample in read_samples(path, where=where):
         row = rows.pop(sample.key, None)
-        if row is not None and sample != sample_of_row(row, image=sample.image):
+        if row is not None and sample != sample_from_row(row, image=sample.image):
             raise ValueError(f"{where}: sample {sample.key!r} is not as {info.index} says, which is to be of this tar")
         num_samples += 1
         yield sample
@@ -237,23 +237,23 @@ def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> l
             image = tar.read(row["member_num_bytes"])
             if bytes_sha256(image) != row["sha256"]:
                 raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
-            samples.append(sample_of_row(row, image=image))
+            samples.append(sample_from_row(row, image=image))
     return samples
 
 
-def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
+def write_shard_manifest(manifest: ShardManifest, folder: str | Path) -> None:
     """Write `<folder>/manifest.json` in one step: last, so that it is there only when all it names is."""
-    write_text(_pretty({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
+    write_text(_format_json({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
 
 
-def read_manifest(folder: str | Path) -> ShardManifest:
+def read_shard_manifest(folder: str | Path) -> ShardManifest:
     """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
     url = filesystem.join(folder, MANIFEST_NAME)
     try:
         fields = json.loads(filesystem.read(url))
         digest = fields.pop("digest")
-        shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
-        manifest = record_of(ShardManifest, {**fields, "shards": shards})
+        shards = tuple(parse_record(ShardInfo, shard) for shard in fields.pop("shards"))
+        manifest = parse_record(ShardManifest, {**fields, "shards": shards})
     except FileNotFoundError as error:
         raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -277,7 +277,7 @@ def write_text(text: str, *, folder: str | Path, name: str) -> None:
 
 
 def _write_entry(
-    entry: Entry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
+    entry: ShardEntry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
 ) -> dict[str, Any]:
     """Write a sample; its row of the index."""
     sample, sha256 = entry.sample, bytes_sha256(entry.sample.image)
@@ -303,7 +303,7 @@ def _write_entry(
 
 
 def _download(url: str, *, path: Path, info: ShardInfo) -> None:
-    filesystem.fetch(url, path)
+    filesystem.download(url, path)
     got = file_sha256(path)
     if got != info.sha256:
         raise OSError(
@@ -312,5 +312,5 @@ def _download(url: str, *, path: Path, info: ShardInfo) -> None:
         )
 
 
-def _pretty(value: Mapping[str, Any]) -> str:
+def _format_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

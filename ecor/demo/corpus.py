@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 
-from ecor.demo.worlds.scenes import compose, draw
+from ecor.demo.worlds.scenes import compose, draw_scene
 from ecor.demo.worlds.schema import DrawnWorld, WorldSet
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage.digests import json_digest
@@ -114,7 +114,7 @@ def _draw_part(world: DrawnWorld, keys: list[str]) -> Corpus:
         rng = random.Random(f"{key}/style")
         size = rng.uniform(0.8, 1.15)
         scene = compose(_corpus_set(world, size=size, part_missing=rng.uniform(0.1, 0.5)), seed=key)
-        drawing = draw(scene)
+        drawing = draw_scene(scene)
         pixels[n] = np.asarray(drawing.image)
         for o, (thing, seen) in enumerate(zip(scene.things, drawing.visible, strict=True)):
             categories[n, o] = category_id[thing.category]
@@ -139,7 +139,7 @@ def _corpus_set(world: DrawnWorld, *, size: float, part_missing: float) -> World
     )
 
 
-def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
+def write_captions(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
     """Two true captions and a contradiction per image; a share `noise` of the true ones describes another image."""
     world, texts = corpus.world, dict[str, tuple[int, Claim]]()
     own_pairs = []
@@ -155,7 +155,7 @@ def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random
     own = np.zeros((len(rows), len(texts)), dtype=bool)
     own[tuple(np.array(own_pairs).T)] = True
     claims = [claim for _, claim in texts.values()]
-    true = holds(corpus, rows, claims)
+    true = claim_truth(corpus, rows, claims)
     present = np.zeros((len(rows), len(world.categories) + 1), dtype=bool)
     for o in (0, 1):
         present[np.arange(len(rows)), corpus.categories[rows, o]] = True
@@ -163,7 +163,7 @@ def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random
     return CaptionedBatch(rows=rows, captions=tuple(texts), own=own, true=true, attributes=attributes)
 
 
-def holds(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
+def claim_truth(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
     """Which claim is true of which image: one thing in it must be of the category and show the rationale."""
     c_T = np.array([claim.category for claim in claims])
     r_T = np.array([claim.rationale for claim in claims])

@@ -82,7 +82,7 @@ def resampled_counts(num_images: int, *, resampling: Resampling) -> Iterator[Flo
         yield np.bincount(drawn.ravel(), minlength=size * num_images).reshape(size, num_images).astype(np.float64)
 
 
-def means(values: Float[np.ndarray, "M N"]) -> Statistic:
+def mean_statistic(values: Float[np.ndarray, "M N"]) -> Statistic:
     """The mean of each row over the images where it is defined, NaN being undefined."""
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0).T
@@ -102,7 +102,7 @@ def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Re
         return {}
     stacked = np.stack(list(defined.values())).astype(np.float64)
     sizes = (~np.isnan(stacked)).sum(axis=1).tolist()
-    found = estimates(means(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
+    found = estimates(mean_statistic(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
     return dict(zip(defined, found, strict=True))
 
 
@@ -116,7 +116,7 @@ class RepeatedMean:
     num_repetitions: int
 
 
-def over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
+def mean_over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
     """The mean of one value per repetition; repetitions must not share what the interval is to speak of.
 
     Raises ValueError without values.

@@ -40,7 +40,7 @@ def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, pena
     return LinearProbe(weight=weight.detach().to(dtype), bias=bias.detach().to(dtype))
 
 
-def chosen_probe(
+def select_probe(
     features: Float[Tensor, "N D"],
     labels: Int[Tensor, " N"],
     *,

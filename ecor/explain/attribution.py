@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import ScoringConfig, require
 from ecor.data.heatmap import Heatmap
-from ecor.explain.methods.registry import Method, build_method, name_of
+from ecor.explain.methods.registry import Method, build_method, method_name
 from ecor.explain.targets import (
     CategoryGivenRationale,
     Concept,
@@ -50,9 +50,9 @@ def attribute(
     Raises:
         ValueError: if the tower cannot give what the method requires, or shapes do not fit.
     """
-    name = name_of(method)
+    name = method_name(method)
     if method.requires is not None:
-        tower.check_gives(method.requires, asked_by=name)
+        tower.require_capability(method.requires, asked_by=name)
     require(len(images) > 0, "no image to explain")
     texts_BTD = normalize(texts.detach().float(), dim=-1).to(tower.backbone.device)
     texts_BTD = texts_BTD if texts_BTD.ndim == 3 else texts_BTD.expand(len(images), -1, -1)
@@ -88,14 +88,14 @@ def attribute_among(
     if not _lacks_distractors(method):
         return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
     if own.shape[1] == len(vocabulary):  # nothing else is left
-        told = _contrasted(method, {"redundant": tower.backbone.encode_text([""])[0]})
+        told = _with_distractors(method, {"redundant": tower.backbone.encode_text([""])[0]})
         return attribute(tower, images, texts, method=told, names=names, batch_size=batch_size)
     is_other = torch.ones(len(own), len(vocabulary), dtype=torch.bool, device=own.device).scatter(1, own, False)
     others_BN = is_other.nonzero()[:, 1].unflatten(0, (len(own), -1))
     parts = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
-        told = _contrasted(method, {"distractors": vocabulary[others_BN[part]]})
+        told = _with_distractors(method, {"distractors": vocabulary[others_BN[part]]})
         parts.append(attribute(tower, images[part], texts[part], method=told, names=names, batch_size=batch_size))
     return replace(parts[0], scores=torch.cat([each.scores for each in parts]))
 
@@ -130,20 +130,20 @@ def explain(
     require(isinstance(by, str) or not settings, "give settings to the method itself, or the method by name")
     chosen = build_method(by, **settings) if isinstance(by, str) else by
     maps: list[Tensor] = []
-    for _, group in groupby(targets, key=_group):
+    for _, group in groupby(targets, key=_group_key):
         alike = list(group)
         features = torch.stack([target_feature(model, target) for target in alike])
         heatmap = attribute(
             tower_of(model, alike[0]),
             images,
             features,
-            method=_placed(_contrasted(chosen, contrast(model, alike)), alike),
+            method=_with_concepts(_with_distractors(chosen, contrast(model, alike)), alike),
             batch_size=batch_size,
         )
         maps.append(heatmap.scores)
     return Heatmap(
         scores=torch.cat(maps, dim=1),
-        method=name_of(chosen),
+        method=method_name(chosen),
         texts=tuple(target_name(target) for target in targets),
         input_size=(images.shape[-2], images.shape[-1]),
     )
@@ -196,7 +196,9 @@ def explain_joint(
     any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
     towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
     ranks = [f"rationale {rank + 1}" for rank in range(kept.shape[1])]
-    if _same(*towers) and "distractors" not in chosen.needs:  # no map depends on the other texts: one pass for all
+    if (
+        _same_prompts(*towers) and "distractors" not in chosen.needs
+    ):  # no map depends on the other texts: one pass for all
         together = torch.cat([rationale_features, category_features], dim=1)
         names_of_all = [*ranks, "category"]
         found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
@@ -227,14 +229,14 @@ def explain_joint(
     return JointHeatmaps(joint=joint, rationale_ids=kept, category_ids=categories, rationales=maps[0], category=maps[1])
 
 
-def _same(one: ImageTower, other: ImageTower) -> bool:
+def _same_prompts(one: ImageTower, other: ImageTower) -> bool:
     """Whether two towers of one model have the same visual prompts."""
     if one.tokens is None or other.tokens is None:
         return one.tokens is other.tokens
     return torch.equal(one.tokens, other.tokens)
 
 
-def _group(target: Target) -> tuple[str, str]:
+def _group_key(target: Target) -> tuple[str, str]:
     """Targets of one group share prompt, tower and distractors."""
     if isinstance(target, Concept):
         return type(target).__name__, str(id(target.among))
@@ -248,12 +250,12 @@ def _lacks_distractors(method: Method) -> bool:
     return all(getattr(method, name, None) is None for name in ("distractors", "redundant"))
 
 
-def _contrasted(chosen: Method, settings: dict[str, Tensor]) -> Method:
+def _with_distractors(chosen: Method, settings: dict[str, Tensor]) -> Method:
     """The method with distractors, where it lacks some."""
     return replace(chosen, **settings) if _lacks_distractors(chosen) else chosen  # type: ignore[type-var]
 
 
-def _placed(chosen: Method, targets: Sequence[Target]) -> Method:
+def _with_concepts(chosen: Method, targets: Sequence[Target]) -> Method:
     """The method with the concepts that are explained, where it needs a lexicon and they stand in one."""
     concepts = [target for target in targets if isinstance(target, Concept)]
     if "lexicon" not in chosen.needs or not concepts:

@@ -81,7 +81,7 @@ def panels_png(
     rows = -(-len(panels) // most_columns)
     columns = -(-len(panels) // rows)
     height = panel_inches * min(2.0, max(0.4, picture.shape[0] / picture.shape[1]))
-    titles = [_lines(panel) for panel in panels]
+    titles = [_title_lines(panel) for panel in panels]
     above = _LINE_INCHES * max(map(len, titles)) + _GAP_INCHES
     width_all = columns * (panel_inches + _GAP_INCHES) + _GAP_INCHES + _BAR_INCHES
     height_all = rows * (above + height + _GAP_INCHES)
@@ -112,12 +112,12 @@ def panels_png(
     return sink.getvalue()
 
 
-def _lines(panel: Panel) -> list[str]:
+def _title_lines(panel: Panel) -> list[str]:
     """What stands above a panel."""
-    lines = textwrap.wrap(_plain(panel.title), 28, max_lines=2, placeholder=" …")
-    return [*lines, _plain(panel.note)] if panel.note else lines
+    lines = textwrap.wrap(_escape_dollars(panel.title), 28, max_lines=2, placeholder=" …")
+    return [*lines, _escape_dollars(panel.note)] if panel.note else lines
 
 
-def _plain(text: str) -> str:
+def _escape_dollars(text: str) -> str:
     """Matplotlib would read what stands between dollar signs as mathematics."""
     return text.replace("$", r"\$")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
-from ecor.config import LicoConfig, Preprocess, record_of, require
-from ecor.storage.artifact import read_saved, read_tensors
+from ecor.config import LicoConfig, Preprocess, parse_record, require
+from ecor.storage.artifact import read_artifact, read_tensors
 
 SYSTEM = "lico"
 
@@ -50,7 +50,7 @@ def torchvision_maps(name: str) -> nn.Module:
     return model.features
 
 
-def encoder_of(config: LicoConfig, backbone: Backbone) -> nn.Module:
+def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
     """Normalised pixels in, last feature maps out: what `config.encoder` names."""
     if config.encoder == CLIP:
         return ClipMaps(backbone)
@@ -61,7 +61,7 @@ def encoder_of(config: LicoConfig, backbone: Backbone) -> nn.Module:
     return torchvision_maps(config.encoder.removeprefix(TORCHVISION))
 
 
-def preprocess_of(config: LicoConfig, backbone: Backbone) -> Preprocess:
+def encoder_preprocess(config: LicoConfig, backbone: Backbone) -> Preprocess:
     """How pictures become pixels: as the backbone has it, in another size where that is asked for."""
     if config.image_size is None:
         return backbone.preprocess
@@ -114,7 +114,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
+class _ClassifierRecord:
     """What a record says of a classifier, beside its numbers."""
 
     lico: dict[str, Any]
@@ -126,11 +126,11 @@ def load_classifier(folder: str | Path, *, device: str | torch.device = "cpu") -
 
     ValueError when a part is missing or altered.
     """
-    record = read_saved(folder, SYSTEM)
-    stored = record_of(_Stored, record.settings)
-    config = record_of(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
+    record = read_artifact(folder, SYSTEM)
+    stored = parse_record(_ClassifierRecord, record.settings)
+    config = parse_record(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
     backbone = load_backbone(record.backbone)
-    encoder, preprocess = encoder_of(config, backbone), preprocess_of(config, backbone)
+    encoder, preprocess = build_encoder(config, backbone), encoder_preprocess(config, backbone)
     classifier = Classifier(encoder, categories=stored.categories, preprocess=preprocess)
     classifier.load_state_dict(read_tensors(record))
     return classifier.requires_grad_(False).to(device).eval()

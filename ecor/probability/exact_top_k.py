@@ -12,7 +12,7 @@ from ecor.config import ScoringConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class TopCandidates:
     """First factors that were looked at, with the second factor for each."""
 
     ids: Int[Tensor, "B K"]
@@ -23,13 +23,13 @@ class Kept:
     exact: Bool[Tensor, " B"]
 
 
-def keep_until_exact(
+def expand_until_exact(
     first_log_prob: Float[Tensor, "B F"],
     score: Callable[[Tensor, Tensor], Tensor],
     *,
     scoring: ScoringConfig,
     width: int,
-) -> Kept:
+) -> TopCandidates:
     """Look at the best K of the first factor, K doubling for the images whose best `top_k` pairs are not yet exact.
 
     `score(images [b], ids [b k])` gives [b k N] log-probabilities of pairs, each at most the first factor's.
@@ -55,7 +55,7 @@ def keep_until_exact(
             else:
                 exact = exact | (best[:, -1] > ordered.values[:, num_kept])
         seen, num_kept = num_kept, min(limit, 2 * num_kept)
-    return Kept(
+    return TopCandidates(
         ids=ordered.indices[:, :seen],
         log_prob=torch.cat(blocks, dim=1),
         looked_at=torch.cat(masks, dim=1),
@@ -76,7 +76,7 @@ def log_complement(log_prob: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return torch.log1p(-log_prob.exp().clamp(max=1.0))
 
 
-def lead(prob: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
+def margin(prob: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """The largest value less the second, or itself where there is only one."""
     best = prob.topk(min(2, prob.shape[-1]), dim=-1).values
     return best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full_like(best[:, 0], math.inf)

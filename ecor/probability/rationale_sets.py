@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import Temperatures, require
-from ecor.probability.factors import grouped, scaled_similarity
+from ecor.probability.factors import group_by_id, scaled_similarity
 from ecor.probability.joint import Joint
 
 LARGEST_SET = 6
@@ -50,7 +50,7 @@ def ranked_sets(
     members, set_log_prob = best_sets(log_prob_BK, joint.rest_log_prob, size=size, beam=beam)
     ids = gather_members(joint.rationales.unsqueeze(-1), members).squeeze(-1)
     given_BSC = mixture(joint, members) if conditional is None else conditional(ids)
-    log_prob_BSC = no_nan(given_BSC + set_log_prob.unsqueeze(-1))
+    log_prob_BSC = nan_to_neg_inf(given_BSC + set_log_prob.unsqueeze(-1))
     num_categories = log_prob_BSC.shape[-1]
     best = log_prob_BSC.flatten(1).topk(min(k, log_prob_BSC[0].numel()), dim=-1)
     chosen = torch.div(best.indices, num_categories, rounding_mode="floor")
@@ -83,7 +83,7 @@ def sentence_conditional(
         sets, group = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
         parts: list[Tensor] = []
         order: list[Tensor] = []
-        for index, slots in grouped(group):
+        for index, slots in group_by_id(group):
             images = torch.div(slots, ids.shape[1], rounding_mode="floor")
             text = encode(tuple(sets[index].tolist()))
             parts.append(scaled_similarity(features.category[images], text, scale=scale).log_softmax(dim=-1))
@@ -137,14 +137,14 @@ def best_sets(
             [members.unsqueeze(2).expand(-1, -1, num_kept, -1), ranks.expand(allowed.shape).unsqueeze(-1)], dim=-1
         )
         longer = grown.where(allowed.unsqueeze(-1), ranks[:length]).flatten(1, 2)
-        scores = no_nan(set_log_prob(sorted_log_prob, rest, sets=longer))
+        scores = nan_to_neg_inf(set_log_prob(sorted_log_prob, rest, sets=longer))
         best = scores.masked_fill(~allowed.flatten(1), -math.inf).topk(min(beam, longer.shape[1]), dim=-1)
         members = longer.gather(1, best.indices.unsqueeze(-1).expand(-1, -1, length))
         scores = best.values
     return order.gather(1, members.flatten(1)).unflatten(1, tuple(members.shape[1:])), scores
 
 
-def no_nan(log_prob: Tensor) -> Tensor:
+def nan_to_neg_inf(log_prob: Tensor) -> Tensor:
     """−inf for the 0/0 of a set with a rationale that was not looked at."""
     return log_prob.masked_fill(log_prob.isnan(), -math.inf)
 

@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ecor.config import BackboneConfig, record_of
+from ecor.config import BackboneConfig, parse_record
 from ecor.storage import filesystem
-from ecor.storage.atomic_write import whole_folder
+from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256, json_digest
 
-FOLDER = "checkpoint"
+CHECKPOINT_FOLDER = "checkpoint"
 """Of a run's output, that holds what was made."""
 FORMAT_VERSION = 1
 
@@ -61,7 +61,7 @@ class ArtifactRecord:
         return json_digest(facts)
 
 
-def save(
+def save_artifact(
     system: str,
     tensors: Mapping[str, Tensor],
     folder: str | Path,
@@ -75,7 +75,7 @@ def save(
     run_id: str | None = None,
 ) -> ArtifactRecord:
     """Write the folder: it is there whole or not at all, and replaces one that was there before."""
-    with whole_folder(folder) as unfinished:
+    with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
             folder=str(Path(folder)),
@@ -94,7 +94,7 @@ def save(
     return record
 
 
-def read_saved(folder: str | Path, system: str) -> ArtifactRecord:
+def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
     """The record of a folder, or of the run folder that holds one.
 
     Raises ValueError when there is none of that system, or when it was altered or is of another format.
@@ -102,14 +102,14 @@ def read_saved(folder: str | Path, system: str) -> ArtifactRecord:
     path = record_path(folder, system)
     if path is None:
         raise ValueError(
-            f"neither {folder} nor its folder {FOLDER}/ holds a {system}.json: name a folder of "
+            f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {system}.json: name a folder of "
             f"`ecor train --system {system}`"
         )
     try:
         values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
-        backbone = record_of(BackboneConfig, values.pop("backbone"))
-        record = record_of(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
+        backbone = parse_record(BackboneConfig, values.pop("backbone"))
+        record = parse_record(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
         if record.format_version != FORMAT_VERSION:
             raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +135,7 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
 def record_path(folder: str | Path, system: str) -> str | None:
     """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
-    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, FOLDER))]
+    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_SHOWN = 40
+_NAME_CHARS = 40
 """Characters of the name that the unfinished one shows: with the rest it stays below what file systems take."""
 
 
@@ -21,12 +21,12 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     The folder is made where it is missing.
     """
-    with _beside(path) as unfinished:
+    with _temporary_path(path) as unfinished:
         yield unfinished
         unfinished.replace(path)
 
 
-def appear_once(path: Path, write: Callable[[Path], object]) -> bool:
+def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
     """Write a file unless there is one; of all that try at once one succeeds. Whether it was this one.
 
     The folder is made where it is missing.
@@ -35,7 +35,7 @@ def appear_once(path: Path, write: Callable[[Path], object]) -> bool:
         path: its name.
         write: writes all of it to the path that it is given.
     """
-    with _beside(path) as unfinished:
+    with _temporary_path(path) as unfinished:
         write(unfinished)
         try:
             os.link(unfinished, path)
@@ -45,18 +45,18 @@ def appear_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 @contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
+def write_folder(folder: str | Path) -> Iterator[Path]:
     """An empty folder to fill; it takes its place when the block ends well, over what was there."""
     target = Path(folder)
-    with _beside(target) as unfinished:
+    with _temporary_path(target) as unfinished:
         unfinished.mkdir()
         yield unfinished
-        publish_folder(unfinished, target)
+        move_into_place(unfinished, target)
 
 
-def publish_folder(finished: Path, target: Path) -> None:
+def move_into_place(finished: Path, target: Path) -> None:
     """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
-    replaced = _name_beside(target)
+    replaced = _temporary_name(target)
     if target.exists():
         target.replace(replaced)
     try:
@@ -69,10 +69,10 @@ def publish_folder(finished: Path, target: Path) -> None:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _temporary_path(path: Path) -> Iterator[Path]:
     """A name in the same folder that nothing else has; what lies there at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _name_beside(path)
+    unfinished = _temporary_name(path)
     try:
         yield unfinished
     finally:
@@ -82,5 +82,5 @@ def _beside(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def _name_beside(path: Path) -> Path:
-    return path.parent / f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.tmp"
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name[:_NAME_CHARS]}.{uuid.uuid4().hex}.tmp"

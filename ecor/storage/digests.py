@@ -38,5 +38,5 @@ def file_sha256(address: filesystem.Address) -> str:
     Args:
         address: a local path, or a URL that `ecor.storage.filesystem` opens.
     """
-    with filesystem.opened(address) as file:
+    with filesystem.open_file(address) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

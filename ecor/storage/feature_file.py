@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecor.config import require
-from ecor.storage.atomic_write import appear_once
+from ecor.storage.atomic_write import create_file_once
 
 
 class FeatureFile:
@@ -67,17 +67,17 @@ def _create_once(path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
 
     if not path.exists():
-        appear_once(path, sparse)
+        create_file_once(path, sparse)
 
 
-def save_once(path: Path, array: NDArray[np.floating]) -> None:
+def save_array_once(path: Path, array: NDArray[np.floating]) -> None:
     """Save an array as a `.npy` file, unless one is there."""
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:  # numpy would end the name of a path in .npy
             np.save(file, array)
 
-    appear_once(path, save)
+    create_file_once(path, save)
 
 
 def _write_at(path: Path, data: bytes, *, offset: int) -> None:

@@ -23,7 +23,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ecor.storage.atomic_write import appear_once, replace_file, whole_folder
+from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
 
 Address = str | Path
 """A local path, or a URL as `s3://bucket/folder`."""
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class FolderEntry:
     """A name in a folder."""
 
     name: str
@@ -87,7 +87,7 @@ def store_of(address: Address) -> tuple[Any, str]:
     except ValueError as error:
         raise ValueError(f"{url}: {error}: name a local path, s3:// or gs://") from error
     settings = {} if issubclass(kind, LocalFileSystem) else {"use_listings_cache": False}  # others write there too
-    with _told(url):
+    with translate_errors(url):
         return fsspec.filesystem(protocol, **settings), kind._strip_protocol(url)
 
 
@@ -126,11 +126,11 @@ def is_folder(address: Address) -> bool:
     return info is not None and info["type"] == "directory"
 
 
-def modified(address: Address) -> datetime | None:
+def modification_time(address: Address) -> datetime | None:
     """When a file was last written, by the store's own clock; None where there is none."""
     store, path = store_of(address)
     try:
-        with _told(address):
+        with translate_errors(address):
             return store.modified(path)
     except FileNotFoundError:
         return None
@@ -139,37 +139,37 @@ def modified(address: Address) -> datetime | None:
 def num_bytes(address: Address) -> int:
     """Size of a file; FileNotFoundError where there is none, IsADirectoryError for a folder."""
     store, path = store_of(address)
-    with _told(address):
+    with translate_errors(address):
         info = store.info(path)
     if info["type"] != "file":
         raise IsADirectoryError(f"{address} is a folder")
     return info["size"]
 
 
-def entries(folder: Address) -> list[Entry]:
+def list_folder(folder: Address) -> list[FolderEntry]:
     """What is in a folder, by name; nothing where there is no folder."""
     store, root = store_of(folder)
     try:
-        with _told(folder):
+        with translate_errors(folder):
             found = store.ls(root, detail=True)
     except FileNotFoundError:
         return []
     named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not _is_marker(each, root=root)}
     return [
-        Entry(name=name, is_folder=each["type"] == "directory", num_bytes=each.get("size") or 0)
+        FolderEntry(name=name, is_folder=each["type"] == "directory", num_bytes=each.get("size") or 0)
         for name, each in sorted(named.items())
     ]
 
 
 def names_in(folder: Address) -> list[str]:
     """Names of what is in a folder, sorted; none where there is no folder."""
-    return [entry.name for entry in entries(folder)]
+    return [entry.name for entry in list_folder(folder)]
 
 
 def files_below(folder: Address) -> dict[str, int]:
     """Bytes of all files of a folder, at any depth, by path within it, sorted."""
     store, root = store_of(folder)
-    with _told(folder):
+    with translate_errors(folder):
         found = store.find(root, detail=True)
     return {
         path[len(root) :].lstrip("/"): each["size"]
@@ -184,22 +184,22 @@ def files_below(folder: Address) -> dict[str, int]:
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
     """All bytes of a file, or those from `start` to before `end`; FileNotFoundError where there is none."""
     store, path = store_of(address)
-    with _told(address):
+    with translate_errors(address):
         return store.cat_file(path, start=start, end=end)
 
 
 @contextmanager
-def opened(address: Address) -> Iterator[Any]:
+def open_file(address: Address) -> Iterator[Any]:
     """A binary file to read piece by piece."""
     store, path = store_of(address)
-    with _told(address), store.open(path, "rb") as file:
+    with translate_errors(address), store.open(path, "rb") as file:
         yield file
 
 
-def fetch(address: Address, path: Path) -> None:
+def download(address: Address, path: Path) -> None:
     """Copy a file to a local path."""
     store, name = store_of(address)
-    with _told(address):
+    with translate_errors(address):
         store.get_file(name, str(path))
 
 
@@ -213,7 +213,7 @@ def local_folder(folder: Address) -> Iterator[Path]:
         for name in files_below(folder):
             target = Path(scratch) / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetch(join(folder, name), target)
+            download(join(folder, name), target)
         yield Path(scratch)
 
 
@@ -225,7 +225,7 @@ def local_file(address: Address) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / os.fspath(address).rpartition("/")[2]
-        fetch(address, path)
+        download(address, path)
         yield path
 
 
@@ -236,10 +236,10 @@ def write(address: Address, data: bytes) -> None:
     """Write a file, over what was there; nobody sees half of it."""
     store, path = store_of(address)
     if isinstance(store, LocalFileSystem):
-        with published(*os.path.split(path)) as staged:
+        with write_atomically(*os.path.split(path)) as staged:
             staged.write_bytes(data)
         return
-    with _told(address):
+    with translate_errors(address):
         _make_folder_of(store, path)
         store.pipe_file(path, data)
 
@@ -250,7 +250,7 @@ def write_json(address: Address, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def published(folder: Address, name: str) -> Iterator[Path]:
+def write_atomically(folder: Address, name: str) -> Iterator[Path]:
     """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
     store, root = store_of(folder)
     if isinstance(store, LocalFileSystem):
@@ -260,7 +260,7 @@ def published(folder: Address, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / "staged"
         yield staged
-        with _told(join(folder, name)):
+        with translate_errors(join(folder, name)):
             _make_folder_of(store, f"{root}/{name}")
             store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
 
@@ -276,7 +276,7 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
         remove(folder)
         publish_files(source, folder, last=last)
         return
-    with whole_folder(local_path(folder)) as unfinished:
+    with write_folder(local_path(folder)) as unfinished:
         shutil.copytree(source, unfinished, dirs_exist_ok=True)
 
 
@@ -285,7 +285,7 @@ def publish_files(source: Path, folder: Address, *, last: str) -> None:
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
     for name in sorted(names, key=lambda each: each == last):
         within, _, file = name.rpartition("/")
-        with published(join(folder, within) if within else folder, file) as staged:
+        with write_atomically(join(folder, within) if within else folder, file) as staged:
             shutil.copyfile(source / name, staged)
 
 
@@ -298,11 +298,11 @@ def create(address: Address, data: bytes) -> bool:
     """
     store, path = store_of(address)
     if isinstance(store, LocalFileSystem):
-        return appear_once(Path(path), lambda staged: staged.write_bytes(data))
-    with _told(address):
+        return create_file_once(Path(path), lambda staged: staged.write_bytes(data))
+    with translate_errors(address):
         _make_folder_of(store, path)
-        if not _can_create(store, path.rpartition("/")[0]):
-            return _written_and_seen(store, path, data)
+        if not _supports_exclusive_create(store, path.rpartition("/")[0]):
+            return _write_and_check(store, path, data)
         try:
             store.pipe_file(path, data, mode="create")
         except FileExistsError:
@@ -318,7 +318,7 @@ def remove(address: Address) -> None:
     """Remove a file, or a folder with all in it, where it is there."""
     store, path = store_of(address)
     info = _info(address)
-    with suppress(FileNotFoundError), _told(address):  # another job may remove it too
+    with suppress(FileNotFoundError), translate_errors(address):  # another job may remove it too
         if info is not None and info["type"] == "directory":
             store.rm(path, recursive=True)
         elif info is not None:
@@ -331,7 +331,7 @@ def remove(address: Address) -> None:
 def _info(address: Address) -> dict[str, Any] | None:
     store, path = store_of(address)
     try:
-        with _told(address):
+        with translate_errors(address):
             return store.info(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -351,15 +351,15 @@ def _protocols(store: Any) -> tuple[str, ...]:
     return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
 
 
-def _can_create(store: Any, folder: str) -> bool:
+def _supports_exclusive_create(store: Any, folder: str) -> bool:
     """Whether a second exclusive put is refused: so in memory and in Google's store, others are tried."""
     if isinstance(store, MemoryFileSystem) or {"gs", "gcs"} & set(_protocols(store)):
         return True
-    return _refuses_a_second(store, folder)
+    return _refuses_overwrite(store, folder)
 
 
 @lru_cache(maxsize=256)
-def _refuses_a_second(store: Any, folder: str) -> bool:
+def _refuses_overwrite(store: Any, folder: str) -> bool:
     path = f"{folder}/.probe-{uuid.uuid4().hex}"
     store.pipe_file(path, b"first")
     try:
@@ -380,16 +380,16 @@ def _refuses_a_second(store: Any, folder: str) -> bool:
 
 def _is_failed_condition(error: OSError) -> bool:
     """Some stores that speak S3 refuse without saying which condition failed, which s3fs does not tell apart."""
-    return _code_of(error) in ("PreconditionFailed", "412")
+    return error_code(error) in ("PreconditionFailed", "412")
 
 
-def _code_of(error: OSError) -> str | None:
+def error_code(error: OSError) -> str | None:
     """What a store that speaks S3 calls an error that s3fs has translated."""
     response = getattr(error.__cause__, "response", None) or {}
     return response.get("Error", {}).get("Code")
 
 
-def _written_and_seen(store: Any, path: str, data: bytes) -> bool:
+def _write_and_check(store: Any, path: str, data: bytes) -> bool:
     """Whether `data` is what stays there, of several that were written at about the same time."""
     with suppress(FileNotFoundError):
         return store.cat_file(path) == data  # ours, when the store did not tell of its success
@@ -399,40 +399,40 @@ def _written_and_seen(store: Any, path: str, data: bytes) -> bool:
 
 
 @contextmanager
-def _told(address: Address) -> Iterator[None]:
+def translate_errors(address: Address) -> Iterator[None]:
     """A store's failure as an OSError that names the address, whatever its client raises."""
     url = os.fspath(address)
     try:
         yield
     except OSError as error:
-        told_as = _kind_of(error)
+        told_as = _error_type(error)
         if "://" not in url or (url in str(error) and isinstance(error, told_as)):
             raise
-        raise told_as(f"{url}: {_line(error)}") from error
+        raise told_as(f"{url}: {_one_line(error)}") from error
     except Exception as error:
         kind, module = type(error), type(error).__module__.partition(".")[0]
         if kind is ValueError and str(error).startswith("Bad Request:"):  # gcsfs' word for 400
-            raise AddressError(f"{url}: {_line(error)}") from error
+            raise AddressError(f"{url}: {_one_line(error)}") from error
         if module not in _CLIENT_MODULES:
             raise
         if any(word in kind.__name__ for word in _CREDENTIALS):
             raise CredentialsError(
-                f"{url}: no credentials for this store ({_line(error)}): set AWS_ACCESS_KEY_ID and "
+                f"{url}: no credentials for this store ({_one_line(error)}): set AWS_ACCESS_KEY_ID and "
                 f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
             ) from error
         if kind.__name__ == "ParamValidationError":  # botocore's, before it sends a request
-            raise AddressError(f"{url}: {_line(error)}") from error
-        raise OSError(f"{url}: {_line(error)}") from error
+            raise AddressError(f"{url}: {_one_line(error)}") from error
+        raise OSError(f"{url}: {_one_line(error)}") from error
 
 
-def _kind_of(error: OSError) -> type[OSError]:
+def _error_type(error: OSError) -> type[OSError]:
     """The type that an error of a client is told as."""
-    if _code_of(error) in _REFUSED_CREDENTIALS:
+    if error_code(error) in _REFUSED_CREDENTIALS:
         return CredentialsError
     if str(error).startswith("Forbidden:"):  # gcsfs' word for 403
         return PermissionError
     return next((kind for kind in _KINDS if isinstance(error, kind)), OSError)
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -31,7 +31,7 @@ _TEXTS_KEPT = 2**17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class BatchPart:
     """Which of `num` equal parts of every batch a rank sees."""
 
     index: int = 0
@@ -60,7 +60,7 @@ class CaptionedImages:
     attributes: Bool[Tensor, "B A"]
 
 
-class Source(Protocol):
+class CaptionSource(Protocol):
     """Captioned images: a batch is a function of the source and the step alone, so that any rank makes the same."""
 
     num_attributes: int
@@ -69,7 +69,7 @@ class Source(Protocol):
         """Texts that hold, together, every token of every caption."""
         ...
 
-    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+    def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
         """The batch of a step, with the images of a part of it."""
         ...
 
@@ -77,7 +77,7 @@ class Source(Protocol):
         """Why images could not be read so far, by their sources: of the first few."""
         ...
 
-    def judged(self, clip: Clip) -> dict[str, float]:
+    def evaluate(self, clip: Clip) -> dict[str, float]:
         """Figures of a model with the full token table on images held back; empty where nothing is known of them."""
         ...
 
@@ -144,7 +144,7 @@ class TokenTable:
         return [row[: end + 1] for row, end in zip(rows.tolist(), ends, strict=True)]
 
 
-def tokenized(images: CaptionedImages, *, table: TokenTable, part: Part) -> PretrainingBatch:
+def tokenize_batch(images: CaptionedImages, *, table: TokenTable, part: BatchPart) -> PretrainingBatch:
     """The batch with the rank's part of its captions as rows of the table."""
     size = -(-len(images.captions) // part.num)
     mine = images.captions[part.of(len(images.captions))]
@@ -160,7 +160,7 @@ def tokenized(images: CaptionedImages, *, table: TokenTable, part: Part) -> Pret
     )
 
 
-def same_text(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
+def match_captions(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
     """Distinct captions, and which image each was written for: `own`, and `true` where nothing else is known."""
     distinct = list(dict.fromkeys(captions))
     index = {caption: t for t, caption in enumerate(distinct)}
@@ -208,7 +208,7 @@ class TokenDropout(nn.Module):
     come from a generator whose state can be kept: so neither ranks nor interruptions change what is dropped.
     """
 
-    def __init__(self, generator: torch.Generator, *, part: Part) -> None:
+    def __init__(self, generator: torch.Generator, *, part: BatchPart) -> None:
         super().__init__()
         self.share = 0.0
         self._generator, self._part = generator, part
@@ -225,8 +225,8 @@ class TokenDropout(nn.Module):
         return torch.cat([tokens[:, :1], tokens[:, 1:][images, kept]], dim=1)
 
 
-def new_pretrainer(
-    backbone: Backbone, *, num_rows: int, num_attributes: int, seed: int, part: Part
+def build_pretrainer(
+    backbone: Backbone, *, num_rows: int, num_attributes: int, seed: int, part: BatchPart
 ) -> tuple[Pretrainer, TokenDropout | None, torch.Generator]:
     """An untrained model of the backbone's architecture with a token table of `num_rows`; what drops its image tokens
     (None for towers that are no ViT), and the generator of those draws, all from the seed.
@@ -240,7 +240,7 @@ def new_pretrainer(
     generator = torch.Generator()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = backbone.untrained().train()
+        clip = backbone.build_untrained().train()
         clip.token_embedding = nn.Embedding(num_rows, clip.token_embedding.embedding_dim)
         nn.init.normal_(clip.token_embedding.weight, std=0.02)
         pretrainer = Pretrainer(clip, embed_dim=backbone.embed_dim, num_attributes=num_attributes)

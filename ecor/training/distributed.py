@@ -24,7 +24,7 @@ class Rank:
     node: int = 0
     device: str = "cpu"
 
-    def gathered(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in rank order; every rank must ask."""
         if self.num_ranks == 1:
             return [value]

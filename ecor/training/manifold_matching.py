@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def distances(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N N"]:
+def pairwise_distances(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N N"]:
     """Euclidean; equal rows have no gradient, where that of the root is infinite."""
     return torch.cdist(rows[None], rows[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
 
@@ -20,7 +20,7 @@ def log_manifold(
 
     Rows that are not `known` are near to none. The diagonal counts, as in the authors' code.
     """
-    logits = -distances(normalize(rows, dim=-1)) / temperature
+    logits = -pairwise_distances(normalize(rows, dim=-1)) / temperature
     if known is not None:
         logits = logits.masked_fill(~known, -math.inf if bool(known.any()) else 0.0)
     return logits.log_softmax(dim=-1)

@@ -171,7 +171,7 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(batches):
-        with _gradients_kept_local(module, last=index == len(batches) - 1):
+        with _no_gradient_sync(module, last=index == len(batches) - 1):
             terms = module(
                 batch.pictures, categories=batch.categories, rationales=batch.rationales, generator=generator
             )
@@ -187,7 +187,7 @@ def training_step(
     return StepOutcome(terms=totals, gradient_norm=norm, learning_rate=rate)
 
 
-def _gradients_kept_local(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+def _no_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
     return nullcontext()

@@ -16,7 +16,15 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ecor.data.image_decoding import EXTENSIONS
-from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
+from ecor.data.shards import (
+    MANIFEST_NAME,
+    ShardInfo,
+    fetch_shard,
+    read_index,
+    read_members,
+    read_shard_manifest,
+    sample_key,
+)
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
@@ -189,7 +197,7 @@ def read_input(location: str, *, unit_size: int) -> Input:
         )
     splits = [
         entry.name
-        for entry in filesystem.entries(root)
+        for entry in filesystem.list_folder(root)
         if entry.is_folder and filesystem.exists(f"{root}/{entry.name}/{MANIFEST_NAME}")
     ]
     if splits:
@@ -199,7 +207,7 @@ def read_input(location: str, *, unit_size: int) -> Input:
 
 
 def _split(folder: str) -> Input:
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     units = tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards)
     return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
 
@@ -220,7 +228,7 @@ def _read_table(path: str) -> list[dict[str, Any]]:
     """Rows with `path` and, where the table has them, `category`, `rationales`, `visible_rationales`."""
     readers = {".csv": _csv_table, ".jsonl": pa_json.read_json, ".parquet": _parquet_table}
     try:
-        with filesystem.opened(path) as file:
+        with filesystem.open_file(path) as file:
             table = readers[PurePosixPath(path).suffix.lower()](file)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such table") from error

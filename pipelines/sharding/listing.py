@@ -131,7 +131,7 @@ def _source(*, root: str, layout: Layout, places: Iterable[Place], num_ignored: 
 
 def _children(folder: str) -> tuple[list[str], int]:
     """Names of the folders in a folder, and how many images-to-be lie beside them."""
-    found = retry_in_store(lambda: filesystem.entries(folder), place=folder)
+    found = retry_in_store(lambda: filesystem.list_folder(folder), place=folder)
     visible = [entry for entry in found if not entry.name.startswith(".")]
     known = (VOCABULARY_NAME, TRUTH_NAME)
     num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
@@ -236,7 +236,7 @@ def _rationales(cell: Any, *, where: str) -> list[str]:
 
 
 def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with filesystem.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+    with filesystem.open_file(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
@@ -250,7 +250,7 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     number = 0
-    with filesystem.opened(path) as file:
+    with filesystem.open_file(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 yield f"{path}: row {number}", row
@@ -258,7 +258,7 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with filesystem.opened(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig") as file:
+    with filesystem.open_file(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}: line {number}"
             try:

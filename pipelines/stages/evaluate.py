@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config import require
-from ecor.data.predictions import MANIFEST_NAME, read_manifest, read_predictions
+from ecor.data.predictions import MANIFEST_NAME, read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.correctness import Labels
 from ecor.evaluation.metrics import confusions, differences, observations_table
@@ -123,7 +123,7 @@ def source_of(path: str, *, name: str) -> Source:
     """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
     if path.endswith(".parquet"):
         return Source(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
-    manifest = read_manifest(path)
+    manifest = read_prediction_set(path)
     return Source(
         path=path,
         name=name,

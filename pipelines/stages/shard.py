@@ -21,8 +21,8 @@ from ray.data import Dataset
 from ecor.data.shards import (
     MANIFEST_NAME,
     ShardManifest,
-    read_manifest,
-    write_manifest,
+    read_shard_manifest,
+    write_shard_manifest,
     write_side_files,
     write_text,
 )
@@ -208,7 +208,7 @@ def _read_parts(folder: str) -> Dataset:
 
 
 def _read_part(batch: pa.Table) -> pa.Table:
-    with store.opened(batch["path"][0].as_py()) as file:
+    with store.open_file(batch["path"][0].as_py()) as file:
         return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 
@@ -280,7 +280,7 @@ def _finished(job: ShardJob) -> dict[str, ShardManifest] | None:
     manifests = {}
     for split in store.names_in(job.output):
         if store.exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
-            manifests[split] = read_manifest(f"{job.output}/{split}")
+            manifests[split] = read_shard_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
     others = [name for name in store.names_in(f"{job.output}/{_LEDGER}") if name != job.name]
     begun = [name for name in others if not Ledger(f"{job.output}/{_LEDGER}/{name}").is_left()]
@@ -312,7 +312,7 @@ def _publish(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:
         write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
         named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
         _remove(folder, [name for name in store.names_in(folder) if _is_ours(name) and name not in named])
-        write_manifest(manifest, folder)
+        write_shard_manifest(manifest, folder)
     _remove(job.output, [_WORK])
 
 

@@ -237,7 +237,7 @@ class Trainer(ABC):
 
     def _validated(self) -> dict[str, float]:
         """Loss and strict verdicts on the validation split, each rank with its part of it."""
-        found = [step for steps in self.rank.gathered(list(self._evaluated())) for step in steps]
+        found = [step for steps in self.rank.all_gather(list(self._evaluated())) for step in steps]
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
 
@@ -247,11 +247,11 @@ class Trainer(ABC):
     def _named_unreadable(self, *, before: Mapping[str, str]) -> dict[str, str]:
         """Of both splits, on all ranks; every rank must ask."""
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
-        return named_unreadable(self.rank.gathered(reasons), before=before)
+        return named_unreadable(self.rank.all_gather(reasons), before=before)
 
     def _checked_unreadable(self, *, num_images: int, named: Mapping[str, str]) -> int:
         """Pictures of the epoch that could not be read, on all ranks; ValueError when they are too many."""
-        total, self._num_unreadable = sum(self.rank.gathered(self._num_unreadable)), 0
+        total, self._num_unreadable = sum(self.rank.all_gather(self._num_unreadable)), 0
         require(
             total <= self.config.max_rejected * num_images,
             f"{total} of {num_images} pictures cannot be read ({first_named(named)}), more than max_rejected = "

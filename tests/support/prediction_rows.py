@@ -14,8 +14,8 @@ from ecor.data.predictions import (
     RankedPair,
     RankedRationale,
     predictions_table,
-    write_manifest,
     write_part,
+    write_prediction_set,
 )
 
 
@@ -106,5 +106,5 @@ def write_labels(folder: str, table: pa.Table, *, rows_per_part: int = 50) -> Pr
         vocabulary_digest="v" * 64,
     )
     record = PredictionSet(parts=parts, parents=parents, scoring=ScoringConfig(), num_rejected=2)
-    write_manifest(folder, record)
+    write_prediction_set(folder, record)
     return record

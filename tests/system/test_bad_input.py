@@ -30,7 +30,7 @@ from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
 from ecor.data import predictions, shards
 from ecor.data.image_decoding import Sample, decode_image
 from ecor.data.shards import (
-    Entry,
+    ShardEntry,
     ShardInfo,
     ShardManifest,
     read_index,
@@ -368,7 +368,7 @@ def tar_samples(num: int = 6) -> list[Sample]:
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory) -> tuple[Path, ShardInfo]:
     folder = tmp_path_factory.mktemp("shard")
-    entries = [Entry(sample=sample) for sample in tar_samples()]
+    entries = [ShardEntry(sample=sample) for sample in tar_samples()]
     return folder, write_shard(entries, folder=folder, name="0.tar", vocabulary=VOCABULARY)
 
 
@@ -631,8 +631,8 @@ def shard_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         config_digest="c",
         parents={},
     )
-    shards.write_manifest(manifest, folder)
-    return folder / "manifest.json", lambda: shards.read_manifest(folder)
+    shards.write_shard_manifest(manifest, folder)
+    return folder / "manifest.json", lambda: shards.read_shard_manifest(folder)
 
 
 def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
@@ -647,8 +647,8 @@ def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         vocabulary_digest="v",
     )
     record = predictions.PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig())
-    predictions.write_manifest(str(folder), record)
-    return folder / "manifest.json", lambda: predictions.read_manifest(str(folder))
+    predictions.write_prediction_set(str(folder), record)
+    return folder / "manifest.json", lambda: predictions.read_prediction_set(str(folder))
 
 
 def checkpoint_record(folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -47,7 +47,7 @@ def run_vit(
     single_head_blocks: int = 0,
 ) -> ImagePass:
     """Run a ViT block by block; its last `single_head_blocks` blocks attend with one head (`run_block`)."""
-    x_BLW = starting_graph(vit._embeds(pixels))
+    x_BLW = start_graph(vit._embeds(pixels))
     resblocks, blocks = vit.transformer.resblocks, []
     for index, resblock in enumerate(resblocks):
         x_BLW = x_BLW if prompts is None else _insert_prompts(x_BLW, prompts, block=index)
@@ -64,7 +64,7 @@ def run_vit(
 def run_resnet(resnet: Any, pixels: Float[Tensor, "B 3 H W"]) -> ImagePass:
     """Run a ResNet up to its last maps, and its attention pool with every token as a query."""
     maps_BWhw = feature_maps(resnet, pixels)
-    activations_BPW = starting_graph(maps_BWhw.flatten(2).transpose(1, 2))
+    activations_BPW = start_graph(maps_BWhw.flatten(2).transpose(1, 2))
     pool = run_attention_pool(resnet.attnpool, activations_BPW)
     return ImagePass(
         feature=pool.left[:, 0],
@@ -109,7 +109,7 @@ def last_tensors(vit: Any, *, num_blocks: int) -> list[Tensor]:
     return [*([] if vit.proj is None else [vit.proj]), *(each for part in parts for each in part.parameters())]
 
 
-def starting_graph(x: Tensor) -> Tensor:
+def start_graph(x: Tensor) -> Tensor:
     """`x` itself, or where nothing before it requires a gradient, the place where the graph begins."""
     return x.requires_grad_() if torch.is_grad_enabled() and not x.requires_grad else x
 

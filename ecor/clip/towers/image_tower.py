@@ -71,7 +71,7 @@ class ImageTower:
             return frozenset({"activations"})
         return frozenset(CAPABILITIES) - ({"class_token"} if vit.pool_type == "avg" else set())
 
-    def check_gives(self, capability: Capability, *, asked_by: str) -> None:
+    def require_capability(self, capability: Capability, *, asked_by: str) -> None:
         """ValueError, naming tower and capability, unless the tower can give it."""
         require(
             capability in self.capabilities,
@@ -107,7 +107,7 @@ class ImageTower:
         Raises:
             ValueError: for towers that are neither an open_clip ViT nor a ModifiedResNet.
         """
-        self.check_gives("activations", asked_by="a trace")
+        self.require_capability("activations", asked_by="a trace")
         with full_precision(self.backbone), torch.set_grad_enabled(gradients):
             if self.backbone.resnet is not None:
                 require(not single_head_blocks, "an attention pool is traced with its own heads only")

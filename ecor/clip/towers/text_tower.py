@@ -10,7 +10,7 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.image_tower import full_precision
-from ecor.clip.towers.text_forward import is_open, run_text_tower
+from ecor.clip.towers.text_forward import is_open_clip_tower, run_text_tower
 from ecor.clip.towers.transformer_block import Block
 from ecor.config import require
 
@@ -50,7 +50,7 @@ def trace_text(
     """
     text = backbone.text
     require(
-        is_open(text),
+        is_open_clip_tower(text),
         f"the text tower of {backbone.config.name!r} ({type(text).__name__}) is not open_clip's own: no trace of it",
     )
     num_learned = 0 if context is None else len(context)

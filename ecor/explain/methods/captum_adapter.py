@@ -30,7 +30,7 @@ class CosineForward(nn.Module):
         return self.tower.features(pixels) @ self.texts.T
 
 
-def token_maps(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h w"]:
+def reshape_transform(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h w"]:
     """A ViT's tokens as maps, without class token and visual prompts: grad-cam's `reshape_transform`."""
     vit = tower.backbone.vit
     assert vit is not None, "a ResNet's activations are maps already"

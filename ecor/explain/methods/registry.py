@@ -72,7 +72,7 @@ def build_method(name: str, **settings: Any) -> Method:
     return METHODS[name](**settings)
 
 
-def name_of(chosen: Method) -> str:
+def method_name(chosen: Method) -> str:
     """The name that a method has in `METHODS`; of a method from elsewhere, that of its class."""
     return next((name for name, kind in METHODS.items() if type(chosen) is kind), type(chosen).__name__)
 

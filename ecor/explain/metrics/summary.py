@@ -22,7 +22,7 @@ NUM_BINS = 256
 """Of a map's values, for precision and recall (the exact curve has as many points as there are pixels)."""
 
 
-def localisation(
+def localization_estimates(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, resampling: Resampling
 ) -> dict[str, Estimate]:
     """The measures of `LOCALISATION`, of N pairs; ValueError for masks without a pixel, or that cover all."""
@@ -50,7 +50,7 @@ class _Figures:
     @classmethod
     def of(cls, maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"]) -> "_Figures":
         contrast, pointing, energy = score_contrast(maps, masks), pointing_hit(maps, masks), energy_inside(maps, masks)
-        found, looked_at = _by_value(maps, masks)
+        found, looked_at = _value_histograms(maps, masks)
         boxes = torch.stack([box_of(mask) for mask in masks])
         largest = overlaps(maps, boxes, rule=WSOL, largest_only=True)
         any_region = overlaps(maps, boxes, rule=WSOL, largest_only=False)
@@ -93,7 +93,7 @@ def _overlap_at_mean(maps: Tensor, masks: Tensor) -> Float[Tensor, "N 4"]:
     return torch.stack(columns, dim=1).float()
 
 
-def _by_value(maps: Tensor, masks: Tensor) -> tuple[Float[np.ndarray, "N bins"], Float[np.ndarray, "N bins"]]:
+def _value_histograms(maps: Tensor, masks: Tensor) -> tuple[Float[np.ndarray, "N bins"], Float[np.ndarray, "N bins"]]:
     """Pixels of the mask, and all pixels, by value of the map in equal steps, highest first."""
     steps = (minmax(maps) * (NUM_BINS - 1)).round().long().flatten(1)
     places = (NUM_BINS - 1 - steps).cpu()
@@ -120,7 +120,7 @@ def _array(values: Tensor) -> np.ndarray:
     return values.cpu().double().numpy()
 
 
-def with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
+def pad_with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
     """Columns of N figures; of what is None, or known of the first pairs only, the rest is NaN: not defined."""
     columns = {}
     for name, known in values.items():

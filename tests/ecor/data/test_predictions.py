@@ -27,12 +27,12 @@ from ecor.data.predictions import (
     iterate_predictions,
     origins_table,
     predictions_table,
-    read_manifest,
+    read_prediction_set,
     read_predictions,
     schema_for,
     schema_rows,
-    write_manifest,
     write_part,
+    write_prediction_set,
 )
 
 names = st.text(alphabet="aZ é漢.\n", min_size=1, max_size=4)
@@ -119,7 +119,7 @@ def labels_folder(folder: Path) -> PredictionSet:
         for unit in ("a", "b")
     )
     record = PredictionSet(parts=parts, parents=PARENTS, scoring=ScoringConfig(top_k=3), num_rejected=1)
-    write_manifest(str(folder), record)
+    write_prediction_set(str(folder), record)
     return record
 
 
@@ -140,7 +140,7 @@ def test_the_same_rows_give_the_same_bytes_however_they_are_chunked() -> None:
 
 def test_a_folder_of_labels_is_read_back_with_its_record(tmp_path: Path) -> None:
     record = labels_folder(tmp_path)
-    assert read_manifest(str(tmp_path)) == record
+    assert read_prediction_set(str(tmp_path)) == record
     assert (record.num_rows, record.num_bytes) == (6, sum((tmp_path / p.name).stat().st_size for p in record.parts))
     assert read_predictions(str(tmp_path))["key"].to_pylist() == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert [table.num_rows for table in iterate_parts(str(tmp_path), columns=["key"])] == [3, 3]
@@ -175,7 +175,7 @@ def test_an_altered_short_or_missing_part_is_named(tmp_path: Path) -> None:
 def test_a_count_that_lies_is_found(tmp_path: Path) -> None:
     record = labels_folder(tmp_path)
     lying = tuple(dataclasses.replace(part, num_rows=9) for part in record.parts)
-    write_manifest(str(tmp_path), PredictionSet(parts=lying, parents=PARENTS, scoring=record.scoring))
+    write_prediction_set(str(tmp_path), PredictionSet(parts=lying, parents=PARENTS, scoring=record.scoring))
     with pytest.raises(ValueError, match=r"part a\.parquet has 3 rows, its manifest says 9"):
         read_predictions(str(tmp_path))
 
@@ -209,8 +209,8 @@ def test_a_column_that_was_not_asked_for_is_not_there(tmp_path: Path) -> None:
     assert table["ood_score"].to_pylist() == [0.5, None]
     part = write_part(str(tmp_path), table.append_column("colour", [["red", "blue"]]), name="a.parquet", unit="a")
     record = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig(ood_score=True))
-    write_manifest(str(tmp_path), record)
-    assert read_manifest(str(tmp_path)) == record
+    write_prediction_set(str(tmp_path), record)
+    assert read_prediction_set(str(tmp_path)) == record
     assert read_predictions(str(tmp_path)).equals(table)
     off = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig())
     assert "ood_score" not in off.to_json() and off.digest != record.digest
@@ -223,11 +223,11 @@ def test_a_manifest_of_before_the_column_reads(tmp_path: Path) -> None:
     record = PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig())
     assert record.digest == DIGEST_OF_BEFORE
     (tmp_path / "manifest.json").write_text(record.to_json())
-    assert read_manifest(str(tmp_path)) == record
+    assert read_prediction_set(str(tmp_path)) == record
 
 
 def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
-    write_manifest(str(tmp_path), PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig()))
+    write_prediction_set(str(tmp_path), PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(str(tmp_path)).schema.equals(PREDICTION_SCHEMA)
 
 
@@ -262,5 +262,5 @@ def test_remote_file_systems_are_reached_by_url() -> None:
     folder = "memory://labels"
     part = write_part(folder, predictions_table([example("a")]), name="a.parquet", unit="a")
     assert isinstance(part, PredictionPart)
-    write_manifest(folder, PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()))
+    write_prediction_set(folder, PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(folder)["key"].to_pylist() == ["a"]
