@@ -5,42 +5,28 @@ is an OSError that names the address; `docs/stores.md` says what each store guar
 """
 
 import json
-import logging
 import os
 import shutil
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
+from ecor.storage.addresses import Address as Address
+from ecor.storage.addresses import is_local as is_local
+from ecor.storage.addresses import join as join
+from ecor.storage.addresses import local_path as local_path
+from ecor.storage.addresses import store_of as store_of
 from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
-
-Address = str | Path
-"""A local path, or a URL as `s3://bucket/folder`."""
-
-SETTLE_S = 2.0
-"""Where a store cannot create exclusively: longer than a small write takes to be seen (ours)."""
-_CLIENTS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
-_WITHOUT_FOLDERS = frozenset(_CLIENTS) | {"abfs", "abfss", "az"}
-"""Stores of objects: making a folder there would at best do nothing, at worst make the bucket that was misspelt."""
-_CLIENT_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "requests", "urllib3")
-_CREDENTIALS = ("Credential", "Token", "SSO", "Profile")
-_REFUSED_CREDENTIALS = frozenset(
-    {"AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity", "InvalidToken", "NotSignedUp"}
-    | {"RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"}
-)
-"""Codes of stores that speak S3, which are of who asks, not of what is asked for."""
-_log = logging.getLogger(__name__)
+from ecor.storage.exclusive_create import create_in_store, make_parent_folder
+from ecor.storage.store_errors import AddressError as AddressError
+from ecor.storage.store_errors import CredentialsError as CredentialsError
+from ecor.storage.store_errors import translate_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,63 +36,6 @@ class FolderEntry:
     name: str
     is_folder: bool
     num_bytes: int
-
-
-class CredentialsError(PermissionError):
-    """A store does not know who asks, or takes no request of theirs, whatever it is about."""
-
-
-class AddressError(OSError):
-    """An address that its store cannot have."""
-
-
-_KINDS: tuple[type[OSError], ...] = (
-    *(CredentialsError, AddressError, FileNotFoundError, FileExistsError, PermissionError),
-    *(IsADirectoryError, NotADirectoryError, TimeoutError),
-)
-"""Types that an error of a client keeps; any other is told as an OSError."""
-
-
-# Addresses
-
-
-def store_of(address: Address) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it.
-
-    Chained URLs (`a::b`) are not read: in a name, "::" is two colons. Raises ValueError for a protocol that fsspec does
-    not know, or whose client is not installed.
-    """
-    url = os.fspath(address)
-    protocol = url.partition("://")[0] if "://" in url else "file"
-    try:
-        kind = fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
-        missing = _CLIENTS.get(protocol)
-        remedy = "pip install 'ecor[remote]'" if missing else "install what it names"
-        raise ValueError(f"{url}: {missing or error} is not installed: {remedy}") from error
-    except ValueError as error:
-        raise ValueError(f"{url}: {error}: name a local path, s3:// or gs://") from error
-    settings = {} if issubclass(kind, LocalFileSystem) else {"use_listings_cache": False}  # others write there too
-    with translate_errors(url):
-        return fsspec.filesystem(protocol, **settings), kind._strip_protocol(url)
-
-
-def is_local(address: Address) -> bool:
-    """Whether it is a path on this machine (or on a disk that is mounted here)."""
-    return isinstance(store_of(address)[0], LocalFileSystem)
-
-
-def local_path(address: Address) -> Path:
-    """The path of an address that is local."""
-    return Path(store_of(address)[1] if "://" in os.fspath(address) else address)
-
-
-def join(folder: Address, name: str) -> str:
-    """The address of a name in a folder."""
-    return f"{os.fspath(folder).rstrip('/')}/{name}"
-
-
-# What is there
 
 
 def exists(address: Address) -> bool:
@@ -178,9 +107,6 @@ def files_below(folder: Address) -> dict[str, int]:
     }
 
 
-# Reading
-
-
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
     """All bytes of a file, or those from `start` to before `end`; FileNotFoundError where there is none."""
     store, path = store_of(address)
@@ -229,9 +155,6 @@ def local_file(address: Address) -> Iterator[Path]:
         yield path
 
 
-# Writing
-
-
 def write(address: Address, data: bytes) -> None:
     """Write a file, over what was there; nobody sees half of it."""
     store, path = store_of(address)
@@ -240,7 +163,7 @@ def write(address: Address, data: bytes) -> None:
             staged.write_bytes(data)
         return
     with translate_errors(address):
-        _make_folder_of(store, path)
+        make_parent_folder(store, path)
         store.pipe_file(path, data)
 
 
@@ -261,7 +184,7 @@ def write_atomically(folder: Address, name: str) -> Iterator[Path]:
         staged = Path(scratch) / "staged"
         yield staged
         with translate_errors(join(folder, name)):
-            _make_folder_of(store, f"{root}/{name}")
+            make_parent_folder(store, f"{root}/{name}")
             store.put_file(str(staged), f"{root}/{name}")  # object stores show a whole object or none
 
 
@@ -290,28 +213,16 @@ def publish_files(source: Path, folder: Address, *, last: str) -> None:
 
 
 def create(address: Address, data: bytes) -> bool:
-    """Write a file unless there is one; whether it was written. Of those who try at once, one writes.
+    """Write a file unless one exists, and return whether this call wrote it. Of several callers, one writes.
 
-    By a hard link on local disks, by the store's conditional put in S3 and Google's store. Where a store lets a second
-    put pass, which is found out once, by looking again `SETTLE_S` after writing: that is exclusive only as long as a
-    put takes less.
+    Local disks use a hard link. S3 and Google's store use a conditional put. For stores that ignore the condition, see
+    `ecor.storage.exclusive_create`.
     """
     store, path = store_of(address)
     if isinstance(store, LocalFileSystem):
         return create_file_once(Path(path), lambda staged: staged.write_bytes(data))
     with translate_errors(address):
-        _make_folder_of(store, path)
-        if not _supports_exclusive_create(store, path.rpartition("/")[0]):
-            return _write_and_check(store, path, data)
-        try:
-            store.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _is_failed_condition(error):
-                return False
-            raise
-    return True
+        return create_in_store(store, path, data)
 
 
 def remove(address: Address) -> None:
@@ -323,9 +234,6 @@ def remove(address: Address) -> None:
             store.rm(path, recursive=True)
         elif info is not None:
             store.rm_file(path)
-
-
-# Inside
 
 
 def _info(address: Address) -> dict[str, Any] | None:
@@ -340,99 +248,3 @@ def _info(address: Address) -> dict[str, Any] | None:
 def _is_marker(info: Mapping[str, Any], *, root: str) -> bool:
     """Some programs put an empty object where a folder would be."""
     return info["name"].rstrip("/") == root.rstrip("/") or (info["name"].endswith("/") and info["type"] == "file")
-
-
-def _make_folder_of(store: Any, path: str) -> None:
-    if not isinstance(store, MemoryFileSystem) and not _WITHOUT_FOLDERS & set(_protocols(store)):
-        store.makedirs(path.rpartition("/")[0], exist_ok=True)
-
-
-def _protocols(store: Any) -> tuple[str, ...]:
-    return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
-
-
-def _supports_exclusive_create(store: Any, folder: str) -> bool:
-    """Whether a second exclusive put is refused: so in memory and in Google's store, others are tried."""
-    if isinstance(store, MemoryFileSystem) or {"gs", "gcs"} & set(_protocols(store)):
-        return True
-    return _refuses_overwrite(store, folder)
-
-
-@lru_cache(maxsize=256)
-def _refuses_overwrite(store: Any, folder: str) -> bool:
-    path = f"{folder}/.probe-{uuid.uuid4().hex}"
-    store.pipe_file(path, b"first")
-    try:
-        store.pipe_file(path, b"second", mode="create")
-        is_refused = False
-    except (FileExistsError, NotImplementedError, TypeError, ValueError) as error:
-        is_refused = isinstance(error, FileExistsError)
-    except OSError as error:
-        is_refused = _is_failed_condition(error)
-        if not is_refused:
-            raise
-    with suppress(PermissionError):  # who may write need not be allowed to delete
-        store.rm_file(path)
-    if not is_refused:
-        _log.warning("%s cannot create exclusively: every record is looked at again after %g s", folder, SETTLE_S)
-    return is_refused
-
-
-def _is_failed_condition(error: OSError) -> bool:
-    """Some stores that speak S3 refuse without saying which condition failed, which s3fs does not tell apart."""
-    return error_code(error) in ("PreconditionFailed", "412")
-
-
-def error_code(error: OSError) -> str | None:
-    """What a store that speaks S3 calls an error that s3fs has translated."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code")
-
-
-def _write_and_check(store: Any, path: str, data: bytes) -> bool:
-    """Whether `data` is what stays there, of several that were written at about the same time."""
-    with suppress(FileNotFoundError):
-        return store.cat_file(path) == data  # ours, when the store did not tell of its success
-    store.pipe_file(path, data)
-    time.sleep(SETTLE_S)
-    return store.cat_file(path) == data
-
-
-@contextmanager
-def translate_errors(address: Address) -> Iterator[None]:
-    """A store's failure as an OSError that names the address, whatever its client raises."""
-    url = os.fspath(address)
-    try:
-        yield
-    except OSError as error:
-        told_as = _error_type(error)
-        if "://" not in url or (url in str(error) and isinstance(error, told_as)):
-            raise
-        raise told_as(f"{url}: {_one_line(error)}") from error
-    except Exception as error:
-        kind, module = type(error), type(error).__module__.partition(".")[0]
-        if kind is ValueError and str(error).startswith("Bad Request:"):  # gcsfs' word for 400
-            raise AddressError(f"{url}: {_one_line(error)}") from error
-        if module not in _CLIENT_MODULES:
-            raise
-        if any(word in kind.__name__ for word in _CREDENTIALS):
-            raise CredentialsError(
-                f"{url}: no credentials for this store ({_one_line(error)}): set AWS_ACCESS_KEY_ID and "
-                f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
-            ) from error
-        if kind.__name__ == "ParamValidationError":  # botocore's, before it sends a request
-            raise AddressError(f"{url}: {_one_line(error)}") from error
-        raise OSError(f"{url}: {_one_line(error)}") from error
-
-
-def _error_type(error: OSError) -> type[OSError]:
-    """The type that an error of a client is told as."""
-    if error_code(error) in _REFUSED_CREDENTIALS:
-        return CredentialsError
-    if str(error).startswith("Forbidden:"):  # gcsfs' word for 403
-        return PermissionError
-    return next((kind for kind in _KINDS if isinstance(error, kind)), OSError)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ import pytest
 from ecor.data.image_decoding import Sample
 from ecor.data.shards import ShardEntry, fetch_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.storage import filesystem
+from ecor.storage import exclusive_create, filesystem
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
@@ -229,7 +229,7 @@ def test_a_slow_store_is_waited_for(s3: S3Server, in_s3: str, monkeypatch) -> No
 
 @pytest.mark.slow
 def test_where_a_condition_is_not_heard_the_last_writer_counts(s3: S3Server, in_s3: str, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(filesystem, "SETTLE_S", 0.5)
+    monkeypatch.setattr(exclusive_create, "SETTLE_S", 0.5)
     with s3.faulty(kind="unconditional"):
         test_of_many_that_create_at_once_one_has_written(in_s3)
         assert filesystem.create(f"{in_s3}/mine", b"1") and filesystem.create(
