@@ -26,7 +26,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, Precision, ScoringConfig, TemplateConfig
-from ecor.data.predictions import origins_table
+from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer

@@ -38,16 +38,9 @@ from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import (
-    ShardEntry,
-    ShardManifest,
-    sample_key,
-    write_shard,
-    write_shard_manifest,
-    write_side_files,
-    write_text,
-)
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, sample_key, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

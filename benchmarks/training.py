@@ -30,8 +30,9 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import ShardEntry, ShardManifest, write_shard, write_shard_manifest
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank

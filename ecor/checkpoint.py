@@ -194,28 +194,13 @@ def load(
             copy = load(local, device=device, precision=precision, text=text, backbone=backbone)
             return copy.with_name(str(folder))
     record = read_checkpoint(folder)
-    found = Path(record.folder)
-    vocabulary = read_vocabulary(found / VOCABULARY)
-    _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {found}")
-    _require_digest(_tokens_sha256(found / TOKENS), record.tokens_sha256, what=f"{TOKENS} of {found}")
+    vocabulary = read_vocabulary(Path(record.folder) / VOCABULARY)
+    _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {record.folder}")
     backbone = backbone or load_backbone(_backbone_config(record, precision=precision), device=device)
-    if backbone.digest != record.backbone_digest:
-        raise ValueError(
-            f"the tokens of {found} were tuned on backbone {record.backbone_digest}, but {record.model.backbone.name} "
-            f"is {backbone.digest}: name those weights, or save the checkpoint with its backbone inside"
-        )
-    if record.preprocess not in (None, backbone.preprocess):
-        raise ValueError(
-            f"{RECORD} of {found} was altered: it says {record.preprocess}, the backbone has {backbone.preprocess}"
-        )
-    prompts = PromptLearner(record.model.prompts, backbone)
-    try:
-        prompts.load_state_dict(load_file(found / TOKENS))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{found / TOKENS} does not hold the tokens of its record ({error}): save it again") from error
+    _require_backbone(record, backbone)
     recognizer = Recognizer(
         backbone=backbone,
-        prompts=prompts,
+        prompts=_load_prompts(record, backbone),
         vocabulary=vocabulary,
         templates=record.model.templates,
         temperatures=record.temperatures,
@@ -223,8 +208,35 @@ def load(
         text_config=text,
         name=str(folder),
     )
-    _require_digest(recognizer.digest, record.model_digest, what=f"the model in {found}")
+    _require_digest(recognizer.digest, record.model_digest, what=f"the model in {record.folder}")
     return recognizer
+
+
+def _require_backbone(record: Checkpoint, backbone: Backbone) -> None:
+    """Raise ValueError unless the backbone and its preprocessing are those of the record."""
+    if backbone.digest != record.backbone_digest:
+        raise ValueError(
+            f"the tokens of {record.folder} were tuned on backbone {record.backbone_digest}, but "
+            f"{record.model.backbone.name} is {backbone.digest}: name those weights, or save the checkpoint with its "
+            f"backbone inside"
+        )
+    if record.preprocess not in (None, backbone.preprocess):
+        raise ValueError(
+            f"{RECORD} of {record.folder} was altered: it says {record.preprocess}, the backbone has "
+            f"{backbone.preprocess}"
+        )
+
+
+def _load_prompts(record: Checkpoint, backbone: Backbone) -> PromptLearner:
+    """The learned tokens, checked against their digest."""
+    path = Path(record.folder) / TOKENS
+    _require_digest(_tokens_sha256(path), record.tokens_sha256, what=f"{TOKENS} of {record.folder}")
+    prompts = PromptLearner(record.model.prompts, backbone)
+    try:
+        prompts.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the tokens of its record ({error}): save it again") from error
+    return prompts
 
 
 def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> BackboneConfig:

@@ -32,7 +32,7 @@ from ecor.config import (
     TextConfig,
 )
 from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
-from ecor.data.predictions import (
+from ecor.data.prediction_schema import (
     OOD_COLUMN,
     ExplainablePrediction,
     iterate_predictions,
@@ -58,7 +58,7 @@ class Predictions(Sequence[ExplainablePrediction]):
         self._table = table
 
     def to_arrow(self) -> pa.Table:
-        """One row per picture, with the columns of `ecor.data.predictions.PREDICTION_SCHEMA`."""
+        """One row per picture, with the columns of `ecor.data.prediction_schema.PREDICTION_SCHEMA`."""
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:
@@ -258,11 +258,11 @@ class Recognizer:
         scoring: ScoringConfig | None = None,
         provenance: Provenance | None = None,
     ) -> pa.Table:
-        """Pixels in, rows with `ecor.data.predictions.schema_for` the scoring out.
+        """Pixels in, rows with `ecor.data.prediction_schema.schema_for` the scoring out.
 
         Args:
             images: B pictures as pixels, or their features.
-            origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`, in the same order.
+            origins: B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`, in the same order.
             scoring: how to decode.
             provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
         """

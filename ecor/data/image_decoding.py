@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ecor.config import Preprocess
-from ecor.data.vocabulary import Vocabulary
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -66,25 +65,6 @@ class ImageError(ValueError):
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return ImageError, (self.reason, self.detail)  # so that it travels between processes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One picture and what is known of it, by name."""
-
-    key: str
-    """Unique in its data set, without a dot."""
-    image: bytes
-    """Encoded, as it came."""
-    extension: str
-    """Of the image's format, without a dot: `jpg`."""
-    category: str | None
-    rationales: tuple[str, ...]
-    """Labelled ones; may be empty."""
-    visible_rationales: tuple[str, ...] | None
-    """All that can be seen, where that is known."""
-    source: str
-    """Path or address it came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,19 +163,6 @@ def resized_size(size: tuple[int, int], *, preprocess: Preprocess) -> tuple[int,
     ratios = (size[0] / height, size[1] / width)
     ratio = max(ratios) if mode == "longest" else min(ratios)
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
-
-
-def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tuple[int, int]:
-    """Ids of a sample's category and of the one rationale it teaches in `epoch`; -1 for what is not labelled.
-
-    Epochs take a sample's rationales in turn, each sample starting elsewhere (by its key): a function of the sample
-    and the epoch alone, so that neither ranks nor restarts change it. Raises ValueError for names the vocabulary lacks.
-    """
-    category = -1 if sample.category is None else vocabulary.category_id(sample.category)
-    if not sample.rationales:
-        return category, -1
-    turn = (crc32(sample.key.encode()) + epoch) % len(sample.rationales)
-    return category, vocabulary.rationale_id(sample.rationales[turn])
 
 
 def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:

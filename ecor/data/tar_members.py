@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ecor.config import TemplateConfig
-from ecor.data.image_decoding import Sample
+from ecor.data.samples import Sample
 from ecor.data.templates import category_sentence, pair_sentence
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage.digests import bytes_sha256

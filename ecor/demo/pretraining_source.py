@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, write_captions
 from ecor.demo.tiny_clip import normalise_pixels
 from ecor.demo.zero_shot_eval import SplitImages, validation_images, zero_shot_table
-from ecor.training.contrastive import BatchPart, CaptionedImages
+from ecor.training.caption_batches import BatchPart, CaptionedImages
 
 _VALIDATION_ROLES = ("small", "main")
 _NUM_VALIDATION_IMAGES = 300

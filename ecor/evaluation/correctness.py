@@ -130,7 +130,7 @@ def is_member(ids: Int[np.ndarray, " N"], sets: Int[np.ndarray, "N L"]) -> Bool[
 
 
 def read_labels(table: pa.Table) -> Labels:
-    """A table with `ecor.data.predictions.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
+    """A table with `ecor.data.prediction_schema.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
 
     Raises ValueError for a row without a ranked pair.
     """

@@ -141,7 +141,7 @@ def evaluate(
     """Every metric of a table of predictions with known truth, with intervals.
 
     Args:
-        table: has `ecor.data.predictions.PREDICTION_SCHEMA`.
+        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
         name: of the set, for tables and plots.
         predictions: digest of the set.
         parents: what the set was made from.

@@ -181,52 +181,60 @@ def explain_joint(
     kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
     Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
     """
-    chosen = build_method(by, **settings) if isinstance(by, str) else by
+    method = build_method(by, **settings) if isinstance(by, str) else by
     joint = model.joint(images, scoring=scoring)
-    kept = joint.rationales[:, :num_rationales]
-    categories = joint.category_log_prob.argmax(dim=-1)
-    rationale_features = model.text.rationales[kept]
-    images_at = torch.arange(len(images), device=kept.device)
-    pairs = zip(kept.flatten().tolist(), categories.repeat_interleave(kept.shape[1]).tolist(), strict=True)
-    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, kept.shape)
-    log_prob = joint.log_prob[:, : kept.shape[1]][images_at, :, categories]
-    category_features = (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
-    names = model.vocabulary
-    first_rationale, first_category = names.rationales[int(kept[0, 0])], names.categories[int(categories[0])]
+    rationales, categories = joint.rationales[:, :num_rationales], joint.category_log_prob.argmax(dim=-1)
+    texts = model.text.rationales[rationales], _mean_pair_features(model, joint, rationales, categories)
+    first_rationale = model.vocabulary.rationales[int(rationales[0, 0])]
+    first_category = model.vocabulary.categories[int(categories[0])]
     any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
     towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
-    ranks = [f"rationale {rank + 1}" for rank in range(kept.shape[1])]
-    if (
-        _same_prompts(*towers) and "distractors" not in chosen.needs
-    ):  # no map depends on the other texts: one pass for all
-        together = torch.cat([rationale_features, category_features], dim=1)
-        names_of_all = [*ranks, "category"]
-        found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
-        maps = found.part(slice(0, -1)), found.part(slice(-1, None))
-    else:
-        maps = (
-            attribute_among(
-                towers[0],
-                images,
-                rationale_features,
-                method=chosen,
-                vocabulary=model.text.rationales,
-                own=kept,
-                names=ranks,
-                batch_size=batch_size,
-            ),
-            attribute_among(
-                towers[1],
-                images,
-                category_features,
-                method=chosen,
-                vocabulary=model.text.categories,
-                own=categories[:, None],
-                names=["category"],
-                batch_size=batch_size,
-            ),
+    names = [f"rationale {rank + 1}" for rank in range(rationales.shape[1])], ["category"]
+    if _same_prompts(*towers) and "distractors" not in method.needs:  # maps do not depend on other texts: one pass
+        maps = attribute(
+            towers[0],
+            images,
+            torch.cat(texts, dim=1),
+            method=method,
+            names=[*names[0], *names[1]],
+            batch_size=batch_size,
         )
-    return JointHeatmaps(joint=joint, rationale_ids=kept, category_ids=categories, rationales=maps[0], category=maps[1])
+        rationale_maps, category_maps = maps.part(slice(0, -1)), maps.part(slice(-1, None))
+    else:
+        vocabularies = model.text.rationales, model.text.categories
+        own = rationales, categories[:, None]
+        rationale_maps, category_maps = (
+            attribute_among(
+                towers[k],
+                images,
+                texts[k],
+                method=method,
+                vocabulary=vocabularies[k],
+                own=own[k],
+                names=names[k],
+                batch_size=batch_size,
+            )
+            for k in range(2)
+        )
+    return JointHeatmaps(
+        joint=joint,
+        rationale_ids=rationales,
+        category_ids=categories,
+        rationales=rationale_maps,
+        category=category_maps,
+    )
+
+
+def _mean_pair_features(
+    model: Recognizer, joint: Joint, rationales: Int[Tensor, "B K"], categories: Int[Tensor, " B"]
+) -> Float[Tensor, "B 1 D"]:
+    """Features of Prompt_{c|R} of each image's category, averaged over its rationales by P(r | c, I) among them."""
+    num_rationales = rationales.shape[1]
+    pairs = zip(rationales.flatten().tolist(), categories.repeat_interleave(num_rationales).tolist(), strict=True)
+    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, rationales.shape)
+    images = torch.arange(len(rationales), device=rationales.device)
+    log_prob = joint.log_prob[:, :num_rationales][images, :, categories]
+    return (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
 
 
 def _same_prompts(one: ImageTower, other: ImageTower) -> bool:

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ecor.data.image_decoding import ImageError, decode_image
-from ecor.data.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
-from ecor.data.shards import ShardInfo, read_index, read_shard_manifest, sample_key
+from ecor.data.prediction_schema import ExplainablePrediction
+from ecor.data.predictions import PredictionParents, PredictionSet, read_part
+from ecor.data.shard_manifest import ShardInfo, read_shard_manifest
+from ecor.data.shards import read_index, sample_key
 from ecor.evaluation.correctness import read_labels, strict_rule
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256

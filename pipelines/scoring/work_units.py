@@ -16,15 +16,8 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ecor.data.image_decoding import EXTENSIONS
-from ecor.data.shards import (
-    MANIFEST_NAME,
-    ShardInfo,
-    fetch_shard,
-    read_index,
-    read_members,
-    read_shard_manifest,
-    sample_key,
-)
+from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo, read_shard_manifest
+from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
@@ -41,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageItem:
-    """An encoded image and where it is from; named as the columns of `ecor.data.predictions.ORIGIN_SCHEMA`."""
+    """An encoded image and where it is from; named as the columns of `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
 
     data: bytes
     key: str

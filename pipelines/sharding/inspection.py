@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.image_decoding import ImageError, ImageHeader, Sample, check_header, decode_image
+from ecor.data.image_decoding import ImageError, ImageHeader, check_header, decode_image
+from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, sample_key
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from ecor.storage import filesystem

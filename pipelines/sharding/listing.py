@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.shards import VOCABULARY_NAME
+from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig

@@ -19,7 +19,7 @@ from ray.train.torch import prepare_model
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, require
-from ecor.data.shards import read_shard_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from ecor.demo.corpus import cached_corpus, corpus_digest
 from ecor.demo.pretraining_source import DrawnSource
 from ecor.demo.tiny_clip import MODEL_NAME, config_path
@@ -27,7 +27,8 @@ from ecor.demo.worlds.registry import get_world
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256, json_digest
-from ecor.training.contrastive import CaptionSource, write_weights
+from ecor.training.caption_batches import CaptionSource
+from ecor.training.contrastive import write_weights
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking

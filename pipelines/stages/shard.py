@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
 
-from ecor.data.shards import (
+from ecor.data.shard_manifest import (
     MANIFEST_NAME,
     ShardManifest,
     read_shard_manifest,

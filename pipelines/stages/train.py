@@ -18,7 +18,7 @@ import torch
 from ray.train.torch import prepare_model
 
 from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
-from ecor.data.shards import VOCABULARY_NAME, read_shard_manifest
+from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.artifact import CHECKPOINT_FOLDER, ArtifactRecord, read_artifact

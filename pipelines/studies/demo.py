@@ -19,7 +19,8 @@ from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.data.collate import collate
-from ecor.data.shards import read_shard, read_shard_manifest
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.evaluation.record import Evaluation, slug

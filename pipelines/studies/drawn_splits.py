@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import ShardEntry, ShardManifest, write_shard, write_shard_manifest, write_side_files
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.registry import set_vocabulary, world_set

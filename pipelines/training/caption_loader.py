@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Int
 
 from ecor.clip.backbone import Backbone
-from ecor.data.shards import read_index, read_shard_manifest
-from ecor.training.contrastive import BatchPart, CaptionedImages, Clip, match_captions
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_index
+from ecor.training.caption_batches import BatchPart, CaptionedImages, Clip, match_captions
 from ecor.training.distributed import Rank
 from pipelines.training.data_loader import (
     PictureReader,

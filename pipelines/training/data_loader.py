@@ -17,8 +17,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ecor.config import Preprocess
-from ecor.data.image_decoding import ImageError, Sample, decode_image, image_to_pixels
-from ecor.data.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_members, read_shard_manifest
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest
+from ecor.data.shards import fetch_shard, read_index, read_members
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 

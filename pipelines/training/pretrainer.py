@@ -16,17 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
 from ecor.config import require
+from ecor.training.caption_batches import BatchPart, CaptionSource, PretrainingBatch, TokenTable, tokenize_batch
 from ecor.training.contrastive import (
-    BatchPart,
-    CaptionSource,
     Pretrainer,
-    PretrainingBatch,
-    TokenTable,
     build_pretrainer,
     full_weights,
     pretraining_optimizer,
     pretraining_step,
-    tokenize_batch,
 )
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine

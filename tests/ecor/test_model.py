@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import ecor
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, MethodName, ScoringConfig, Temperatures
-from ecor.data.predictions import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Predictions, Recognizer
 from ecor.probability.joint import Joint

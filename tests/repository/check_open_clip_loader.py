@@ -23,7 +23,7 @@ NUM_SAMPLES, PER_SHARD = 16, 4
 
 
 def write_shards(folder: Path) -> None:
-    from ecor.data.image_decoding import Sample
+    from ecor.data.samples import Sample
     from ecor.data.shards import ShardEntry, write_shard
     from ecor.data.vocabulary import vocabulary_from_mapping
 

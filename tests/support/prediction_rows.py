@@ -6,17 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from ecor.config import ScoringConfig
-from ecor.data.predictions import (
+from ecor.data.prediction_schema import (
     ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
-    write_part,
-    write_prediction_set,
 )
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 
 
 def row(

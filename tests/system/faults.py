@@ -27,7 +27,7 @@ from ray.cluster_utils import Cluster
 from ecor.config import ScoringConfig, TextConfig
 from ecor.data.predictions import read_part
 from ecor.data.predictions import read_prediction_set as read_labels_manifest
-from ecor.data.shards import read_shard_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts, images_per_part

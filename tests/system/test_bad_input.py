@@ -27,18 +27,11 @@ from PIL import Image
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
-from ecor.data import predictions, shards
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.shards import (
-    ShardEntry,
-    ShardInfo,
-    ShardManifest,
-    read_index,
-    read_members,
-    read_shard,
-    sample_key,
-    write_shard,
-)
+from ecor.data import prediction_schema, predictions, shard_manifest
+from ecor.data.image_decoding import decode_image
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo, ShardManifest
+from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
@@ -631,12 +624,14 @@ def shard_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         config_digest="c",
         parents={},
     )
-    shards.write_shard_manifest(manifest, folder)
-    return folder / "manifest.json", lambda: shards.read_shard_manifest(folder)
+    shard_manifest.write_shard_manifest(manifest, folder)
+    return folder / "manifest.json", lambda: shard_manifest.read_shard_manifest(folder)
 
 
 def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
-    part = predictions.write_part(str(folder), predictions.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0")
+    part = predictions.write_part(
+        str(folder), prediction_schema.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0"
+    )
     parents = predictions.PredictionParents(
         input="in",
         input_digest="i",

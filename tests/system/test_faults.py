@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecor.config import Preprocess, ScoringConfig
-from ecor.data.image_decoding import Sample
 from ecor.data.predictions import PredictionParents, PredictionSet, read_predictions
+from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from ecor.checkpoint import read_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.config import STORES, BackboneConfig, parse_record
-from ecor.data.shards import MANIFEST_NAME, ShardInfo, read_shard
+from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo
+from ecor.data.shards import read_shard
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.addresses import check_address, masked, secrets_in, without_user
 from pipelines.config.infrastructure import TrackingConfig

@@ -12,7 +12,8 @@ from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 from ecor.data.predictions import read_prediction_set as read_labels
 from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_shard, read_shard_manifest
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
 from pipelines.__main__ import DONE, main

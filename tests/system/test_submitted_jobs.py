@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_shard_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ScoringConfig, require
-from ecor.data.predictions import origins_table
+from ecor.data.prediction_schema import origins_table
 from ecor.evaluation.correctness import read_labels
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import (
-    ShardEntry,
-    ShardManifest,
-    read_shard,
-    write_shard,
-    write_shard_manifest,
-    write_side_files,
-    write_text,
-)
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import connect

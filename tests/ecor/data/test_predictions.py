@@ -10,27 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecor.config import ScoringConfig
-from ecor.data.predictions import (
+from ecor.data.prediction_schema import (
     OPTIONAL_COLUMNS,
     ORIGIN_SCHEMA,
     PREDICTION_SCHEMA,
     ExplainablePrediction,
-    PredictionParents,
-    PredictionPart,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     check_schema,
-    encode_parquet,
-    iterate_parts,
     iterate_predictions,
     origins_table,
     predictions_table,
-    read_prediction_set,
-    read_predictions,
     schema_for,
     schema_rows,
+)
+from ecor.data.predictions import (
+    PredictionParents,
+    PredictionPart,
+    PredictionSet,
+    encode_parquet,
+    iterate_parts,
+    read_prediction_set,
+    read_predictions,
     write_part,
     write_prediction_set,
 )

@@ -17,21 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.data.image_decoding import Sample
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest, write_side_files
 from ecor.data.shards import (
     INDEX_SCHEMA,
     ShardEntry,
-    ShardManifest,
     fetch_shard,
     read_index,
     read_members,
     read_shard,
-    read_shard_manifest,
     sample_key,
     verify_shard,
     write_shard,
-    write_shard_manifest,
-    write_side_files,
 )
 from ecor.data.tar_members import tar_header
 from ecor.data.vocabulary import vocabulary_from_mapping

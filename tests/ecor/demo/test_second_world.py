@@ -18,7 +18,7 @@ from ecor.demo.worlds.invented import COLOURS, FAMILY_SIZE, MOST_OWNERS, Assembl
 from ecor.demo.worlds.registry import WORLDS, all_sets, get_world, set_vocabulary
 from ecor.demo.worlds.scenes import MIN_VISIBLE_PIXELS, compose, draw_scene, without_part
 from ecor.demo.worlds.schema import DrawnWorld
-from ecor.training.contrastive import BatchPart
+from ecor.training.caption_batches import BatchPart
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies import validity
 from pipelines.studies.ablation.grid import Chosen, Study, selection_cells, study_cells

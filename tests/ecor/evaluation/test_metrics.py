@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ecor.data.predictions import predictions_table
+from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.confidence_intervals import Resampling, bootstrap, mean_estimates
 from ecor.evaluation.correctness import RULES, RankedAnswers, Truth, read_labels
 from ecor.evaluation.metrics import differences, observations, observations_table

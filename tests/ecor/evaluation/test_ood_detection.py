@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from ecor.config import ScoringConfig, TextConfig
-from ecor.data.predictions import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe
 from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr, max_logit

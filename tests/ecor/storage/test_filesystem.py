@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ecor.data.image_decoding import Sample
+from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, fetch_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import exclusive_create, filesystem

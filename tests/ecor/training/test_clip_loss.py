@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ecor.training.caption_batches import match_captions
 from ecor.training.clip_loss import clip_loss, shared_text_loss
-from ecor.training.contrastive import match_captions
 
 
 def naive_pairs(logits: Tensor, own: Tensor, true: Tensor) -> float:

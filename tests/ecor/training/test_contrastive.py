@@ -17,18 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.towers.text_forward import encode_captions
 from ecor.demo.tiny_clip import create_clip
+from ecor.training.caption_batches import BatchPart, CaptionedImages, PretrainingBatch, TokenTable, tokenize_batch
 from ecor.training.contrastive import (
-    BatchPart,
-    CaptionedImages,
     Pretrainer,
-    PretrainingBatch,
     TokenDropout,
-    TokenTable,
     attribute_loss,
     full_weights,
     pretraining_optimizer,
     pretraining_step,
-    tokenize_batch,
 )
 
 CAPTIONS = ("a zebra", "a dog", "a cat with wings", "There is a long trunk.", "a photo of a zebra, with a long trunk")

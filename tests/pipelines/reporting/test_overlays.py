@@ -11,14 +11,8 @@ from PIL import Image
 
 from ecor.config import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.predictions import (
-    ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
-    predictions_table,
-    write_part,
-    write_prediction_set,
-)
+from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from tests.pipelines.stages.test_report import HOSTILE, Outline, made, prediction, write_images
 from tests.support.browser import find_chromium, open_tab
 

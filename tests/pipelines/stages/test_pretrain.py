@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.shards import ShardEntry, ShardManifest, write_shard, write_shard_manifest
+from ecor.data.image_decoding import decode_image
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
-from ecor.training.contrastive import BatchPart
+from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import PretrainConfig

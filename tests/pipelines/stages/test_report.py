@@ -22,22 +22,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.config import ScoringConfig
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.predictions import (
+from ecor.data.image_decoding import decode_image
+from ecor.data.prediction_schema import (
     ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
+)
+from ecor.data.predictions import (
+    PredictionParents,
+    PredictionSet,
     read_prediction_set,
     read_predictions,
     write_part,
     write_prediction_set,
 )
-from ecor.data.shards import ShardEntry, ShardManifest, read_index, sample_key, write_shard
-from ecor.data.shards import write_shard_manifest as write_shard_manifest
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest
+from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifest
+from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, evaluate

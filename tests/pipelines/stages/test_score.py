@@ -28,17 +28,12 @@ from mlflow import MlflowClient
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import Sample, decode_image, image_to_pixels
-from ecor.data.predictions import predictions_table, read_part, read_prediction_set, read_predictions
-from ecor.data.shards import (
-    ShardEntry,
-    ShardManifest,
-    sample_key,
-    write_shard,
-    write_shard_manifest,
-    write_side_files,
-    write_text,
-)
+from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.prediction_schema import predictions_table
+from ecor.data.predictions import read_part, read_prediction_set, read_predictions
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.data.shards import ShardManifest, read_shard, read_shard_manifest, write_shard_manifest
+from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import INTERRUPTED
 from pipelines.config.infrastructure import ClusterConfig

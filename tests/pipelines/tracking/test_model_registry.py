@@ -22,7 +22,8 @@ from mlflow.utils.validation import (
 
 from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
-from ecor.data.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_part, write_prediction_set
+from ecor.data.prediction_schema import PREDICTION_SCHEMA
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from ecor.config import FACTORS, MethodName, ObjectiveConfig, ObjectiveName, TextConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import ShardEntry, ShardManifest, write_shard, write_shard_manifest, write_side_files
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.__main__ import _parsed

@@ -1,0 +1,157 @@
+"""Batches of captioned images for contrastive pretraining, and their tokens over a small table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ecor.config import require
+
+Clip = Any
+"""An open_clip CLIP, which has no types: `visual`, and the parts of the text tower as attributes."""
+Tokenizer = Callable[[list[str]], Tensor]
+"""Texts to rows of token ids, padded with 0; the end token has the greatest id. CLIP's own tokenizer."""
+_TEXTS_PER_PASS = 4096
+_MAX_CACHED_TEXTS = 2**17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPart:
+    """Which of `num` equal parts of every batch a rank sees."""
+
+    index: int = 0
+    num: int = 1
+
+    def of(self, count: int) -> slice:
+        """This rank's places among `count`, of which the last part may lack some."""
+        size = -(-count // self.num)
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionedImages:
+    """A batch as its source makes it: some of the images, all captions; T distinct texts, any number per image."""
+
+    # normalised pixels of the rank's part
+    images: Float[Tensor, "b 3 H W"]
+    # those that could be read; the others teach nothing
+    readable: Bool[Tensor, " b"]
+    captions: tuple[str, ...]
+    # caption t was written for image b
+    own: Bool[Tensor, "B T"]
+    # caption t holds for image b, whoever it was written for; a caption true of no image is a contradiction
+    true: Bool[Tensor, "B T"]
+    # attribute a can be seen in image b; no columns when there is no auxiliary loss
+    attributes: Bool[Tensor, "B A"]
+
+
+class CaptionSource(Protocol):
+    """Captioned images: a batch is a function of the source and the step alone, so that any rank makes the same."""
+
+    num_attributes: int
+
+    def texts(self) -> Sequence[str]:
+        """Texts that hold, together, every token of every caption."""
+        ...
+
+    def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
+        """The batch of a step, with the images of a part of it."""
+        ...
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Why images could not be read so far, by their sources: of the first few."""
+        ...
+
+    def evaluate(self, clip: Clip) -> dict[str, float]:
+        """Figures of a model with the full token table on images held back; empty where nothing is known of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainingBatch:
+    """What one rank sees of a step: its part of the images and captions, and what is true of all."""
+
+    images: Float[Tensor, "b 3 H W"]
+    readable: Bool[Tensor, " b"]
+    # token ids, 0 after a caption's end; the last caption is repeated where it takes one to make parts equal
+    tokens: Int[Tensor, "t L"]
+    # position of each caption's end token
+    ends: Int[Tensor, " t"]
+    own: Bool[Tensor, "B T"]
+    true: Bool[Tensor, "B T"]
+    attributes: Bool[Tensor, "B A"]
+
+    def to(self, device: torch.device | str) -> "PretrainingBatch":
+        return PretrainingBatch(
+            images=self.images.to(device),
+            readable=self.readable.to(device),
+            tokens=self.tokens.to(device),
+            ends=self.ends.to(device),
+            own=self.own.to(device),
+            true=self.true.to(device),
+            attributes=self.attributes.to(device),
+        )
+
+
+class TokenTable:
+    """Captions to ids over a small table, which holds only the tokens that occur: few rows to learn and to move."""
+
+    def __init__(self, tokenizer: Tokenizer, *, texts: Sequence[str]) -> None:
+        """`texts` hold, together, every token of the captions that will come."""
+        self._tokenizer = tokenizer
+        distinct = list(dict.fromkeys(texts))
+        passes = [distinct[k : k + _TEXTS_PER_PASS] for k in range(0, len(distinct), _TEXTS_PER_PASS)]
+        found = [torch.unique(tokenizer(part)) for part in passes]
+        # the tokenizer's id of each row; 0 fills up, and must be row 0
+        self.rows: Int[Tensor, " U"] = torch.unique(torch.cat([torch.zeros(1, dtype=torch.long), *found]))
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, captions: Sequence[str]) -> tuple[Int[Tensor, "t L"], Int[Tensor, " t"]]:
+        """Rows of the table, cut after the longest caption, and where each caption ends.
+
+        ValueError for a caption with a token that is not in the table.
+        """
+        if len(self._known) > _MAX_CACHED_TEXTS:
+            self._known.clear()
+        if new := [caption for caption in dict.fromkeys(captions) if caption not in self._known]:
+            self._known |= dict(zip(new, self._read(new), strict=True))
+        rows_t = [self._known[caption] for caption in captions]
+        longest = max(map(len, rows_t))
+        tokens_tL = torch.tensor([row + [0] * (longest - len(row)) for row in rows_t])
+        return tokens_tL, torch.tensor([len(row) - 1 for row in rows_t])
+
+    def _read(self, captions: list[str]) -> list[list[int]]:
+        tokens = self._tokenizer(captions)
+        rows = torch.searchsorted(self.rows, tokens.contiguous()).clamp(max=len(self.rows) - 1)
+        strange = (self.rows[rows] != tokens).any(dim=1).nonzero()
+        require(not len(strange), f"{captions[int(strange[0])] if len(strange) else ''!r} holds an unlisted token")
+        ends = tokens.argmax(dim=-1).tolist()
+        return [row[: end + 1] for row, end in zip(rows.tolist(), ends, strict=True)]
+
+
+def tokenize_batch(images: CaptionedImages, *, table: TokenTable, part: BatchPart) -> PretrainingBatch:
+    """The batch with the rank's part of its captions as rows of the table."""
+    size = -(-len(images.captions) // part.num)
+    mine = images.captions[part.of(len(images.captions))]
+    tokens, ends = table((*mine, *images.captions[-1:] * (size - len(mine))))
+    return PretrainingBatch(
+        images=images.images,
+        readable=images.readable,
+        tokens=tokens,
+        ends=ends,
+        own=images.own,
+        true=images.true,
+        attributes=images.attributes,
+    )
+
+
+def match_captions(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
+    """Distinct captions, and which image each was written for: `own`, and `true` where nothing else is known."""
+    distinct = list(dict.fromkeys(captions))
+    index = {caption: t for t, caption in enumerate(distinct)}
+    own = torch.zeros(len(captions), len(distinct), dtype=torch.bool)
+    own[torch.arange(len(captions)), torch.tensor([index[caption] for caption in captions])] = True
+    return distinct, own
