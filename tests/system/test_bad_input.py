@@ -27,10 +27,10 @@ from PIL import Image
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
-from ecor.data import prediction_schema, predictions, shard_manifest
+from ecor.data import prediction_schema, predictions
 from ecor.data.image_decoding import decode_image
 from ecor.data.samples import Sample
-from ecor.data.shard_manifest import ShardInfo, ShardManifest
+from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
@@ -624,8 +624,8 @@ def shard_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         config_digest="c",
         parents={},
     )
-    shard_manifest.write_shard_manifest(manifest, folder)
-    return folder / "manifest.json", lambda: shard_manifest.read_shard_manifest(folder)
+    write_shard_manifest(manifest, folder)
+    return folder / "manifest.json", lambda: read_shard_manifest(folder)
 
 
 def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
