@@ -47,7 +47,7 @@ class Checkpoint:
     """The record of a saved model."""
 
     folder: str
-    """Where it lies; not part of what it is."""
+    """Its address; not part of the digest."""
     model: ModelConfig
     temperatures: Temperatures
     calibrated_on: str | None
@@ -59,20 +59,20 @@ class Checkpoint:
     tokens_sha256: str
     """Of tokens.safetensors."""
     has_backbone: bool
-    """Whether the backbone's weights lie inside."""
+    """Whether the folder contains the backbone's weights."""
     parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the saved tokens, on validation."""
     run_id: str | None = None
     """MLflow run that made it."""
     preprocess: Preprocess | None = None
-    """How the backbone wants its pictures, for those who decode and open no model; None in older records."""
+    """Preprocessing of the backbone, for decoders that do not load the model; None in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without folder, run and preprocessing: what was learned, from what, on which names."""
+        """sha256 of the record without folder, run and preprocessing."""
         return json_digest(_digested_content(self))
 
 
@@ -85,9 +85,7 @@ def save_checkpoint(
     run_id: str | None = None,
     with_backbone: bool = False,
 ) -> Checkpoint:
-    """Write all that rebuilds the model; a checkpoint that was there before is replaced.
-
-    The folder is filled beside its place and then renamed: it is there whole or not at all.
+    """Save a model as a checkpoint folder; an existing one is replaced atomically.
 
     Args:
         recognizer: the model.
@@ -124,9 +122,9 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """The record of a checkpoint folder, or of the run folder that holds one; local, or in a store.
+    """Read the record of a checkpoint folder, or of the run folder that holds it; local or in a store.
 
-    Raises ValueError when there is none, or when it was altered or is of another format.
+    Raises ValueError if there is no checkpoint, or it was altered or has another format.
     """
     found = _find_checkpoint(folder)
     path = filesystem.join(found, RECORD)
@@ -145,7 +143,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             "preprocess": _parse_preprocess(values.pop("preprocess", None)),
         }
         version = values.get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:  # before its fields, which are of that version
+        if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
             raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
         record = parse_record(Checkpoint, {**values, **records})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -156,9 +154,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def read_preprocess(folder: str | Path) -> Preprocess:
-    """How a saved model wants its pictures; the model is opened only where its record is too old to say.
+    """Preprocessing of a saved model, from its record; older records lack it, then the model is loaded.
 
-    Raises ValueError when there is no such model, or its record was altered.
+    Raises ValueError if there is no such model, or its record was altered.
     """
     return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
 
@@ -171,7 +169,7 @@ def load(
     text: TextConfig | None = None,
     backbone: Backbone | None = None,
 ) -> Recognizer:
-    """Open a saved model, with every part checked against its digest.
+    """Load a saved model, and check every part against its digest.
 
     Args:
         folder: written by `save_checkpoint`, or the run folder that holds it as `checkpoint/`; local, or a URL that
@@ -240,7 +238,7 @@ def _load_prompts(record: Checkpoint, backbone: Backbone) -> PromptLearner:
 
 
 def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> BackboneConfig:
-    """The backbone inside the checkpoint where there is one, else the one it names."""
+    """Config of the backbone inside the checkpoint if there is one, else of the one it names."""
     config = record.model.backbone
     if record.has_backbone:
         inside = Path(record.folder) / BACKBONE / BACKBONE
@@ -270,7 +268,7 @@ def _digested_content(record: Checkpoint) -> dict[str, Any]:
 
 
 def _parse_preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
-    """Of JSON, which knows no tuples."""
+    """Parse preprocessing from JSON, whose lists become tuples."""
     if values is None:
         return None
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -31,7 +31,7 @@ STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "mem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressKind:
-    """What a setting that names a place may hold beside a path."""
+    """What a setting of an address may hold besides a path."""
 
     may_be_registered: bool = False
     """A model of MLflow's registry (`models:/…`) too."""
@@ -51,7 +51,7 @@ Kind = TypeVar("Kind")
 
 
 def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """A dataclass of JSON values; ValueError naming a field that is missing, or unknown (with the nearest)."""
+    """Build a dataclass from JSON values; ValueError for missing fields, and for unknown ones, with the nearest name."""
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
     known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def require_at_least(name: str, value: float | int, lowest: float | int) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Which CLIP, and how it is run."""
+    """Which CLIP to load, and how to run it."""
 
     name: StoreAddress = "ecor-demo"
     """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path or address of an open_clip model
@@ -142,7 +142,7 @@ class PromptConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateConfig:
-    """The words around the names (DROR's wording by default, method.md decision 1)."""
+    """Prompt templates; the default is DROR's wording."""
 
     rationale: str = "There is {rationale}."
     """Prompt_R."""
@@ -154,7 +154,7 @@ class TemplateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """Where text features live."""
+    """Where text features are stored."""
 
     table_budget_bytes: int = 256 * 1024**2
     """Up to this size the table of all sentences is held in memory (and computed at once)."""
@@ -163,7 +163,7 @@ class TextConfig:
     fill: Literal["auto", "ahead", "on_demand"] = "auto"
     """Rows of a file: all encoded ahead, or each when first asked for; `auto` is ahead within the budget."""
     dtype: Literal["fp32", "fp16"] = "fp32"
-    """Of kept features, in memory as in files: fp16 takes half the room and moves logits by a few thousandths."""
+    """Of stored features, in memory and in files. fp16 needs half the space and changes logits by a few thousandths."""
 
     def __post_init__(self) -> None:
         require_at_least("table_budget_bytes", self.table_budget_bytes, 0)
@@ -329,7 +329,7 @@ class ScoringConfig:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """By name, without columns that are not asked for (older records lack them): what is written and digested."""
+        """Values by name for records and digests; `ood_score` only if set, because older records lack it."""
         return {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
 
 
@@ -342,28 +342,28 @@ class Temperatures:
     category_given_rationale: float = 1.0
     """Of P(c | r, I): `joint`."""
     category: float | None = None
-    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) stands in (our choice)."""
+    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) is used (our choice)."""
     rationale_given_category: float | None = None
-    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) stands in."""
+    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) is used."""
     pair: float | None = None
-    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) stands in."""
+    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) is used."""
 
     def __post_init__(self) -> None:
         for name, value in self.to_record().items():
             require(value > 0, f"{name} temperature must be positive, got {value}")
 
     def of(self, factor: Factor) -> float:
-        """The factor's own temperature, or the one that stands in for it."""
+        """The factor's own temperature, or the one used in its place."""
         stand_in = self.rationale if factor == "rationale_given_category" else self.category_given_rationale
         return self.to_record().get(factor, stand_in)
 
     def to_record(self) -> dict[str, float]:
-        """Those that are there, by name: what is written and digested (older records lack the rivals')."""
+        """Fitted values by name, for records and digests (older records have the first two only)."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in found.items() if value is not None}
 
     def cover(self, method: MethodName) -> bool:
-        """Whether every factor of a decoding has its own."""
+        """Whether every factor of a decoding method has a fitted temperature."""
         return all(factor in self.to_record() for factor in FACTORS[method])
 
 

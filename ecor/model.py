@@ -258,7 +258,7 @@ class Recognizer:
         scoring: ScoringConfig | None = None,
         provenance: Provenance | None = None,
     ) -> pa.Table:
-        """Pixels in, rows with `ecor.data.prediction_schema.schema_for` the scoring out.
+        """Label a batch, and return one row per image with the columns of `ecor.data.prediction_schema.schema_for`.
 
         Args:
             images: B pictures as pixels, or their features.

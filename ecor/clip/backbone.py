@@ -200,9 +200,9 @@ class Backbone(nn.Module):
         return unit_features(features)
 
     def padded_ids(self, texts: Sequence[str], *, num_learned: int = 0) -> Int[Tensor, "N L"]:
-        """Token ids of each text, padded or cut, with room kept after the start token for learned embeddings.
+        """Token ids of each text, padded or truncated, with places after the start token for learned embeddings.
 
-        The first token holds that room: it is neither padding nor the end, so that masks and pools are right.
+        The start token fills these places: it is neither padding nor end token, so masks and pooling stay correct.
         """
         room = self.context_length - num_learned
         require(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LONG_S = 30.0
-"""Work that takes longer is announced, and reported as often."""
+"""Work that takes longer is logged, at intervals of this length."""
 _log = logging.getLogger(__name__)
 
 
@@ -22,13 +22,13 @@ def encode_blocks(
     width: int,
     is_there: Callable[[range], bool] = lambda block: False,
 ) -> None:
-    """Encode and keep block after block; after the first, say what the rest will cost if that is long."""
-    started = told = time.monotonic()
+    """Encode and store block by block; log the remaining time if it is long."""
+    started = logged = time.monotonic()
     for done, block in enumerate(blocks):
         now = time.monotonic()
         left_s = (now - started) / max(1, done) * (len(blocks) - done)
-        if (done == 1 and left_s > LONG_S) or now - told > LONG_S:
-            told = now
+        if (done == 1 and left_s > LONG_S) or now - logged > LONG_S:
+            logged = now
             num_left = width * sum(map(len, blocks[done:]))
             _log.warning("encoding %s sentences: about %s left", f"{num_left:,}", _format_duration(left_s))
         if is_there(block):

@@ -126,7 +126,7 @@ class SentenceEncoder:
         counts = self.backbone.token_counts
         alone = sum(n + _length(self.rationale_context) > room for n in counts(self._rationale_texts))
         alone += sum(n + _length(self.category_context) > room for n in counts(self._category_texts))
-        # Lengths of pairs are sums of lengths: two histograms stand for millions of sentences.
+        # The length of a pair is a sum of lengths, so two histograms are enough for millions of sentences.
         sentence = pair_sentence(self.templates, "", "")
         rest = counts([sentence])[0] - 2 * counts([""])[0]
         words = [Counter(counts(names)) for names in (self.vocabulary.categories, self.vocabulary.rationales)]

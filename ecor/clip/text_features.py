@@ -47,7 +47,7 @@ class TextFeatures:
         table_bytes = self.num_rationales * self.num_categories * encoder.embed_dim * self._dtype.itemsize
         fits = table_bytes <= config.table_budget_bytes
         self._table: Tensor | None = None
-        self._worked_s = self._told_s = 0.0
+        self._encoding_s = self._logged_s = 0.0
         if fits and config.fill != "on_demand":
             self._table = self._full_table(in_file=config.cache_dir is not None)
         elif config.fill == "ahead":
@@ -74,12 +74,12 @@ class TextFeatures:
     @cached_property
     def rationales(self) -> Float[Tensor, "R D"]:
         """Prompt_R of every rationale."""
-        return self._alone("rationales", self._encoder.rationale_features)
+        return self._load_or_encode("rationales", self._encoder.rationale_features)
 
     @cached_property
     def categories(self) -> Float[Tensor, "C D"]:
         """Every category alone, without a rationale."""
-        return self._alone("categories", self._encoder.categories)
+        return self._load_or_encode("categories", self._encoder.categories)
 
     def row(self, rationale: int) -> Float[Tensor, "C D"]:
         """Prompt_{c|R} of one rationale with every category."""
@@ -162,17 +162,17 @@ class TextFeatures:
             width=width,
             is_there=lambda block: not file.missing(block),
         )
-        self._tell(file, seconds=time.monotonic() - started)
+        self._log_progress(file, seconds=time.monotonic() - started)
 
-    def _tell(self, file: FeatureFile, *, seconds: float) -> None:
-        """Many short fills are one long one: say so now and then."""
-        self._worked_s += seconds
-        if self._worked_s - self._told_s > LONG_S:
-            self._told_s = self._worked_s
+    def _log_progress(self, file: FeatureFile, *, seconds: float) -> None:
+        """Log now and then when many short encodings take long together."""
+        self._encoding_s += seconds
+        if self._encoding_s - self._logged_s > LONG_S:
+            self._logged_s = self._encoding_s
             kind, left = file.path.stem, len(file.missing())
             _log.warning(
                 "text features: %d of %d %s are there, %.0f s spent on them; each is encoded when first asked for",
-                file.shape[0] - left, file.shape[0], kind, self._worked_s,
+                file.shape[0] - left, file.shape[0], kind, self._encoding_s,
             )  # fmt: skip
 
     def _blocks(self, rows: Sequence[int], *, num_rows: int, width: int) -> list[range]:
@@ -180,7 +180,7 @@ class TextFeatures:
         size = max(1, self._encoder.sentences_per_pass // max(1, width))
         return [range(i * size, min((i + 1) * size, num_rows)) for i in sorted({row // size for row in rows})]
 
-    def _alone(self, name: str, encode: Callable[[], Tensor]) -> Tensor:
+    def _load_or_encode(self, name: str, encode: Callable[[], Tensor]) -> Tensor:
         """Features of single sentences: few, so always in memory; where there is a cache folder, for others too."""
         path = Path(self._config.cache_dir) / self.digest[:32] / f"{name}.npy" if self._config.cache_dir else None
         if path is not None and path.exists():
@@ -210,7 +210,7 @@ def build_text_features(
         device: where features are handed out; None: the backbone's.
 
     Raises:
-        ValueError: where the disk has no room for the rows to be filled, or another file is in the way.
+        ValueError: if the disk has too little space for the rows, or a file of another shape exists.
     """
     device = encoder.backbone.device if device is None else torch.device(device)
     return TextFeatures(encoder.with_frozen_contexts(), config=config, device=device)

@@ -58,7 +58,7 @@ class ConVis:
     concepts: ConceptFeatures | None = None
     """What is ranked (`encode_concepts`); must be given."""
     explained: tuple[str, ...] = ()
-    """Concepts that the texts stand for, one each; none: texts stand for themselves."""
+    """Concept of each text; empty: the texts are ranked themselves."""
     patches: tuple[float, ...] = (4 / 7, 2 / 7)
     """Sizes of patches, in shares of the picture's sides."""
     steps: int = 14

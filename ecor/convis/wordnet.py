@@ -122,7 +122,7 @@ class WordNetLexicon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synset:
-    """One meaning, as it stands in data.noun."""
+    """One synset, as data.noun holds it."""
 
     offset: int
     """Its place in the file: WordNet's own id."""

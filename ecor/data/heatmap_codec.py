@@ -25,9 +25,9 @@ class EvidenceMap:
     """Cells: of the tower's grid, or at most `MOST_CELLS` per side."""
     width: int
     low: float
-    """Score that 0 stands for."""
+    """Score of the value 0."""
     high: float
-    """Score that 255 stands for; of a constant map that of all cells."""
+    """Score of the value 255; in a constant map, the score of all cells."""
     values: bytes
     """A byte per cell, row by row from the top left."""
 

@@ -91,7 +91,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture as RGB, turned upright as its EXIF orientation says; of an animation, the first frame.
 
     Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits. Raises ImageError
-    with the reason `empty`, `not_an_image`, `too_large` (told by the header, before memory is taken), `truncated`,
+    with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used), `truncated`,
     `corrupt` or `unsupported_mode`.
     """
 
@@ -212,7 +212,7 @@ def _unidentified_error(data: bytes) -> ImageError:
 
 
 def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
-    """What `read` gives; of a PNG that it refuses, what it gives of its pixels alone (profiles and texts left out)."""
+    """Call `read`; for a PNG that it rejects, call it again without metadata chunks (colour profiles, texts)."""
     try:
         return read(data)
     except ImageError as error:

@@ -153,7 +153,7 @@ OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
 
 
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
-    """A table with `ORIGIN_SCHEMA`: any of its columns by name, what is left out is null (`source`: the key).
+    """Build a table with `ORIGIN_SCHEMA` from some of its columns; the others are null (`source`: the key).
 
     Raises ValueError for a column that the schema does not have.
     """
@@ -184,14 +184,14 @@ def schema_for(scoring: ScoringConfig) -> pa.Schema:
 
 
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
-    """Records in, a table with `PREDICTION_SCHEMA` out, and the optional columns that a record has."""
+    """Convert records to a table with `PREDICTION_SCHEMA`, and the optional columns that a record has."""
     rows = [asdict(prediction) for prediction in predictions]
     known = [column.name for column in OPTIONAL_COLUMNS if any(row[column.name] is not None for row in rows)]
     return pa.Table.from_pylist(rows, schema=schema_with(known))
 
 
 def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:
-    """A table with `PREDICTION_SCHEMA` in, its records out, one batch in memory at a time."""
+    """Yield the rows of a table with `PREDICTION_SCHEMA` as records, one batch in memory at a time."""
     for batch in table.to_batches(max_chunksize=1024):
         yield from map(ExplainablePrediction.from_row, batch.to_pylist())
 

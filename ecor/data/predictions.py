@@ -147,7 +147,7 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 
 def write_prediction_set(folder: str, predictions: PredictionSet) -> None:
-    """Write `folder`/manifest.json: the last deed of a scoring job."""
+    """Write `folder`/manifest.json, the last step of a scoring job."""
     filesystem.write(filesystem.join(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 

@@ -19,7 +19,7 @@ VOCABULARY_NAME = "vocabulary.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardInfo:
-    """One tar, and what it must hold."""
+    """Size and digests of one tar and its index."""
 
     name: str
     num_samples: int
@@ -42,7 +42,7 @@ class ShardManifest:
     num_rejected: int
     """Images in quarantine."""
     num_duplicates: int
-    """Copies left out: their labels are kept with the copy that stays, unless that one is of the test split."""
+    """Duplicates left out. Their labels are merged into the copy that is kept, unless that one is in the test split."""
     config_digest: str
     """Of the settings that shape the bytes."""
     parents: dict[str, str]

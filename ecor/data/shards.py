@@ -1,7 +1,7 @@
 """Write and read WebDataset shards: tar files with a Parquet index each, and one manifest per split.
 
-What a tar holds of a sample stands in `members.py`. The bytes of a tar are a function of its entries, the vocabulary
-and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
+`ecor/data/tar_members.py` describes the members of a sample. The bytes of a tar are a function of its entries, the
+vocabulary and the templates. The index `<n>.index.parquet` gives the byte offset of each image in `<n>.tar`.
 """
 
 import hashlib
@@ -47,11 +47,11 @@ INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEntry:
-    """A sample on its way into a tar."""
+    """A sample to be written to a tar."""
 
     sample: Sample
     sha256: str | None = None
-    """What the image's bytes must hash to, where that was found out before."""
+    """Expected digest of the image's bytes, where it is known already."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """More JSON values for the sample's `.json`."""
 

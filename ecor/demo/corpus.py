@@ -33,7 +33,7 @@ PAIR_TEMPLATES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Drawn images and what is in each of their (at most two) things; category -1 stands for no second thing."""
+    """Drawn images with the truth about their one or two things; category -1 means no second thing."""
 
     world: DrawnWorld
     pixels: UInt8[np.ndarray, "N 64 64 3"]
@@ -144,10 +144,10 @@ def write_captions(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.R
     world, texts = corpus.world, dict[str, tuple[int, Claim]]()
     own_pairs = []
     for b, row in enumerate(rows):
-        told = int(rng.choice(rows)) if rng.random() < noise else int(row)
-        thing = 0 if corpus.categories[told, 1] < 0 or rng.random() < 0.8 else 1
-        category = int(corpus.categories[told, thing])
-        seen = np.flatnonzero(corpus.visible[told, thing]).tolist()
+        described = int(rng.choice(rows)) if rng.random() < noise else int(row)
+        thing = 0 if corpus.categories[described, 1] < 0 or rng.random() < 0.8 else 1
+        category = int(corpus.categories[described, thing])
+        seen = np.flatnonzero(corpus.visible[described, thing]).tolist()
         for claim in _true_claims(world, category, seen, rng=rng):
             own_pairs.append((b, texts.setdefault(_caption(world, claim, rng=rng), (len(texts), claim))[0]))
         for claim in _contradictions(world, category, seen, rng=rng):

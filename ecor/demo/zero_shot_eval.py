@@ -79,7 +79,7 @@ class SetValidity:
     labelled_first: Share
     # images whose best rationale can be seen
     visible_first: Share
-    # told apart from the same scene without the labelled part; chance is a half
+    # images nearer to the labelled part's sentence than the same scene without that part; chance is a half
     composition: Share
     # images whose separately best category and rationale are a pair that is not true of the image
     untrue: Share

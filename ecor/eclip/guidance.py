@@ -13,7 +13,7 @@ from ecor.explain.methods.attention import AttentionRollout
 from ecor.explain.methods.similarity import project_patches
 
 Guidance = Callable[[ImageTower, Float[Tensor, "B 3 H W"]], Float[Tensor, "B P"]]
-"""Normalised pixels in, how much each patch is looked at out: not negative, free of labels, for training only."""
+"""Maps normalised pixels to one weight per patch: not negative, without labels, for training only."""
 
 
 def class_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:

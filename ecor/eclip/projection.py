@@ -14,7 +14,6 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ecor.clip.backbone import Backbone
 from ecor.config import EclipConfig, require
 from ecor.eclip.guidance import SYSTEM, pool_patches
 from ecor.explain.methods.similarity import Eclip
@@ -50,7 +49,7 @@ class Projection(nn.Module):
 
 
 class EclipModule(nn.Module):
-    """Guided patches with labels in, ECLIP's loss terms out; its parameters are the projection and nothing else."""
+    """Compute ECLIP's loss terms for guided patches with labels; the projection is its only parameter."""
 
     def __init__(
         self, projection: Projection, *, names: SentenceFeatures, logit_scale: float, config: EclipConfig
@@ -104,19 +103,6 @@ class EclipModule(nn.Module):
         if self.learned.text_projection is not None:
             texts = normalize(texts @ self.learned.text_projection, dim=-1)
         return self._frozen[1] * features @ texts.T
-
-
-def load_eclip(folder: str | Path, *, backbone: Backbone) -> Eclip:
-    """The method `eclip` with the projection that `ecor train --system eclip` made.
-
-    Args:
-        folder: of the run, or its `checkpoint/`.
-        backbone: whose patches it will be used on.
-
-    Raises:
-        ValueError: when a part is missing or altered, or the projection was learned on another backbone.
-    """
-    return Eclip(**read_projection(folder, backbone_digest=backbone.digest))
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:

@@ -57,7 +57,7 @@ class Result:
     share_exact: float
     """Rows whose ranked pairs are proven to be the best."""
     metrics: Mapping[str, Estimate]
-    """By the names in this room's first lines; a metric without images is not there."""
+    """By the names that `ecor.evaluation.metrics` lists; a metric without images is absent."""
     per_category: tuple[CategoryResult, ...]
     """True categories with a known rationale, in order of name; distractors have none and are left out."""
     reliability: tuple[ReliabilityBin, ...]

@@ -79,24 +79,24 @@ def attribute_among(
     names: Sequence[str] | None = None,
     batch_size: int = 16,
 ) -> Heatmap:
-    """As `attribute`; of a vocabulary, a method that needs distractors and has none gets all but the image's own texts.
+    """As `attribute`; a method that needs distractors and has none gets the vocabulary without the image's own texts.
 
     Args:
-        vocabulary: features of the texts that the image's are told apart from.
-        own: which of them each image's texts are, all different, so that none is a distractor of itself.
+        vocabulary: features of all texts; those that are not the image's own are the distractors.
+        own: ids of each image's texts in the vocabulary, all different.
     """
     if not _lacks_distractors(method):
         return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
     if own.shape[1] == len(vocabulary):  # nothing else is left
-        told = _with_distractors(method, {"redundant": tower.backbone.encode_text([""])[0]})
-        return attribute(tower, images, texts, method=told, names=names, batch_size=batch_size)
+        contrasted = _with_distractors(method, {"redundant": tower.backbone.encode_text([""])[0]})
+        return attribute(tower, images, texts, method=contrasted, names=names, batch_size=batch_size)
     is_other = torch.ones(len(own), len(vocabulary), dtype=torch.bool, device=own.device).scatter(1, own, False)
     others_BN = is_other.nonzero()[:, 1].unflatten(0, (len(own), -1))
     parts = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
-        told = _with_distractors(method, {"distractors": vocabulary[others_BN[part]]})
-        parts.append(attribute(tower, images[part], texts[part], method=told, names=names, batch_size=batch_size))
+        contrasted = _with_distractors(method, {"distractors": vocabulary[others_BN[part]]})
+        parts.append(attribute(tower, images[part], texts[part], method=contrasted, names=names, batch_size=batch_size))
     return replace(parts[0], scores=torch.cat([each.scores for each in parts]))
 
 
@@ -252,19 +252,19 @@ def _group_key(target: Target) -> tuple[str, str]:
 
 
 def _lacks_distractors(method: Method) -> bool:
-    """Whether it takes some, and has neither some nor what it takes where there are none."""
+    """Whether the method needs distractors, and has neither distractors nor a redundant feature."""
     if "distractors" not in method.needs:
         return False
     return all(getattr(method, name, None) is None for name in ("distractors", "redundant"))
 
 
 def _with_distractors(chosen: Method, settings: dict[str, Tensor]) -> Method:
-    """The method with distractors, where it lacks some."""
+    """The method with these settings, where it needs distractors and has none."""
     return replace(chosen, **settings) if _lacks_distractors(chosen) else chosen  # type: ignore[type-var]
 
 
 def _with_concepts(chosen: Method, targets: Sequence[Target]) -> Method:
-    """The method with the concepts that are explained, where it needs a lexicon and they stand in one."""
+    """The method with the explained concepts, where it needs a lexicon and the targets are concepts."""
     concepts = [target for target in targets if isinstance(target, Concept)]
     if "lexicon" not in chosen.needs or not concepts:
         return chosen

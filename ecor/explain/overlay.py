@@ -25,7 +25,7 @@ DIMMED = 0.25
 SMALL_PX = 128
 """Pictures up to this size are shown with hard pixels."""
 _LINE_INCHES, _GAP_INCHES, _BAR_INCHES = 0.15, 0.08, 0.62
-"""Of a figure: a line of a title, the room between panels, and that of the colours beside them."""
+"""Of a figure: height of a title line, gap between panels, width of the colour bar."""
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 

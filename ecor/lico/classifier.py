@@ -51,7 +51,7 @@ def torchvision_maps(name: str) -> nn.Module:
 
 
 def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
-    """Normalised pixels in, last feature maps out: what `config.encoder` names."""
+    """Build the encoder that `config.encoder` names; it maps normalised pixels to its last feature maps."""
     if config.encoder == CLIP:
         return ClipMaps(backbone)
     require(

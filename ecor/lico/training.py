@@ -23,7 +23,7 @@ from ecor.training.negative_sampling import distinct_ids, positions_in
 
 
 class LanguageBranch(nn.Module):
-    """Category names in, one row per prompt token out, as long as a feature map has places (G of the paper)."""
+    """The language branch: encodes category names to one row per prompt token, as long as a flattened feature map (G)."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], length: int, config: LicoConfig) -> None:
         """`length` is of a flattened feature map; ValueError for text towers that are not plain causal ones."""
@@ -88,7 +88,7 @@ class LanguageBranch(nn.Module):
 
 
 class LicoModule(nn.Module):
-    """Pixels with labels in, LICO's loss terms out; the language branch is there where a loss needs it."""
+    """Compute LICO's loss terms for labelled images; the language branch exists only if a loss needs it."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], config: LicoConfig, seed: int = 0) -> None:
         """Draw what is new from the seed; the global generators stay as they are."""

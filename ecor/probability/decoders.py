@@ -4,7 +4,7 @@
     P(c | r, I)     = softmax over c of  s/T_c · v(I) · t(Prompt_{c|R}(c, r))      with r held fixed
     log P(c, r | I) = log P(r | I) + log P(c | r, I)
 
-Only K rationales per image are looked at; a table over all pairs is never built.
+Only K rationales per image are evaluated; a table over all pairs is never built.
 """
 
 import math

@@ -13,12 +13,12 @@ from ecor.config import ScoringConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopCandidates:
-    """First factors that were looked at, with the second factor for each."""
+    """Evaluated candidates of the first factor, with the pairs of each."""
 
     ids: Int[Tensor, "B K"]
     """Best first."""
     log_prob: Float[Tensor, "B K N"]
-    """−inf where the image did not need it."""
+    """−inf where it was not evaluated, because the image did not need it."""
     looked_at: Bool[Tensor, "B K"]
     exact: Bool[Tensor, " B"]
 
@@ -30,7 +30,7 @@ def expand_until_exact(
     scoring: ScoringConfig,
     width: int,
 ) -> TopCandidates:
-    """Look at the best K of the first factor, K doubling for the images whose best `top_k` pairs are not yet exact.
+    """Evaluate the best K of the first factor; double K for images whose best `top_k` pairs are not yet exact.
 
     `score(images [b], ids [b k])` gives [b k N] log-probabilities of pairs, each at most the first factor's.
     """
@@ -66,7 +66,7 @@ def expand_until_exact(
 def rest_log_prob(
     log_prob: Float[Tensor, "B R"], *, ids: Int[Tensor, "B K"], looked_at: Bool[Tensor, "B K"]
 ) -> Float[Tensor, " B"]:
-    """Log of what all but the ids looked at hold together, summed rather than subtracted from one."""
+    """Log of the total probability of the ids that were not evaluated; a sum keeps more digits than 1 − p."""
     seen = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, ids, looked_at)
     return log_prob.masked_fill(seen, -math.inf).logsumexp(dim=-1)
 
@@ -77,6 +77,6 @@ def log_complement(log_prob: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
 
 
 def margin(prob: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
-    """The largest value less the second, or itself where there is only one."""
+    """Difference between the largest and the second largest value; infinite where there is only one."""
     best = prob.topk(min(2, prob.shape[-1]), dim=-1).values
     return best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full_like(best[:, 0], math.inf)

@@ -35,7 +35,7 @@ def rows_from_joint(
 ) -> pa.Table:
     """Rows with `PREDICTION_SCHEMA` of B images; ids become names column by column.
 
-    Pairs that decoding has not looked at are left out, so that a row may hold fewer than `top_k`. The hard rule takes
+    Pairs that decoding did not evaluate are left out, so a row may hold fewer than `top_k`. The hard rule takes
     the most probable kept rationale, then the most probable category given it.
 
     Args:

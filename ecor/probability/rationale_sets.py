@@ -96,7 +96,7 @@ def sentence_conditional(
 def set_log_prob(
     log_prob: Float[Tensor, "B K"], rest: Float[Tensor, " B"], *, sets: Int[Tensor, "B S m"]
 ) -> Float[Tensor, "B S"]:
-    """log P({r} | I) of sets of distinct rationales: Plackett–Luce without replacement (our choice, see method).
+    """log P({r} | I) of sets of distinct rationales: Plackett–Luce without replacement (our choice).
 
     `log_prob` is log P(r | I) of K rationales, `rest` the log of what all others hold together, `sets` positions in
     K. The sum over all orders of drawing, taken subset by subset: f(S) = Σ_{i in S} f(S∖i) · p_i / (1 − p(S∖i)).
@@ -130,7 +130,7 @@ def best_sets(
     members = torch.zeros((num_images, 1, 0), dtype=torch.long, device=log_prob.device)
     scores = log_prob.new_zeros((num_images, 1))
     for length in range(1, size + 1):
-        # Each set is met once, through its most probable members; room is left for the members still to come.
+        # Each set is built once, from its most probable members first; positions are reserved for later members.
         last = members[..., -1:] if length > 1 else members.new_full((num_images, 1, 1), -1)
         allowed = (ranks > last) & (ranks < num_kept - (size - length)) & (scores.unsqueeze(-1) > -math.inf)
         grown = torch.cat(
@@ -145,7 +145,7 @@ def best_sets(
 
 
 def nan_to_neg_inf(log_prob: Tensor) -> Tensor:
-    """−inf for the 0/0 of a set with a rationale that was not looked at."""
+    """Replace NaN, from 0/0 of a set with a rationale that was not evaluated, by −inf."""
     return log_prob.masked_fill(log_prob.isnan(), -math.inf)
 
 

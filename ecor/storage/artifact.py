@@ -20,29 +20,29 @@ from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256, json_digest
 
 CHECKPOINT_FOLDER = "checkpoint"
-"""Of a run's output, that holds what was made."""
+"""Folder of the checkpoint in a run's output."""
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRecord:
-    """The record of something learned that is no Recognizer."""
+    """Record of a learned artifact other than a Recognizer."""
 
     folder: str
-    """Where it lies; not part of what it is."""
+    """Its address; not part of the digest."""
     system: str
-    """What made it (`eclip`)."""
+    """The system that made it: `eclip` or `lico`."""
     settings: Mapping[str, Any]
-    """All that shapes it except the backbone: JSON values."""
+    """All settings that change the result, except the backbone: JSON values."""
     backbone: BackboneConfig
-    """Whose towers it was learned on."""
+    """The backbone it was trained on."""
     backbone_digest: str
     vocabulary_digest: str
-    """Of the names it was learned on."""
+    """Of the vocabulary it was trained on."""
     tensors_sha256: str
     """Of the tensors' file."""
     parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """On validation."""
     run_id: str | None = None
@@ -51,12 +51,12 @@ class ArtifactRecord:
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
+        """sha256 of the record without folder and run."""
         return json_digest(_content(self))
 
     @property
     def model_digest(self) -> str:
-        """sha256 of all that decides its numbers."""
+        """sha256 of system, settings, backbone and tensors: of everything that changes its results."""
         facts = [self.system, dict(self.settings), self.backbone_digest, self.tensors_sha256]
         return json_digest(facts)
 
@@ -74,7 +74,7 @@ def save_artifact(
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
 ) -> ArtifactRecord:
-    """Write the folder: it is there whole or not at all, and replaces one that was there before."""
+    """Write the folder atomically; an existing one is replaced."""
     with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
@@ -95,9 +95,9 @@ def save_artifact(
 
 
 def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
-    """The record of a folder, or of the run folder that holds one.
+    """Read the record of a folder, or of the run folder that holds it.
 
-    Raises ValueError when there is none of that system, or when it was altered or is of another format.
+    Raises ValueError if there is no record of that system, or it was altered or has another format.
     """
     path = record_path(folder, system)
     if path is None:
@@ -120,7 +120,7 @@ def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
 
 
 def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
-    """What was learned; ValueError when its file is missing or altered."""
+    """Load the tensors; ValueError if the file is missing or altered."""
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
         found = file_sha256(path) if path.is_file() else "missing"
@@ -133,14 +133,14 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
 
 
 def record_path(folder: str | Path, system: str) -> str | None:
-    """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
+    """Address of a system's record in a folder or in its `checkpoint/`; None where there is none."""
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
     places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)
 
 
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
-    """ValueError unless the backbone is the one it was learned on."""
+    """Raise ValueError unless the artifact was trained on this backbone."""
     if record.backbone_digest != digest:
         raise ValueError(
             f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "

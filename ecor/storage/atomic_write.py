@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NAME_CHARS = 40
-"""Characters of the name that the unfinished one shows: with the rest it stays below what file systems take."""
+"""Characters of the target's name in the temporary name, to stay below the limit of file systems."""
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written there gets the name `path` when the block ends well, over what was there.
+    """Yield a temporary path; when the block ends without an error, rename it to `path`.
 
-    The folder is made where it is missing.
+    An existing file is replaced. A missing folder is created.
     """
     with _temporary_path(path) as unfinished:
         yield unfinished
@@ -27,13 +27,13 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
-    """Write a file unless there is one; of all that try at once one succeeds. Whether it was this one.
+    """Create a file unless it exists, and return whether this call created it. Of several processes, one succeeds.
 
-    The folder is made where it is missing.
+    A missing folder is created.
 
     Args:
-        path: its name.
-        write: writes all of it to the path that it is given.
+        path: of the file.
+        write: writes the whole file to the path that it gets.
     """
     with _temporary_path(path) as unfinished:
         write(unfinished)
@@ -46,7 +46,7 @@ def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 @contextmanager
 def write_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill; it takes its place when the block ends well, over what was there."""
+    """Yield an empty temporary folder; when the block ends without an error, rename it to `folder`, replacing an old one."""
     target = Path(folder)
     with _temporary_path(target) as unfinished:
         unfinished.mkdir()
@@ -55,7 +55,7 @@ def write_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def move_into_place(finished: Path, target: Path) -> None:
-    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
+    """Move a finished folder to its place on the same file system; an old folder is removed afterwards."""
     replaced = _temporary_name(target)
     if target.exists():
         target.replace(replaced)
@@ -63,14 +63,14 @@ def move_into_place(finished: Path, target: Path) -> None:
         finished.replace(target)
     except OSError:
         with suppress(OSError):
-            replaced.replace(target)  # as it was
+            replaced.replace(target)  # restore the old folder
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextmanager
 def _temporary_path(path: Path) -> Iterator[Path]:
-    """A name in the same folder that nothing else has; what lies there at the end is removed."""
+    """Yield a unique path in the same folder, and remove what is left there at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _temporary_name(path)
     try:

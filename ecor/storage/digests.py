@@ -33,7 +33,7 @@ def bytes_sha256(data: bytes) -> str:
 
 
 def file_sha256(address: filesystem.Address) -> str:
-    """Digest of a file, read piece by piece; FileNotFoundError where there is none.
+    """Digest of a file, read in chunks; FileNotFoundError if it does not exist.
 
     Args:
         address: a local path, or a URL that `ecor.storage.filesystem` opens.

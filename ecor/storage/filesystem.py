@@ -1,7 +1,7 @@
 """Read and write whole files on local disks, S3, Google Cloud Storage and other stores of fsspec.
 
-A file is seen under its name when it is whole. Nothing here trusts a listing that was made before. An error of a store
-is an OSError that names the address; `docs/stores.md` says what each store guarantees.
+Files appear under their name only when they are complete. Listings are never cached. Errors of a store become
+OSErrors that name the address. `docs/stores.md` lists the guarantees of each store.
 """
 
 import json
@@ -39,24 +39,24 @@ class FolderEntry:
 
 
 def exists(address: Address) -> bool:
-    """Whether there is a file or a folder; a store that fails is an OSError, not a no."""
+    """Whether a file or a folder exists. A store that fails raises OSError; it does not return False."""
     return _info(address) is not None
 
 
 def is_file(address: Address) -> bool:
-    """Whether there is a file."""
+    """Whether a file exists."""
     info = _info(address)
     return info is not None and info["type"] == "file"
 
 
 def is_folder(address: Address) -> bool:
-    """Whether there is a folder; in stores of objects, whether a name begins with it."""
+    """Whether a folder exists; in object stores, whether any name has this prefix."""
     info = _info(address)
     return info is not None and info["type"] == "directory"
 
 
 def modification_time(address: Address) -> datetime | None:
-    """When a file was last written, by the store's own clock; None where there is none."""
+    """Time of the last write by the store's own clock; None if there is no file."""
     store, path = store_of(address)
     try:
         with translate_errors(address):
@@ -66,7 +66,7 @@ def modification_time(address: Address) -> datetime | None:
 
 
 def num_bytes(address: Address) -> int:
-    """Size of a file; FileNotFoundError where there is none, IsADirectoryError for a folder."""
+    """Size of a file. Raises FileNotFoundError if it does not exist, IsADirectoryError for a folder."""
     store, path = store_of(address)
     with translate_errors(address):
         info = store.info(path)
@@ -76,7 +76,7 @@ def num_bytes(address: Address) -> int:
 
 
 def list_folder(folder: Address) -> list[FolderEntry]:
-    """What is in a folder, by name; nothing where there is no folder."""
+    """Entries of a folder, sorted by name; empty if there is no folder."""
     store, root = store_of(folder)
     try:
         with translate_errors(folder):
@@ -91,12 +91,12 @@ def list_folder(folder: Address) -> list[FolderEntry]:
 
 
 def names_in(folder: Address) -> list[str]:
-    """Names of what is in a folder, sorted; none where there is no folder."""
+    """Names in a folder, sorted; empty if there is no folder."""
     return [entry.name for entry in list_folder(folder)]
 
 
 def files_below(folder: Address) -> dict[str, int]:
-    """Bytes of all files of a folder, at any depth, by path within it, sorted."""
+    """Sizes in bytes of all files below a folder, by relative path, sorted."""
     store, root = store_of(folder)
     with translate_errors(folder):
         found = store.find(root, detail=True)
@@ -108,7 +108,7 @@ def files_below(folder: Address) -> dict[str, int]:
 
 
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
-    """All bytes of a file, or those from `start` to before `end`; FileNotFoundError where there is none."""
+    """Read a file, or its bytes from `start` up to `end` (exclusive). Raises FileNotFoundError if it does not exist."""
     store, path = store_of(address)
     with translate_errors(address):
         return store.cat_file(path, start=start, end=end)
@@ -116,7 +116,7 @@ def read(address: Address, *, start: int | None = None, end: int | None = None) 
 
 @contextmanager
 def open_file(address: Address) -> Iterator[Any]:
-    """A binary file to read piece by piece."""
+    """Open a binary file for reading."""
     store, path = store_of(address)
     with translate_errors(address), store.open(path, "rb") as file:
         yield file
@@ -131,7 +131,7 @@ def download(address: Address, path: Path) -> None:
 
 @contextmanager
 def local_folder(folder: Address) -> Iterator[Path]:
-    """A folder as one of this machine: itself, or a copy that lasts as long as the block."""
+    """Yield a local path of a folder: the folder itself, or a temporary copy of a remote one."""
     if is_local(folder):
         yield local_path(folder)
         return
@@ -145,7 +145,7 @@ def local_folder(folder: Address) -> Iterator[Path]:
 
 @contextmanager
 def local_file(address: Address) -> Iterator[Path]:
-    """A file as one of this machine: itself, or a copy with its name that lasts as long as the block."""
+    """Yield a local path of a file: the file itself, or a temporary copy of the same name."""
     if is_local(address):
         yield local_path(address)
         return
@@ -156,7 +156,7 @@ def local_file(address: Address) -> Iterator[Path]:
 
 
 def write(address: Address, data: bytes) -> None:
-    """Write a file, over what was there; nobody sees half of it."""
+    """Write a file atomically; an existing one is replaced."""
     store, path = store_of(address)
     if isinstance(store, LocalFileSystem):
         with write_atomically(*os.path.split(path)) as staged:
@@ -168,13 +168,13 @@ def write(address: Address, data: bytes) -> None:
 
 
 def write_json(address: Address, content: Mapping[str, Any]) -> None:
-    """Write a small record for people and scripts."""
+    """Write a JSON file with sorted keys."""
     write(address, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 @contextmanager
 def write_atomically(folder: Address, name: str) -> Iterator[Path]:
-    """A path to write to; what is written there gets its name when the block ends well, and vanishes otherwise."""
+    """Yield a local path to write to; publish the file as `folder/name` when the block ends without an error."""
     store, root = store_of(folder)
     if isinstance(store, LocalFileSystem):
         with replace_file(Path(root) / name) as staged:
@@ -189,10 +189,10 @@ def write_atomically(folder: Address, name: str) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, folder: Address, *, last: str) -> None:
-    """Put a copy of a local folder in its place, over what was there.
+    """Copy a local folder to `folder`, and replace what is there.
 
-    On local disks by renaming. Elsewhere file by file, that named `last` first gone and last there: who finds it finds
-    all.
+    On local disks this is a rename. In stores, the file `last` is removed first and written last: where it exists, the
+    folder is complete.
     """
     if not is_local(folder):
         remove(join(folder, last))
@@ -204,7 +204,7 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
 
 
 def publish_files(source: Path, folder: Address, *, last: str) -> None:
-    """Bring the files of a local folder to a folder anywhere, one by one, that named `last` last."""
+    """Copy the files of a local folder one by one to any folder, the file `last` at the end."""
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
     for name in sorted(names, key=lambda each: each == last):
         within, _, file = name.rpartition("/")
@@ -226,7 +226,7 @@ def create(address: Address, data: bytes) -> bool:
 
 
 def remove(address: Address) -> None:
-    """Remove a file, or a folder with all in it, where it is there."""
+    """Remove a file or a folder with its content, if it exists."""
     store, path = store_of(address)
     info = _info(address)
     with suppress(FileNotFoundError), translate_errors(address):  # another job may remove it too
@@ -246,5 +246,5 @@ def _info(address: Address) -> dict[str, Any] | None:
 
 
 def _is_marker(info: Mapping[str, Any], *, root: str) -> bool:
-    """Some programs put an empty object where a folder would be."""
+    """Whether an entry is an empty object that some programs create as a folder."""
     return info["name"].rstrip("/") == root.rstrip("/") or (info["name"].endswith("/") and info["type"] == "file")

@@ -42,7 +42,7 @@ class CaptionedImages:
     captions: tuple[str, ...]
     # caption t was written for image b
     own: Bool[Tensor, "B T"]
-    # caption t holds for image b, whoever it was written for; a caption true of no image is a contradiction
+    # caption t is true of image b, also where it was written for another; one that is true of none is a contradiction
     true: Bool[Tensor, "B T"]
     # attribute a can be seen in image b; no columns when there is no auxiliary loss
     attributes: Bool[Tensor, "B A"]

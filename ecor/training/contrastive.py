@@ -56,8 +56,8 @@ class Pretrainer(nn.Module):
 class TokenDropout(nn.Module):
     """Drops a share of the image tokens, others for each image, as FLIP does (arXiv:2212.00794).
 
-    Stands where open_clip's PatchDropout would. The draws are of the whole batch, of which a rank takes its part, and
-    come from a generator whose state can be kept: so neither ranks nor interruptions change what is dropped.
+    Replaces open_clip's PatchDropout. Tokens are drawn for the whole batch, and a rank uses its part. The draws come
+    from a generator whose state can be saved, so the result depends neither on ranks nor on interruptions.
     """
 
     def __init__(self, generator: torch.Generator, *, part: BatchPart) -> None:

@@ -114,7 +114,7 @@ def add_manifold_matching(
 
 
 def two_term_loss(batch: LossBatch) -> dict[str, Tensor]:
-    """ECOR: −log P(r* | I) − log P(c* | r*, I), both softmaxes over the full vocabulary (method decision 4).
+    """ECOR: −log P(r* | I) − log P(c* | r*, I), both softmaxes over the full vocabulary.
 
     Above `max_sentences` (all rationales, and all categories for each distinct r* of the batch) negatives are
     sampled: half of the budget for rationales where they need it, the rest for categories. The true ones are always

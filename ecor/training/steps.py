@@ -51,7 +51,7 @@ class LabelledBatch:
 
 
 class PromptTuningModule(nn.Module):
-    """Pictures with labels in, the objective's named terms out.
+    """Compute an objective's loss terms for labelled images.
 
     Its parameters are the learned tokens and nothing else: the backbone is held outside of the module tree, so that
     what wraps the module (DistributedDataParallel) neither copies nor compares the frozen towers.

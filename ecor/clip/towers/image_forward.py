@@ -89,7 +89,7 @@ def feature_maps(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor,
 
 
 def freeze_after_maps(visual: Any) -> None:
-    """Freeze what `feature_maps` leaves out, so that it is not trained."""
+    """Freeze the parts that `feature_maps` does not use, so that they are not trained."""
     is_normed = not isinstance(visual, ModifiedResNet) and visual.attn_pool is None
     for name in ("proj", "attn_pool", "attnpool", *(() if is_normed else ("ln_post",))):
         if getattr(visual, name, None) is not None:

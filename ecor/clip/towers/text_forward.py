@@ -81,7 +81,7 @@ def insert_embeddings(embedded: Tensor, context: Tensor, *, start: int) -> Tenso
 
 @contextmanager
 def replace_embeddings(embedding: nn.Module, context: Tensor, *, start: int) -> Iterator[None]:
-    """While open, `context` stands where `embedding` put the tokens from `start` on; the model itself is unchanged."""
+    """Replace the output of `embedding` by `context` from position `start` on, inside the block only."""
 
     def insert(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return insert_embeddings(output, context, start=start)

@@ -17,12 +17,12 @@ from ecor.config import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """What one block computes of L tokens. With gradients on, each tensor stands in the graph of what follows."""
+    """Intermediate tensors of one block for L tokens. With gradients on, each is part of the autograd graph."""
 
     entered: Float[Tensor, "B L W"]
     """The tokens that enter."""
     normed: Float[Tensor, "B L W"]
-    """They after the first layer norm: what query, key and value are made of."""
+    """The same tokens after the first layer norm, the input of query, key and value."""
     query: Float[Tensor, "B A L E"]
     key: Float[Tensor, "B A L E"]
     value: Float[Tensor, "B A L E"]

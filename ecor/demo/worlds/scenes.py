@@ -10,7 +10,7 @@ from ecor.demo.art.canvas import Canvas, Pen, Placement
 from ecor.demo.worlds.schema import WorldSet
 from ecor.demo.worlds.styles import WHOLE
 
-# A part is visible when this many pixels show it: fewer could not be told from noise.
+# A part is visible when this many pixels show it; fewer are indistinguishable from noise.
 MIN_VISIBLE_PIXELS = 7
 
 

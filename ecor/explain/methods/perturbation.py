@@ -14,7 +14,7 @@ from ecor.config import Compat, require, require_at_least
 from ecor.explain.methods.captum_adapter import paired_cosines
 
 Score = Callable[[Tensor], Tensor]
-"""Altered pictures of one image [N 3 H W] in, scores [N T] out."""
+"""Scores [N T] of altered copies [N 3 H W] of one image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ def method_name(chosen: Method) -> str:
 
 
 PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "lexicon")}
-"""Needs that somebody must meet beforehand, the setting that meets each, and what its user names for it."""
+"""Needs that the user must prepare: for each, the setting that holds it and its name in messages."""
 
 
 def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:

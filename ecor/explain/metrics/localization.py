@@ -1,7 +1,7 @@
 """Localization of heat maps against masks: mIoU, score contrast, pointing games, energy and PxAP, in fp32.
 
 Maps [N H W] are of N pairs (image, present name), masks [N H W] say which pixels show it. Each map is taken from 0 to
-1 (`minmax`), so that a constant map is all zeros. Definitions: `explain.md` in this project's references, section 8.
+1 (`minmax`), so that a constant map is all zeros.
 """
 
 from dataclasses import dataclass

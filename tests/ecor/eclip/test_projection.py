@@ -23,8 +23,9 @@ from ecor.eclip.guidance import (
     pool_patches,
     rollout_attention,
 )
-from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures, load_eclip
+from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures, read_projection
 from ecor.explain import attribute, build_method
+from ecor.explain.methods.similarity import Eclip
 from ecor.storage.artifact import read_artifact, save_artifact
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 
@@ -216,24 +217,24 @@ def test_a_record_gives_the_method_again_and_what_was_altered_is_refused(tmp_pat
     )
     assert read_artifact(tmp_path / "run", "eclip") == record
     tower = ImageTower(backbone=backbone)
-    loaded = load_eclip(tmp_path / "run", backbone=backbone)
+    loaded = Eclip(**read_projection(tmp_path / "run", backbone_digest=backbone.digest))
     expected = attribute(tower, pixels_for(tower), texts_for(tower), method=projection.as_method())
     found = attribute(tower, pixels_for(tower), texts_for(tower), method=loaded)
     assert torch.equal(found.scores, expected.scores) and found.method == "eclip"
 
     other = backbone_of(tmp_path / "other", VITS["layer_scale"])
     with pytest.raises(ValueError, match=f"learned on backbone {backbone.digest} .* not on {other.digest}"):
-        load_eclip(folder, backbone=other)
+        Eclip(**read_projection(folder, backbone_digest=other.digest))
     with pytest.raises(ValueError, match="name a folder of `ecor train --system eclip`"):
-        load_eclip(tmp_path, backbone=backbone)
+        Eclip(**read_projection(tmp_path, backbone_digest=backbone.digest))
     data = bytearray((folder / "eclip.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "eclip.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match=rf"eclip\.safetensors is .*, its record says {record.tensors_sha256}"):
-        load_eclip(folder, backbone=backbone)
+        Eclip(**read_projection(folder, backbone_digest=backbone.digest))
     (folder / "eclip.json").write_text((folder / "eclip.json").read_text().replace('"max"', '"average"'))
     with pytest.raises(ValueError, match="was altered"):
-        load_eclip(folder, backbone=backbone)
+        Eclip(**read_projection(folder, backbone_digest=backbone.digest))
 
 
 @pytest.mark.parametrize("changes", [{"threshold": -0.1}, {"keep_mass": 0.0}, {"keep_mass": 1.1}])
