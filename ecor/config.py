@@ -51,7 +51,7 @@ Kind = TypeVar("Kind")
 
 
 def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a dataclass from JSON values; ValueError for missing fields, and for unknown ones, with the nearest name."""
+    """Build a dataclass from JSON values; ValueError for missing or unknown fields, with the nearest known name."""
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
     known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]

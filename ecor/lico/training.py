@@ -23,7 +23,7 @@ from ecor.training.negative_sampling import distinct_ids, positions_in
 
 
 class LanguageBranch(nn.Module):
-    """The language branch: encodes category names to one row per prompt token, as long as a flattened feature map (G)."""
+    """Encode category names to one row per prompt token, as long as a flattened feature map (G of the paper)."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], length: int, config: LicoConfig) -> None:
         """`length` is of a flattened feature map; ValueError for text towers that are not plain causal ones."""

@@ -46,7 +46,7 @@ def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 @contextmanager
 def write_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; when the block ends without an error, rename it to `folder`, replacing an old one."""
+    """Yield an empty temporary folder; rename it to `folder`, over an old one, when the block ends without an error."""
     target = Path(folder)
     with _temporary_path(target) as unfinished:
         unfinished.mkdir()

@@ -208,7 +208,7 @@ class Page:
     colophon: str
 
     @property
-    def evaluate(self) -> list[tuple[str, str]]:
+    def judged(self) -> list[tuple[str, str]]:
         """Which factors of a label the gallery knows to be right or wrong: name in the page's state, and heading."""
         factors = [("category", "Category"), ("rationale", "Rationale")]
         return [
