@@ -232,12 +232,8 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     if system == "eclip":
         tower = ImageTower(backbone=load_backbone(config.backbone))
-        maps = attribute(
-            tower,
-            pixels,
-            torch.randn(3, 32),
-            method=Eclip(**read_projection(folder, backbone_digest=tower.backbone.digest)),
-        )
+        method = Eclip(**read_projection(folder, backbone_digest=tower.backbone.digest))
+        maps = attribute(tower, pixels, torch.randn(3, 32), method=method)
         assert maps.scores.shape == (2, 3, 4, 4)
     else:
         classifier = load_classifier(folder)
