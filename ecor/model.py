@@ -217,7 +217,7 @@ class Recognizer:
 
     @property
     def text(self) -> TextFeatures:
-        """Features of all sentences, made when first asked for. Make a new Recognizer after the tokens have changed."""
+        """Features of all sentences, encoded on first use. Make a new Recognizer after the tokens have changed."""
         if self._text is None:
             with torch.no_grad():
                 self._text = build_text_features(self.encoder, config=self.text_config, device=self.device)

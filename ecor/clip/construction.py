@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ecor.config import Preprocess
 
-_TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # how weights arrive, not what the model is
+_TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # sources of weights; not architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipParts:
-    """A loaded model before it is frozen into a Backbone."""
+    """A loaded model with its settings and tokenizer, before it is wrapped in a Backbone."""
 
     model: Any
     """An open_clip CLIP, CustomTextCLIP or CoCa."""
@@ -30,7 +30,7 @@ class ClipParts:
 
 
 def build_random_clip(model_cfg: dict[str, Any]) -> Any:
-    """The architecture with random weights that are the same each time."""
+    """Build the architecture with random weights of a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_clip(model_cfg)
@@ -46,13 +46,13 @@ def build_clip(model_cfg: dict[str, Any]) -> Any:
     if custom_text:
         model_class = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP
     model = model_class(**settings)
-    if isinstance(model, open_clip.CoCa):  # open_clip leaves this one as the memory happened to be
+    if isinstance(model, open_clip.CoCa):  # open_clip leaves this tensor uninitialised
         torch.nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
     return model
 
 
 def architecture_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that say how weights arrive, so that every way gives the same digest."""
+    """Settings without the keys that say where weights come from, so that every source gives the same digest."""
     settings: dict[str, Any] = json.loads(json.dumps(model_cfg))
     for tower in ("vision_cfg", "text_cfg"):
         settings[tower] = {key: value for key, value in settings[tower].items() if key not in _TRANSIENT_KEYS}

@@ -34,7 +34,7 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
 
 
 def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
-    """Addresses of architecture JSON and weights (None: random), where both are files; else None."""
+    """Addresses of the architecture JSON and the weights (None: random); None if the config names no files."""
     if config.pretrained == "embedded":
         folder = Path(str(files("ecor") / "demo" / "weights"))
         known = sorted(path.stem for path in folder.glob("*.json"))
@@ -92,7 +92,7 @@ def _from_open_clip(config: BackboneConfig) -> ClipParts:
             )
         model_cfg = open_clip.factory.get_model_config(config.name)
         tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # hubs fail in many types, which all mean: these weights cannot be had here
+    except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
         raise ValueError(
             f"could not open {config.name!r} with pretrained {config.pretrained!r}: {error}. Without a network, put "
             f"the weights on this machine and set pretrained to the path of the file"
@@ -101,7 +101,7 @@ def _from_open_clip(config: BackboneConfig) -> ClipParts:
 
 
 def _local_weights(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
-    """Weights in a store as a file that open_clip reads; tags and paths as they are."""
+    """Download weights of a store to a local file; tags and paths are passed through."""
     return filesystem.local_file(pretrained) if pretrained and "://" in pretrained else nullcontext(pretrained)
 
 

@@ -71,7 +71,7 @@ class SentenceEncoder:
         return self.backbone.embed_dim
 
     def with_frozen_contexts(self) -> "SentenceEncoder":
-        """The same encoder on copies of the contexts as they are now: no gradient, and it may keep what it has read."""
+        """The same encoder with copies of the current contexts: without gradient, so that it may cache prefixes."""
         copies = {
             name: None if (context := getattr(self, name)) is None else context.detach().clone()
             for name in ("rationale_context", "category_context")
@@ -146,7 +146,7 @@ class SentenceEncoder:
         return pair_sentence(self.templates, names.categories[category], names.rationales[rationale])
 
     def _features(self, texts: Sequence[str], *, context: Tensor | None) -> Tensor:
-        """Any sentences, as they are."""
+        """Features of arbitrary sentences."""
         if not texts:
             return torch.zeros(0, self.embed_dim, device=self.backbone.device)
         tower = self.backbone.causal_text
@@ -205,7 +205,7 @@ class SentenceEncoder:
         return torch.cat(features, dim=1)[:, _inverse_order(order, device=self.backbone.device)]
 
     def _whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
-        """Beginnings so long that they are cut themselves."""
+        """Features of pairs whose prefix alone exceeds the tower's length."""
         ids = [(h, t) if pairs.category_first else (t, h) for h in heads for t in tails]
         texts = [self._pair_text(category, rationale) for category, rationale in ids]
         return self._features(texts, context=self.category_context).unflatten(0, (len(heads), len(tails)))
@@ -243,7 +243,7 @@ def _length(context: Tensor | None) -> int:
 
 
 def _group_by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
-    """Each length with the places of the sentences that have it."""
+    """Yield each length with the positions of the sentences of that length."""
     for length in sorted({len(each) for each in sentences}):
         yield length, [place for place, each in enumerate(sentences) if len(each) == length]
 

@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 class TextFeatures:
     """Text features on one device, in fp32 (a `TextFeatureTable`); made by `build_text_features`.
 
-    A row or column that is not there yet is encoded when asked for, and kept; `prepare` encodes many ahead.
+    A missing row or column is encoded on first use and then kept; `prepare` encodes many ahead.
     """
 
     digest: str
-    """Of backbone, contexts, templates, vocabulary, precision and type: whatever decides the numbers."""
+    """sha256 of backbone, contexts, templates, vocabulary, precision and type: of all that changes the features."""
 
     def __init__(self, encoder: SentenceEncoder, *, config: TextConfig, device: torch.device) -> None:
         self._encoder, self._device = encoder, device
@@ -103,7 +103,7 @@ class TextFeatures:
         return self._on_device(self._columns.row(category))
 
     def prepare(self, rationales: Sequence[int] | None = None) -> None:
-        """Encode those rows (all, by default) that are not there yet; says beforehand if it will take long."""
+        """Encode the missing rows among these, or among all; a time estimate is logged if it takes long."""
         if self._table is None:
             self._fill(self._rows, self._encode_rows, wanted=rationales)
 
@@ -153,7 +153,7 @@ class TextFeatures:
         blocks = self._blocks(missing, num_rows=num_rows, width=width)
         _check_disk_space(file, num_rows=sum(map(len, blocks)))
         started = time.monotonic()
-        # Processes that fill the same file begin at different places and leave out what others have done meanwhile.
+        # Processes that fill the same file start at different blocks, and skip blocks that another has written.
         first = os.getpid() % len(blocks)
         encode_blocks(
             [*blocks[first:], *blocks[:first]],
@@ -181,7 +181,7 @@ class TextFeatures:
         return [range(i * size, min((i + 1) * size, num_rows)) for i in sorted({row // size for row in rows})]
 
     def _load_or_encode(self, name: str, encode: Callable[[], Tensor]) -> Tensor:
-        """Features of single sentences: few, so always in memory; where there is a cache folder, for others too."""
+        """Features of sentences with one name, always in memory; also in a file if there is a cache folder."""
         path = Path(self._config.cache_dir) / self.digest[:32] / f"{name}.npy" if self._config.cache_dir else None
         if path is not None and path.exists():
             return self._on_device(np.load(path))
@@ -198,7 +198,7 @@ class TextFeatures:
 def build_text_features(
     encoder: SentenceEncoder, *, config: TextConfig, device: torch.device | str | None = None
 ) -> TextFeatures:
-    """The text features of a vocabulary, by the route its size and `config` ask for, as the contexts are now.
+    """Text features of a vocabulary with the current contexts, stored as its size and `config` require.
 
     Up to `config.table_budget_bytes`: a table in memory, encoded at once (by way of the file if there is `cache_dir`).
     Above: a sparse file, memory-mapped, filled ahead or row by row as rows are asked for; rows are never dropped, and
@@ -207,7 +207,7 @@ def build_text_features(
     Args:
         encoder: of the sentences; its contexts are copied.
         config: budget, folder, type, and when to fill.
-        device: where features are handed out; None: the backbone's.
+        device: of the returned features; None: the backbone's.
 
     Raises:
         ValueError: if the disk has too little space for the rows, or a file of another shape exists.
@@ -217,7 +217,7 @@ def build_text_features(
 
 
 def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
-    """sha256 of all that decides the numbers: one cache folder per digest."""
+    """sha256 of all that changes the features; each digest has its own cache folder."""
     contexts = (encoder.rationale_context, encoder.category_context)
     facts = {
         "format": _FORMAT,

@@ -18,7 +18,7 @@ from ecor.storage.feature_file import save_array_once
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ConceptFeatures:
-    """Every concept of a lexicon as a text tower reads it; made by `encode_concepts`."""
+    """Text features of all concepts of a lexicon; made by `encode_concepts`."""
 
     lexicon: Lexicon
     features: Float[Tensor, "S D"]
@@ -42,7 +42,7 @@ class ConceptFeatures:
         return self.features[self._ids(names)]
 
     def kinds(self, name: str) -> Int[Tensor, " K"]:
-        """Where the concept and all its kinds stand. ValueError for a name that the lexicon lacks."""
+        """Ids of the concept and of all its descendants. ValueError for a name that the lexicon lacks."""
         self._ids([name])
         return self._ids(self.lexicon.descendants(name))
 

@@ -95,7 +95,7 @@ class ConVis:
 
     @torch.no_grad()
     def fit(self, tower: ImageTower, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> "ConceptRanks":
-        """Put every patch through the tower: the long part, the same for all concepts.
+        """Encode every patch with the tower: the slow step, done once for all concepts.
 
         Args:
             tower: whose image features are compared with the concepts'.

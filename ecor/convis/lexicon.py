@@ -125,7 +125,7 @@ def reachable(starts: Iterable[_Name], following: Mapping[_Name, Sequence[_Name]
 
 
 def _check_acyclic(parents: Mapping[str, Sequence[str]]) -> None:
-    """Take away roots until none is left; what remains lies on a cycle or below one."""
+    """Raise ValueError for cycles: remove roots repeatedly; what remains is on a cycle or below one."""
     waiting = {name: len(set(above)) for name, above in parents.items()}
     children = children_of({name: tuple(dict.fromkeys(above)) for name, above in parents.items()})
     free = [name for name, number in waiting.items() if not number]

@@ -27,7 +27,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, vocabulary: Vocabulary, preprocess: Preprocess, epoch: int = 0) -> Batch:
-    """Decode and stack: the border between names and ids. Raises ImageError and ValueError as its parts do."""
+    """Decode samples and convert their names to ids. Raises ImageError for bad images, ValueError for unknown names."""
     pixels = [image_to_pixels(decode_image(sample.image), preprocess=preprocess) for sample in samples]
     labels = [label_ids(sample, vocabulary=vocabulary, epoch=epoch) for sample in samples]
     height, width = preprocess.image_size

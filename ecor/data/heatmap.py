@@ -13,7 +13,7 @@ from ecor.data.image_decoding import resized_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where a tower's input lies in its source: input = source * scale + offset, in pixels from the top left."""
+    """Geometry of a tower's input in its source image: input = source * scale + offset, in pixels from the top left."""
 
     source_size: tuple[int, int]
     """Height and width of the picture."""
@@ -44,7 +44,7 @@ def frame_of(source_size: tuple[int, int], *, preprocess: Preprocess) -> Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
-    """What a method says of B images and T texts: high is evidence for the text, numbers as the method makes them."""
+    """Attribution maps of B images and T texts; high values are evidence for the text, in the method's own scale."""
 
     scores: Float[Tensor, "B T h w"]
     """fp32, raw and signed: compare within a map, not between methods."""
@@ -85,7 +85,7 @@ class Heatmap:
 
 
 def visible_mask(frame: Frame) -> Bool[Tensor, "H W"]:
-    """Which pixels of the source the tower saw."""
+    """Mask of the source pixels that lie inside the tower's input."""
     return _input_coordinates(frame, device=torch.device("cpu"))[1]
 
 

@@ -17,7 +17,7 @@ MOST_CELLS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceMap:
-    """One map, its least score as 0 and its highest as 255: off by at most half a step."""
+    """One map quantized to 0 (lowest score) to 255 (highest); the error is at most half a step."""
 
     rationale: str | None
     """What it shows the evidence for; None: the category, given the rationales kept."""
@@ -45,7 +45,7 @@ class EvidenceMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The maps of one image, and how its picture became what the maps cover."""
+    """The maps of one image, and the preprocessing that defines the area they cover."""
 
     method: str
     """Name in `ecor.explain.METHODS`."""
@@ -79,7 +79,7 @@ class Evidence:
 
 
 def quantize(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
-    """8 bits per cell of raw scores."""
+    """Quantize raw scores to 8 bits per cell."""
     low, high = float(scores.min()), float(scores.max())
     span = high - low
     steps = np.zeros(scores.shape) if span == 0 else np.round(STEPS * (scores.astype(np.float64) - low) / span)

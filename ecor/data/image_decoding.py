@@ -56,7 +56,7 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used: `reason` is a short code to count by, `detail` a sentence for people."""
+    """An unusable image: `reason` is a short code for counting, `detail` a sentence for users."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -64,12 +64,12 @@ class ImageError(ValueError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        return ImageError, (self.reason, self.detail)  # so that it travels between processes
+        return ImageError, (self.reason, self.detail)  # makes it picklable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What a picture says of itself before it is decoded."""
+    """Format and size from an image's header."""
 
     extension: str
     width: int
@@ -88,7 +88,7 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as RGB, turned upright as its EXIF orientation says; of an animation, the first frame.
+    """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
 
     Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits. Raises ImageError
     with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used), `truncated`,
@@ -103,7 +103,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as `decode_image` gives it, from any form a user has it in: the same pixels from each.
+    """Decode an image given in any accepted form; all forms give the same pixels as `decode_image`.
 
     Raises ImageError as `decode_image`, and OSError for a path that cannot be read.
     """
@@ -129,7 +129,7 @@ def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image
         return rgb if turn is None else rgb.transpose(turn)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
+    except Exception as error:  # decoders raise any type on hostile bytes; all of them become an ImageError
         raise _decoding_error(error) from error
 
 
@@ -261,7 +261,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _exif_rotation(image: Image.Image) -> Image.Transpose | None:
-    """What sets the picture upright; damaged metadata does not make a damaged picture."""
+    """Transpose that applies the EXIF orientation; None if there is none or the metadata is damaged."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):

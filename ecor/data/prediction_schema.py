@@ -24,7 +24,7 @@ class RankedPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedCategory:
-    """A category, whatever the reason."""
+    """A category, summed over rationales."""
 
     category: str
     log_prob: float
@@ -33,7 +33,7 @@ class RankedCategory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedRationale:
-    """A rationale, whatever the category."""
+    """A rationale, independent of the category."""
 
     rationale: str
     log_prob: float
@@ -131,7 +131,7 @@ _SCHEMA_METADATA = {"ecor.schema": "predictions", "ecor.schema_version": SCHEMA_
 
 
 ORIGIN_SCHEMA = pa.schema(_ORIGIN_COLUMNS)
-"""What is known of an image before it is scored."""
+"""Columns of an image's origin, known before it is scored."""
 
 
 PREDICTION_SCHEMA = pa.schema([*_ORIGIN_COLUMNS, *_LABEL_COLUMNS], metadata=_SCHEMA_METADATA)
@@ -149,7 +149,7 @@ OOD_COLUMN = _column(
 
 
 OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
-"""Columns that a table may have besides."""
+"""Optional columns of a table of predictions."""
 
 
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
@@ -179,7 +179,7 @@ def schema_with(names: Iterable[str]) -> pa.Schema:
 
 
 def schema_for(scoring: ScoringConfig) -> pa.Schema:
-    """What rows have that are scored so."""
+    """Schema of the rows that these scoring settings produce."""
     return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
 
 

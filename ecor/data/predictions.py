@@ -58,7 +58,7 @@ class PredictionParents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionSet:
-    """The manifest of a folder of labels: written last, so that a folder that has one is complete."""
+    """Manifest of a folder of predictions. It is written last, so a folder with a manifest is complete."""
 
     parts: tuple[PredictionPart, ...]
     parents: PredictionParents
@@ -82,7 +82,7 @@ class PredictionSet:
 
     @property
     def digest(self) -> str:
-        """Of what the rows are and come from, whatever the names of files (they carry an attempt) and of the run."""
+        """sha256 of rows, parents and settings; independent of file names, which carry an attempt, and of the run."""
         content = {
             "parts": sorted((part.unit, part.num_rows, part.sha256) for part in self.parts),
             "parents": {
@@ -140,7 +140,7 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
 
 
 def encode_parquet(table: pa.Table) -> bytes:
-    """Rows to the bytes of a Parquet file: the same rows, the same bytes, however they were chunked in memory."""
+    """Encode rows as a Parquet file; equal rows give equal bytes, independent of chunks in memory."""
     sink = io.BytesIO()
     pq.write_table(table.combine_chunks(), sink, row_group_size=ROWS_PER_GROUP, **PARQUET_OPTIONS)
     return sink.getvalue()

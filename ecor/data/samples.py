@@ -8,7 +8,7 @@ from ecor.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One picture and what is known of it, by name."""
+    """One encoded image with its labels by name."""
 
     key: str
     """Unique in its data set, without a dot."""

@@ -65,7 +65,7 @@ def write_shard_manifest(manifest: ShardManifest, folder: str | Path) -> None:
 
 
 def read_shard_manifest(folder: str | Path) -> ShardManifest:
-    """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
+    """Read the manifest of a split; ValueError if there is none, or if it was changed after it was written."""
     url = filesystem.join(folder, MANIFEST_NAME)
     try:
         fields = json.loads(filesystem.read(url))

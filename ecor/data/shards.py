@@ -199,7 +199,7 @@ def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> l
 def _write_entry(
     entry: ShardEntry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
 ) -> dict[str, Any]:
-    """Write a sample; its row of the index."""
+    """Write a sample, and return its row of the index."""
     sample, sha256 = entry.sample, bytes_sha256(entry.sample.image)
     if entry.sha256 not in (None, sha256):
         raise ValueError(

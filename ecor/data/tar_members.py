@@ -27,7 +27,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",",
 
 
 class HashingWriter:
-    """Bytes in; the file, their count and their sha256 out."""
+    """Write to a file, and count and hash the bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -135,7 +135,7 @@ def read_samples(path: Path, *, where: str) -> Iterator[Sample]:
 
 
 def _check_end(path: Path, *, where: str) -> None:
-    """A tar ends with two empty blocks; of one that does not, `tarfile` would show what there is."""
+    """Raise ValueError unless the tar ends with two empty blocks; `tarfile` accepts a truncated tar."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2 * _BLOCK))
         if file.read() != bytes(2 * _BLOCK):
@@ -177,7 +177,7 @@ def _sample_from_members(key: str, members: Sequence[tuple[tarfile.TarInfo, byte
 
 
 def sample_from_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
-    """Of the fields of a sample's `.json`, or of its row in an index, and its image."""
+    """Build a sample from its `.json` or its row of the index, and its image."""
     visible = row["visible_rationales"]
     return Sample(
         key=row["key"],

@@ -43,7 +43,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a caption says; -1 for nothing said."""
+    """Content of a caption; -1 where it names nothing."""
 
     category: int
     rationale: int
@@ -164,7 +164,7 @@ def write_captions(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.R
 
 
 def claim_truth(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
-    """Which claim is true of which image: one thing in it must be of the category and show the rationale."""
+    """Whether each claim is true of each image: one thing in it has the category and shows the rationale."""
     c_T = np.array([claim.category for claim in claims])
     r_T = np.array([claim.rationale for claim in claims])
     things_BO = corpus.categories[rows]

@@ -35,7 +35,7 @@ def rollout_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Fl
 
 
 GUIDANCE: dict[str, Guidance] = {"class_attention": class_attention, "rollout": rollout_attention}
-"""What needs no model but the tower itself, by name."""
+"""Kinds of guidance that need only the tower, by name."""
 
 
 def guidance_of(name: str) -> Guidance:
@@ -48,7 +48,7 @@ def guidance_of(name: str) -> Guidance:
 def guided_patches(
     tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], *, guidance: Guidance
 ) -> Float[Tensor, "B P E"]:
-    """What is learned from: each patch token in the space of the texts, and after it the patch's guidance (E = D + 1).
+    """Projected patch tokens with the guidance of each patch as last channel (E = D + 1).
 
     ValueError for guidance of another number of patches, or below zero.
     """

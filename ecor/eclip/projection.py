@@ -35,7 +35,7 @@ class SentenceFeatures:
 
 
 class Projection(nn.Module):
-    """What ECLIP learns: a linear map of patch tokens, and where asked for one of texts. It starts as no map (ours)."""
+    """ECLIP's learned linear map of patch tokens, optionally also of texts. It starts as the identity (ours)."""
 
     def __init__(self, dim: int, *, has_text: bool) -> None:
         super().__init__()

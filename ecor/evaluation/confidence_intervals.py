@@ -18,19 +18,19 @@ COUNTS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number measured on images, and how far it can be trusted."""
+    """A number measured on images, with its confidence interval."""
 
     value: float
     low: float
     high: float
     """Percentile bootstrap over images, at the level of the evaluation."""
     num_images: int
-    """Images that the number is of."""
+    """Number of images it was measured on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """How intervals are made."""
+    """Settings of the bootstrap."""
 
     confidence: float = 0.95
     num_resamples: int = 2000
@@ -108,7 +108,7 @@ def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedMean:
-    """The mean of what several repetitions of an experiment gave."""
+    """Mean over repetitions of an experiment, with its confidence interval."""
 
     value: float
     half_width: float

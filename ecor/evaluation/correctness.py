@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from ecor.data.vocabulary import normalise_name
 
 VOTES = 5
-"""Pairs that DROR's rule looks at."""
+"""Number of pairs in DROR's rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedAnswers:
-    """What was said of N images, by ids; −1 where there is nothing."""
+    """Ranked predictions of N images as ids; −1 where there is none."""
 
     keys: tuple[str, ...]
     pair_categories: Int[np.ndarray, "N k"]
@@ -35,7 +35,7 @@ class RankedAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What is known of N images, by the same ids; −1 where nothing is."""
+    """True labels of N images, as the same ids; −1 where unknown."""
 
     categories: Int[np.ndarray, " N"]
     rationales: Int[np.ndarray, "N L"]
@@ -53,7 +53,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """A table of predictions as numbers."""
+    """A table of predictions with names as ids."""
 
     categories: tuple[str, ...]
     rationales: tuple[str, ...]
@@ -64,7 +64,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correctness:
-    """Right or wrong, for N images whose truth is known; what it says of others means nothing."""
+    """Whether category and rationale are right, for N images; meaningless for images without known truth."""
 
     category: Bool[np.ndarray, " N"]
     rationale: Bool[np.ndarray, " N"]

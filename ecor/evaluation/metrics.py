@@ -48,7 +48,7 @@ class CategoryResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Images of about the same confidence."""
+    """Images in one bin of confidence."""
 
     low: float
     high: float
@@ -223,7 +223,7 @@ def differences(
 
 
 def key_positions(keys: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, " N"]:
-    """Where each wanted key is."""
+    """Position of each wanted key."""
     order = np.argsort(keys)
     return order[np.searchsorted(keys[order], wanted)]
 

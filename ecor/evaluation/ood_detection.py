@@ -16,7 +16,7 @@ from ecor.evaluation.linear_probe import LinearProbe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """How well a score tells unknown pictures from known ones."""
+    """How well a score separates known from unknown images."""
 
     auroc: Estimate
     """The probability that a known picture scores higher than an unknown one, ties counted half."""
@@ -69,7 +69,7 @@ def detection_measures(
 
 
 class _ThresholdTable:
-    """Which of both classes reach each threshold, to count rates of many resamples at once."""
+    """Indicators of both classes at each threshold, to compute rates of many resamples at once."""
 
     def __init__(self, positive: np.ndarray, negative: np.ndarray) -> None:
         thresholds = np.unique(positive)[::-1]

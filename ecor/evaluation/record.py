@@ -88,7 +88,7 @@ class Evaluation:
 
     @property
     def digest(self) -> str:
-        """Of all it says, whatever the run."""
+        """sha256 of the record without the run."""
         return text_sha256(replace(self, run_id=None)._content())
 
     def of(self, predictions: str) -> Result:
@@ -238,7 +238,7 @@ def difference_of_folders(first: str, second: str, *, metric: str = HEADLINE) ->
 
 
 def _replace_nan(value: Any) -> Any:
-    """NaN as None, for JSON has none."""
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):

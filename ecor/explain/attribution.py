@@ -40,7 +40,7 @@ def attribute(
     """Maps of B images and T texts by one method. The tower is unchanged afterwards, also after an error.
 
     Args:
-        tower: an image tower, with the visual prompts it was tuned with.
+        tower: image tower with its visual prompts.
         images: 8-bit, or normalised as the tower takes them.
         texts: text features, the same for all images or each image's own; they are normalised here.
         method: from `ecor.explain.build_method`.
@@ -116,7 +116,7 @@ def explain(
     that need a lexicon get that of `Concept` targets.
 
     Args:
-        model: whose towers, prompts and names are lent.
+        model: left unchanged.
         images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
         targets: what to explain.
         by: a method, or its name.
@@ -151,10 +151,10 @@ def explain(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointHeatmaps:
-    """Where the evidence is for what a model says of B images: its K best rationales, and its category given them."""
+    """Heat maps of a model's answers for B images: its K best rationales, and its category given them."""
 
     joint: Joint
-    """What the model says."""
+    """The model's joint probability."""
     rationale_ids: Int[Tensor, "B K"]
     """Best first."""
     category_ids: Int[Tensor, " B"]

@@ -115,7 +115,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClassifierRecord:
-    """What a record says of a classifier, beside its numbers."""
+    """Settings of a stored classifier."""
 
     lico: dict[str, Any]
     categories: list[str]

@@ -79,7 +79,7 @@ def decode_joint(
 
     kept = expand_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories)
     mass_BC = kept.log_prob.logsumexp(dim=1)
-    rest = rest_log_prob(log_prob_BR, ids=kept.ids, looked_at=kept.looked_at)
+    rest = rest_log_prob(log_prob_BR, ids=kept.ids, evaluated=kept.evaluated)
     return Joint(
         method="joint",
         rationales=kept.ids,
@@ -152,7 +152,7 @@ def decode_independent(
         rationale_log_prob=kept.values,
         log_prob=kept.values.unsqueeze(-1) + log_prob_BC.unsqueeze(1),
         category_log_prob=log_prob_BC,
-        rest_log_prob=rest_log_prob(log_prob_BR, ids=kept.indices, looked_at=torch.ones_like(kept.indices).bool()),
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=kept.indices, evaluated=torch.ones_like(kept.indices).bool()),
         pairs_exact=certain,
         category_certain=certain,
     )
@@ -194,7 +194,7 @@ def decode_pairs(
         rationale_log_prob=log_prob_BR.gather(1, ids),
         log_prob=log_prob,
         category_log_prob=category_total - partition,
-        rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, looked_at=torch.ones_like(ids).bool()),
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, evaluated=torch.ones_like(ids).bool()),
         pairs_exact=certain,
         category_certain=certain,
     )

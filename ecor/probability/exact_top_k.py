@@ -19,7 +19,7 @@ class TopCandidates:
     """Best first."""
     log_prob: Float[Tensor, "B K N"]
     """−inf where it was not evaluated, because the image did not need it."""
-    looked_at: Bool[Tensor, "B K"]
+    evaluated: Bool[Tensor, "B K"]
     exact: Bool[Tensor, " B"]
 
 
@@ -58,16 +58,16 @@ def expand_until_exact(
     return TopCandidates(
         ids=ordered.indices[:, :seen],
         log_prob=torch.cat(blocks, dim=1),
-        looked_at=torch.cat(masks, dim=1),
+        evaluated=torch.cat(masks, dim=1),
         exact=exact,
     )
 
 
 def rest_log_prob(
-    log_prob: Float[Tensor, "B R"], *, ids: Int[Tensor, "B K"], looked_at: Bool[Tensor, "B K"]
+    log_prob: Float[Tensor, "B R"], *, ids: Int[Tensor, "B K"], evaluated: Bool[Tensor, "B K"]
 ) -> Float[Tensor, " B"]:
     """Log of the total probability of the ids that were not evaluated; a sum keeps more digits than 1 − p."""
-    seen = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, ids, looked_at)
+    seen = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, ids, evaluated)
     return log_prob.masked_fill(seen, -math.inf).logsumexp(dim=-1)
 
 

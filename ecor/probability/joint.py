@@ -40,7 +40,7 @@ class Joint:
         return -torch.expm1(self.rest_log_prob.clamp(max=0.0))
 
     @property
-    def looked_at(self) -> Bool[Tensor, "B K"]:
+    def evaluated(self) -> Bool[Tensor, "B K"]:
         """Which kept rationales were evaluated, so that they have pairs in `log_prob`."""
         return self.log_prob.amax(dim=-1) > -math.inf
 

@@ -45,7 +45,7 @@ def ranked_sets(
     """
     check_set_size(size, available=joint.rationales.shape[1])
     require(beam >= 1, f"beam must be at least 1, got {beam}")
-    hidden = ~joint.looked_at
+    hidden = ~joint.evaluated
     log_prob_BK = joint.rationale_log_prob.masked_fill(hidden, -math.inf)
     members, set_log_prob = best_sets(log_prob_BK, joint.rest_log_prob, size=size, beam=beam)
     ids = gather_members(joint.rationales.unsqueeze(-1), members).squeeze(-1)

@@ -20,7 +20,7 @@ _MAX_CACHED_TEXTS = 2**17
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPart:
-    """Which of `num` equal parts of every batch a rank sees."""
+    """The part of every batch, of `num` equal parts, that a rank processes."""
 
     index: int = 0
     num: int = 1
@@ -33,7 +33,7 @@ class BatchPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionedImages:
-    """A batch as its source makes it: some of the images, all captions; T distinct texts, any number per image."""
+    """A batch from its source: this rank's images, and all T distinct captions, any number per image."""
 
     # normalised pixels of the rank's part
     images: Float[Tensor, "b 3 H W"]
@@ -49,12 +49,12 @@ class CaptionedImages:
 
 
 class CaptionSource(Protocol):
-    """Captioned images: a batch is a function of the source and the step alone, so that any rank makes the same."""
+    """Source of captioned images; a batch depends on the source and the step only, so all ranks get the same."""
 
     num_attributes: int
 
     def texts(self) -> Sequence[str]:
-        """Texts that hold, together, every token of every caption."""
+        """Texts that together contain every token of the captions."""
         ...
 
     def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
@@ -62,17 +62,17 @@ class CaptionSource(Protocol):
         ...
 
     def unreadable(self) -> Mapping[str, str]:
-        """Why images could not be read so far, by their sources: of the first few."""
+        """Reasons for the first few unreadable images so far, by source."""
         ...
 
     def evaluate(self, clip: Clip) -> dict[str, float]:
-        """Figures of a model with the full token table on images held back; empty where nothing is known of them."""
+        """Evaluate a model with the full token table on held-out images; empty if the source has none."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainingBatch:
-    """What one rank sees of a step: its part of the images and captions, and what is true of all."""
+    """One rank's part of a step's images and captions, and the truth about the whole batch."""
 
     images: Float[Tensor, "b 3 H W"]
     readable: Bool[Tensor, " b"]
@@ -97,7 +97,7 @@ class PretrainingBatch:
 
 
 class TokenTable:
-    """Captions to ids over a small table, which holds only the tokens that occur: few rows to learn and to move."""
+    """Tokenizes captions over a small table of the tokens that occur, so that few embeddings are trained."""
 
     def __init__(self, tokenizer: Tokenizer, *, texts: Sequence[str]) -> None:
         """`texts` hold, together, every token of the captions that will come."""
@@ -105,7 +105,7 @@ class TokenTable:
         distinct = list(dict.fromkeys(texts))
         passes = [distinct[k : k + _TEXTS_PER_PASS] for k in range(0, len(distinct), _TEXTS_PER_PASS)]
         found = [torch.unique(tokenizer(part)) for part in passes]
-        # the tokenizer's id of each row; 0 fills up, and must be row 0
+        # the tokenizer's id of each row; 0 is padding, and must be row 0
         self.rows: Int[Tensor, " U"] = torch.unique(torch.cat([torch.zeros(1, dtype=torch.long), *found]))
         self._known: dict[str, list[int]] = {}
 
@@ -149,7 +149,7 @@ def tokenize_batch(images: CaptionedImages, *, table: TokenTable, part: BatchPar
 
 
 def match_captions(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
-    """Distinct captions, and which image each was written for: `own`, and `true` where nothing else is known."""
+    """Distinct captions, and the matrix [B T] of which image has which caption."""
     distinct = list(dict.fromkeys(captions))
     index = {caption: t for t, caption in enumerate(distinct)}
     own = torch.zeros(len(captions), len(distinct), dtype=torch.bool)

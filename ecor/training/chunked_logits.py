@@ -16,7 +16,7 @@ from ecor.training.negative_sampling import Candidates
 
 @runtime_checkable
 class Sentences(Protocol):
-    """Sentences as L2-normalised features, with gradient to whatever is learned in them.
+    """Encodes sentences to L2-normalised features, with gradient to the learned tokens.
 
     The same call must give the same numbers by the same operations: chunks are computed a second time.
     """
@@ -41,7 +41,7 @@ class Sentences(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossBatch:
-    """Images with their labels, the sentences they are compared with, and how many at once."""
+    """Images with labels, the encoder of sentences, and the limits of memory and sampling."""
 
     image: ImageFeatures
     categories: Int[Tensor, " B"]

@@ -51,7 +51,7 @@ def shared_text_loss(logits: Float[Tensor, "B T"], targets: Int[Tensor, " B"]) -
 
 
 def _logsumexp(logits: Tensor, *, over: Tensor, dim: int) -> Tensor:
-    """Finite even where nothing is left to sum over."""
+    """Log-sum-exp over a mask; finite for an empty mask."""
     return logits.masked_fill(~over, -1e4).logsumexp(dim)
 
 

@@ -22,13 +22,13 @@ from ecor.training.distributed import gather_features, gather_ids
 
 
 def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of what can be seen, summed over attributes: teaches while captions cannot."""
+    """Binary cross-entropy of the visible attributes, summed over attributes: an auxiliary loss for early training."""
     loss_BA = functional.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
     return loss_BA.sum(1).mean()
 
 
 class Pretrainer(nn.Module):
-    """A CLIP with a linear head on its image embedding that names the attributes in view; the head is thrown away."""
+    """A CLIP with an auxiliary linear head that predicts visible attributes; the head is dropped after training."""
 
     def __init__(self, clip: Clip, *, embed_dim: int, num_attributes: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class TokenDropout(nn.Module):
         self._generator, self._part = generator, part
 
     def forward(self, tokens: Float[Tensor, "b P D"]) -> Float[Tensor, "b K D"]:
-        """What is left; the class token, which comes first, always stays."""
+        """The kept tokens; the class token, at position 0, is always kept."""
         if not self.training or self.share == 0:
             return tokens
         num_images, num_patches = tokens.shape[0], tokens.shape[1] - 1
@@ -143,9 +143,9 @@ def pretraining_step(
 
 
 def full_weights(clip: Clip, *, rows: Int[Tensor, " U"], num_rows: int) -> dict[str, Tensor]:
-    """open_clip's state of the model: fp16, with a token table of `num_rows`.
+    """State dict for open_clip: fp16, with a token table of `num_rows`.
 
-    `rows` are the ids of the small table's tokens. Tokens that never occurred share the mean row, which packs well.
+    `rows` are the ids of the small table's tokens. All other tokens share the mean row, which compresses well.
     """
     state = {
         name: (value.detach().half() if value.is_floating_point() else value.detach()).cpu().contiguous()

@@ -33,9 +33,10 @@ __all__ = ["Objective", "Sentences", "objective_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What the learned tokens are tuned to minimise: the sum of its named terms, each a mean over images.
+    """A training objective: the sum of named loss terms, each a mean over images.
 
-    Labels are ids, −1 where unknown: such an image takes part in the terms it can. Between ranks of a process group
+    Labels are ids, −1 where unknown: such an image counts in the terms for which its labels are known.
+    Between ranks of a process group
     (while gradients are recorded) the mean of a term over ranks is its mean over all images, so that averaging
     gradients as DDP does equals one process with the whole batch; every rank must bring as many images. Under
     `no_grad` nothing is exchanged: a rank may evaluate alone.

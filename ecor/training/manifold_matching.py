@@ -33,7 +33,7 @@ def manifold_matching(
     temperature: Float[Tensor, ""] | float,
     known: Bool[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
-    """KL(A^G || A^F): who is near to whom among the images, as among their texts; the mean over rows.
+    """KL(A^G || A^F) between the neighbourhoods of texts and of images; the mean over rows.
 
     Args:
         image: flattened features of the N images of the whole batch, of all ranks.

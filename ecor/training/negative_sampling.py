@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Ids that a softmax runs over, and how likely each was to be among them."""
+    """Ids of a sampled softmax, with their inclusion probabilities."""
 
     ids: Int[Tensor, " N"]
     """Distinct, ascending."""

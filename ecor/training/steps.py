@@ -30,7 +30,7 @@ Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBatch:
-    """What one forward pass learns from."""
+    """Labelled images of one forward pass."""
 
     pictures: Pictures
     categories: Int[Tensor, " B"]
@@ -88,7 +88,7 @@ class PromptTuningModule(nn.Module):
 
 
 class ConstantSentences:
-    """Finished text features as sentences: for tuning visual tokens alone, and for validation."""
+    """Precomputed text features as `Sentences`: for tuning visual tokens only, and for validation."""
 
     def __init__(self, text: TextFeatureTable, *, by_columns: bool = False) -> None:
         """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
@@ -126,7 +126,7 @@ def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """What a training step tells."""
+    """Result of a training step."""
 
     terms: dict[str, Tensor]
     """Named loss terms of this rank, averaged over the step's batches; scalars on the device."""
@@ -195,7 +195,7 @@ def _no_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSums:
-    """Sums over images, so that batches and ranks add up whatever their sizes."""
+    """Sums over images, so that batches and ranks of any size can be added."""
 
     terms: dict[str, float]
     """Named loss terms in nats."""

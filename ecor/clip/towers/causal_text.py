@@ -24,7 +24,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CausalText:
-    """The parts of a plain causal text tower, lent to the encoder of sentences by the backbone."""
+    """The parts of a plain causal text tower."""
 
     token_embedding: nn.Embedding
     positional_embedding: Tensor
@@ -41,7 +41,7 @@ class CausalText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVCache:
-    """Keys and values of the tokens that a tower has read, block by block."""
+    """Attention keys and values of tokens that were encoded, block by block."""
 
     keys: tuple[Tensor, ...]
     """One [N A L E] per block: sentences, heads, tokens, width of a head."""
@@ -56,7 +56,7 @@ class KVCache:
 
 
 def causal_text_of(text: Any, tokenizer: Any) -> CausalText | None:
-    """The tower's parts where it is plain: causal, read at the end token, words from CLIP's own tokenizer."""
+    """Parts of a plain text tower (causal, read at the end token, CLIP's own tokenizer); None for other towers."""
     plain_tokens = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
     plain_tower = isinstance(text, open_clip.CLIP) or (isinstance(text, TextTransformer) and text.cls_emb is None)
     if not (plain_tokens and plain_tower and _reads_end_token(text, end_token=tokenizer.eot_token_id)):
@@ -81,7 +81,7 @@ def _reads_end_token(text: Any, *, end_token: int) -> bool:
 
 
 def cache_prefix(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> KVCache:
-    """What sentences begin with: the start token, learned embeddings, and then the words that all share."""
+    """Cache of the common prefix: start token, learned embeddings, and the words that all sentences share."""
     x_1LW = tower.token_embedding(torch.tensor([tokens], device=tower.positional_embedding.device))
     if context is not None:
         x_1LW = torch.cat([x_1LW[:, :1], context.to(x_1LW.dtype)[None], x_1LW[:, 1:]], dim=1)
@@ -89,7 +89,7 @@ def cache_prefix(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M
 
 
 def cache_continuations(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> KVCache:
-    """Go on reading: H beginnings, all of one length."""
+    """Cache of H continuations of one length, each after the prefixes in `before`."""
     return _run_blocks(tower, _embed(tower, tokens, before=before), before=before)[1]
 
 
@@ -104,7 +104,7 @@ def last_features(
 
 
 def _embed(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> Tensor:
-    """[N L W]: tokens of one length, with the positions that follow what was read."""
+    """Embeddings [N L W] of tokens of one length, at the positions after the prefixes in `before`."""
     start = sum(each.num_tokens for each in before)
     ids = torch.tensor(tokens, device=tower.positional_embedding.device)
     return tower.token_embedding(ids) + tower.positional_embedding[start : start + ids.shape[1]]
@@ -113,7 +113,7 @@ def _embed(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache
 def _run_blocks(
     tower: CausalText, x_NLW: Tensor, *, before: tuple[KVCache, ...], last_only: bool = False
 ) -> tuple[Tensor, KVCache]:
-    """All blocks, over tokens that follow what was read before; `last_only` spares the last block all other queries."""
+    """Run all blocks on tokens that follow `before`; with `last_only`, the last block computes only the last query."""
     keys, values = [], []
     for index, block in enumerate(tower.blocks):
         earlier = [
@@ -159,9 +159,9 @@ def _causal_mask(num_queries: int, keys: Tensor) -> Tensor | None:
 
 
 def token_features(tower: CausalText, embedded: Float[Tensor, "N L W"]) -> Float[Tensor, "N L D"]:
-    """What the tower would say if it were read at each token: projected, not normalised; with gradient to `embedded`.
+    """Projected features at each token, not normalised, with gradient to `embedded`.
 
-    Tokens that follow change nothing, so that sentences may be padded with anything.
+    Later tokens do not change a feature, so sentences may be padded with any token.
     """
     x_NLW = _run_blocks(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
     return tower.project(tower.ln_final(x_NLW))

@@ -110,7 +110,7 @@ def last_tensors(vit: Any, *, num_blocks: int) -> list[Tensor]:
 
 
 def start_graph(x: Tensor) -> Tensor:
-    """`x` itself, or where nothing before it requires a gradient, the place where the graph begins."""
+    """Let the autograd graph start at `x`, unless an earlier tensor already requires a gradient."""
     return x.requires_grad_() if torch.is_grad_enabled() and not x.requires_grad else x
 
 

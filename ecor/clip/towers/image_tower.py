@@ -22,12 +22,12 @@ CAPABILITIES: dict[Capability, str] = {
     "attention": "attention between patches and what the feature is read at",
     "activations": "a map of activations before pooling",
 }
-"""What a tower may be able to give, in words."""
+"""Capabilities of image towers, with descriptions for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTrace:
-    """One forward pass of an image tower, opened."""
+    """Intermediate tensors of one forward pass of an image tower."""
 
     feature: Float[Tensor, "B D"]
     """Normalised, as `Backbone.encode_image` gives it."""
@@ -53,7 +53,7 @@ class ImageTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTower:
-    """A lent image tower with the visual prompt tokens it was tuned with: read only, always in fp32."""
+    """An image tower with the visual prompt tokens it was tuned with; read only, always in fp32."""
 
     backbone: Backbone
     tokens: Float[Tensor, "depth M W"] | None = None
@@ -72,7 +72,7 @@ class ImageTower:
         return frozenset(CAPABILITIES) - ({"class_token"} if vit.pool_type == "avg" else set())
 
     def require_capability(self, capability: Capability, *, asked_by: str) -> None:
-        """ValueError, naming tower and capability, unless the tower can give it."""
+        """Raise ValueError, naming tower and capability, unless the tower has the capability."""
         require(
             capability in self.capabilities,
             f"{asked_by} needs {CAPABILITIES[capability]}, which the image tower of {self.backbone.config.name!r} (a "
@@ -96,7 +96,7 @@ class ImageTower:
     def trace(
         self, pixels: Float[Tensor, "B 3 H W"], *, gradients: bool = False, single_head_blocks: int = 0
     ) -> ImageTrace:
-        """Recompute the forward pass, keeping what it computes; its feature is that of `features` up to rounding.
+        """Recompute the forward pass and keep intermediate tensors; the feature is that of `features` up to rounding.
 
         Args:
             pixels: normalised.
@@ -133,7 +133,7 @@ class ImageTower:
 
 @contextmanager
 def full_precision(backbone: Backbone) -> Iterator[None]:
-    """fp32 inside, whatever autocast the caller is in: maps are made of small differences."""
+    """Disable autocast inside the block: maps are small differences, which need fp32."""
     with torch.autocast(backbone.device.type, enabled=False):
         yield
 

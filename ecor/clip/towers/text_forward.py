@@ -38,7 +38,7 @@ class TextPool:
 
 
 def is_open_clip_tower(text: Any) -> bool:
-    """Whether the tower is made of open_clip's own blocks, not of another library's."""
+    """Whether the tower consists of open_clip's own blocks."""
     return hasattr(text, "transformer") and hasattr(text.transformer, "resblocks")
 
 

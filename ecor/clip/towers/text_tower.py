@@ -17,7 +17,7 @@ from ecor.config import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTrace:
-    """One forward pass of a text tower, opened."""
+    """Intermediate tensors of one forward pass of a text tower."""
 
     feature: Float[Tensor, "N D"]
     """Normalised, as `Backbone.encode_text` gives it."""
@@ -37,7 +37,7 @@ def trace_text(
     context: Float[Tensor, "M W"] | None = None,
     gradients: bool = False,
 ) -> TextTrace:
-    """Recompute the text tower's forward pass, keeping what it computes.
+    """Recompute the text tower's forward pass and keep intermediate tensors.
 
     Args:
         backbone: whose text tower is lent.

@@ -85,7 +85,7 @@ class InventedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What neighbours share."""
+    """Body shared by similar categories."""
 
     body: Silhouette
     # of which each specimen is cut from one

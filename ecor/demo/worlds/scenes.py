@@ -134,7 +134,7 @@ def _occluders(rng: random.Random, canvas: Canvas, *, world: WorldSet) -> None:
 
 
 def _add_noise(image: Image.Image, *, seed: int, world: WorldSet) -> Image.Image:
-    """Film grain, a random exposure, and fog."""
+    """Add film grain, a random exposure and fog."""
     rng = np.random.default_rng(seed)
     pixels = np.asarray(image, dtype=np.float32)
     speckle = rng.normal(0, rng.uniform(0, world.grain), pixels.shape[:2]).astype(np.float32)

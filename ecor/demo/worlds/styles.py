@@ -14,7 +14,7 @@ WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How scenes are drawn."""
+    """Drawing style of scenes."""
 
     # background and clutter of a scene
     ground: Callable[[random.Random], Canvas]

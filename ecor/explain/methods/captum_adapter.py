@@ -11,8 +11,9 @@ from ecor.clip.towers.image_tower import ImageTower
 class CosineForward(nn.Module):
     """A differentiable [B 3 H W] -> [B T] in fp32, through the tower's own forward, so that its hooks fire.
 
-    `captum.attr.Occlusion(Scorer(tower, texts))` and `pytorch_grad_cam.GradCAM(Scorer(tower, texts), layers)` work as
-    they are. Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
+    `captum.attr.Occlusion(CosineForward(tower, texts))` and `pytorch_grad_cam.GradCAM(CosineForward(tower, texts),
+    layers)` work unchanged.
+    Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
     the tower itself is frozen.
     """
 

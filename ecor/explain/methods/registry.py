@@ -27,7 +27,7 @@ NEEDS = {
 
 @runtime_checkable
 class Method(Protocol):
-    """Settings as fields; called, maps of one batch. The tower is read only."""
+    """An attribution method: a frozen dataclass of settings that is called with one batch. The tower is read only."""
 
     requires: ClassVar[Capability | None]
     """What the tower must be able to give."""
@@ -82,7 +82,7 @@ PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "l
 
 
 def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
-    """What a method still needs, in words; None where it can be used."""
+    """Description of what a method still needs; None if it can be used."""
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kind = METHODS[name]
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from ecor.explain.metrics.localization import THRESHOLDS, AtThreshold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxRule:
-    """How boxes come from a map, which goes from 0 to 1, and how they are judged."""
+    """Rules for boxes of a map with values from 0 to 1, and for hits."""
 
     thresholds: tuple[float, ...] = THRESHOLDS[:-1]
     """The best of them over all images counts."""
