@@ -60,7 +60,7 @@ class DrawnSource:
     def evaluate(self, clip: Any) -> dict[str, float]:
         """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
         figures: dict[str, float] = {}
-        for name, images in self._judged_on.items():
+        for name, images in self._validation_sets.items():
             best = max(zero_shot_table(clip, images), key=lambda row: row.category_accuracy)
             figures |= {
                 f"{name}/zero_shot": best.category_accuracy,
@@ -70,7 +70,7 @@ class DrawnSource:
         return figures
 
     @cached_property
-    def _judged_on(self) -> dict[str, SplitImages]:
+    def _validation_sets(self) -> dict[str, SplitImages]:
         names = [f"{self._corpus.world.name}-{role}" for role in _VALIDATION_ROLES]
         return {name: validation_images(name, num_images=_NUM_VALIDATION_IMAGES) for name in names}
 

@@ -189,33 +189,15 @@ def explain_joint(
     first_category = model.vocabulary.categories[int(categories[0])]
     any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
     towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
-    names = [f"rationale {rank + 1}" for rank in range(rationales.shape[1])], ["category"]
-    if _same_prompts(*towers) and "distractors" not in method.needs:  # maps do not depend on other texts: one pass
-        maps = attribute(
-            towers[0],
-            images,
-            torch.cat(texts, dim=1),
-            method=method,
-            names=[*names[0], *names[1]],
-            batch_size=batch_size,
-        )
-        rationale_maps, category_maps = maps.part(slice(0, -1)), maps.part(slice(-1, None))
-    else:
-        vocabularies = model.text.rationales, model.text.categories
-        own = rationales, categories[:, None]
-        rationale_maps, category_maps = (
-            attribute_among(
-                towers[k],
-                images,
-                texts[k],
-                method=method,
-                vocabulary=vocabularies[k],
-                own=own[k],
-                names=names[k],
-                batch_size=batch_size,
-            )
-            for k in range(2)
-        )
+    rationale_maps, category_maps = _joint_maps(
+        towers,
+        images,
+        texts,
+        method=method,
+        vocabularies=(model.text.rationales, model.text.categories),
+        own=(rationales, categories[:, None]),
+        batch_size=batch_size,
+    )
     return JointHeatmaps(
         joint=joint,
         rationale_ids=rationales,
@@ -223,6 +205,38 @@ def explain_joint(
         rationales=rationale_maps,
         category=category_maps,
     )
+
+
+def _joint_maps(
+    towers: tuple[ImageTower, ImageTower],
+    images: UInt8[Tensor, "B 3 H W"],
+    texts: tuple[Float[Tensor, "B K D"], Float[Tensor, "B 1 D"]],
+    *,
+    method: Method,
+    vocabularies: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    batch_size: int,
+) -> tuple[Heatmap, Heatmap]:
+    """Maps of the rationales and of the category; in one pass where tower and distractors allow it."""
+    names = [f"rationale {rank + 1}" for rank in range(texts[0].shape[1])], ["category"]
+    if _same_prompts(*towers) and "distractors" not in method.needs:
+        both = torch.cat(texts, dim=1)
+        maps = attribute(towers[0], images, both, method=method, names=[*names[0], *names[1]], batch_size=batch_size)
+        return maps.part(slice(0, -1)), maps.part(slice(-1, None))
+    rationale_maps, category_maps = (
+        attribute_among(
+            towers[k],
+            images,
+            texts[k],
+            method=method,
+            vocabulary=vocabularies[k],
+            own=own[k],
+            names=names[k],
+            batch_size=batch_size,
+        )
+        for k in range(2)
+    )
+    return rationale_maps, category_maps
 
 
 def _mean_pair_features(

@@ -165,7 +165,7 @@ def test_a_detached_encoder_keeps_the_contexts_of_its_making(backbone: Backbone,
         vocabulary=vocabulary,
         templates=TemplateConfig(),
         category_context=before.category_context,
-        bank_bytes=0,
+        cache_bytes=0,
     ).with_frozen_contexts()
     assert_close(without_bank.category_features(torch.tensor([0])), expected, rtol=0, atol=1e-6)
 
