@@ -17,7 +17,7 @@ SystemName = Literal["ecor", "eclip", "lico"]
 PoolingName = Literal["masked_max", "max", "average", "attention"]
 GuidanceName = Literal["class_attention", "rollout"]
 Compat = Literal["reference"]
-"""As the reference implementation of a method does it, where that differs from its formula."""
+"""Follow a method's reference implementation where it differs from the formula of the paper."""
 FACTORS: dict[MethodName, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),
@@ -103,10 +103,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptConfig:
-    """How many tokens are learned, and where. All zero is zero-shot CLIP.
+    """Numbers and places of the learned tokens. All zero is zero-shot CLIP.
 
-    The kind of tokens, their number and the learning rate: what `ecor ablate` chose on validation images of the drawn
-    world.
+    `ecor ablate` chose the default kind of tokens, their number and the learning rate on validation images of the
+    drawn world.
     """
 
     rationale_tokens: int = 0
@@ -171,7 +171,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:
-    """What the tokens are tuned to minimise."""
+    """The training objective of prompt tuning."""
 
     name: ObjectiveName = "two_term"
     """`two_term` is ECOR's loss with full-vocabulary negatives; `in_batch_pairs` and `in_batch_categories` are its
@@ -275,7 +275,7 @@ class LicoConfig:
     num_context: int = 12
     """Learned tokens of a prompt."""
     class_position: Literal["end", "front"] = "end"
-    """Where the category's name stands. In a causal text tower, context before it cannot know it."""
+    """Position of the category's name. In a causal text tower, context before the name does not depend on it."""
     shuffle: bool = True
     """The context tokens change places at every step."""
     dropout: float = 0.5
@@ -315,7 +315,7 @@ class ScoringConfig:
     keep_rationales: int = 8
     """K, the rationales kept per image to begin with; K grows until the top pairs are exact."""
     max_keep_rationales: int = 64
-    """Where K stops growing; rows that are not certain by then carry pairs_exact = False."""
+    """Upper limit of K; rows that are not proven exact by then have pairs_exact = False."""
     ood_score: bool = False
     """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
 
@@ -378,7 +378,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes pixels: the facts of open_clip's evaluation transform, without the transform."""
+    """Image preprocessing: the parameters of open_clip's evaluation transform."""
 
     image_size: tuple[int, int]
     """Height and width in pixels."""

@@ -169,7 +169,7 @@ class Recognizer:
 
     @property
     def config(self) -> ModelConfig:
-        """What shapes the model except its vocabulary and its learned numbers."""
+        """Backbone, prompt and template settings of the model."""
         return ModelConfig(backbone=self.backbone.config, prompts=self.prompts.config, templates=self.templates)
 
     @property
@@ -242,10 +242,10 @@ class Recognizer:
 
     @torch.no_grad()
     def ood_score(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures) -> Float[Tensor, " B"]:
-        """How unlike all of its categories a picture is: 1 less the largest cosine with a category's own sentence.
+        """Out-of-distribution score of each image: 1 − the largest cosine with a category's own sentence.
 
         High is out of distribution. ConVis's score (arXiv:2405.14563), with the sentences that the model was tuned with
-        in place of definitions (ours): categories without a rationale, so that the score does not ask for a reason.
+        in place of definitions (ours): sentences of categories alone, so that the score does not depend on rationales.
         """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         return 1 - max_cosine(features.category, self.text.categories)

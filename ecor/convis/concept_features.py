@@ -47,7 +47,7 @@ class ConceptFeatures:
         return self._ids(self.lexicon.descendants(name))
 
     def leaves(self, name: str) -> Int[Tensor, " K"]:
-        """Those of `kinds` that nothing is a kind of."""
+        """Those of `kinds` without descendants."""
         self._ids([name])
         return self._ids([kind for kind in self.lexicon.descendants(name) if kind not in self._has_kinds])
 

@@ -56,7 +56,7 @@ class ConVis:
     """
 
     concepts: ConceptFeatures | None = None
-    """What is ranked (`encode_concepts`); must be given."""
+    """Features of the lexicon's concepts (`encode_concepts`); required."""
     explained: tuple[str, ...] = ()
     """Concept of each text; empty: the texts are ranked themselves."""
     patches: tuple[float, ...] = (4 / 7, 2 / 7)
@@ -149,7 +149,7 @@ class ConVis:
 
 
 class ConceptRanks:
-    """How B pictures, patch by patch, resemble all concepts of a lexicon; made by `ConVis.fit`."""
+    """Ranks of all concepts of a lexicon for the patches of B images; made by `ConVis.fit`."""
 
     def __init__(
         self,
@@ -169,12 +169,12 @@ class ConceptRanks:
 
     @cached_property
     def ranks(self) -> Int[Tensor, "B N S"]:
-        """How many concepts resemble the patch more than each concept does: 0 is best, ties share it."""
+        """Number of concepts with a higher similarity to the patch than each concept: 0 is best, ties share a rank."""
         every = self.features @ self.concepts.features.to(self.features).T
         return ranks_among(every, every)
 
     def map(self, concept: str) -> Float[Tensor, "B H W"]:
-        """Where the concept, or a kind of it, is; values as in `maps`."""
+        """Map of one concept and its descendants; values as in `maps`."""
         return self.maps([concept])[:, 0]
 
     def maps(self, concepts: Sequence[str]) -> Float[Tensor, "B T H W"]:
@@ -212,7 +212,7 @@ class ConceptRanks:
 def ranks_among(
     similarity: Float[Tensor, "*leading T"], every: Float[Tensor, "*leading S"]
 ) -> Int[Tensor, "*leading T"]:
-    """How many of `every` are greater than each similarity; closer than rounding is equal (ours)."""
+    """Number of values in `every` above each similarity; values within rounding count as equal (ours)."""
     ascending = every.sort(dim=-1).values
     return every.shape[-1] - torch.searchsorted(ascending, similarity.contiguous() + _ROUNDING, right=True)
 

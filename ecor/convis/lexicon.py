@@ -27,7 +27,7 @@ class Lexicon(Protocol):
         """What the text tower reads; ValueError for an unknown concept."""
 
     def parents(self, concept: str) -> tuple[str, ...]:
-        """What it is a kind of; empty for a root. ValueError for an unknown concept."""
+        """Parents of a concept; empty for a root. ValueError for an unknown concept."""
 
     def descendants(self, concept: str) -> tuple[str, ...]:
         """The concept itself and all its kinds, in the order of `concepts`. ValueError for an unknown concept."""

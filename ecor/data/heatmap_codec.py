@@ -20,7 +20,7 @@ class EvidenceMap:
     """One map quantized to 0 (lowest score) to 255 (highest); the error is at most half a step."""
 
     rationale: str | None
-    """What it shows the evidence for; None: the category, given the rationales kept."""
+    """The explained rationale; None: the category, given the kept rationales."""
     height: int
     """Cells: of the tower's grid, or at most `MOST_CELLS` per side."""
     width: int
@@ -61,7 +61,7 @@ class Evidence:
 
     @property
     def preprocess(self) -> Preprocess:
-        """What `ecor.data.heatmap.frame_of` needs to find the place of the maps on a picture."""
+        """Preprocessing for `ecor.data.heatmap.frame_of`, which locates the maps on the source image."""
         return Preprocess(
             image_size=(self.input_height, self.input_width),
             mean=(0.0, 0.0, 0.0),

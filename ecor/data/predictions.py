@@ -42,14 +42,14 @@ class PredictionPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionParents:
-    """What the rows were made from, each by digest."""
+    """Inputs of the rows, each by digest."""
 
     input: str
     """Folder or table of images."""
     input_digest: str
     """Of the shard manifest, or of the listing."""
     model_uri: str
-    """As it was asked for (`models:/ecor@champion`)."""
+    """Model address as given by the user (`models:/ecor@champion`)."""
     model_name: str
     model_version: str | None
     model_digest: str

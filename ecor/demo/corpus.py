@@ -18,7 +18,7 @@ from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage.digests import json_digest
 
 DRAWING_VERSION = 1
-"""Of the code that draws: raise it with every change of a pixel, a caption or a truth. A test holds drawings to it."""
+"""Version of the drawing code. Increase it with every change of a pixel, caption or label; a test checks it."""
 _IMAGES_PER_TASK = 1000
 
 CATEGORY_TEMPLATES = ("a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}", "the {c}")

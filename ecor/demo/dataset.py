@@ -29,7 +29,7 @@ class LabelledDrawing:
 
     @property
     def visible_rationales(self) -> tuple[str, ...]:
-        """What can be seen of the labelled thing."""
+        """Visible rationales of the labelled thing."""
         return self.drawing.visible[0]
 
 

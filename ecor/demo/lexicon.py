@@ -71,7 +71,7 @@ _ABOVE: dict[str, tuple[str, str]] = {
     "seeds": ("part", "small seeds or ripe fruit"),
     "growth": ("part", "what grows on a stem or a trunk: arms, spines, gills or a blossom"),
 }
-"""What they are kinds of, and what defines them."""
+"""Parent and definition of each concept above categories and parts."""
 
 _CATEGORIES: dict[str, tuple[str, ...]] = {
     "hoofed animal": (

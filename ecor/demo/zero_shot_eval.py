@@ -40,7 +40,7 @@ class SplitImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroShotRow:
-    """What one hand-written category template gets right."""
+    """Zero-shot accuracies with one hand-written category template."""
 
     template: str
     # share of images whose best category is the true one
@@ -62,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetValidity:
-    """What weights know of one set; every share is of test images."""
+    """Measurements of a model on one set; every share is of test images."""
 
     set_name: str
     num_categories: int

@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from ecor.config import require, require_at_least
 
 Statistic = Callable[[Float[np.ndarray, "S N"]], Float[np.ndarray, "S M"]]
-"""How often each of N images is counted, in each of S samples, to M numbers per sample."""
+"""Maps the counts of N images in S samples to M numbers per sample."""
 
 COUNTS_AT_ONCE = 4_000_000
 
@@ -72,7 +72,7 @@ def estimates(statistic: Statistic, *, num_images: int, sizes: Sequence[int], re
 
 
 def resampled_counts(num_images: int, *, resampling: Resampling) -> Iterator[Float[np.ndarray, "S N"]]:
-    """How often each image is drawn, a block of samples at a time; the same seed gives the same draws."""
+    """Yield bootstrap counts per image, one block of samples at a time; the same seed gives the same draws."""
     generator = np.random.default_rng(resampling.seed)
     block = max(1, COUNTS_AT_ONCE // num_images)
     for first in range(0, resampling.num_resamples, block):

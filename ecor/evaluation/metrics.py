@@ -27,7 +27,7 @@ from ecor.evaluation.correctness import RULES, Labels, RankedAnswers, Truth, is_
 from ecor.probability.temperature_scaling import bin_of, reliability
 
 HEADLINE = "strict/rr"
-"""What promotion compares."""
+"""The metric that promotion compares."""
 CUTS = (1, 3, 5)
 """m of the metrics over several rationales."""
 

@@ -37,11 +37,11 @@ class Result:
     """The evaluation of one set of predictions."""
 
     name: str
-    """As in tables and plots."""
+    """Name in tables and plots."""
     predictions: str
     """Digest of the predictions' manifest."""
     parents: Mapping[str, Any]
-    """What the predictions were made from, as their manifest says."""
+    """Inputs of the predictions, from their manifest."""
     method: str
     num_rows: int
     num_images: int

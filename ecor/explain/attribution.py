@@ -109,11 +109,11 @@ def explain(
     batch_size: int = 16,
     **settings: Any,
 ) -> Heatmap:
-    """Where a tuned model finds each target in each image: one map per image and target.
+    """Explain targets with heat maps: one map per image and target.
 
-    Each kind of target is compared as the model itself compares it: with its own prompt, visual tokens included.
-    Methods that need distractors get the vocabulary's other texts of the same kind, unless they have some. Methods
-    that need a lexicon get that of `Concept` targets.
+    Each kind of target uses the prompt and the visual tokens that the model itself uses for it. Methods that need
+    distractors get the vocabulary's other texts of the same kind, unless they have some. Methods that need a lexicon
+    get that of `Concept` targets.
 
     Args:
         model: left unchanged.

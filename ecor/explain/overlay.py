@@ -143,7 +143,7 @@ def _add_colour_bar(figure: Figure, *, box: tuple[float, float, float, float]) -
 
 
 def _title_lines(panel: Panel) -> list[str]:
-    """What stands above a panel."""
+    """Lines of a panel's title."""
     lines = textwrap.wrap(_escape_dollars(panel.title), 28, max_lines=2, placeholder=" …")
     return [*lines, _escape_dollars(panel.note)] if panel.note else lines
 

@@ -23,7 +23,7 @@ def class_heatmap(
     by: str = "grad_cam",
     **settings: Any,
 ) -> Heatmap:
-    """Where a classifier finds the evidence for K classes of each image.
+    """Heat maps of a classifier for K classes of each image.
 
     Args:
         classifier: in evaluation mode.

@@ -62,7 +62,7 @@ def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
 
 
 def encoder_preprocess(config: LicoConfig, backbone: Backbone) -> Preprocess:
-    """How pictures become pixels: as the backbone has it, in another size where that is asked for."""
+    """The backbone's preprocessing, with the image size of the config if it is set."""
     if config.image_size is None:
         return backbone.preprocess
     require(config.encoder != CLIP, f"a tower has its own size: leave lico.image_size, or take {TORCHVISION}<name>")
@@ -107,7 +107,7 @@ class Classifier(nn.Module):
         return self.logits(self.maps(pixels))
 
     def grad_cam(self, pixels: Float[Tensor, "B 3 H W"], classes: Int[Tensor, " B"]) -> Float[Tensor, "B h w"]:
-        """Where the evidence for a class of each image is: ReLU of the maps weighted by the class's mean gradient."""
+        """Grad-CAM of one class per image: ReLU of the maps weighted by the class's mean gradient."""
         height, width = self.grid
         weights = self.head.weight[classes] / (height * width)
         return torch.einsum("bfhw,bf->bhw", self.maps(pixels), weights).relu()

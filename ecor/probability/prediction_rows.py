@@ -16,7 +16,7 @@ from ecor.probability.joint import Joint, RankedPairs, ranked_pairs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a row says about the model that made it."""
+    """Columns of a row that identify the model."""
 
     model_name: str
     model_version: str | None

@@ -29,7 +29,7 @@ _TOLERANCE = 1e-7
 _CHUNK = 2**23
 """Logits that are in double precision at once."""
 COLDEST, HOTTEST = 0.01, 100.0
-"""Where fitted temperatures end: data that is always right would want 0, data that is noise infinity (our choice)."""
+"""Bounds of fitted temperatures (our choice): perfect data would give 0, pure noise infinity."""
 
 
 def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> float:

@@ -54,7 +54,7 @@ class LossBatch:
     max_sentences: int
     """Encoded in all; above it negatives are sampled."""
     sentences_per_chunk: int
-    """Whose activations are held at once."""
+    """Sentences whose activations are in memory at once."""
     generator: torch.Generator | None = None
     """Draws sampled negatives."""
 

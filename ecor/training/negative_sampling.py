@@ -18,7 +18,7 @@ class Candidates:
     """Log of the inclusion probability; exp(logit − log q) summed over the ids estimates the full sum unbiased."""
 
     def positions(self, ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where the ids are; −1 for an id that is negative or not among them."""
+        """Positions of ids; −1 for an id that is negative or not a candidate."""
         return positions_in(self.ids, ids)
 
 
@@ -43,6 +43,6 @@ def distinct_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
 
 
 def positions_in(ascending: Int[Tensor, " N"], ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """Where each id is in `ascending`; −1 for an id that is negative or not in it."""
+    """Position of each id in `ascending`; −1 for an id that is negative or not in it."""
     found = torch.searchsorted(ascending, ids).clamp(max=len(ascending) - 1)
     return found.where(ascending[found] == ids, -1)

@@ -16,7 +16,7 @@ from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_bl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePass:
-    """What one forward pass of an image tower computes. With gradients on, the graph begins after the embedding."""
+    """Result of one forward pass of an image tower. With gradients on, the graph starts after the embedding."""
 
     feature: Float[Tensor, "B D"]
     """Not normalised."""

@@ -61,7 +61,7 @@ class ImageTower:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What this tower can give; a ViT with attentional pooling (CoCa) and towers of timm give little or nothing."""
+        """Capabilities of this tower; ViTs with attentional pooling (CoCa) and timm towers have few or none."""
         if self.backbone.resnet is not None:
             return frozenset(CAPABILITIES)
         vit = self.backbone.vit
@@ -80,7 +80,7 @@ class ImageTower:
         )
 
     def pixels(self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """As the tower takes them: 8-bit images are normalised, others taken as normalised."""
+        """Normalise 8-bit images; floating-point images are taken as normalised."""
         return images.to(self.backbone.device) if images.is_floating_point() else self.backbone.normalise(images)
 
     def features(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:

@@ -19,7 +19,7 @@ from ecor.config import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPass:
-    """What one forward pass of a text tower computes. With gradients on, the graph begins after the embedding."""
+    """Result of one forward pass of a text tower. With gradients on, the graph starts after the embedding."""
 
     feature: Float[Tensor, "N D"]
     """Not normalised."""

@@ -86,7 +86,7 @@ def attention_weights(
 
 
 def attention_branch(block: Any, attended: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
-    """What the attention of a block adds to its tokens, from heads side by side."""
+    """Output of a block's attention branch, from concatenated heads."""
     inner = getattr(block.attn, "ln_inner", nn.Identity())
     return block.ls_1(getattr(block, "ln_attn", nn.Identity())(block.attn.out_proj(inner(attended))))
 

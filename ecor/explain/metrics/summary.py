@@ -34,7 +34,7 @@ def localization_estimates(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figures:
-    """What a resampled measure is put together from; N pairs, K thresholds, J of boxes."""
+    """Values per pair that resampled measures are computed from; N pairs, K thresholds, J thresholds of boxes."""
 
     iou: Float[np.ndarray, "N K"]
     at_mean: Float[np.ndarray, "N 4"]
