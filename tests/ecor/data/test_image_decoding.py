@@ -163,17 +163,6 @@ def test_a_batch_holds_pixels_and_ids():
     assert collate([], vocabulary=VOCABULARY, preprocess=preprocess()).images.shape == (0, 3, 32, 32)
 
 
-@given(key=st.text(max_size=8))
-def test_epochs_take_all_rationales_in_turn(key):
-    taught = [label_ids(sample(key, image=b""), vocabulary=VOCABULARY, epoch=epoch)[1] for epoch in range(4)]
-    assert set(taught[:2]) == {0, 1} and taught[:2] == taught[2:]
-
-
-def test_labels_the_vocabulary_lacks_are_errors():
-    with pytest.raises(ValueError, match="unknown rationale 'tail'"):
-        label_ids(sample(rationales=("tail",)), vocabulary=VOCABULARY)
-
-
 def test_photos_decode(shared_data):
     for path in sorted((shared_data / "photos" / "clothing" / "hat").glob("*.jpg"))[:3]:
         data = path.read_bytes()

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from ecor.config import ScoringConfig
 from ecor.data.prediction_schema import (
-    OPTIONAL_COLUMNS,
-    ORIGIN_SCHEMA,
     PREDICTION_SCHEMA,
     ExplainablePrediction,
     RankedCategory,
@@ -20,10 +18,8 @@ from ecor.data.prediction_schema import (
     RankedRationale,
     check_schema,
     iterate_predictions,
-    origins_table,
     predictions_table,
     schema_for,
-    schema_rows,
 )
 from ecor.data.predictions import (
     PredictionParents,
@@ -240,24 +236,6 @@ def test_rows_with_known_truth_are_counted(tmp_path: Path) -> None:
     assert part.num_labelled == 1
     assert PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()).has_truth
     assert not labels_folder(tmp_path).has_truth
-
-
-def test_origins_fill_what_is_not_known() -> None:
-    table = origins_table(["a", "b"], shard=pa.array(["s", "s"]), rationales_true=[["x"], None])
-    assert table.schema.equals(ORIGIN_SCHEMA)
-    assert table.to_pylist()[1] == {**dict.fromkeys(ORIGIN_SCHEMA.names), "key": "b", "source": "b", "shard": "s"}
-    with pytest.raises(ValueError, match="colour"):
-        origins_table(["a"], colour=["red"])
-
-
-def test_every_column_is_documented() -> None:
-    optional = [column.name for column in OPTIONAL_COLUMNS]
-    assert [column.name for column in dataclasses.fields(ExplainablePrediction)] == [
-        *PREDICTION_SCHEMA.names,
-        *optional,
-    ]
-    assert all(row["description"] for row in schema_rows())
-    assert {row["name"]: row["unit"] for row in schema_rows()}["confidence"] == "probability"
 
 
 def test_remote_file_systems_are_reached_by_url() -> None:

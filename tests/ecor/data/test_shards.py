@@ -1,4 +1,7 @@
-"""Tars are the same bytes for the same entries, say where everything is, and are never read when altered."""
+"""Tars are the same bytes for the same entries, say where everything is, and are never read when altered.
+
+Also tests `shard_manifest`.
+"""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,7 @@
-"""One law for local disks, memory and S3: whole files, true listings, one creator; and every failure in a line."""
+"""One law for local disks, memory and S3: whole files, true listings, one creator; and every failure in a line.
+
+Also tests `addresses`, `store_errors` and `exclusive_create`, which are seen through `filesystem`.
+"""
 
 import io
 import threading

@@ -1,4 +1,7 @@
-"""Pretraining's loss is what a loop over pairs says, its text route is open_clip's, and ranks change nothing."""
+"""Pretraining's loss is what a loop over pairs says, its text route is open_clip's, and ranks change nothing.
+
+Also tests `caption_batches`.
+"""
 
 import math
 from collections.abc import Iterator

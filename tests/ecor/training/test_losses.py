@@ -1,4 +1,7 @@
-"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images."""
+"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images.
+
+Also tests `sampled_nll`, through the objectives that use it.
+"""
 
 import math
 from datetime import timedelta
