@@ -16,7 +16,7 @@ from PIL import Image
 from ecor.config import Preprocess
 from ecor.data.collate import collate
 from ecor.data.image_decoding import ImageError, check_header, decode_image, image_to_pixels
-from ecor.data.samples import Sample, label_ids
+from ecor.data.samples import Sample
 from ecor.data.vocabulary import vocabulary_from_mapping
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

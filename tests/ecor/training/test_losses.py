@@ -1,7 +1,4 @@
-"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images.
-
-Also tests `sampled_nll`, through the objectives that use it.
-"""
+"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images."""
 
 import math
 from datetime import timedelta
