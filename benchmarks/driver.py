@@ -25,7 +25,7 @@ import psutil
 from PIL import Image
 
 from ecor.checkpoint import save_checkpoint
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
@@ -80,7 +80,7 @@ def prepare(root: Path, *, num_images: int) -> None:
         pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:06d}.png")
     if not (root / "checkpoint").exists():
-        save_checkpoint(Recognizer.zero_shot(vocabulary_of("demo-small")), root / "checkpoint")
+        save_checkpoint(Recognizer.zero_shot(set_vocabulary("demo-small")), root / "checkpoint")
 
 
 def measure(root: Path, *, num_units: int, images_per_unit: int, explain: str | None) -> Measured:

@@ -26,9 +26,9 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import BackboneConfig, Precision, ScoringConfig, TemplateConfig
-from ecor.data.predictions import origins_table
+from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from ecor.probability.prediction_rows import Provenance
 from ecor.training.distributed import Rank
@@ -70,7 +70,7 @@ def fastest(deed: Callable[[], object], *, repeats: int) -> float:
 def scoring_rows(
     model: str, *, settings: Sequence[str], batch_size: int, num_batches: int, repeats: int, device: str
 ) -> Iterator[str]:
-    names = vocabulary_of(SET)
+    names = set_vocabulary(SET)
     for setting in settings:
         backbone = opened(model, setting=setting, device=device)
         recognizer = Recognizer.zero_shot(names, backbone=backbone)
@@ -128,7 +128,7 @@ def text_rows(model: str, *, vocabulary: Vocabulary, repeats: int, device: str) 
     rationales = torch.arange(num_rationales)[:: max(1, num_rationales // NUM_ROWS)][:NUM_ROWS]
     for setting in ("fp32", "bf16"):
         backbone = opened(model, setting=setting, device=device)
-        encoder = SentenceEncoder(backbone, vocabulary=vocabulary, templates=TemplateConfig()).detached()
+        encoder = SentenceEncoder(backbone, vocabulary=vocabulary, templates=TemplateConfig()).with_frozen_contexts()
         seconds = fastest(partial(encoder.category_features, rationales), repeats=repeats) / len(rationales)
         rate, whole = len(vocabulary.categories) / seconds, seconds * num_rationales / 60
         yield f"| {model} | {setting} | {seconds:.4f} | {rate:,.0f} | {whole:.1f} min for {num_pairs:,} |"

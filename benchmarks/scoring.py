@@ -38,8 +38,9 @@ from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, sample_key, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -189,7 +190,7 @@ def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size:
     samples.sort(key=lambda sample: sample.key)
     shards = [
         write_shard(
-            [Entry(sample=sample) for sample in samples[start : start + size]],
+            [ShardEntry(sample=sample) for sample in samples[start : start + size]],
             folder=folder,
             name=f"{start // size}.tar",
             vocabulary=names,
@@ -206,7 +207,7 @@ def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size:
         config_digest="",
         parents={},
     )
-    write_manifest(manifest, folder)
+    write_shard_manifest(manifest, folder)
     write_text(f"{len(shards)}\n", folder=folder, name="nshards.txt")
 
 

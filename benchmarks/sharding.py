@@ -27,7 +27,7 @@ import pyarrow as pa
 import webdataset as wds
 from PIL import Image
 
-from ecor.data.shards import Entry, write_shard
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
@@ -113,7 +113,7 @@ def as_members(number: int, data: bytes, *, row: dict, category: int) -> dict:
     }
 
 
-def in_memory(root: Path, output: Path) -> tuple[Vocabulary, list[Entry]]:
+def in_memory(root: Path, output: Path) -> tuple[Vocabulary, list[ShardEntry]]:
     job, listing = job_of(root, validate="header", output=output)
     rows = mark_duplicate_rows(inspect_images(listing, job=job)).sort_by("key")
     return job.vocabulary, list(entries(rows, job=job))

@@ -20,7 +20,7 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.towers.causal_text import last_features, read_start
+from ecor.clip.towers.causal_text import cache_prefix, last_features
 from ecor.config import BackboneConfig, TemplateConfig
 from ecor.data.templates import pair_sentence
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
@@ -65,7 +65,7 @@ def by_length(backbone: Backbone, texts: list[str]) -> Tensor:
     assert tower is not None
     for place, ids in enumerate(backbone.tokenize(texts)):
         groups[len(ids)].append((place, tuple(ids[1:])))
-    start = (read_start(tower, (tower.start_token,), context=None),)
+    start = (cache_prefix(tower, (tower.start_token,), context=None),)
     features = torch.empty(len(texts), backbone.embed_dim, device=backbone.device)
     for group in groups.values():
         places, tokens = zip(*group, strict=True)
@@ -75,7 +75,7 @@ def by_length(backbone: Backbone, texts: list[str]) -> Tensor:
 
 def forward(name: str, backbone: Backbone, *, vocabulary: Vocabulary, num: int, clock: Clock) -> Iterator[Measured]:
     """Features of `num` rationales with all categories; the slow ways on some of those sentences."""
-    encoder = SentenceEncoder(backbone, vocabulary=vocabulary, templates=TEMPLATES).detached()
+    encoder = SentenceEncoder(backbone, vocabulary=vocabulary, templates=TEMPLATES).with_frozen_contexts()
     rationales = random.Random(0).sample(range(len(vocabulary.rationales)), num)
     texts = [
         pair_sentence(TEMPLATES, category, vocabulary.rationales[r])

@@ -30,8 +30,9 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
@@ -120,7 +121,7 @@ def pictures(num: int, *, vocabulary: Vocabulary) -> list[Sample]:
 
 def write_shards(setting: Setting) -> None:
     vocabulary = setting.vocabulary
-    entries = [Entry(sample=sample) for sample in pictures(setting.num_images, vocabulary=vocabulary)]
+    entries = [ShardEntry(sample=sample) for sample in pictures(setting.num_images, vocabulary=vocabulary)]
     shard = write_shard(entries, folder=setting.shards, name="000000.tar", vocabulary=vocabulary)
     manifest = ShardManifest(
         split="train",
@@ -132,7 +133,7 @@ def write_shards(setting: Setting) -> None:
         config_digest="0" * 64,
         parents={},
     )
-    write_manifest(manifest, setting.shards)
+    write_shard_manifest(manifest, setting.shards)
 
 
 def model_of(setting: Setting, *, visual_tokens: int) -> tuple[Recognizer, PromptTuningModule]:

@@ -7,7 +7,7 @@ from .config import ScoringConfig as ScoringConfig
 from .config import TemplateConfig as TemplateConfig
 from .config import TextConfig as TextConfig
 from .data.heatmap import Heatmap as Heatmap
-from .data.predictions import ExplainablePrediction as ExplainablePrediction
+from .data.prediction_schema import ExplainablePrediction as ExplainablePrediction
 from .data.predictions import read_predictions as read_predictions
 from .data.vocabulary import Vocabulary as Vocabulary
 from .data.vocabulary import read_vocabulary as read_vocabulary

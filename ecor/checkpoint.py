@@ -1,4 +1,4 @@
-"""A Recognizer in, a folder that rebuilds it out, and back: learned tokens, temperatures, names, and digests of all.
+"""Save a Recognizer to a checkpoint folder, and load it again with every part checked by digest.
 
 checkpoint.json      the record: settings, temperatures, digests, parents, metrics
 tokens.safetensors   learned tokens, nothing else
@@ -29,13 +29,13 @@ from ecor.config import (
     Temperatures,
     TemplateConfig,
     TextConfig,
-    record_of,
+    parse_record,
 )
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem
-from ecor.storage.artifact import FOLDER, record_path
-from ecor.storage.atomic_write import whole_folder
+from ecor.storage.artifact import CHECKPOINT_FOLDER, record_path
+from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256, json_digest
 
 FORMAT_VERSION = 1
@@ -47,7 +47,7 @@ class Checkpoint:
     """The record of a saved model."""
 
     folder: str
-    """Where it lies; not part of what it is."""
+    """Its address; not part of the digest."""
     model: ModelConfig
     temperatures: Temperatures
     calibrated_on: str | None
@@ -59,21 +59,21 @@ class Checkpoint:
     tokens_sha256: str
     """Of tokens.safetensors."""
     has_backbone: bool
-    """Whether the backbone's weights lie inside."""
+    """Whether the folder contains the backbone's weights."""
     parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the saved tokens, on validation."""
     run_id: str | None = None
     """MLflow run that made it."""
     preprocess: Preprocess | None = None
-    """How the backbone wants its pictures, for those who decode and open no model; None in older records."""
+    """Preprocessing of the backbone, for decoders that do not load the model; None in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without folder, run and preprocessing: what was learned, from what, on which names."""
-        return json_digest(_content(self))
+        """sha256 of the record without folder, run and preprocessing."""
+        return json_digest(_digested_content(self))
 
 
 def save_checkpoint(
@@ -85,9 +85,7 @@ def save_checkpoint(
     run_id: str | None = None,
     with_backbone: bool = False,
 ) -> Checkpoint:
-    """Write all that rebuilds the model; a checkpoint that was there before is replaced.
-
-    The folder is filled beside its place and then renamed: it is there whole or not at all.
+    """Save a model as a checkpoint folder; an existing one is replaced atomically.
 
     Args:
         recognizer: the model.
@@ -97,7 +95,7 @@ def save_checkpoint(
         run_id: of the MLflow run that made it.
         with_backbone: put the backbone's weights inside.
     """
-    with whole_folder(folder) as unfinished:
+    with write_folder(folder) as unfinished:
         save_file(recognizer.tokens(), unfinished / TOKENS)
         (unfinished / VOCABULARY).write_text(recognizer.vocabulary.to_json(), encoding="utf-8")
         if with_backbone:
@@ -118,17 +116,17 @@ def save_checkpoint(
             preprocess=recognizer.backbone.preprocess,
         )
         beside = {"run_id": run_id, "preprocess": asdict(recognizer.backbone.preprocess), "digest": record.digest}
-        text = json.dumps({**_content(record), **beside}, indent=1, sort_keys=True)
+        text = json.dumps({**_digested_content(record), **beside}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
     return record
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """The record of a checkpoint folder, or of the run folder that holds one; local, or in a store.
+    """Read the record of a checkpoint folder, or of the run folder that holds it; local or in a store.
 
-    Raises ValueError when there is none, or when it was altered or is of another format.
+    Raises ValueError if there is no checkpoint, or it was altered or has another format.
     """
-    found = _found(folder)
+    found = _find_checkpoint(folder)
     path = filesystem.join(found, RECORD)
     try:
         values = json.loads(filesystem.read(path))
@@ -137,17 +135,17 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         records = {
             "folder": found,
             "model": ModelConfig(
-                backbone=record_of(BackboneConfig, model["backbone"]),
-                prompts=record_of(PromptConfig, model["prompts"]),
-                templates=record_of(TemplateConfig, model["templates"]),
+                backbone=parse_record(BackboneConfig, model["backbone"]),
+                prompts=parse_record(PromptConfig, model["prompts"]),
+                templates=parse_record(TemplateConfig, model["templates"]),
             ),
-            "temperatures": record_of(Temperatures, values.pop("temperatures")),
-            "preprocess": _preprocess(values.pop("preprocess", None)),
+            "temperatures": parse_record(Temperatures, values.pop("temperatures")),
+            "preprocess": _parse_preprocess(values.pop("preprocess", None)),
         }
         version = values.get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:  # before its fields, which are of that version
+        if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
             raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
-        record = record_of(Checkpoint, {**values, **records})
+        record = parse_record(Checkpoint, {**values, **records})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no checkpoint's record ({error}): save the model again") from error
     if record.digest != digest:
@@ -156,9 +154,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def read_preprocess(folder: str | Path) -> Preprocess:
-    """How a saved model wants its pictures; the model is opened only where its record is too old to say.
+    """Preprocessing of a saved model, from its record; older records lack it, then the model is loaded.
 
-    Raises ValueError when there is no such model, or its record was altered.
+    Raises ValueError if there is no such model, or its record was altered.
     """
     return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
 
@@ -171,7 +169,7 @@ def load(
     text: TextConfig | None = None,
     backbone: Backbone | None = None,
 ) -> Recognizer:
-    """Open a saved model, with every part checked against its digest.
+    """Load a saved model, and check every part against its digest.
 
     Args:
         folder: written by `save_checkpoint`, or the run folder that holds it as `checkpoint/`; local, or a URL that
@@ -194,28 +192,13 @@ def load(
             copy = load(local, device=device, precision=precision, text=text, backbone=backbone)
             return copy.with_name(str(folder))
     record = read_checkpoint(folder)
-    found = Path(record.folder)
-    vocabulary = read_vocabulary(found / VOCABULARY)
-    _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {found}")
-    _require_digest(_tokens_sha256(found / TOKENS), record.tokens_sha256, what=f"{TOKENS} of {found}")
+    vocabulary = read_vocabulary(Path(record.folder) / VOCABULARY)
+    _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {record.folder}")
     backbone = backbone or load_backbone(_backbone_config(record, precision=precision), device=device)
-    if backbone.digest != record.backbone_digest:
-        raise ValueError(
-            f"the tokens of {found} were tuned on backbone {record.backbone_digest}, but {record.model.backbone.name} "
-            f"is {backbone.digest}: name those weights, or save the checkpoint with its backbone inside"
-        )
-    if record.preprocess not in (None, backbone.preprocess):
-        raise ValueError(
-            f"{RECORD} of {found} was altered: it says {record.preprocess}, the backbone has {backbone.preprocess}"
-        )
-    prompts = PromptLearner(record.model.prompts, backbone)
-    try:
-        prompts.load_state_dict(load_file(found / TOKENS))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{found / TOKENS} does not hold the tokens of its record ({error}): save it again") from error
+    _require_backbone(record, backbone)
     recognizer = Recognizer(
         backbone=backbone,
-        prompts=prompts,
+        prompts=_load_prompts(record, backbone),
         vocabulary=vocabulary,
         templates=record.model.templates,
         temperatures=record.temperatures,
@@ -223,12 +206,39 @@ def load(
         text_config=text,
         name=str(folder),
     )
-    _require_digest(recognizer.digest, record.model_digest, what=f"the model in {found}")
+    _require_digest(recognizer.digest, record.model_digest, what=f"the model in {record.folder}")
     return recognizer
 
 
+def _require_backbone(record: Checkpoint, backbone: Backbone) -> None:
+    """Raise ValueError unless the backbone and its preprocessing are those of the record."""
+    if backbone.digest != record.backbone_digest:
+        raise ValueError(
+            f"the tokens of {record.folder} were tuned on backbone {record.backbone_digest}, but "
+            f"{record.model.backbone.name} is {backbone.digest}: name those weights, or save the checkpoint with its "
+            f"backbone inside"
+        )
+    if record.preprocess not in (None, backbone.preprocess):
+        raise ValueError(
+            f"{RECORD} of {record.folder} was altered: it says {record.preprocess}, the backbone has "
+            f"{backbone.preprocess}"
+        )
+
+
+def _load_prompts(record: Checkpoint, backbone: Backbone) -> PromptLearner:
+    """The learned tokens, checked against their digest."""
+    path = Path(record.folder) / TOKENS
+    _require_digest(_tokens_sha256(path), record.tokens_sha256, what=f"{TOKENS} of {record.folder}")
+    prompts = PromptLearner(record.model.prompts, backbone)
+    try:
+        prompts.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the tokens of its record ({error}): save it again") from error
+    return prompts
+
+
 def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> BackboneConfig:
-    """The backbone inside the checkpoint where there is one, else the one it names."""
+    """Config of the backbone inside the checkpoint if there is one, else of the one it names."""
     config = record.model.backbone
     if record.has_backbone:
         inside = Path(record.folder) / BACKBONE / BACKBONE
@@ -236,10 +246,10 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
     return config if precision is None else replace(config, precision=precision)
 
 
-def _found(folder: str | Path) -> str:
+def _find_checkpoint(folder: str | Path) -> str:
     if filesystem.is_local(folder):
         folder = filesystem.local_path(folder)
-    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, FOLDER)):
+    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, CHECKPOINT_FOLDER)):
         if filesystem.is_file(filesystem.join(candidate, RECORD)):
             return candidate
     for system in get_args(SystemName):
@@ -247,20 +257,22 @@ def _found(folder: str | Path) -> str:
             raise ValueError(
                 f"{folder} was made by `ecor train --system {system}` and labels no pictures: `ecor explain` takes it"
             )
-    raise ValueError(f"neither {folder} nor its folder {FOLDER}/ holds a {RECORD}: name a folder of `ecor train`")
+    raise ValueError(
+        f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {RECORD}: name a folder of `ecor train`"
+    )
 
 
-def _content(record: Checkpoint) -> dict[str, Any]:
-    content = {**asdict(record), "temperatures": record.temperatures.stated()}
+def _digested_content(record: Checkpoint) -> dict[str, Any]:
+    content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
 
 
-def _preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
-    """Of JSON, which knows no tuples."""
+def _parse_preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
+    """Parse preprocessing from JSON, whose lists become tuples."""
     if values is None:
         return None
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return record_of(Preprocess, lists)
+    return parse_record(Preprocess, lists)
 
 
 def _tokens_sha256(path: Path) -> str:

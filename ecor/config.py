@@ -1,4 +1,4 @@
-"""Settings of the idea in, checked settings out: every number a user may choose, with its unit and its default.
+"""Settings of models, training and scoring as frozen dataclasses, with units, defaults and range checks.
 
 Nothing heavy is imported here, so that a command line built from these types answers `--help` at once.
 """
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Method = Literal["joint", "inverted", "independent", "pairs"]
+MethodName = Literal["joint", "inverted", "independent", "pairs"]
 ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
 WorldName = Literal["demo", "other"]
@@ -17,8 +17,8 @@ SystemName = Literal["ecor", "eclip", "lico"]
 PoolingName = Literal["masked_max", "max", "average", "attention"]
 GuidanceName = Literal["class_attention", "rollout"]
 Compat = Literal["reference"]
-"""As the reference implementation of a method does it, where that differs from its formula."""
-FACTORS: dict[Method, tuple[Factor, ...]] = {
+"""Follow a method's reference implementation where it differs from the formula of the paper."""
+FACTORS: dict[MethodName, tuple[Factor, ...]] = {
     "joint": ("rationale", "category_given_rationale"),
     "inverted": ("category", "rationale_given_category"),
     "independent": ("rationale", "category"),
@@ -31,7 +31,7 @@ STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "mem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressKind:
-    """What a setting that names a place may hold beside a path."""
+    """What a setting of an address may hold besides a path."""
 
     may_be_registered: bool = False
     """A model of MLflow's registry (`models:/…`) too."""
@@ -50,8 +50,8 @@ LocalPath = Annotated[str, AddressKind(only_local=True)]
 Kind = TypeVar("Kind")
 
 
-def record_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """A dataclass of JSON values; ValueError naming a field that is missing, or unknown (with the nearest)."""
+def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Build a dataclass from JSON values; ValueError for missing or unknown fields, with the nearest known name."""
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
     known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def require_at_least(name: str, value: float | int, lowest: float | int) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Which CLIP, and how it is run."""
+    """Which CLIP to load, and how to run it."""
 
     name: StoreAddress = "ecor-demo"
     """An open_clip model name (`ViT-B-32`), a hub id (`hf-hub:org/name`), the path or address of an open_clip model
@@ -103,10 +103,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptConfig:
-    """How many tokens are learned, and where. All zero is zero-shot CLIP.
+    """Numbers and places of the learned tokens. All zero is zero-shot CLIP.
 
-    The kind of tokens, their number and the learning rate: what `ecor ablate` chose on validation images of the drawn
-    world.
+    `ecor ablate` chose the default kind of tokens, their number and the learning rate on validation images of the
+    drawn world.
     """
 
     rationale_tokens: int = 0
@@ -142,7 +142,7 @@ class PromptConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateConfig:
-    """The words around the names (DROR's wording by default, method.md decision 1)."""
+    """Prompt templates; the default is DROR's wording."""
 
     rationale: str = "There is {rationale}."
     """Prompt_R."""
@@ -154,7 +154,7 @@ class TemplateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """Where text features live."""
+    """Where text features are stored."""
 
     table_budget_bytes: int = 256 * 1024**2
     """Up to this size the table of all sentences is held in memory (and computed at once)."""
@@ -163,7 +163,7 @@ class TextConfig:
     fill: Literal["auto", "ahead", "on_demand"] = "auto"
     """Rows of a file: all encoded ahead, or each when first asked for; `auto` is ahead within the budget."""
     dtype: Literal["fp32", "fp16"] = "fp32"
-    """Of kept features, in memory as in files: fp16 takes half the room and moves logits by a few thousandths."""
+    """Of stored features, in memory and in files. fp16 needs half the space and changes logits by a few thousandths."""
 
     def __post_init__(self) -> None:
         require_at_least("table_budget_bytes", self.table_budget_bytes, 0)
@@ -171,7 +171,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:
-    """What the tokens are tuned to minimise."""
+    """The training objective of prompt tuning."""
 
     name: ObjectiveName = "two_term"
     """`two_term` is ECOR's loss with full-vocabulary negatives; `in_batch_pairs` and `in_batch_categories` are its
@@ -275,7 +275,7 @@ class LicoConfig:
     num_context: int = 12
     """Learned tokens of a prompt."""
     class_position: Literal["end", "front"] = "end"
-    """Where the category's name stands. In a causal text tower, context before it cannot know it."""
+    """Position of the category's name. In a causal text tower, context before the name does not depend on it."""
     shuffle: bool = True
     """The context tokens change places at every step."""
     dropout: float = 0.5
@@ -308,14 +308,14 @@ class LicoConfig:
 class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
-    method: Method = "joint"
+    method: MethodName = "joint"
     """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR)."""
     top_k: int = 5
     """Ranked (category, rationale) pairs kept per image."""
     keep_rationales: int = 8
     """K, the rationales kept per image to begin with; K grows until the top pairs are exact."""
     max_keep_rationales: int = 64
-    """Where K stops growing; rows that are not certain by then carry pairs_exact = False."""
+    """Upper limit of K; rows that are not proven exact by then have pairs_exact = False."""
     ood_score: bool = False
     """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
 
@@ -328,8 +328,8 @@ class ScoringConfig:
             f"({self.keep_rationales})",
         )
 
-    def stated(self) -> dict[str, Any]:
-        """By name, without columns that are not asked for (older records lack them): what is written and digested."""
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests; `ood_score` only if set, because older records lack it."""
         return {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
 
 
@@ -342,29 +342,29 @@ class Temperatures:
     category_given_rationale: float = 1.0
     """Of P(c | r, I): `joint`."""
     category: float | None = None
-    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) stands in (our choice)."""
+    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) is used (our choice)."""
     rationale_given_category: float | None = None
-    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) stands in."""
+    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) is used."""
     pair: float | None = None
-    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) stands in."""
+    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) is used."""
 
     def __post_init__(self) -> None:
-        for name, value in self.stated().items():
+        for name, value in self.to_record().items():
             require(value > 0, f"{name} temperature must be positive, got {value}")
 
     def of(self, factor: Factor) -> float:
-        """The factor's own temperature, or the one that stands in for it."""
+        """The factor's own temperature, or the one used in its place."""
         stand_in = self.rationale if factor == "rationale_given_category" else self.category_given_rationale
-        return self.stated().get(factor, stand_in)
+        return self.to_record().get(factor, stand_in)
 
-    def stated(self) -> dict[str, float]:
-        """Those that are there, by name: what is written and digested (older records lack the rivals')."""
+    def to_record(self) -> dict[str, float]:
+        """Fitted values by name, for records and digests (older records have the first two only)."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in found.items() if value is not None}
 
-    def cover(self, method: Method) -> bool:
-        """Whether every factor of a decoding has its own."""
-        return all(factor in self.stated() for factor in FACTORS[method])
+    def cover(self, method: MethodName) -> bool:
+        """Whether every factor of a decoding method has a fitted temperature."""
+        return all(factor in self.to_record() for factor in FACTORS[method])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +378,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes pixels: the facts of open_clip's evaluation transform, without the transform."""
+    """Image preprocessing: the parameters of open_clip's evaluation transform."""
 
     image_size: tuple[int, int]
     """Height and width in pixels."""

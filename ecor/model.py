@@ -1,4 +1,4 @@
-"""The model a user holds: labels pictures with categories and the reasons for them."""
+"""`Recognizer`, the model a user works with: it labels images with a category and the rationales for it."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import TextFeatures, text_features
+from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config import (
     BackboneConfig,
     ModelConfig,
@@ -32,7 +32,7 @@ from ecor.config import (
     TextConfig,
 )
 from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
-from ecor.data.predictions import (
+from ecor.data.prediction_schema import (
     OOD_COLUMN,
     ExplainablePrediction,
     iterate_predictions,
@@ -58,7 +58,7 @@ class Predictions(Sequence[ExplainablePrediction]):
         self._table = table
 
     def to_arrow(self) -> pa.Table:
-        """One row per picture, with the columns of `ecor.data.predictions.PREDICTION_SCHEMA`."""
+        """One row per picture, with the columns of `ecor.data.prediction_schema.PREDICTION_SCHEMA`."""
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:
@@ -169,7 +169,7 @@ class Recognizer:
 
     @property
     def config(self) -> ModelConfig:
-        """What shapes the model except its vocabulary and its learned numbers."""
+        """Backbone, prompt and template settings of the model."""
         return ModelConfig(backbone=self.backbone.config, prompts=self.prompts.config, templates=self.templates)
 
     @property
@@ -185,7 +185,7 @@ class Recognizer:
             "prompts": asdict(self.prompts.config),
             "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
             "templates": asdict(self.templates),
-            "temperatures": self.temperatures.stated(),
+            "temperatures": self.temperatures.to_record(),
             "calibrated_on": self.calibrated_on,
         }
         return json_digest(content)
@@ -217,10 +217,10 @@ class Recognizer:
 
     @property
     def text(self) -> TextFeatures:
-        """Features of all sentences, made when first asked for. Make a new Recognizer after the tokens have changed."""
+        """Features of all sentences, encoded on first use. Make a new Recognizer after the tokens have changed."""
         if self._text is None:
             with torch.no_grad():
-                self._text = text_features(self.encoder, config=self.text_config, device=self.device)
+                self._text = build_text_features(self.encoder, config=self.text_config, device=self.device)
         return self._text
 
     @torch.no_grad()
@@ -242,10 +242,10 @@ class Recognizer:
 
     @torch.no_grad()
     def ood_score(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures) -> Float[Tensor, " B"]:
-        """How unlike all of its categories a picture is: 1 less the largest cosine with a category's own sentence.
+        """Out-of-distribution score of each image: 1 − the largest cosine with a category's own sentence.
 
         High is out of distribution. ConVis's score (arXiv:2405.14563), with the sentences that the model was tuned with
-        in place of definitions (ours): categories without a rationale, so that the score does not ask for a reason.
+        in place of definitions (ours): sentences of categories alone, so that the score does not depend on rationales.
         """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         return 1 - max_cosine(features.category, self.text.categories)
@@ -258,11 +258,11 @@ class Recognizer:
         scoring: ScoringConfig | None = None,
         provenance: Provenance | None = None,
     ) -> pa.Table:
-        """Pixels in, rows with `ecor.data.predictions.schema_for` the scoring out.
+        """Label a batch, and return one row per image with the columns of `ecor.data.prediction_schema.schema_for`.
 
         Args:
             images: B pictures as pixels, or their features.
-            origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`, in the same order.
+            origins: B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`, in the same order.
             scoring: how to decode.
             provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
         """

@@ -1,4 +1,4 @@
-"""Frozen CLIP towers: features of images and of texts, with learned tokens where they are given."""
+"""Frozen CLIP towers that encode images and texts, with learned prompt tokens on request."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ecor.clip.construction import ClipParts, build, model_digest, preprocess_of, write_model
+from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
-from ecor.clip.towers.text_forward import embeddings_replaced
+from ecor.clip.towers.text_forward import replace_embeddings
 from ecor.config import BackboneConfig, require
 
 _TEXTS_PER_PASS = 256
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         self.model: Any = parts.model.to(device).requires_grad_(False).eval()
         self.model_cfg = parts.model_cfg
         self.tokenizer = parts.tokenizer
-        self.preprocess = preprocess_of(self.model)
+        self.preprocess = model_preprocess(self.model)
         self.embed_dim = int(parts.model_cfg["embed_dim"])
         self.logit_scale = float(self.model.logit_scale.detach().float().exp())
         for name, values in (("_mean", self.preprocess.mean), ("_std", self.preprocess.std)):
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     @property
     def text(self) -> Any:
-        """The module that holds the text tower (CLIP itself where its parts are not in a module of their own)."""
+        """The module of the text tower; CLIP itself where the tower is not a module of its own."""
         return getattr(self.model, "text", self.model)
 
     @property
@@ -107,28 +107,28 @@ class Backbone(nn.Module):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of architecture, preprocessing and weights; paths and names have no part in it."""
+        """sha256 of architecture, preprocessing and weights, independent of paths and names."""
         return model_digest(self.model.state_dict(), architecture=self.architecture)
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What rebuilds the model without its weights, in the form of open_clip's own `open_clip_config.json`."""
+        """Architecture and preprocessing settings, in the form of open_clip's `open_clip_config.json`."""
         preprocess = dict(self.model.visual.preprocess_cfg)
         return json.loads(json.dumps({"model_cfg": self.model_cfg, "preprocess_cfg": preprocess}))
 
-    def untrained(self) -> Any:
-        """Another CLIP of this architecture, to be trained: on the CPU, its weights drawn by torch's own generator."""
-        model = build(self.model_cfg)
+    def build_untrained(self) -> Any:
+        """Build a new CLIP of this architecture on the CPU, with weights drawn by torch's global generator."""
+        model = build_clip(self.model_cfg)
         set_model_preprocess_cfg(model, dict(self.model.visual.preprocess_cfg))
         return model
 
     def save(self, folder: str | Path, *, stem: str = "backbone") -> tuple[Path, Path]:
-        """Write `<stem>.json` and `<stem>.safetensors`: as name and pretrained they load again, digest and all."""
-        return write_model(self.model.state_dict(), Path(folder), architecture=self.architecture, stem=stem)
+        """Write `<stem>.json` and `<stem>.safetensors`, which `load_backbone` accepts as name and pretrained."""
+        return write_clip(self.model.state_dict(), Path(folder), architecture=self.architecture, stem=stem)
 
     @property
     def precision(self) -> str:
-        """What `auto` comes to on this device."""
+        """The precision in use: `auto` resolved for this device."""
         if self.config.precision != "auto":
             return self.config.precision
         return "bf16" if self.device.type == "cuda" else "fp32"
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "fp32")
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """8-bit pixels to the values the tower was trained on."""
+        """Convert 8-bit pixels to the normalised values that the tower was trained on."""
         return (images.to(self.device).float() / 255).sub_(self._mean).div_(self._std)
 
     def encode_image(
@@ -163,7 +163,7 @@ class Backbone(nn.Module):
         return unit_features(features)
 
     def check_tokens(self, tokens: Float[Tensor, "depth M W"] | None) -> None:
-        """ValueError unless the image tower takes these visual prompt tokens."""
+        """Raise ValueError unless the image tower accepts these visual prompt tokens."""
         if tokens is None:
             return
         if self.vit is None:
@@ -179,10 +179,10 @@ class Backbone(nn.Module):
     def encode_text(
         self, texts: Sequence[str], *, context: Float[Tensor, "M W"] | None = None, fp32: bool = False
     ) -> Float[Tensor, "N D"]:
-        """Normalised fp32 features by open_clip's own forward, padded: the reference, and the way for any tower.
+        """Normalised fp32 features by open_clip's own padded forward: the reference, which works for any tower.
 
         `context` are learned embeddings between the start token and the words (CoOp, arXiv:2109.01134). Sentences
-        longer than what is left of the context length are cut, their end token kept. `fp32` leaves the configured
+        that do not fit the context length are truncated; their end token is kept. `fp32` leaves the configured
         autocast off.
         """
         require(len(texts) > 0, "no text to encode")
@@ -195,14 +195,14 @@ class Backbone(nn.Module):
             if context is None or not len(context):
                 features = self.model.encode_text(ids)
             else:
-                with embeddings_replaced(self.token_embedding, context, start=self.num_start_tokens):
+                with replace_embeddings(self.token_embedding, context, start=self.num_start_tokens):
                     features = self.model.encode_text(ids)
         return unit_features(features)
 
     def padded_ids(self, texts: Sequence[str], *, num_learned: int = 0) -> Int[Tensor, "N L"]:
-        """Token ids of each text, padded or cut, with room kept after the start token for learned embeddings.
+        """Token ids of each text, padded or truncated, with places after the start token for learned embeddings.
 
-        The first token holds that room: it is neither padding nor the end, so that masks and pools are right.
+        The start token fills these places: it is neither padding nor end token, so masks and pooling stay correct.
         """
         room = self.context_length - num_learned
         require(
@@ -219,7 +219,7 @@ class Backbone(nn.Module):
         return int(first == second)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with start and end token, neither padded nor cut.
+        """Token ids of each text with start and end token, neither padded nor truncated.
 
         ValueError for tokenizers other than CLIP's own, which no unpadded route needs.
         """
@@ -232,11 +232,11 @@ class Backbone(nn.Module):
 
     @cached_property
     def _words(self) -> Callable[[str], list[int]]:
-        """CLIP's own tokenizer, which remembers: training tokenizes the same texts in each step."""
+        """CLIP's own tokenizer with a cache: training tokenizes the same texts in each step."""
         return lru_cache(maxsize=_TEXTS_KEPT)(self.tokenizer.encode)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text before it is cut, start and end token (or whatever the tokenizer adds) included."""
+        """Number of tokens of each text before truncation, with all tokens that the tokenizer adds."""
         if isinstance(self.tokenizer, SimpleTokenizer):
             return [len(ids) for ids in self.tokenize(texts)]
         return [len(self.tokenizer.tokenizer(text).input_ids) for text in texts]

@@ -1,4 +1,4 @@
-"""Build a CLIP from open_clip's architecture settings, with its tokenizer and the facts of its preprocessing."""
+"""Build a CLIP model, its tokenizer and its preprocessing from open_clip's architecture settings."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ecor.config import Preprocess
 
-_TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # how weights arrive, not what the model is
+_TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # sources of weights; not architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipParts:
-    """A loaded model before it is frozen into a Backbone."""
+    """A loaded model with its settings and tokenizer, before it is wrapped in a Backbone."""
 
     model: Any
     """An open_clip CLIP, CustomTextCLIP or CoCa."""
@@ -29,14 +29,14 @@ class ClipParts:
     tokenizer: Any
 
 
-def build_random(model_cfg: dict[str, Any]) -> Any:
-    """The architecture with random weights that are the same each time."""
+def build_random_clip(model_cfg: dict[str, Any]) -> Any:
+    """Build the architecture with random weights of a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(model_cfg)
+        return build_clip(model_cfg)
 
 
-def build(model_cfg: dict[str, Any]) -> Any:
+def build_clip(model_cfg: dict[str, Any]) -> Any:
     settings = json.loads(json.dumps(model_cfg))
     is_hf = "hf_model_name" in settings["text_cfg"]
     custom_text = settings.pop("custom_text", False) or is_hf
@@ -46,20 +46,20 @@ def build(model_cfg: dict[str, Any]) -> Any:
     if custom_text:
         model_class = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP
     model = model_class(**settings)
-    if isinstance(model, open_clip.CoCa):  # open_clip leaves this one as the memory happened to be
+    if isinstance(model, open_clip.CoCa):  # open_clip leaves this tensor uninitialised
         torch.nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
     return model
 
 
-def lasting_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that say how weights arrive, so that every way gives the same digest."""
+def architecture_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the keys that say where weights come from, so that every source gives the same digest."""
     settings: dict[str, Any] = json.loads(json.dumps(model_cfg))
     for tower in ("vision_cfg", "text_cfg"):
         settings[tower] = {key: value for key, value in settings[tower].items() if key not in _TRANSIENT_KEYS}
     return settings
 
 
-def tokenizer_of(model_cfg: dict[str, Any]) -> Any:
+def build_tokenizer(model_cfg: dict[str, Any]) -> Any:
     text = model_cfg["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
     context_length = text.get("context_length", 77)
@@ -68,7 +68,7 @@ def tokenizer_of(model_cfg: dict[str, Any]) -> Any:
     return SimpleTokenizer(context_length=context_length, **options)
 
 
-def preprocess_of(model: Any) -> Preprocess:
+def model_preprocess(model: Any) -> Preprocess:
     facts = model.visual.preprocess_cfg
     size = facts["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -91,7 +91,7 @@ def model_digest(weights: Mapping[str, Any], *, architecture: dict[str, Any]) ->
     return hasher.hexdigest()
 
 
-def write_model(
+def write_clip(
     weights: Mapping[str, Tensor], folder: Path, *, architecture: dict[str, Any], stem: str
 ) -> tuple[Path, Path]:
     """Write `<stem>.json` and `<stem>.safetensors`."""

@@ -1,4 +1,4 @@
-"""Features of images and of sentences, in the form that the probabilities are computed from."""
+"""Types of image features and text features that the probabilities are computed from."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,9 +14,9 @@ class ImageFeatures:
     """One image feature per prompt, L2-normalised; the same tensor twice when visual tokens are shared."""
 
     rationale: Float[Tensor, "B D"]
-    """What Prompt_R is compared with."""
+    """Feature for Prompt_R."""
     category: Float[Tensor, "B D"]
-    """What Prompt_{c|R} is compared with."""
+    """Feature for Prompt_{c|R}."""
 
     def __len__(self) -> int:
         return self.rationale.shape[0]

@@ -1,4 +1,4 @@
-"""Open a frozen CLIP by its name: from files, from a store, from this package, or by open_clip from a hub."""
+"""Load a frozen CLIP by name: from files, from a store, from this package, or from a model hub by open_clip."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.construction import ClipParts, build_random, lasting_config, tokenizer_of
+from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
 from ecor.config import BackboneConfig, require
 from ecor.storage import filesystem
 
@@ -28,13 +28,13 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
     time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, or weights cannot be
     fetched.
     """
-    found = _files_of(config)
+    found = _find_files(config)
     parts = _from_files(*found) if found else _from_open_clip(config)
     return Backbone(parts, config=config, device=device)
 
 
-def _files_of(config: BackboneConfig) -> tuple[str, str | None] | None:
-    """Addresses of architecture JSON and weights (None: random), where both are files; else None."""
+def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
+    """Addresses of the architecture JSON and the weights (None: random); None if the config names no files."""
     if config.pretrained == "embedded":
         folder = Path(str(files("ecor") / "demo" / "weights"))
         known = sorted(path.stem for path in folder.glob("*.json"))
@@ -57,13 +57,13 @@ def _from_files(architecture: str, weights: str | None) -> ClipParts:
     model_cfg = settings.get("model_cfg", settings)
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
     require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
-    model = build_random(model_cfg)
+    model = build_random_clip(model_cfg)
     defaults = open_clip.transform.PreprocessCfg(size=model.visual.image_size)
     preprocess = open_clip.transform.merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
     set_model_preprocess_cfg(model, preprocess)
     if weights is not None:
         _load_weights(model, weights)
-    return ClipParts(model=model, model_cfg=lasting_config(model_cfg), tokenizer=tokenizer_of(model_cfg))
+    return ClipParts(model=model, model_cfg=architecture_config(model_cfg), tokenizer=build_tokenizer(model_cfg))
 
 
 def _load_weights(model: nn.Module, weights: str) -> None:
@@ -80,28 +80,28 @@ def _from_open_clip(config: BackboneConfig) -> ClipParts:
         _check_known(config)
     if config.pretrained == "random" and not is_hub:
         model_cfg = open_clip.get_model_config(config.name)
-        model = build_random(model_cfg)
+        model = build_random_clip(model_cfg)
         set_model_preprocess_cfg(model, vars(open_clip.transform.PreprocessCfg(size=model.visual.image_size)))
         return ClipParts(
-            model=model, model_cfg=lasting_config(model_cfg), tokenizer=open_clip.get_tokenizer(config.name)
+            model=model, model_cfg=architecture_config(model_cfg), tokenizer=open_clip.get_tokenizer(config.name)
         )
     try:
-        with _on_this_machine(None if is_hub else config.pretrained) as pretrained:
+        with _local_weights(None if is_hub else config.pretrained) as pretrained:
             model = open_clip.create_model(
                 config.name, pretrained=pretrained, weights_only=True, require_pretrained=True
             )
         model_cfg = open_clip.factory.get_model_config(config.name)
         tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # hubs fail in many types, which all mean: these weights cannot be had here
+    except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
         raise ValueError(
             f"could not open {config.name!r} with pretrained {config.pretrained!r}: {error}. Without a network, put "
             f"the weights on this machine and set pretrained to the path of the file"
         ) from error
-    return ClipParts(model=model, model_cfg=lasting_config(model_cfg), tokenizer=tokenizer)
+    return ClipParts(model=model, model_cfg=architecture_config(model_cfg), tokenizer=tokenizer)
 
 
-def _on_this_machine(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
-    """Weights in a store as a file that open_clip reads; tags and paths as they are."""
+def _local_weights(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
+    """Download weights of a store to a local file; tags and paths are passed through."""
     return filesystem.local_file(pretrained) if pretrained and "://" in pretrained else nullcontext(pretrained)
 
 

@@ -1,4 +1,4 @@
-"""Learned prompt tokens for both towers of a backbone (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
+"""Learned prompt tokens for both towers (CoOp, arXiv:2109.01134; VPT, arXiv:2203.12119)."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +10,7 @@ from ecor.config import PromptConfig, require
 
 
 class PromptLearner(nn.Module):
-    """The learned tokens of Prompt_R and Prompt_{c|R}; its state_dict holds nothing else. All zero is zero-shot CLIP.
+    """The learned tokens of Prompt_R and Prompt_{c|R}, all that its state_dict holds; without tokens, zero-shot CLIP.
 
     `generator` draws the normal initialisation (on CPU, so that every device starts alike). ValueError if visual tokens
     are asked of an image tower that is no open_clip ViT, or of more blocks than it has, or if the context tokens leave

@@ -1,4 +1,4 @@
-"""Encode a vocabulary's sentences exactly, without padding, and no shared beginning twice.
+"""Encode all sentences of a vocabulary with a KV cache for shared prefixes and no padding.
 
 A plain causal tower reads a sentence's feature at its last token, and no token sees what follows it. So the keys and
 values of a beginning that sentences share ("This is a photo of a …", then "… dog because there is …") are computed once
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
-from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, last_features, read_start, read_tokens
+from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, cache_continuations, cache_prefix, last_features
 from ecor.config import TemplateConfig, require
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ class SentenceEncoder:
     token kept, and counted in `num_truncated`. Towers that are not plain causal ones are read whole and padded, by
     open_clip's own forward: right, but slow.
 
-    `sentences_per_pass` bounds the sentences encoded at once (None: what suits the device), `bank_bytes` what a
+    `sentences_per_pass` bounds the sentences encoded at once (None: what suits the device), `cache_bytes` what a
     `detached()` encoder keeps of the categories' beginnings between calls. ValueError if a template is malformed or a
     context leaves no room for words.
     """
@@ -44,14 +44,14 @@ class SentenceEncoder:
         rationale_context: Float[Tensor, "M W"] | None = None,
         category_context: Float[Tensor, "N W"] | None = None,
         sentences_per_pass: int | None = None,
-        bank_bytes: int = 2**30,
+        cache_bytes: int = 2**30,
     ) -> None:
         check_templates(templates)
         self.backbone, self.vocabulary, self.templates = backbone, vocabulary, templates
         self.rationale_context, self.category_context = rationale_context, category_context
         self.sentences_per_pass = sentences_per_pass or (1024 if backbone.device.type == "cpu" else 8192)
-        self.bank_bytes = bank_bytes
-        self._bank: dict[int, KVCache] | None = None
+        self.cache_bytes = cache_bytes
+        self._cache: dict[int, KVCache] | None = None
         longest = max(_length(rationale_context), _length(category_context))
         require(
             longest + 3 <= backbone.context_length,
@@ -70,8 +70,8 @@ class SentenceEncoder:
     def embed_dim(self) -> int:
         return self.backbone.embed_dim
 
-    def detached(self) -> "SentenceEncoder":
-        """The same encoder on copies of the contexts as they are now: no gradient, and it may keep what it has read."""
+    def with_frozen_contexts(self) -> "SentenceEncoder":
+        """The same encoder with copies of the current contexts: without gradient, so that it may cache prefixes."""
         copies = {
             name: None if (context := getattr(self, name)) is None else context.detach().clone()
             for name in ("rationale_context", "category_context")
@@ -81,21 +81,21 @@ class SentenceEncoder:
             vocabulary=self.vocabulary,
             templates=self.templates,
             sentences_per_pass=self.sentences_per_pass,
-            bank_bytes=self.bank_bytes,
+            cache_bytes=self.cache_bytes,
             **copies,
         )
-        encoder._bank = {}
+        encoder._cache = {}
         return encoder
 
     def rationale_features(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
         """Prompt_R of some rationales, or of all."""
         chosen = range(self.num_rationales) if ids is None else ids.tolist()
-        return self._features([self._rationale_texts[r] for r in chosen], context=self.rationale_context)
+        return self._encode_texts([self._rationale_texts[r] for r in chosen], context=self.rationale_context)
 
     def categories(self, ids: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
         """Some categories alone, or all."""
         chosen = range(self.num_categories) if ids is None else ids.tolist()
-        return self._features([self._category_texts[c] for c in chosen], context=self.category_context)
+        return self._encode_texts([self._category_texts[c] for c in chosen], context=self.category_context)
 
     def category_features(
         self, rationale_ids: Int[Tensor, " G"], category_ids: Int[Tensor, " C"] | None = None
@@ -111,13 +111,13 @@ class SentenceEncoder:
         tower, pairs = self.backbone.causal_text, self._pairs
         if tower is None or pairs is None:
             texts = [self._pair_text(c, r) for r in rationales for c in categories]
-            return self._features(texts, context=self.category_context).unflatten(0, (len(rationales), -1))
+            return self._encode_texts(texts, context=self.category_context).unflatten(0, (len(rationales), -1))
         with self.backbone.autocast():
             if pairs.category_first:
-                features = self._product(tower, pairs, categories, rationales).transpose(0, 1)
+                features = self._encode_product(tower, pairs, categories, rationales).transpose(0, 1)
             else:
-                features = self._product(tower, pairs, rationales, categories)
-        return self._corrected(features, rationales=rationales, categories=categories)
+                features = self._encode_product(tower, pairs, rationales, categories)
+        return self._replace_suspects(features, rationales=rationales, categories=categories)
 
     @cached_property
     def num_truncated(self) -> int:
@@ -126,7 +126,7 @@ class SentenceEncoder:
         counts = self.backbone.token_counts
         alone = sum(n + _length(self.rationale_context) > room for n in counts(self._rationale_texts))
         alone += sum(n + _length(self.category_context) > room for n in counts(self._category_texts))
-        # Lengths of pairs are sums of lengths: two histograms stand for millions of sentences.
+        # The length of a pair is a sum of lengths, so two histograms are enough for millions of sentences.
         sentence = pair_sentence(self.templates, "", "")
         rest = counts([sentence])[0] - 2 * counts([""])[0]
         words = [Counter(counts(names)) for names in (self.vocabulary.categories, self.vocabulary.rationales)]
@@ -145,8 +145,8 @@ class SentenceEncoder:
         names = self.vocabulary
         return pair_sentence(self.templates, names.categories[category], names.rationales[rationale])
 
-    def _features(self, texts: Sequence[str], *, context: Tensor | None) -> Tensor:
-        """Any sentences, as they are."""
+    def _encode_texts(self, texts: Sequence[str], *, context: Tensor | None) -> Tensor:
+        """Features of arbitrary sentences."""
         if not texts:
             return torch.zeros(0, self.embed_dim, device=self.backbone.device)
         tower = self.backbone.causal_text
@@ -155,60 +155,62 @@ class SentenceEncoder:
         sentences = [tuple(ids) for ids in self.backbone.tokenize(texts)]
         with self.backbone.autocast():
             start = common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
-            first = read_start(tower, start, context=context)
-            return self._endings(tower, [each[len(start) :] for each in sentences], before=(first,), num_heads=1)[0]
+            first = cache_prefix(tower, start, context=context)
+            return self._encode_endings(
+                tower, [each[len(start) :] for each in sentences], before=(first,), num_heads=1
+            )[0]
 
-    def _product(self, tower: CausalText, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
+    def _encode_product(self, tower: CausalText, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Features [heads, tails, D] of every beginning with every ending."""
-        start = read_start(tower, pairs.start, context=self.category_context)
+        start = cache_prefix(tower, pairs.start, context=self.category_context)
         features, order = [], []
-        for length, places in _by_length([pairs.heads[head] for head in heads]):
+        for length, places in _group_by_length([pairs.heads[head] for head in heads]):
             for part in _chunks(places, self.sentences_per_pass):
                 chosen = [heads[place] for place in part]
                 order.extend(part)
                 if start.num_tokens + length >= len(tower.positional_embedding):
-                    features.append(self._whole(pairs, chosen, tails))
+                    features.append(self._encode_whole(pairs, chosen, tails))
                     continue
-                head = self._heads(tower, pairs, chosen, start=start)
+                head = self._cache_heads(tower, pairs, chosen, start=start)
                 endings = [pairs.tails[tail] for tail in tails]
-                features.append(self._endings(tower, endings, before=(start, head), num_heads=len(part)))
-        return torch.cat(features)[_inverse(order, device=self.backbone.device)]
+                features.append(self._encode_endings(tower, endings, before=(start, head), num_heads=len(part)))
+        return torch.cat(features)[_inverse_order(order, device=self.backbone.device)]
 
-    def _heads(self, tower: CausalText, pairs: SentencePairs, heads: list[int], *, start: KVCache) -> KVCache:
-        """Keys and values of beginnings of one length; from the bank where this encoder keeps one."""
-        if self._bank is None or not pairs.category_first:
-            return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
+    def _cache_heads(self, tower: CausalText, pairs: SentencePairs, heads: list[int], *, start: KVCache) -> KVCache:
+        """Keys and values of beginnings of one length; from the cache if this encoder has one."""
+        if self._cache is None or not pairs.category_first:
+            return cache_continuations(tower, [pairs.heads[head] for head in heads], before=(start,))
         length = len(pairs.heads[heads[0]])
         members = [head for head, tokens in enumerate(pairs.heads) if len(tokens) == length]
-        if length not in self._bank:
+        if length not in self._cache:
             size = sum(map(len, pairs.heads)) * 2 * sum(each[:, :, :1].nbytes for each in start.keys)
-            if size > self.bank_bytes:
-                return read_tokens(tower, [pairs.heads[head] for head in heads], before=(start,))
-            self._bank[length] = read_tokens(tower, [pairs.heads[head] for head in members], before=(start,))
+            if size > self.cache_bytes:
+                return cache_continuations(tower, [pairs.heads[head] for head in heads], before=(start,))
+            self._cache[length] = cache_continuations(tower, [pairs.heads[head] for head in members], before=(start,))
         if heads == members:
-            return self._bank[length]
+            return self._cache[length]
         where = {head: row for row, head in enumerate(members)}
-        return self._bank[length].select(torch.tensor([where[head] for head in heads], device=self.backbone.device))
+        return self._cache[length].select(torch.tensor([where[head] for head in heads], device=self.backbone.device))
 
-    def _endings(
+    def _encode_endings(
         self, tower: CausalText, endings: list[Tokens], *, before: tuple[KVCache, ...], num_heads: int
     ) -> Tensor:
         """Features [num_heads, N, D] of endings (all read after each of the beginnings), cut to the tower's length."""
         room = len(tower.positional_embedding) - sum(each.num_tokens for each in before)
         cut = [each if len(each) <= room else (*each[: room - 1], tower.end_token) for each in endings]
         features, order = [], []
-        for _, places in _by_length(cut):
+        for _, places in _group_by_length(cut):
             for part in _chunks(places, max(1, self.sentences_per_pass // num_heads)):
                 order.extend(part)
                 tokens = [cut[place] for place in part]
                 features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
-        return torch.cat(features, dim=1)[:, _inverse(order, device=self.backbone.device)]
+        return torch.cat(features, dim=1)[:, _inverse_order(order, device=self.backbone.device)]
 
-    def _whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
-        """Beginnings so long that they are cut themselves."""
+    def _encode_whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
+        """Features of pairs whose prefix alone exceeds the tower's length."""
         ids = [(h, t) if pairs.category_first else (t, h) for h in heads for t in tails]
         texts = [self._pair_text(category, rationale) for category, rationale in ids]
-        return self._features(texts, context=self.category_context).unflatten(0, (len(heads), len(tails)))
+        return self._encode_texts(texts, context=self.category_context).unflatten(0, (len(heads), len(tails)))
 
     @cached_property
     def _pairs(self) -> SentencePairs | None:
@@ -221,7 +223,7 @@ class SentenceEncoder:
             longest_start=self.backbone.context_length - _length(self.category_context) - 1,
         )
 
-    def _corrected(self, features: Tensor, *, rationales: list[int], categories: list[int]) -> Tensor:
+    def _replace_suspects(self, features: Tensor, *, rationales: list[int], categories: list[int]) -> Tensor:
         """Pairs whose sentence is not tokenised as beginning and ending are replaced by the sentence read whole."""
         pairs = self._pairs
         assert pairs is not None
@@ -235,15 +237,15 @@ class SentenceEncoder:
             return features
         texts = [self._pair_text(categories[k], rationales[g]) for g, k in odd]
         rows, columns = torch.tensor(odd, device=features.device).unbind(1)
-        return features.index_put((rows, columns), self._features(texts, context=self.category_context))
+        return features.index_put((rows, columns), self._encode_texts(texts, context=self.category_context))
 
 
 def _length(context: Tensor | None) -> int:
     return 0 if context is None else len(context)
 
 
-def _by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
-    """Each length with the places of the sentences that have it."""
+def _group_by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each length with the positions of the sentences of that length."""
     for length in sorted({len(each) for each in sentences}):
         yield length, [place for place, each in enumerate(sentences) if len(each) == length]
 
@@ -252,5 +254,5 @@ def _chunks(places: list[int], size: int) -> Iterator[list[int]]:
     return (places[i : i + size] for i in range(0, len(places), size))
 
 
-def _inverse(order: list[int], *, device: torch.device) -> Tensor:
+def _inverse_order(order: list[int], *, device: torch.device) -> Tensor:
     return torch.tensor(order, device=device).argsort()

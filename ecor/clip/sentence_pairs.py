@@ -1,4 +1,4 @@
-"""Token ids of all Prompt_{c|R} sentences, each cut into a start, the first name and the second name."""
+"""Tokenize all Prompt_{c|R} sentences as prefix, first name and second name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class SentencePairs:
     tails: tuple[Tokens, ...]
     """The second name, the words after it, the end token, per rationale (or category)."""
     suspect_categories: frozenset[int]
-    """Whose text the tokenizer's cleaning may treat otherwise in a whole sentence: sentences are compared."""
+    """Names that the tokenizer may clean differently inside a whole sentence; their sentences are compared."""
     suspect_rationales: frozenset[int]
 
     def suspects(self, categories: list[int]) -> Iterable[tuple[int, int]]:
@@ -71,7 +71,7 @@ def _is_plain(text: str) -> bool:
 
 
 def common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
-    """The tokens that all sentences begin with, leaving at least one of each."""
+    """The longest common prefix, with at least one token left of each sentence."""
     shortest, furthest = min(sentences), max(sentences)
     limit = min(longest, min(map(len, sentences)) - 1)
     same = 0

@@ -1,4 +1,4 @@
-"""Rows of text features, from a table in memory, from a file, or encoded when first asked for.
+"""Text features of a vocabulary: held in memory, read from a file, or encoded on first use.
 
 A row is Prompt_{c|R} of one rationale with every category. All routes encode the same blocks of rows in the same calls
 and keep them in the same type, so that they give the same numbers.
@@ -24,20 +24,20 @@ from ecor.clip.encoding_blocks import LONG_S, encode_blocks
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config import TextConfig, require
 from ecor.storage.digests import bytes_sha256, json_digest
-from ecor.storage.feature_file import FeatureFile, save_once
+from ecor.storage.feature_file import FeatureFile, save_array_once
 
 _FORMAT = 1  # raise it when the numbers in the files change their meaning
 _log = logging.getLogger(__name__)
 
 
 class TextFeatures:
-    """Rows of text features (`ecor.clip.feature_types.TextFeatureTable`), fp32 on one device; made by `text_features`.
+    """Text features on one device, in fp32 (a `TextFeatureTable`); made by `build_text_features`.
 
-    A row or column that is not there yet is encoded when asked for, and kept; `prepare` encodes many ahead.
+    A missing row or column is encoded on first use and then kept; `prepare` encodes many ahead.
     """
 
     digest: str
-    """Of backbone, contexts, templates, vocabulary, precision and type: whatever decides the numbers."""
+    """sha256 of backbone, contexts, templates, vocabulary, precision and type: of all that changes the features."""
 
     def __init__(self, encoder: SentenceEncoder, *, config: TextConfig, device: torch.device) -> None:
         self._encoder, self._device = encoder, device
@@ -47,7 +47,7 @@ class TextFeatures:
         table_bytes = self.num_rationales * self.num_categories * encoder.embed_dim * self._dtype.itemsize
         fits = table_bytes <= config.table_budget_bytes
         self._table: Tensor | None = None
-        self._worked_s = self._told_s = 0.0
+        self._encoding_s = self._logged_s = 0.0
         if fits and config.fill != "on_demand":
             self._table = self._full_table(in_file=config.cache_dir is not None)
         elif config.fill == "ahead":
@@ -74,12 +74,12 @@ class TextFeatures:
     @cached_property
     def rationales(self) -> Float[Tensor, "R D"]:
         """Prompt_R of every rationale."""
-        return self._alone("rationales", self._encoder.rationale_features)
+        return self._load_or_encode("rationales", self._encoder.rationale_features)
 
     @cached_property
     def categories(self) -> Float[Tensor, "C D"]:
         """Every category alone, without a rationale."""
-        return self._alone("categories", self._encoder.categories)
+        return self._load_or_encode("categories", self._encoder.categories)
 
     def row(self, rationale: int) -> Float[Tensor, "C D"]:
         """Prompt_{c|R} of one rationale with every category."""
@@ -103,7 +103,7 @@ class TextFeatures:
         return self._on_device(self._columns.row(category))
 
     def prepare(self, rationales: Sequence[int] | None = None) -> None:
-        """Encode those rows (all, by default) that are not there yet; says beforehand if it will take long."""
+        """Encode the missing rows among these, or among all; a time estimate is logged if it takes long."""
         if self._table is None:
             self._fill(self._rows, self._encode_rows, wanted=rationales)
 
@@ -151,9 +151,9 @@ class TextFeatures:
             return
         num_rows, width, _ = file.shape
         blocks = self._blocks(missing, num_rows=num_rows, width=width)
-        _check_room(file, num_rows=sum(map(len, blocks)))
+        _check_disk_space(file, num_rows=sum(map(len, blocks)))
         started = time.monotonic()
-        # Processes that fill the same file begin at different places and leave out what others have done meanwhile.
+        # Processes that fill the same file start at different blocks, and skip blocks that another has written.
         first = os.getpid() % len(blocks)
         encode_blocks(
             [*blocks[first:], *blocks[:first]],
@@ -162,17 +162,17 @@ class TextFeatures:
             width=width,
             is_there=lambda block: not file.missing(block),
         )
-        self._tell(file, seconds=time.monotonic() - started)
+        self._log_progress(file, seconds=time.monotonic() - started)
 
-    def _tell(self, file: FeatureFile, *, seconds: float) -> None:
-        """Many short fills are one long one: say so now and then."""
-        self._worked_s += seconds
-        if self._worked_s - self._told_s > LONG_S:
-            self._told_s = self._worked_s
+    def _log_progress(self, file: FeatureFile, *, seconds: float) -> None:
+        """Log now and then when many short encodings take long together."""
+        self._encoding_s += seconds
+        if self._encoding_s - self._logged_s > LONG_S:
+            self._logged_s = self._encoding_s
             kind, left = file.path.stem, len(file.missing())
             _log.warning(
                 "text features: %d of %d %s are there, %.0f s spent on them; each is encoded when first asked for",
-                file.shape[0] - left, file.shape[0], kind, self._worked_s,
+                file.shape[0] - left, file.shape[0], kind, self._encoding_s,
             )  # fmt: skip
 
     def _blocks(self, rows: Sequence[int], *, num_rows: int, width: int) -> list[range]:
@@ -180,25 +180,25 @@ class TextFeatures:
         size = max(1, self._encoder.sentences_per_pass // max(1, width))
         return [range(i * size, min((i + 1) * size, num_rows)) for i in sorted({row // size for row in rows})]
 
-    def _alone(self, name: str, encode: Callable[[], Tensor]) -> Tensor:
-        """Features of single sentences: few, so always in memory; where there is a cache folder, for others too."""
+    def _load_or_encode(self, name: str, encode: Callable[[], Tensor]) -> Tensor:
+        """Features of sentences with one name, always in memory; also in a file if there is a cache folder."""
         path = Path(self._config.cache_dir) / self.digest[:32] / f"{name}.npy" if self._config.cache_dir else None
         if path is not None and path.exists():
             return self._on_device(np.load(path))
         with torch.inference_mode():
             features = encode().float().cpu().numpy()
         if path is not None:
-            save_once(path, features)
+            save_array_once(path, features)
         return self._on_device(features)
 
     def _on_device(self, features: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(features).to(self._device).float()
 
 
-def text_features(
+def build_text_features(
     encoder: SentenceEncoder, *, config: TextConfig, device: torch.device | str | None = None
 ) -> TextFeatures:
-    """The text features of a vocabulary, by the route its size and `config` ask for, as the contexts are now.
+    """Text features of a vocabulary with the current contexts, stored as its size and `config` require.
 
     Up to `config.table_budget_bytes`: a table in memory, encoded at once (by way of the file if there is `cache_dir`).
     Above: a sparse file, memory-mapped, filled ahead or row by row as rows are asked for; rows are never dropped, and
@@ -207,17 +207,17 @@ def text_features(
     Args:
         encoder: of the sentences; its contexts are copied.
         config: budget, folder, type, and when to fill.
-        device: where features are handed out; None: the backbone's.
+        device: of the returned features; None: the backbone's.
 
     Raises:
-        ValueError: where the disk has no room for the rows to be filled, or another file is in the way.
+        ValueError: if the disk has too little space for the rows, or a file of another shape exists.
     """
     device = encoder.backbone.device if device is None else torch.device(device)
-    return TextFeatures(encoder.detached(), config=config, device=device)
+    return TextFeatures(encoder.with_frozen_contexts(), config=config, device=device)
 
 
 def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
-    """sha256 of all that decides the numbers: one cache folder per digest."""
+    """sha256 of all that changes the features; each digest has its own cache folder."""
     contexts = (encoder.rationale_context, encoder.category_context)
     facts = {
         "format": _FORMAT,
@@ -236,7 +236,7 @@ def _tensor_digest(tensor: Tensor) -> str:
     return bytes_sha256(repr(array.shape).encode() + array.tobytes())
 
 
-def _check_room(file: FeatureFile, *, num_rows: int) -> None:
+def _check_disk_space(file: FeatureFile, *, num_rows: int) -> None:
     needed, free = num_rows * file.row_bytes, shutil.disk_usage(file.path.parent).free
     require(
         needed <= free,

@@ -1,4 +1,4 @@
-"""Concept Visualization: which concepts of a lexicon a patch or a picture is closest to, and maps of them."""
+"""Concept Visualization: rank the concepts of a lexicon by patch, and map where a concept is."""
 
 import lazy_loader
 

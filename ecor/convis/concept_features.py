@@ -1,4 +1,4 @@
-"""A lexicon and a text tower in, the features of all its concepts out: what pictures and patches are compared with."""
+"""Encode all concepts of a lexicon with a text tower."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from ecor.clip.backbone import Backbone
 from ecor.config import require
 from ecor.convis.lexicon import Lexicon
 from ecor.storage.digests import json_digest
-from ecor.storage.feature_file import save_once
+from ecor.storage.feature_file import save_array_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ConceptFeatures:
-    """Every concept of a lexicon as a text tower reads it; made by `encode_concepts`."""
+    """Text features of all concepts of a lexicon; made by `encode_concepts`."""
 
     lexicon: Lexicon
     features: Float[Tensor, "S D"]
@@ -42,12 +42,12 @@ class ConceptFeatures:
         return self.features[self._ids(names)]
 
     def kinds(self, name: str) -> Int[Tensor, " K"]:
-        """Where the concept and all its kinds stand. ValueError for a name that the lexicon lacks."""
+        """Ids of the concept and of all its descendants. ValueError for a name that the lexicon lacks."""
         self._ids([name])
         return self._ids(self.lexicon.descendants(name))
 
     def leaves(self, name: str) -> Int[Tensor, " K"]:
-        """Those of `kinds` that nothing is a kind of."""
+        """Those of `kinds` without descendants."""
         self._ids([name])
         return self._ids([kind for kind in self.lexicon.descendants(name) if kind not in self._has_kinds])
 
@@ -78,14 +78,14 @@ def encode_concepts(
     if cache_dir is None:
         features = backbone.encode_text(texts, fp32=True)
     else:
-        features = _kept(backbone, texts, folder=Path(cache_dir)).to(backbone.device)
+        features = _load_or_encode(backbone, texts, folder=Path(cache_dir)).to(backbone.device)
     return ConceptFeatures(lexicon=lexicon, features=features, num_cut=num_cut)
 
 
-def _kept(backbone: Backbone, texts: Sequence[str], *, folder: Path) -> Float[Tensor, "S D"]:
+def _load_or_encode(backbone: Backbone, texts: Sequence[str], *, folder: Path) -> Float[Tensor, "S D"]:
     digest = json_digest([backbone.digest, list(texts)])
     path = folder / f"concepts-{digest[:32]}.npy"
     if not path.exists():
         features = backbone.encode_text(texts, fp32=True).cpu().numpy()
-        save_once(path, features)
+        save_array_once(path, features)
     return torch.from_numpy(np.load(path))

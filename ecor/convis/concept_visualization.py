@@ -1,4 +1,4 @@
-"""Patches of several sizes in, how high a concept ranks in each among a whole lexicon out: Concept Visualization.
+"""Concept Visualization (ConVis, arXiv:2405.14563), the grid algorithm: map a concept's rank among a lexicon.
 
 ConVis (arXiv:2405.14563), its grid algorithm. A patch's rank of a concept is how many concepts of the lexicon resemble
 the patch more; a concept ranks as its best kind does. The map is the mean rank of the patches that cover a pixel.
@@ -56,9 +56,9 @@ class ConVis:
     """
 
     concepts: ConceptFeatures | None = None
-    """What is ranked (`encode_concepts`); must be given."""
+    """Features of the lexicon's concepts (`encode_concepts`); required."""
     explained: tuple[str, ...] = ()
-    """Concepts that the texts stand for, one each; none: texts stand for themselves."""
+    """Concept of each text; empty: the texts are ranked themselves."""
     patches: tuple[float, ...] = (4 / 7, 2 / 7)
     """Sizes of patches, in shares of the picture's sides."""
     steps: int = 14
@@ -95,7 +95,7 @@ class ConVis:
 
     @torch.no_grad()
     def fit(self, tower: ImageTower, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> "ConceptRanks":
-        """Put every patch through the tower: the long part, the same for all concepts.
+        """Encode every patch with the tower: the slow step, done once for all concepts.
 
         Args:
             tower: whose image features are compared with the concepts'.
@@ -136,8 +136,8 @@ class ConVis:
         """Patches of all sizes at the size of the picture, as many at a time as are put through the tower."""
         preprocess, size = tower.backbone.preprocess, (image.shape[-2], image.shape[-1])
         margin = (max(grid.size[0] for grid in grids), max(grid.size[1] for grid in grids))
-        framed = _framed(image, margin=margin, preprocess=preprocess, seed=self.seed)
-        darkest, brightest = (_normalised(level, preprocess=preprocess).to(image) for level in (0.0, 1.0))
+        framed = _add_noise_frame(image, margin=margin, preprocess=preprocess, seed=self.seed)
+        darkest, brightest = (_normalise_rgb(level, preprocess=preprocess).to(image) for level in (0.0, 1.0))
         for grid in grids:
             height, width = (max(1, side - trimmed) for side in grid.size)
             places = [(margin[0] + top, margin[1] + left) for top in grid.tops for left in grid.lefts]
@@ -149,7 +149,7 @@ class ConVis:
 
 
 class ConceptRanks:
-    """How B pictures, patch by patch, resemble all concepts of a lexicon; made by `ConVis.fit`."""
+    """Ranks of all concepts of a lexicon for the patches of B images; made by `ConVis.fit`."""
 
     def __init__(
         self,
@@ -169,12 +169,12 @@ class ConceptRanks:
 
     @cached_property
     def ranks(self) -> Int[Tensor, "B N S"]:
-        """How many concepts resemble the patch more than each concept does: 0 is best, ties share it."""
+        """Number of concepts with a higher similarity to the patch than each concept: 0 is best, ties share a rank."""
         every = self.features @ self.concepts.features.to(self.features).T
         return ranks_among(every, every)
 
     def map(self, concept: str) -> Float[Tensor, "B H W"]:
-        """Where the concept, or a kind of it, is; values as in `maps`."""
+        """Map of one concept and its descendants; values as in `maps`."""
         return self.maps([concept])[:, 0]
 
     def maps(self, concepts: Sequence[str]) -> Float[Tensor, "B T H W"]:
@@ -212,7 +212,7 @@ class ConceptRanks:
 def ranks_among(
     similarity: Float[Tensor, "*leading T"], every: Float[Tensor, "*leading S"]
 ) -> Int[Tensor, "*leading T"]:
-    """How many of `every` are greater than each similarity; closer than rounding is equal (ours)."""
+    """Number of values in `every` above each similarity; values within rounding count as equal (ours)."""
     ascending = every.sort(dim=-1).values
     return every.shape[-1] - torch.searchsorted(ascending, similarity.contiguous() + _ROUNDING, right=True)
 
@@ -235,18 +235,18 @@ def _contains(starts: Sequence[int], *, length: int, side: int) -> Float[Tensor,
     return ((places >= first) & (places < first + side)).float()
 
 
-def _framed(
+def _add_noise_frame(
     image: Float[Tensor, "3 H W"], *, margin: tuple[int, int], preprocess: Preprocess, seed: int
 ) -> Float[Tensor, "3 _ _"]:
     """The picture with uniform random RGB around it."""
     height, width = image.shape[-2] + 2 * margin[0], image.shape[-1] + 2 * margin[1]
     noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-    framed = _normalised(noise, preprocess=preprocess).to(image)
+    framed = _normalise_rgb(noise, preprocess=preprocess).to(image)
     framed[:, margin[0] : margin[0] + image.shape[-2], margin[1] : margin[1] + image.shape[-1]] = image
     return framed
 
 
-def _normalised(rgb: Tensor | float, *, preprocess: Preprocess) -> Float[Tensor, "3 _ _"]:
+def _normalise_rgb(rgb: Tensor | float, *, preprocess: Preprocess) -> Float[Tensor, "3 _ _"]:
     """RGB between 0 and 1 as a tower takes it."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
     return (rgb - mean) / std

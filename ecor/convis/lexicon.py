@@ -1,4 +1,4 @@
-"""A lexicon: concepts with definitions and what they are kinds of, a list of one's own.
+"""Lexicons: concepts with definitions and parents, read from a JSON file or given as mappings.
 
 A lexicon is a graph without cycles: concepts point to their parents, of which there may be several.
 """
@@ -27,7 +27,7 @@ class Lexicon(Protocol):
         """What the text tower reads; ValueError for an unknown concept."""
 
     def parents(self, concept: str) -> tuple[str, ...]:
-        """What it is a kind of; empty for a root. ValueError for an unknown concept."""
+        """Parents of a concept; empty for a root. ValueError for an unknown concept."""
 
     def descendants(self, concept: str) -> tuple[str, ...]:
         """The concept itself and all its kinds, in the order of `concepts`. ValueError for an unknown concept."""
@@ -125,7 +125,7 @@ def reachable(starts: Iterable[_Name], following: Mapping[_Name, Sequence[_Name]
 
 
 def _check_acyclic(parents: Mapping[str, Sequence[str]]) -> None:
-    """Take away roots until none is left; what remains lies on a cycle or below one."""
+    """Raise ValueError for cycles: remove roots repeatedly; what remains is on a cycle or below one."""
     waiting = {name: len(set(above)) for name, above in parents.items()}
     children = children_of({name: tuple(dict.fromkeys(above)) for name, above in parents.items()})
     free = [name for name, number in waiting.items() if not number]

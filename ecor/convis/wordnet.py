@@ -1,4 +1,4 @@
-"""WordNet's nouns as a lexicon, read from the files of its database."""
+"""Read WordNet's nouns as a lexicon, from its database files."""
 
 import io
 import os
@@ -53,7 +53,7 @@ class WordNetLexicon:
         Raises:
             ValueError: naming the package, where the files are absent.
         """
-        self.folder = _folder(folder)
+        self.folder = _find_folder(folder)
         data, index, exceptions = (filesystem.join(self.folder, name) for name in _FILES)
         self._senses = dict(_read_index(index))
         self._synsets = {synset.offset: synset for synset in _read_data(data)}
@@ -122,7 +122,7 @@ class WordNetLexicon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synset:
-    """One meaning, as it stands in data.noun."""
+    """One synset, as data.noun holds it."""
 
     offset: int
     """Its place in the file: WordNet's own id."""
@@ -135,7 +135,7 @@ class Synset:
     definition: str
 
 
-def _folder(given: filesystem.Address | None) -> filesystem.Address:
+def _find_folder(given: filesystem.Address | None) -> filesystem.Address:
     named = {"WNSEARCHDIR": "", "WNHOME": "dict"}
     set_here = [Path(os.environ[name]) / below for name, below in named.items() if os.environ.get(name)]
     folder = given if given is not None else (set_here or [_DEBIAN_FOLDER])[0]
@@ -148,14 +148,14 @@ def _folder(given: filesystem.Address | None) -> filesystem.Address:
     return folder
 
 
-def _lines(path: str) -> Iterator[str]:
+def _read_lines(path: str) -> Iterator[str]:
     """Without the licence, whose lines start with two spaces."""
     text = io.StringIO(filesystem.read(path).decode("utf-8"))
     yield from (line for line in text if not line.startswith("  "))
 
 
 def _read_data(path: str) -> Iterator[Synset]:
-    for line in _lines(path):
+    for line in _read_lines(path):
         head, _, gloss = line.partition(" | ")
         fields = head.split()
         num_words = int(fields[3], 16)
@@ -172,10 +172,10 @@ def _read_data(path: str) -> Iterator[Synset]:
 
 def _read_index(path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Lemma and the offsets of its meanings, most usual first."""
-    for line in _lines(path):
+    for line in _read_lines(path):
         fields = line.split()
         yield fields[0], tuple(int(offset) for offset in fields[-int(fields[2]) :])
 
 
 def _read_exceptions(path: str) -> dict[str, list[str]]:
-    return {fields[0]: fields[1:] for fields in (line.split() for line in _lines(path)) if fields}
+    return {fields[0]: fields[1:] for fields in (line.split() for line in _read_lines(path)) if fields}

@@ -1,4 +1,4 @@
-"""Samples with names in, one batch of pixels with ids out."""
+"""Decode samples and stack them into one batch of pixels and label ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from ecor.config import Preprocess
-from ecor.data.image_decoding import Sample, decode_image, image_to_pixels, label_ids
+from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.samples import Sample, label_ids
 from ecor.data.vocabulary import Vocabulary
 
 
@@ -26,7 +27,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, vocabulary: Vocabulary, preprocess: Preprocess, epoch: int = 0) -> Batch:
-    """Decode and stack: the border between names and ids. Raises ImageError and ValueError as its parts do."""
+    """Decode samples and convert their names to ids. Raises ImageError for bad images, ValueError for unknown names."""
     pixels = [image_to_pixels(decode_image(sample.image), preprocess=preprocess) for sample in samples]
     labels = [label_ids(sample, vocabulary=vocabulary, epoch=epoch) for sample in samples]
     height, width = preprocess.image_size

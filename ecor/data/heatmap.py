@@ -1,4 +1,4 @@
-"""Raw scores per patch in; maps to look at and to measure out, on the tower's input or on the source picture."""
+"""Heat maps as raw scores per patch, and their resizing to the model's input or to the source image."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from ecor.data.image_decoding import resized_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where a tower's input lies in its source: input = source * scale + offset, in pixels from the top left."""
+    """Geometry of a tower's input in its source image: input = source * scale + offset, in pixels from the top left."""
 
     source_size: tuple[int, int]
     """Height and width of the picture."""
@@ -44,7 +44,7 @@ def frame_of(source_size: tuple[int, int], *, preprocess: Preprocess) -> Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
-    """What a method says of B images and T texts: high is evidence for the text, numbers as the method makes them."""
+    """Attribution maps of B images and T texts; high values are evidence for the text, in the method's own scale."""
 
     scores: Float[Tensor, "B T h w"]
     """fp32, raw and signed: compare within a map, not between methods."""
@@ -69,7 +69,7 @@ class Heatmap:
 
     def on_input(self, *, raw: bool = False) -> Float[Tensor, "B T H W"]:
         """Maps resized to the tower's input; normalised before (as the ITSM reference does), unless `raw`."""
-        return resized(self.scores if raw else self.normalised, self.input_size)
+        return resize_maps(self.scores if raw else self.normalised, self.input_size)
 
     def on_source(self, index: int, *, frame: Frame) -> Float[Tensor, "T H W"]:
         """The normalised maps of image `index` on its source picture; 0 where the tower did not see it."""
@@ -77,16 +77,16 @@ class Heatmap:
             frame.input_size == self.input_size,
             f"the frame is of an input of {frame.input_size} pixels, the map of {self.input_size}: make it anew",
         )
-        places, inside = _input_places(frame, device=self.scores.device)
+        places, inside = _input_coordinates(frame, device=self.scores.device)
         maps = grid_sample(
             self.normalised[index][None], places[None], mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         return maps * inside
 
 
-def seen(frame: Frame) -> Bool[Tensor, "H W"]:
-    """Which pixels of the source the tower saw."""
-    return _input_places(frame, device=torch.device("cpu"))[1]
+def visible_mask(frame: Frame) -> Bool[Tensor, "H W"]:
+    """Mask of the source pixels that lie inside the tower's input."""
+    return _input_coordinates(frame, device=torch.device("cpu"))[1]
 
 
 def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]:
@@ -96,12 +96,12 @@ def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
 
 
-def resized(maps: Float[Tensor, "B T h w"], size: tuple[int, int]) -> Float[Tensor, "B T H W"]:
+def resize_maps(maps: Float[Tensor, "B T h w"], size: tuple[int, int]) -> Float[Tensor, "B T H W"]:
     """Bilinear, pixels as areas (align_corners=False)."""
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def _input_places(frame: Frame, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def _input_coordinates(frame: Frame, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """[H W 2] centres of source pixels as grid_sample takes them (-1 to 1, across first), and [H W] whether inside."""
     axes = []
     for source, length, scale, offset in zip(

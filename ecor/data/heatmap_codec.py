@@ -1,4 +1,4 @@
-"""Heat maps of one image in, 8 bits per cell out: what a row of predictions keeps of them; and back."""
+"""Quantize heat maps to 8 bits per cell for the `evidence` column of predictions, and decode them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ MOST_CELLS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceMap:
-    """One map, its least score as 0 and its highest as 255: off by at most half a step."""
+    """One map quantized to 0 (lowest score) to 255 (highest); the error is at most half a step."""
 
     rationale: str | None
-    """What it shows the evidence for; None: the category, given the rationales kept."""
+    """The explained rationale; None: the category, given the kept rationales."""
     height: int
     """Cells: of the tower's grid, or at most `MOST_CELLS` per side."""
     width: int
     low: float
-    """Score that 0 stands for."""
+    """Score of the value 0."""
     high: float
-    """Score that 255 stands for; of a constant map that of all cells."""
+    """Score of the value 255; in a constant map, the score of all cells."""
     values: bytes
     """A byte per cell, row by row from the top left."""
 
@@ -45,7 +45,7 @@ class EvidenceMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The maps of one image, and how its picture became what the maps cover."""
+    """The maps of one image, and the preprocessing that defines the area they cover."""
 
     method: str
     """Name in `ecor.explain.METHODS`."""
@@ -61,7 +61,7 @@ class Evidence:
 
     @property
     def preprocess(self) -> Preprocess:
-        """What `ecor.data.heatmap.frame_of` needs to find the place of the maps on a picture."""
+        """Preprocessing for `ecor.data.heatmap.frame_of`, which locates the maps on the source image."""
         return Preprocess(
             image_size=(self.input_height, self.input_width),
             mean=(0.0, 0.0, 0.0),
@@ -79,7 +79,7 @@ class Evidence:
 
 
 def quantize(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
-    """8 bits per cell of raw scores."""
+    """Quantize raw scores to 8 bits per cell."""
     low, high = float(scores.min()), float(scores.max())
     span = high - low
     steps = np.zeros(scores.shape) if span == 0 else np.round(STEPS * (scores.astype(np.float64) - low) / span)

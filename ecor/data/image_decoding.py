@@ -1,5 +1,7 @@
-"""Encoded pictures with names in, checked pixels and ids out; without torch, whose import would be most of a decoder's
-start."""
+"""Decode, orient, resize and crop images with Pillow.
+
+Torch is not imported here: it would take most of the start of a decoder process.
+"""
 
 import io
 import re
@@ -16,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ecor.config import Preprocess
-from ecor.data.vocabulary import Vocabulary
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -35,7 +36,7 @@ EXTENSIONS = {
     "JPEG2000": "jp2",
 }
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
-_OPENED = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
+_PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
@@ -55,7 +56,7 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used: `reason` is a short code to count by, `detail` a sentence for people."""
+    """An unusable image: `reason` is a short code for counting, `detail` a sentence for users."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -63,31 +64,12 @@ class ImageError(ValueError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        return ImageError, (self.reason, self.detail)  # so that it travels between processes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One picture and what is known of it, by name."""
-
-    key: str
-    """Unique in its data set, without a dot."""
-    image: bytes
-    """Encoded, as it came."""
-    extension: str
-    """Of the image's format, without a dot: `jpg`."""
-    category: str | None
-    rationales: tuple[str, ...]
-    """Labelled ones; may be empty."""
-    visible_rationales: tuple[str, ...] | None
-    """All that can be seen, where that is known."""
-    source: str
-    """Path or address it came from."""
+        return ImageError, (self.reason, self.detail)  # makes it picklable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What a picture says of itself before it is decoded."""
+    """Format and size from an image's header."""
 
     extension: str
     width: int
@@ -99,29 +81,29 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
 
     def header(data: bytes) -> ImageHeader:
-        with _opened(data, max_pixels=max_pixels) as image:
+        with _open_image(data, max_pixels=max_pixels) as image:
             return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
 
-    return _with_damaged_metadata(header, data)
+    return _retry_without_metadata(header, data)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as RGB, turned upright as its EXIF orientation says; of an animation, the first frame.
+    """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
 
     Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits. Raises ImageError
-    with the reason `empty`, `not_an_image`, `too_large` (told by the header, before memory is taken), `truncated`,
+    with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used), `truncated`,
     `corrupt` or `unsupported_mode`.
     """
 
     def picture(data: bytes) -> Image.Image:
-        with _opened(data, max_pixels=max_pixels) as image:
-            return upright_rgb(image, max_pixels=max_pixels)
+        with _open_image(data, max_pixels=max_pixels) as image:
+            return to_upright_rgb(image, max_pixels=max_pixels)
 
-    return _with_damaged_metadata(picture, data)
+    return _retry_without_metadata(picture, data)
 
 
 def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as `decode_image` gives it, from any form a user has it in: the same pixels from each.
+    """Decode an image given in any accepted form; all forms give the same pixels as `decode_image`.
 
     Raises ImageError as `decode_image`, and OSError for a path that cannot be read.
     """
@@ -130,25 +112,25 @@ def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.I
     if isinstance(picture, bytes):
         return decode_image(picture, max_pixels=max_pixels)
     if isinstance(picture, Image.Image):
-        return upright_rgb(picture, max_pixels=max_pixels)
+        return to_upright_rgb(picture, max_pixels=max_pixels)
     array = np.asarray(picture)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
-    return upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
+    return to_upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
 
 
-def upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An opened picture as `decode_image` gives it; ImageError as there."""
     _check_size(image.width, image.height, max_pixels=max_pixels)
     try:
         image.load()
-        turn = _turn(image)  # of the picture as it was opened: an array made of it has no EXIF
-        rgb = _rgb(image)
+        turn = _exif_rotation(image)  # of the picture as it was opened: an array made of it has no EXIF
+        rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # decoders raise anything on hostile bytes; none of it may pass unrecorded
-        raise _unreadable(error) from error
+    except Exception as error:  # decoders raise any type on hostile bytes; all of them become an ImageError
+        raise _decoding_error(error) from error
 
 
 def image_to_pixels(
@@ -165,7 +147,7 @@ def image_to_pixels(
     if (resized_width, resized_height) != image.size:
         image = image.resize((resized_width, resized_height), _resize_filter(preprocess))
     fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
-    pixels_HW3 = np.asarray(_centred(image, height=height, width=width, fill=fill))
+    pixels_HW3 = np.asarray(_crop_or_pad(image, height=height, width=width, fill=fill))
     return np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))
 
 
@@ -183,47 +165,34 @@ def resized_size(size: tuple[int, int], *, preprocess: Preprocess) -> tuple[int,
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
-def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tuple[int, int]:
-    """Ids of a sample's category and of the one rationale it teaches in `epoch`; -1 for what is not labelled.
-
-    Epochs take a sample's rationales in turn, each sample starting elsewhere (by its key): a function of the sample
-    and the epoch alone, so that neither ranks nor restarts change it. Raises ValueError for names the vocabulary lacks.
-    """
-    category = -1 if sample.category is None else vocabulary.category_id(sample.category)
-    if not sample.rationales:
-        return category, -1
-    turn = (crc32(sample.key.encode()) + epoch) % len(sample.rationales)
-    return category, vocabulary.rationale_id(sample.rationales[turn])
-
-
-def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_OPENED)
+        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
+        raise _unidentified_error(data) from error
     except Image.DecompressionBombError as error:
         num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
-        raise ImageError("too_large", f"{num_pixels} pixels, {_limit(max_pixels)}") from error
+        raise ImageError("too_large", f"{num_pixels} pixels, {_limit_text(max_pixels)}") from error
     except MemoryError:
         raise
     except Exception as error:  # as in upright_rgb
-        raise _unreadable(error) from error
+        raise _decoding_error(error) from error
     _check_size(image.width, image.height, max_pixels=max_pixels)
     return image
 
 
 def _check_size(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} x {height} pixels, {_limit(max_pixels)}")
+        raise ImageError("too_large", f"{width} x {height} pixels, {_limit_text(max_pixels)}")
 
 
-def _limit(max_pixels: int) -> str:
+def _limit_text(max_pixels: int) -> str:
     return f"more than the limit of {max_pixels} (MAX_PIXELS in ecor.data.image_decoding): make it smaller"
 
 
-def _unidentified(data: bytes) -> ImageError:
+def _unidentified_error(data: bytes) -> ImageError:
     """A TIFF of pixels that Pillow has no mode for, or no image."""
     if data[:4] in _TIFF_STARTS:
         try:
@@ -242,8 +211,8 @@ def _unidentified(data: bytes) -> ImageError:
     return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
 
 
-def _with_damaged_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
-    """What `read` gives; of a PNG that it refuses, what it gives of its pixels alone (profiles and texts left out)."""
+def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
+    """Call `read`; for a PNG that it rejects, call it again without metadata chunks (colour profiles, texts)."""
     try:
         return read(data)
     except ImageError as error:
@@ -270,13 +239,13 @@ def _png_pixels(data: bytes) -> bytes:
     return b"".join([*kept, data[place:]])
 
 
-def _unreadable(error: Exception) -> ImageError:
+def _decoding_error(error: Exception) -> ImageError:
     detail = str(error) or type(error).__name__
     ends_early = isinstance(error, EOFError) or any(word in detail.lower() for word in ("truncated", "not enough"))
     return ImageError("truncated" if ends_early else "corrupt", detail)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
@@ -291,8 +260,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets the picture upright; damaged metadata does not make a damaged picture."""
+def _exif_rotation(image: Image.Image) -> Image.Transpose | None:
+    """Transpose that applies the EXIF orientation; None if there is none or the metadata is damaged."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
@@ -306,7 +275,7 @@ def _resize_filter(preprocess: Preprocess) -> Image.Resampling:
     return _FILTERS[preprocess.interpolation]
 
 
-def _centred(image: Image.Image, *, height: int, width: int, fill: int) -> Image.Image:
+def _crop_or_pad(image: Image.Image, *, height: int, width: int, fill: int) -> Image.Image:
     if image.width < width or image.height < height:
         canvas = Image.new("RGB", (max(image.width, width), max(image.height, height)), (fill,) * 3)
         canvas.paste(image, (max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)))

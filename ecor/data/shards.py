@@ -1,32 +1,29 @@
-"""Samples in, WebDataset tars with an index and a manifest out; and back, verified.
+"""Write and read WebDataset shards: tar files with a Parquet index each, and one manifest per split.
 
-What a tar holds of a sample stands in `members.py`. The bytes of a tar are a function of its entries, the vocabulary
-and the templates. `<n>.index.parquet` beside `<n>.tar` finds any image.
+`ecor/data/tar_members.py` describes the members of a sample. The bytes of a tar are a function of its entries, the
+vocabulary and the templates. The index `<n>.index.parquet` gives the byte offset of each image in `<n>.tar`.
 """
 
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import TemplateConfig, record_of
-from ecor.data.image_decoding import Sample
-from ecor.data.tar_members import HashingWriter, json_bytes, sample_of_row, samples_of, write_sample
-from ecor.data.templates import category_sentence
+from ecor.config import TemplateConfig
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo
+from ecor.data.tar_members import HashingWriter, read_samples, sample_from_row, write_sample
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, file_sha256, text_sha256
 from ecor.storage.retries import with_retries
 
-MANIFEST_NAME = "manifest.json"
-VOCABULARY_NAME = "vocabulary.json"
 SCHEMA_VERSION = "1"
 _BUFFER = 2**20
 _NO_PAUSE = (0.0,)
@@ -49,56 +46,14 @@ INDEX_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A sample on its way into a tar."""
+class ShardEntry:
+    """A sample to be written to a tar."""
 
     sample: Sample
     sha256: str | None = None
-    """What the image's bytes must hash to, where that was found out before."""
+    """Expected digest of the image's bytes, where it is known already."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """More JSON values for the sample's `.json`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardInfo:
-    """One tar, and what it must hold."""
-
-    name: str
-    num_samples: int
-    num_bytes: int
-    sha256: str
-    """Of the tar."""
-    index: str
-    """Name of the Parquet file that `read_index` reads."""
-    index_sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardManifest:
-    """One split: its shards, and what they were made from."""
-
-    split: str
-    shards: tuple[ShardInfo, ...]
-    vocabulary_digest: str
-    num_samples: int
-    num_rejected: int
-    """Images in quarantine."""
-    num_duplicates: int
-    """Copies left out: their labels are kept with the copy that stays, unless that one is of the test split."""
-    config_digest: str
-    """Of the settings that shape the bytes."""
-    parents: dict[str, str]
-    """Digest of each thing it was made from, by name."""
-
-    def __post_init__(self) -> None:
-        counted = sum(shard.num_samples for shard in self.shards)
-        if counted != self.num_samples:
-            raise ValueError(f"split {self.split}: {self.num_samples} samples, but its shards hold {counted}")
-
-    @property
-    def digest(self) -> str:
-        """sha256, in hex, of the manifest's JSON."""
-        return bytes_sha256(json_bytes(asdict(self)))
 
 
 def sample_key(source: str, *, sha256: str) -> str:
@@ -113,7 +68,7 @@ def sample_key(source: str, *, sha256: str) -> str:
 
 
 def write_shard(
-    entries: Iterable[Entry],
+    entries: Iterable[ShardEntry],
     *,
     folder: str | Path,
     name: str,
@@ -130,7 +85,7 @@ def write_shard(
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
     templates = templates or TemplateConfig()
     rows: list[dict[str, Any]] = []
-    with filesystem.published(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
+    with filesystem.write_atomically(folder, name) as path, path.open("wb", buffering=_BUFFER) as file:
         out = HashingWriter(file)
         for entry in entries:
             rows.append(_write_entry(entry, out=out, vocabulary=vocabulary, templates=templates))
@@ -138,7 +93,7 @@ def write_shard(
                 raise ValueError(f"{name}: key {rows[-1]['key']!r} comes after {rows[-2]['key']!r}: sort the entries")
         out.end()
     index_name = name.removesuffix(".tar") + ".index.parquet"
-    with filesystem.published(folder, index_name) as path:
+    with filesystem.write_atomically(folder, index_name) as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), path, compression="zstd")
         index_sha256 = file_sha256(path)
     return ShardInfo(
@@ -156,7 +111,7 @@ def verify_shard(folder: str | Path, info: ShardInfo) -> None:
     expected = {info.name: info.sha256, info.index: info.index_sha256}
     for name, sha256 in expected.items():
         try:
-            with filesystem.opened(filesystem.join(folder, name)) as file:
+            with filesystem.open_file(filesystem.join(folder, name)) as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
                 num_bytes = file.tell()
         except FileNotFoundError as error:
@@ -182,7 +137,7 @@ def fetch_shard(
     kept = cache / f"{info.sha256}.tar"
     if kept.exists() and kept.stat().st_size == info.num_bytes and file_sha256(kept) == info.sha256:
         return kept
-    with filesystem.published(cache, kept.name) as path:
+    with filesystem.write_atomically(cache, kept.name) as path:
         with_retries(
             lambda: _download(filesystem.join(folder, info.name), path=path, info=info),
             pauses_s=_NO_PAUSE * (num_attempts - 1),
@@ -199,9 +154,9 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
     """
     path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
     rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
-    for sample in samples_of(path, where=where):
+    for sample in read_samples(path, where=where):
         row = rows.pop(sample.key, None)
-        if row is not None and sample != sample_of_row(row, image=sample.image):
+        if row is not None and sample != sample_from_row(row, image=sample.image):
             raise ValueError(f"{where}: sample {sample.key!r} is not as {info.index} says, which is to be of this tar")
         num_samples += 1
         yield sample
@@ -237,49 +192,14 @@ def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> l
             image = tar.read(row["member_num_bytes"])
             if bytes_sha256(image) != row["sha256"]:
                 raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
-            samples.append(sample_of_row(row, image=image))
+            samples.append(sample_from_row(row, image=image))
     return samples
 
 
-def write_manifest(manifest: ShardManifest, folder: str | Path) -> None:
-    """Write `<folder>/manifest.json` in one step: last, so that it is there only when all it names is."""
-    write_text(_pretty({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
-
-
-def read_manifest(folder: str | Path) -> ShardManifest:
-    """The manifest of a split; ValueError when there is none, or when it was changed after it was written."""
-    url = filesystem.join(folder, MANIFEST_NAME)
-    try:
-        fields = json.loads(filesystem.read(url))
-        digest = fields.pop("digest")
-        shards = tuple(record_of(ShardInfo, shard) for shard in fields.pop("shards"))
-        manifest = record_of(ShardManifest, {**fields, "shards": shards})
-    except FileNotFoundError as error:
-        raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{url} is not a manifest of shards: {error}") from error
-    if manifest.digest != digest:
-        raise ValueError(f"{url} was changed: its digest is {manifest.digest}, it says {digest}")
-    return manifest
-
-
-def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: TemplateConfig | None = None) -> None:
-    """Beside the splits: `vocabulary.json`, and the class names and template CLIP_benchmark looks for."""
-    template = category_sentence(templates or TemplateConfig(), "{c}")
-    write_text(vocabulary.to_json() + "\n", folder=folder, name=VOCABULARY_NAME)
-    write_text("\n".join(vocabulary.categories) + "\n", folder=folder, name="classnames.txt")
-    write_text(template + "\n", folder=folder, name="zeroshot_classification_templates.txt")
-
-
-def write_text(text: str, *, folder: str | Path, name: str) -> None:
-    """Write a small file in one step."""
-    filesystem.write(filesystem.join(folder, name), text.encode())
-
-
 def _write_entry(
-    entry: Entry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
+    entry: ShardEntry, *, out: HashingWriter, vocabulary: Vocabulary, templates: TemplateConfig
 ) -> dict[str, Any]:
-    """Write a sample; its row of the index."""
+    """Write a sample, and return its row of the index."""
     sample, sha256 = entry.sample, bytes_sha256(entry.sample.image)
     if entry.sha256 not in (None, sha256):
         raise ValueError(
@@ -303,14 +223,10 @@ def _write_entry(
 
 
 def _download(url: str, *, path: Path, info: ShardInfo) -> None:
-    filesystem.fetch(url, path)
+    filesystem.download(url, path)
     got = file_sha256(path)
     if got != info.sha256:
         raise OSError(
             f"shard {url}: read {path.stat().st_size} bytes with sha256 {got}, "
             f"its manifest says {info.num_bytes} with {info.sha256}"
         )
-
-
-def _pretty(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

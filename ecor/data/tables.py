@@ -233,7 +233,7 @@ def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     try:
-        with filesystem.opened(path) as file:
+        with filesystem.open_file(path) as file:
             yield file
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such table") from error

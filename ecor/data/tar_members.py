@@ -1,4 +1,4 @@
-"""Samples in, the bytes of their tar members out; and back, held to the format.
+"""Encode samples as members of a tar file, and read them back with checks of the format.
 
 Per sample `<key>.<jpg|png|…>` (the image's bytes untouched), `<key>.json` (all labels and provenance) and, where the
 category is known, `<key>.cls` (its id as text) and `<key>.txt` (a caption). Tars are written and read without
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ecor.config import TemplateConfig
-from ecor.data.image_decoding import Sample
+from ecor.data.samples import Sample
 from ecor.data.templates import category_sentence, pair_sentence
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage.digests import bytes_sha256
@@ -27,7 +27,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",",
 
 
 class HashingWriter:
-    """Bytes in; the file, their count and their sha256 out."""
+    """Write to a file, and count and hash the bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -115,7 +115,7 @@ def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
     return at_least + -(num_bytes + at_least) % block
 
 
-def samples_of(path: Path, *, where: str) -> Iterator[Sample]:
+def read_samples(path: Path, *, where: str) -> Iterator[Sample]:
     """All samples of a tar in its order; ValueError that begins with `where`, and names the member, for what is none.
 
     That are keys that are unsorted, repeated or hold a slash, what is no plain file, and samples without exactly one
@@ -128,14 +128,14 @@ def samples_of(path: Path, *, where: str) -> Iterator[Sample]:
             for key, members in groupby(_plain_members(tar, where=where), key=lambda each: each.name.partition(".")[0]):
                 if key <= before:
                     raise ValueError(f"{where}: key {key!r} comes after {before!r}: keys are sorted, each there once")
-                yield _sample_of_members(key, [(each, _member(tar, each)) for each in members], where=where)
+                yield _sample_from_members(key, [(each, _read_member(tar, each)) for each in members], where=where)
                 before = key
     except (tarfile.TarError, OverflowError) as error:
         raise ValueError(f"{where} is no plain tar, or damaged: {error}") from error
 
 
 def _check_end(path: Path, *, where: str) -> None:
-    """A tar ends with two empty blocks; of one that does not, `tarfile` would show what there is."""
+    """Raise ValueError unless the tar ends with two empty blocks; `tarfile` accepts a truncated tar."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2 * _BLOCK))
         if file.read() != bytes(2 * _BLOCK):
@@ -153,13 +153,13 @@ def _plain_members(tar: tarfile.TarFile, *, where: str) -> Iterator[tarfile.TarI
         yield member
 
 
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
     assert file is not None, f"{member.name} is a plain file"
     return file.read()
 
 
-def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]], *, where: str) -> Sample:
+def _sample_from_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]], *, where: str) -> Sample:
     contents = {member.name.partition(".")[2]: data for member, data in members}
     images = [extension for extension in contents if extension not in _NOT_IMAGES]
     if len(contents) < len(members) or len(images) != 1 or "json" not in contents:
@@ -167,7 +167,7 @@ def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]
         raise ValueError(f"{where}: sample {key!r} needs one image and one .json, each member once, got {names}")
     try:
         row = json.loads(contents["json"])
-        sample = sample_of_row({**row, "extension": images[0]}, image=contents[images[0]])
+        sample = sample_from_row({**row, "extension": images[0]}, image=contents[images[0]])
         sha256 = row["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: {key}.json does not describe a sample: {error!r}") from error
@@ -176,8 +176,8 @@ def _sample_of_members(key: str, members: Sequence[tuple[tarfile.TarInfo, bytes]
     return sample
 
 
-def sample_of_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
-    """Of the fields of a sample's `.json`, or of its row in an index, and its image."""
+def sample_from_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
+    """Build a sample from its `.json` or its row of the index, and its image."""
     visible = row["visible_rationales"]
     return Sample(
         key=row["key"],

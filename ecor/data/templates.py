@@ -1,6 +1,5 @@
-"""Names and the words around them in, the sentences that the text tower reads out."""
+"""Prompt templates: build the sentences of rationales, categories and pairs of both."""
 
-from collections.abc import Sequence
 from string import Formatter
 
 from ecor.config import TemplateConfig
@@ -34,16 +33,6 @@ def category_sentence(templates: TemplateConfig, category: str) -> str:
 def pair_sentence(templates: TemplateConfig, category: str, rationale: str) -> str:
     """Prompt_{c|R} around a category and one rationale."""
     return templates.category_given_rationale.format(category=category, rationale=rationale)
-
-
-def long_sentence(templates: TemplateConfig, category: str, rationales: Sequence[str]) -> str:
-    """Prompt_{c|R} around a category and several rationales, "{r1}, {r2}, …" (method.md decision 5).
-
-    Several rationales can exceed the tower's context: the tokenizer truncates, and who encodes counts.
-    """
-    if not rationales:
-        raise ValueError(f"the long sentence of {category!r} needs at least one rationale, got none")
-    return pair_sentence(templates, category, ", ".join(rationales))
 
 
 def _placeholders(template: str, *, name: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The embedded default: a drawn world with known truth, and a small CLIP pretrained on it; import the file you need."""
+"""Demo data: a drawn world with known truth, and a small CLIP pretrained on it; import the module you need."""

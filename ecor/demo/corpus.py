@@ -1,4 +1,4 @@
-"""A seed in; captioned pretraining images with what is true of them out, as arrays, and batches drawn from them."""
+"""Draw the pretraining corpus of a world, cache it, and write captions for batches of it."""
 
 import random
 import tempfile
@@ -12,13 +12,13 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 
-from ecor.demo.worlds.scenes import compose, draw
+from ecor.demo.worlds.scenes import compose, draw_scene
 from ecor.demo.worlds.schema import DrawnWorld, WorldSet
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage.digests import json_digest
 
 DRAWING_VERSION = 1
-"""Of the code that draws: raise it with every change of a pixel, a caption or a truth. A test holds drawings to it."""
+"""Version of the drawing code. Increase it with every change of a pixel, caption or label; a test checks it."""
 _IMAGES_PER_TASK = 1000
 
 CATEGORY_TEMPLATES = ("a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}", "the {c}")
@@ -33,7 +33,7 @@ PAIR_TEMPLATES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Drawn images and what is in each of their (at most two) things; category -1 stands for no second thing."""
+    """Drawn images with the truth about their one or two things; category -1 means no second thing."""
 
     world: DrawnWorld
     pixels: UInt8[np.ndarray, "N 64 64 3"]
@@ -43,7 +43,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a caption says; -1 for nothing said."""
+    """Content of a caption; -1 where it names nothing."""
 
     category: int
     rationale: int
@@ -114,7 +114,7 @@ def _draw_part(world: DrawnWorld, keys: list[str]) -> Corpus:
         rng = random.Random(f"{key}/style")
         size = rng.uniform(0.8, 1.15)
         scene = compose(_corpus_set(world, size=size, part_missing=rng.uniform(0.1, 0.5)), seed=key)
-        drawing = draw(scene)
+        drawing = draw_scene(scene)
         pixels[n] = np.asarray(drawing.image)
         for o, (thing, seen) in enumerate(zip(scene.things, drawing.visible, strict=True)):
             categories[n, o] = category_id[thing.category]
@@ -139,15 +139,15 @@ def _corpus_set(world: DrawnWorld, *, size: float, part_missing: float) -> World
     )
 
 
-def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
+def write_captions(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
     """Two true captions and a contradiction per image; a share `noise` of the true ones describes another image."""
     world, texts = corpus.world, dict[str, tuple[int, Claim]]()
     own_pairs = []
     for b, row in enumerate(rows):
-        told = int(rng.choice(rows)) if rng.random() < noise else int(row)
-        thing = 0 if corpus.categories[told, 1] < 0 or rng.random() < 0.8 else 1
-        category = int(corpus.categories[told, thing])
-        seen = np.flatnonzero(corpus.visible[told, thing]).tolist()
+        described = int(rng.choice(rows)) if rng.random() < noise else int(row)
+        thing = 0 if corpus.categories[described, 1] < 0 or rng.random() < 0.8 else 1
+        category = int(corpus.categories[described, thing])
+        seen = np.flatnonzero(corpus.visible[described, thing]).tolist()
         for claim in _true_claims(world, category, seen, rng=rng):
             own_pairs.append((b, texts.setdefault(_caption(world, claim, rng=rng), (len(texts), claim))[0]))
         for claim in _contradictions(world, category, seen, rng=rng):
@@ -155,7 +155,7 @@ def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random
     own = np.zeros((len(rows), len(texts)), dtype=bool)
     own[tuple(np.array(own_pairs).T)] = True
     claims = [claim for _, claim in texts.values()]
-    true = holds(corpus, rows, claims)
+    true = claim_truth(corpus, rows, claims)
     present = np.zeros((len(rows), len(world.categories) + 1), dtype=bool)
     for o in (0, 1):
         present[np.arange(len(rows)), corpus.categories[rows, o]] = True
@@ -163,8 +163,8 @@ def captioned(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random
     return CaptionedBatch(rows=rows, captions=tuple(texts), own=own, true=true, attributes=attributes)
 
 
-def holds(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
-    """Which claim is true of which image: one thing in it must be of the category and show the rationale."""
+def claim_truth(corpus: Corpus, rows: Int[np.ndarray, " B"], claims: list[Claim]) -> Bool[np.ndarray, "B T"]:
+    """Whether each claim is true of each image: one thing in it has the category and shows the rationale."""
     c_T = np.array([claim.category for claim in claims])
     r_T = np.array([claim.rationale for claim in claims])
     things_BO = corpus.categories[rows]

@@ -1,4 +1,4 @@
-"""A set's name and a seed in; labelled drawings out, in memory or as files in DROR's layout with the truth beside."""
+"""Draw labelled images of a named set, in memory or as files in DROR's layout."""
 
 import json
 import random
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ecor.demo.worlds.registry import vocabulary_of, world_set
-from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw
+from ecor.demo.worlds.registry import set_vocabulary, world_set
+from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw_scene
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,7 +29,7 @@ class LabelledDrawing:
 
     @property
     def visible_rationales(self) -> tuple[str, ...]:
-        """What can be seen of the labelled thing."""
+        """Visible rationales of the labelled thing."""
         return self.drawing.visible[0]
 
 
@@ -52,7 +52,7 @@ def labelled_drawings(
         while True:
             key = f"{set_name}/{split}/{seed}/{index}/{attempt}"
             scene = compose(world, seed=key, category=category)
-            drawing = draw(scene)
+            drawing = draw_scene(scene)
             if drawing.visible[0]:
                 break
             attempt += 1
@@ -70,7 +70,7 @@ def write_dataset(root: Path, *, set_name: str, num_images: dict[str, int], seed
     if unknown := set(num_images) - set(SPLITS):
         raise ValueError(f"no split {', '.join(sorted(unknown))}: choose among {', '.join(SPLITS)}")
     root.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(vocabulary_of(set_name), indent=1, ensure_ascii=False)
+    text = json.dumps(set_vocabulary(set_name), indent=1, ensure_ascii=False)
     (root / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
     for split, count in num_images.items():
         _write_split(root, set_name=set_name, split=split, num_images=count, seed=seed)

@@ -1,4 +1,4 @@
-"""The familiar world in, a lexicon of its categories, their parts and all that these are kinds of out.
+"""A lexicon of the familiar world: its categories, their parts, and the concepts above them.
 
 Definitions use words that the small CLIP has read, as far as there are any: it knows no others.
 """
@@ -71,7 +71,7 @@ _ABOVE: dict[str, tuple[str, str]] = {
     "seeds": ("part", "small seeds or ripe fruit"),
     "growth": ("part", "what grows on a stem or a trunk: arms, spines, gills or a blossom"),
 }
-"""What they are kinds of, and what defines them."""
+"""Parent and definition of each concept above categories and parts."""
 
 _CATEGORIES: dict[str, tuple[str, ...]] = {
     "hoofed animal": (

@@ -1,4 +1,4 @@
-"""A drawn corpus in; captioned batches out, for `ecor pretrain` without shards, and zero-shot figures of what it makes.
+"""Captioned batches of a drawn corpus, for `ecor pretrain` without shards, and a zero-shot evaluation.
 
 The shipped weights are those of `ecor pretrain --seed 0 --stop-after-samples 192000 --output small`.
 """
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, captioned
-from ecor.demo.tiny_clip import normalised
-from ecor.demo.zero_shot_eval import Images, validation_images, zero_shot_table
-from ecor.training.contrastive import CaptionedImages, Part
+from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, write_captions
+from ecor.demo.tiny_clip import normalise_pixels
+from ecor.demo.zero_shot_eval import SplitImages, validation_images, zero_shot_table
+from ecor.training.caption_batches import BatchPart, CaptionedImages
 
-_JUDGED_ON = ("small", "main")
-_NUM_JUDGED = 300
+_VALIDATION_ROLES = ("small", "main")
+_NUM_VALIDATION_IMAGES = 300
 _SHIFT = 3
 
 
@@ -38,15 +38,15 @@ class DrawnSource:
         parts = [t.format(c=c, r="") for t in CATEGORY_TEMPLATES + PAIR_TEMPLATES for c in world.categories]
         return parts + [t.format(c="", r=r) for t in RATIONALE_TEMPLATES + PAIR_TEMPLATES for r in world.rationales]
 
-    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+    def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
         corpus, size = self._corpus, self._batch_size
         epoch, place = divmod(step, len(corpus.pixels) // size)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(corpus.pixels))
         rows = order[place * size : (place + 1) * size]
-        made = captioned(corpus, rows, rng=random.Random(f"{self._seed}/{step}"), noise=self._noise)
-        pixels = _varied(corpus.pixels[rows], rng=np.random.default_rng((self._seed, 1, step)))[part.of(size)]
+        made = write_captions(corpus, rows, rng=random.Random(f"{self._seed}/{step}"), noise=self._noise)
+        pixels = _augment(corpus.pixels[rows], rng=np.random.default_rng((self._seed, 1, step)))[part.of(size)]
         return CaptionedImages(
-            images=normalised(pixels),
+            images=normalise_pixels(pixels),
             readable=torch.ones(len(pixels), dtype=torch.bool),
             captions=made.captions,
             own=torch.from_numpy(made.own),
@@ -57,10 +57,10 @@ class DrawnSource:
     def unreadable(self) -> dict[str, str]:
         return {}
 
-    def judged(self, clip: Any) -> dict[str, float]:
+    def evaluate(self, clip: Any) -> dict[str, float]:
         """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
         figures: dict[str, float] = {}
-        for name, images in self._judged_on.items():
+        for name, images in self._validation_sets.items():
             best = max(zero_shot_table(clip, images), key=lambda row: row.category_accuracy)
             figures |= {
                 f"{name}/zero_shot": best.category_accuracy,
@@ -70,12 +70,12 @@ class DrawnSource:
         return figures
 
     @cached_property
-    def _judged_on(self) -> dict[str, Images]:
-        names = [f"{self._corpus.world.name}-{role}" for role in _JUDGED_ON]
-        return {name: validation_images(name, num_images=_NUM_JUDGED) for name in names}
+    def _validation_sets(self) -> dict[str, SplitImages]:
+        names = [f"{self._corpus.world.name}-{role}" for role in _VALIDATION_ROLES]
+        return {name: validation_images(name, num_images=_NUM_VALIDATION_IMAGES) for name in names}
 
 
-def _varied(pixels: UInt8[np.ndarray, "B H W 3"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "B H W 3"]:
+def _augment(pixels: UInt8[np.ndarray, "B H W 3"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "B H W 3"]:
     """Mirror half of the images and shift each by up to three pixels."""
     pixels = np.where(rng.random((len(pixels), 1, 1, 1)) < 0.5, pixels[:, :, ::-1], pixels)
     padded = np.pad(pixels, ((0, 0), (_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), mode="edge")

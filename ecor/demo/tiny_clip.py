@@ -1,4 +1,4 @@
-"""Where the small CLIP's files lie, and open_clip's plain loading of them; pixels and texts in, features out."""
+"""Load the embedded small CLIP with plain open_clip, and encode images and texts with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def create_clip(*, weights: Path | None) -> Any:
     return model.eval()
 
 
-def normalised(pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+def normalise_pixels(pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     """Pixels as open_clip's transform gives them to a tower of the same size."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
     mean, std = torch.tensor(_MEAN).view(3, 1, 1), torch.tensor(_STD).view(3, 1, 1)
@@ -41,14 +41,14 @@ def normalised(pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B 3 H W"]
 
 
 @torch.no_grad()
-def image_features(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B D"]:
+def encode_images(model: nn.Module, pixels: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B D"]:
     """Normalised features of many images, in chunks."""
-    chunks = [model.encode_image(normalised(pixels[k : k + 256])) for k in range(0, len(pixels), 256)]  # type: ignore[operator]
+    chunks = [model.encode_image(normalise_pixels(pixels[k : k + 256])) for k in range(0, len(pixels), 256)]  # type: ignore[operator]
     return functional.normalize(torch.cat(chunks).float(), dim=-1)
 
 
 @torch.no_grad()
-def text_features(model: nn.Module, captions: Sequence[str]) -> Float[Tensor, "T D"]:
+def encode_texts(model: nn.Module, captions: Sequence[str]) -> Float[Tensor, "T D"]:
     """Normalised features of many captions, in chunks, by open_clip's own `encode_text`."""
     open_clip.add_model_config(config_path())
     tokens = open_clip.get_tokenizer(MODEL_NAME)(list(captions), context_length=model.context_length)

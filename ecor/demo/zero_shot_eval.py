@@ -1,4 +1,4 @@
-"""Weights in, what the small CLIP knows of a set's fresh test images out: is the drawn world fit to judge methods on?
+"""Measure what a CLIP knows of a drawn set, to check that the set is fit for comparing methods.
 
 Templates and the probe's penalty are chosen on validation images; every figure is of test images of a seed of its own.
 """
@@ -13,18 +13,18 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.tiny_clip import image_features, text_features
-from ecor.demo.worlds.registry import vocabulary_of
-from ecor.demo.worlds.scenes import draw, without
+from ecor.demo.tiny_clip import encode_images, encode_texts
+from ecor.demo.worlds.registry import set_vocabulary
+from ecor.demo.worlds.scenes import draw_scene, without_part
 from ecor.demo.worlds.styles import NUM_PIXELS
-from ecor.evaluation.linear_probe import chosen_probe
+from ecor.evaluation.linear_probe import select_probe
 
 TEMPLATES = ("{c}", "a {c}", "a photo of a {c}", "This is a photo of a {c}.", "a drawing of a {c}")
 RATIONALE_TEMPLATE = "There is {r}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
+class SplitImages:
     """Images of one split with their truth as ids of the set's vocabulary."""
 
     categories: tuple[str, ...]
@@ -40,7 +40,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroShotRow:
-    """What one hand-written category template gets right."""
+    """Zero-shot accuracies with one hand-written category template."""
 
     template: str
     # share of images whose best category is the true one
@@ -61,8 +61,8 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validity:
-    """What weights know of one set; every share is of test images."""
+class SetValidity:
+    """Measurements of a model on one set; every share is of test images."""
 
     set_name: str
     num_categories: int
@@ -79,7 +79,7 @@ class Validity:
     labelled_first: Share
     # images whose best rationale can be seen
     visible_first: Share
-    # told apart from the same scene without the labelled part; chance is a half
+    # images nearer to the labelled part's sentence than the same scene without that part; chance is a half
     composition: Share
     # images whose separately best category and rationale are a pair that is not true of the image
     untrue: Share
@@ -89,13 +89,13 @@ class Validity:
     best_part_iou: float
 
 
-def images_of(set_name: str, *, split: str, num_images: int, seed: int) -> Images:
+def draw_split(set_name: str, *, split: str, num_images: int, seed: int) -> SplitImages:
     """Draw a split and index its truth."""
-    vocabulary = vocabulary_of(set_name)
+    vocabulary = set_vocabulary(set_name)
     categories = tuple(vocabulary)
     rationales = tuple(dict.fromkeys(text for texts in vocabulary.values() for text in texts))
     drawings = tuple(labelled_drawings(set_name=set_name, split=split, num_images=num_images, seed=seed))
-    return Images(
+    return SplitImages(
         categories=categories,
         rationales=rationales,
         belongs=torch.tensor([[r in vocabulary[c] for r in rationales] for c in categories]),
@@ -107,14 +107,14 @@ def images_of(set_name: str, *, split: str, num_images: int, seed: int) -> Image
     )
 
 
-def validation_images(set_name: str, *, num_images: int, seed: int = 0) -> Images:
+def validation_images(set_name: str, *, num_images: int, seed: int = 0) -> SplitImages:
     """Validation images of a set."""
-    return images_of(set_name, split="validation", num_images=num_images, seed=seed)
+    return draw_split(set_name, split="validation", num_images=num_images, seed=seed)
 
 
-def zero_shot_table(clip: nn.Module, images: Images) -> list[ZeroShotRow]:
+def zero_shot_table(clip: nn.Module, images: SplitImages) -> list[ZeroShotRow]:
     """Zero-shot figures per category template."""
-    features_BD = image_features(clip, images.pixels)
+    features_BD = encode_images(clip, images.pixels)
     rationale_B = (features_BD @ _texts(clip, RATIONALE_TEMPLATE, r=images.rationales).T).argmax(1)
     rows = []
     for template in TEMPLATES:
@@ -130,22 +130,24 @@ def zero_shot_table(clip: nn.Module, images: Images) -> list[ZeroShotRow]:
     return rows
 
 
-def probed(clip: nn.Module, *, train: Images, validation: Images, test: Images) -> Bool[Tensor, " B"]:
+def probe_hits(
+    clip: nn.Module, *, train: SplitImages, validation: SplitImages, test: SplitImages
+) -> Bool[Tensor, " B"]:
     """Which test images a linear classifier on frozen features gets right; its penalty is chosen on validation."""
-    held_out = (image_features(clip, validation.pixels), validation.category)
-    probe = chosen_probe(image_features(clip, train.pixels), train.category, validation=held_out)
-    return probe.logits(image_features(clip, test.pixels)).argmax(1) == test.category
+    held_out = (encode_images(clip, validation.pixels), validation.category)
+    probe = select_probe(encode_images(clip, train.pixels), train.category, validation=held_out)
+    return probe.logits(encode_images(clip, test.pixels)).argmax(1) == test.category
 
 
-def composed(clip: nn.Module, images: Images) -> Bool[Tensor, " B"]:
+def composition_hits(clip: nn.Module, images: SplitImages) -> Bool[Tensor, " B"]:
     """Which images are nearer to "There is {part}." than the same scene without that part; chance is a half."""
-    lacking = np.stack([np.asarray(draw(without(d.scene, d.rationale)).image) for d in images.drawings])
+    lacking = np.stack([np.asarray(draw_scene(without_part(d.scene, d.rationale)).image) for d in images.drawings])
     texts_BD = _texts(clip, RATIONALE_TEMPLATE, r=images.rationales)[images.rationale]
-    similar_B = (image_features(clip, images.pixels) * texts_BD).sum(1)
-    return similar_B > (image_features(clip, lacking) * texts_BD).sum(1)
+    similar_B = (encode_images(clip, images.pixels) * texts_BD).sum(1)
+    return similar_B > (encode_images(clip, lacking) * texts_BD).sum(1)
 
 
-def best_grid_iou(images: Images, *, num_cells: int = 8) -> float:
+def best_grid_iou(images: SplitImages, *, num_cells: int = 8) -> float:
     """The mean IoU with visible parts that the best choice of cells of a num_cells x num_cells grid reaches."""
     side = NUM_PIXELS // num_cells
     best = []
@@ -166,35 +168,35 @@ def _best_iou(inside: Int[np.ndarray, " P"], *, cell: int) -> float:
 
 def _texts(clip: nn.Module, template: str, **names: Sequence[str]) -> Float[Tensor, "T D"]:
     ((letter, values),) = names.items()
-    return text_features(clip, [template.format(**{letter: value}) for value in values])
+    return encode_texts(clip, [template.format(**{letter: value}) for value in values])
 
 
 def _share(right: Bool[Tensor, " B"]) -> float:
     return float(right.float().mean())
 
 
-def judged(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> Validity:
+def measure_validity(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> SetValidity:
     """Every figure of one set: `num_train` images for the probe, `num_images` to choose by and as many to judge by."""
     numbers = {"train": num_train, "validation": num_images, "test": num_images}
     train, validation, test = (
-        images_of(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()
+        draw_split(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()
     )
     template = max(zero_shot_table(clip, validation), key=lambda row: row.category_accuracy).template
-    features_BD = image_features(clip, test.pixels)
+    features_BD = encode_images(clip, test.pixels)
     category_B = (features_BD @ _texts(clip, template, c=test.categories).T).argmax(1)
     rationale_B = (features_BD @ _texts(clip, RATIONALE_TEMPLATE, r=test.rationales).T).argmax(1)
     seen_B = test.visible[torch.arange(len(rationale_B)), rationale_B]
-    return Validity(
+    return SetValidity(
         set_name=set_name,
         num_categories=len(test.categories),
         num_rationales=len(test.rationales),
         mean_visible=float(test.visible.float().sum(1).mean()),
         template=template,
         zero_shot=_with_interval(category_B == test.category),
-        probe=_with_interval(probed(clip, train=train, validation=validation, test=test)),
+        probe=_with_interval(probe_hits(clip, train=train, validation=validation, test=test)),
         labelled_first=_with_interval(rationale_B == test.rationale),
         visible_first=_with_interval(seen_B),
-        composition=_with_interval(composed(clip, test)),
+        composition=_with_interval(composition_hits(clip, test)),
         untrue=_with_interval(~(seen_B & (category_B == test.category))),
         misfit=_with_interval(~test.belongs[category_B, rationale_B]),
         best_part_iou=best_grid_iou(test),

@@ -1,4 +1,4 @@
-"""Guidance of ECLIP: how much each patch counts while the projection learns, and pooling by it."""
+"""ECLIP's guidance: patch weights from the tower's own attention, masks and pooling by them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +10,10 @@ from torch import Tensor
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import EclipConfig, PoolingName, require
 from ecor.explain.methods.attention import AttentionRollout
-from ecor.explain.methods.similarity import projected_patches
+from ecor.explain.methods.similarity import project_patches
 
 Guidance = Callable[[ImageTower, Float[Tensor, "B 3 H W"]], Float[Tensor, "B P"]]
-"""Normalised pixels in, how much each patch is looked at out: not negative, free of labels, for training only."""
+"""Maps normalised pixels to one weight per patch: not negative, without labels, for training only."""
 
 
 def class_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
@@ -21,7 +21,7 @@ def class_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Floa
 
     Of a tower that pools patches by their mean: the mean over all queries (ours). Of a ResNet: of its attention pool.
     """
-    tower.check_gives("attention", asked_by="guidance")
+    tower.require_capability("attention", asked_by="guidance")
     trace = tower.trace(pixels)
     rows = trace.blocks[-1].attention.mean(dim=1)
     row = rows[:, 0] if "class_token" in tower.capabilities else rows.mean(dim=1)
@@ -35,7 +35,7 @@ def rollout_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Fl
 
 
 GUIDANCE: dict[str, Guidance] = {"class_attention": class_attention, "rollout": rollout_attention}
-"""What needs no model but the tower itself, by name."""
+"""Kinds of guidance that need only the tower, by name."""
 
 
 def guidance_of(name: str) -> Guidance:
@@ -48,12 +48,12 @@ def guidance_of(name: str) -> Guidance:
 def guided_patches(
     tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], *, guidance: Guidance
 ) -> Float[Tensor, "B P E"]:
-    """What is learned from: each patch token in the space of the texts, and after it the patch's guidance (E = D + 1).
+    """Projected patch tokens with the guidance of each patch as last channel (E = D + 1).
 
     ValueError for guidance of another number of patches, or below zero.
     """
-    tower.check_gives("patch_tokens", asked_by=SYSTEM)
-    patches_BPD = projected_patches(tower, tower.trace(pixels))
+    tower.require_capability("patch_tokens", asked_by=SYSTEM)
+    patches_BPD = project_patches(tower, tower.trace(pixels))
     weights_BP = guidance(tower, pixels).to(patches_BPD)
     require(
         weights_BP.shape == patches_BPD.shape[:2],
@@ -79,14 +79,14 @@ def mask_by_mass(guidance: Float[Tensor, "B P"], *, keep_mass: float) -> Bool[Te
     return torch.zeros_like(kept).scatter(1, order, kept)
 
 
-def max_pooled(patches: Float[Tensor, "B P D"], *, mask: Bool[Tensor, "B P"] | None = None) -> Float[Tensor, "B D"]:
+def max_pool(patches: Float[Tensor, "B P D"], *, mask: Bool[Tensor, "B P"] | None = None) -> Float[Tensor, "B D"]:
     """The maximum of each channel over patches, or over those in the mask (each image has one at least)."""
     if mask is None:
         return patches.amax(dim=1)
     return patches.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
 
 
-def average_pooled(
+def average_pool(
     patches: Float[Tensor, "B P D"], *, weights: Float[Tensor, "B P"] | None = None
 ) -> Float[Tensor, "B D"]:
     """The mean over patches, or their mean weighted by guidance; guidance that is all zero counts as even."""
@@ -97,7 +97,7 @@ def average_pooled(
     return (share[:, None] @ patches)[:, 0]
 
 
-def pooled(
+def pool_patches(
     patches: Float[Tensor, "B P D"], guidance: Float[Tensor, "B P"], *, config: EclipConfig
 ) -> Float[Tensor, "B D"]:
     """One feature per image, as the settings say; not normalised."""
@@ -106,10 +106,10 @@ def pooled(
         "mass": partial(mask_by_mass, keep_mass=config.keep_mass),
     }
     poolings: dict[PoolingName, Callable[[], Tensor]] = {
-        "masked_max": lambda: max_pooled(patches, mask=mask_of[config.mask_by](guidance)),
-        "max": lambda: max_pooled(patches),
-        "average": lambda: average_pooled(patches),
-        "attention": lambda: average_pooled(patches, weights=guidance),
+        "masked_max": lambda: max_pool(patches, mask=mask_of[config.mask_by](guidance)),
+        "max": lambda: max_pool(patches),
+        "average": lambda: average_pool(patches),
+        "attention": lambda: average_pool(patches, weights=guidance),
     }
     require(config.pooling in poolings, f"unknown pooling {config.pooling!r}: choose from {', '.join(poolings)}")
     return poolings[config.pooling]()

@@ -1,4 +1,4 @@
-"""ECLIP (arXiv:2209.07046): learn a projection of patch tokens, whose products with texts are heat maps.
+"""ECLIP (arXiv:2209.07046): train and load a linear projection of patch tokens.
 
 While learning, patches are pooled into one feature per image; for maps the pooling is dropped, and each projected patch
 is compared with the text (`ecor.explain.methods.similarity.Eclip`).
@@ -14,19 +14,18 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ecor.clip.backbone import Backbone
 from ecor.config import EclipConfig, require
-from ecor.eclip.guidance import SYSTEM, pooled
+from ecor.eclip.guidance import SYSTEM, pool_patches
 from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem
-from ecor.storage.artifact import read_saved, read_tensors, record_path, require_backbone
+from ecor.storage.artifact import read_artifact, read_tensors, record_path, require_backbone
 from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
-from ecor.training.negative_sampling import distinct, positions
+from ecor.training.negative_sampling import distinct_ids, positions_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
+class SentenceFeatures:
     """Normalised features of the sentences that images are compared with."""
 
     rationales: Float[Tensor, "R D"]
@@ -36,7 +35,7 @@ class Names:
 
 
 class Projection(nn.Module):
-    """What ECLIP learns: a linear map of patch tokens, and where asked for one of texts. It starts as no map (ours)."""
+    """ECLIP's learned linear map of patch tokens, optionally also of texts. It starts as the identity (ours)."""
 
     def __init__(self, dim: int, *, has_text: bool) -> None:
         super().__init__()
@@ -50,9 +49,11 @@ class Projection(nn.Module):
 
 
 class EclipModule(nn.Module):
-    """Guided patches with labels in, ECLIP's loss terms out; its parameters are the projection and nothing else."""
+    """Compute ECLIP's loss terms for guided patches with labels; the projection is its only parameter."""
 
-    def __init__(self, projection: Projection, *, names: Names, logit_scale: float, config: EclipConfig) -> None:
+    def __init__(
+        self, projection: Projection, *, names: SentenceFeatures, logit_scale: float, config: EclipConfig
+    ) -> None:
         super().__init__()
         self.learned = projection
         self._frozen = (names, logit_scale, config)  # a tuple, so that nothing in it is registered
@@ -75,9 +76,9 @@ class EclipModule(nn.Module):
         kinds, terms = self.kinds, {}
         for kind, texts in kinds.items():
             ids = gather_ids(labels[kind])
-            present = distinct(ids)
+            present = distinct_ids(ids)
             logits = self.logits(features, texts[present])
-            terms[kind] = shared_text_loss(logits, positions(present, ids)) / len(kinds)
+            terms[kind] = shared_text_loss(logits, positions_in(present, ids)) / len(kinds)
         return terms
 
     @property
@@ -95,26 +96,13 @@ class EclipModule(nn.Module):
         """Normalised pooled features of projected patches."""
         config = self._frozen[2]
         patches, guidance = pictures[..., :-1], pictures[..., -1]
-        return normalize(pooled(patches @ self.learned.projection, guidance, config=config), dim=-1)
+        return normalize(pool_patches(patches @ self.learned.projection, guidance, config=config), dim=-1)
 
     def logits(self, features: Float[Tensor, "B D"], texts: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
         """Of pooled features with all of some sentences."""
         if self.learned.text_projection is not None:
             texts = normalize(texts @ self.learned.text_projection, dim=-1)
         return self._frozen[1] * features @ texts.T
-
-
-def load_eclip(folder: str | Path, *, backbone: Backbone) -> Eclip:
-    """The method `eclip` with the projection that `ecor train --system eclip` made.
-
-    Args:
-        folder: of the run, or its `checkpoint/`.
-        backbone: whose patches it will be used on.
-
-    Raises:
-        ValueError: when a part is missing or altered, or the projection was learned on another backbone.
-    """
-    return Eclip(**read_projection(folder, backbone_digest=backbone.digest))
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
@@ -128,7 +116,7 @@ def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> 
         ValueError: for a place that is not there, was altered or holds something else, and for another backbone.
     """
     if record_path(path, SYSTEM) is not None:
-        record = read_saved(path, SYSTEM)
+        record = read_artifact(path, SYSTEM)
         if backbone_digest is not None:
             require_backbone(record, digest=backbone_digest)
         found = read_tensors(record)

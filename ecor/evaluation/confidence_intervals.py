@@ -1,4 +1,4 @@
-"""A statistic of images, or of repetitions, in, its value with a confidence interval out."""
+"""Confidence intervals: percentile bootstrap over images, and Student's t over repetitions."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,26 +11,26 @@ from scipy.special import stdtrit
 from ecor.config import require, require_at_least
 
 Statistic = Callable[[Float[np.ndarray, "S N"]], Float[np.ndarray, "S M"]]
-"""How often each of N images is counted, in each of S samples, to M numbers per sample."""
+"""Maps the counts of N images in S samples to M numbers per sample."""
 
 COUNTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number measured on images, and how far it can be trusted."""
+    """A number measured on images, with its confidence interval."""
 
     value: float
     low: float
     high: float
     """Percentile bootstrap over images, at the level of the evaluation."""
     num_images: int
-    """Images that the number is of."""
+    """Number of images it was measured on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """How intervals are made."""
+    """Settings of the bootstrap."""
 
     confidence: float = 0.95
     num_resamples: int = 2000
@@ -72,7 +72,7 @@ def estimates(statistic: Statistic, *, num_images: int, sizes: Sequence[int], re
 
 
 def resampled_counts(num_images: int, *, resampling: Resampling) -> Iterator[Float[np.ndarray, "S N"]]:
-    """How often each image is drawn, a block of samples at a time; the same seed gives the same draws."""
+    """Yield bootstrap counts per image, one block of samples at a time; the same seed gives the same draws."""
     generator = np.random.default_rng(resampling.seed)
     block = max(1, COUNTS_AT_ONCE // num_images)
     for first in range(0, resampling.num_resamples, block):
@@ -82,7 +82,7 @@ def resampled_counts(num_images: int, *, resampling: Resampling) -> Iterator[Flo
         yield np.bincount(drawn.ravel(), minlength=size * num_images).reshape(size, num_images).astype(np.float64)
 
 
-def means(values: Float[np.ndarray, "M N"]) -> Statistic:
+def mean_statistic(values: Float[np.ndarray, "M N"]) -> Statistic:
     """The mean of each row over the images where it is defined, NaN being undefined."""
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0).T
@@ -102,13 +102,13 @@ def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Re
         return {}
     stacked = np.stack(list(defined.values())).astype(np.float64)
     sizes = (~np.isnan(stacked)).sum(axis=1).tolist()
-    found = estimates(means(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
+    found = estimates(mean_statistic(stacked), num_images=stacked.shape[1], sizes=sizes, resampling=resampling)
     return dict(zip(defined, found, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedMean:
-    """The mean of what several repetitions of an experiment gave."""
+    """Mean over repetitions of an experiment, with its confidence interval."""
 
     value: float
     half_width: float
@@ -116,7 +116,7 @@ class RepeatedMean:
     num_repetitions: int
 
 
-def over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
+def mean_over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
     """The mean of one value per repetition; repetitions must not share what the interval is to speak of.
 
     Raises ValueError without values.

@@ -1,4 +1,4 @@
-"""Explained labels and the truth in, right or wrong by three rules out, image by image (DROR, arXiv:2212.06202)."""
+"""Judge explained labels by three rules: strict, DROR's vote and two-stage (DROR, arXiv:2212.06202)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from ecor.data.vocabulary import normalise_name
 
 VOTES = 5
-"""Pairs that DROR's rule looks at."""
+"""Number of pairs in DROR's rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What was said of N images, by ids; −1 where there is nothing."""
+class RankedAnswers:
+    """Ranked predictions of N images as ids; −1 where there is none."""
 
     keys: tuple[str, ...]
     pair_categories: Int[np.ndarray, "N k"]
@@ -35,7 +35,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What is known of N images, by the same ids; −1 where nothing is."""
+    """True labels of N images, as the same ids; −1 where unknown."""
 
     categories: Int[np.ndarray, " N"]
     rationales: Int[np.ndarray, "N L"]
@@ -53,18 +53,18 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """A table of predictions as numbers."""
+    """A table of predictions with names as ids."""
 
     categories: tuple[str, ...]
     rationales: tuple[str, ...]
     """Names by id: those that occur in the table."""
-    answers: Answers
+    answers: RankedAnswers
     truth: Truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correctness:
-    """Right or wrong, for N images whose truth is known; what it says of others means nothing."""
+    """Whether category and rationale are right, for N images; meaningless for images without known truth."""
 
     category: Bool[np.ndarray, " N"]
     rationale: Bool[np.ndarray, " N"]
@@ -79,23 +79,23 @@ class Correctness:
         }
 
 
-def strict(answers: Answers, truth: Truth) -> Correctness:
+def strict_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
     """The most probable pair, its category and its rationale judged each on its own."""
     return Correctness(
         category=answers.pair_categories[:, 0] == truth.categories,
-        rationale=member(answers.pair_rationales[:, 0], truth.rationales),
+        rationale=is_member(answers.pair_rationales[:, 0], truth.rationales),
     )
 
 
-def two_stage(answers: Answers, truth: Truth) -> Correctness:
+def two_stage_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
     """The most probable rationale first, then the most probable category given it: the hard form of ECOR's order."""
     return Correctness(
         category=answers.two_stage_categories == truth.categories,
-        rationale=member(answers.two_stage_rationales, truth.rationales),
+        rationale=is_member(answers.two_stage_rationales, truth.rationales),
     )
 
 
-def dror_vote(answers: Answers, truth: Truth) -> Correctness:
+def dror_vote_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
     """DROR's released protocol on the best five pairs, with ids where its code compares substrings.
 
     Pairs are scanned in order up to the first that is true (a hit). The category is the most frequent one so far, of
@@ -103,7 +103,7 @@ def dror_vote(answers: Answers, truth: Truth) -> Correctness:
     when it stands with that category among the five. The scan stops at the truth: a rule for benchmarks only.
     """
     categories, rationales = answers.pair_categories[:, :VOTES], answers.pair_rationales[:, :VOTES]
-    rationale_true = np.stack([member(column, truth.rationales) for column in rationales.T], axis=1)
+    rationale_true = np.stack([is_member(column, truth.rationales) for column in rationales.T], axis=1)
     hits = (categories == truth.categories[:, None]) & rationale_true & (categories >= 0)
     hit = hits.any(axis=1)
     last = np.where(hit, hits.argmax(axis=1), categories.shape[1] - 1)
@@ -116,46 +116,46 @@ def dror_vote(answers: Answers, truth: Truth) -> Correctness:
     return Correctness(category=category, rationale=np.where(category, hit, with_predicted))
 
 
-RULES: Mapping[str, Callable[[Answers, Truth], Correctness]] = {
-    "strict": strict,
-    "dror_vote": dror_vote,
-    "two_stage": two_stage,
+RULES: Mapping[str, Callable[[RankedAnswers, Truth], Correctness]] = {
+    "strict": strict_rule,
+    "dror_vote": dror_vote_rule,
+    "two_stage": two_stage_rule,
 }
 """By name; `strict` is what promotion, galleries and calibration use."""
 
 
-def member(ids: Int[np.ndarray, " N"], sets: Int[np.ndarray, "N L"]) -> Bool[np.ndarray, " N"]:
+def is_member(ids: Int[np.ndarray, " N"], sets: Int[np.ndarray, "N L"]) -> Bool[np.ndarray, " N"]:
     """Whether each id is in its row's set; −1 never is."""
     return ((ids[:, None] == sets) & (ids[:, None] >= 0)).any(axis=1)
 
 
-def labels_of(table: pa.Table) -> Labels:
-    """A table with `ecor.data.predictions.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
+def read_labels(table: pa.Table) -> Labels:
+    """A table with `ecor.data.prediction_schema.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
 
     Raises ValueError for a row without a ranked pair.
     """
-    pairs = flat(table["pairs"])
+    pairs = combine_chunks(table["pairs"])
     if table.num_rows and pc.min(pc.list_value_length(pairs)).as_py() == 0:
         raise ValueError("a row of predictions has no ranked pair: score again with top_k of at least 1")
     category_columns = {
         "category_true": table["category_true"],
         "two_stage": table["two_stage_category"],
-        "pairs": inside(pairs, "category"),
-        "categories": inside(flat(table["categories"]), "category"),
+        "pairs": struct_field(pairs, "category"),
+        "categories": struct_field(combine_chunks(table["categories"]), "category"),
     }
     rationale_columns = {
         "true": table["rationales_true"],
         "visible": table["visible_rationales"],
         "two_stage": table["two_stage_rationale"],
-        "pairs": inside(pairs, "rationale"),
-        "rationales": inside(flat(table["rationales"]), "rationale"),
+        "pairs": struct_field(pairs, "rationale"),
+        "rationales": struct_field(combine_chunks(table["rationales"]), "rationale"),
     }
     category_names, categories = ids_of(category_columns)
     rationale_names, rationales = ids_of(rationale_columns)
     return Labels(
         categories=category_names,
         rationales=rationale_names,
-        answers=Answers(
+        answers=RankedAnswers(
             keys=tuple(table["key"].to_pylist()),
             pair_categories=categories["pairs"],
             pair_rationales=rationales["pairs"],
@@ -174,12 +174,12 @@ def labels_of(table: pa.Table) -> Labels:
     )
 
 
-def flat(column: pa.ChunkedArray) -> pa.Array:
+def combine_chunks(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array."""
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def inside(lists: pa.Array, name: str) -> pa.Array:
+def struct_field(lists: pa.Array, name: str) -> pa.Array:
     """One field of lists of structs, as lists."""
     values = lists.flatten().field(name)
     lengths = pc.fill_null(pc.list_value_length(lists), 0)
@@ -191,7 +191,7 @@ def ids_of(
     columns: Mapping[str, pa.Array | pa.ChunkedArray],
 ) -> tuple[tuple[str, ...], dict[str, Int[np.ndarray, "N _"]]]:
     """Columns of names, or of lists of names, as ids [N, longest] padded with −1; and the names by id, ascending."""
-    flattened = {name: flattened_names(column) for name, column in columns.items()}
+    flattened = {name: flatten_names(column) for name, column in columns.items()}
     encoded = {name: values.dictionary_encode() for name, (values, _) in flattened.items()}
     normal = {name: [normalise_name(text) for text in each.dictionary.to_pylist()] for name, each in encoded.items()}
     names = tuple(sorted(set().union(*normal.values())))
@@ -207,9 +207,9 @@ def ids_of(
     return names, padded
 
 
-def flattened_names(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Int[np.ndarray, " N"]]:
+def flatten_names(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Int[np.ndarray, " N"]]:
     """All names of a column in order, and how many each row has; null is none."""
-    array = flat(column) if isinstance(column, pa.ChunkedArray) else column
+    array = combine_chunks(column) if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_list(array.type):
         lengths = pc.fill_null(pc.list_value_length(array), 0)
         return array.flatten().drop_null(), lengths.to_numpy().astype(np.int64)

@@ -1,4 +1,4 @@
-"""Features and labels in, a linear classifier on them out: what can be read off a frozen tower."""
+"""Linear probes: logistic regression on the features of a frozen tower."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, pena
     return LinearProbe(weight=weight.detach().to(dtype), bias=bias.detach().to(dtype))
 
 
-def chosen_probe(
+def select_probe(
     features: Float[Tensor, "N D"],
     labels: Int[Tensor, " N"],
     *,

@@ -1,4 +1,4 @@
-"""Answers and truth in, metrics with intervals out: by three rules, over several rationales, of confidence, paired.
+"""Metrics of explained labels with bootstrap intervals, and paired differences between two models.
 
 Names of metrics (all shares of images, between 0 and 1, unless said otherwise):
 
@@ -23,11 +23,11 @@ from scipy.sparse import csr_array
 
 from ecor.config import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, Statistic, estimates, mean_estimates
-from ecor.evaluation.correctness import RULES, Answers, Labels, Truth, member
+from ecor.evaluation.correctness import RULES, Labels, RankedAnswers, Truth, is_member
 from ecor.probability.temperature_scaling import bin_of, reliability
 
 HEADLINE = "strict/rr"
-"""What promotion compares."""
+"""The metric that promotion compares."""
 CUTS = (1, 3, 5)
 """m of the metrics over several rationales."""
 
@@ -48,7 +48,7 @@ class CategoryResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Images of about the same confidence."""
+    """Images in one bin of confidence."""
 
     low: float
     high: float
@@ -59,51 +59,51 @@ class ReliabilityBin:
     """Share whose best pair is right (strict RR)."""
 
 
-def observations(answers: Answers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
+def observations(answers: RankedAnswers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
     """Every metric that is a mean over images, image by image; NaN for images it is not defined for."""
     has_category, explained = truth.categories >= 0, truth.explained
     found = {}
     for name, rule in RULES.items():
         verdicts = rule(answers, truth)
         for part, values in verdicts.shares().items():
-            found[f"{name}/{part}"] = where(explained, values)
-        found[f"{name}/accuracy"] = where(has_category, verdicts.category)
-    found["marginal/accuracy"] = where(has_category, answers.marginal_categories == truth.categories)
+            found[f"{name}/{part}"] = nan_unless(explained, values)
+        found[f"{name}/accuracy"] = nan_unless(has_category, verdicts.category)
+    found["marginal/accuracy"] = nan_unless(has_category, answers.marginal_categories == truth.categories)
     return found | visible_observations(answers, truth)
 
 
-def visible_observations(answers: Answers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
+def visible_observations(answers: RankedAnswers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
     """Metrics against all rationales that an image shows. An image that shows none has no recall (our choice).
 
     `rr_all@m` asks of an image that shows fewer than m for as many as it shows (our choice).
     """
     known, shown = truth.visible_known, (truth.visible >= 0).sum(axis=1)
     right = answers.pair_categories[:, 0] == truth.categories
-    visible = member(answers.pair_rationales[:, 0], truth.visible)
+    visible = is_member(answers.pair_rationales[:, 0], truth.visible)
     found = {
-        "strict/visible": where(known, visible),
-        "strict/visible_rr": where(known & (truth.categories >= 0), visible & right),
+        "strict/visible": nan_unless(known, visible),
+        "strict/visible_rr": nan_unless(known & (truth.categories >= 0), visible & right),
     }
-    hits = np.stack([member(column, truth.visible) for column in answers.rationales.T], axis=1)
+    hits = np.stack([is_member(column, truth.visible) for column in answers.rationales.T], axis=1)
     some = known & (shown > 0)
     for cut in (m for m in CUTS if m <= hits.shape[1]):
         num_hits = hits[:, :cut].sum(axis=1)
         asked = np.arange(cut) < np.minimum(cut, shown)[:, None]
-        found[f"rationales/precision@{cut}"] = where(known, num_hits / cut)
-        found[f"rationales/recall@{cut}"] = where(some, num_hits / np.maximum(shown, 1))
-        found[f"rationales/hit@{cut}"] = where(some, num_hits > 0)
-        found[f"rationales/rr_any@{cut}"] = where(some, right & (num_hits > 0))
-        found[f"rationales/rr_all@{cut}"] = where(some, right & (hits[:, :cut] | ~asked).all(axis=1))
+        found[f"rationales/precision@{cut}"] = nan_unless(known, num_hits / cut)
+        found[f"rationales/recall@{cut}"] = nan_unless(some, num_hits / np.maximum(shown, 1))
+        found[f"rationales/hit@{cut}"] = nan_unless(some, num_hits > 0)
+        found[f"rationales/rr_any@{cut}"] = nan_unless(some, right & (num_hits > 0))
+        found[f"rationales/rr_all@{cut}"] = nan_unless(some, right & (hits[:, :cut] | ~asked).all(axis=1))
     return found
 
 
-def where(known: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " N"]:
+def nan_unless(known: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " N"]:
     """The values as numbers, NaN where not known."""
     return np.where(known, values.astype(np.float64), np.nan)
 
 
 def calibration_estimate(
-    answers: Answers, truth: Truth, *, num_bins: int, resampling: Resampling
+    answers: RankedAnswers, truth: Truth, *, num_bins: int, resampling: Resampling
 ) -> dict[str, Estimate]:
     """Expected calibration error of the best pair's probability against strict RR, over the explained images."""
     chosen = truth.explained
@@ -118,7 +118,7 @@ def calibration_estimate(
     return {"calibration/ece": found}
 
 
-def reliability_bins(answers: Answers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(answers: RankedAnswers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
     """Confidence against strict RR over the explained images; none without such images."""
     chosen = truth.explained
     if not chosen.any():
@@ -214,7 +214,7 @@ def differences(
     shared = [each for each in first.column_names if each != "key" and each in second.column_names]
     missing = [each for each in metrics or () if each not in shared]
     require(not missing, f"{names[0]} or {names[1]} has no metric {', '.join(missing)}: there are {', '.join(shared)}")
-    ordered = [each.take(positions(each["key"].to_numpy(), common)) for each in (first, second)]
+    ordered = [each.take(key_positions(each["key"].to_numpy(), common)) for each in (first, second)]
     gaps = {
         metric: ordered[0][metric].to_numpy().astype(np.float64) - ordered[1][metric].to_numpy().astype(np.float64)
         for metric in metrics or shared
@@ -222,8 +222,8 @@ def differences(
     return mean_estimates(gaps, resampling=resampling or Resampling())
 
 
-def positions(keys: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, " N"]:
-    """Where each wanted key is."""
+def key_positions(keys: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, " N"]:
+    """Position of each wanted key."""
     order = np.argsort(keys)
     return order[np.searchsorted(keys[order], wanted)]
 

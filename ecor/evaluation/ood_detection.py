@@ -1,4 +1,4 @@
-"""Features of pictures in, scores of how well a model knows what they show out; and how well scores tell it.
+"""Out-of-distribution scores, and how well a score separates known images from unknown ones.
 
 A score is high for what is known ("in distribution"). Scores by concepts are those of ConVis (arXiv:2405.14563).
 """
@@ -16,7 +16,7 @@ from ecor.evaluation.linear_probe import LinearProbe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """How well a score tells unknown pictures from known ones."""
+    """How well a score separates known from unknown images."""
 
     auroc: Estimate
     """The probability that a known picture scores higher than an unknown one, ties counted half."""
@@ -34,7 +34,7 @@ def max_logit(features: Float[Tensor, "N D"], probe: LinearProbe) -> Float[Tenso
 def auroc(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " Q"]) -> float:
     """The probability that a positive scores higher than a negative, ties counted half. ValueError without either."""
     _check(positive, negative)
-    return float(_wins(positive, negative).mean())
+    return float(_win_matrix(positive, negative).mean())
 
 
 def fpr_at_tpr(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " Q"], *, tpr: float = 0.95) -> float:
@@ -47,13 +47,13 @@ def fpr_at_tpr(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " 
     return float((negative >= np.sort(positive)[::-1][max(0, num_kept - 1)]).mean())
 
 
-def detection(
+def detection_measures(
     known: Float[np.ndarray, " P"], unknown: Float[np.ndarray, " Q"], *, resampling: Resampling | None = None
 ) -> Detection:
     """All measures of one score, with intervals over pictures drawn with replacement. ValueError without either."""
     _check(known, unknown)
-    wins = _wins(known, unknown)
-    orders = [_Reached(known, unknown), _Reached(-unknown, -known)]
+    wins = _win_matrix(known, unknown)
+    orders = [_ThresholdTable(known, unknown), _ThresholdTable(-unknown, -known)]
     num_known = len(known)
 
     def statistic(counts: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S 3"]:
@@ -68,8 +68,8 @@ def detection(
     return Detection(auroc=found[0], fpr95_unknown=found[1], fpr95_known=found[2])
 
 
-class _Reached:
-    """Which of both classes reach each threshold, to count rates of many resamples at once."""
+class _ThresholdTable:
+    """Indicators of both classes at each threshold, to compute rates of many resamples at once."""
 
     def __init__(self, positive: np.ndarray, negative: np.ndarray) -> None:
         thresholds = np.unique(positive)[::-1]
@@ -85,7 +85,7 @@ class _Reached:
         return np.where(np.isnan(true).any(axis=1), np.nan, false[np.arange(len(first)), first])
 
 
-def _wins(positive: np.ndarray, negative: np.ndarray) -> Float[np.ndarray, "P Q"]:
+def _win_matrix(positive: np.ndarray, negative: np.ndarray) -> Float[np.ndarray, "P Q"]:
     return (positive[:, None] > negative).astype(np.float64) + 0.5 * (positive[:, None] == negative)
 
 

@@ -1,4 +1,4 @@
-"""A table of predictions with their truth in, the record of their evaluation out; and back from its folder."""
+"""Evaluate a table of predictions, and write and read the record of the evaluation."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ecor.config import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
-from ecor.evaluation.correctness import Labels, labels_of
+from ecor.evaluation.correctness import Labels, read_labels
 from ecor.evaluation.metrics import (
     HEADLINE,
     CategoryResult,
@@ -37,11 +37,11 @@ class Result:
     """The evaluation of one set of predictions."""
 
     name: str
-    """As in tables and plots."""
+    """Name in tables and plots."""
     predictions: str
     """Digest of the predictions' manifest."""
     parents: Mapping[str, Any]
-    """What the predictions were made from, as their manifest says."""
+    """Inputs of the predictions, from their manifest."""
     method: str
     num_rows: int
     num_images: int
@@ -57,7 +57,7 @@ class Result:
     share_exact: float
     """Rows whose ranked pairs are proven to be the best."""
     metrics: Mapping[str, Estimate]
-    """By the names in this room's first lines; a metric without images is not there."""
+    """By the names that `ecor.evaluation.metrics` lists; a metric without images is absent."""
     per_category: tuple[CategoryResult, ...]
     """True categories with a known rationale, in order of name; distractors have none and are left out."""
     reliability: tuple[ReliabilityBin, ...]
@@ -88,7 +88,7 @@ class Evaluation:
 
     @property
     def digest(self) -> str:
-        """Of all it says, whatever the run."""
+        """sha256 of the record without the run."""
         return text_sha256(replace(self, run_id=None)._content())
 
     def of(self, predictions: str) -> Result:
@@ -103,7 +103,7 @@ class Evaluation:
         return json.dumps({**json.loads(self._content()), "digest": self.digest}, indent=1, sort_keys=True) + "\n"
 
     def _content(self) -> str:
-        return json.dumps(_finite(asdict(self)), sort_keys=True, allow_nan=False)
+        return json.dumps(_replace_nan(asdict(self)), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "evaluation") -> "Evaluation":
@@ -112,9 +112,9 @@ class Evaluation:
             values = json.loads(text)
             digest = values.pop("digest")
             record = cls(
-                results=tuple(_result(each) for each in values.pop("results")),
+                results=tuple(_parse_result(each) for each in values.pop("results")),
                 comparisons=tuple(
-                    Comparison(**{**each, "differences": _estimates(each["differences"])})
+                    Comparison(**{**each, "differences": _parse_estimates(each["differences"])})
                     for each in values.pop("comparisons")
                 ),
                 resampling=Resampling(**values.pop("resampling")),
@@ -141,7 +141,7 @@ def evaluate(
     """Every metric of a table of predictions with known truth, with intervals.
 
     Args:
-        table: has `ecor.data.predictions.PREDICTION_SCHEMA`.
+        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
         name: of the set, for tables and plots.
         predictions: digest of the set.
         parents: what the set was made from.
@@ -191,7 +191,7 @@ def known_labels(table: pa.Table, *, name: str) -> Labels:
     )
     repeated = known.num_rows - len(known["key"].unique())
     require(not repeated, f"{repeated} keys occur more than once in {name}: were its parts put together by hand?")
-    return labels_of(known)
+    return read_labels(known)
 
 
 def slug(name: str) -> str:
@@ -215,7 +215,7 @@ def read_evaluation(folder: str) -> Evaluation:
 
 def read_observations(folder: str, *, name: str) -> pa.Table:
     """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
-    with filesystem.opened(filesystem.join(folder, OBSERVATIONS_NAME)) as file:
+    with filesystem.open_file(filesystem.join(folder, OBSERVATIONS_NAME)) as file:
         table = pq.ParquetFile(file).read(use_threads=False)
     return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
 
@@ -237,28 +237,28 @@ def difference_of_folders(first: str, second: str, *, metric: str = HEADLINE) ->
     return found[metric]
 
 
-def _finite(value: Any) -> Any:
-    """NaN as None, for JSON has none."""
+def _replace_nan(value: Any) -> Any:
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _replace_nan(each) for name, each in value.items()}
+    return [_replace_nan(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _estimate(values: Mapping[str, Any]) -> Estimate:
+def _parse_estimate(values: Mapping[str, Any]) -> Estimate:
     filled: dict[str, Any] = {name: math.nan if each is None else each for name, each in values.items()}
     return Estimate(**filled)
 
 
-def _estimates(values: Mapping[str, Any]) -> dict[str, Estimate]:
-    return {name: _estimate(each) for name, each in values.items()}
+def _parse_estimates(values: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: _parse_estimate(each) for name, each in values.items()}
 
 
-def _result(values: Mapping[str, Any]) -> Result:
+def _parse_result(values: Mapping[str, Any]) -> Result:
     made = {
-        "metrics": _estimates(values["metrics"]),
-        "per_category": tuple(CategoryResult(**{**e, "rr": _estimate(e["rr"])}) for e in values["per_category"]),
+        "metrics": _parse_estimates(values["metrics"]),
+        "per_category": tuple(CategoryResult(**{**e, "rr": _parse_estimate(e["rr"])}) for e in values["per_category"]),
         "reliability": tuple(ReliabilityBin(**each) for each in values["reliability"]),
     }
     return Result(**{**values, **made})

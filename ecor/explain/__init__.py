@@ -1,4 +1,4 @@
-"""Heat maps of where the evidence for a category or a rationale is."""
+"""Heat maps that show where an image holds the evidence for a category or a rationale."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A tuned model, pictures and targets in, heat maps out: the one way in for all methods."""
+"""Explain a model's labels with heat maps: `explain`, `explain_joint`, and `attribute` for plain text features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import ScoringConfig, require
 from ecor.data.heatmap import Heatmap
-from ecor.explain.methods.registry import Method, build_method, name_of
+from ecor.explain.methods.registry import Method, build_method, method_name
 from ecor.explain.targets import (
     CategoryGivenRationale,
     Concept,
@@ -40,7 +40,7 @@ def attribute(
     """Maps of B images and T texts by one method. The tower is unchanged afterwards, also after an error.
 
     Args:
-        tower: an image tower, with the visual prompts it was tuned with.
+        tower: image tower with its visual prompts.
         images: 8-bit, or normalised as the tower takes them.
         texts: text features, the same for all images or each image's own; they are normalised here.
         method: from `ecor.explain.build_method`.
@@ -50,9 +50,9 @@ def attribute(
     Raises:
         ValueError: if the tower cannot give what the method requires, or shapes do not fit.
     """
-    name = name_of(method)
+    name = method_name(method)
     if method.requires is not None:
-        tower.check_gives(method.requires, asked_by=name)
+        tower.require_capability(method.requires, asked_by=name)
     require(len(images) > 0, "no image to explain")
     texts_BTD = normalize(texts.detach().float(), dim=-1).to(tower.backbone.device)
     texts_BTD = texts_BTD if texts_BTD.ndim == 3 else texts_BTD.expand(len(images), -1, -1)
@@ -79,24 +79,24 @@ def attribute_among(
     names: Sequence[str] | None = None,
     batch_size: int = 16,
 ) -> Heatmap:
-    """As `attribute`; of a vocabulary, a method that needs distractors and has none gets all but the image's own texts.
+    """As `attribute`; a method that needs distractors and has none gets the vocabulary without the image's own texts.
 
     Args:
-        vocabulary: features of the texts that the image's are told apart from.
-        own: which of them each image's texts are, all different, so that none is a distractor of itself.
+        vocabulary: features of all texts; those that are not the image's own are the distractors.
+        own: ids of each image's texts in the vocabulary, all different.
     """
     if not _lacks_distractors(method):
         return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
     if own.shape[1] == len(vocabulary):  # nothing else is left
-        told = _contrasted(method, {"redundant": tower.backbone.encode_text([""])[0]})
-        return attribute(tower, images, texts, method=told, names=names, batch_size=batch_size)
+        contrasted = _with_distractors(method, {"redundant": tower.backbone.encode_text([""])[0]})
+        return attribute(tower, images, texts, method=contrasted, names=names, batch_size=batch_size)
     is_other = torch.ones(len(own), len(vocabulary), dtype=torch.bool, device=own.device).scatter(1, own, False)
     others_BN = is_other.nonzero()[:, 1].unflatten(0, (len(own), -1))
     parts = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
-        told = _contrasted(method, {"distractors": vocabulary[others_BN[part]]})
-        parts.append(attribute(tower, images[part], texts[part], method=told, names=names, batch_size=batch_size))
+        contrasted = _with_distractors(method, {"distractors": vocabulary[others_BN[part]]})
+        parts.append(attribute(tower, images[part], texts[part], method=contrasted, names=names, batch_size=batch_size))
     return replace(parts[0], scores=torch.cat([each.scores for each in parts]))
 
 
@@ -109,14 +109,14 @@ def explain(
     batch_size: int = 16,
     **settings: Any,
 ) -> Heatmap:
-    """Where a tuned model finds each target in each image: one map per image and target.
+    """Explain targets with heat maps: one map per image and target.
 
-    Each kind of target is compared as the model itself compares it: with its own prompt, visual tokens included.
-    Methods that need distractors get the vocabulary's other texts of the same kind, unless they have some. Methods
-    that need a lexicon get that of `Concept` targets.
+    Each kind of target uses the prompt and the visual tokens that the model itself uses for it. Methods that need
+    distractors get the vocabulary's other texts of the same kind, unless they have some. Methods that need a lexicon
+    get that of `Concept` targets.
 
     Args:
-        model: whose towers, prompts and names are lent.
+        model: left unchanged.
         images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
         targets: what to explain.
         by: a method, or its name.
@@ -130,20 +130,20 @@ def explain(
     require(isinstance(by, str) or not settings, "give settings to the method itself, or the method by name")
     chosen = build_method(by, **settings) if isinstance(by, str) else by
     maps: list[Tensor] = []
-    for _, group in groupby(targets, key=_group):
+    for _, group in groupby(targets, key=_group_key):
         alike = list(group)
         features = torch.stack([target_feature(model, target) for target in alike])
         heatmap = attribute(
             tower_of(model, alike[0]),
             images,
             features,
-            method=_placed(_contrasted(chosen, contrast(model, alike)), alike),
+            method=_with_concepts(_with_distractors(chosen, contrast(model, alike)), alike),
             batch_size=batch_size,
         )
         maps.append(heatmap.scores)
     return Heatmap(
         scores=torch.cat(maps, dim=1),
-        method=name_of(chosen),
+        method=method_name(chosen),
         texts=tuple(target_name(target) for target in targets),
         input_size=(images.shape[-2], images.shape[-1]),
     )
@@ -151,10 +151,10 @@ def explain(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointHeatmaps:
-    """Where the evidence is for what a model says of B images: its K best rationales, and its category given them."""
+    """Heat maps of a model's answers for B images: its K best rationales, and its category given them."""
 
     joint: Joint
-    """What the model says."""
+    """The model's joint probability."""
     rationale_ids: Int[Tensor, "B K"]
     """Best first."""
     category_ids: Int[Tensor, " B"]
@@ -181,60 +181,84 @@ def explain_joint(
     kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
     Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
     """
-    chosen = build_method(by, **settings) if isinstance(by, str) else by
+    method = build_method(by, **settings) if isinstance(by, str) else by
     joint = model.joint(images, scoring=scoring)
-    kept = joint.rationales[:, :num_rationales]
-    categories = joint.category_log_prob.argmax(dim=-1)
-    rationale_features = model.text.rationales[kept]
-    images_at = torch.arange(len(images), device=kept.device)
-    pairs = zip(kept.flatten().tolist(), categories.repeat_interleave(kept.shape[1]).tolist(), strict=True)
-    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, kept.shape)
-    log_prob = joint.log_prob[:, : kept.shape[1]][images_at, :, categories]
-    category_features = (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
-    names = model.vocabulary
-    first_rationale, first_category = names.rationales[int(kept[0, 0])], names.categories[int(categories[0])]
+    rationales, categories = joint.rationales[:, :num_rationales], joint.category_log_prob.argmax(dim=-1)
+    texts = model.text.rationales[rationales], _mean_pair_features(model, joint, rationales, categories)
+    first_rationale = model.vocabulary.rationales[int(rationales[0, 0])]
+    first_category = model.vocabulary.categories[int(categories[0])]
     any_pair = CategoryGivenRationale(category=first_category, rationale=first_rationale)
     towers = tower_of(model, Rationale(name=first_rationale)), tower_of(model, any_pair)
-    ranks = [f"rationale {rank + 1}" for rank in range(kept.shape[1])]
-    if _same(*towers) and "distractors" not in chosen.needs:  # no map depends on the other texts: one pass for all
-        together = torch.cat([rationale_features, category_features], dim=1)
-        names_of_all = [*ranks, "category"]
-        found = attribute(towers[0], images, together, method=chosen, names=names_of_all, batch_size=batch_size)
-        maps = found.part(slice(0, -1)), found.part(slice(-1, None))
-    else:
-        maps = (
-            attribute_among(
-                towers[0],
-                images,
-                rationale_features,
-                method=chosen,
-                vocabulary=model.text.rationales,
-                own=kept,
-                names=ranks,
-                batch_size=batch_size,
-            ),
-            attribute_among(
-                towers[1],
-                images,
-                category_features,
-                method=chosen,
-                vocabulary=model.text.categories,
-                own=categories[:, None],
-                names=["category"],
-                batch_size=batch_size,
-            ),
+    rationale_maps, category_maps = _joint_maps(
+        towers,
+        images,
+        texts,
+        method=method,
+        vocabularies=(model.text.rationales, model.text.categories),
+        own=(rationales, categories[:, None]),
+        batch_size=batch_size,
+    )
+    return JointHeatmaps(
+        joint=joint,
+        rationale_ids=rationales,
+        category_ids=categories,
+        rationales=rationale_maps,
+        category=category_maps,
+    )
+
+
+def _joint_maps(
+    towers: tuple[ImageTower, ImageTower],
+    images: UInt8[Tensor, "B 3 H W"],
+    texts: tuple[Float[Tensor, "B K D"], Float[Tensor, "B 1 D"]],
+    *,
+    method: Method,
+    vocabularies: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    batch_size: int,
+) -> tuple[Heatmap, Heatmap]:
+    """Maps of the rationales and of the category; in one pass where tower and distractors allow it."""
+    names = [f"rationale {rank + 1}" for rank in range(texts[0].shape[1])], ["category"]
+    if _same_prompts(*towers) and "distractors" not in method.needs:
+        both = torch.cat(texts, dim=1)
+        maps = attribute(towers[0], images, both, method=method, names=[*names[0], *names[1]], batch_size=batch_size)
+        return maps.part(slice(0, -1)), maps.part(slice(-1, None))
+    rationale_maps, category_maps = (
+        attribute_among(
+            towers[k],
+            images,
+            texts[k],
+            method=method,
+            vocabulary=vocabularies[k],
+            own=own[k],
+            names=names[k],
+            batch_size=batch_size,
         )
-    return JointHeatmaps(joint=joint, rationale_ids=kept, category_ids=categories, rationales=maps[0], category=maps[1])
+        for k in range(2)
+    )
+    return rationale_maps, category_maps
 
 
-def _same(one: ImageTower, other: ImageTower) -> bool:
+def _mean_pair_features(
+    model: Recognizer, joint: Joint, rationales: Int[Tensor, "B K"], categories: Int[Tensor, " B"]
+) -> Float[Tensor, "B 1 D"]:
+    """Features of Prompt_{c|R} of each image's category, averaged over its rationales by P(r | c, I) among them."""
+    num_rationales = rationales.shape[1]
+    pairs = zip(rationales.flatten().tolist(), categories.repeat_interleave(num_rationales).tolist(), strict=True)
+    pair_features = torch.stack([model.text.row(r)[c] for r, c in pairs]).unflatten(0, rationales.shape)
+    images = torch.arange(len(rationales), device=rationales.device)
+    log_prob = joint.log_prob[:, :num_rationales][images, :, categories]
+    return (log_prob.softmax(dim=-1)[..., None] * pair_features).sum(dim=1, keepdim=True)
+
+
+def _same_prompts(one: ImageTower, other: ImageTower) -> bool:
     """Whether two towers of one model have the same visual prompts."""
     if one.tokens is None or other.tokens is None:
         return one.tokens is other.tokens
     return torch.equal(one.tokens, other.tokens)
 
 
-def _group(target: Target) -> tuple[str, str]:
+def _group_key(target: Target) -> tuple[str, str]:
     """Targets of one group share prompt, tower and distractors."""
     if isinstance(target, Concept):
         return type(target).__name__, str(id(target.among))
@@ -242,19 +266,19 @@ def _group(target: Target) -> tuple[str, str]:
 
 
 def _lacks_distractors(method: Method) -> bool:
-    """Whether it takes some, and has neither some nor what it takes where there are none."""
+    """Whether the method needs distractors, and has neither distractors nor a redundant feature."""
     if "distractors" not in method.needs:
         return False
     return all(getattr(method, name, None) is None for name in ("distractors", "redundant"))
 
 
-def _contrasted(chosen: Method, settings: dict[str, Tensor]) -> Method:
-    """The method with distractors, where it lacks some."""
+def _with_distractors(chosen: Method, settings: dict[str, Tensor]) -> Method:
+    """The method with these settings, where it needs distractors and has none."""
     return replace(chosen, **settings) if _lacks_distractors(chosen) else chosen  # type: ignore[type-var]
 
 
-def _placed(chosen: Method, targets: Sequence[Target]) -> Method:
-    """The method with the concepts that are explained, where it needs a lexicon and they stand in one."""
+def _with_concepts(chosen: Method, targets: Sequence[Target]) -> Method:
+    """The method with the explained concepts, where it needs a lexicon and the targets are concepts."""
     concepts = [target for target in targets if isinstance(target, Concept)]
     if "lexicon" not in chosen.needs or not concepts:
         return chosen

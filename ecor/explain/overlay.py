@@ -1,4 +1,4 @@
-"""A picture and maps of it in, pictures of where the evidence is out, in perceptually uniform colours."""
+"""Draw heat maps over images in a perceptually uniform colour map, and figures of several panels."""
 
 import io
 import textwrap
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ DIMMED = 0.25
 SMALL_PX = 128
 """Pictures up to this size are shown with hard pixels."""
 _LINE_INCHES, _GAP_INCHES, _BAR_INCHES = 0.15, 0.08, 0.62
-"""Of a figure: a line of a title, the room between panels, and that of the colours beside them."""
+"""Of a figure: height of a title line, gap between panels, width of the colour bar."""
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -78,46 +77,77 @@ def panels_png(
 ) -> bytes:
     """A figure of panels side by side with one colour bar, as PNG; the same arguments give the same bytes."""
     require(bool(panels), "no panel to draw")
-    rows = -(-len(panels) // most_columns)
-    columns = -(-len(panels) // rows)
-    height = panel_inches * min(2.0, max(0.4, picture.shape[0] / picture.shape[1]))
-    titles = [_lines(panel) for panel in panels]
-    above = _LINE_INCHES * max(map(len, titles)) + _GAP_INCHES
-    width_all = columns * (panel_inches + _GAP_INCHES) + _GAP_INCHES + _BAR_INCHES
-    height_all = rows * (above + height + _GAP_INCHES)
-    figure = Figure(figsize=(width_all, height_all))
+    num_rows = -(-len(panels) // most_columns)
+    titles = [_title_lines(panel) for panel in panels]
+    layout = _Layout(
+        num_rows=num_rows,
+        num_columns=-(-len(panels) // num_rows),
+        panel_width=panel_inches,
+        panel_height=panel_inches * min(2.0, max(0.4, picture.shape[0] / picture.shape[1])),
+        title_height=_LINE_INCHES * max(map(len, titles)) + _GAP_INCHES,
+    )
+    figure = Figure(figsize=(layout.width, layout.height))
     FigureCanvasAgg(figure)
-
-    def axes_at(left: float, top: float, width: float, height: float) -> Axes:
-        """In inches from the top left."""
-        box = (left / width_all, 1 - (top + height) / height_all, width / width_all, height / height_all)
-        return figure.add_axes(box)
-
     interpolation = "nearest" if max(picture.shape[:2]) <= SMALL_PX else "antialiased"
     for number, (panel, lines) in enumerate(zip(panels, titles, strict=True)):
-        row, column = divmod(number, columns)
-        left = _GAP_INCHES + column * (panel_inches + _GAP_INCHES)
-        axes = axes_at(left, row * (above + height + _GAP_INCHES) + above, panel_inches, height)
-        shown = picture if panel.map is None else overlay(picture, panel.map, seen=seen)
-        axes.imshow(shown, interpolation=interpolation)
+        axes = figure.add_axes(layout.panel_box(number))
+        pixels = picture if panel.map is None else overlay(picture, panel.map, seen=seen)
+        axes.imshow(pixels, interpolation=interpolation)
         axes.set_title("\n".join(lines), size=8, pad=3)
         axes.axis("off")
-    bar_axes = axes_at(width_all - _BAR_INCHES + _GAP_INCHES, above, 0.12, height)
-    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar_axes)
-    bar.set_ticks([0, 1], labels=["least", "most"])
-    bar.ax.tick_params(labelsize=7, length=0)
-    bar.set_label("evidence, within each map", size=7, labelpad=-12)
+    _add_colour_bar(figure, box=layout.bar_box())
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=dpi, metadata={"Software": None})
     return sink.getvalue()
 
 
-def _lines(panel: Panel) -> list[str]:
-    """What stands above a panel."""
-    lines = textwrap.wrap(_plain(panel.title), 28, max_lines=2, placeholder=" …")
-    return [*lines, _plain(panel.note)] if panel.note else lines
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Places of panels and colour bar in a figure, in inches."""
+
+    num_rows: int
+    num_columns: int
+    panel_width: float
+    panel_height: float
+    title_height: float
+
+    @property
+    def width(self) -> float:
+        return self.num_columns * (self.panel_width + _GAP_INCHES) + _GAP_INCHES + _BAR_INCHES
+
+    @property
+    def height(self) -> float:
+        return self.num_rows * (self.title_height + self.panel_height + _GAP_INCHES)
+
+    def panel_box(self, number: int) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of a panel, in shares of the figure."""
+        row, column = divmod(number, self.num_columns)
+        left = _GAP_INCHES + column * (self.panel_width + _GAP_INCHES)
+        top = row * (self.title_height + self.panel_height + _GAP_INCHES) + self.title_height
+        return self._box(left, top, self.panel_width)
+
+    def bar_box(self) -> tuple[float, float, float, float]:
+        """The same for the colour bar."""
+        return self._box(self.width - _BAR_INCHES + _GAP_INCHES, self.title_height, 0.12)
+
+    def _box(self, left: float, top: float, width: float) -> tuple[float, float, float, float]:
+        bottom = 1 - (top + self.panel_height) / self.height
+        return left / self.width, bottom, width / self.width, self.panel_height / self.height
 
 
-def _plain(text: str) -> str:
+def _add_colour_bar(figure: Figure, *, box: tuple[float, float, float, float]) -> None:
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=figure.add_axes(box))
+    bar.set_ticks([0, 1], labels=["least", "most"])
+    bar.ax.tick_params(labelsize=7, length=0)
+    bar.set_label("evidence, within each map", size=7, labelpad=-12)
+
+
+def _title_lines(panel: Panel) -> list[str]:
+    """Lines of a panel's title."""
+    lines = textwrap.wrap(_escape_dollars(panel.title), 28, max_lines=2, placeholder=" …")
+    return [*lines, _escape_dollars(panel.note)] if panel.note else lines
+
+
+def _escape_dollars(text: str) -> str:
     """Matplotlib would read what stands between dollar signs as mathematics."""
     return text.replace("$", r"\$")

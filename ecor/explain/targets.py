@@ -1,4 +1,4 @@
-"""What shall be explained in, by name; the text features that a model compares pictures with out."""
+"""Targets of an explanation, by name, and the text features that stand for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,10 +82,10 @@ def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
 
 @torch.no_grad()
 def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Tensor, "..."]]:
-    """What targets of one kind are told apart from: settings for methods that need distractors (ours).
+    """Settings for methods that need distractors, for targets of one kind (ours).
 
-    `distractors` are the vocabulary's other texts of the same prompt; of concepts, all that are none of their kinds.
-    Where there are none, as for free text, `redundant` is the empty sentence.
+    `distractors` are the vocabulary's other texts of the same prompt; for concepts, all concepts that are not among
+    their descendants. Where there are none, as for free text, `redundant` is the feature of the empty sentence.
     """
     first, names = targets[0], model.vocabulary
     match first:

@@ -1,4 +1,4 @@
-"""An image classifier, pictures and classes in, heat maps out: LICO's classifier, or any of its kind."""
+"""Heat maps of an image classifier's classes: exact Grad-CAM, RISE and occlusion."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def class_heatmap(
     by: str = "grad_cam",
     **settings: Any,
 ) -> Heatmap:
-    """Where a classifier finds the evidence for K classes of each image.
+    """Heat maps of a classifier for K classes of each image.
 
     Args:
         classifier: in evaluation mode.

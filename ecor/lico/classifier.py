@@ -1,4 +1,4 @@
-"""An image classifier whose penultimate maps LICO trains beside language, and how to load one."""
+"""The image classifier that LICO trains, its encoders, and how to load one."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
-from ecor.config import LicoConfig, Preprocess, record_of, require
-from ecor.storage.artifact import read_saved, read_tensors
+from ecor.config import LicoConfig, Preprocess, parse_record, require
+from ecor.storage.artifact import read_artifact, read_tensors
 
 SYSTEM = "lico"
 
@@ -50,8 +50,8 @@ def torchvision_maps(name: str) -> nn.Module:
     return model.features
 
 
-def encoder_of(config: LicoConfig, backbone: Backbone) -> nn.Module:
-    """Normalised pixels in, last feature maps out: what `config.encoder` names."""
+def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
+    """Build the encoder that `config.encoder` names; it maps normalised pixels to its last feature maps."""
     if config.encoder == CLIP:
         return ClipMaps(backbone)
     require(
@@ -61,8 +61,8 @@ def encoder_of(config: LicoConfig, backbone: Backbone) -> nn.Module:
     return torchvision_maps(config.encoder.removeprefix(TORCHVISION))
 
 
-def preprocess_of(config: LicoConfig, backbone: Backbone) -> Preprocess:
-    """How pictures become pixels: as the backbone has it, in another size where that is asked for."""
+def encoder_preprocess(config: LicoConfig, backbone: Backbone) -> Preprocess:
+    """The backbone's preprocessing, with the image size of the config if it is set."""
     if config.image_size is None:
         return backbone.preprocess
     require(config.encoder != CLIP, f"a tower has its own size: leave lico.image_size, or take {TORCHVISION}<name>")
@@ -107,15 +107,15 @@ class Classifier(nn.Module):
         return self.logits(self.maps(pixels))
 
     def grad_cam(self, pixels: Float[Tensor, "B 3 H W"], classes: Int[Tensor, " B"]) -> Float[Tensor, "B h w"]:
-        """Where the evidence for a class of each image is: ReLU of the maps weighted by the class's mean gradient."""
+        """Grad-CAM of one class per image: ReLU of the maps weighted by the class's mean gradient."""
         height, width = self.grid
         weights = self.head.weight[classes] / (height * width)
         return torch.einsum("bfhw,bf->bhw", self.maps(pixels), weights).relu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
-    """What a record says of a classifier, beside its numbers."""
+class _ClassifierRecord:
+    """Settings of a stored classifier."""
 
     lico: dict[str, Any]
     categories: list[str]
@@ -126,11 +126,11 @@ def load_classifier(folder: str | Path, *, device: str | torch.device = "cpu") -
 
     ValueError when a part is missing or altered.
     """
-    record = read_saved(folder, SYSTEM)
-    stored = record_of(_Stored, record.settings)
-    config = record_of(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
+    record = read_artifact(folder, SYSTEM)
+    stored = parse_record(_ClassifierRecord, record.settings)
+    config = parse_record(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
     backbone = load_backbone(record.backbone)
-    encoder, preprocess = encoder_of(config, backbone), preprocess_of(config, backbone)
+    encoder, preprocess = build_encoder(config, backbone), encoder_preprocess(config, backbone)
     classifier = Classifier(encoder, categories=stored.categories, preprocess=preprocess)
     classifier.load_state_dict(read_tensors(record))
     return classifier.requires_grad_(False).to(device).eval()

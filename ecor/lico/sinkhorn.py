@@ -1,4 +1,4 @@
-"""Optimal transport between images and language by Sinkhorn iterations (LICO, arXiv:2310.09821)."""
+"""Optimal transport between feature maps and text tokens by Sinkhorn iterations (LICO, arXiv:2310.09821)."""
 
 import math
 
@@ -51,7 +51,7 @@ def transport_cost(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
 ) -> Float[Tensor, " B"]:
-    """What it costs to move an image's feature maps onto the tokens of its text: sum of plan times cost, per image.
+    """Transport cost between an image's feature maps and the tokens of its text: sum of plan times cost, per image.
 
     The cost of two rows is the squared distance of the normalised ones. The plan is held fixed, gradients pass through
     the cost (as LICO's authors do); arguments as `sinkhorn_plan`.

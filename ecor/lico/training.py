@@ -1,4 +1,4 @@
-"""Pixels and category names in, an image classifier that was trained beside language out: LICO (arXiv:2310.09821).
+"""LICO (arXiv:2310.09821): train an image classifier with losses that align it with language.
 
 Learnable prompts are read by a frozen text tower, and an MLP brings their tokens to the size of the classifier's last
 feature maps; two losses align both. The language branch is dropped after training.
@@ -15,15 +15,15 @@ from torch.nn.functional import cross_entropy
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.causal_text import CausalText, token_features
 from ecor.config import LicoConfig, require
-from ecor.lico.classifier import Classifier, encoder_of, preprocess_of
+from ecor.lico.classifier import Classifier, build_encoder, encoder_preprocess
 from ecor.lico.sinkhorn import transport_cost
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
 from ecor.training.manifold_matching import manifold_matching
-from ecor.training.negative_sampling import distinct, positions
+from ecor.training.negative_sampling import distinct_ids, positions_in
 
 
-class Language(nn.Module):
-    """Category names in, one row per prompt token out, as long as a feature map has places (G of the paper)."""
+class LanguageBranch(nn.Module):
+    """Encode category names to one row per prompt token, as long as a flattened feature map (G of the paper)."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], length: int, config: LicoConfig) -> None:
         """`length` is of a flattened feature map; ValueError for text towers that are not plain causal ones."""
@@ -88,7 +88,7 @@ class Language(nn.Module):
 
 
 class LicoModule(nn.Module):
-    """Pixels with labels in, LICO's loss terms out; the language branch is there where a loss needs it."""
+    """Compute LICO's loss terms for labelled images; the language branch exists only if a loss needs it."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], config: LicoConfig, seed: int = 0) -> None:
         """Draw what is new from the seed; the global generators stay as they are."""
@@ -96,12 +96,12 @@ class LicoModule(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.classifier = Classifier(
-                encoder_of(config, backbone), categories=categories, preprocess=preprocess_of(config, backbone)
+                build_encoder(config, backbone), categories=categories, preprocess=encoder_preprocess(config, backbone)
             )
-            self.language: Language | None = None
+            self.language: LanguageBranch | None = None
             if config.alpha or config.beta:
                 length = math.prod(self.classifier.grid)
-                self.language = Language(backbone, categories=categories, length=length, config=config)
+                self.language = LanguageBranch(backbone, categories=categories, length=length, config=config)
         self.log_temperature: nn.Parameter | None = None
         if config.alpha and config.learn_temperature:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
@@ -127,19 +127,19 @@ class LicoModule(nn.Module):
             return terms
         rows = maps.flatten(2)
         everyone = gather_ids(categories)
-        present = distinct(everyone)
+        present = distinct_ids(everyone)
         language = self.language(present, generator=generator if self.training else None)
         if self.config.alpha:
             terms["manifold"] = self.config.alpha * manifold_matching(
                 gather_features(rows.flatten(1)),
-                language.flatten(1)[positions(present, everyone).clamp(min=0)],
+                language.flatten(1)[positions_in(present, everyone).clamp(min=0)],
                 temperature=self.temperature,
                 known=everyone >= 0,
             )
         if self.config.beta:
             cost = transport_cost(
                 rows,
-                language[positions(present, categories).clamp(min=0)],
+                language[positions_in(present, categories).clamp(min=0)],
                 epsilon=self.config.epsilon,
                 max_iterations=self.config.max_iterations,
                 tolerance=self.config.tolerance,

@@ -1,10 +1,10 @@
-"""Joint probability of category and rationale (ECOR, arXiv:2404.12839), and the rivals it is measured against.
+"""Joint probability of category and rationale (ECOR, arXiv:2404.12839), and the decoders it is compared with.
 
     P(r | I)        = softmax over r of  s/T_r · v(I) · t(Prompt_R(r))
     P(c | r, I)     = softmax over c of  s/T_c · v(I) · t(Prompt_{c|R}(c, r))      with r held fixed
     log P(c, r | I) = log P(r | I) + log P(c | r, I)
 
-Only K rationales per image are looked at; a table over all pairs is never built.
+Only K rationales per image are evaluated; a table over all pairs is never built.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.config import ScoringConfig, Temperatures, require
-from ecor.probability.exact_top_k import keep_until_exact, lead, log_complement, rest_log_prob
+from ecor.probability.exact_top_k import expand_until_exact, log_complement, margin, rest_log_prob
 from ecor.probability.factors import (
     category_given_rationale_log_prob,
     category_log_prob,
@@ -44,10 +44,10 @@ def joint_probability(
     Raises ValueError for an unknown method. Source: ECOR (arXiv:2404.12839); `pairs`: DROR (arXiv:2212.06202).
     """
     methods: dict[str, Callable[..., Joint]] = {
-        "joint": joint,
-        "inverted": inverted,
-        "independent": independent,
-        "pairs": pairs,
+        "joint": decode_joint,
+        "inverted": decode_inverted,
+        "independent": decode_independent,
+        "pairs": decode_pairs,
     }
     require(scoring.method in methods, f"unknown method {scoring.method!r}: choose from {', '.join(methods)}")
     return methods[scoring.method](
@@ -55,7 +55,7 @@ def joint_probability(
     )
 
 
-def joint(
+def decode_joint(
     features: ImageFeatures,
     text: TextFeatureTable,
     *,
@@ -77,9 +77,9 @@ def joint(
         )
         return log_prob_BR[images].gather(1, ids).unsqueeze(-1) + given
 
-    kept = keep_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories)
+    kept = expand_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories)
     mass_BC = kept.log_prob.logsumexp(dim=1)
-    rest = rest_log_prob(log_prob_BR, ids=kept.ids, looked_at=kept.looked_at)
+    rest = rest_log_prob(log_prob_BR, ids=kept.ids, evaluated=kept.evaluated)
     return Joint(
         method="joint",
         rationales=kept.ids,
@@ -88,11 +88,11 @@ def joint(
         category_log_prob=mass_BC.log_softmax(dim=-1),
         rest_log_prob=rest,
         pairs_exact=kept.exact,
-        category_certain=lead(mass_BC.exp()) > rest.exp(),
+        category_certain=margin(mass_BC.exp()) > rest.exp(),
     )
 
 
-def inverted(
+def decode_inverted(
     features: ImageFeatures,
     text: TextFeatureTable,
     *,
@@ -114,7 +114,7 @@ def inverted(
         )
         return log_prob_BC[images].gather(1, ids).unsqueeze(-1) + given
 
-    kept = keep_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales)
+    kept = expand_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales)
     num_kept = min(num_rationales, max(scoring.top_k, scoring.keep_rationales))
     rationales = kept.log_prob.amax(dim=1).topk(num_kept, dim=-1).indices
     held_BKk = kept.log_prob.gather(2, rationales.unsqueeze(1).expand(-1, kept.ids.shape[1], -1)).transpose(1, 2)
@@ -132,7 +132,7 @@ def inverted(
     )
 
 
-def independent(
+def decode_independent(
     features: ImageFeatures,
     text: TextFeatureTable,
     *,
@@ -152,13 +152,13 @@ def independent(
         rationale_log_prob=kept.values,
         log_prob=kept.values.unsqueeze(-1) + log_prob_BC.unsqueeze(1),
         category_log_prob=log_prob_BC,
-        rest_log_prob=rest_log_prob(log_prob_BR, ids=kept.indices, looked_at=torch.ones_like(kept.indices).bool()),
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=kept.indices, evaluated=torch.ones_like(kept.indices).bool()),
         pairs_exact=certain,
         category_certain=certain,
     )
 
 
-def pairs(
+def decode_pairs(
     features: ImageFeatures,
     text: TextFeatureTable,
     *,
@@ -194,7 +194,7 @@ def pairs(
         rationale_log_prob=log_prob_BR.gather(1, ids),
         log_prob=log_prob,
         category_log_prob=category_total - partition,
-        rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, looked_at=torch.ones_like(ids).bool()),
+        rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, evaluated=torch.ones_like(ids).bool()),
         pairs_exact=certain,
         category_certain=certain,
     )

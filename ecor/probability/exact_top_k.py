@@ -1,4 +1,4 @@
-"""Keep the K best of a first factor, K doubling until the best pairs are proven exact (our decoding)."""
+"""Exact top-k pairs: K candidates of the first factor, doubled until the best pairs are proven exact (ours)."""
 
 import math
 from collections.abc import Callable
@@ -12,25 +12,25 @@ from ecor.config import ScoringConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """First factors that were looked at, with the second factor for each."""
+class TopCandidates:
+    """Evaluated candidates of the first factor, with the pairs of each."""
 
     ids: Int[Tensor, "B K"]
     """Best first."""
     log_prob: Float[Tensor, "B K N"]
-    """−inf where the image did not need it."""
-    looked_at: Bool[Tensor, "B K"]
+    """−inf where it was not evaluated, because the image did not need it."""
+    evaluated: Bool[Tensor, "B K"]
     exact: Bool[Tensor, " B"]
 
 
-def keep_until_exact(
+def expand_until_exact(
     first_log_prob: Float[Tensor, "B F"],
     score: Callable[[Tensor, Tensor], Tensor],
     *,
     scoring: ScoringConfig,
     width: int,
-) -> Kept:
-    """Look at the best K of the first factor, K doubling for the images whose best `top_k` pairs are not yet exact.
+) -> TopCandidates:
+    """Evaluate the best K of the first factor; double K for images whose best `top_k` pairs are not yet exact.
 
     `score(images [b], ids [b k])` gives [b k N] log-probabilities of pairs, each at most the first factor's.
     """
@@ -55,19 +55,19 @@ def keep_until_exact(
             else:
                 exact = exact | (best[:, -1] > ordered.values[:, num_kept])
         seen, num_kept = num_kept, min(limit, 2 * num_kept)
-    return Kept(
+    return TopCandidates(
         ids=ordered.indices[:, :seen],
         log_prob=torch.cat(blocks, dim=1),
-        looked_at=torch.cat(masks, dim=1),
+        evaluated=torch.cat(masks, dim=1),
         exact=exact,
     )
 
 
 def rest_log_prob(
-    log_prob: Float[Tensor, "B R"], *, ids: Int[Tensor, "B K"], looked_at: Bool[Tensor, "B K"]
+    log_prob: Float[Tensor, "B R"], *, ids: Int[Tensor, "B K"], evaluated: Bool[Tensor, "B K"]
 ) -> Float[Tensor, " B"]:
-    """Log of what all but the ids looked at hold together, summed rather than subtracted from one."""
-    seen = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, ids, looked_at)
+    """Log of the total probability of the ids that were not evaluated; a sum keeps more digits than 1 − p."""
+    seen = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, ids, evaluated)
     return log_prob.masked_fill(seen, -math.inf).logsumexp(dim=-1)
 
 
@@ -76,7 +76,7 @@ def log_complement(log_prob: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return torch.log1p(-log_prob.exp().clamp(max=1.0))
 
 
-def lead(prob: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
-    """The largest value less the second, or itself where there is only one."""
+def margin(prob: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
+    """Difference between the largest and the second largest value; infinite where there is only one."""
     best = prob.topk(min(2, prob.shape[-1]), dim=-1).values
     return best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full_like(best[:, 0], math.inf)

@@ -1,4 +1,4 @@
-"""The factors that every decoding is made of: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
+"""The factors of every decoder: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def conditional_log_prob(
     """
     dtype = torch.promote_types(image.dtype, torch.float32)
     flat = image.new_full((held.numel(), width), math.nan, dtype=dtype)
-    for name, slots in grouped(held.flatten()):
+    for name, slots in group_by_id(held.flatten()):
         images = torch.div(slots, held.shape[1], rounding_mode="floor")
         flat[slots] = scaled_similarity(image[images], sentences(name), scale=scale).log_softmax(dim=-1)
     return flat.unflatten(0, tuple(held.shape))
@@ -104,7 +104,7 @@ def max_cosine(features: Float[Tensor, "N D"], texts: Float[Tensor, "K D"]) -> F
     return (features @ texts.to(features).T).amax(dim=-1)
 
 
-def grouped(ids: Int[Tensor, " N"]) -> Iterator[tuple[int, Int[Tensor, " n"]]]:
+def group_by_id(ids: Int[Tensor, " N"]) -> Iterator[tuple[int, Int[Tensor, " n"]]]:
     """The distinct ids in ascending order, each with its positions; negative ids (unknown) are left out."""
     order = ids.argsort(stable=True)
     values, counts = torch.unique_consecutive(ids[order], return_counts=True)

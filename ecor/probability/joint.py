@@ -1,4 +1,4 @@
-"""log P(c, r | I) of the pairs that were looked at, with the probability of all others."""
+"""The `Joint` record: log P(c, r | I) of the evaluated pairs, and the probability of all others."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import Tensor
 class Joint:
     """log P(c, r | I) of the K kept rationales with every category.
 
-    K is that of the image which needed most. An image that needed fewer has −inf in `log_prob` for the rationales
-    that were not looked at, as `inverted` has for categories that were not.
+    K is the largest that an image of the batch needed. An image that needed fewer has −inf in `log_prob` for the
+    rationales that were not evaluated; `inverted` has −inf for categories that were not.
     """
 
     method: str
@@ -24,15 +24,15 @@ class Joint:
     rationale_log_prob: Float[Tensor, "B K"]
     """log P(r | I); for `inverted` the sum over the kept categories only, a lower bound."""
     log_prob: Float[Tensor, "B K C"]
-    """log P(c, r | I), natural logarithm; −inf where not looked at."""
+    """log P(c, r | I), natural logarithm; −inf where not evaluated."""
     category_log_prob: Float[Tensor, "B C"]
-    """log P(c | I). `joint`: over the rationales looked at, renormalised to sum to one (our choice); others: exact."""
+    """log P(c | I). `joint`: over the evaluated rationales, renormalised to sum to one (our choice); others: exact."""
     rest_log_prob: Float[Tensor, " B"]
     """Log of the probability of all pairs that are not in `log_prob`."""
     pairs_exact: Bool[Tensor, " B"]
-    """No pair that was not looked at can be among the best `top_k`."""
+    """No pair that was not evaluated can be among the best `top_k`."""
     category_certain: Bool[Tensor, " B"]
-    """The best category of `category_log_prob` stays best whatever the rest holds."""
+    """The best category of `category_log_prob` is the best for any distribution of the remaining probability."""
 
     @property
     def kept_mass(self) -> Float[Tensor, " B"]:
@@ -40,8 +40,8 @@ class Joint:
         return -torch.expm1(self.rest_log_prob.clamp(max=0.0))
 
     @property
-    def looked_at(self) -> Bool[Tensor, "B K"]:
-        """Which kept rationales have pairs in `log_prob`."""
+    def evaluated(self) -> Bool[Tensor, "B K"]:
+        """Which kept rationales were evaluated, so that they have pairs in `log_prob`."""
         return self.log_prob.amax(dim=-1) > -math.inf
 
 
@@ -54,7 +54,7 @@ class RankedPairs(NamedTuple):
 
 
 def ranked_pairs(joint: Joint, k: int) -> RankedPairs:
-    """The best k pairs of each image, or all K·C where that is fewer; −inf marks pairs that were not looked at."""
+    """The best k pairs of each image, or all K·C where that is fewer; −inf marks pairs that were not evaluated."""
     num_categories = joint.log_prob.shape[-1]
     best = joint.log_prob.flatten(1).topk(min(k, joint.log_prob[0].numel()), dim=-1)
     kept = torch.div(best.indices, num_categories, rounding_mode="floor")

@@ -1,4 +1,4 @@
-"""Rows of predictions, with names in place of ids, from the joint probability of a batch of images."""
+"""Build rows of predictions, with names instead of ids, from the joint probability of a batch."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.config import ScoringConfig
-from ecor.data.predictions import PREDICTION_SCHEMA
+from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.vocabulary import Vocabulary
 from ecor.probability.joint import Joint, RankedPairs, ranked_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a row says about the model that made it."""
+    """Columns of a row that identify the model."""
 
     model_name: str
     model_version: str | None
@@ -35,14 +35,14 @@ def rows_from_joint(
 ) -> pa.Table:
     """Rows with `PREDICTION_SCHEMA` of B images; ids become names column by column.
 
-    Pairs that decoding has not looked at are left out, so that a row may hold fewer than `top_k`. The hard rule takes
+    Pairs that decoding did not evaluate are left out, so a row may hold fewer than `top_k`. The hard rule takes
     the most probable kept rationale, then the most probable category given it.
 
     Args:
         joint: of B images.
         vocabulary: the one that gave the ids.
         scoring: how many pairs, categories and rationales a row holds.
-        origins: B rows with `ecor.data.predictions.ORIGIN_SCHEMA`.
+        origins: B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`.
         provenance: of the model.
     """
     assert origins.num_rows == len(joint.log_prob), "one origin per image"

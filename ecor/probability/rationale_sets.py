@@ -1,4 +1,4 @@
-"""A Joint in, the best (category, set of several rationales) out: log P(c, {r} | I) for m > 1 (ECOR, arXiv:2404.12839).
+"""Rank categories with sets of several rationales: log P(c, {r} | I) for m > 1 (ECOR, arXiv:2404.12839).
 
 ECOR writes P({r} | I) · P(c | {r}, I) and leaves both open. Ours: Plackett–Luce without replacement from P(r | I), and
 a mixture of P(c | r, I), or one long sentence. Sets of one are the Joint's pairs.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import Temperatures, require
-from ecor.probability.factors import grouped, scaled_similarity
+from ecor.probability.factors import group_by_id, scaled_similarity
 from ecor.probability.joint import Joint
 
 LARGEST_SET = 6
@@ -45,12 +45,12 @@ def ranked_sets(
     """
     check_set_size(size, available=joint.rationales.shape[1])
     require(beam >= 1, f"beam must be at least 1, got {beam}")
-    hidden = ~joint.looked_at
+    hidden = ~joint.evaluated
     log_prob_BK = joint.rationale_log_prob.masked_fill(hidden, -math.inf)
     members, set_log_prob = best_sets(log_prob_BK, joint.rest_log_prob, size=size, beam=beam)
     ids = gather_members(joint.rationales.unsqueeze(-1), members).squeeze(-1)
     given_BSC = mixture(joint, members) if conditional is None else conditional(ids)
-    log_prob_BSC = no_nan(given_BSC + set_log_prob.unsqueeze(-1))
+    log_prob_BSC = nan_to_neg_inf(given_BSC + set_log_prob.unsqueeze(-1))
     num_categories = log_prob_BSC.shape[-1]
     best = log_prob_BSC.flatten(1).topk(min(k, log_prob_BSC[0].numel()), dim=-1)
     chosen = torch.div(best.indices, num_categories, rounding_mode="floor")
@@ -83,7 +83,7 @@ def sentence_conditional(
         sets, group = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
         parts: list[Tensor] = []
         order: list[Tensor] = []
-        for index, slots in grouped(group):
+        for index, slots in group_by_id(group):
             images = torch.div(slots, ids.shape[1], rounding_mode="floor")
             text = encode(tuple(sets[index].tolist()))
             parts.append(scaled_similarity(features.category[images], text, scale=scale).log_softmax(dim=-1))
@@ -96,7 +96,7 @@ def sentence_conditional(
 def set_log_prob(
     log_prob: Float[Tensor, "B K"], rest: Float[Tensor, " B"], *, sets: Int[Tensor, "B S m"]
 ) -> Float[Tensor, "B S"]:
-    """log P({r} | I) of sets of distinct rationales: Plackett–Luce without replacement (our choice, see method).
+    """log P({r} | I) of sets of distinct rationales: Plackett–Luce without replacement (our choice).
 
     `log_prob` is log P(r | I) of K rationales, `rest` the log of what all others hold together, `sets` positions in
     K. The sum over all orders of drawing, taken subset by subset: f(S) = Σ_{i in S} f(S∖i) · p_i / (1 − p(S∖i)).
@@ -130,22 +130,22 @@ def best_sets(
     members = torch.zeros((num_images, 1, 0), dtype=torch.long, device=log_prob.device)
     scores = log_prob.new_zeros((num_images, 1))
     for length in range(1, size + 1):
-        # Each set is met once, through its most probable members; room is left for the members still to come.
+        # Each set is built once, from its most probable members first; positions are reserved for later members.
         last = members[..., -1:] if length > 1 else members.new_full((num_images, 1, 1), -1)
         allowed = (ranks > last) & (ranks < num_kept - (size - length)) & (scores.unsqueeze(-1) > -math.inf)
         grown = torch.cat(
             [members.unsqueeze(2).expand(-1, -1, num_kept, -1), ranks.expand(allowed.shape).unsqueeze(-1)], dim=-1
         )
         longer = grown.where(allowed.unsqueeze(-1), ranks[:length]).flatten(1, 2)
-        scores = no_nan(set_log_prob(sorted_log_prob, rest, sets=longer))
+        scores = nan_to_neg_inf(set_log_prob(sorted_log_prob, rest, sets=longer))
         best = scores.masked_fill(~allowed.flatten(1), -math.inf).topk(min(beam, longer.shape[1]), dim=-1)
         members = longer.gather(1, best.indices.unsqueeze(-1).expand(-1, -1, length))
         scores = best.values
     return order.gather(1, members.flatten(1)).unflatten(1, tuple(members.shape[1:])), scores
 
 
-def no_nan(log_prob: Tensor) -> Tensor:
-    """−inf for the 0/0 of a set with a rationale that was not looked at."""
+def nan_to_neg_inf(log_prob: Tensor) -> Tensor:
+    """Replace NaN, from 0/0 of a set with a rationale that was not evaluated, by −inf."""
     return log_prob.masked_fill(log_prob.isnan(), -math.inf)
 
 

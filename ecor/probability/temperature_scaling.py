@@ -1,4 +1,4 @@
-"""Temperature scaling: the temperatures with the least negative log-likelihood on validation (arXiv:1706.04599).
+"""Temperature scaling: fit temperatures by negative log-likelihood on validation images (arXiv:1706.04599).
 
 Sums that a minimum hangs on are in double precision: in single precision the fit would depend on the processor.
 """
@@ -14,11 +14,11 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import FACTORS, Method, Temperatures, require
+from ecor.config import FACTORS, MethodName, Temperatures, require
 from ecor.probability.factors import (
     category_given_rationale_log_prob,
     category_log_prob,
-    grouped,
+    group_by_id,
     rationale_given_category_log_prob,
     rationale_log_prob,
     scaled_similarity,
@@ -29,7 +29,7 @@ _TOLERANCE = 1e-7
 _CHUNK = 2**23
 """Logits that are in double precision at once."""
 COLDEST, HOTTEST = 0.01, 100.0
-"""Where fitted temperatures end: data that is always right would want 0, data that is noise infinity (our choice)."""
+"""Bounds of fitted temperatures (our choice): perfect data would give 0, pure noise infinity."""
 
 
 def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> float:
@@ -50,10 +50,10 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
         partition = torch.cat([(part.double() / temperature).logsumexp(dim=-1) for part in parts])
         return float((partition - own / temperature).mean())
 
-    return _least(mean_nll)
+    return _minimize_nll(mean_nll)
 
 
-def _least(mean_nll: Callable[[float], float]) -> float:
+def _minimize_nll(mean_nll: Callable[[float], float]) -> float:
     """The temperature with the least loss, which is convex in 1/T: a search over log T finds the minimum."""
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     found = minimize_scalar(
@@ -70,7 +70,7 @@ def fit_temperatures(
     categories: Int[Tensor, " B"],
     rationales: Int[Tensor, " B"],
     logit_scale: float,
-    methods: Collection[Method] = tuple(FACTORS),
+    methods: Collection[MethodName] = tuple(FACTORS),
 ) -> Temperatures:
     """One temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
@@ -130,7 +130,7 @@ def fit_pair_temperature(
     require(bool(len(images)), "no temperature can be fitted: none of the validation images has a known pair")
     chosen = features.category[images]
     own = chosen.new_zeros(len(images), dtype=torch.float64)
-    for rationale, slots in grouped(rationales[images]):
+    for rationale, slots in group_by_id(rationales[images]):
         logits = scaled_similarity(chosen[slots], text.row(rationale), scale=logit_scale)
         own[slots] = logits.gather(1, categories[images][slots].unsqueeze(1)).squeeze(1).double()
 
@@ -141,7 +141,7 @@ def fit_pair_temperature(
             partition = torch.logaddexp(partition, logits.logsumexp(dim=-1))
         return float((partition - own / temperature).mean())
 
-    return _least(mean_nll)
+    return _minimize_nll(mean_nll)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

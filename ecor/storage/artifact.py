@@ -1,4 +1,4 @@
-"""What another system than ECOR learned in, a folder that rebuilds it out, and back: tensors, settings, digests.
+"""Save and load what ECLIP and LICO learned: a folder of tensors with a record of settings and digests.
 
 <system>.json          the record: settings, digests, parents, metrics
 <system>.safetensors   what was learned, nothing else
@@ -14,35 +14,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ecor.config import BackboneConfig, record_of
+from ecor.config import BackboneConfig, parse_record
 from ecor.storage import filesystem
-from ecor.storage.atomic_write import whole_folder
+from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256, json_digest
 
-FOLDER = "checkpoint"
-"""Of a run's output, that holds what was made."""
+CHECKPOINT_FOLDER = "checkpoint"
+"""Folder of the checkpoint in a run's output."""
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRecord:
-    """The record of something learned that is no Recognizer."""
+    """Record of a learned artifact other than a Recognizer."""
 
     folder: str
-    """Where it lies; not part of what it is."""
+    """Its address; not part of the digest."""
     system: str
-    """What made it (`eclip`)."""
+    """The system that made it: `eclip` or `lico`."""
     settings: Mapping[str, Any]
-    """All that shapes it except the backbone: JSON values."""
+    """All settings that change the result, except the backbone: JSON values."""
     backbone: BackboneConfig
-    """Whose towers it was learned on."""
+    """The backbone it was trained on."""
     backbone_digest: str
     vocabulary_digest: str
-    """Of the names it was learned on."""
+    """Of the vocabulary it was trained on."""
     tensors_sha256: str
     """Of the tensors' file."""
     parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what it was made from, by name (train_manifest, validation_manifest, config)."""
+    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """On validation."""
     run_id: str | None = None
@@ -51,17 +51,17 @@ class ArtifactRecord:
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without the folder and the run: what was learned, from what, on which names."""
+        """sha256 of the record without folder and run."""
         return json_digest(_content(self))
 
     @property
     def model_digest(self) -> str:
-        """sha256 of all that decides its numbers."""
+        """sha256 of system, settings, backbone and tensors: of everything that changes its results."""
         facts = [self.system, dict(self.settings), self.backbone_digest, self.tensors_sha256]
         return json_digest(facts)
 
 
-def save(
+def save_artifact(
     system: str,
     tensors: Mapping[str, Tensor],
     folder: str | Path,
@@ -74,8 +74,8 @@ def save(
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
 ) -> ArtifactRecord:
-    """Write the folder: it is there whole or not at all, and replaces one that was there before."""
-    with whole_folder(folder) as unfinished:
+    """Write the folder atomically; an existing one is replaced."""
+    with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
             folder=str(Path(folder)),
@@ -94,22 +94,22 @@ def save(
     return record
 
 
-def read_saved(folder: str | Path, system: str) -> ArtifactRecord:
-    """The record of a folder, or of the run folder that holds one.
+def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
+    """Read the record of a folder, or of the run folder that holds it.
 
-    Raises ValueError when there is none of that system, or when it was altered or is of another format.
+    Raises ValueError if there is no record of that system, or it was altered or has another format.
     """
     path = record_path(folder, system)
     if path is None:
         raise ValueError(
-            f"neither {folder} nor its folder {FOLDER}/ holds a {system}.json: name a folder of "
+            f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {system}.json: name a folder of "
             f"`ecor train --system {system}`"
         )
     try:
         values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
-        backbone = record_of(BackboneConfig, values.pop("backbone"))
-        record = record_of(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
+        backbone = parse_record(BackboneConfig, values.pop("backbone"))
+        record = parse_record(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
         if record.format_version != FORMAT_VERSION:
             raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -120,7 +120,7 @@ def read_saved(folder: str | Path, system: str) -> ArtifactRecord:
 
 
 def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
-    """What was learned; ValueError when its file is missing or altered."""
+    """Load the tensors; ValueError if the file is missing or altered."""
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
         found = file_sha256(path) if path.is_file() else "missing"
@@ -133,14 +133,14 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
 
 
 def record_path(folder: str | Path, system: str) -> str | None:
-    """Where the record of that system is, in a folder or in the run folder that holds one; local, or in a store."""
+    """Address of a system's record in a folder or in its `checkpoint/`; None where there is none."""
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
-    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, FOLDER))]
+    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)
 
 
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
-    """ValueError unless the backbone is the one it was learned on."""
+    """Raise ValueError unless the artifact was trained on this backbone."""
     if record.backbone_digest != digest:
         raise ValueError(
             f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "

@@ -1,4 +1,4 @@
-"""Files and folders of a local disk that are seen under their name only when they are whole: write beside, then rename.
+"""Write local files and folders atomically: write beside the target, then rename.
 
 The unfinished one lies in the same folder, so that a rename is enough; its name begins with a dot, ends in `.tmp` and
 is of one process only. It vanishes after an error; after a killed process it stays and is never read.
@@ -11,31 +11,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_SHOWN = 40
-"""Characters of the name that the unfinished one shows: with the rest it stays below what file systems take."""
+_NAME_CHARS = 40
+"""Characters of the target's name in the temporary name, to stay below the limit of file systems."""
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written there gets the name `path` when the block ends well, over what was there.
+    """Yield a temporary path; when the block ends without an error, rename it to `path`.
 
-    The folder is made where it is missing.
+    An existing file is replaced. A missing folder is created.
     """
-    with _beside(path) as unfinished:
+    with _temporary_path(path) as unfinished:
         yield unfinished
         unfinished.replace(path)
 
 
-def appear_once(path: Path, write: Callable[[Path], object]) -> bool:
-    """Write a file unless there is one; of all that try at once one succeeds. Whether it was this one.
+def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
+    """Create a file unless it exists, and return whether this call created it. Of several processes, one succeeds.
 
-    The folder is made where it is missing.
+    A missing folder is created.
 
     Args:
-        path: its name.
-        write: writes all of it to the path that it is given.
+        path: of the file.
+        write: writes the whole file to the path that it gets.
     """
-    with _beside(path) as unfinished:
+    with _temporary_path(path) as unfinished:
         write(unfinished)
         try:
             os.link(unfinished, path)
@@ -45,34 +45,34 @@ def appear_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 @contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill; it takes its place when the block ends well, over what was there."""
+def write_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; rename it to `folder`, over an old one, when the block ends without an error."""
     target = Path(folder)
-    with _beside(target) as unfinished:
+    with _temporary_path(target) as unfinished:
         unfinished.mkdir()
         yield unfinished
-        publish_folder(unfinished, target)
+        move_into_place(unfinished, target)
 
 
-def publish_folder(finished: Path, target: Path) -> None:
-    """Put a finished folder in its place, on one file system; what was there before goes once the new one is there."""
-    replaced = _name_beside(target)
+def move_into_place(finished: Path, target: Path) -> None:
+    """Move a finished folder to its place on the same file system; an old folder is removed afterwards."""
+    replaced = _temporary_name(target)
     if target.exists():
         target.replace(replaced)
     try:
         finished.replace(target)
     except OSError:
         with suppress(OSError):
-            replaced.replace(target)  # as it was
+            replaced.replace(target)  # restore the old folder
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name in the same folder that nothing else has; what lies there at the end is removed."""
+def _temporary_path(path: Path) -> Iterator[Path]:
+    """Yield a unique path in the same folder, and remove what is left there at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _name_beside(path)
+    unfinished = _temporary_name(path)
     try:
         yield unfinished
     finally:
@@ -82,5 +82,5 @@ def _beside(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def _name_beside(path: Path) -> Path:
-    return path.parent / f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.tmp"
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name[:_NAME_CHARS]}.{uuid.uuid4().hex}.tmp"

@@ -1,4 +1,4 @@
-"""SHA-256 digests, in hex, of JSON values, texts, bytes and files: what names a model, a shard or a run by its content.
+"""SHA-256 digests, in hex, of JSON values, texts, bytes and files.
 
 The spelling of JSON (order of keys, escapes, separators) is part of a digest: records written earlier hold it.
 """
@@ -33,10 +33,10 @@ def bytes_sha256(data: bytes) -> str:
 
 
 def file_sha256(address: filesystem.Address) -> str:
-    """Digest of a file, read piece by piece; FileNotFoundError where there is none.
+    """Digest of a file, read in chunks; FileNotFoundError if it does not exist.
 
     Args:
         address: a local path, or a URL that `ecor.storage.filesystem` opens.
     """
-    with filesystem.opened(address) as file:
+    with filesystem.open_file(address) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Try an operation on a store again while the store fails."""
+"""Retry an operation on a store after an error."""
 
 import time
 from collections.abc import Callable, Sequence

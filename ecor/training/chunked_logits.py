@@ -1,4 +1,4 @@
-"""Image features and sentences to encode in, logits out, chunk by chunk: no chunk's activations outlive it."""
+"""Logits of images against many sentences, computed in checkpointed chunks to bound memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ecor.training.negative_sampling import Candidates
 
 @runtime_checkable
 class Sentences(Protocol):
-    """Sentences as L2-normalised features, with gradient to whatever is learned in them.
+    """Encodes sentences to L2-normalised features, with gradient to the learned tokens.
 
     The same call must give the same numbers by the same operations: chunks are computed a second time.
     """
@@ -41,7 +41,7 @@ class Sentences(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossBatch:
-    """Images with their labels, the sentences they are compared with, and how many at once."""
+    """Images with labels, the encoder of sentences, and the limits of memory and sampling."""
 
     image: ImageFeatures
     categories: Int[Tensor, " B"]
@@ -54,7 +54,7 @@ class LossBatch:
     max_sentences: int
     """Encoded in all; above it negatives are sampled."""
     sentences_per_chunk: int
-    """Whose activations are held at once."""
+    """Sentences whose activations are in memory at once."""
     generator: torch.Generator | None = None
     """Draws sampled negatives."""
 
@@ -66,15 +66,15 @@ class LossBatch:
 
 def rationale_logits(image: Float[Tensor, "B D"], batch: LossBatch, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """s · v · t(Prompt_R(r)) of every image with each of some rationales."""
-    return alone_logits(image, batch, encode=batch.sentences.rationale_features, ids=ids)
+    return single_name_logits(image, batch, encode=batch.sentences.rationale_features, ids=ids)
 
 
 def category_logits(image: Float[Tensor, "B D"], batch: LossBatch, *, ids: Int[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """s · v · t(c) of every image with each of some categories alone."""
-    return alone_logits(image, batch, encode=batch.sentences.categories, ids=ids)
+    return single_name_logits(image, batch, encode=batch.sentences.categories, ids=ids)
 
 
-def alone_logits(
+def single_name_logits(
     image: Float[Tensor, "B D"], batch: LossBatch, *, encode: Callable[[Tensor], Tensor], ids: Int[Tensor, " N"]
 ) -> Float[Tensor, "B N"]:
     """Logits of every image with each of some sentences that hold one name."""
@@ -82,7 +82,7 @@ def alone_logits(
     def logits(part: Tensor) -> Tensor:
         return scaled_similarity(image, encode(part), scale=batch.logit_scale)
 
-    return torch.cat(in_chunks(logits, ids.split(batch.sentences_per_chunk)), dim=1)
+    return torch.cat(map_chunks(logits, ids.split(batch.sentences_per_chunk)), dim=1)
 
 
 def category_given_rationale_logits(
@@ -141,7 +141,7 @@ def own_row_logits(
         own = (rows - held.start).clamp(0, features_GND.shape[0] - 1)
         return logits_BGN[torch.arange(len(image), device=rows.device), own].where(inside.unsqueeze(1), 0.0)
 
-    parts = in_chunks(part, *zip(*grid, strict=True))
+    parts = map_chunks(part, *zip(*grid, strict=True))
     columns: dict[int, Tensor] = {}
     for (_, chosen), logits in zip(grid, parts, strict=True):
         columns[chosen.start] = columns[chosen.start] + logits if chosen.start in columns else logits
@@ -170,11 +170,11 @@ def pair_log_partition(
         return (logits - log_q.flatten()).logsumexp(dim=-1), target
 
     grid = grid_chunks(len(rationales.ids), len(categories.ids), size=batch.sentences_per_chunk)
-    partitions, found = zip(*in_chunks(part, *zip(*grid, strict=True)), strict=True)
+    partitions, found = zip(*map_chunks(part, *zip(*grid, strict=True)), strict=True)
     return torch.stack(partitions).logsumexp(dim=0), torch.stack(found).sum(dim=0)
 
 
-def pair_features(sentences: Sentences, *, codes: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+def encode_pairs(sentences: Sentences, *, codes: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
     """Features of single pairs (code = rationale · C + category), in as few calls as the pairs share a side."""
     rationales = torch.div(codes, sentences.num_categories, rounding_mode="floor")
     categories = codes % sentences.num_categories
@@ -213,7 +213,7 @@ def grid_chunks(num_rationales: int, num_categories: int, *, size: int) -> list[
     ]
 
 
-def in_chunks(function: Callable[..., Any], *arguments: "Any") -> list[Any]:
+def map_chunks(function: Callable[..., Any], *arguments: "Any") -> list[Any]:
     """The function over chunks; with more than one, each chunk's activations are made again in the backward pass."""
     calls: Iterator[tuple[Any, ...]] = zip(*arguments, strict=True)
     if len(arguments[0]) == 1:

@@ -1,4 +1,4 @@
-"""CLIP's symmetric contrastive loss where images may share texts (arXiv:2103.00020)."""
+"""CLIP's symmetric contrastive loss, for batches in which images share texts (arXiv:2103.00020)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,7 +51,7 @@ def shared_text_loss(logits: Float[Tensor, "B T"], targets: Int[Tensor, " B"]) -
 
 
 def _logsumexp(logits: Tensor, *, over: Tensor, dim: int) -> Tensor:
-    """Finite even where nothing is left to sum over."""
+    """Log-sum-exp over a mask; finite for an empty mask."""
     return logits.masked_fill(~over, -1e4).logsumexp(dim)
 
 

@@ -1,13 +1,10 @@
-"""Images, captions and which is true of which in; one step of contrastive pretraining of a small CLIP out.
+"""Contrastive pretraining of a small CLIP: model, optimizer, training step and weights.
 
-Several ranks cut each batch; what they learn is what one rank learns with the whole of it.
+Ranks share each batch. The result equals that of one rank with the whole batch.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,164 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.text_forward import encode_captions
 from ecor.config import require
+from ecor.training.caption_batches import BatchPart, Clip, PretrainingBatch
 from ecor.training.clip_loss import clip_loss
 from ecor.training.distributed import gather_features, gather_ids
 
-# An open_clip CLIP: `visual`, and the parts of the text tower as attributes; open_clip carries no types.
-Clip = Any
-# Texts to rows of token ids, each ended by the greatest id and filled up with 0: CLIP's own tokenizer.
-Tokenizer = Callable[[list[str]], Tensor]
-_TEXTS_PER_PASS = 4096
-_TEXTS_KEPT = 2**17
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Which of `num` equal parts of every batch a rank sees."""
-
-    index: int = 0
-    num: int = 1
-
-    def of(self, count: int) -> slice:
-        """This rank's places among `count`, of which the last part may lack some."""
-        size = -(-count // self.num)
-        return slice(self.index * size, (self.index + 1) * size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionedImages:
-    """A batch as its source makes it: some of the images, all captions; T distinct texts, any number per image."""
-
-    # normalised pixels of the rank's part
-    images: Float[Tensor, "b 3 H W"]
-    # those that could be read; the others teach nothing
-    readable: Bool[Tensor, " b"]
-    captions: tuple[str, ...]
-    # caption t was written for image b
-    own: Bool[Tensor, "B T"]
-    # caption t holds for image b, whoever it was written for; a caption true of no image is a contradiction
-    true: Bool[Tensor, "B T"]
-    # attribute a can be seen in image b; no columns when there is no auxiliary loss
-    attributes: Bool[Tensor, "B A"]
-
-
-class Source(Protocol):
-    """Captioned images: a batch is a function of the source and the step alone, so that any rank makes the same."""
-
-    num_attributes: int
-
-    def texts(self) -> Sequence[str]:
-        """Texts that hold, together, every token of every caption."""
-        ...
-
-    def batch(self, step: int, *, part: Part) -> CaptionedImages:
-        """The batch of a step, with the images of a part of it."""
-        ...
-
-    def unreadable(self) -> Mapping[str, str]:
-        """Why images could not be read so far, by their sources: of the first few."""
-        ...
-
-    def judged(self, clip: Clip) -> dict[str, float]:
-        """Figures of a model with the full token table on images held back; empty where nothing is known of them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainingBatch:
-    """What one rank sees of a step: its part of the images and captions, and what is true of all."""
-
-    images: Float[Tensor, "b 3 H W"]
-    readable: Bool[Tensor, " b"]
-    # token ids, 0 after a caption's end; the last caption is repeated where it takes one to make parts equal
-    tokens: Int[Tensor, "t L"]
-    # position of each caption's end token
-    ends: Int[Tensor, " t"]
-    own: Bool[Tensor, "B T"]
-    true: Bool[Tensor, "B T"]
-    attributes: Bool[Tensor, "B A"]
-
-    def to(self, device: torch.device | str) -> "PretrainingBatch":
-        return PretrainingBatch(
-            images=self.images.to(device),
-            readable=self.readable.to(device),
-            tokens=self.tokens.to(device),
-            ends=self.ends.to(device),
-            own=self.own.to(device),
-            true=self.true.to(device),
-            attributes=self.attributes.to(device),
-        )
-
-
-class TokenTable:
-    """Captions to ids over a small table, which holds only the tokens that occur: few rows to learn and to move."""
-
-    def __init__(self, tokenizer: Tokenizer, *, texts: Sequence[str]) -> None:
-        """`texts` hold, together, every token of the captions that will come."""
-        self._tokenizer = tokenizer
-        distinct = list(dict.fromkeys(texts))
-        passes = [distinct[k : k + _TEXTS_PER_PASS] for k in range(0, len(distinct), _TEXTS_PER_PASS)]
-        found = [torch.unique(tokenizer(part)) for part in passes]
-        # the tokenizer's id of each row; 0 fills up, and must be row 0
-        self.rows: Int[Tensor, " U"] = torch.unique(torch.cat([torch.zeros(1, dtype=torch.long), *found]))
-        self._known: dict[str, list[int]] = {}
-
-    def __call__(self, captions: Sequence[str]) -> tuple[Int[Tensor, "t L"], Int[Tensor, " t"]]:
-        """Rows of the table, cut after the longest caption, and where each caption ends.
-
-        ValueError for a caption with a token that is not in the table.
-        """
-        if len(self._known) > _TEXTS_KEPT:
-            self._known.clear()
-        if new := [caption for caption in dict.fromkeys(captions) if caption not in self._known]:
-            self._known |= dict(zip(new, self._read(new), strict=True))
-        rows_t = [self._known[caption] for caption in captions]
-        longest = max(map(len, rows_t))
-        tokens_tL = torch.tensor([row + [0] * (longest - len(row)) for row in rows_t])
-        return tokens_tL, torch.tensor([len(row) - 1 for row in rows_t])
-
-    def _read(self, captions: list[str]) -> list[list[int]]:
-        tokens = self._tokenizer(captions)
-        rows = torch.searchsorted(self.rows, tokens.contiguous()).clamp(max=len(self.rows) - 1)
-        strange = (self.rows[rows] != tokens).any(dim=1).nonzero()
-        require(not len(strange), f"{captions[int(strange[0])] if len(strange) else ''!r} holds an unlisted token")
-        ends = tokens.argmax(dim=-1).tolist()
-        return [row[: end + 1] for row, end in zip(rows.tolist(), ends, strict=True)]
-
-
-def tokenized(images: CaptionedImages, *, table: TokenTable, part: Part) -> PretrainingBatch:
-    """The batch with the rank's part of its captions as rows of the table."""
-    size = -(-len(images.captions) // part.num)
-    mine = images.captions[part.of(len(images.captions))]
-    tokens, ends = table((*mine, *images.captions[-1:] * (size - len(mine))))
-    return PretrainingBatch(
-        images=images.images,
-        readable=images.readable,
-        tokens=tokens,
-        ends=ends,
-        own=images.own,
-        true=images.true,
-        attributes=images.attributes,
-    )
-
-
-def same_text(captions: Sequence[str]) -> tuple[list[str], Bool[Tensor, "B T"]]:
-    """Distinct captions, and which image each was written for: `own`, and `true` where nothing else is known."""
-    distinct = list(dict.fromkeys(captions))
-    index = {caption: t for t, caption in enumerate(distinct)}
-    own = torch.zeros(len(captions), len(distinct), dtype=torch.bool)
-    own[torch.arange(len(captions)), torch.tensor([index[caption] for caption in captions])] = True
-    return distinct, own
-
 
 def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of what can be seen, summed over attributes: teaches while captions cannot."""
+    """Binary cross-entropy of the visible attributes, summed over attributes: an auxiliary loss for early training."""
     loss_BA = functional.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
     return loss_BA.sum(1).mean()
 
 
 class Pretrainer(nn.Module):
-    """A CLIP with a linear head on its image embedding that names the attributes in view; the head is thrown away."""
+    """A CLIP with an auxiliary linear head that predicts visible attributes; the head is dropped after training."""
 
     def __init__(self, clip: Clip, *, embed_dim: int, num_attributes: int) -> None:
         super().__init__()
@@ -204,17 +56,17 @@ class Pretrainer(nn.Module):
 class TokenDropout(nn.Module):
     """Drops a share of the image tokens, others for each image, as FLIP does (arXiv:2212.00794).
 
-    Stands where open_clip's PatchDropout would. The draws are of the whole batch, of which a rank takes its part, and
-    come from a generator whose state can be kept: so neither ranks nor interruptions change what is dropped.
+    Replaces open_clip's PatchDropout. Tokens are drawn for the whole batch, and a rank uses its part. The draws come
+    from a generator whose state can be saved, so the result depends neither on ranks nor on interruptions.
     """
 
-    def __init__(self, generator: torch.Generator, *, part: Part) -> None:
+    def __init__(self, generator: torch.Generator, *, part: BatchPart) -> None:
         super().__init__()
         self.share = 0.0
         self._generator, self._part = generator, part
 
     def forward(self, tokens: Float[Tensor, "b P D"]) -> Float[Tensor, "b K D"]:
-        """What is left; the class token, which comes first, always stays."""
+        """The kept tokens; the class token, at position 0, is always kept."""
         if not self.training or self.share == 0:
             return tokens
         num_images, num_patches = tokens.shape[0], tokens.shape[1] - 1
@@ -225,8 +77,8 @@ class TokenDropout(nn.Module):
         return torch.cat([tokens[:, :1], tokens[:, 1:][images, kept]], dim=1)
 
 
-def new_pretrainer(
-    backbone: Backbone, *, num_rows: int, num_attributes: int, seed: int, part: Part
+def build_pretrainer(
+    backbone: Backbone, *, num_rows: int, num_attributes: int, seed: int, part: BatchPart
 ) -> tuple[Pretrainer, TokenDropout | None, torch.Generator]:
     """An untrained model of the backbone's architecture with a token table of `num_rows`; what drops its image tokens
     (None for towers that are no ViT), and the generator of those draws, all from the seed.
@@ -240,7 +92,7 @@ def new_pretrainer(
     generator = torch.Generator()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = backbone.untrained().train()
+        clip = backbone.build_untrained().train()
         clip.token_embedding = nn.Embedding(num_rows, clip.token_embedding.embedding_dim)
         nn.init.normal_(clip.token_embedding.weight, std=0.02)
         pretrainer = Pretrainer(clip, embed_dim=backbone.embed_dim, num_attributes=num_attributes)
@@ -291,9 +143,9 @@ def pretraining_step(
 
 
 def full_weights(clip: Clip, *, rows: Int[Tensor, " U"], num_rows: int) -> dict[str, Tensor]:
-    """open_clip's state of the model: fp16, with a token table of `num_rows`.
+    """State dict for open_clip: fp16, with a token table of `num_rows`.
 
-    `rows` are the ids of the small table's tokens. Tokens that never occurred share the mean row, which packs well.
+    `rows` are the ids of the small table's tokens. All other tokens share the mean row, which compresses well.
     """
     state = {
         name: (value.detach().half() if value.is_floating_point() else value.detach()).cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Exchange between ranks: means, labels, features (with the gradients DDP needs) and any values."""
+"""Collective operations between ranks: means, ids, features with the gradients DDP needs, and objects."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """Which of the workers this is."""
+    """Identity of a worker among all ranks."""
 
     index: int = 0
     num_ranks: int = 1
@@ -24,8 +24,8 @@ class Rank:
     node: int = 0
     device: str = "cpu"
 
-    def gathered(self, value: Value) -> list[Value]:
-        """The values of all ranks, in rank order; every rank must ask."""
+    def all_gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in rank order; every rank must call it."""
         if self.num_ranks == 1:
             return [value]
         found = [value] * self.num_ranks
@@ -80,5 +80,5 @@ class GatherFeatures(Function):
 
 
 def is_distributed() -> bool:
-    """Other ranks take part: a process group of several, and gradients are recorded."""
+    """Whether a process group of several ranks is active and gradients are recorded."""
     return torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,4 +1,4 @@
-"""Image features, labels and sentences in, named loss terms out: ECOR's two terms, and the rivals' own losses.
+"""Training objectives: ECOR's two-term loss, and the losses of the methods it is compared with.
 
 Sentences are encoded with gradient, so they are the cost: they pass in chunks whose activations are made again in
 the backward pass, and above a budget negatives are sampled with the log-Q correction.
@@ -25,18 +25,19 @@ from ecor.training.chunked_logits import (
     rationale_logits,
 )
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
-from ecor.training.in_batch_losses import in_batch_categories, in_batch_pairs
+from ecor.training.in_batch_losses import in_batch_categories_loss, in_batch_pairs_loss
 from ecor.training.manifold_matching import manifold_matching
-from ecor.training.negative_sampling import Candidates, distinct, draw_candidates, positions
+from ecor.training.negative_sampling import Candidates, distinct_ids, draw_candidates, positions_in
 
 __all__ = ["Objective", "Sentences", "objective_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What the learned tokens are tuned to minimise: the sum of its named terms, each a mean over images.
+    """A training objective: the sum of named loss terms, each a mean over images.
 
-    Labels are ids, −1 where unknown: such an image takes part in the terms it can. Between ranks of a process group
+    Labels are ids, −1 where unknown: such an image counts in the terms for which its labels are known.
+    Between ranks of a process group
     (while gradients are recorded) the mean of a term over ranks is its mean over all images, so that averaging
     gradients as DDP does equals one process with the whole batch; every rank must bring as many images. Under
     `no_grad` nothing is exchanged: a rank may evaluate alone.
@@ -75,23 +76,23 @@ class Objective:
 def objective_of(config: ObjectiveConfig) -> Objective:
     """The objective that `config` names; ValueError listing the known names for any other."""
     objectives = {
-        "two_term": two_term,
-        "in_batch_pairs": in_batch_pairs,
-        "in_batch_categories": in_batch_categories,
-        "inverted": inverted,
-        "independent": independent,
-        "pairs": pairs,
+        "two_term": two_term_loss,
+        "in_batch_pairs": in_batch_pairs_loss,
+        "in_batch_categories": in_batch_categories_loss,
+        "inverted": inverted_loss,
+        "independent": independent_loss,
+        "pairs": pairs_loss,
     }
     require(config.name in objectives, f"unknown objective {config.name!r}: choose from {', '.join(objectives)}")
     terms = objectives[config.name]
     return Objective(
-        terms=with_manifold(terms, config) if config.manifold_weight else terms,
+        terms=add_manifold_matching(terms, config) if config.manifold_weight else terms,
         max_sentences=config.max_sentences_per_step,
         sentences_per_chunk=config.sentences_per_chunk,
     )
 
 
-def with_manifold(
+def add_manifold_matching(
     terms: Callable[[LossBatch], dict[str, Tensor]], config: ObjectiveConfig
 ) -> Callable[[LossBatch], dict[str, Tensor]]:
     """An objective's terms, and LICO's manifold matching (arXiv:2310.09821) of images and their Prompt_R.
@@ -102,10 +103,10 @@ def with_manifold(
 
     def both(batch: LossBatch) -> dict[str, Tensor]:
         rationales = gather_ids(batch.rationales)
-        present = distinct(rationales)
+        present = distinct_ids(rationales)
         matching = manifold_matching(
             gather_features(batch.image.rationale),
-            batch.sentences.rationale_features(present)[positions(present, rationales).clamp(min=0)],
+            batch.sentences.rationale_features(present)[positions_in(present, rationales).clamp(min=0)],
             temperature=config.manifold_temperature,
             known=rationales >= 0,
         )
@@ -114,21 +115,21 @@ def with_manifold(
     return both
 
 
-def two_term(batch: LossBatch) -> dict[str, Tensor]:
-    """ECOR: −log P(r* | I) − log P(c* | r*, I), both softmaxes over the full vocabulary (method decision 4).
+def two_term_loss(batch: LossBatch) -> dict[str, Tensor]:
+    """ECOR: −log P(r* | I) − log P(c* | r*, I), both softmaxes over the full vocabulary.
 
     Above `max_sentences` (all rationales, and all categories for each distinct r* of the batch) negatives are
     sampled: half of the budget for rationales where they need it, the rest for categories. The true ones are always
     held, even where they alone exceed it. Images whose rationale is unknown have no category term.
     """
     held, num_categories = batch.rationales.where(batch.known, -1), batch.sentences.num_categories
-    rationale_nll, num_encoded = alone_nll(
+    rationale_nll, num_encoded = single_name_nll(
         batch.image.rationale,
         batch,
         logits_of=rationale_logits,
         targets=batch.rationales,
         num=batch.sentences.num_rationales,
-        needed_by_others=len(distinct(held)) * num_categories,
+        needed_by_others=len(distinct_ids(held)) * num_categories,
     )
     category_nll = conditional_nll(
         batch,
@@ -144,20 +145,20 @@ def two_term(batch: LossBatch) -> dict[str, Tensor]:
     }
 
 
-def inverted(batch: LossBatch) -> dict[str, Tensor]:
+def inverted_loss(batch: LossBatch) -> dict[str, Tensor]:
     """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.joint.inverted` decodes.
 
     P(c | I) is a softmax over categories alone, P(r | c*, I) one over rationales of Prompt_{c|R} with c* held fixed.
     Sampled as ECOR's two terms are, with categories and rationales changing places.
     """
     held, num_rationales = batch.categories.where(batch.known, -1), batch.sentences.num_rationales
-    category_nll, num_encoded = alone_nll(
+    category_nll, num_encoded = single_name_nll(
         batch.image.category,
         batch,
         logits_of=category_logits,
         targets=batch.categories,
         num=batch.sentences.num_categories,
-        needed_by_others=len(distinct(held)) * num_rationales,
+        needed_by_others=len(distinct_ids(held)) * num_rationales,
     )
     rationale_nll = conditional_nll(
         batch,
@@ -169,17 +170,17 @@ def inverted(batch: LossBatch) -> dict[str, Tensor]:
     )
     return {
         "category": mean_over_ranks(category_nll, batch.categories >= 0),
-        "rationale_given_category": mean_over_ranks(rationale_nll, batch.known) + nothing_of_prompt_r(batch),
+        "rationale_given_category": mean_over_ranks(rationale_nll, batch.known) + zero_prompt_r_term(batch),
     }
 
 
-def independent(batch: LossBatch) -> dict[str, Tensor]:
+def independent_loss(batch: LossBatch) -> dict[str, Tensor]:
     """The rival without a condition: −log P(r* | I) − log P(c* | I), the second over categories alone.
 
     Above `max_sentences` (all rationales and all categories) half of the budget is for rationales where they need it,
     the rest for categories.
     """
-    rationale_nll, num_encoded = alone_nll(
+    rationale_nll, num_encoded = single_name_nll(
         batch.image.rationale,
         batch,
         logits_of=rationale_logits,
@@ -187,7 +188,7 @@ def independent(batch: LossBatch) -> dict[str, Tensor]:
         num=batch.sentences.num_rationales,
         needed_by_others=batch.sentences.num_categories,
     )
-    category_nll, _ = alone_nll(
+    category_nll, _ = single_name_nll(
         batch.image.category,
         batch,
         logits_of=category_logits,
@@ -201,7 +202,7 @@ def independent(batch: LossBatch) -> dict[str, Tensor]:
     }
 
 
-def pairs(batch: LossBatch) -> dict[str, Tensor]:
+def pairs_loss(batch: LossBatch) -> dict[str, Tensor]:
     """DROR's "why prompt" (arXiv:2212.06202): −log of one softmax over all pairs, at the true pair.
 
     The log-sum-exp is taken chunk by chunk. Above `max_sentences` it runs over a drawn grid of rationales and
@@ -212,8 +213,8 @@ def pairs(batch: LossBatch) -> dict[str, Tensor]:
     for members in torch.arange(len(batch.image), device=batch.known.device).tensor_split(num_groups):
         valid = batch.known[members]
         wanted_r, wanted_c = (ids[members].where(valid, -1) for ids in (batch.rationales, batch.categories))
-        drawn_r, drawn_c = drawn_grid(
-            batch, distinct(wanted_r), distinct(wanted_c), budget=batch.max_sentences // num_groups
+        drawn_r, drawn_c = draw_grid(
+            batch, distinct_ids(wanted_r), distinct_ids(wanted_c), budget=batch.max_sentences // num_groups
         )
         log_partition, target = pair_log_partition(
             batch.image.category[members],
@@ -223,10 +224,10 @@ def pairs(batch: LossBatch) -> dict[str, Tensor]:
             targets=(drawn_r.positions(wanted_r), drawn_c.positions(wanted_c)),
         )
         nll.append((log_partition - target).masked_fill(~valid, 0.0))
-    return {"pair": mean_over_ranks(torch.cat(nll), batch.known) + nothing_of_prompt_r(batch)}
+    return {"pair": mean_over_ranks(torch.cat(nll), batch.known) + zero_prompt_r_term(batch)}
 
 
-def alone_nll(
+def single_name_nll(
     image: Float[Tensor, "B D"],
     batch: LossBatch,
     *,
@@ -240,7 +241,7 @@ def alone_nll(
     Half of the budget, or more where the other term leaves it.
     """
     size = max(batch.max_sentences // 2, batch.max_sentences - needed_by_others)
-    drawn = draw_candidates(distinct(targets), num=num, size=size, generator=batch.generator)
+    drawn = draw_candidates(distinct_ids(targets), num=num, size=size, generator=batch.generator)
     logits_BN = logits_of(image, batch, ids=drawn.ids)
     return negative_log_likelihood(logits_BN - drawn.log_q, drawn.positions(targets)), len(drawn.ids)
 
@@ -255,14 +256,14 @@ def conditional_nll(
     budget: int,
 ) -> Float[Tensor, " B"]:
     """−log softmax over `num` pair sentences with an image's `held` name fixed; zero where that is −1."""
-    image, names = batch.image.category, distinct(held)
+    image, names = batch.image.category, distinct_ids(held)
     per_name = max(2, budget // len(names))
     # Names share one draw of candidates, in groups small enough that their true ones fill at most half of it.
     nll = image.new_zeros(len(image))
     for group in names.split(min(max(1, per_name // 2), batch.sentences_per_chunk)):
         members = torch.isin(held, group).nonzero().squeeze(1)
         members = members if len(members) else torch.zeros_like(held[:1])
-        drawn = draw_candidates(distinct(targets[members]), num=num, size=per_name, generator=batch.generator)
+        drawn = draw_candidates(distinct_ids(targets[members]), num=num, size=per_name, generator=batch.generator)
         rows = torch.searchsorted(group, held[members].clamp(min=0)).clamp(max=len(group) - 1)
         logits = logits_of(image[members], batch, rows=rows, held=group, ids=drawn.ids)
         found = negative_log_likelihood(
@@ -280,7 +281,7 @@ def num_pair_groups(batch: LossBatch) -> int:
     return min(num_images, math.ceil(2 * num_images**2 / batch.max_sentences))
 
 
-def drawn_grid(
+def draw_grid(
     batch: LossBatch, rationales: Int[Tensor, " U"], categories: Int[Tensor, " V"], *, budget: int
 ) -> tuple[Candidates, Candidates]:
     """A grid within the budget with the vocabulary's proportions, holding the given ids on its sides."""
@@ -294,9 +295,9 @@ def drawn_grid(
     )
 
 
-def nothing_of_prompt_r(batch: LossBatch) -> Float[Tensor, ""]:
+def zero_prompt_r_term(batch: LossBatch) -> Float[Tensor, ""]:
     """Zero, with a graph through one sentence of Prompt_R: for losses that it has no part in.
 
     DDP expects a gradient of all parameters at every step.
     """
-    return batch.sentences.rationale_features(distinct(batch.rationales)[:1]).sum() * 0.0
+    return batch.sentences.rationale_features(distinct_ids(batch.rationales)[:1]).sum() * 0.0

@@ -1,4 +1,4 @@
-"""Features of images and of language in, how far the two disagree out: LICO's two losses (arXiv:2310.09821)."""
+"""Manifold matching between images and language (LICO, arXiv:2310.09821)."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def distances(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N N"]:
+def pairwise_distances(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N N"]:
     """Euclidean; equal rows have no gradient, where that of the root is infinite."""
     return torch.cdist(rows[None], rows[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
 
@@ -20,7 +20,7 @@ def log_manifold(
 
     Rows that are not `known` are near to none. The diagonal counts, as in the authors' code.
     """
-    logits = -distances(normalize(rows, dim=-1)) / temperature
+    logits = -pairwise_distances(normalize(rows, dim=-1)) / temperature
     if known is not None:
         logits = logits.masked_fill(~known, -math.inf if bool(known.any()) else 0.0)
     return logits.log_softmax(dim=-1)
@@ -33,7 +33,7 @@ def manifold_matching(
     temperature: Float[Tensor, ""] | float,
     known: Bool[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
-    """KL(A^G || A^F): who is near to whom among the images, as among their texts; the mean over rows.
+    """KL(A^G || A^F) between the neighbourhoods of texts and of images; the mean over rows.
 
     Args:
         image: flattened features of the N images of the whole batch, of all ranks.

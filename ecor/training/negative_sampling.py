@@ -1,4 +1,4 @@
-"""Ids that must be there in, ids that a softmax runs over out, with the probability of each to be among them."""
+"""Sample softmax negatives, with log inclusion probabilities (log-Q correction)."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Ids that a softmax runs over, and how likely each was to be among them."""
+    """Ids of a sampled softmax, with their inclusion probabilities."""
 
     ids: Int[Tensor, " N"]
     """Distinct, ascending."""
@@ -18,8 +18,8 @@ class Candidates:
     """Log of the inclusion probability; exp(logit − log q) summed over the ids estimates the full sum unbiased."""
 
     def positions(self, ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where the ids are; −1 for an id that is negative or not among them."""
-        return positions(self.ids, ids)
+        """Positions of ids; −1 for an id that is negative or not a candidate."""
+        return positions_in(self.ids, ids)
 
 
 def draw_candidates(always: Int[Tensor, " A"], *, num: int, size: int, generator: torch.Generator | None) -> Candidates:
@@ -36,13 +36,13 @@ def draw_candidates(always: Int[Tensor, " A"], *, num: int, size: int, generator
     return Candidates(ids=ids, log_q=torch.where(order < len(always), 0.0, log_q))
 
 
-def distinct(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
+def distinct_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
     """The distinct ids in ascending order without −1; [0] if none is left, so that every batch has a graph for DDP."""
     found = ids[ids >= 0].unique()
     return found if len(found) else torch.zeros_like(ids[:1])
 
 
-def positions(ascending: Int[Tensor, " N"], ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """Where each id is in `ascending`; −1 for an id that is negative or not in it."""
+def positions_in(ascending: Int[Tensor, " N"], ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """Position of each id in `ascending`; −1 for an id that is negative or not in it."""
     found = torch.searchsorted(ascending, ids).clamp(max=len(ascending) - 1)
     return found.where(ascending[found] == ids, -1)

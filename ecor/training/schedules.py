@@ -1,4 +1,4 @@
-"""Learning rate over a run: a linear warm-up, then a cosine to zero (DROR, arXiv:2212.06202)."""
+"""Learning-rate schedule: linear warm-up, then cosine decay to zero (DROR, arXiv:2212.06202)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Batches in, better tokens out: the module that is tuned, its optimiser and schedule, one step of each kind.
+"""Training and evaluation steps of prompt tuning, with the module and the optimizer.
 
 No loop and no devices: a training stage, a test and a notebook share these steps.
 """
@@ -30,7 +30,7 @@ Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBatch:
-    """What one forward pass learns from."""
+    """Labelled images of one forward pass."""
 
     pictures: Pictures
     categories: Int[Tensor, " B"]
@@ -51,7 +51,7 @@ class LabelledBatch:
 
 
 class PromptTuningModule(nn.Module):
-    """Pictures with labels in, the objective's named terms out.
+    """Compute an objective's loss terms for labelled images.
 
     Its parameters are the learned tokens and nothing else: the backbone is held outside of the module tree, so that
     what wraps the module (DistributedDataParallel) neither copies nor compares the frozen towers.
@@ -88,7 +88,7 @@ class PromptTuningModule(nn.Module):
 
 
 class ConstantSentences:
-    """Finished text features as sentences: for tuning visual tokens alone, and for validation."""
+    """Precomputed text features as `Sentences`: for tuning visual tokens only, and for validation."""
 
     def __init__(self, text: TextFeatureTable, *, by_columns: bool = False) -> None:
         """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
@@ -126,7 +126,7 @@ def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """What a training step tells."""
+    """Result of a training step."""
 
     terms: dict[str, Tensor]
     """Named loss terms of this rank, averaged over the step's batches; scalars on the device."""
@@ -171,7 +171,7 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(batches):
-        with _gradients_kept_local(module, last=index == len(batches) - 1):
+        with _no_gradient_sync(module, last=index == len(batches) - 1):
             terms = module(
                 batch.pictures, categories=batch.categories, rationales=batch.rationales, generator=generator
             )
@@ -187,7 +187,7 @@ def training_step(
     return StepOutcome(terms=totals, gradient_norm=norm, learning_rate=rate)
 
 
-def _gradients_kept_local(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+def _no_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
     return nullcontext()
@@ -195,7 +195,7 @@ def _gradients_kept_local(module: nn.Module, *, last: bool) -> AbstractContextMa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSums:
-    """Sums over images, so that batches and ranks add up whatever their sizes."""
+    """Sums over images, so that batches and ranks of any size can be added."""
 
     terms: dict[str, float]
     """Named loss terms in nats."""

@@ -1,4 +1,4 @@
-"""Hand-written templates and labelled features in, the templates that label best out: zero-shot CLIP at its best."""
+"""Choose the hand-written templates with which zero-shot CLIP labels validation images best."""
 
 from collections.abc import Sequence
 

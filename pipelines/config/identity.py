@@ -40,6 +40,6 @@ def _shapes_output(setting: Field[Any], *, system: SystemName | None) -> bool:
 
 
 def _json_value(value: Any) -> Any:
-    if hasattr(value, "stated"):
-        return value.stated()
+    if hasattr(value, "to_record"):
+        return value.to_record()
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

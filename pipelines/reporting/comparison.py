@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.config import require
-from ecor.data.predictions import PredictionSet, read_manifest, read_predictions
+from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
 from pipelines.reporting.html_page import Said
 
 PAIR = ["category", "rationale", "confidence"]
@@ -21,7 +21,7 @@ class ComparedPredictions:
 
         Raises ValueError when a folder's labels are of other pictures than `of`.
         """
-        theirs = of if folder.endswith(".parquet") else read_manifest(folder)
+        theirs = of if folder.endswith(".parquet") else read_prediction_set(folder)
         require(
             theirs.parents.input_digest == of.parents.input_digest,
             f"{folder} labels the pictures of {theirs.parents.input} ({theirs.parents.input_digest[:12]}), this page "

@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ecor.data.image_decoding import ImageError, decode_image
-from ecor.data.predictions import ExplainablePrediction, PredictionParents, PredictionSet, read_part
-from ecor.data.shards import ShardInfo, read_index, read_manifest, sample_key
-from ecor.evaluation.correctness import labels_of, strict
+from ecor.data.prediction_schema import ExplainablePrediction
+from ecor.data.predictions import PredictionParents, PredictionSet, read_part
+from ecor.data.shard_manifest import ShardInfo, read_shard_manifest
+from ecor.data.shards import read_index, sample_key
+from ecor.evaluation.correctness import read_labels, strict_rule
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
 from pipelines.reporting.comparison import ComparedPredictions, said_by
@@ -61,8 +63,8 @@ class Drawn:
 
 def outcomes_of(table: pa.Table) -> list[str]:
     """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
-    labels = labels_of(table)
-    verdicts = strict(labels.answers, labels.truth)
+    labels = read_labels(table)
+    verdicts = strict_rule(labels.answers, labels.truth)
     known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
     letters = (
         np.where(is_known, np.where(is_right, "r", "w"), "?")
@@ -192,7 +194,7 @@ def _indices(
     if not names:
         return {}
     try:
-        manifest = read_manifest(parents.input)
+        manifest = read_shard_manifest(parents.input)
     except (OSError, ValueError, ImportError) as error:
         return dict.fromkeys(names, str(error))
     if manifest.digest != parents.input_digest:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ecor.data.heatmap import Heatmap, frame_of, seen
+from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.heatmap_codec import Evidence
 from ecor.explain.overlay import overlay
 from pipelines.reporting.html_page import Overlay, Picture
@@ -22,7 +22,7 @@ def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]
     image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
-    shown = seen(frame).numpy()
+    shown = visible_mask(frame).numpy()
     overlays = []
     for each in evidence.maps:
         heatmap = Heatmap(

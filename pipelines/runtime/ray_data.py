@@ -50,7 +50,7 @@ def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) 
 @ray.remote(num_cpus=1)
 def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
     tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
-    with filesystem.published(folder, name) as path:
+    with filesystem.write_atomically(folder, name) as path:
         pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
 
 

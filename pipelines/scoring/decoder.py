@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from ecor.config import Preprocess
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
-from ecor.data.predictions import ORIGIN_SCHEMA, origins_table
+from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, Rejection, Unit, unit_from_json
 
 PART_BYTES = 32 * 1024**2
@@ -34,7 +34,7 @@ class Part:
     num_parts: int
     pixels: UInt8[np.ndarray, "B 3 H W"]
     origins: pa.Table
-    """B rows with `ecor.data.predictions.ORIGIN_SCHEMA`."""
+    """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
     rejected: tuple[Rejection, ...]
     """Pictures of this run that are not among the B."""
     decode_s: float

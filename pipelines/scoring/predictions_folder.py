@@ -26,10 +26,10 @@ from ecor.data.predictions import (
     MANIFEST_NAME,
     PredictionPart,
     PredictionSet,
-    read_manifest,
     read_part,
-    write_manifest,
+    read_prediction_set,
     write_part,
+    write_prediction_set,
 )
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
@@ -102,12 +102,12 @@ class PredictionsFolder:
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""
         is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
-        return self._retry(lambda: read_manifest(self.folder)) if is_there else None
+        return self._retry(lambda: read_prediction_set(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
         """Write the manifest; ValueError when another job has made the folder its own."""
         self.take()
-        self._retry(lambda: write_manifest(self.folder, predictions))
+        self._retry(lambda: write_prediction_set(self.folder, predictions))
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:

@@ -44,7 +44,7 @@ class ScoredPart:
     index: int
     num_parts: int
     rows: pa.Table
-    """With `ecor.data.predictions.schema_for` the scoring, and `ecor.data.heatmap_codec` where it is asked for."""
+    """Rows of `ecor.data.prediction_schema.schema_for`, with the `evidence` column where heat maps are asked for."""
     rejected: tuple[Rejection, ...]
     seconds: StepTimings
     num_cut: int = 0

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from ecor.checkpoint import load
 from ecor.config import Precision, ScoringConfig, TextConfig
-from ecor.data.predictions import schema_for
+from ecor.data.prediction_schema import schema_for
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.explain.methods.registry import Method
 from ecor.model import Recognizer

@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
 from ecor.data.image_decoding import EXTENSIONS
-from ecor.data.shards import MANIFEST_NAME, ShardInfo, fetch_shard, read_index, read_manifest, read_members, sample_key
+from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo, read_shard_manifest
+from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
 from ecor.data.tables import TABLE_SUFFIXES, TableRow, read_rows
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
@@ -33,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageItem:
-    """An encoded image and where it is from; named as the columns of `ecor.data.predictions.ORIGIN_SCHEMA`."""
+    """An encoded image and where it is from; named as the columns of `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
 
     data: bytes
     key: str
@@ -202,7 +203,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None) -> 
         )
     splits = [
         entry.name
-        for entry in filesystem.entries(root)
+        for entry in filesystem.list_folder(root)
         if entry.is_folder and filesystem.exists(f"{root}/{entry.name}/{MANIFEST_NAME}")
     ]
     if splits:
@@ -211,7 +212,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None) -> 
 
 
 def _split(folder: str) -> Input:
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     units = tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards)
     return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
 

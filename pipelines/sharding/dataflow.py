@@ -112,7 +112,7 @@ def _read_parts(folder: str) -> Dataset:
 
 
 def _read_part(batch: pa.Table) -> pa.Table:
-    with store.opened(batch["path"][0].as_py()) as file:
+    with store.open_file(batch["path"][0].as_py()) as file:
         return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 

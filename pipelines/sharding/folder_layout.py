@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ecor.config import require
-from ecor.data.shards import VOCABULARY_NAME
+from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.tables import TABLE_SUFFIXES
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
@@ -152,7 +152,7 @@ def _source(source: Source, places: Iterable[Place]) -> Source:
 
 def _children(folder: str) -> tuple[list[str], int]:
     """Names of the folders in a folder, and the number of files beside them that may be images."""
-    found = retry_in_store(lambda: filesystem.entries(folder), place=folder)
+    found = retry_in_store(lambda: filesystem.list_folder(folder), place=folder)
     visible = [entry for entry in found if not is_junk(entry.name)]
     known = (VOCABULARY_NAME, TRUTH_NAME)
     num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.data.image_decoding import ImageError, ImageHeader, check_header, decode_image
-from ecor.data.shards import Entry, sample_key
-from ecor.data.tar_members import sample_of_row
+from ecor.data.shards import ShardEntry, sample_key
+from ecor.data.tar_members import sample_from_row
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
@@ -174,7 +174,7 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
 
 
-def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[Entry]:
+def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
     """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more."""
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
@@ -277,8 +277,8 @@ def _content(url: str) -> bytes | UnreadableError:
         return error
 
 
-def _entry(row: Mapping[str, Any], image: bytes) -> Entry:
+def _entry(row: Mapping[str, Any], image: bytes) -> ShardEntry:
     provenance = {name: row[name] for name in ("split", "width", "height")} | {"labels": json.loads(row["labels"])}
     if row["truth"] is not None:
         provenance["truth"] = json.loads(row["truth"])
-    return Entry(sample=sample_of_row(row, image=image), sha256=row["sha256"], provenance=provenance)
+    return ShardEntry(sample=sample_from_row(row, image=image), sha256=row["sha256"], provenance=provenance)

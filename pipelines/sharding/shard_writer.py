@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import ray
 
-from ecor.data.shards import ShardInfo, verify_shard, write_shard
+from ecor.data.shard_manifest import ShardInfo
+from ecor.data.shards import verify_shard, write_shard
 from pipelines.runtime.console import progress_bar
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
 from pipelines.runtime.ray_data import all_of, as_done

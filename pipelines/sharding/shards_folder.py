@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from ecor.data.shards import (
+from ecor.data.shard_manifest import (
     MANIFEST_NAME,
     ShardManifest,
-    read_manifest,
-    write_manifest,
+    read_shard_manifest,
+    write_shard_manifest,
     write_side_files,
     write_text,
 )
@@ -33,7 +33,7 @@ def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
     manifests = {}
     for split in store.names_in(job.output):
         if store.exists(f"{job.output}/{split}/{MANIFEST_NAME}"):
-            manifests[split] = read_manifest(f"{job.output}/{split}")
+            manifests[split] = read_shard_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
     others = [name for name in store.names_in(f"{job.output}/{LEDGER}") if name != job.name]
     begun = [name for name in others if not Ledger(f"{job.output}/{LEDGER}/{name}").is_left()]
@@ -65,7 +65,7 @@ def publish_shards(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> Non
         write_text(f"{len(manifest.shards)}\n", folder=folder, name="nshards.txt")
         named = {name for shard in manifest.shards for name in (shard.name, shard.index)}
         _remove_names(folder, [name for name in store.names_in(folder) if _is_shard_file(name) and name not in named])
-        write_manifest(manifest, folder)
+        write_shard_manifest(manifest, folder)
     _remove_names(job.output, [WORK])
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ecor.config import require
-from ecor.data.predictions import read_manifest, read_predictions
+from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import differences, observations_table
 from ecor.evaluation.record import (
@@ -95,7 +95,7 @@ def source_of(path: str, *, name: str) -> PredictionSource:
     """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
     if path.endswith(".parquet"):
         return PredictionSource(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
-    manifest = read_manifest(path)
+    manifest = read_prediction_set(path)
     return PredictionSource(
         path=path,
         name=name,

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecor.config import Preprocess, require
-from ecor.data.heatmap import Heatmap, frame_of, seen
+from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
 from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
@@ -223,7 +223,7 @@ def _draw(
         Panel(title=title, note=note, map=map_HW.numpy())
         for (title, note), map_HW in zip(answer.titles, maps.clamp(0, 1).cpu(), strict=True)
     ]
-    return panels_png(np.asarray(picture), panels, seen=seen(frame).numpy())
+    return panels_png(np.asarray(picture), panels, seen=visible_mask(frame).numpy())
 
 
 def _literal(text: str) -> Text:

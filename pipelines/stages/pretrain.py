@@ -19,15 +19,16 @@ from ray.train.torch import prepare_model
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, require
-from ecor.data.shards import read_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from ecor.demo.corpus import cached_corpus, corpus_digest
 from ecor.demo.pretraining_source import DrawnSource
 from ecor.demo.tiny_clip import MODEL_NAME, config_path
-from ecor.demo.worlds.registry import world_named
+from ecor.demo.worlds.registry import get_world
 from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256, json_digest
-from ecor.training.contrastive import Source, write_weights
+from ecor.training.caption_batches import CaptionSource
+from ecor.training.contrastive import write_weights
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
@@ -180,7 +181,7 @@ def architecture(config: PretrainConfig) -> Backbone:
     return load_backbone(BackboneConfig(name=path, pretrained="random"))
 
 
-def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Source:
+def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> CaptionSource:
     """Captioned shards, or drawings; every rank must ask. ValueError for shards without captions."""
     cache_dir = Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache")
     num_threads = max(1, int(config.cpus_per_worker))
@@ -197,7 +198,7 @@ def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> Sour
         f"drawings are {NUM_PIXELS} px, {config.model} takes {backbone.preprocess.image_size}: choose another model",
     )
     corpus = cached_corpus(
-        world_named(config.world),
+        get_world(config.world),
         num_images=config.num_images,
         seed=config.seed,
         num_processes=num_threads * rank.num_local,
@@ -264,8 +265,8 @@ def _line(report: PretrainEvent, *, num_steps: int, batch_size: int) -> str:
 def _parents(config: PretrainConfig) -> dict[str, str]:
     """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
     if config.shards is not None:
-        images = {"manifest": read_manifest(f"{config.shards}/{config.split}").digest}
+        images = {"manifest": read_shard_manifest(f"{config.shards}/{config.split}").digest}
     else:
-        images = {"drawings": corpus_digest(world_named(config.world), num_images=config.num_images, seed=config.seed)}
+        images = {"drawings": corpus_digest(get_world(config.world), num_images=config.num_images, seed=config.seed)}
     parents = {**images, "architecture": json_digest(architecture(config).architecture)}
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -10,7 +10,7 @@ from rich.progress import track
 
 import ecor
 from ecor.config import require
-from ecor.data.predictions import PredictionSet, read_manifest
+from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
 from pipelines.config.stages import ReportConfig
@@ -46,7 +46,7 @@ def run(config: ReportConfig) -> str:
     Raises ValueError when the folder of labels is unfinished or altered, or the evaluation is of other labels.
     """
     started = time.perf_counter()
-    predictions = read_manifest(config.predictions)
+    predictions = read_prediction_set(config.predictions)
     evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
     if evaluation is not None:
         evaluation.of(predictions.digest)  # one of other labels is refused before any picture is read
@@ -187,7 +187,7 @@ def _lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -> It
         label="Model", value=parents.model_digest, note=f"{_model(predictions)}, asked for as {parents.model_uri}"
     )
     yield Fact(label="Vocabulary", value=parents.vocabulary_digest)
-    settings = ", ".join(f"{name} {value}" for name, value in predictions.scoring.stated().items())
+    settings = ", ".join(f"{name} {value}" for name, value in predictions.scoring.to_record().items())
     yield Fact(label="Scoring", value=settings)
     if predictions.run_id:
         yield Fact(label="MLflow run of the labels", value=predictions.run_id)

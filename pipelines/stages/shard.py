@@ -11,9 +11,7 @@ from dataclasses import replace
 
 from ray.data import Dataset
 
-from ecor.data.shards import (
-    ShardManifest,
-)
+from ecor.data.shard_manifest import ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig

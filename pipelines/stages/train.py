@@ -18,10 +18,10 @@ import torch
 from ray.train.torch import prepare_model
 
 from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
-from ecor.data.shards import VOCABULARY_NAME, read_manifest
+from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
-from ecor.storage.artifact import FOLDER, ArtifactRecord, read_saved
+from ecor.storage.artifact import CHECKPOINT_FOLDER, ArtifactRecord, read_artifact
 from ecor.storage.digests import json_digest
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
@@ -62,7 +62,7 @@ def run(
         name="train",
         parents=_parents(config),
         made_of="settings and shards",
-        products=[FOLDER],
+        products=[CHECKPOINT_FOLDER],
         work=_work,
         publish=partial(_publish, config=config, tracking=tracking),
         cluster=cluster,
@@ -75,17 +75,17 @@ def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: Trackin
     """The last state's model to its place; then the summary, which says that the run is finished."""
     output = absolute_address(config.output)
     last = RECORD if config.system == "ecor" else f"{config.system}.json"
-    filesystem.replace_folder(state / FOLDER, filesystem.join(output, FOLDER), last=last)
+    filesystem.replace_folder(state / CHECKPOINT_FOLDER, filesystem.join(output, CHECKPOINT_FOLDER), last=last)
     record = _read(config)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     model_registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
     filesystem.write_json(filesystem.join(output, SUMMARY), summary)
-    model_registry.log_folder(tracking, run_id=run_id, folder=state / FOLDER)
+    model_registry.log_folder(tracking, run_id=run_id, folder=state / CHECKPOINT_FOLDER)
 
 
 def _read(config: TrainConfig) -> Checkpoint | ArtifactRecord:
     output = absolute_address(config.output)
-    return read_checkpoint(output) if config.system == "ecor" else read_saved(output, config.system)
+    return read_checkpoint(output) if config.system == "ecor" else read_artifact(output, config.system)
 
 
 # On every worker
@@ -123,7 +123,7 @@ def _work(settings: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if rank.index == 0:
             metrics = progress.epochs[progress.best_epoch]
-            save(Path(folder) / FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
+            save(Path(folder) / CHECKPOINT_FOLDER, parents=job.parents, metrics=metrics, run_id=job.run_id)
             summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
             filesystem.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
@@ -204,6 +204,6 @@ def _vocabulary(config: TrainConfig) -> Vocabulary:
 def _parents(config: TrainConfig) -> dict[str, str]:
     """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
     names = {"train_manifest": "train", "validation_manifest": config.validation_split}
-    manifests = {name: read_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
+    manifests = {name: read_shard_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
     parents = {**manifests, "vocabulary": _vocabulary(config).digest}
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -65,7 +65,7 @@ class Records:
     def modified(self, name: str) -> datetime | None:
         """When a record was last written, by the store's own clock; None when it is not there."""
         address = self._address(name)
-        return self._retry(lambda: filesystem.modified(address))
+        return self._retry(lambda: filesystem.modification_time(address))
 
     def remove(self, name: str) -> None:
         """Remove a record, if it is there."""

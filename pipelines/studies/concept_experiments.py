@@ -23,11 +23,11 @@ from ecor.data.heatmap import Frame, Heatmap, frame_of
 from ecor.data.image_decoding import image_to_pixels
 from ecor.demo.lexicon import categories_under
 from ecor.demo.worlds.familiar import FAMILIAR
-from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw
+from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw_scene
 from ecor.demo.worlds.schema import WorldSet
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
-from ecor.evaluation.linear_probe import chosen_probe
-from ecor.evaluation.ood_detection import Detection, detection, max_logit
+from ecor.evaluation.linear_probe import select_probe
+from ecor.evaluation.ood_detection import Detection, detection_measures, max_logit
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.registry import build_method
 from ecor.explain.metrics.boxes import BoxRule, box_of, hits, overlaps
@@ -150,7 +150,7 @@ def telling_rows(
                 num_known=len(names[known]),
                 num_unknown=len(names[unknown]),
                 score=score,
-                detection=detection(of_known, of_unknown, resampling=resampling),
+                detection=detection_measures(of_known, of_unknown, resampling=resampling),
             )
 
 
@@ -172,7 +172,7 @@ def _scores(
         labels = torch.tensor([categories.index(name) for name in pictures.categories])
         return _encoded(backbone, pictures.pixels), labels
 
-    probe = chosen_probe(
+    probe = select_probe(
         *features(known, split="train", num=num_train),
         validation=features(known, split="validation", num=max(len(known), num_train // 4)),
     )
@@ -297,7 +297,7 @@ def _drawing(world: WorldSet, *, category: str, key: str, moved: float) -> Drawi
         scene = compose(world, seed=f"{key}/{attempt}", category=category)
         if moved:
             scene = _moved(scene, by=moved, rng=random.Random(f"{key}/{attempt}/place"))
-        drawing = draw(scene)
+        drawing = draw_scene(scene)
         if drawing.visible[0]:
             return drawing
     raise AssertionError(f"no part of a {category} can be seen in 100 scenes")

@@ -11,7 +11,7 @@ import torch
 from ecor.clip.loading import load_backbone
 from ecor.convis.concept_features import encode_concepts
 from ecor.demo.lexicon import demo_lexicon
-from ecor.evaluation.confidence_intervals import Estimate, Resampling, over_repetitions
+from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_over_repetitions
 from ecor.explain.metrics.boxes import CONVIS, WSOL, BoxRule
 from pipelines.config.studies import ConceptsConfig
 from pipelines.studies.concept_experiments import FindingRow, TellingRow, finding_rows, telling_rows
@@ -97,7 +97,7 @@ def _told_figures(rows: Iterable[TellingRow]) -> Iterator[list[Figure]]:
 
 def _mean(figures: Sequence[Figure]) -> Estimate:
     """Over pairs, with Student's t over them."""
-    mean = over_repetitions(np.array([each.estimate.value for each in figures]))
+    mean = mean_over_repetitions(np.array([each.estimate.value for each in figures]))
     return Estimate(
         value=mean.value,
         low=mean.value - mean.half_width,

@@ -19,7 +19,8 @@ from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
 from ecor.data.collate import collate
-from ecor.data.shards import read_manifest, read_shard
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.evaluation.record import Evaluation, slug
@@ -133,7 +134,7 @@ def _zero_shot(root: Path) -> Recognizer:
     """
     vocabulary = read_vocabulary(root / "shards" / "vocabulary.json")
     folder = root / "shards" / SPLIT
-    samples = [sample for info in read_manifest(folder).shards for sample in read_shard(folder, info)]
+    samples = [sample for info in read_shard_manifest(folder).shards for sample in read_shard(folder, info)]
     backbone = load_backbone(BackboneConfig())
     batch = collate(samples, vocabulary=vocabulary, preprocess=backbone.preprocess)
     features = Recognizer.zero_shot(vocabulary, backbone=backbone).image_features(batch.images)

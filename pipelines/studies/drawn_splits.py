@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.worlds.registry import vocabulary_of, world_set
+from ecor.demo.worlds.registry import set_vocabulary, world_set
 from ecor.storage.atomic_write import replace_file
 from ecor.storage.digests import json_digest
 
@@ -53,7 +54,7 @@ class World:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        names = vocabulary_of(self.set_name)
+        names = set_vocabulary(self.set_name)
         return vocabulary_from_mapping({category: names[category] for category in self.categories})
 
     def truth(self, split: str) -> Path:
@@ -92,7 +93,7 @@ def _draw_split(world: World, *, split: str) -> None:
         )
     )
     folder = world.folder / "shards"
-    entries = [Entry(sample=_sample(each, world=world, split=split)) for each in drawings]
+    entries = [ShardEntry(sample=_sample(each, world=world, split=split)) for each in drawings]
     manifest = ShardManifest(
         split=split,
         shards=(write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=vocabulary),),
@@ -103,7 +104,7 @@ def _draw_split(world: World, *, split: str) -> None:
         config_digest=json_digest({"set": world.set_name, "seed": world.seed, **asdict(world.sizes)}),
         parents={},
     )
-    write_manifest(manifest, folder / split)
+    write_shard_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=vocabulary)
     with replace_file(world.truth(split)) as unfinished, unfinished.open("wb") as file:
         np.savez(file, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))

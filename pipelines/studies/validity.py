@@ -7,8 +7,8 @@ import torch
 
 from ecor.config import require
 from ecor.demo.tiny_clip import create_clip, weights_path
-from ecor.demo.worlds.registry import world_named
-from ecor.demo.zero_shot_eval import Share, Validity, judged
+from ecor.demo.worlds.registry import get_world
+from ecor.demo.zero_shot_eval import SetValidity, Share, measure_validity
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies.markdown import table_row
 
@@ -33,7 +33,7 @@ def run(config: ValidityConfig) -> None:
     Raises ValueError for a set that the world has not, for weights that are no file, and for none where none come with
     the world.
     """
-    sets = world_named(config.world).sets
+    sets = get_world(config.world).sets
     unknown = set(config.sets) - set(sets)
     require(not unknown, f"no {', '.join(sorted(unknown))} in the world {config.world}: choose among {', '.join(sets)}")
     require(
@@ -49,10 +49,10 @@ def run(config: ValidityConfig) -> None:
     _tell(["---"] * len(HEADER))
     for set_name in config.sets or sets:
         sizes = {"num_train": config.num_train, "num_images": config.num_images}
-        _tell(_row(judged(clip, set_name=set_name, seed=config.seed, **sizes)))
+        _tell(_row(measure_validity(clip, set_name=set_name, seed=config.seed, **sizes)))
 
 
-def _row(found: Validity) -> list[str]:
+def _row(found: SetValidity) -> list[str]:
     chance = found.mean_visible / found.num_rationales
     return [
         found.set_name,

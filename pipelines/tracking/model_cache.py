@@ -15,8 +15,8 @@ from filelock import FileLock
 from ecor.checkpoint import Checkpoint, read_checkpoint
 from ecor.config import SystemName
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord, read_saved, record_path
-from ecor.storage.atomic_write import publish_folder, whole_folder
+from ecor.storage.artifact import ArtifactRecord, read_artifact, record_path
+from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
 from pipelines.config.infrastructure import TrackingConfig, uri_of
 from pipelines.runtime.prometheus import MODEL_CACHE, count
@@ -78,7 +78,7 @@ def default_cache_dir() -> Path:
 
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
     if model.version is None:
-        with whole_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
+        with write_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
             _checked(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
         return
     # MLflow is slow to import, and where the model is here already nobody needs it
@@ -93,14 +93,14 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
         uri = address_of(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
         _checked(Path(found), model=model)
-        publish_folder(Path(found), target)
+        move_into_place(Path(found), target)
 
 
 def read_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
     """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
-            return read_saved(folder, system)
+            return read_artifact(folder, system)
     return read_checkpoint(folder)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ecor.checkpoint import load
 from ecor.config import SystemName
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer
 from ecor.storage.artifact import record_path
@@ -28,7 +28,7 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
         ValueError: for a model that is not there or damaged, and for what another system than ECOR learned.
     """
     if model == DEMO_MODEL:
-        return Recognizer.zero_shot(vocabulary_of(demo_set) if names is None else names)
+        return Recognizer.zero_shot(set_vocabulary(demo_set) if names is None else names)
     folder = folder_of(model, tracking=tracking)
     remedies = {
         "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",

@@ -20,7 +20,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 import ecor
 from ecor.config import ScoringConfig
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
-from ecor.data.predictions import origins_table
+from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.model import Recognizer
 

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Int
 
 from ecor.clip.backbone import Backbone
-from ecor.data.shards import read_index, read_manifest
-from ecor.training.contrastive import CaptionedImages, Clip, Part, same_text
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_index
+from ecor.training.caption_batches import BatchPart, CaptionedImages, Clip, match_captions
 from ecor.training.distributed import Rank
 from pipelines.training.data_loader import (
     PictureReader,
@@ -46,7 +47,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
 
     ValueError when a shard is not as written, or no sample has a caption (`.txt` in the tar).
     """
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
     none = np.zeros(0, dtype=np.int64)
     places = SampleIndex(folder=folder, manifest=manifest, indexes=indexes, shard_of=none, row_of=none)
@@ -87,7 +88,7 @@ def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]
 def _read_captions(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, str]]:
     """Captions by key, of every shard; each rank reads a part of them."""
     mine = {number: _captions(path) for number, path in enumerate(paths) if number % rank.num_ranks == rank.index}
-    return {number: captions for part in rank.gathered(mine) for number, captions in part.items()}
+    return {number: captions for part in rank.all_gather(mine) for number, captions in part.items()}
 
 
 def _captions(path: Path) -> dict[str, str]:
@@ -122,10 +123,10 @@ class CaptionedShards:
     def unreadable(self) -> dict[str, str]:
         return dict(self._reader.reasons)  # which grows while the next batch is read
 
-    def batch(self, step: int, *, part: Part) -> CaptionedImages:
+    def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
         positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())
-        captions, own = same_text([self._split.captions[position] for position in positions])
+        captions, own = match_captions([self._split.captions[position] for position in positions])
         pixels, readable = self._reader.pixels(positions[part.of(len(positions))])
         return CaptionedImages(
             images=self._backbone.normalise(pixels),
@@ -136,7 +137,7 @@ class CaptionedShards:
             attributes=torch.zeros((len(positions), 0), dtype=torch.bool),
         )
 
-    def judged(self, clip: Clip) -> dict[str, float]:
+    def evaluate(self, clip: Clip) -> dict[str, float]:
         return {}
 
     def _order_of_epoch(self, epoch: int) -> Int[np.ndarray, " N"]:

@@ -17,8 +17,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ecor.config import Preprocess
-from ecor.data.image_decoding import ImageError, Sample, decode_image, image_to_pixels
-from ecor.data.shards import ShardInfo, ShardManifest, fetch_shard, read_index, read_manifest, read_members
+from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest
+from ecor.data.shards import fetch_shard, read_index, read_members
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from pipelines.training.unreadable import MOST_NAMED
@@ -70,7 +72,7 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
     Raises ValueError when the folder was sharded with another vocabulary, an index is not as written, or no sample
     has both labels.
     """
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     if manifest.vocabulary_digest != vocabulary.digest:
         raise ValueError(
             f"vocabulary {vocabulary.digest} does not fit manifest {manifest.digest} of {folder}, which was made with "
@@ -170,7 +172,7 @@ def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Pat
     for number, info in enumerate(split.manifest.shards):
         if number % rank.num_local == rank.local_index:
             mine[number] = _fetch(split.folder, info, cache_dir=cache_dir)
-    found = rank.gathered((rank.node, mine))
+    found = rank.all_gather((rank.node, mine))
     errors = [value for _, paths in found for value in paths.values() if isinstance(value, str)]
     if errors:
         raise ValueError(errors[0])

@@ -70,10 +70,10 @@ def cached_rows(
     """
     content = [split.manifest.digest, *content, torch.device(rank.device).type]
     path = folder / f"{json_digest(content)}.npy"
-    if not all(rank.gathered(path.is_file())):
+    if not all(rank.all_gather(path.is_file())):
         blocks = _blocks(split, encode=encode, width=width, reader=reader(), batch_size=batch_size, rank=rank)
         _write(path, blocks=blocks, shape=(len(split), width), is_writer=rank.local_index == 0)
-        rank.gathered(None)  # no rank opens the file before its writer is done
+        rank.all_gather(None)  # no rank opens the file before its writer is done
     rows_NW = torch.from_numpy(np.load(path, mmap_mode="c"))
     return rows_NW, ~rows_NW[:, 0].isnan()
 
@@ -88,7 +88,7 @@ def _blocks(
     for pixels, readable in ahead(iter(parts), reader=reader):
         with torch.no_grad():
             rows_BW = encode(pixels).cpu() if len(pixels) else torch.empty(0, width)
-        yield torch.cat(rank.gathered(rows_BW.masked_fill(~readable[:, None], torch.nan)))
+        yield torch.cat(rank.all_gather(rows_BW.masked_fill(~readable[:, None], torch.nan)))
 
 
 def _write(path: Path, *, blocks: Iterator[Tensor], shape: tuple[int, int], is_writer: bool) -> None:

@@ -16,17 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
 from ecor.config import require
+from ecor.training.caption_batches import BatchPart, CaptionSource, PretrainingBatch, TokenTable, tokenize_batch
 from ecor.training.contrastive import (
-    Part,
     Pretrainer,
-    PretrainingBatch,
-    Source,
-    TokenTable,
+    build_pretrainer,
     full_weights,
-    new_pretrainer,
     pretraining_optimizer,
     pretraining_step,
-    tokenized,
 )
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
@@ -76,7 +72,7 @@ class PretrainEvent:
 class Pretraining:
     """One rank's part of a run; all ranks take the same steps and report the same events in the same order."""
 
-    def __init__(self, config: PretrainConfig, *, backbone: Backbone, source: Source, rank: Rank) -> None:
+    def __init__(self, config: PretrainConfig, *, backbone: Backbone, source: CaptionSource, rank: Rank) -> None:
         """Make the first weights from the seed.
 
         Args:
@@ -90,9 +86,9 @@ class Pretraining:
         """
         self.config, self.source, self.rank = config, source, rank
         self.backbone = backbone
-        self._part = Part(index=rank.index, num=rank.num_ranks)
+        self._part = BatchPart(index=rank.index, num=rank.num_ranks)
         self.table = TokenTable(backbone.tokenizer, texts=source.texts())
-        self._pretrainer, self._dropout, self._generator = new_pretrainer(
+        self._pretrainer, self._dropout, self._generator = build_pretrainer(
             backbone,
             num_rows=len(self.table.rows),
             num_attributes=source.num_attributes,
@@ -175,11 +171,11 @@ class Pretraining:
                 yield step, batch
 
     def _batch(self, step: int) -> PretrainingBatch:
-        return tokenized(self.source.batch(step, part=self._part), table=self.table, part=self._part)
+        return tokenize_batch(self.source.batch(step, part=self._part), table=self.table, part=self._part)
 
     def _curves(self, terms: list[dict[str, Tensor]], *, seconds: float, done: int) -> dict[str, float]:
         """Means of the steps since the last point; ValueError when too many pictures could not be read."""
-        self._unreadable = merge_reasons(self.rank.gathered(self.source.unreadable()), before=self._unreadable)
+        self._unreadable = merge_reasons(self.rank.all_gather(self.source.unreadable()), before=self._unreadable)
         num_unreadable = check_unreadable(
             self._num_unreadable,
             num_images=done * self.config.batch_size,
@@ -202,7 +198,7 @@ class Pretraining:
         if self.rank.index != 0:
             return {}
         self.backbone.model.load_state_dict(self.weights())
-        return self.source.judged(self.backbone.model)
+        return self.source.evaluate(self.backbone.model)
 
     def _progress(self, step: int) -> PretrainState:
         return PretrainState(
@@ -210,7 +206,7 @@ class Pretraining:
             optimizer=self._optimizer.state_dict(),
             generator=self._generator.get_state(),
             step=step,
-            num_unreadable=sum(self.rank.gathered(self._num_unreadable)),
+            num_unreadable=sum(self.rank.all_gather(self._num_unreadable)),
             seconds=self._seconds,
             unreadable=self._unreadable,
         )

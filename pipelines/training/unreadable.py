@@ -33,7 +33,7 @@ def check_unreadable(
     Raises:
         ValueError: when the share is larger.
     """
-    total = sum(rank.gathered(num_unreadable))
+    total = sum(rank.all_gather(num_unreadable))
     first = ", ".join(list(reasons)[:3]) + (", …" if len(reasons) > 3 else "")
     require(
         total <= max_rejected * num_images,

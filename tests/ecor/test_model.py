@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 import ecor
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, Method, ScoringConfig, Temperatures
-from ecor.data.predictions import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
+from ecor.config import BackboneConfig, MethodName, ScoringConfig, Temperatures
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Predictions, Recognizer
 from ecor.probability.joint import Joint
@@ -132,7 +132,7 @@ def test_an_unreadable_picture_is_named(model: Recognizer, pictures: list[Path],
 
 
 @pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs"])
-def test_rows_say_what_the_probabilities_say(model: Recognizer, method: Method) -> None:
+def test_rows_say_what_the_probabilities_say(model: Recognizer, method: MethodName) -> None:
     """Every column against a loop over the Joint."""
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     scoring = ScoringConfig(method=method, top_k=3, keep_rationales=5)

@@ -23,14 +23,14 @@ NUM_SAMPLES, PER_SHARD = 16, 4
 
 
 def write_shards(folder: Path) -> None:
-    from ecor.data.image_decoding import Sample
-    from ecor.data.shards import Entry, write_shard
+    from ecor.data.samples import Sample
+    from ecor.data.shards import ShardEntry, write_shard
     from ecor.data.vocabulary import vocabulary_from_mapping
 
     vocabulary = vocabulary_from_mapping({"cat": ["whiskers"]})
     for number in range(NUM_SAMPLES // PER_SHARD):
         numbers = range(number * PER_SHARD, (number + 1) * PER_SHARD)
-        entries = [Entry(sample=sample(each, kind=Sample)) for each in numbers]
+        entries = [ShardEntry(sample=sample(each, kind=Sample)) for each in numbers]
         write_shard(entries, folder=folder, name=f"{number}.tar", vocabulary=vocabulary)
 
 

@@ -6,17 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from ecor.config import ScoringConfig
-from ecor.data.predictions import (
+from ecor.data.prediction_schema import (
     ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
-    write_manifest,
-    write_part,
 )
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 
 
 def row(
@@ -106,5 +103,5 @@ def write_labels(folder: str, table: pa.Table, *, rows_per_part: int = 50) -> Pr
         vocabulary_digest="v" * 64,
     )
     record = PredictionSet(parts=parts, parents=parents, scoring=ScoringConfig(), num_rejected=2)
-    write_manifest(folder, record)
+    write_prediction_set(folder, record)
     return record

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from tests.support.tiny_models import NAMES, TINY_CLIP
 
@@ -38,7 +39,7 @@ def sample(number: int, *, vocabulary: Vocabulary = VOCABULARY) -> Sample:
 def write_split(folder: Path, samples: list[Sample], *, split: str, per_shard: int = 6) -> None:
     shards = [
         write_shard(
-            [Entry(sample=each) for each in samples[start : start + per_shard]],
+            [ShardEntry(sample=each) for each in samples[start : start + per_shard]],
             folder=folder / split,
             name=f"{start:06d}.tar",
             vocabulary=VOCABULARY,
@@ -55,7 +56,7 @@ def write_split(folder: Path, samples: list[Sample], *, split: str, per_shard: i
         config_digest="c" * 64,
         parents={},
     )
-    write_manifest(manifest, folder / split)
+    write_shard_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=VOCABULARY)
 
 

@@ -25,9 +25,9 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from ecor.config import ScoringConfig, TextConfig
-from ecor.data.predictions import read_manifest as read_labels_manifest
 from ecor.data.predictions import read_part
-from ecor.data.shards import read_manifest
+from ecor.data.predictions import read_prediction_set as read_labels_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts, images_per_part
@@ -273,7 +273,7 @@ def score_stage(shards: Path, *, address: str, folder: Path) -> Stage:
         name="score",
         words=words,
         num_commits=num_commits,
-        num_units=len(read_manifest(shards / "train").shards),
+        num_units=len(read_shard_manifest(shards / "train").shards),
         difference=lambda output: labels_difference(output, expected=expected),
     )
 

@@ -30,8 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ecor.data.image_decoding import ImageError, Sample, decode_image
-from ecor.data.shards import Entry, ShardInfo, read_index, read_members, read_shard, verify_shard, write_shard
+from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo
+from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["whiskers", "a tail"], "dog": ["a tail", "a wet nose"]})
@@ -254,7 +256,7 @@ class Pictures:
         self.data = data
         self.pixels = np.asarray(decode_image(data))
         sample = replace(good_samples()[0], image=data)
-        info = write_shard([Entry(sample=sample)], folder=folder, name="0.tar", vocabulary=VOCABULARY)
+        info = write_shard([ShardEntry(sample=sample)], folder=folder, name="0.tar", vocabulary=VOCABULARY)
         self.tar, self.index = folder / info.name, read_index(folder, info)
 
     def outcome_alone(self, damaged: bytes) -> str:
@@ -288,7 +290,7 @@ class Tars:
 
     def __init__(self, *, folder: Path) -> None:
         self.samples = good_samples()
-        entries = [Entry(sample=sample) for sample in self.samples]
+        entries = [ShardEntry(sample=sample) for sample in self.samples]
         self.folder, self.changed = folder / "whole", folder / "changed"
         self.info = write_shard(entries, folder=self.folder, name="0.tar", vocabulary=VOCABULARY)
         self.data = (self.folder / self.info.name).read_bytes()

@@ -27,18 +27,11 @@ from PIL import Image
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
-from ecor.data import predictions, shards
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.shards import (
-    Entry,
-    ShardInfo,
-    ShardManifest,
-    read_index,
-    read_members,
-    read_shard,
-    sample_key,
-    write_shard,
-)
+from ecor.data import prediction_schema, predictions
+from ecor.data.image_decoding import decode_image
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
@@ -369,7 +362,7 @@ def tar_samples(num: int = 6) -> list[Sample]:
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory) -> tuple[Path, ShardInfo]:
     folder = tmp_path_factory.mktemp("shard")
-    entries = [Entry(sample=sample) for sample in tar_samples()]
+    entries = [ShardEntry(sample=sample) for sample in tar_samples()]
     return folder, write_shard(entries, folder=folder, name="0.tar", vocabulary=VOCABULARY)
 
 
@@ -632,12 +625,14 @@ def shard_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         config_digest="c",
         parents={},
     )
-    shards.write_manifest(manifest, folder)
-    return folder / "manifest.json", lambda: shards.read_manifest(folder)
+    write_shard_manifest(manifest, folder)
+    return folder / "manifest.json", lambda: read_shard_manifest(folder)
 
 
 def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
-    part = predictions.write_part(str(folder), predictions.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0")
+    part = predictions.write_part(
+        str(folder), prediction_schema.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0"
+    )
     parents = predictions.PredictionParents(
         input="in",
         input_digest="i",
@@ -648,8 +643,8 @@ def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         vocabulary_digest="v",
     )
     record = predictions.PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig())
-    predictions.write_manifest(str(folder), record)
-    return folder / "manifest.json", lambda: predictions.read_manifest(str(folder))
+    predictions.write_prediction_set(str(folder), record)
+    return folder / "manifest.json", lambda: predictions.read_prediction_set(str(folder))
 
 
 def checkpoint_record(folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecor.config import Preprocess, ScoringConfig
-from ecor.data.image_decoding import Sample
 from ecor.data.predictions import PredictionParents, PredictionSet, read_predictions
-from ecor.data.shards import Entry, read_shard, write_shard
+from ecor.data.samples import Sample
+from ecor.data.shards import ShardEntry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
@@ -162,7 +162,7 @@ def test_a_shard_on_a_full_disk_is_an_error_that_leaves_nothing_and_then_the_sam
     ]
 
     def write(folder: Path):
-        entries = [Entry(sample=sample) for sample in samples]
+        entries = [ShardEntry(sample=sample) for sample in samples]
         return write_shard(entries, folder=folder, name="0.tar", vocabulary=VOCABULARY)
 
     for num_bytes in (0, 100, 20_000):

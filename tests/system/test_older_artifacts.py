@@ -10,9 +10,10 @@ import pytest
 
 import ecor
 from ecor.checkpoint import read_checkpoint
-from ecor.data.predictions import read_manifest as read_labels_manifest
+from ecor.data.predictions import read_prediction_set as read_labels_manifest
 from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_index, read_manifest, read_shard, verify_shard
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_index, read_shard, verify_shard
 from ecor.data.vocabulary import read_vocabulary
 from ecor.evaluation.record import read_evaluation
 
@@ -22,7 +23,7 @@ SPLIT = FOLDER / "shards" / "validation"
 
 
 def test_records_name_each_other_by_the_digests_that_they_have_now():
-    shards, labels = read_manifest(SPLIT), read_labels_manifest(LABELS)
+    shards, labels = read_shard_manifest(SPLIT), read_labels_manifest(LABELS)
     checkpoint = read_checkpoint(CHECKPOINT)
     assert labels.parents.input_digest == shards.digest
     assert labels.parents.model_digest == checkpoint.model_digest
@@ -32,7 +33,7 @@ def test_records_name_each_other_by_the_digests_that_they_have_now():
 
 
 def test_the_checkpoint_labels_the_shards_as_it_did():
-    (shard,) = read_manifest(SPLIT).shards
+    (shard,) = read_shard_manifest(SPLIT).shards
     verify_shard(SPLIT, shard)
     assert read_index(SPLIT, shard).num_rows == 5
     before = read_predictions(LABELS).to_pydict()

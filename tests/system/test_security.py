@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ecor.checkpoint import read_checkpoint
 from ecor.clip.loading import load_backbone
-from ecor.config import STORES, BackboneConfig, record_of
-from ecor.data.shards import MANIFEST_NAME, ShardInfo, read_shard
+from ecor.config import STORES, BackboneConfig, parse_record
+from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo
+from ecor.data.shards import read_shard
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.addresses import check_address, masked, secrets_in, without_user
 from pipelines.config.infrastructure import TrackingConfig
@@ -203,7 +204,7 @@ def test_a_checkpoint_with_a_pickle_for_tokens_does_not_run(tmp_path):
 def test_a_record_that_names_a_backbone_of_no_store_is_refused(place):
     for name in ("name", "pretrained"):
         with pytest.raises(ValueError, match=r":// is not read") as error:
-            record_of(BackboneConfig, {name: place})
+            parse_record(BackboneConfig, {name: place})
         assert "a:b" not in str(error.value)
 
 

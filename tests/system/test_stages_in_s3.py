@@ -10,9 +10,10 @@ import pytest
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
-from ecor.data.predictions import read_manifest as read_labels
+from ecor.data.predictions import read_prediction_set as read_labels
 from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_manifest, read_shard
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
 from pipelines.__main__ import DONE, main
@@ -95,14 +96,14 @@ def test_every_record_of_a_pipeline_is_where_it_was_to_be(config: PipelineConfig
     images = {
         f"{split}/{sample.source.removeprefix(f'{split}/')}": sample.image
         for split in NUM_OF
-        for info in read_manifest(f"{JOB}/shards/{split}").shards
+        for info in read_shard_manifest(f"{JOB}/shards/{split}").shards
         for sample in read_shard(f"{JOB}/shards/{split}", info)
     }
     assert images == pictures
     labels = read_labels(config.score.output)
     rows = read_predictions(config.score.output)
     assert rows.num_rows == len(set(rows["key"].to_pylist())) == NUM_OF["test"]
-    assert labels.parents.input_digest == read_manifest(f"{JOB}/shards/test").digest
+    assert labels.parents.input_digest == read_shard_manifest(f"{JOB}/shards/test").digest
     model = load(f"{JOB}/run")
     assert labels.parents.model_digest == model.digest
     assert (model.backbone.config.name, model.backbone.config.pretrained) == (CLIP, WEIGHTS)
@@ -115,11 +116,11 @@ def test_every_record_of_a_pipeline_is_where_it_was_to_be(config: PipelineConfig
 def test_a_finished_pipeline_is_left_as_it_is_also_by_a_store_that_waits(config: PipelineConfig, s3: S3Server) -> None:
     names = ("shards/test/manifest.json", "run/summary.json", "labels/final/manifest.json")
     records = [f"{JOB}/{name}" for name in names]
-    written = {record: (filesystem.modified(record), filesystem.read(record)) for record in records}
+    written = {record: (filesystem.modification_time(record), filesystem.read(record)) for record in records}
     with s3.faulty(kind="wait", seconds=1.0, period=20):
         assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
         assert s3.num_faults > 2
-    assert {record: (filesystem.modified(record), filesystem.read(record)) for record in records} == written
+    assert {record: (filesystem.modification_time(record), filesystem.read(record)) for record in records} == written
 
 
 def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_that_fails(

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from ecor.data.predictions import read_predictions
-from ecor.data.shards import read_manifest
+from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
@@ -130,7 +130,7 @@ def test_shard_and_train_with_two_workers_as_single_commands(nodes, place):
     )
     done = submit(nodes, f"{shard} && {train}")
     assert done.returncode == 0, done.stdout + done.stderr
-    manifests = [read_manifest(place / "shards" / split) for split in ("train", "validation", "test")]
+    manifests = [read_shard_manifest(place / "shards" / split) for split in ("train", "validation", "test")]
     assert sum(manifest.num_samples for manifest in manifests) == NUM_PICTURES
     assert sum(manifest.num_rejected for manifest in manifests) == NUM_BROKEN
     assert "epoch 2/2" in done.stdout, "the job's own lines come to whoever submitted it"

@@ -1,1 +1,1 @@
-"""Forward passes of open_clip's image and text towers, step by step: the only code that knows their insides."""
+"""Forward passes of open_clip's image and text towers; the only code that depends on their internals."""

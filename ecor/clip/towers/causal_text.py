@@ -1,4 +1,4 @@
-"""Read sentences with a plain causal text tower in parts, so that no beginning is read twice.
+"""Run a causal text tower with a KV cache, so that a shared prefix is encoded once.
 
 No token sees what follows it, so the keys and values of a beginning serve every sentence that begins with it. Exact:
 the same sums as in open_clip's forward, up to rounding.
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ecor.clip.feature_types import unit_features
-from ecor.clip.towers.text_forward import projection_of, text_pool
+from ecor.clip.towers.text_forward import text_pool, text_projection_of
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CausalText:
-    """The parts of a plain causal text tower, lent to the encoder of sentences by the backbone."""
+    """The parts of a plain causal text tower."""
 
     token_embedding: nn.Embedding
     positional_embedding: Tensor
@@ -41,7 +41,7 @@ class CausalText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVCache:
-    """Keys and values of the tokens that a tower has read, block by block."""
+    """Attention keys and values of tokens that were encoded, block by block."""
 
     keys: tuple[Tensor, ...]
     """One [N A L E] per block: sentences, heads, tokens, width of a head."""
@@ -56,7 +56,7 @@ class KVCache:
 
 
 def causal_text_of(text: Any, tokenizer: Any) -> CausalText | None:
-    """The tower's parts where it is plain: causal, read at the end token, words from CLIP's own tokenizer."""
+    """Parts of a plain text tower (causal, read at the end token, CLIP's own tokenizer); None for other towers."""
     plain_tokens = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
     plain_tower = isinstance(text, open_clip.CLIP) or (isinstance(text, TextTransformer) and text.cls_emb is None)
     if not (plain_tokens and plain_tower and _reads_end_token(text, end_token=tokenizer.eot_token_id)):
@@ -69,7 +69,7 @@ def causal_text_of(text: Any, tokenizer: Any) -> CausalText | None:
         positional_embedding=text.positional_embedding,
         blocks=blocks,
         ln_final=text.ln_final,
-        project=projection_of(text),
+        project=text_projection_of(text),
         start_token=tokenizer.sot_token_id,
         end_token=tokenizer.eot_token_id,
     )
@@ -80,31 +80,31 @@ def _reads_end_token(text: Any, *, end_token: int) -> bool:
     return pool.kind == "argmax" or (pool.kind == "eos" and pool.end_token == end_token)
 
 
-def read_start(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> KVCache:
-    """What sentences begin with: the start token, learned embeddings, and then the words that all share."""
+def cache_prefix(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> KVCache:
+    """Cache of the common prefix: start token, learned embeddings, and the words that all sentences share."""
     x_1LW = tower.token_embedding(torch.tensor([tokens], device=tower.positional_embedding.device))
     if context is not None:
         x_1LW = torch.cat([x_1LW[:, :1], context.to(x_1LW.dtype)[None], x_1LW[:, 1:]], dim=1)
     return _run_blocks(tower, x_1LW + tower.positional_embedding[: x_1LW.shape[1]], before=())[1]
 
 
-def read_tokens(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> KVCache:
-    """Go on reading: H beginnings, all of one length."""
-    return _run_blocks(tower, _embedded(tower, tokens, before=before), before=before)[1]
+def cache_continuations(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> KVCache:
+    """Cache of H continuations of one length, each after the prefixes in `before`."""
+    return _run_blocks(tower, _embed(tower, tokens, before=before), before=before)[1]
 
 
 def last_features(
     tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...], num_heads: int
 ) -> Float[Tensor, "H T D"]:
     """Normalised fp32 features of T endings of one length, each after all H beginnings in `before`."""
-    x_NLW = _embedded(tower, tokens, before=before).repeat(num_heads, 1, 1)
+    x_NLW = _embed(tower, tokens, before=before).repeat(num_heads, 1, 1)
     last_NW = _run_blocks(tower, x_NLW, before=before, last_only=True)[0][:, -1]
     features_ND = tower.project(tower.ln_final(last_NW))
     return unit_features(features_ND).unflatten(0, (num_heads, len(tokens)))
 
 
-def _embedded(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> Tensor:
-    """[N L W]: tokens of one length, with the positions that follow what was read."""
+def _embed(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> Tensor:
+    """Embeddings [N L W] of tokens of one length, at the positions after the prefixes in `before`."""
     start = sum(each.num_tokens for each in before)
     ids = torch.tensor(tokens, device=tower.positional_embedding.device)
     return tower.token_embedding(ids) + tower.positional_embedding[start : start + ids.shape[1]]
@@ -113,25 +113,28 @@ def _embedded(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCa
 def _run_blocks(
     tower: CausalText, x_NLW: Tensor, *, before: tuple[KVCache, ...], last_only: bool = False
 ) -> tuple[Tensor, KVCache]:
-    """All blocks, over tokens that follow what was read before; `last_only` spares the last block all other queries."""
+    """Run all blocks on tokens that follow `before`; with `last_only`, the last block computes only the last query."""
     keys, values = [], []
     for index, block in enumerate(tower.blocks):
-        earlier = [(_spread(each.keys[index], len(x_NLW)), _spread(each.values[index], len(x_NLW))) for each in before]
+        earlier = [
+            (_repeat_for_sentences(each.keys[index], len(x_NLW)), _repeat_for_sentences(each.values[index], len(x_NLW)))
+            for each in before
+        ]
         ends = last_only and index == len(tower.blocks) - 1
-        x_NLW, key, value = _block(block, x_NLW, earlier=earlier, num_queries=1 if ends else x_NLW.shape[1])
+        x_NLW, key, value = _run_block(block, x_NLW, earlier=earlier, num_queries=1 if ends else x_NLW.shape[1])
         keys.append(key)
         values.append(value)
     return x_NLW, KVCache(keys=tuple(keys), values=tuple(values))
 
 
-def _spread(kept: Tensor, num: int) -> Tensor:
+def _repeat_for_sentences(kept: Tensor, num: int) -> Tensor:
     """Keys or values of H beginnings for H x T sentences (beginning by beginning)."""
     if len(kept) == 1:
         return kept.expand(num, -1, -1, -1)
     return kept if len(kept) == num else kept.repeat_interleave(num // len(kept), dim=0)
 
 
-def _block(
+def _run_block(
     block: Any, x_NLW: Tensor, *, earlier: list[tuple[Tensor, Tensor]], num_queries: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """open_clip's ResidualAttentionBlock for the last `num_queries` tokens; also its keys and values of all tokens."""
@@ -143,12 +146,12 @@ def _block(
     query, key, value = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query, key, value))
     all_keys = torch.cat([*(keys for keys, _ in earlier), key], dim=2)
     all_values = torch.cat([*(values for _, values in earlier), value], dim=2)
-    attended = scaled_dot_product_attention(query, all_keys, all_values, attn_mask=_causal(num_queries, all_keys))
+    attended = scaled_dot_product_attention(query, all_keys, all_values, attn_mask=_causal_mask(num_queries, all_keys))
     x_NQW = x_NLW[:, -num_queries:] + block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
     return x_NQW + block.ls_2(block.mlp(block.ln_2(x_NQW))), key, value
 
 
-def _causal(num_queries: int, keys: Tensor) -> Tensor | None:
+def _causal_mask(num_queries: int, keys: Tensor) -> Tensor | None:
     if num_queries == 1:
         return None
     num_keys = keys.shape[2]
@@ -156,9 +159,9 @@ def _causal(num_queries: int, keys: Tensor) -> Tensor | None:
 
 
 def token_features(tower: CausalText, embedded: Float[Tensor, "N L W"]) -> Float[Tensor, "N L D"]:
-    """What the tower would say if it were read at each token: projected, not normalised; with gradient to `embedded`.
+    """Projected features at each token, not normalised, with gradient to `embedded`.
 
-    Tokens that follow change nothing, so that sentences may be padded with anything.
+    Later tokens do not change a feature, so sentences may be padded with any token.
     """
     x_NLW = _run_blocks(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
     return tower.project(tower.ln_final(x_NLW))

@@ -1,4 +1,4 @@
-"""Forward passes of open_clip's image towers: with visual prompts, block by block, and up to the last feature maps.
+"""Forward passes of open_clip's image towers: with visual prompts, block by block, up to the last feature maps.
 
 `vit` is an open_clip VisionTransformer, `resnet` a ModifiedResNet. Every pass gives what open_clip's own forward gives.
 """
@@ -16,7 +16,7 @@ from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_bl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePass:
-    """What one forward pass of an image tower computes. With gradients on, the graph begins after the embedding."""
+    """Result of one forward pass of an image tower. With gradients on, the graph starts after the embedding."""
 
     feature: Float[Tensor, "B D"]
     """Not normalised."""
@@ -47,7 +47,7 @@ def run_vit(
     single_head_blocks: int = 0,
 ) -> ImagePass:
     """Run a ViT block by block; its last `single_head_blocks` blocks attend with one head (`run_block`)."""
-    x_BLW = starting_graph(vit._embeds(pixels))
+    x_BLW = start_graph(vit._embeds(pixels))
     resblocks, blocks = vit.transformer.resblocks, []
     for index, resblock in enumerate(resblocks):
         x_BLW = x_BLW if prompts is None else _insert_prompts(x_BLW, prompts, block=index)
@@ -64,7 +64,7 @@ def run_vit(
 def run_resnet(resnet: Any, pixels: Float[Tensor, "B 3 H W"]) -> ImagePass:
     """Run a ResNet up to its last maps, and its attention pool with every token as a query."""
     maps_BWhw = feature_maps(resnet, pixels)
-    activations_BPW = starting_graph(maps_BWhw.flatten(2).transpose(1, 2))
+    activations_BPW = start_graph(maps_BWhw.flatten(2).transpose(1, 2))
     pool = run_attention_pool(resnet.attnpool, activations_BPW)
     return ImagePass(
         feature=pool.left[:, 0],
@@ -89,7 +89,7 @@ def feature_maps(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor,
 
 
 def freeze_after_maps(visual: Any) -> None:
-    """Freeze what `feature_maps` leaves out, so that it is not trained."""
+    """Freeze the parts that `feature_maps` does not use, so that they are not trained."""
     is_normed = not isinstance(visual, ModifiedResNet) and visual.attn_pool is None
     for name in ("proj", "attn_pool", "attnpool", *(() if is_normed else ("ln_post",))):
         if getattr(visual, name, None) is not None:
@@ -109,8 +109,8 @@ def last_tensors(vit: Any, *, num_blocks: int) -> list[Tensor]:
     return [*([] if vit.proj is None else [vit.proj]), *(each for part in parts for each in part.parameters())]
 
 
-def starting_graph(x: Tensor) -> Tensor:
-    """`x` itself, or where nothing before it requires a gradient, the place where the graph begins."""
+def start_graph(x: Tensor) -> Tensor:
+    """Let the autograd graph start at `x`, unless an earlier tensor already requires a gradient."""
     return x.requires_grad_() if torch.is_grad_enabled() and not x.requires_grad else x
 
 

@@ -1,4 +1,4 @@
-"""An image tower opened for explanations: its tokens, attention and patches, and what it can give at all."""
+"""Trace an image tower for explanations: tokens, attention and patches of one forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ CAPABILITIES: dict[Capability, str] = {
     "attention": "attention between patches and what the feature is read at",
     "activations": "a map of activations before pooling",
 }
-"""What a tower may be able to give, in words."""
+"""Capabilities of image towers, with descriptions for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTrace:
-    """One forward pass of an image tower, opened."""
+    """Intermediate tensors of one forward pass of an image tower."""
 
     feature: Float[Tensor, "B D"]
     """Normalised, as `Backbone.encode_image` gives it."""
@@ -53,7 +53,7 @@ class ImageTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTower:
-    """A lent image tower with the visual prompt tokens it was tuned with: read only, always in fp32."""
+    """An image tower with the visual prompt tokens it was tuned with; read only, always in fp32."""
 
     backbone: Backbone
     tokens: Float[Tensor, "depth M W"] | None = None
@@ -61,7 +61,7 @@ class ImageTower:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What this tower can give; a ViT with attentional pooling (CoCa) and towers of timm give little or nothing."""
+        """Capabilities of this tower; ViTs with attentional pooling (CoCa) and timm towers have few or none."""
         if self.backbone.resnet is not None:
             return frozenset(CAPABILITIES)
         vit = self.backbone.vit
@@ -71,8 +71,8 @@ class ImageTower:
             return frozenset({"activations"})
         return frozenset(CAPABILITIES) - ({"class_token"} if vit.pool_type == "avg" else set())
 
-    def check_gives(self, capability: Capability, *, asked_by: str) -> None:
-        """ValueError, naming tower and capability, unless the tower can give it."""
+    def require_capability(self, capability: Capability, *, asked_by: str) -> None:
+        """Raise ValueError, naming tower and capability, unless the tower has the capability."""
         require(
             capability in self.capabilities,
             f"{asked_by} needs {CAPABILITIES[capability]}, which the image tower of {self.backbone.config.name!r} (a "
@@ -80,7 +80,7 @@ class ImageTower:
         )
 
     def pixels(self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """As the tower takes them: 8-bit images are normalised, others taken as normalised."""
+        """Normalise 8-bit images; floating-point images are taken as normalised."""
         return images.to(self.backbone.device) if images.is_floating_point() else self.backbone.normalise(images)
 
     def features(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -96,7 +96,7 @@ class ImageTower:
     def trace(
         self, pixels: Float[Tensor, "B 3 H W"], *, gradients: bool = False, single_head_blocks: int = 0
     ) -> ImageTrace:
-        """Recompute the forward pass, keeping what it computes; its feature is that of `features` up to rounding.
+        """Recompute the forward pass and keep intermediate tensors; the feature is that of `features` up to rounding.
 
         Args:
             pixels: normalised.
@@ -107,7 +107,7 @@ class ImageTower:
         Raises:
             ValueError: for towers that are neither an open_clip ViT nor a ModifiedResNet.
         """
-        self.check_gives("activations", asked_by="a trace")
+        self.require_capability("activations", asked_by="a trace")
         with full_precision(self.backbone), torch.set_grad_enabled(gradients):
             if self.backbone.resnet is not None:
                 require(not single_head_blocks, "an attention pool is traced with its own heads only")
@@ -133,7 +133,7 @@ class ImageTower:
 
 @contextmanager
 def full_precision(backbone: Backbone) -> Iterator[None]:
-    """fp32 inside, whatever autocast the caller is in: maps are made of small differences."""
+    """Disable autocast inside the block: maps are small differences, which need fp32."""
     with torch.autocast(backbone.device.type, enabled=False):
         yield
 

@@ -1,4 +1,4 @@
-"""Forward passes of open_clip's text towers: with learned embeddings, block by block, and without padding.
+"""Forward passes of open_clip's text towers: with learned embeddings, block by block, without padding.
 
 `text` is an open_clip CLIP or TextTransformer. Every pass gives what open_clip's own forward gives.
 """
@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ecor.clip.towers.image_forward import starting_graph
+from ecor.clip.towers.image_forward import start_graph
 from ecor.clip.towers.transformer_block import Block, run_block
 from ecor.config import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPass:
-    """What one forward pass of a text tower computes. With gradients on, the graph begins after the embedding."""
+    """Result of one forward pass of a text tower. With gradients on, the graph starts after the embedding."""
 
     feature: Float[Tensor, "N D"]
     """Not normalised."""
@@ -37,8 +37,8 @@ class TextPool:
     end_token: int
 
 
-def is_open(text: Any) -> bool:
-    """Whether the tower is made of open_clip's own blocks, not of another library's."""
+def is_open_clip_tower(text: Any) -> bool:
+    """Whether the tower consists of open_clip's own blocks."""
     return hasattr(text, "transformer") and hasattr(text.transformer, "resblocks")
 
 
@@ -49,15 +49,15 @@ def run_text_tower(text: Any, ids: Int[Tensor, "N L"], *, context: Tensor | None
     """
     embedded = text.token_embedding(ids)
     if context is not None:
-        embedded = insert_learned(embedded, context, start=start)
+        embedded = insert_embeddings(embedded, context, start=start)
     x_NLW, mask = _add_positions(text, embedded, ids=ids)
-    x_NLW, blocks = starting_graph(x_NLW), []
+    x_NLW, blocks = start_graph(x_NLW), []
     for resblock in text.transformer.resblocks:
         blocks.append(run_block(resblock, x_NLW, mask=mask))
         x_NLW = blocks[-1].left
-    read_at = feature_places(text, ids=ids)
+    read_at = feature_positions(text, ids=ids)
     pooled = text.ln_final(x_NLW)[torch.arange(len(ids), device=ids.device), read_at]
-    return TextPass(feature=projection_of(text)(pooled), blocks=tuple(blocks), read_at=read_at)
+    return TextPass(feature=text_projection_of(text)(pooled), blocks=tuple(blocks), read_at=read_at)
 
 
 def encode_captions(model: Any, tokens: Int[Tensor, "t L"], *, ends: Int[Tensor, " t"]) -> Float[Tensor, "t D"]:
@@ -70,21 +70,21 @@ def encode_captions(model: Any, tokens: Int[Tensor, "t L"], *, ends: Int[Tensor,
     x_tLD = model.token_embedding(tokens) + model.positional_embedding[:num_tokens]
     x_tLD = model.transformer(x_tLD, attn_mask=model.attn_mask[:num_tokens, :num_tokens])
     last_tD = model.ln_final(x_tLD[torch.arange(len(ends), device=ends.device), ends])
-    return projection_of(model)(last_tD)
+    return text_projection_of(model)(last_tD)
 
 
-def insert_learned(embedded: Tensor, context: Tensor, *, start: int) -> Tensor:
+def insert_embeddings(embedded: Tensor, context: Tensor, *, start: int) -> Tensor:
     """Put `context` [M W] in the places of token embeddings [N L W] from `start` on."""
     learned = context.to(embedded).expand(len(embedded), -1, -1)
     return torch.cat([embedded[:, :start], learned, embedded[:, start + len(context) :]], dim=1)
 
 
 @contextmanager
-def embeddings_replaced(embedding: nn.Module, context: Tensor, *, start: int) -> Iterator[None]:
-    """While open, `context` stands where `embedding` put the tokens from `start` on; the model itself is unchanged."""
+def replace_embeddings(embedding: nn.Module, context: Tensor, *, start: int) -> Iterator[None]:
+    """Replace the output of `embedding` by `context` from position `start` on, inside the block only."""
 
     def insert(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return insert_learned(output, context, start=start)
+        return insert_embeddings(output, context, start=start)
 
     hook = embedding.register_forward_hook(insert)
     try:
@@ -100,7 +100,7 @@ def text_pool(text: Any) -> TextPool:
     return TextPool(kind=text.pool_type, end_token=int(text.eos_id))
 
 
-def feature_places(text: Any, *, ids: Int[Tensor, "N L"]) -> Int[Tensor, " N"]:
+def feature_positions(text: Any, *, ids: Int[Tensor, "N L"]) -> Int[Tensor, " N"]:
     """The token that each feature is read at. ValueError if the tower reads it at none."""
     if getattr(text, "cls_emb", None) is not None:
         return torch.full((len(ids),), ids.shape[1], device=ids.device)
@@ -117,7 +117,7 @@ def feature_places(text: Any, *, ids: Int[Tensor, "N L"]) -> Int[Tensor, " N"]:
     return places[pool.kind]()
 
 
-def projection_of(text: Any) -> Callable[[Tensor], Tensor]:
+def text_projection_of(text: Any) -> Callable[[Tensor], Tensor]:
     """The last step of the tower, [N W] -> [N D]."""
     projection = text.text_projection
     if projection is None:

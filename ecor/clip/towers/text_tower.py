@@ -1,4 +1,4 @@
-"""A text tower opened for explanations: its tokens and attention on the way to the features of sentences."""
+"""Trace a text tower for explanations: tokens and attention of one forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.image_tower import full_precision
-from ecor.clip.towers.text_forward import is_open, run_text_tower
+from ecor.clip.towers.text_forward import is_open_clip_tower, run_text_tower
 from ecor.clip.towers.transformer_block import Block
 from ecor.config import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTrace:
-    """One forward pass of a text tower, opened."""
+    """Intermediate tensors of one forward pass of a text tower."""
 
     feature: Float[Tensor, "N D"]
     """Normalised, as `Backbone.encode_text` gives it."""
@@ -37,7 +37,7 @@ def trace_text(
     context: Float[Tensor, "M W"] | None = None,
     gradients: bool = False,
 ) -> TextTrace:
-    """Recompute the text tower's forward pass, keeping what it computes.
+    """Recompute the text tower's forward pass and keep intermediate tensors.
 
     Args:
         backbone: whose text tower is lent.
@@ -50,7 +50,7 @@ def trace_text(
     """
     text = backbone.text
     require(
-        is_open(text),
+        is_open_clip_tower(text),
         f"the text tower of {backbone.config.name!r} ({type(text).__name__}) is not open_clip's own: no trace of it",
     )
     num_learned = 0 if context is None else len(context)

@@ -1,4 +1,4 @@
-"""Recompute a transformer block step by step, keeping attention and all else that it computes.
+"""Recompute a transformer block step by step, and keep attention and all other intermediate tensors.
 
 open_clip's own forward keeps no attention, and a hook on its output projection never fires: so each step is recomputed
 from the weights, for both of its block types.
@@ -17,12 +17,12 @@ from ecor.config import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """What one block computes of L tokens. With gradients on, each tensor stands in the graph of what follows."""
+    """Intermediate tensors of one block for L tokens. With gradients on, each is part of the autograd graph."""
 
     entered: Float[Tensor, "B L W"]
     """The tokens that enter."""
     normed: Float[Tensor, "B L W"]
-    """They after the first layer norm: what query, key and value are made of."""
+    """The same tokens after the first layer norm, the input of query, key and value."""
     query: Float[Tensor, "B A L E"]
     key: Float[Tensor, "B A L E"]
     value: Float[Tensor, "B A L E"]
@@ -86,7 +86,7 @@ def attention_weights(
 
 
 def attention_branch(block: Any, attended: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
-    """What the attention of a block adds to its tokens, from heads side by side."""
+    """Output of a block's attention branch, from concatenated heads."""
     inner = getattr(block.attn, "ln_inner", nn.Identity())
     return block.ls_1(getattr(block, "ln_attn", nn.Identity())(block.attn.out_proj(inner(attended))))
 

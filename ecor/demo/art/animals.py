@@ -1,4 +1,4 @@
-"""Animals, drawn part by part: a pen in, strokes out."""
+"""Animals, drawn part by part."""
 
 import math
 

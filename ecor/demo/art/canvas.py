@@ -1,4 +1,4 @@
-"""Strokes of a drawn thing in; pixels and a map of which part owns which pixel out."""
+"""A canvas that records which part owns which pixel while strokes are drawn."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""A patch of an invented body in, strokes of what grows out of it there: on top, at the rear, at the sides, below."""
+"""Parts that grow out of an invented body: on top, at the rear, at the sides, below."""
 
 import math
 from collections.abc import Callable

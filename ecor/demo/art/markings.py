@@ -1,4 +1,4 @@
-"""A patch of an invented body in, strokes of what is on it there: a pattern on the hide, something in the face."""
+"""Markings on an invented body: patterns of the hide and features of the face."""
 
 import math
 

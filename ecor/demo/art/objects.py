@@ -1,4 +1,4 @@
-"""Tools, furniture, food and plants, drawn part by part: a pen in, strokes out."""
+"""Tools, furniture, food and plants, drawn part by part."""
 
 import math
 

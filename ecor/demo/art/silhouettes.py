@@ -1,4 +1,4 @@
-"""A shape's name in, the outline of an invented body out, with the spots where parts grow on it."""
+"""Outlines of invented bodies, with the places where parts grow on them."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Vehicles and buildings, drawn part by part: a pen in, strokes out."""
+"""Vehicles and buildings, drawn part by part."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What exists in the world of familiar things: categories, the parts that are their rationales, and the named sets."""
+"""The familiar world: everyday categories, the parts that are their rationales, and its named sets."""
 
 from collections.abc import Mapping
 

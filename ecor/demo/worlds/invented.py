@@ -1,4 +1,4 @@
-"""A structure's seed in, a world of invented things out: bodies, parts, names and sets, all put together at random.
+"""Worlds of invented things: bodies, parts, names and sets combined at random from a seed.
 
 Neighbours (a family of three) share a silhouette and its papers; a category has two to four parts at different spots.
 Most part texts belong to one category and some to a few, as in DROR. The numbers are ours.
@@ -69,7 +69,7 @@ _CODAS = ("b", "k", "l", "m", "n", "p", "r", "sk", "t", "x", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class InventedPart:
     """One part of a category."""
 
     kind: PartKind
@@ -85,7 +85,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What neighbours share."""
+    """Body shared by similar categories."""
 
     body: Silhouette
     # of which each specimen is cut from one
@@ -97,7 +97,7 @@ class Assembly:
     """Draws a category: its family's body with its own parts."""
 
     family: Family
-    parts: tuple[Part, ...]
+    parts: tuple[InventedPart, ...]
 
     def __call__(self, pen: Pen) -> None:
         paper = pen.colour(*self.family.papers, spread=16)
@@ -106,7 +106,7 @@ class Assembly:
         self.family.body.draw_eyes(pen)
         self._grow(pen, [part for part in self.parts if part.kind.spot not in BEHIND])
 
-    def _grow(self, pen: Pen, parts: Sequence[Part]) -> None:
+    def _grow(self, pen: Pen, parts: Sequence[InventedPart]) -> None:
         for part in parts:
             spot = self.family.body.spots[part.kind.spot]
             with pen.part(part.text):
@@ -124,7 +124,7 @@ def invented_world(*, name: str, structure_seed: int) -> DrawnWorld:
     """
     rng = random.Random(f"structure/{structure_seed}")
     names = _names(rng)
-    parts = _Parts(rng)
+    parts = _PartDealer(rng)
     families = _families(rng)
     kinds: dict[str, Kind] = {}
     members: list[tuple[str, ...]] = []
@@ -153,18 +153,18 @@ def _families(rng: random.Random) -> list[Family]:
     return [Family(body=body.stretched(*ratio), papers=tuple(rng.sample(MUTED, 2))) for body, ratio in chosen]
 
 
-class _Parts:
+class _PartDealer:
     """Deals parts to categories: each once, but for those that may be shared."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         kinds = GROWTHS + MARKINGS
         self._spots = tuple(dict.fromkeys(kind.spot for kind in kinds))
-        self._fresh: dict[str, list[Part]] = {}
-        self._shared: dict[str, list[Part]] = {}
+        self._fresh: dict[str, list[InventedPart]] = {}
+        self._shared: dict[str, list[InventedPart]] = {}
         for spot in self._spots:
             every = [
-                Part(kind=kind, form=form, colour=colour)
+                InventedPart(kind=kind, form=form, colour=colour)
                 for kind in kinds
                 if kind.spot == spot
                 for form in range(len(kind.texts))
@@ -175,11 +175,11 @@ class _Parts:
             self._fresh[spot] = every[SHARED_PER_SPOT:]
             rng.shuffle(self._shared[spot])
 
-    def of_a_category(self) -> tuple[Part, ...]:
+    def of_a_category(self) -> tuple[InventedPart, ...]:
         spots = self._rng.sample(self._spots, self._rng.choice(NUM_PARTS))
         return tuple(self._part(spot) for spot in spots)
 
-    def _part(self, spot: str) -> Part:
+    def _part(self, spot: str) -> InventedPart:
         is_shared = self._rng.random() < SHARED and bool(self._shared[spot])
         return (self._shared if is_shared else self._fresh)[spot].pop()
 

@@ -1,4 +1,4 @@
-"""A name in, a drawn world or one of its sets out: every set is known by its name alone."""
+"""Look up drawn worlds and their sets by name."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -18,7 +18,7 @@ _MADE: Mapping[str, Callable[[], DrawnWorld]] = {
 
 
 @cache
-def world_named(name: str) -> DrawnWorld:
+def get_world(name: str) -> DrawnWorld:
     """The world called `name`; ValueError lists the names there are."""
     if name not in _MADE:
         raise ValueError(f"no drawn world {name!r}: choose one of {', '.join(_MADE)}")
@@ -28,7 +28,7 @@ def world_named(name: str) -> DrawnWorld:
 @cache
 def all_sets() -> Mapping[str, WorldSet]:
     """The sets of all worlds, world by world."""
-    return {name: each for world in WORLDS for name, each in world_named(world).sets.items()}
+    return {name: each for world in WORLDS for name, each in get_world(world).sets.items()}
 
 
 def world_set(name: str) -> WorldSet:
@@ -38,7 +38,7 @@ def world_set(name: str) -> WorldSet:
     return all_sets()[name]
 
 
-def vocabulary_of(set_name: str) -> dict[str, list[str]]:
+def set_vocabulary(set_name: str) -> dict[str, list[str]]:
     """The categories of a set with their rationales, in DROR's flat form."""
     chosen = world_set(set_name)
     return {category: list(chosen.kinds[category].rationales) for category in chosen.categories}

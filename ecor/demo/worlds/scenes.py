@@ -1,4 +1,4 @@
-"""A seed and a set in; a drawn scene out: pixels, and the truth about what is visible in them."""
+"""Compose and draw random scenes of a set, with the truth about which parts are visible."""
 
 import random
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from ecor.demo.art.canvas import Canvas, Pen, Placement
 from ecor.demo.worlds.schema import WorldSet
 from ecor.demo.worlds.styles import WHOLE
 
-# A part is visible when this many pixels show it: fewer could not be told from noise.
+# A part is visible when this many pixels show it; fewer are indistinguishable from noise.
 MIN_VISIBLE_PIXELS = 7
 
 
@@ -61,15 +61,15 @@ def compose(world: WorldSet, *, seed: str, category: str | None = None) -> Scene
     if two:
         side = rng.choice((-1, 1))
         x, y, scale = 0.5 + side * rng.uniform(0.1, 0.16), rng.uniform(0.5, 0.6), rng.uniform(0.32, 0.37) * size
-    things = [_thing(rng, main, x=x, y=y, scale=scale, world=world)]
+    things = [_random_thing(rng, main, x=x, y=y, scale=scale, world=world)]
     if two:
         small = rng.uniform(0.17, 0.23) * size
         x2, y2 = 0.5 - side * rng.uniform(0.26, 0.32), rng.uniform(0.2, 0.34)
-        things.append(_thing(rng, rng.choice(others), x=x2, y=y2, scale=small, world=world))
+        things.append(_random_thing(rng, rng.choice(others), x=x2, y=y2, scale=small, world=world))
     return Scene(things=tuple(things), seed=rng.getrandbits(32), world=world)
 
 
-def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, world: WorldSet) -> Thing:
+def _random_thing(rng: random.Random, category: str, *, x: float, y: float, scale: float, world: WorldSet) -> Thing:
     rationales = world.kinds[category].rationales
     left_out = {text for text in rationales if rng.random() < world.part_missing}
     if len(left_out) == len(rationales):
@@ -79,13 +79,13 @@ def _thing(rng: random.Random, category: str, *, x: float, y: float, scale: floa
     return Thing(category=category, seed=rng.getrandbits(32), placement=placement, left_out=frozenset(left_out))
 
 
-def without(scene: Scene, rationale: str) -> Scene:
+def without_part(scene: Scene, rationale: str) -> Scene:
     """The same scene, whose first thing lacks one more part."""
     first = replace(scene.things[0], left_out=scene.things[0].left_out | {rationale})
     return replace(scene, things=(first, *scene.things[1:]))
 
 
-def draw(scene: Scene) -> Drawing:
+def draw_scene(scene: Scene) -> Drawing:
     """The pixels of a scene and what can be seen in them."""
     rng = random.Random(scene.seed)
     kinds, look = scene.world.kinds, scene.world.look
@@ -118,7 +118,7 @@ def draw(scene: Scene) -> Drawing:
         for index in range(len(scene.things))
     )
     return Drawing(
-        image=_with_noise(image, seed=scene.seed, world=scene.world),
+        image=_add_noise(image, seed=scene.seed, world=scene.world),
         labels=labels,
         legend=legend,
         visible=visible,
@@ -133,8 +133,8 @@ def _occluders(rng: random.Random, canvas: Canvas, *, world: WorldSet) -> None:
     canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0)
 
 
-def _with_noise(image: Image.Image, *, seed: int, world: WorldSet) -> Image.Image:
-    """Film grain, a random exposure, and fog."""
+def _add_noise(image: Image.Image, *, seed: int, world: WorldSet) -> Image.Image:
+    """Add film grain, a random exposure and fog."""
     rng = np.random.default_rng(seed)
     pixels = np.asarray(image, dtype=np.float32)
     speckle = rng.normal(0, rng.uniform(0, world.grain), pixels.shape[:2]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a drawn world is: kinds of things with the parts that are their rationales, and the named sets made of them."""
+"""Types of drawn worlds: kinds of things with their parts, and named evaluation sets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

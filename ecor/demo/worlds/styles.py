@@ -1,4 +1,4 @@
-"""A random generator in, an empty scene and the way to draw things into it out: how the drawn worlds look."""
+"""Drawing styles: background, clutter and contours of a scene."""
 
 import math
 import random
@@ -14,7 +14,7 @@ WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How scenes are drawn."""
+    """Drawing style of scenes."""
 
     # background and clutter of a scene
     ground: Callable[[random.Random], Canvas]
@@ -38,12 +38,12 @@ def _plain_ground(rng: random.Random) -> Canvas:
         left, right = top + rng.uniform(-0.07, 0.07), top + rng.uniform(-0.07, 0.07)
         pen.polygon(ground, (0.0, left), (1.0, right), (1.0, 1.0), (0.0, 1.0))
         canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0)
-    return _cluttered(canvas, rng=rng, scrap=_blot)
+    return _with_clutter(canvas, rng=rng, scrap=_blot)
 
 
 def _pencil_ground(rng: random.Random) -> Canvas:
     paper = (rng.randint(225, 250), rng.randint(220, 245), rng.randint(205, 235))
-    return _cluttered(Canvas(num_pixels=NUM_PIXELS, background=paper), rng=rng, scrap=_blot)
+    return _with_clutter(Canvas(num_pixels=NUM_PIXELS, background=paper), rng=rng, scrap=_blot)
 
 
 def _blot(pen: Pen, paler: float, size: float) -> None:
@@ -72,7 +72,7 @@ def _paper_ground(rng: random.Random) -> Canvas:
     pen, tone = _blank(rng), tinted(base, by=rng.uniform(0.1, 0.22))
     rng.choice((_hatching, _dot_grid, _strips))(pen, tone)
     canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0, is_raised=False)
-    return _cluttered(canvas, rng=rng, scrap=_snippet, paler=-0.35)
+    return _with_clutter(canvas, rng=rng, scrap=_snippet, paler=-0.35)
 
 
 def _hatching(pen: Pen, tone: Colour) -> None:
@@ -124,14 +124,14 @@ def _slate_ground(rng: random.Random) -> Canvas:
         width, height, turn = rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.15), rng.randint(0, 90)
         pen.ellipse(tone, rng.random(), rng.random(), width, height, turn)
     canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0)
-    return _cluttered(canvas, rng=rng, scrap=_snippet, paler=-0.5)
+    return _with_clutter(canvas, rng=rng, scrap=_snippet, paler=-0.5)
 
 
 def _blank(rng: random.Random) -> Pen:
     return Pen(parts=(), left_out=frozenset(), rng=rng)
 
 
-def _cluttered(
+def _with_clutter(
     canvas: Canvas, *, rng: random.Random, scrap: Callable[[Pen, float, float], None], paler: float = 0.35
 ) -> Canvas:
     """The canvas with up to four shapes that mean nothing."""

@@ -1,4 +1,4 @@
-"""The attention of all blocks in, maps out: how evidence flows from the patches to where the feature is read."""
+"""Attention-based attribution: attention rollout, and Chefer et al.'s relevance for both modalities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pixels in, the cosine with each text out: the one function that perturbation methods, captum and grad-cam all ask."""
+"""A cosine forward pass that captum, pytorch-grad-cam and the perturbation methods can call."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,9 @@ from ecor.clip.towers.image_tower import ImageTower
 class CosineForward(nn.Module):
     """A differentiable [B 3 H W] -> [B T] in fp32, through the tower's own forward, so that its hooks fire.
 
-    `captum.attr.Occlusion(Scorer(tower, texts))` and `pytorch_grad_cam.GradCAM(Scorer(tower, texts), layers)` work as
-    they are. Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
+    `captum.attr.Occlusion(CosineForward(tower, texts))` and `pytorch_grad_cam.GradCAM(CosineForward(tower, texts),
+    layers)` work unchanged.
+    Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
     the tower itself is frozen.
     """
 
@@ -30,7 +31,7 @@ class CosineForward(nn.Module):
         return self.tower.features(pixels) @ self.texts.T
 
 
-def token_maps(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h w"]:
+def reshape_transform(tower: ImageTower, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h w"]:
     """A ViT's tokens as maps, without class token and visual prompts: grad-cam's `reshape_transform`."""
     vit = tower.backbone.vit
     assert vit is not None, "a ResNet's activations are maps already"

@@ -1,4 +1,4 @@
-"""The gradient of a cosine by what the tower computes in, maps out: Grad-ECLIP, LeGrad, Grad-CAM."""
+"""Gradient-based attribution: Grad-ECLIP, LeGrad and Grad-CAM of the image-text cosine."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -91,10 +91,10 @@ class LeGrad:
         return trace.as_maps(maps.detach())
 
     def _block_map(self, tower: ImageTower, trace: ImageTrace, block: Block, texts: Tensor) -> Float[Tensor, "B T P"]:
-        pooled = without_prompts(trace, block.left, dim=1).mean(dim=1)
+        pooled = drop_prompts(trace, block.left, dim=1).mean(dim=1)
         scores = cosines(normalize(tower.project(pooled[:, None])[:, 0], dim=-1), texts)
         rows = [
-            without_prompts(trace, gradient.relu(), dim=2).mean(dim=(1, 2))
+            drop_prompts(trace, gradient.relu(), dim=2).mean(dim=(1, 2))
             for (gradient,) in score_gradients(scores, (block.attention,))
         ]
         return torch.stack([trace.patches(row[..., None])[..., 0] for row in rows], dim=1)
@@ -125,7 +125,7 @@ class GradCam:
             scores = cosines(trace.feature, texts)
             maps = []
             for (gradient,) in score_gradients(scores, (activations,)):
-                counted = without_prompts(trace, gradient, dim=1) if self.compat else trace.patches(gradient)
+                counted = drop_prompts(trace, gradient, dim=1) if self.compat else trace.patches(gradient)
                 maps.append((trace.patches(activations) @ counted.mean(dim=1)[..., None])[..., 0])
         maps_BTP = torch.stack(maps, dim=1).detach()
         return trace.as_maps(maps_BTP if self.signed else maps_BTP.relu())
@@ -136,7 +136,7 @@ def cosines(features: Float[Tensor, "B D"], texts: Float[Tensor, "B T D"]) -> Fl
     return (texts @ features[..., None])[..., 0]
 
 
-def without_prompts(trace: ImageTrace, x: Tensor, *, dim: int) -> Tensor:
+def drop_prompts(trace: ImageTrace, x: Tensor, *, dim: int) -> Tensor:
     """The class token and the patches of a dimension that runs over tokens."""
     if not trace.num_prompts:
         return x

@@ -1,4 +1,4 @@
-"""Scores of altered pictures in, maps out: RISE and occlusion. They ask nothing of a tower but its feature."""
+"""Perturbation-based attribution: RISE and occlusion, which need only the image feature of a tower."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ecor.config import Compat, require, require_at_least
 from ecor.explain.methods.captum_adapter import paired_cosines
 
 Score = Callable[[Tensor], Tensor]
-"""Altered pictures of one image [N 3 H W] in, scores [N T] out."""
+"""Scores [N T] of altered copies [N 3 H W] of one image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Rise:
         return torch.stack(
             [
                 rise_map(score, image, masks, keep=self.keep, batch_size=self.batch_size)
-                for score, image in _each_image(tower, pixels, texts)
+                for score, image in _image_scores(tower, pixels, texts)
             ]
         )
 
@@ -91,7 +91,7 @@ class Occlusion:
     def __call__(
         self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T h w"]:
-        return torch.stack([self.map_of(score, image) for score, image in _each_image(tower, pixels, texts)])
+        return torch.stack([self.map_of(score, image) for score, image in _image_scores(tower, pixels, texts)])
 
     def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
         """Of any score of altered pictures."""
@@ -161,7 +161,7 @@ def occlusion_map(
     return total / windows.sum(dim=0).clamp(min=1)
 
 
-def _each_image(tower: ImageTower, pixels: Tensor, texts: Tensor) -> Iterator[tuple[Score, Tensor]]:
+def _image_scores(tower: ImageTower, pixels: Tensor, texts: Tensor) -> Iterator[tuple[Score, Tensor]]:
     for image, own in zip(pixels, texts, strict=True):
 
         def score(altered: Tensor, own: Tensor = own) -> Tensor:

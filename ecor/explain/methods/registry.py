@@ -27,7 +27,7 @@ NEEDS = {
 
 @runtime_checkable
 class Method(Protocol):
-    """Settings as fields; called, maps of one batch. The tower is read only."""
+    """An attribution method: a frozen dataclass of settings that is called with one batch. The tower is read only."""
 
     requires: ClassVar[Capability | None]
     """What the tower must be able to give."""
@@ -72,17 +72,17 @@ def build_method(name: str, **settings: Any) -> Method:
     return METHODS[name](**settings)
 
 
-def name_of(chosen: Method) -> str:
+def method_name(chosen: Method) -> str:
     """The name that a method has in `METHODS`; of a method from elsewhere, that of its class."""
     return next((name for name, kind in METHODS.items() if type(chosen) is kind), type(chosen).__name__)
 
 
 PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "lexicon")}
-"""Needs that somebody must meet beforehand, the setting that meets each, and what its user names for it."""
+"""Needs that the user must prepare: for each, the setting that holds it and its name in messages."""
 
 
 def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
-    """What a method still needs, in words; None where it can be used."""
+    """Description of what a method still needs; None if it can be used."""
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kind = METHODS[name]
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]

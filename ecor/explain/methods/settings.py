@@ -1,4 +1,4 @@
-"""Settings of an attribution method, read from words such as num_masks=500."""
+"""Parse settings of an attribution method from `name=value` arguments such as num_masks=500."""
 
 from ast import literal_eval
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
             key in kinds and bool(text),
             f"{words!r} is no setting of {name}: write name=value, with {', '.join(kinds) or 'nothing: it has none'}",
         )
-        found[key] = _value(text)
-        require(_fits(found[key], kinds[key]), f"{words!r}: {key} of {name} is {_told(kinds[key])}")
-        found[key] = _as(found[key], kinds[key])
+        found[key] = _parse_value(text)
+        require(_fits(found[key], kinds[key]), f"{words!r}: {key} of {name} is {_type_text(kinds[key])}")
+        found[key] = _convert(found[key], kinds[key])
     return found
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """A number, True, False, None or a tuple; anything else is a word."""
     try:
         return literal_eval(text)
@@ -57,17 +57,17 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind or (type(value) is int and kind is float)
 
 
-def _as(value: Any, kind: Any) -> Any:
+def _convert(value: Any, kind: Any) -> Any:
     """A whole number as a float, where one is meant."""
     if isinstance(value, tuple):
-        return tuple(_as(each, get_args(kind)[0]) for each in value)
+        return tuple(_convert(each, get_args(kind)[0]) for each in value)
     return float(value) if kind is float else value
 
 
-def _told(kind: Any) -> str:
+def _type_text(kind: Any) -> str:
     parts = get_args(kind)
     if get_origin(kind) is Literal:
         return " or ".join(parts)
     if get_origin(kind) is tuple:
         return str(kind)
-    return " or ".join(map(_told, parts)) if parts else str(kind.__name__).removesuffix("Type")
+    return " or ".join(map(_type_text, parts)) if parts else str(kind.__name__).removesuffix("Type")

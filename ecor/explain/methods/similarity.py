@@ -1,4 +1,4 @@
-"""Patch tokens and text features in, maps out: how similar each patch is to a text. No gradient, one forward pass."""
+"""Attribution by similarity of patch tokens and texts: ITSM, ECLIP and CLIP Surgery. No gradients, one forward pass."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,7 +25,7 @@ class Itsm:
         self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T h w"]:
         trace = tower.trace(pixels)
-        return trace.as_maps(similarity_to_texts(projected_patches(tower, trace), texts))
+        return trace.as_maps(similarity_to_texts(project_patches(tower, trace), texts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Eclip:
         if self.projection is None:
             raise ValueError("eclip needs a trained projection: train one, or take itsm for the plain model")
         trace = tower.trace(pixels)
-        patches = projected_patches(tower, trace) @ self.projection.to(pixels.device)
+        patches = project_patches(tower, trace) @ self.projection.to(pixels.device)
         if self.text_projection is not None:
             texts = texts @ self.text_projection.to(pixels.device)
         return trace.as_maps(similarity_to_texts(patches, texts))
@@ -155,7 +155,7 @@ def similarity_to_texts(patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B
 
 
 @torch.no_grad()
-def projected_patches(tower: ImageTower, trace: ImageTrace) -> Float[Tensor, "B P D"]:
+def project_patches(tower: ImageTower, trace: ImageTrace) -> Float[Tensor, "B P D"]:
     """Patch tokens in the space of the texts, with the layer norm and projection that the pooled feature takes."""
     with full_precision(tower.backbone):
         return trace.patches(tower.project(trace.blocks[-1].left))

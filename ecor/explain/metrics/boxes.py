@@ -1,4 +1,4 @@
-"""Maps and boxes in, localisation accuracy out: MaxBoxAcc and MaxBoxAccV2 (arXiv:2007.04178).
+"""Localization by bounding boxes: MaxBoxAcc and MaxBoxAccV2 (arXiv:2007.04178).
 
 A box is the first and last row and column that it covers: top, left, bottom, right; its area counts both ends.
 """
@@ -18,7 +18,7 @@ from ecor.explain.metrics.localization import THRESHOLDS, AtThreshold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxRule:
-    """How boxes come from a map, which goes from 0 to 1, and how they are judged."""
+    """Rules for boxes of a map with values from 0 to 1, and for hits."""
 
     thresholds: tuple[float, ...] = THRESHOLDS[:-1]
     """The best of them over all images counts."""

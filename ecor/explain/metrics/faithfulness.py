@@ -1,4 +1,4 @@
-"""A score, pictures and maps in; how much the score follows what the map says out: does the model use what is shown?
+"""Faithfulness of heat maps: deletion, insertion, confidence drop, weight randomisation and flip equivariance.
 
 The caller chooses the score [N 3 H W] -> [N], one text per picture: a cosine, or a probability among labels. Say which.
 """
@@ -55,17 +55,17 @@ def deletion(
     Raises:
         ValueError: for maps of another size, or a step outside (0, 1].
     """
-    return _changed_curve(score, pixels, torch.full_like(pixels, fill), maps, step=step)
+    return _perturbation_curve(score, pixels, torch.full_like(pixels, fill), maps, step=step)
 
 
 def insertion(
     score: Score, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B h w"], *, step: float = 0.036
 ) -> Curve:
     """The score while the most salient pixels of a blurred picture become sharp (RISE): high area is good."""
-    return _changed_curve(score, blurred(pixels), pixels, maps, step=step)
+    return _perturbation_curve(score, blur(pixels), pixels, maps, step=step)
 
 
-def blurred(pixels: Float[Tensor, "B 3 H W"], *, size: int = 11, sigma: float = 5.0) -> Float[Tensor, "B 3 H W"]:
+def blur(pixels: Float[Tensor, "B 3 H W"], *, size: int = 11, sigma: float = 5.0) -> Float[Tensor, "B 3 H W"]:
     """A Gaussian blur, zeros beyond the border, as RISE starts its insertion from."""
     offsets = torch.arange(size, device=pixels.device, dtype=pixels.dtype) - size // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma**2))
@@ -79,7 +79,7 @@ def saliency_order(maps: Float[Tensor, "B H W"]) -> Tensor:
 
 
 @torch.no_grad()
-def _changed_curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, *, step: float) -> Curve:
+def _perturbation_curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, *, step: float) -> Curve:
     require(maps.shape[1:] == start.shape[2:], f"maps of {tuple(maps.shape[1:])} for pixels {tuple(start.shape[2:])}")
     require(0 < step <= 1, f"step must be a share of pixels above 0 and at most 1, got {step}")
     order = saliency_order(maps)
@@ -122,7 +122,7 @@ def rank_correlation(one: Float[Tensor, "N H W"], other: Float[Tensor, "N H W"])
     return _pearson(_ranks(one.flatten(1)), _ranks(other.flatten(1)))
 
 
-def randomised(tower: ImageTower, *, num_blocks: int, seed: int = 0) -> ImageTower:
+def randomise_weights(tower: ImageTower, *, num_blocks: int, seed: int = 0) -> ImageTower:
     """A copy of the tower whose last blocks, and all behind them, have random weights (arXiv:1810.03292).
 
     Each tensor's numbers are drawn anew from a normal distribution with their own mean and standard deviation (ours),

@@ -1,7 +1,7 @@
-"""Maps and masks of what is really there in, numbers out: how well a map finds it. Pure functions, in fp32.
+"""Localization of heat maps against masks: mIoU, score contrast, pointing games, energy and PxAP, in fp32.
 
 Maps [N H W] are of N pairs (image, present name), masks [N H W] say which pixels show it. Each map is taken from 0 to
-1 (`minmax`), so that a constant map is all zeros. Definitions: `explain.md` in this project's references, section 8.
+1 (`minmax`), so that a constant map is all zeros.
 """
 
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def pointing_hit(
     """
     _check(maps, masks)
     best = maps == maps.amax(dim=(1, 2), keepdim=True)
-    near = _dilated(masks, by=tolerance) if tolerance else masks
+    near = _dilate(masks, by=tolerance) if tolerance else masks
     return (best & near).sum(dim=(1, 2)) / best.sum(dim=(1, 2))
 
 
@@ -134,7 +134,7 @@ def pixel_average_precision(maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N
     return float((found / looked_at * gained).sum())
 
 
-def _dilated(masks: Bool[Tensor, "N H W"], *, by: int) -> Bool[Tensor, "N H W"]:
+def _dilate(masks: Bool[Tensor, "N H W"], *, by: int) -> Bool[Tensor, "N H W"]:
     """Pixels at most `by` away from the mask."""
     offsets = torch.arange(-by, by + 1, device=masks.device)
     disk = (offsets[:, None] ** 2 + offsets**2 <= by**2).float()

@@ -1,4 +1,4 @@
-"""The measures of heat maps: their names, what is better, and how they are printed."""
+"""Table of heat-map measures: title, description, which direction is better, and digits."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ DELTAS = (0.3, 0.5, 0.7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How a measure is shown."""
+    """Title, description and format of a measure."""
 
     title: str
     words: str

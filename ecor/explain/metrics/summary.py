@@ -1,4 +1,4 @@
-"""Maps of pairs (image, text) and what is really there in, every measure with a bootstrap interval over images out.
+"""Summarize the localization of many heat maps: each measure with a bootstrap interval over images.
 
 Each pair is of an image of its own. Measures are put together from figures of single pairs, so that one draw of images
 serves all; `ecor.explain.metrics.localization` and `boxes` have the same measures for one sample.
@@ -22,7 +22,7 @@ NUM_BINS = 256
 """Of a map's values, for precision and recall (the exact curve has as many points as there are pixels)."""
 
 
-def localisation(
+def localization_estimates(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, resampling: Resampling
 ) -> dict[str, Estimate]:
     """The measures of `LOCALISATION`, of N pairs; ValueError for masks without a pixel, or that cover all."""
@@ -34,7 +34,7 @@ def localisation(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figures:
-    """What a resampled measure is put together from; N pairs, K thresholds, J of boxes."""
+    """Values per pair that resampled measures are computed from; N pairs, K thresholds, J thresholds of boxes."""
 
     iou: Float[np.ndarray, "N K"]
     at_mean: Float[np.ndarray, "N 4"]
@@ -50,7 +50,7 @@ class _Figures:
     @classmethod
     def of(cls, maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"]) -> "_Figures":
         contrast, pointing, energy = score_contrast(maps, masks), pointing_hit(maps, masks), energy_inside(maps, masks)
-        found, looked_at = _by_value(maps, masks)
+        found, looked_at = _value_histograms(maps, masks)
         boxes = torch.stack([box_of(mask) for mask in masks])
         largest = overlaps(maps, boxes, rule=WSOL, largest_only=True)
         any_region = overlaps(maps, boxes, rule=WSOL, largest_only=False)
@@ -93,7 +93,7 @@ def _overlap_at_mean(maps: Tensor, masks: Tensor) -> Float[Tensor, "N 4"]:
     return torch.stack(columns, dim=1).float()
 
 
-def _by_value(maps: Tensor, masks: Tensor) -> tuple[Float[np.ndarray, "N bins"], Float[np.ndarray, "N bins"]]:
+def _value_histograms(maps: Tensor, masks: Tensor) -> tuple[Float[np.ndarray, "N bins"], Float[np.ndarray, "N bins"]]:
     """Pixels of the mask, and all pixels, by value of the map in equal steps, highest first."""
     steps = (minmax(maps) * (NUM_BINS - 1)).round().long().flatten(1)
     places = (NUM_BINS - 1 - steps).cpu()
@@ -120,7 +120,7 @@ def _array(values: Tensor) -> np.ndarray:
     return values.cpu().double().numpy()
 
 
-def with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
+def pad_with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
     """Columns of N figures; of what is None, or known of the first pairs only, the rest is NaN: not defined."""
     columns = {}
     for name, known in values.items():

@@ -17,7 +17,7 @@ from ecor.clip.loading import load_backbone
 from ecor.config import (
     BackboneConfig,
     FitConfig,
-    Method,
+    MethodName,
     ObjectiveConfig,
     PromptConfig,
     ScoringConfig,
@@ -186,7 +186,7 @@ def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> T
     return found
 
 
-def _best_templates(world: World, *, backbone: Backbone, decoding: Method) -> TemplateConfig:
+def _best_templates(world: World, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
     vocabulary = world.vocabulary
     images = known_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
     templates, _ = best_templates(

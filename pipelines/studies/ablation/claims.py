@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from ecor.config import Method, ObjectiveName
-from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.config import MethodName, ObjectiveName
+from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from pipelines.studies.ablation.grid import METHODS
 from pipelines.studies.ablation.tables import REPETITION, grown, own_test, told_difference
 from pipelines.studies.markdown import Table
@@ -34,13 +34,13 @@ def claims_table(rows: pd.DataFrame) -> Table | None:
 
 
 def _verdict(differences: "pd.Series[float]") -> str:
-    estimate = over_repetitions(differences.to_numpy())
+    estimate = mean_over_repetitions(differences.to_numpy())
     if np.isnan(estimate.half_width) or abs(estimate.value) <= estimate.half_width:
         return "not shown"
     return "yes" if estimate.value > 0 else "no, the opposite"
 
 
-def _over_sets(rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | None, decoding: Method) -> pd.Series:
+def _over_sets(rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | None, decoding: MethodName) -> pd.Series:
     """A method's figure per repetition and set."""
     chosen = rows[rows["wording_is_chosen"] & (rows["decoding_judged"] == decoding)]
     if objective is None:
@@ -50,11 +50,11 @@ def _over_sets(rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | No
     return chosen.groupby([*REPETITION, "set_name", "num_categories"])[figure].mean()
 
 
-def _tuned(rows: pd.DataFrame, figure: str, *, decoding: Method) -> pd.Series:
+def _tuned(rows: pd.DataFrame, figure: str, *, decoding: MethodName) -> pd.Series:
     return _over_sets(rows, figure, objective=METHODS[decoding], decoding=decoding)
 
 
-def _joint_less(rival: Method) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
+def _joint_less(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
         own = own_test(rows)
         gap = (_tuned(own, figure, decoding="joint") - _tuned(own, figure, decoding=rival)).dropna()
@@ -69,7 +69,7 @@ def _tuned_less_zero_shot(rows: pd.DataFrame, figure: str) -> "pd.Series[float]"
     return (_tuned(own, figure, decoding="joint") - untuned).dropna().groupby(REPETITION).mean()
 
 
-def _growing_lead(rival: Method) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
+def _growing_lead(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
     """The lead of joint on all categories of the growing set less its lead on the fewest."""
 
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":

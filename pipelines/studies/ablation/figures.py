@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ScoringConfig, require
-from ecor.data.predictions import origins_table
-from ecor.evaluation.correctness import labels_of
+from ecor.data.prediction_schema import origins_table
+from ecor.evaluation.correctness import read_labels
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer
 from ecor.probability.factors import category_given_rationale_log_prob, random_rationales
@@ -79,7 +79,7 @@ def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decodi
         visible_rationales=visible,
     )
     table = recognizer.label(images.features, origins=origins, scoring=ScoringConfig(method=decoding))
-    labels = labels_of(table)
+    labels = read_labels(table)
     found = observations(labels.answers, labels.truth)
     return {name: float(np.mean(found[metric])) for metric, name in FIGURES.items()}
 

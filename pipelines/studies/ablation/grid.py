@@ -13,21 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from ecor.config import Method, ObjectiveName, WorldName, require
-from ecor.demo.worlds.registry import world_named
+from ecor.config import MethodName, ObjectiveName, WorldName, require
+from ecor.demo.worlds.registry import get_world
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
 
 Setting = TypeVar("Setting")
 
-METHODS: Mapping[Method, ObjectiveName] = {
+METHODS: Mapping[MethodName, ObjectiveName] = {
     "joint": "two_term",
     "inverted": "inverted",
     "independent": "independent",
     "pairs": "pairs",
 }
 """Decoding to its own loss."""
-DECODING_OF: Mapping[ObjectiveName, Method] = {
+DECODING_OF: Mapping[ObjectiveName, MethodName] = {
     "two_term": "joint",
     "in_batch_pairs": "joint",
     "in_batch_categories": "joint",
@@ -95,7 +95,7 @@ class Cell:
     learning_rate: float = 0.0
     wording: int | None = None
     """Of the hand-written templates; None: the one that is best on validation without tuning."""
-    decoding: Method = "joint"
+    decoding: MethodName = "joint"
     """What validation and the choice of wording decode by."""
     judgements: tuple[Judgement, ...]
 
@@ -137,7 +137,7 @@ class Study:
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
         require(not unknown, f"no question {', '.join(sorted(unknown))}: choose among {', '.join(QUESTIONS)}")
-        known = world_named(self.world).sets
+        known = get_world(self.world).sets
         unknown = {*self.sets, *self.two_sets, *self.selection_sets, self.growing_set} - set(known)
         require(
             not unknown, f"no {', '.join(sorted(unknown))} in the world {self.world}: choose among {', '.join(known)}"
@@ -146,7 +146,7 @@ class Study:
     @property
     def sets(self) -> tuple[str, ...]:
         """That are tuned on."""
-        return self._named(self.roles) or tuple(world_named(self.world).sets)
+        return self._named(self.roles) or tuple(get_world(self.world).sets)
 
     @property
     def two_sets(self) -> tuple[str, ...]:
@@ -305,7 +305,7 @@ class _Start:
     seed: int
     chosen: Mapping[tuple[str, str], Chosen] = field(default_factory=dict)
 
-    def untuned(self, set_name: str, *, decoding: Method) -> Cell:
+    def untuned(self, set_name: str, *, decoding: MethodName) -> Cell:
         return Cell(
             pretraining_seed=self.pretraining_seed,
             seed=self.seed,

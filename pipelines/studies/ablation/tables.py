@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecor.demo.worlds.registry import all_sets
-from ecor.evaluation.confidence_intervals import RepeatedMean, over_repetitions
+from ecor.evaluation.confidence_intervals import RepeatedMean, mean_over_repetitions
 from pipelines.reporting import evaluation_plots
 from pipelines.studies.markdown import Table
 
@@ -67,7 +67,9 @@ def comparison_tables(
         tables.append(Table(title=f"{title}, %", header=header, rows=tuple(body)))
         drawn[title] = {
             arm: {
-                str(value): over_repetitions(cells[arm, value].to_numpy()) for value in names if len(cells[arm, value])
+                str(value): mean_over_repetitions(cells[arm, value].to_numpy())
+                for value in names
+                if len(cells[arm, value])
             }
             for arm in arms
         }
@@ -84,7 +86,7 @@ def listed(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple[str, f
         digits = 1 if scale > 1 else 3
         told = [
             _with_interval(
-                over_repetitions(scale * by_repetition(rows[rows["set_name"] == name], figure).to_numpy()), digits
+                mean_over_repetitions(scale * by_repetition(rows[rows["set_name"] == name], figure).to_numpy()), digits
             )
             for name in names
         ]
@@ -129,7 +131,7 @@ def _with_interval(estimate: RepeatedMean, digits: int, *, sign: str = "") -> st
 
 
 def _told(values: "pd.Series[float]") -> str:
-    return _with_interval(over_repetitions(100 * values.to_numpy()), 1) if len(values) else "–"
+    return _with_interval(mean_over_repetitions(100 * values.to_numpy()), 1) if len(values) else "–"
 
 
 def _told_difference(values: "pd.Series[float]", others: "pd.Series[float] | None") -> str:
@@ -141,4 +143,4 @@ def _told_difference(values: "pd.Series[float]", others: "pd.Series[float] | Non
 
 def told_difference(differences: "pd.Series[float]") -> str:
     """Their mean with its interval, in percentage points, signed."""
-    return _with_interval(over_repetitions(100 * differences.to_numpy()), 1, sign="+") if len(differences) else "–"
+    return _with_interval(mean_over_repetitions(100 * differences.to_numpy()), 1, sign="+") if len(differences) else "–"

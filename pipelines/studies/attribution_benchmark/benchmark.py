@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ecor.config import require
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement
 from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
@@ -60,7 +60,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     root, tracking = Path(config.output), resolve_tracking(tracking or TrackingConfig())
     left_out = _methods(config, tracking=tracking)[1]
     if not config.only_page:
-        names = vocabulary_of(config.set_name)
+        names = set_vocabulary(config.set_name)
         model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
         chosen, left_out = _methods(config, tracking=tracking, model=model)
         for reason in left_out:

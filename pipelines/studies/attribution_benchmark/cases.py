@@ -19,7 +19,7 @@ from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.data.image_decoding import image_to_pixels
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.worlds.scenes import draw, without
+from ecor.demo.worlds.scenes import draw_scene, without_part
 from ecor.explain.targets import Category, Rationale, tower_of
 from ecor.model import Recognizer
 
@@ -132,8 +132,8 @@ def _present(item: LabelledDrawing, *, kind: TargetKind) -> frozenset[str]:
 
 def _image_without(item: LabelledDrawing, *, kind: TargetKind) -> Image.Image:
     if kind == "rationale":
-        return draw(without(item.scene, item.rationale)).image
-    return draw(replace(item.scene, things=item.scene.things[1:])).image
+        return draw_scene(without_part(item.scene, item.rationale)).image
+    return draw_scene(replace(item.scene, things=item.scene.things[1:])).image
 
 
 def _mask(item: LabelledDrawing, *, kind: TargetKind, model: Recognizer) -> Bool[Tensor, "H W"]:

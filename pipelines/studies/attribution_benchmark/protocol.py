@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.data.heatmap import Heatmap, resized
+from ecor.data.heatmap import Heatmap, resize_maps
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.attribution import attribute_among
 from ecor.explain.methods.registry import Method
@@ -22,11 +22,11 @@ from ecor.explain.metrics.faithfulness import (
     deletion,
     flip_equivariance,
     insertion,
-    randomised,
+    randomise_weights,
     rank_correlation,
 )
 from ecor.explain.metrics.localization import energy_inside
-from ecor.explain.metrics.summary import localisation, with_nan
+from ecor.explain.metrics.summary import localization_estimates, pad_with_nan
 from pipelines.studies.attribution_benchmark.cases import Cases
 from pipelines.studies.attribution_benchmark.mosaics import mosaics_of
 
@@ -96,12 +96,12 @@ def evaluate_method(method: Method, cases: Cases, *, trial: Trial) -> dict[str, 
 def tried_prior(prior: Prior, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
     """The same of maps that are made without a model."""
     height, width = cases.masks.shape[1:]
-    maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
+    maps = resize_maps(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
     mosaics, recognised = mosaics_of(cases), None
     if mosaics is not None:
         num = len(mosaics.members)
         tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
-        own = resized(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
+        own = resize_maps(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
         recognised = mosaics.found(own, num_cases=len(maps))
     return _judged(maps, cases, more={"recognised": recognised}, trial=trial)
 
@@ -126,8 +126,8 @@ def _judged(
         "increase": (left.left > left.whole).float(),
         **more,
     }
-    means = mean_estimates(with_nan(columns, num=len(maps)), resampling=trial.resampling)
-    return {**localisation(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
+    means = mean_estimates(pad_with_nan(columns, num=len(maps)), resampling=trial.resampling)
+    return {**localization_estimates(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
 
 
 def _recognised(method: Method, cases: Cases) -> Tensor | None:
@@ -152,7 +152,7 @@ def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) ->
     num_blocks = cases.tower.backbone.num_visual_blocks
     if num_blocks is None:
         return {"flip": flip, "randomised": None}
-    other = randomised(cases.tower, num_blocks=num_blocks, seed=trial.seed)
+    other = randomise_weights(cases.tower, num_blocks=num_blocks, seed=trial.seed)
     theirs = _heatmap(method, other, cases, images=few)
     return {"flip": flip, "randomised": rank_correlation(heatmap.scores[:num, 0], theirs.scores[:, 0])}
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ecor.config import require
-from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName
 from pipelines.runtime.console import say
@@ -200,6 +200,6 @@ def _told(values: "pd.Series[float]", column: Column, sign: str = "") -> str:
     values = values.dropna()
     if not len(values):
         return "–"
-    mean = over_repetitions(column.scale * values.to_numpy())
+    mean = mean_over_repetitions(column.scale * values.to_numpy())
     told = f"{mean.value:{sign}.{column.digits}f}"
     return told if mean.num_repetitions == 1 else f"{told} ± {mean.half_width:.{column.digits}f}"

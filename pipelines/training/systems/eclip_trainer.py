@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import require
 from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
-from ecor.eclip.projection import EclipModule, Names, Projection
+from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures
 from ecor.model import Recognizer
-from ecor.storage.artifact import save
+from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig
 from pipelines.training.caption_loader import captions_of
@@ -40,7 +40,7 @@ class EclipTrainer(Trainer):
         self._is_cached = config.eclip.cache and guidance is None
         self._guidance = guidance or guidance_of(config.eclip.guidance)
         self._tower = ImageTower(backbone=self.backbone)
-        self._tower.check_gives("patch_tokens", asked_by=SYSTEM)
+        self._tower.require_capability("patch_tokens", asked_by=SYSTEM)
         projection = Projection(self.backbone.embed_dim, has_text=config.eclip.project_texts)
         self.learned = self.projection = projection.to(self.rank.device)
 
@@ -50,13 +50,15 @@ class EclipTrainer(Trainer):
         )
 
     @cached_property
-    def names(self) -> Names:
+    def names(self) -> SentenceFeatures:
         """The vocabulary's sentences without learned tokens, encoded once; and the captions, where they are learned
         from."""
         backbone, templates = self.backbone, self.config.templates
         text = Recognizer.zero_shot(self.vocabulary, backbone=backbone, templates=templates).text
         captions = self._encoded_captions() if self._has_captions else None
-        return Names(rationales=text.rationales.clone(), categories=text.categories.clone(), captions=captions)
+        return SentenceFeatures(
+            rationales=text.rationales.clone(), categories=text.categories.clone(), captions=captions
+        )
 
     @property
     def _has_captions(self) -> bool:
@@ -81,7 +83,7 @@ class EclipTrainer(Trainer):
         mine = different[self.rank.index :: self.rank.num_ranks]
         features = self.backbone.encode_text(mine, fp32=True) if mine else torch.zeros(0, self.backbone.embed_dim)
         found = torch.zeros(len(different), self.backbone.embed_dim)
-        for number, part in enumerate(self.rank.gathered(features.cpu())):
+        for number, part in enumerate(self.rank.all_gather(features.cpu())):
             found[number :: self.rank.num_ranks] = part
         return found.to(self.rank.device)
 
@@ -160,7 +162,7 @@ class EclipTrainer(Trainer):
     def prepare_save(self, progress: TrainState) -> Save:
         config = self.config
         return partial(
-            save,
+            save_artifact,
             SYSTEM,
             dict(progress.best_tokens),
             settings={"eclip": asdict(replace(config.eclip, cache=True)), "templates": asdict(config.templates)},

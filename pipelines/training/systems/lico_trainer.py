@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ecor.config import Preprocess
 from ecor.lico.classifier import SYSTEM, Classifier
 from ecor.lico.training import LicoModule
-from ecor.storage.artifact import save
+from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
 from pipelines.config.stages import TrainConfig
 from pipelines.training.data_loader import Split, ahead
@@ -87,7 +87,7 @@ class LicoTrainer(Trainer):
         }
         settings = {name: value for name, value in asdict(self.config.lico).items() if name != "fit"}
         return partial(
-            save,
+            save_artifact,
             SYSTEM,
             tensors,
             settings={"lico": settings, "categories": list(self.vocabulary.categories)},

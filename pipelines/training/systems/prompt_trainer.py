@@ -20,7 +20,7 @@ from ecor.config import (
     FACTORS,
     BackboneConfig,
     FitConfig,
-    Method,
+    MethodName,
     ObjectiveConfig,
     ObjectiveName,
     ScoringConfig,
@@ -80,11 +80,11 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
     """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint."""
-    methods: dict[ObjectiveName, Method] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    methods: dict[ObjectiveName, MethodName] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
     return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
 
 
-def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[Method, ...]:
+def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[MethodName, ...]:
     """Decodings that get temperatures: all where every sentence is at hand, else those that need no more of them.
 
     These are the objective's own decoding, `joint` and `independent` (our choice).
@@ -210,7 +210,7 @@ class PromptTrainer(Trainer):
             (positions, features.rationale.cpu(), features.category.cpu())
             for features, positions in self._validation_batches()
         ]
-        found = [part for parts in self.rank.gathered(mine) for part in parts]
+        found = [part for parts in self.rank.all_gather(mine) for part in parts]
         positions, rationale, category = map(torch.cat, zip(*found, strict=True))
         device = self.rank.device
         temperatures = fit_temperatures(

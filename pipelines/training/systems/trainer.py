@@ -255,7 +255,7 @@ class Trainer(ABC):
 
     def _validated(self) -> dict[str, float]:
         """Loss and strict verdicts on the validation split, each rank with its part of it."""
-        found = [step for steps in self.rank.gathered(list(self._evaluated())) for step in steps]
+        found = [step for steps in self.rank.all_gather(list(self._evaluated())) for step in steps]
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
 
@@ -265,7 +265,7 @@ class Trainer(ABC):
     def _unreadable_reasons(self, *, before: Mapping[str, str]) -> dict[str, str]:
         """Of both splits, on all ranks; every rank must ask."""
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
-        return merge_reasons(self.rank.gathered(reasons), before=before)
+        return merge_reasons(self.rank.all_gather(reasons), before=before)
 
     def _saved(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()

@@ -115,7 +115,7 @@ def test_other_towers_are_read_rightly(tmp_path: Path, vocabulary: Vocabulary, s
 def test_a_part_of_the_pairs_is_that_part_of_all(backbone: Backbone, vocabulary: Vocabulary) -> None:
     encoder = encoder_of(backbone, vocabulary)
     rationales, categories = torch.tensor([5, 0, 5]), torch.tensor([3, 1])
-    for each in (encoder, encoder.detached()):
+    for each in (encoder, encoder.with_frozen_contexts()):
         all_pairs = each.category_features(everything(each))
         expected = all_pairs[rationales][:, categories]
         assert_close(each.category_features(rationales, categories), expected, rtol=0, atol=1e-5)
@@ -154,7 +154,7 @@ def test_the_rationale_context_gets_its_gradient(backbone: Backbone, vocabulary:
 def test_a_detached_encoder_keeps_the_contexts_of_its_making(backbone: Backbone, vocabulary: Vocabulary) -> None:
     learned = contexts()
     encoder = encoder_of(backbone, vocabulary, **learned)
-    before = encoder.detached()
+    before = encoder.with_frozen_contexts()
     expected = before.category_features(torch.tensor([0]))
     with torch.no_grad():
         learned["category_context"] += torch.randn(3, 48)
@@ -165,8 +165,8 @@ def test_a_detached_encoder_keeps_the_contexts_of_its_making(backbone: Backbone,
         vocabulary=vocabulary,
         templates=TemplateConfig(),
         category_context=before.category_context,
-        bank_bytes=0,
-    ).detached()
+        cache_bytes=0,
+    ).with_frozen_contexts()
     assert_close(without_bank.category_features(torch.tensor([0])), expected, rtol=0, atol=1e-6)
 
 

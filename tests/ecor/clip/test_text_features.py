@@ -16,7 +16,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import TextFeatureTable
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import features_digest, text_features
+from ecor.clip.text_features import build_text_features, features_digest
 from ecor.config import BackboneConfig, TemplateConfig, TextConfig
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
@@ -69,7 +69,7 @@ def filled(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("route", ROUTES)
 def test_rows_and_columns_are_the_encoded_sentences(backbone: Backbone, route: str) -> None:
     encoder = encoder_of(backbone)
-    text = text_features(encoder, config=ROUTES[route])
+    text = build_text_features(encoder, config=ROUTES[route])
     assert isinstance(text, TextFeatureTable)
     names, templates = encoder.vocabulary, encoder.templates
     for r, rationale in enumerate(names.rationales):
@@ -87,7 +87,7 @@ def test_rows_and_columns_are_the_encoded_sentences(backbone: Backbone, route: s
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_all_routes_give_the_same_numbers(backbone: Backbone, tmp_path: Path, dtype: str) -> None:
     def rows(config: TextConfig, *, order: list[int]) -> torch.Tensor:
-        text = text_features(encoder_of(backbone), config=replace(config, dtype=dtype))
+        text = build_text_features(encoder_of(backbone), config=replace(config, dtype=dtype))
         made = {r: text.row(r) for r in order}
         return torch.stack([made[r] for r in sorted(made)])
 
@@ -102,20 +102,20 @@ def test_all_routes_give_the_same_numbers(backbone: Backbone, tmp_path: Path, dt
 
 def test_only_the_rows_asked_for_are_made_and_they_are_made_once(backbone: Backbone, tmp_path: Path) -> None:
     config = TextConfig(cache_dir=str(tmp_path), fill="on_demand")
-    text = text_features(encoder_of(backbone), config=config)
+    text = build_text_features(encoder_of(backbone), config=config)
     text.row(3)
     assert filled(tmp_path).tolist() == [2, 3]
     [path] = tmp_path.glob("*/rows.npy")
     mark = np.full((1, 3, 16), 0.5, dtype=np.float32)  # no encoder would give this
     FeatureFile(path, shape=(7, 3, 16), dtype=mark.dtype).write(3, mark)
-    for each in (text, text_features(encoder_of(backbone), config=config)):
+    for each in (text, build_text_features(encoder_of(backbone), config=config)):
         assert np.array_equal(each.row(3), mark[0])
     assert filled(tmp_path).tolist() == [2, 3]
 
 
 def test_a_column_does_not_make_the_rows(backbone: Backbone, tmp_path: Path) -> None:
     config = TextConfig(cache_dir=str(tmp_path), fill="on_demand")
-    text = text_features(encoder_of(backbone), config=config)
+    text = build_text_features(encoder_of(backbone), config=config)
     column = text.column(1)
     assert not filled(tmp_path).size
     assert_close(column, torch.stack([text.row(r)[1] for r in range(7)]), rtol=0, atol=1e-6)
@@ -123,8 +123,8 @@ def test_a_column_does_not_make_the_rows(backbone: Backbone, tmp_path: Path) -> 
 
 def test_single_sentences_are_shared_through_the_folder(backbone: Backbone, tmp_path: Path) -> None:
     config = TextConfig(cache_dir=str(tmp_path))
-    first = text_features(encoder_of(backbone), config=config)
-    again = text_features(encoder_of(backbone), config=config)
+    first = build_text_features(encoder_of(backbone), config=config)
+    again = build_text_features(encoder_of(backbone), config=config)
     assert torch.equal(first.rationales, again.rationales) and torch.equal(first.categories, again.categories)
     assert sorted(path.name for path in (tmp_path / first.digest[:32]).iterdir()) == [
         "categories.npy", "rationales.npy", "rows.filled.npy", "rows.npy",
@@ -133,11 +133,11 @@ def test_single_sentences_are_shared_through_the_folder(backbone: Backbone, tmp_
 
 def test_features_are_of_the_contexts_as_they_were(backbone: Backbone) -> None:
     context = torch.randn(2, 32)
-    text = text_features(encoder_of(backbone, category_context=context), config=ROUTES["on demand"])
+    text = build_text_features(encoder_of(backbone, category_context=context), config=ROUTES["on demand"])
     expected, digest = text.row(0), text.digest
     context += torch.randn(2, 32)
     assert torch.equal(text.row(1), text.rows([1])[0]) and text.digest == digest
-    table = text_features(encoder_of(backbone, category_context=context), config=ROUTES["table"])
+    table = build_text_features(encoder_of(backbone, category_context=context), config=ROUTES["table"])
     assert not torch.allclose(table.row(0), expected, atol=1e-3) and table.digest != digest
 
 
@@ -159,7 +159,7 @@ def test_whatever_decides_the_numbers_is_in_the_digest(backbone: Backbone, tmp_p
 
 
 def test_a_temporary_file_goes_with_its_features(backbone: Backbone) -> None:
-    text = text_features(encoder_of(backbone), config=ROUTES["on demand"])
+    text = build_text_features(encoder_of(backbone), config=ROUTES["on demand"])
     text.row(0)
     folder = text._folder
     assert folder.is_dir()
@@ -193,7 +193,7 @@ def test_several_processes_may_write_the_same_rows(tmp_path: Path) -> None:
 
 def test_what_others_fill_meanwhile_is_left_to_them(backbone: Backbone, tmp_path: Path) -> None:
     config = TextConfig(cache_dir=str(tmp_path), fill="on_demand")
-    text, other = (text_features(encoder_of(backbone), config=config) for _ in range(2))
+    text, other = (build_text_features(encoder_of(backbone), config=config) for _ in range(2))
     encoded = []
 
     def encode(rationales: range) -> torch.Tensor:
@@ -215,7 +215,7 @@ def test_a_full_disk_is_said_before_the_work(backbone: Backbone, monkeypatch: py
     free = lambda path: type("usage", (), {"free": 10})  # noqa: E731
     monkeypatch.setattr("ecor.clip.text_features.shutil.disk_usage", free)
     with pytest.raises(ValueError, match="cache_dir with more room"):
-        text_features(encoder_of(backbone), config=ROUTES["ahead"])
+        build_text_features(encoder_of(backbone), config=ROUTES["ahead"])
 
 
 def test_a_long_fill_is_announced(
@@ -223,9 +223,9 @@ def test_a_long_fill_is_announced(
 ) -> None:
     monkeypatch.setattr("ecor.clip.encoding_blocks.LONG_S", 0.0)
     monkeypatch.setattr("ecor.clip.text_features.LONG_S", 0.0)
-    text_features(encoder_of(backbone), config=ROUTES["table"])
+    build_text_features(encoder_of(backbone), config=ROUTES["table"])
     assert "encoding 15 sentences" in caplog.text
-    text_features(encoder_of(backbone), config=ROUTES["on demand"]).row(6)
+    build_text_features(encoder_of(backbone), config=ROUTES["on demand"]).row(6)
     assert "1 of 7 rows are there" in caplog.text
 
 

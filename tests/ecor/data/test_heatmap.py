@@ -9,7 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from ecor.config import Preprocess
-from ecor.data.heatmap import Heatmap, frame_of, minmax, resized
+from ecor.data.heatmap import Heatmap, frame_of, minmax, resize_maps
 from ecor.data.image_decoding import image_to_pixels
 
 SQUARE = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
@@ -96,4 +96,4 @@ def test_a_frame_of_another_input_is_refused() -> None:
 
 
 def test_resizing_is_torchs_and_keeps_non_square_grids() -> None:
-    assert resized(torch.zeros(1, 2, 3, 5), (12, 40)).shape == (1, 2, 12, 40)
+    assert resize_maps(torch.zeros(1, 2, 3, 5), (12, 40)).shape == (1, 2, 12, 40)

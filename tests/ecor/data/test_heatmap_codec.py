@@ -17,15 +17,8 @@ from ecor.checkpoint import Checkpoint
 from ecor.config import ScoringConfig, TextConfig
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.predictions import (
-    PREDICTION_SCHEMA,
-    check_schema,
-    origins_table,
-    predictions_table,
-    read_part,
-    schema_with,
-    write_part,
-)
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, check_schema, origins_table, predictions_table, schema_with
+from ecor.data.predictions import read_part, write_part
 from ecor.explain import explain_joint
 from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig

@@ -15,7 +15,8 @@ from PIL import Image
 
 from ecor.config import Preprocess
 from ecor.data.collate import collate
-from ecor.data.image_decoding import ImageError, Sample, check_header, decode_image, image_to_pixels, label_ids
+from ecor.data.image_decoding import ImageError, check_header, decode_image, image_to_pixels
+from ecor.data.samples import Sample
 from ecor.data.vocabulary import vocabulary_from_mapping
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -160,17 +161,6 @@ def test_a_batch_holds_pixels_and_ids():
     assert batch.categories.tolist() == [0, -1, 1]
     assert batch.rationales[0] in (0, 1) and batch.rationales[1:].tolist() == [-1, -1]
     assert collate([], vocabulary=VOCABULARY, preprocess=preprocess()).images.shape == (0, 3, 32, 32)
-
-
-@given(key=st.text(max_size=8))
-def test_epochs_take_all_rationales_in_turn(key):
-    taught = [label_ids(sample(key, image=b""), vocabulary=VOCABULARY, epoch=epoch)[1] for epoch in range(4)]
-    assert set(taught[:2]) == {0, 1} and taught[:2] == taught[2:]
-
-
-def test_labels_the_vocabulary_lacks_are_errors():
-    with pytest.raises(ValueError, match="unknown rationale 'tail'"):
-        label_ids(sample(rationales=("tail",)), vocabulary=VOCABULARY)
 
 
 def test_photos_decode(shared_data):

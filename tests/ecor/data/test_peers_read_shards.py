@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, read_shard, write_manifest, write_shard, write_side_files, write_text
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import connect
@@ -45,7 +46,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("peers")
     shards = [
         write_shard(
-            [Entry(sample=each) for each in SAMPLES[start : start + 4]],
+            [ShardEntry(sample=each) for each in SAMPLES[start : start + 4]],
             folder=root / "test",
             name=f"{number}.tar",
             vocabulary=VOCABULARY,
@@ -64,7 +65,7 @@ def folder(tmp_path_factory):
         config_digest="",
         parents={},
     )
-    write_manifest(manifest, root / "test")
+    write_shard_manifest(manifest, root / "test")
     assert [each for info in shards for each in read_shard(root / "test", info)] == SAMPLES
     return root
 

@@ -10,29 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecor.config import ScoringConfig
-from ecor.data.predictions import (
-    OPTIONAL_COLUMNS,
-    ORIGIN_SCHEMA,
+from ecor.data.prediction_schema import (
     PREDICTION_SCHEMA,
     ExplainablePrediction,
-    PredictionParents,
-    PredictionPart,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     check_schema,
+    iterate_predictions,
+    predictions_table,
+    schema_for,
+)
+from ecor.data.predictions import (
+    PredictionParents,
+    PredictionPart,
+    PredictionSet,
     encode_parquet,
     iterate_parts,
-    iterate_predictions,
-    origins_table,
-    predictions_table,
-    read_manifest,
+    read_prediction_set,
     read_predictions,
-    schema_for,
-    schema_rows,
-    write_manifest,
     write_part,
+    write_prediction_set,
 )
 
 names = st.text(alphabet="aZ é漢.\n", min_size=1, max_size=4)
@@ -119,7 +117,7 @@ def labels_folder(folder: Path) -> PredictionSet:
         for unit in ("a", "b")
     )
     record = PredictionSet(parts=parts, parents=PARENTS, scoring=ScoringConfig(top_k=3), num_rejected=1)
-    write_manifest(str(folder), record)
+    write_prediction_set(str(folder), record)
     return record
 
 
@@ -140,7 +138,7 @@ def test_the_same_rows_give_the_same_bytes_however_they_are_chunked() -> None:
 
 def test_a_folder_of_labels_is_read_back_with_its_record(tmp_path: Path) -> None:
     record = labels_folder(tmp_path)
-    assert read_manifest(str(tmp_path)) == record
+    assert read_prediction_set(str(tmp_path)) == record
     assert (record.num_rows, record.num_bytes) == (6, sum((tmp_path / p.name).stat().st_size for p in record.parts))
     assert read_predictions(str(tmp_path))["key"].to_pylist() == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert [table.num_rows for table in iterate_parts(str(tmp_path), columns=["key"])] == [3, 3]
@@ -175,7 +173,7 @@ def test_an_altered_short_or_missing_part_is_named(tmp_path: Path) -> None:
 def test_a_count_that_lies_is_found(tmp_path: Path) -> None:
     record = labels_folder(tmp_path)
     lying = tuple(dataclasses.replace(part, num_rows=9) for part in record.parts)
-    write_manifest(str(tmp_path), PredictionSet(parts=lying, parents=PARENTS, scoring=record.scoring))
+    write_prediction_set(str(tmp_path), PredictionSet(parts=lying, parents=PARENTS, scoring=record.scoring))
     with pytest.raises(ValueError, match=r"part a\.parquet has 3 rows, its manifest says 9"):
         read_predictions(str(tmp_path))
 
@@ -209,8 +207,8 @@ def test_a_column_that_was_not_asked_for_is_not_there(tmp_path: Path) -> None:
     assert table["ood_score"].to_pylist() == [0.5, None]
     part = write_part(str(tmp_path), table.append_column("colour", [["red", "blue"]]), name="a.parquet", unit="a")
     record = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig(ood_score=True))
-    write_manifest(str(tmp_path), record)
-    assert read_manifest(str(tmp_path)) == record
+    write_prediction_set(str(tmp_path), record)
+    assert read_prediction_set(str(tmp_path)) == record
     assert read_predictions(str(tmp_path)).equals(table)
     off = PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig())
     assert "ood_score" not in off.to_json() and off.digest != record.digest
@@ -223,11 +221,11 @@ def test_a_manifest_of_before_the_column_reads(tmp_path: Path) -> None:
     record = PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig())
     assert record.digest == DIGEST_OF_BEFORE
     (tmp_path / "manifest.json").write_text(record.to_json())
-    assert read_manifest(str(tmp_path)) == record
+    assert read_prediction_set(str(tmp_path)) == record
 
 
 def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
-    write_manifest(str(tmp_path), PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig()))
+    write_prediction_set(str(tmp_path), PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(str(tmp_path)).schema.equals(PREDICTION_SCHEMA)
 
 
@@ -240,27 +238,9 @@ def test_rows_with_known_truth_are_counted(tmp_path: Path) -> None:
     assert not labels_folder(tmp_path).has_truth
 
 
-def test_origins_fill_what_is_not_known() -> None:
-    table = origins_table(["a", "b"], shard=pa.array(["s", "s"]), rationales_true=[["x"], None])
-    assert table.schema.equals(ORIGIN_SCHEMA)
-    assert table.to_pylist()[1] == {**dict.fromkeys(ORIGIN_SCHEMA.names), "key": "b", "source": "b", "shard": "s"}
-    with pytest.raises(ValueError, match="colour"):
-        origins_table(["a"], colour=["red"])
-
-
-def test_every_column_is_documented() -> None:
-    optional = [column.name for column in OPTIONAL_COLUMNS]
-    assert [column.name for column in dataclasses.fields(ExplainablePrediction)] == [
-        *PREDICTION_SCHEMA.names,
-        *optional,
-    ]
-    assert all(row["description"] for row in schema_rows())
-    assert {row["name"]: row["unit"] for row in schema_rows()}["confidence"] == "probability"
-
-
 def test_remote_file_systems_are_reached_by_url() -> None:
     folder = "memory://labels"
     part = write_part(folder, predictions_table([example("a")]), name="a.parquet", unit="a")
     assert isinstance(part, PredictionPart)
-    write_manifest(folder, PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()))
+    write_prediction_set(folder, PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(folder)["key"].to_pylist() == ["a"]

@@ -1,4 +1,7 @@
-"""Tars are the same bytes for the same entries, say where everything is, and are never read when altered."""
+"""Tars are the same bytes for the same entries, say where everything is, and are never read when altered.
+
+Also tests `shard_manifest`.
+"""
 
 import dataclasses
 import hashlib
@@ -17,21 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.data.image_decoding import Sample
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest, write_side_files
 from ecor.data.shards import (
     INDEX_SCHEMA,
-    Entry,
-    ShardManifest,
+    ShardEntry,
     fetch_shard,
     read_index,
-    read_manifest,
     read_members,
     read_shard,
     sample_key,
     verify_shard,
-    write_manifest,
     write_shard,
-    write_side_files,
 )
 from ecor.data.tar_members import tar_header
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -67,7 +67,7 @@ SAMPLES = [
 
 
 def written(folder: Path, samples=SAMPLES, **changes):
-    entries = [Entry(sample=each, provenance={"split": "train"}) for each in samples]
+    entries = [ShardEntry(sample=each, provenance={"split": "train"}) for each in samples]
     arguments = {"folder": folder, "name": "0.tar", "vocabulary": VOCABULARY}
     return write_shard(entries, **(arguments | changes))
 
@@ -228,7 +228,9 @@ def test_fewer_samples_than_promised_are_an_error(tmp_path):
 
 def test_an_image_that_changed_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="changed while it was sharded"):
-        write_shard([Entry(sample=sample(0), sha256="0" * 64)], folder=tmp_path, name="0.tar", vocabulary=VOCABULARY)
+        write_shard(
+            [ShardEntry(sample=sample(0), sha256="0" * 64)], folder=tmp_path, name="0.tar", vocabulary=VOCABULARY
+        )
 
 
 @pytest.mark.parametrize(
@@ -305,18 +307,18 @@ def test_a_damaged_remote_shard_is_refused_after_all_attempts(tmp_path):
 
 def test_manifests_come_back_and_tell_when_they_were_changed(tmp_path):
     manifest = manifest_of(written(tmp_path))
-    write_manifest(manifest, tmp_path)
-    assert read_manifest(tmp_path) == manifest
+    write_shard_manifest(manifest, tmp_path)
+    assert read_shard_manifest(tmp_path) == manifest
     path = tmp_path / "manifest.json"
     path.write_text(path.read_text().replace('"num_rejected": 1', '"num_rejected": 0'))
     with pytest.raises(ValueError, match=f"was changed.*{manifest.digest}"):
-        read_manifest(tmp_path)
+        read_shard_manifest(tmp_path)
     path.write_text("[]")
     with pytest.raises(ValueError, match="not a manifest"):
-        read_manifest(tmp_path)
+        read_shard_manifest(tmp_path)
     path.unlink()
     with pytest.raises(ValueError, match="run `ecor shard`"):
-        read_manifest(tmp_path)
+        read_shard_manifest(tmp_path)
 
 
 def test_a_manifest_adds_up(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from ecor.config import TemplateConfig
-from ecor.data.templates import category_sentence, check_templates, long_sentence, pair_sentence, rationale_sentence
+from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 
 
 def test_the_default_words():
@@ -12,20 +12,12 @@ def test_the_default_words():
     assert rationale_sentence(templates, "a tail") == "There is a tail."
     assert category_sentence(templates, "cat") == "This is a photo of a cat."
     assert pair_sentence(templates, "cat", "a tail") == "This is a photo of a cat because there is a tail."
-    assert long_sentence(templates, "cat", ["a tail", "fur"]) == (
-        "This is a photo of a cat because there is a tail, fur."
-    )
 
 
 def test_braces_in_names_stay():
     assert pair_sentence(TemplateConfig(), "{category}", "{0}") == (
         "This is a photo of a {category} because there is {0}."
     )
-
-
-def test_no_rationale_makes_no_long_sentence():
-    with pytest.raises(ValueError, match="at least one rationale"):
-        long_sentence(TemplateConfig(), "cat", [])
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ecor.demo.corpus import Claim, Corpus, captioned, draw_corpus, holds
+from ecor.demo.corpus import Claim, Corpus, claim_truth, draw_corpus, write_captions
 from ecor.demo.dataset import labelled_drawings, write_dataset
 from ecor.demo.tiny_clip import config_path, weights_path
 from ecor.demo.worlds.familiar import FAMILIAR
-from ecor.demo.worlds.registry import vocabulary_of
-from ecor.demo.worlds.scenes import MIN_VISIBLE_PIXELS, compose, draw, without
+from ecor.demo.worlds.registry import set_vocabulary
+from ecor.demo.worlds.scenes import MIN_VISIBLE_PIXELS, compose, draw_scene, without_part
 from ecor.demo.zero_shot_eval import validation_images, zero_shot_table
 
 KINDS, SETS = FAMILIAR.kinds, FAMILIAR.sets
@@ -75,7 +75,7 @@ def test_the_first_world_is_the_one_that_its_weights_and_figures_are_of() -> Non
     corpus = draw_corpus(FAMILIAR, num_images=60, seed=0, num_processes=1)
     arrays = (corpus.pixels, corpus.categories, corpus.visible)
     found["corpus"] = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
-    batch = captioned(corpus, np.arange(60), rng=random.Random(3), noise=0.02)
+    batch = write_captions(corpus, np.arange(60), rng=random.Random(3), noise=0.02)
     told = (batch.own, batch.true, batch.attributes)
     captions = "\n".join(batch.captions).encode() + b"".join(array.tobytes() for array in told)
     found["captions"] = hashlib.sha256(captions).hexdigest()[:16]
@@ -89,7 +89,7 @@ def test_splits_share_no_image(dataset: Path) -> None:
 
 def test_layout_is_dror_s(dataset: Path) -> None:
     vocabulary = json.loads((dataset / "vocabulary.json").read_text(encoding="utf-8"))
-    assert vocabulary == vocabulary_of("demo-small")
+    assert vocabulary == set_vocabulary("demo-small")
     for split, count in NUM_IMAGES.items():
         paths = [path.relative_to(dataset / split).parts for path in (dataset / split).rglob("*.png")]
         assert len(paths) == count
@@ -114,7 +114,7 @@ def test_visible_rationales_are_those_with_pixels(dataset: Path) -> None:
         legend = row["mask_legend"]
         assert isinstance(legend, dict)
         assert set(np.flatnonzero(counts).tolist()) - {0} <= set(map(int, legend))
-        own = vocabulary_of("demo-small")[str(row["category"])]
+        own = set_vocabulary("demo-small")[str(row["category"])]
         shown = [text for label, text in legend.items() if text in own and counts[int(label)] >= MIN_VISIBLE_PIXELS]
         assert shown == row["visible_rationales"]
 
@@ -140,7 +140,7 @@ def test_a_part_left_out_changes_that_part_alone() -> None:
         ("owl", "huge round eyes"),
     ):
         scene = compose(PLAIN, seed=f"t/{category}", category=category)
-        whole, lacking = draw(scene), draw(without(scene, rationale))
+        whole, lacking = draw_scene(scene), draw_scene(without_part(scene, rationale))
         label = next(key for key, value in whole.legend.items() if value == (0, rationale))
         part = np.asarray(whole.labels) == label
         near = np.pad(part, 2).astype(int)
@@ -159,13 +159,13 @@ def test_every_kind_draws_all_its_rationales() -> None:
         seen: set[str] = set()
         for k in range(3):
             scene = compose(PLAIN, seed=f"all/{k}", category=name)
-            seen |= set(draw(scene).visible[0])
+            seen |= set(draw_scene(scene).visible[0])
         assert seen == set(kind.rationales), name
 
 
 @pytest.mark.parametrize("set_name", SETS)
 def test_most_rationales_belong_to_one_category(set_name: str) -> None:
-    vocabulary = vocabulary_of(set_name)
+    vocabulary = set_vocabulary(set_name)
     owners = Counter(text for texts in vocabulary.values() for text in texts)
     assert all(len(texts) == len(set(texts)) >= 2 for texts in vocabulary.values())
     assert sum(count == 1 for count in owners.values()) / len(owners) >= 0.85
@@ -185,7 +185,7 @@ def test_new_names_are_in_no_other_set_and_in_no_caption() -> None:
         visible=visible,
     )
     corpus.categories[:, 0] = rng.integers(0, len(FAMILIAR.categories), 200)
-    batch = captioned(corpus, rows, rng=random.Random(0), noise=0.0)
+    batch = write_captions(corpus, rows, rng=random.Random(0), noise=0.0)
     said = re.compile(rf"\b(a|the) ({'|'.join(FAMILIAR.unnamed)})(\.|,|$| with | because )")
     assert not [caption for caption in batch.captions if said.search(caption)]
     assert (batch.own <= batch.true).all()
@@ -211,12 +211,12 @@ def test_claims_hold_as_a_naive_loop_says() -> None:
         ]
         for b in range(20)
     ]
-    assert holds(corpus, np.arange(20), claims).tolist() == expected
+    assert claim_truth(corpus, np.arange(20), claims).tolist() == expected
 
 
 def test_unknown_names_are_refused_with_the_choice() -> None:
     with pytest.raises(ValueError, match="demo-small"):
-        vocabulary_of("demo-big")
+        set_vocabulary("demo-big")
     with pytest.raises(ValueError, match="validation"):
         next(labelled_drawings(set_name="demo-small", split="val", num_images=1, seed=0))
 
@@ -230,7 +230,7 @@ def shipped() -> torch.nn.Module:
 
 
 def test_plain_open_clip_encodes_as_our_own_helpers_do(shipped: torch.nn.Module) -> None:
-    from ecor.demo.tiny_clip import image_features, text_features
+    from ecor.demo.tiny_clip import encode_images, encode_texts
 
     _, _, preprocess = open_clip.create_model_and_transforms("ecor-demo", pretrained=str(weights_path()))
     images = validation_images("demo-small", num_images=4)
@@ -239,9 +239,9 @@ def test_plain_open_clip_encodes_as_our_own_helpers_do(shipped: torch.nn.Module)
         pixels = torch.stack([preprocess(item.drawing.image) for item in images.drawings])
         plain_images = torch.nn.functional.normalize(shipped.encode_image(pixels), dim=-1)
         plain_texts = torch.nn.functional.normalize(shipped.encode_text(tokens), dim=-1)
-    torch.testing.assert_close(image_features(shipped, images.pixels), plain_images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_images(shipped, images.pixels), plain_images, atol=1e-5, rtol=0)
     torch.testing.assert_close(
-        text_features(shipped, ["a zebra", "There is a long trunk."]), plain_texts, atol=1e-5, rtol=0
+        encode_texts(shipped, ["a zebra", "There is a long trunk."]), plain_texts, atol=1e-5, rtol=0
     )
 
 

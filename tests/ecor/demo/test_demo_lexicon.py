@@ -3,15 +3,15 @@
 from ecor.convis.lexicon import Lexicon
 from ecor.demo.lexicon import ROOT, categories_under, demo_lexicon
 from ecor.demo.worlds.familiar import FAMILIAR
-from ecor.demo.worlds.registry import vocabulary_of, world_named
+from ecor.demo.worlds.registry import get_world, set_vocabulary
 
 LEXICON = demo_lexicon()
 
 
 def test_every_category_and_part_of_every_set_is_a_leaf() -> None:
     assert isinstance(LEXICON, Lexicon)
-    for set_name in world_named("demo").sets:
-        for category, rationales in vocabulary_of(set_name).items():
+    for set_name in get_world("demo").sets:
+        for category, rationales in set_vocabulary(set_name).items():
             assert {category, *rationales} <= set(LEXICON.leaves)
     assert set(LEXICON.leaves) == {*FAMILIAR.categories, *FAMILIAR.rationales}, "and nothing else is one"
 

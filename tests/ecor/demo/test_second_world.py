@@ -15,15 +15,15 @@ from ecor.demo.dataset import labelled_drawings
 from ecor.demo.pretraining_source import DrawnSource
 from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.demo.worlds.invented import COLOURS, FAMILY_SIZE, MOST_OWNERS, Assembly, invented_world
-from ecor.demo.worlds.registry import WORLDS, all_sets, vocabulary_of, world_named
-from ecor.demo.worlds.scenes import MIN_VISIBLE_PIXELS, compose, draw, without
+from ecor.demo.worlds.registry import WORLDS, all_sets, get_world, set_vocabulary
+from ecor.demo.worlds.scenes import MIN_VISIBLE_PIXELS, compose, draw_scene, without_part
 from ecor.demo.worlds.schema import DrawnWorld
-from ecor.training.contrastive import Part
+from ecor.training.caption_batches import BatchPart
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies import validity
 from pipelines.studies.ablation.grid import Chosen, Study, selection_cells, study_cells
 
-OTHER = world_named("other")
+OTHER = get_world("other")
 # nothing missing, nothing in the way
 BARE = replace(OTHER.sets["other-large"], part_missing=0.0, size=(1.0, 1.0), num_occluders=0, two_things=0.0)
 
@@ -40,13 +40,13 @@ def test_same_structure_seed_same_world_other_seed_other_world() -> None:
     }
     assert told(other) != told(OTHER)
     assert len(set(other.categories) & set(OTHER.categories)) <= 3
-    first, second = (draw(compose(world.sets["other-small"], seed="s")) for world in (OTHER, again))
+    first, second = (draw_scene(compose(world.sets["other-small"], seed="s")) for world in (OTHER, again))
     assert first.image.tobytes() == second.image.tobytes()
 
 
 def test_a_world_can_be_sent_to_another_process() -> None:
     sent = pickle.loads(pickle.dumps(OTHER))
-    first, second = (draw(compose(world.sets["other-chalk"], seed="s")) for world in (OTHER, sent))
+    first, second = (draw_scene(compose(world.sets["other-chalk"], seed="s")) for world in (OTHER, sent))
     assert first.image.tobytes() == second.image.tobytes()
 
 
@@ -77,7 +77,7 @@ def test_sets_have_the_roles_and_sizes_of_the_first_world_s() -> None:
 def test_the_worlds_share_no_category_and_no_rationale() -> None:
     assert not set(OTHER.categories) & set(FAMILIAR.categories)
     assert not set(OTHER.rationales) & set(FAMILIAR.rationales)
-    assert len(all_sets()) == sum(len(world_named(name).sets) for name in WORLDS)
+    assert len(all_sets()) == sum(len(get_world(name).sets) for name in WORLDS)
 
 
 @pytest.mark.parametrize("structure_seed", [1, 2, 3])
@@ -112,7 +112,7 @@ def test_every_category_shows_all_its_rationales_somewhere() -> None:
     for name, kind in OTHER.kinds.items():
         seen: set[str] = set()
         for k in range(3):
-            seen |= set(draw(compose(BARE, seed=f"all/{k}", category=name)).visible[0])
+            seen |= set(draw_scene(compose(BARE, seed=f"all/{k}", category=name)).visible[0])
         assert seen == set(kind.rationales), name
 
 
@@ -131,9 +131,9 @@ def test_visible_rationales_are_those_with_pixels() -> None:
 def test_a_part_left_out_changes_that_part_and_its_shadow_alone() -> None:
     for category in OTHER.categories[:12]:
         scene = compose(BARE, seed=f"t/{category}", category=category)
-        whole = draw(scene)
+        whole = draw_scene(scene)
         for rationale in whole.visible[0]:
-            lacking = draw(without(scene, rationale))
+            lacking = draw_scene(without_part(scene, rationale))
             label = next(key for key, value in whole.legend.items() if value == (0, rationale))
             near = np.pad(np.asarray(whole.labels) == label, 4)
             near = sum(
@@ -147,7 +147,9 @@ def test_a_part_left_out_changes_that_part_and_its_shadow_alone() -> None:
 def test_pretraining_never_says_the_new_names() -> None:
     corpus = draw_corpus(OTHER, num_images=200, seed=0, num_processes=1)
     source = DrawnSource(corpus, seed=0, batch_size=100, caption_noise=0.0, has_attributes=True)
-    said = {word for step in (0, 1) for caption in source.batch(step, part=Part()).captions for word in caption.split()}
+    said = {
+        word for step in (0, 1) for caption in source.batch(step, part=BatchPart()).captions for word in caption.split()
+    }
     said = {word.strip(".") for word in said}
     assert said & set(OTHER.categories)
     assert not said & set(OTHER.unnamed)
@@ -183,11 +185,11 @@ def test_the_study_of_the_other_world_asks_the_same_of_its_own_sets() -> None:
 
 def test_unknown_worlds_roles_and_missing_weights_are_told() -> None:
     with pytest.raises(ValueError, match="no drawn world 'third': choose one of demo, other"):
-        world_named("third")
+        get_world("third")
     with pytest.raises(ValueError, match="no other-pencil in the world other: choose among other-small"):
         Study(world="other", roles=("pencil",))
     with pytest.raises(ValueError, match="no weights come with the world other: make some"):
         validity.run(ValidityConfig(world="other"))
     with pytest.raises(ValueError, match="no demo-small in the world other: choose among other-small"):
         validity.run(ValidityConfig(world="other", sets=("demo-small",), weights="some"))
-    assert set(vocabulary_of("other-small")) == set(OTHER.sets["other-small"].categories)
+    assert set(set_vocabulary("other-small")) == set(OTHER.sets["other-small"].categories)

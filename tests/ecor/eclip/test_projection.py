@@ -13,19 +13,20 @@ from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig
 from ecor.eclip.guidance import (
     GUIDANCE,
-    average_pooled,
+    average_pool,
     class_attention,
     guidance_of,
     guided_patches,
     mask_by_mass,
     mask_by_threshold,
-    max_pooled,
-    pooled,
+    max_pool,
+    pool_patches,
     rollout_attention,
 )
-from ecor.eclip.projection import EclipModule, Names, Projection, load_eclip
+from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures, read_projection
 from ecor.explain import attribute, build_method
-from ecor.storage.artifact import read_saved, save
+from ecor.explain.methods.similarity import Eclip
+from ecor.storage.artifact import read_artifact, save_artifact
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 
 NUM_IMAGES, NUM_PATCHES, DIM = 5, 9, 4
@@ -35,15 +36,15 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def names_of(*, num: int, dim: int = DIM) -> Names:
+def names_of(*, num: int, dim: int = DIM) -> SentenceFeatures:
     features = normalize(torch.randn(2 * num, dim, generator=torch.Generator().manual_seed(3)), dim=-1)
-    return Names(rationales=features[:num], categories=features[num:])
+    return SentenceFeatures(rationales=features[:num], categories=features[num:])
 
 
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.5, 1.0, 1.5, 99.0]))
 def test_masked_max_pooling_is_the_maximum_over_patches_at_or_above_the_threshold(seed: int, threshold: float):
     patches, guidance = random(2, NUM_PATCHES, DIM, seed=seed) - 0.5, random(2, NUM_PATCHES, seed=seed + 1)
-    found = pooled(patches, guidance, config=EclipConfig(threshold=threshold))
+    found = pool_patches(patches, guidance, config=EclipConfig(threshold=threshold))
     for image in range(2):
         least = threshold * float(guidance[image].mean())
         kept = [p for p in range(NUM_PATCHES) if float(guidance[image, p]) >= least] or [int(guidance[image].argmax())]
@@ -68,23 +69,26 @@ def test_a_guidance_that_is_all_zero_keeps_something():
     assert mask_by_threshold(nothing, threshold=1.0).all()
     assert mask_by_mass(nothing, keep_mass=0.5).sum(dim=1).tolist() == [1, 1]
     patches = random(2, NUM_PATCHES, DIM)
-    torch.testing.assert_close(average_pooled(patches, weights=nothing), patches.mean(dim=1))
+    torch.testing.assert_close(average_pool(patches, weights=nothing), patches.mean(dim=1))
 
 
 def test_the_rivals_pool_what_their_names_say():
     patches, guidance = random(2, NUM_PATCHES, DIM), random(2, NUM_PATCHES, seed=1)
-    of = {name: pooled(patches, guidance, config=EclipConfig(pooling=name)) for name in ("max", "average", "attention")}
+    of = {
+        name: pool_patches(patches, guidance, config=EclipConfig(pooling=name))
+        for name in ("max", "average", "attention")
+    }
     assert torch.equal(of["max"], torch.stack([image.max(dim=0).values for image in patches]))
     torch.testing.assert_close(of["average"], patches.mean(dim=1))
     for image in range(2):
         weighted = sum(w * patch for w, patch in zip(guidance[image], patches[image], strict=True))
         torch.testing.assert_close(of["attention"][image], weighted / guidance[image].sum())
-    assert torch.equal(pooled(patches, guidance, config=EclipConfig(threshold=0.0)), of["max"])
+    assert torch.equal(pool_patches(patches, guidance, config=EclipConfig(threshold=0.0)), of["max"])
 
 
 def test_only_the_winning_patch_of_a_channel_gets_its_gradient():
     patches = torch.tensor([[[1.0, 5.0], [2.0, 3.0], [9.0, 9.0]]], requires_grad=True)
-    max_pooled(patches, mask=torch.tensor([[True, True, False]])).sum().backward()
+    max_pool(patches, mask=torch.tensor([[True, True, False]])).sum().backward()
     assert torch.equal(patches.grad, torch.tensor([[[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]]))
 
 
@@ -201,7 +205,7 @@ def test_a_record_gives_the_method_again_and_what_was_altered_is_refused(tmp_pat
     with torch.no_grad():
         projection.projection.add_(random(backbone.embed_dim, backbone.embed_dim))
     folder = tmp_path / "run" / "checkpoint"
-    record = save(
+    record = save_artifact(
         "eclip",
         projection.state_dict(),
         folder,
@@ -211,26 +215,26 @@ def test_a_record_gives_the_method_again_and_what_was_altered_is_refused(tmp_pat
         vocabulary_digest="v" * 64,
         metrics={"validation_loss": 1.0},
     )
-    assert read_saved(tmp_path / "run", "eclip") == record
+    assert read_artifact(tmp_path / "run", "eclip") == record
     tower = ImageTower(backbone=backbone)
-    loaded = load_eclip(tmp_path / "run", backbone=backbone)
+    loaded = Eclip(**read_projection(tmp_path / "run", backbone_digest=backbone.digest))
     expected = attribute(tower, pixels_for(tower), texts_for(tower), method=projection.as_method())
     found = attribute(tower, pixels_for(tower), texts_for(tower), method=loaded)
     assert torch.equal(found.scores, expected.scores) and found.method == "eclip"
 
     other = backbone_of(tmp_path / "other", VITS["layer_scale"])
     with pytest.raises(ValueError, match=f"learned on backbone {backbone.digest} .* not on {other.digest}"):
-        load_eclip(folder, backbone=other)
+        Eclip(**read_projection(folder, backbone_digest=other.digest))
     with pytest.raises(ValueError, match="name a folder of `ecor train --system eclip`"):
-        load_eclip(tmp_path, backbone=backbone)
+        Eclip(**read_projection(tmp_path, backbone_digest=backbone.digest))
     data = bytearray((folder / "eclip.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "eclip.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match=rf"eclip\.safetensors is .*, its record says {record.tensors_sha256}"):
-        load_eclip(folder, backbone=backbone)
+        Eclip(**read_projection(folder, backbone_digest=backbone.digest))
     (folder / "eclip.json").write_text((folder / "eclip.json").read_text().replace('"max"', '"average"'))
     with pytest.raises(ValueError, match="was altered"):
-        load_eclip(folder, backbone=backbone)
+        Eclip(**read_projection(folder, backbone_digest=backbone.digest))
 
 
 @pytest.mark.parametrize("changes", [{"threshold": -0.1}, {"keep_mass": 0.0}, {"keep_mass": 1.1}])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ecor.data.predictions import predictions_table
+from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.confidence_intervals import Resampling, bootstrap, mean_estimates
-from ecor.evaluation.correctness import RULES, Answers, Truth, labels_of
+from ecor.evaluation.correctness import RULES, RankedAnswers, Truth, read_labels
 from ecor.evaluation.metrics import differences, observations, observations_table
 from ecor.evaluation.record import Evaluation, evaluate, known_labels
 from tests.support.prediction_rows import random_table, row
@@ -21,7 +21,7 @@ FEW = Resampling(num_resamples=50)
 
 def outcome(rule: str, *pairs: tuple[str, str], rationales: tuple[str, ...] = ("ears",), **kwargs) -> str:
     """The verdict on one image whose truth is a fox, for its ears."""
-    labels = labels_of(predictions_table([row("k", *pairs, category="fox", rationales=rationales, **kwargs)]))
+    labels = read_labels(predictions_table([row("k", *pairs, category="fox", rationales=rationales, **kwargs)]))
     verdicts = RULES[rule](labels.answers, labels.truth)
     return next(name for name, values in verdicts.shares().items() if values[0])
 
@@ -93,7 +93,7 @@ cells = st.tuples(st.integers(0, 2), st.integers(0, 3))
 def test_the_vote_equals_the_protocol_written_as_a_loop(images):
     pairs = np.array([ranked for ranked, _, _ in images])
     number = len(images)
-    answers = Answers(
+    answers = RankedAnswers(
         keys=tuple(map(str, range(number))),
         pair_categories=pairs[:, :, 0],
         pair_rationales=pairs[:, :, 1],
@@ -116,7 +116,7 @@ def test_the_vote_equals_the_protocol_written_as_a_loop(images):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_image_has_one_outcome_and_a_perfect_labeller_is_right(rule):
-    labels = labels_of(random_table(60))
+    labels = read_labels(random_table(60))
     shares = RULES[rule](labels.answers, labels.truth).shares()
     assert sum(values.astype(int) for values in shares.values()).tolist() == [1] * 60
     assert outcome(rule, ("fox", "ears"), ("dog", "tail")) == "rr"
@@ -130,7 +130,7 @@ def test_any_labelled_rationale_is_right_and_names_are_compared_as_the_vocabular
 
 def test_numbers_of_a_sliced_table_are_those_of_its_rows():
     table = random_table(30)
-    whole, part = labels_of(table), labels_of(pa.concat_tables([table.slice(7, 5), table.slice(20, 4)]))
+    whole, part = read_labels(table), read_labels(pa.concat_tables([table.slice(7, 5), table.slice(20, 4)]))
     rows = [*range(7, 12), *range(20, 24)]
     for name in ("pair_categories", "pair_rationales", "rationales"):
         names = "categories" if name == "pair_categories" else "rationales"
@@ -149,7 +149,7 @@ def test_metrics_against_visible_rationales_by_hand():
             row("d", ("fox", "ears"), category="fox", rationales=("ears",), visible=(), said=said),
         ]
     )
-    labels = labels_of(table)
+    labels = read_labels(table)
     found = {name: values.tolist() for name, values in observations(labels.answers, labels.truth).items()}
     nan = pytest.approx(float("nan"), nan_ok=True)
     assert found["strict/rr"] == [0, 0, 1, 1]

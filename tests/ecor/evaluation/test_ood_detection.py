@@ -11,10 +11,10 @@ from scipy.stats import mannwhitneyu
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from ecor.config import ScoringConfig, TextConfig
-from ecor.data.predictions import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.evaluation.linear_probe import LinearProbe, chosen_probe, fit_probe
-from ecor.evaluation.ood_detection import auroc, detection, fpr_at_tpr, max_logit
+from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe
+from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr, max_logit
 from ecor.probability.factors import max_cosine
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts
@@ -52,7 +52,7 @@ def test_fpr_by_hand_depends_on_who_is_positive() -> None:
     unknown = np.array([0.0, 0.5, 1.5, 2.5])
     assert fpr_at_tpr(known, unknown) == 0.25, "19 of 20 known are at least 2, as is 1 of 4 unknown"
     assert fpr_at_tpr(-unknown, -known) == 0.1, "all unknown are at most 2.5, as are 2 of 20 known"
-    found = detection(known, unknown, resampling=Resampling(num_resamples=200))
+    found = detection_measures(known, unknown, resampling=Resampling(num_resamples=200))
     assert (found.fpr95_known.value, found.fpr95_unknown.value) == (0.25, 0.1)
     assert found.auroc.value == auroc(known, unknown) == (80 - 1 - 2) / 80
     for each in (found.auroc, found.fpr95_known, found.fpr95_unknown):
@@ -62,7 +62,7 @@ def test_fpr_by_hand_depends_on_who_is_positive() -> None:
 @given(scores, scores, st.integers(0, 100))
 def test_resampled_rates_are_those_of_the_drawn_pictures(known: np.ndarray, unknown: np.ndarray, seed: int) -> None:
     """Counts of each picture, or as many copies of it: one interval, computed twice."""
-    found = detection(known, unknown, resampling=Resampling(num_resamples=1, seed=seed))
+    found = detection_measures(known, unknown, resampling=Resampling(num_resamples=1, seed=seed))
     drawn = np.random.default_rng(seed).integers(len(known) + len(unknown), size=len(known) + len(unknown))
     kept, lost = known[drawn[drawn < len(known)]], unknown[drawn[drawn >= len(known)] - len(known)]
     if not len(kept) or not len(lost):
@@ -92,7 +92,7 @@ def test_a_probe_is_at_its_losss_minimum_and_its_penalty_is_chosen() -> None:
     loss = -prob[torch.arange(80), labels].log().mean() + 0.01 * weight.square().sum()
     loss.backward()
     assert weight.grad.abs().max() < 1e-3 and bias.grad.abs().max() < 1e-3
-    wrong = chosen_probe(features, labels, validation=(features, labels), penalties=(1e6, 0.01))
+    wrong = select_probe(features, labels, validation=(features, labels), penalties=(1e6, 0.01))
     assert torch.equal(wrong.weight, probe.weight), "a penalty that flattens everything gets less right"
 
 
@@ -100,7 +100,7 @@ def test_scores_of_one_class_are_refused() -> None:
     with pytest.raises(ValueError, match="3 and 0 scores"):
         auroc(np.ones(3), np.ones(0))
     with pytest.raises(ValueError, match="no finite number"):
-        detection(np.array([np.nan]), np.ones(2))
+        detection_measures(np.array([np.nan]), np.ones(2))
 
 
 def test_rows_tell_how_unlike_all_categories_an_image_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.explain import (
     Category,
     CategoryGivenRationale,
@@ -194,7 +194,7 @@ def drawings() -> list[LabelledDrawing]:
 @pytest.mark.slow
 def test_occlusion_finds_the_thing_in_drawn_scenes(drawings: list[LabelledDrawing]) -> None:
     """On scenes that the embedded model labels right, evidence for the category lies on the thing more than chance."""
-    model = Recognizer.zero_shot(vocabulary_of("demo-small"))
+    model = Recognizer.zero_shot(set_vocabulary("demo-small"))
     pixels = torch.from_numpy(np.stack([np.asarray(each.drawing.image) for each in drawings])).permute(0, 3, 1, 2)
     labels = model.joint(pixels).category_log_prob.argmax(dim=-1).tolist()
     right = [n for n, each in enumerate(drawings) if model.vocabulary.categories[labels[n]] == each.category][:20]

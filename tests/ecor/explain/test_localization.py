@@ -21,12 +21,12 @@ from ecor.data.heatmap import minmax
 from ecor.explain import CosineForward, attribute, build_method
 from ecor.explain.metrics.boxes import CONVIS, BoxRule, box_of, box_overlap, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.faithfulness import (
-    blurred,
+    blur,
     confidence,
     deletion,
     flip_equivariance,
     insertion,
-    randomised,
+    randomise_weights,
     rank_correlation,
 )
 from ecor.explain.metrics.localization import (
@@ -189,7 +189,7 @@ def test_deletion_and_insertion_are_the_naive_loop() -> None:
     start = torch.from_numpy(
         np.stack([[gaussian_filter(c, 5.0, radius=5, mode="constant") for c in image] for image in pixels.numpy()])
     )
-    assert_close(blurred(pixels), start, atol=1e-5, rtol=1e-4)
+    assert_close(blur(pixels), start, atol=1e-5, rtol=1e-4)
     for curve, before, after in (
         (deletion(score, pixels, maps, step=0.1, fill=0.2), pixels, torch.full_like(pixels, 0.2)),
         (insertion(score, pixels, maps, step=0.1), start, pixels),
@@ -225,7 +225,7 @@ def test_points_of_the_curves_are_pytorch_grad_cams(share: float) -> None:
     at = round(share * 10)
     deleted = deletion(score, pixels, maps, step=0.1, fill=0.2).scores[:, at]
     inserted = insertion(score, pixels, maps, step=0.1).scores[:, at]
-    soft = {image.sum().item(): blur for image, blur in zip(pixels, blurred(pixels), strict=True)}
+    soft = {image.sum().item(): blur for image, blur in zip(pixels, blur(pixels), strict=True)}
     targets, given = [lambda scores: scores[0]] * 2, {"return_diff": False}
     remove = PerturbationConfidenceMetric(
         RemoveMostRelevantFirst(100 * (1 - share), lambda x, kept: torch.where(kept > 0, x, 0.2))
@@ -285,7 +285,7 @@ def test_rank_correlation_is_scipys() -> None:
 def test_randomised_copies_differ_from_the_top_down_and_leave_the_tower(tmp_path) -> None:
     tower = tower_of(tmp_path, prompted=True)
     pixels, texts, before = pixels_for(tower), texts_for(tower), tower.backbone.digest
-    one, all_blocks = (randomised(tower, num_blocks=n) for n in (1, 3))
+    one, all_blocks = (randomise_weights(tower, num_blocks=n) for n in (1, 3))
     plain = tower.trace(pixels)
     assert_close(one.trace(pixels).blocks[-1].entered, plain.blocks[-1].entered)
     assert not torch.allclose(one.trace(pixels).feature, plain.feature, atol=1e-2)
@@ -296,9 +296,9 @@ def test_randomised_copies_differ_from_the_top_down_and_leave_the_tower(tmp_path
     del tower.backbone.digest  # kept since it was first asked for
     assert tower.backbone.digest == before
     with pytest.raises(ValueError, match="has 3 blocks, not 4"):
-        randomised(tower, num_blocks=4)
+        randomise_weights(tower, num_blocks=4)
     with pytest.raises(ValueError, match="the image tower has no transformer blocks"):
-        randomised(tower_of(tmp_path / "resnet", RESNET), num_blocks=1)
+        randomise_weights(tower_of(tmp_path / "resnet", RESNET), num_blocks=1)
 
 
 def test_flip_equivariance_of_known_maps() -> None:

@@ -19,7 +19,7 @@ from ecor.convis import ConceptFeatures, ListLexicon
 from ecor.data.heatmap import minmax
 from ecor.explain import METHODS, CosineForward, attribute, build_method
 from ecor.explain.methods.attention import word_relevance
-from ecor.explain.methods.captum_adapter import token_maps
+from ecor.explain.methods.captum_adapter import reshape_transform
 from ecor.explain.methods.perturbation import occlusion_map, random_masks, rise_map, sliding_windows
 from ecor.explain.methods.similarity import ClipSurgery, feature_surgery
 from tests.support.tiny_towers import (
@@ -473,7 +473,7 @@ def test_grad_cam_is_captums_and_pytorch_grad_cams(tmp_path: Path, kind: str, pr
         # captum averages the weights over a map's pixels, as the paper does, and sums over channels, as we do
         assert_close(found[:, 1:2], theirs, atol=1e-6, rtol=1e-3)
     else:
-        layer, reshape = visual.transformer.resblocks[-1].ln_1, lambda tokens: token_maps(tower, tokens)
+        layer, reshape = visual.transformer.resblocks[-1].ln_1, lambda tokens: reshape_transform(tower, tokens)
     size = (pixels.shape[-1], pixels.shape[-2])
     with pytorch_grad_cam.GradCAM(scorer, [layer], reshape_transform=reshape) as cam:
         cam.get_target_width_height = lambda _: None  # its resizing to pixels is another matter
@@ -488,7 +488,7 @@ def test_grad_cam_is_pytorch_grad_cams_as_it_comes(tmp_path: Path, kind: str) ->
     tower = tower_of(tmp_path, {"wide": VITS["wide"], "resnet": RESNET}[kind])
     scorer, visual, pixels = CosineForward(tower, texts_for(tower)), tower.backbone.model.visual, pixels_for(tower)
     layer = visual.layer4 if kind == "resnet" else visual.transformer.resblocks[-1].ln_1
-    reshape = None if kind == "resnet" else lambda tokens: token_maps(tower, tokens)
+    reshape = None if kind == "resnet" else lambda tokens: reshape_transform(tower, tokens)
     with pytorch_grad_cam.GradCAM(scorer, [layer], reshape_transform=reshape) as cam:
         theirs = cam(pixels.clone().requires_grad_(), [ClassifierOutputTarget(1)] * 2)
     found = minmax(maps_of("grad_cam", tower, pixels, scorer.texts))

@@ -15,7 +15,7 @@ from ecor.explain.metrics.localization import (
     pointing_hit,
 )
 from ecor.explain.metrics.measure_table import LOCALISATION
-from ecor.explain.metrics.summary import NUM_BINS, localisation, with_nan
+from ecor.explain.metrics.summary import NUM_BINS, localization_estimates, pad_with_nan
 
 RESAMPLING = Resampling(num_resamples=200)
 
@@ -33,7 +33,7 @@ def cases(num: int = 12, *, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]
 
 def test_the_whole_sample_gives_the_measures_of_the_library() -> None:
     maps, masks = cases()
-    found = {name: each.value for name, each in localisation(maps, masks, resampling=RESAMPLING).items()}
+    found = {name: each.value for name, each in localization_estimates(maps, masks, resampling=RESAMPLING).items()}
     boxes = torch.stack([box_of(mask) for mask in masks])
     expected = {
         "iou": mean_iou_oracle(maps, masks).value,
@@ -52,8 +52,8 @@ def test_the_whole_sample_gives_the_measures_of_the_library() -> None:
 
 def test_the_truth_is_best_and_its_opposite_worst() -> None:
     _, masks = cases()
-    truth = localisation(masks.float(), masks, resampling=RESAMPLING)
-    opposite = localisation(1 - masks.float(), masks, resampling=RESAMPLING)
+    truth = localization_estimates(masks.float(), masks, resampling=RESAMPLING)
+    opposite = localization_estimates(1 - masks.float(), masks, resampling=RESAMPLING)
     for name in set(LOCALISATION) - {"contrast"}:
         assert 1 - 1e-9 < truth[name].low <= truth[name].high < 1 + 1e-9, name
     assert abs(truth["contrast"].value - 100) < 1e-9 and abs(opposite["contrast"].value + 100) < 1e-9
@@ -62,13 +62,13 @@ def test_the_truth_is_best_and_its_opposite_worst() -> None:
 
 
 def test_intervals_hold_the_value_and_shrink_with_more_images() -> None:
-    few, many = (localisation(*cases(num), resampling=RESAMPLING) for num in (6, 40))
+    few, many = (localization_estimates(*cases(num), resampling=RESAMPLING) for num in (6, 40))
     for name in ("contrast", "energy", "iou_at_mean"):
         assert few[name].low <= few[name].value <= few[name].high
         assert many[name].high - many[name].low < few[name].high - few[name].low
 
 
 def test_what_is_not_known_is_not_a_number() -> None:
-    columns = with_nan({"all": torch.ones(4), "first": torch.ones(2), "none": None}, num=4)
+    columns = pad_with_nan({"all": torch.ones(4), "first": torch.ones(2), "none": None}, num=4)
     assert np.isnan(columns["none"]).all() and np.isnan(columns["first"]).tolist() == [False, False, True, True]
     assert (columns["all"] == 1).all()

@@ -17,7 +17,7 @@ from ecor.explain.methods.perturbation import random_masks
 from ecor.lico.class_heatmaps import class_heatmap
 from ecor.lico.classifier import Classifier, load_classifier
 from ecor.lico.training import LicoModule
-from ecor.storage.artifact import save
+from ecor.storage.artifact import save_artifact
 from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config.stages import ExplainConfig
 from pipelines.stages.explain import run
@@ -32,7 +32,7 @@ def saved_classifier(folder: Path) -> Path:
     backbone = backbone_of(folder, TINY_CLIP)
     module = LicoModule(backbone, categories=CATEGORIES, config=LicoConfig(num_context=3), seed=4)
     config = {name: getattr(module.config, name) for name in LicoConfig.__dataclass_fields__ if name != "fit"}
-    save(
+    save_artifact(
         "lico",
         module.classifier.state_dict(),
         folder / "run" / "checkpoint",

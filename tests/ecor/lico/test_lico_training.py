@@ -16,7 +16,7 @@ from ecor.config import LicoConfig, ObjectiveConfig
 from ecor.lico.classifier import load_classifier, torchvision_maps
 from ecor.lico.sinkhorn import sinkhorn_plan, transport_cost
 from ecor.lico.training import LicoModule
-from ecor.storage.artifact import save
+from ecor.storage.artifact import save_artifact
 from ecor.training.losses import objective_of
 from ecor.training.manifold_matching import log_manifold, manifold_matching
 from ecor.training.steps import ConstantSentences
@@ -230,7 +230,7 @@ def test_a_classifier_is_loaded_as_it_was_saved(tmp_path: Path, encoder: str):
     module = module_of(tmp_path, encoder=encoder, image_size=None if encoder == "clip" else 64)
     config = {name: getattr(module.config, name) for name in LicoConfig.__dataclass_fields__ if name != "fit"}
     backbone = backbone_of(tmp_path, TINY_CLIP)
-    save(
+    save_artifact(
         "lico",
         module.classifier.state_dict(),
         tmp_path / "run" / "checkpoint",

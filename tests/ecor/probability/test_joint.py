@@ -115,12 +115,12 @@ def test_rows_called_exact_hold_the_best_pairs(method, seed, num_categories, num
 def test_images_that_need_fewer_rationales_look_at_fewer():
     features, text = world(num_images=40, num_rationales=30, seed=3)
     joint = score(features, text, scoring(top_k=5, keep_rationales=2))
-    looked_at = joint.looked_at.sum(-1)
+    evaluated = joint.evaluated.sum(-1)
     assert joint.pairs_exact.all()
-    assert looked_at.min() < looked_at.max() == joint.rationales.shape[1]
-    assert set(looked_at.tolist()) <= {2, 4, 8, 16, 30}
+    assert evaluated.min() < evaluated.max() == joint.rationales.shape[1]
+    assert set(evaluated.tolist()) <= {2, 4, 8, 16, 30}
     one_by_one = [score(features.select(torch.tensor([b])), text, scoring(top_k=5)) for b in range(40)]
-    assert looked_at.tolist() == [single.rationales.shape[1] for single in one_by_one]
+    assert evaluated.tolist() == [single.rationales.shape[1] for single in one_by_one]
     together = ranked_pairs(joint, 5)
     for b, single in enumerate(one_by_one):
         assert together.rationales[b].tolist() == ranked_pairs(single, 5).rationales[0].tolist()

@@ -65,7 +65,7 @@ def test_ranked_sets_equal_enumeration(size, keep):
     full = torch.empty_like(everything.log_prob).scatter(1, ids, everything.log_prob).exp()
     for b in range(5):
         prob = full[b].sum(-1).tolist()
-        kept = joint.rationales[b][joint.looked_at[b]].tolist()
+        kept = joint.rationales[b][joint.evaluated[b]].tolist()
         expected = {}
         for members in combinations(sorted(kept), size):
             weights = [prob[r] for r in members]

@@ -15,8 +15,8 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import FACTORS, Factor, Method, ScoringConfig, Temperatures
-from ecor.data.predictions import origins_table
+from ecor.config import FACTORS, Factor, MethodName, ScoringConfig, Temperatures
+from ecor.data.prediction_schema import origins_table
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import (
     category_given_rationale_log_prob,
@@ -82,11 +82,11 @@ def test_every_factor_is_fitted_in_doubles():
     categories, rationales = labels_of("pairs", image, text)
     labels = {"categories": categories, "rationales": rationales, "logit_scale": 8.0, "methods": tuple(FACTORS)}
     wide = ImageFeatures(rationale=image.rationale.double(), category=image.category.double())
-    floats, doubles = (fit_temperatures(each, text, **labels).stated() for each in (image, wide))
+    floats, doubles = (fit_temperatures(each, text, **labels).to_record() for each in (image, wide))
     assert floats == pytest.approx(doubles, rel=1e-6)
     backwards = ImageFeatures(rationale=image.rationale.flip(0), category=image.category.flip(0))
     turned = labels | {"categories": categories.flip(0), "rationales": rationales.flip(0)}
-    assert fit_temperatures(backwards, text, **turned).stated() == pytest.approx(floats, rel=1e-6)
+    assert fit_temperatures(backwards, text, **turned).to_record() == pytest.approx(floats, rel=1e-6)
 
 
 def test_no_other_temperature_is_better():
@@ -154,7 +154,7 @@ def random_features(num: int) -> ImageFeatures:
 TRUE = Temperatures(rationale=0.7, category_given_rationale=1.9, category=0.5, rationale_given_category=1.4, pair=0.8)
 
 
-def labels_of(method: Method, image: ImageFeatures, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
+def labels_of(method: MethodName, image: ImageFeatures, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
     """Categories and rationales drawn as the decoding says, at the temperatures `TRUE`."""
     chances = {"logit_scale": 8.0, "temperatures": TRUE}
     if method == "inverted":
@@ -169,23 +169,23 @@ def labels_of(method: Method, image: ImageFeatures, text: Text) -> tuple[torch.T
     return position % 4, joint.rationales.gather(1, position[:, None] // 4).squeeze(1)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_each_decoding_finds_the_temperatures_that_made_its_labels(method: Method):
+@pytest.mark.parametrize("method", get_args(MethodName))
+def test_each_decoding_finds_the_temperatures_that_made_its_labels(method: MethodName):
     image, text = random_features(20_000), Text()
     categories, rationales = labels_of(method, image, text)
     categories[:50] = rationales[30:80] = -1
     labels = {"categories": categories, "rationales": rationales, "logit_scale": 8.0}
     found = fit_temperatures(image, text, methods=(method,), **labels)
-    assert found.stated().keys() == {"rationale", "category_given_rationale", *FACTORS[method]}
+    assert found.to_record().keys() == {"rationale", "category_given_rationale", *FACTORS[method]}
     for factor in FACTORS[method]:
         assert found.of(factor) == pytest.approx(TRUE.of(factor), rel=0.07)
     every = fit_temperatures(image, text, **labels)
-    assert every.stated().keys() == set(get_args(Factor))
-    assert {factor: every.of(factor) for factor in found.stated()} == found.stated()
+    assert every.to_record().keys() == set(get_args(Factor))
+    assert {factor: every.of(factor) for factor in found.to_record()} == found.to_record()
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_a_decoding_reads_its_own_temperatures_and_no_others(method: Method):
+@pytest.mark.parametrize("method", get_args(MethodName))
+def test_a_decoding_reads_its_own_temperatures_and_no_others(method: MethodName):
     image, text = random_features(7), Text()
 
     def log_prob(temperatures: Temperatures) -> torch.Tensor:
@@ -202,9 +202,9 @@ def test_a_decoding_reads_its_own_temperatures_and_no_others(method: Method):
 
 def test_temperatures_that_were_not_fitted_have_stand_ins():
     old = Temperatures(rationale=0.7, category_given_rationale=1.9)
-    assert old.stated() == {"rationale": 0.7, "category_given_rationale": 1.9}
+    assert old.to_record() == {"rationale": 0.7, "category_given_rationale": 1.9}
     assert [old.of(factor) for factor in get_args(Factor)] == [0.7, 1.9, 1.9, 0.7, 1.9]
-    assert [method for method in get_args(Method) if old.cover(method)] == ["joint"]
+    assert [method for method in get_args(MethodName) if old.cover(method)] == ["joint"]
     with pytest.raises(ValueError, match="pair temperature must be positive, got 0"):
         Temperatures(pair=0.0)
 
@@ -215,7 +215,7 @@ def test_checkpoints_hold_the_temperatures_that_were_fitted(tmp_path: Path):
     for name, temperatures in (("old", model.temperatures), ("new", TRUE)):
         save_checkpoint(model.with_temperatures(temperatures), tmp_path / name)
         written = json.loads((tmp_path / name / "checkpoint.json").read_text())
-        assert written["temperatures"] == temperatures.stated()
+        assert written["temperatures"] == temperatures.to_record()
         assert load(tmp_path / name).temperatures == temperatures
     assert json.loads((tmp_path / "old" / "checkpoint.json").read_text())["temperatures"].keys() == {
         "rationale",
@@ -226,9 +226,9 @@ def test_checkpoints_hold_the_temperatures_that_were_fitted(tmp_path: Path):
 def test_rows_say_whether_their_decoding_was_calibrated(tmp_path: Path):
     model = tiny_recognizer(tmp_path)
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    for temperatures, calibrated in ((model.temperatures, {"joint"}), (TRUE, set(get_args(Method)))):
+    for temperatures, calibrated in ((model.temperatures, {"joint"}), (TRUE, set(get_args(MethodName)))):
         fitted = model.with_temperatures(temperatures)
-        for method in get_args(Method):
+        for method in get_args(MethodName):
             rows = fitted.label(
                 pixels, origins=origins_table(["0"], source=["a"]), scoring=ScoringConfig(method=method)
             )

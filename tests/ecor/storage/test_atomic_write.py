@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from ecor.storage.atomic_write import appear_once, publish_folder, replace_file, whole_folder
+from ecor.storage.atomic_write import create_file_once, move_into_place, replace_file, write_folder
 
 NUM_WRITERS = 8
 
@@ -52,7 +52,7 @@ def test_of_all_that_write_at_once_one_succeeds(tmp_path):
             unfinished.write_text(str(number))
             barrier.wait()
 
-        return appear_once(path, write)
+        return create_file_once(path, write)
 
     with ThreadPoolExecutor(NUM_WRITERS) as pool:
         succeeded = list(pool.map(attempt, range(NUM_WRITERS)))
@@ -66,13 +66,13 @@ def test_a_write_that_fails_makes_no_file(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        appear_once(tmp_path / "file", write)
+        create_file_once(tmp_path / "file", write)
     assert not names(tmp_path)
 
 
 def test_a_folder_replaces_all_of_the_one_before(tmp_path):
     for name in ("old", "new"):
-        with whole_folder(tmp_path / "deep" / "folder") as unfinished:
+        with write_folder(tmp_path / "deep" / "folder") as unfinished:
             (unfinished / name).write_text(name)
     assert names(tmp_path / "deep") == ["folder"] and names(tmp_path / "deep" / "folder") == ["new"]
 
@@ -81,7 +81,7 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path):
     target = tmp_path / "folder"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(RuntimeError), whole_folder(target) as unfinished:
+    with pytest.raises(RuntimeError), write_folder(target) as unfinished:
         (unfinished / "new").touch()
         raise RuntimeError
     assert names(tmp_path) == ["folder"] and names(target) == ["old"]
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_one_before(tmp_path):
     target.mkdir()
     (target / "old").touch()
     with pytest.raises(OSError, match="missing"):
-        publish_folder(tmp_path / "missing", target)
+        move_into_place(tmp_path / "missing", target)
     assert names(tmp_path) == ["folder"] and names(target) == ["old"]
 
 

@@ -1,4 +1,7 @@
-"""One law for local disks, memory and S3: whole files, true listings, one creator; and every failure in a line."""
+"""One law for local disks, memory and S3: whole files, true listings, one creator; and every failure in a line.
+
+Also tests `addresses`, `store_errors` and `exclusive_create`, which are seen through `filesystem`.
+"""
 
 import io
 import threading
@@ -11,10 +14,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, fetch_shard, verify_shard, write_shard
+from ecor.data.samples import Sample
+from ecor.data.shards import ShardEntry, fetch_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.storage import filesystem
+from ecor.storage import exclusive_create, filesystem
 from pipelines.__main__ import USER_MISTAKE, main
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
@@ -78,7 +81,7 @@ def test_what_is_written_is_there_whole_and_listed_at_once(folder: str) -> None:
         assert filesystem.read(filesystem.join(folder, name)) == name.encode() * 3
     filesystem.write(filesystem.join(folder, "a"), b"again")
     assert filesystem.read(f"{folder}/a", start=1, end=3) == b"ga"
-    found = [(each.name, each.is_folder) for each in filesystem.entries(folder)]
+    found = [(each.name, each.is_folder) for each in filesystem.list_folder(folder)]
     assert found == [("a", False), ("b", False), ("deep", True)]
     assert filesystem.files_below(folder) == {"a": 5, "b": 3, "deep/er/c": 27}
     assert (
@@ -86,7 +89,9 @@ def test_what_is_written_is_there_whole_and_listed_at_once(folder: str) -> None:
         and filesystem.is_file(f"{folder}/a")
         and not filesystem.is_file(f"{folder}/deep")
     )
-    assert filesystem.modified(f"{folder}/a") is not None and filesystem.modified(f"{folder}/no") is None
+    assert (
+        filesystem.modification_time(f"{folder}/a") is not None and filesystem.modification_time(f"{folder}/no") is None
+    )
     for name in ("a", "a", "deep"):
         filesystem.remove(filesystem.join(folder, name))
     assert filesystem.files_below(folder) == {"b": 3}
@@ -131,7 +136,7 @@ def test_a_folder_is_replaced_by_another_and_comes_back_whole(folder: str, tmp_p
 
 
 def test_what_fails_on_the_way_leaves_nothing(folder: str) -> None:
-    with pytest.raises(RuntimeError), filesystem.published(folder, "a.tar") as path:
+    with pytest.raises(RuntimeError), filesystem.write_atomically(folder, "a.tar") as path:
         path.write_bytes(b"half")
         raise RuntimeError
     assert not path.exists()
@@ -228,7 +233,7 @@ def test_a_slow_store_is_waited_for(s3: S3Server, in_s3: str, monkeypatch) -> No
 
 @pytest.mark.slow
 def test_where_a_condition_is_not_heard_the_last_writer_counts(s3: S3Server, in_s3: str, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(filesystem, "SETTLE_S", 0.5)
+    monkeypatch.setattr(exclusive_create, "SETTLE_S", 0.5)
     with s3.faulty(kind="unconditional"):
         test_of_many_that_create_at_once_one_has_written(in_s3)
         assert filesystem.create(f"{in_s3}/mine", b"1") and filesystem.create(
@@ -354,7 +359,7 @@ def test_a_store_that_nobody_knows_is_told(tmp_path: Path) -> None:
     assert "nosuch://" in line and "s3://" in line
 
 
-def entry(number: int) -> Entry:
+def entry(number: int) -> ShardEntry:
     sample = Sample(
         key=f"{number:04d}",
         image=bytes([number]) * 5000,
@@ -364,7 +369,7 @@ def entry(number: int) -> Entry:
         visible_rationales=None,
         source=f"{number}.png",
     )
-    return Entry(sample=sample)
+    return ShardEntry(sample=sample)
 
 
 @pytest.fixture(autouse=True)

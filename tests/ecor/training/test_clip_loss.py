@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ecor.training.caption_batches import match_captions
 from ecor.training.clip_loss import clip_loss, shared_text_loss
-from ecor.training.contrastive import same_text
 
 
 def naive_pairs(logits: Tensor, own: Tensor, true: Tensor) -> float:
@@ -74,7 +74,7 @@ def test_without_any_text_it_is_zero_with_a_graph() -> None:
 
 
 def test_a_duplicate_caption_is_no_false_negative() -> None:
-    distinct, own = same_text(["a cat", "a dog", "a cat"])
+    distinct, own = match_captions(["a cat", "a dog", "a cat"])
     assert distinct == ["a cat", "a dog"]
     assert own.tolist() == [[True, False], [False, True], [True, False]]
     logits = torch.tensor([[5.0, 0.0], [0.0, 5.0], [5.0, 0.0]], requires_grad=True)

@@ -1,4 +1,7 @@
-"""Pretraining's loss is what a loop over pairs says, its text route is open_clip's, and ranks change nothing."""
+"""Pretraining's loss is what a loop over pairs says, its text route is open_clip's, and ranks change nothing.
+
+Also tests `caption_batches`.
+"""
 
 import math
 from collections.abc import Iterator
@@ -17,18 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.towers.text_forward import encode_captions
 from ecor.demo.tiny_clip import create_clip
+from ecor.training.caption_batches import BatchPart, CaptionedImages, PretrainingBatch, TokenTable, tokenize_batch
 from ecor.training.contrastive import (
-    CaptionedImages,
-    Part,
     Pretrainer,
-    PretrainingBatch,
     TokenDropout,
-    TokenTable,
     attribute_loss,
     full_weights,
     pretraining_optimizer,
     pretraining_step,
-    tokenized,
 )
 
 CAPTIONS = ("a zebra", "a dog", "a cat with wings", "There is a long trunk.", "a photo of a zebra, with a long trunk")
@@ -57,7 +56,7 @@ def images(num: int = 6, *, side: int = 64) -> CaptionedImages:
     )
 
 
-def part_of(whole: CaptionedImages, part: Part) -> CaptionedImages:
+def part_of(whole: CaptionedImages, part: BatchPart) -> CaptionedImages:
     mine = part.of(len(whole.images))
     return replace(whole, images=whole.images[mine], readable=whole.readable[mine])
 
@@ -114,11 +113,11 @@ def test_a_model_with_its_small_table_is_the_model_with_the_full_one() -> None:
 
 @pytest.mark.parametrize(("count", "num"), [(6, 2), (5, 2), (5, 4), (1, 3), (8, 1)])
 def test_parts_are_the_whole(count: int, num: int) -> None:
-    parts = [list(range(count))[Part(index=index, num=num).of(count)] for index in range(num)]
+    parts = [list(range(count))[BatchPart(index=index, num=num).of(count)] for index in range(num)]
     assert [place for part in parts for place in part] == list(range(count))
     table = TokenTable(tokenizer, texts=CAPTIONS)
     whole = images(count if count > 2 else 3)
-    batches = [tokenized(whole, table=table, part=Part(index=index, num=num)) for index in range(num)]
+    batches = [tokenize_batch(whole, table=table, part=BatchPart(index=index, num=num)) for index in range(num)]
     assert len({len(batch.ends) for batch in batches}) == 1, "ranks gather equal parts"
     words = [row[: end + 1].tolist() for each in batches for row, end in zip(each.tokens, each.ends, strict=True)]
     tokens, ends = table(CAPTIONS)
@@ -128,19 +127,19 @@ def test_parts_are_the_whole(count: int, num: int) -> None:
 def test_dropped_tokens_are_the_same_on_any_number_of_ranks() -> None:
     tokens = torch.randn(6, 17, 4, generator=torch.Generator().manual_seed(0))
 
-    def left(part: Part, mine: Tensor) -> Tensor:
+    def left(part: BatchPart, mine: Tensor) -> Tensor:
         dropout = TokenDropout(torch.Generator().manual_seed(1), part=part)
         assert dropout(mine) is mine
         dropout.share = 0.5
         assert dropout.eval()(mine) is mine
         return dropout.train()(mine)
 
-    whole = left(Part(), tokens)
+    whole = left(BatchPart(), tokens)
     assert whole.shape == (6, 9, 4)
     assert torch.equal(whole[:, 0], tokens[:, 0]), "the class token stays"
     assert (whole[:, 1:, None] == tokens[:, None, 1:]).all(-1).any(-1).all()
     for index in range(2):
-        part = Part(index=index, num=2)
+        part = BatchPart(index=index, num=2)
         assert torch.equal(left(part, tokens[part.of(6)]), whole[part.of(6)])
 
 
@@ -161,7 +160,7 @@ def test_an_unreadable_picture_teaches_nothing() -> None:
         attributes=whole.attributes[kept],
     )
     with torch.no_grad():
-        found, expected = (pretrainer(tokenized(each, table=table, part=Part())) for each in (whole, without))
+        found, expected = (pretrainer(tokenize_batch(each, table=table, part=BatchPart())) for each in (whole, without))
     torch.testing.assert_close(found, expected)
 
 
@@ -203,7 +202,7 @@ def test_steps_lower_the_loss_and_repeat_exactly() -> None:
     assert first[-1] < 0.7 * first[0]
 
 
-def gradients(part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gradients(part: BatchPart) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Loss terms and gradients of one part of a batch."""
     torch.manual_seed(0)
     table = TokenTable(tokenizer, texts=CAPTIONS)
@@ -216,7 +215,7 @@ def gradients(part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     dropout = clip.visual.patch_dropout = TokenDropout(torch.Generator().manual_seed(1), part=part)
     dropout.share = 0.5
     module = DistributedDataParallel(pretrainer) if part.num > 1 else pretrainer
-    terms = module(tokenized(part_of(images(side=32), part), table=table, part=part))
+    terms = module(tokenize_batch(part_of(images(side=32), part), table=table, part=part))
     (terms["contrastive"] + terms["attributes"]).backward()
     found = {name: parameter.grad for name, parameter in pretrainer.named_parameters()}
     return {name: term.detach() for name, term in terms.items()}, found
@@ -227,7 +226,7 @@ def one_rank(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     torch.set_num_threads(1)
-    torch.save(gradients(Part(index=rank, num=2)), Path(folder) / f"{rank}.pt")
+    torch.save(gradients(BatchPart(index=rank, num=2)), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -235,7 +234,7 @@ def one_rank(rank: int, folder: str) -> None:
 def test_two_ranks_learn_what_one_learns_with_the_whole_batch(tmp_path: Path) -> None:
     """Five captions on two ranks, contradictions, attributes, an unreadable picture, and dropped tokens."""
     mp.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
-    terms, expected = gradients(Part())
+    terms, expected = gradients(BatchPart())
     assert all((gradient != 0).any() for gradient in expected.values())
     for rank in range(2):
         found_terms, found = torch.load(tmp_path / f"{rank}.pt")

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import ObjectiveConfig
-from ecor.training.chunked_logits import pair_features
+from ecor.training.chunked_logits import encode_pairs
 from ecor.training.losses import objective_of
 from ecor.training.negative_sampling import draw_candidates
 
@@ -332,6 +332,6 @@ def test_two_ranks_averaged_equal_one_with_all_images(tmp_path):
 def test_codes_of_pairs_come_back_in_their_order():
     sentences = LearnedSentences()
     for codes in (torch.tensor([23, 0, 5, 1, 22]), torch.tensor([20, 21, 22, 23]), torch.tensor([2, 10, 6])):
-        found = pair_features(sentences, codes=codes)
+        found = encode_pairs(sentences, codes=codes)
         everything = sentences.category_features(torch.arange(NUM_RATIONALES)).flatten(0, 1)
         torch.testing.assert_close(found, everything[codes])

@@ -12,7 +12,15 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, FitConfig, Method, ObjectiveConfig, ObjectiveName, PromptConfig, ScoringConfig
+from ecor.config import (
+    BackboneConfig,
+    FitConfig,
+    MethodName,
+    ObjectiveConfig,
+    ObjectiveName,
+    PromptConfig,
+    ScoringConfig,
+)
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
@@ -149,7 +157,7 @@ def test_constant_sentences_give_the_loss_of_encoded_ones(backbone: Backbone, ob
 )
 @pytest.mark.parametrize("num_tokens", [0, 2])
 def test_a_loss_is_what_its_decoding_says_of_the_true_pairs(
-    backbone: Backbone, objective: ObjectiveName, method: Method, num_tokens: int
+    backbone: Backbone, objective: ObjectiveName, method: MethodName, num_tokens: int
 ) -> None:
     prompts = PromptConfig(rationale_tokens=num_tokens, category_tokens=num_tokens, visual_tokens=num_tokens)
     model, data = recognizer(backbone, prompts=prompts), batch(6)

@@ -87,4 +87,4 @@ def test_settings_within_settings_count():
     assert output_settings(compiled) != output_settings(train)
     assert output_settings(replace(train, text=TextConfig(dtype="fp16"))) == output_settings(train)
     scoring = ScoringConfig(top_k=7)
-    assert output_settings(replace(score, scoring=scoring))["scoring"] == scoring.stated()
+    assert output_settings(replace(score, scoring=scoring))["scoring"] == scoring.to_record()

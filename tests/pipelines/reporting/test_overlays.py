@@ -11,14 +11,8 @@ from PIL import Image
 
 from ecor.config import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.predictions import (
-    ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
-    predictions_table,
-    write_manifest,
-    write_part,
-)
+from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from tests.pipelines.stages.test_report import HOSTILE, Outline, made, prediction, write_images
 from tests.support.browser import find_chromium, open_tab
 
@@ -46,7 +40,7 @@ def write_explained(folder: Path, rows: list[ExplainablePrediction]) -> None:
         input="images", input_digest="a" * 64, model_uri="models:/fox@champion", model_name="fox", model_version="2",
         model_digest="d" * 64, vocabulary_digest="e" * 64,
     )  # fmt: skip
-    write_manifest(str(folder), PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig()))
+    write_prediction_set(str(folder), PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig()))
 
 
 @pytest.fixture(scope="module")

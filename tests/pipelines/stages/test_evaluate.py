@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from ecor.data.predictions import predictions_table
+from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.record import difference_of_folders, read_evaluation, read_observations
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig

@@ -12,14 +12,14 @@ from torch.testing import assert_close
 
 from ecor.checkpoint import load
 from ecor.config import Preprocess
-from ecor.data.heatmap import frame_of, seen
+from ecor.data.heatmap import frame_of, visible_mask
 from ecor.data.image_decoding import image_to_pixels
 from ecor.eclip.projection import read_projection
 from ecor.explain.methods.perturbation import Rise
 from ecor.explain.methods.registry import build_method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings
 from ecor.explain.overlay import Panel, overlay, panels_png
-from ecor.storage.artifact import save
+from ecor.storage.artifact import save_artifact
 from pipelines.__main__ import DONE, USER_MISTAKE, main
 from pipelines.config.stages import ExplainConfig
 from pipelines.stages.explain import run
@@ -58,7 +58,7 @@ def test_maps_of_another_range_are_refused() -> None:
 @pytest.mark.parametrize("size", [(30, 50), (50, 30), (32, 32)])
 def test_seen_is_the_crop(size: tuple[int, int]) -> None:
     preprocess = Preprocess(image_size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
-    shown = seen(frame_of(size, preprocess=preprocess))
+    shown = visible_mask(frame_of(size, preprocess=preprocess))
     side = min(size)
     sides = [int(shown.any(dim=0).sum()), int(shown.any(dim=1).sum())]
     assert shown.shape == size and all(abs(each - side) <= 1 for each in sides)
@@ -205,13 +205,13 @@ def test_eclip_of_a_run_is_that_of_its_file_and_of_its_own_backbone(
     backbone, photo = load(checkpoint).backbone, str(sorted(photos.rglob("*.png"))[0])
     projection = {"projection": torch.randn(32, 32, generator=torch.Generator().manual_seed(2))}
     given = {"settings": {}, "backbone": backbone.config, "vocabulary_digest": "v" * 64}
-    save("eclip", projection, tmp_path / "run" / "checkpoint", backbone_digest=backbone.digest, **given)
+    save_artifact("eclip", projection, tmp_path / "run" / "checkpoint", backbone_digest=backbone.digest, **given)
     drawn = []
     for name in ("run", "run/checkpoint/eclip.safetensors"):
         config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), projection=str(tmp_path / name))
         drawn.append(Path(run(config, images=[photo])[0].path).read_bytes())
     assert drawn[0] == drawn[1] and "by eclip" in capsys.readouterr().err
-    save("eclip", projection, tmp_path / "other", backbone_digest="b" * 64, **given)
+    save_artifact("eclip", projection, tmp_path / "other", backbone_digest="b" * 64, **given)
     for args, told in (
         (["--model", checkpoint, "--projection", str(tmp_path / "other")], f"learned on backbone {'b' * 64}"),
         (["--model", checkpoint, "--projection", str(tmp_path / "run"), "--method", "itsm"], "itsm has no setting"),

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard
+from ecor.data.image_decoding import decode_image
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
-from ecor.training.contrastive import Part
+from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import PretrainConfig
@@ -46,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = [sample(number) for number in range(NUM_SAMPLES)]
     shards = [
         write_shard(
-            [Entry(sample=each) for each in samples[start : start + 4]],
+            [ShardEntry(sample=each) for each in samples[start : start + 4]],
             folder=folder / "shards" / "train",
             name=f"{start:06d}.tar",
             vocabulary=VOCABULARY,
@@ -63,7 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config_digest="c" * 64,
         parents={},
     )
-    write_manifest(manifest, folder / "shards" / "train")
+    write_shard_manifest(manifest, folder / "shards" / "train")
     return folder
 
 
@@ -106,7 +108,7 @@ def pretraining_of(config: PretrainConfig) -> Pretraining:
     """One rank's run without Ray, in which nothing is judged."""
     backbone = pretrain.architecture(config)
     source = pretrain.source_of(config, backbone=backbone, rank=Rank())
-    source.judged = lambda clip: {}  # type: ignore[method-assign]
+    source.evaluate = lambda clip: {}  # type: ignore[method-assign]
     return Pretraining(config, backbone=backbone, source=source, rank=Rank())
 
 
@@ -169,7 +171,7 @@ def test_pictures_come_with_their_own_captions(world: Path, tmp_path: Path) -> N
         pixels = preprocess(decode_image(told.image))
         known[pixels.sum().item()] = f"This is a photo of a {told.category}{rationale}."
     for step in range(3):
-        batch = source.batch(step, part=Part())
+        batch = source.batch(step, part=BatchPart())
         assert batch.readable.all() and torch.equal(batch.own, batch.true)
         for image, own in zip(batch.images, batch.own, strict=True):
             (caption,) = own.nonzero()[0].tolist()
@@ -179,7 +181,7 @@ def test_pictures_come_with_their_own_captions(world: Path, tmp_path: Path) -> N
 
 
 def test_shards_without_captions_are_refused(world: Path, tmp_path: Path) -> None:
-    info = write_shard([Entry(sample=sample(0))], folder=tmp_path, name="0.tar", vocabulary=VOCABULARY)
+    info = write_shard([ShardEntry(sample=sample(0))], folder=tmp_path, name="0.tar", vocabulary=VOCABULARY)
     manifest = ShardManifest(
         split="train",
         shards=(info,),
@@ -190,7 +192,7 @@ def test_shards_without_captions_are_refused(world: Path, tmp_path: Path) -> Non
         config_digest="c" * 64,
         parents={},
     )
-    write_manifest(manifest, tmp_path)
+    write_shard_manifest(manifest, tmp_path)
     with pytest.raises(ValueError, match="holds 1 samples, none with a caption"):
         read_captioned(str(tmp_path), rank=Rank(), cache_dir=tmp_path)
 
@@ -199,7 +201,9 @@ def test_pictures_that_cannot_be_read_are_named_with_their_reason(tmp_path: Path
     broken = dataclasses.replace(sample(8), image=sample(8).image[:40])
     samples = [*(sample(number) for number in range(2, 8)), broken]
     folder = tmp_path / "shards" / "train"
-    info = write_shard([Entry(sample=each) for each in samples], folder=folder, name="0.tar", vocabulary=VOCABULARY)
+    info = write_shard(
+        [ShardEntry(sample=each) for each in samples], folder=folder, name="0.tar", vocabulary=VOCABULARY
+    )
     manifest = ShardManifest(
         split="train",
         shards=(info,),
@@ -210,7 +214,7 @@ def test_pictures_that_cannot_be_read_are_named_with_their_reason(tmp_path: Path
         config_digest="c" * 64,
         parents={},
     )
-    write_manifest(manifest, folder)
+    write_shard_manifest(manifest, folder)
     config = config_of(
         world,
         tmp_path,

@@ -13,7 +13,7 @@ from ecor.config import Preprocess
 from ecor.data.image_decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.evaluation.correctness import labels_of
+from ecor.evaluation.correctness import read_labels
 from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decoded_parts
@@ -85,7 +85,7 @@ def test_evaluation_reads_and_parses_each_set_once(
     for name, skill in (("a", 0.7), ("b", 0.5)):
         write_labels(f"{tmp_path}/{name}", random_table(40, skill=skill))
     monkeypatch.setattr("pipelines.tracking.model_registry.log_evaluation", lambda *args, **kwargs: "run")
-    reads, parses = counts(read_part), counts(labels_of)
+    reads, parses = counts(read_part), counts(read_labels)
     folders = (f"{tmp_path}/a", f"{tmp_path}/b")
     evaluate.run(EvaluateConfig(predictions=folders, output=f"{tmp_path}/evaluation", num_resamples=100))
     assert sum(parses.values()) == 2 and all_once(reads, num=len(reads)) and len(reads) >= 2

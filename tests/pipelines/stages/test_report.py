@@ -22,22 +22,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.config import ScoringConfig
-from ecor.data.image_decoding import Sample, decode_image
-from ecor.data.predictions import (
+from ecor.data.image_decoding import decode_image
+from ecor.data.prediction_schema import (
     ExplainablePrediction,
-    PredictionParents,
-    PredictionSet,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
-    read_manifest,
-    read_predictions,
-    write_manifest,
-    write_part,
 )
-from ecor.data.shards import Entry, ShardManifest, read_index, sample_key, write_shard
-from ecor.data.shards import write_manifest as write_shard_manifest
+from ecor.data.predictions import (
+    PredictionParents,
+    PredictionSet,
+    read_prediction_set,
+    read_predictions,
+    write_part,
+    write_prediction_set,
+)
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest
+from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifest
+from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, evaluate
@@ -132,7 +136,7 @@ def write_labels(
     record = PredictionSet(
         parts=tuple(parts), parents=PredictionParents(**{**values, **parents}), scoring=ScoringConfig(), num_rejected=3
     )
-    write_manifest(str(folder), record)
+    write_prediction_set(str(folder), record)
     return record
 
 
@@ -340,8 +344,8 @@ def evaluated(folder: Path, *names: str, **options: Any) -> Evaluation:
         evaluate(
             read_predictions(str(folder / name)),
             name=options.get(name, name),
-            predictions=read_manifest(str(folder / name)).digest,
-            parents=asdict(read_manifest(str(folder / name)).parents),
+            predictions=read_prediction_set(str(folder / name)).digest,
+            parents=asdict(read_prediction_set(str(folder / name)).parents),
             **settings,
         )
         for name in names
@@ -458,7 +462,7 @@ def _sharded(folder: Path, rows: Sequence[ExplainablePrediction]) -> tuple[_Shar
             key=key, image=data, extension="png", category=row.category_true, rationales=(), visible_rationales=None,
             source=row.source,
         )  # fmt: skip
-        entries.append((Entry(sample=sample), row))
+        entries.append((ShardEntry(sample=sample), row))
     entries.sort(key=lambda item: item[0].sample.key)
     info = write_shard(
         [entry for entry, _ in entries], folder=folder / "shards", name="000000.tar", vocabulary=vocabulary
@@ -762,4 +766,4 @@ def test_filtering_many_cards_takes_no_time_by_the_square_of_their_number(tab: T
 def test_manifest_of_the_labels_is_left_as_it_was(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", [prediction(0)])
     made(tmp_path)
-    assert read_manifest(str(tmp_path / "labels")) == labels
+    assert read_prediction_set(str(tmp_path / "labels")) == labels

@@ -28,9 +28,12 @@ from mlflow import MlflowClient
 from ecor.checkpoint import load
 from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import Sample, decode_image, image_to_pixels
-from ecor.data.predictions import predictions_table, read_manifest, read_part, read_predictions
-from ecor.data.shards import Entry, ShardManifest, sample_key, write_manifest, write_shard, write_side_files, write_text
+from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.prediction_schema import predictions_table
+from ecor.data.predictions import read_part, read_prediction_set, read_predictions
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
+from ecor.data.shards import ShardEntry, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -79,7 +82,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     names = vocabulary_from_mapping(NAMES)
     shards = [
         write_shard(
-            [Entry(sample=sample) for sample in samples[start : start + 9]],
+            [ShardEntry(sample=sample) for sample in samples[start : start + 9]],
             folder=folder,
             name=f"{start // 9}.tar",
             vocabulary=names,
@@ -96,7 +99,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
         config_digest="0" * 64,
         parents={},
     )
-    write_manifest(manifest, folder)
+    write_shard_manifest(manifest, folder)
     write_side_files(folder.parent, vocabulary=names)
     write_text(f"{len(shards)}\n", folder=folder, name="nshards.txt")
     return folder
@@ -553,7 +556,7 @@ def test_rows_are_the_recognizers_own(
     assert (rows["model_digest"] == version.digest).all()
     assert set(rows["category_true"]) == set(NAMES)
     check_rows(rows, checkpoint=checkpoint, scoring=done.scoring)
-    predictions = read_manifest(done.output)
+    predictions = read_prediction_set(done.output)
     assert predictions.parents.model_uri == "models:/tiny@candidate"
     assert predictions.parents.model_version == "1"
     run = MlflowClient(tracking_uri=tracking.uri).get_run(str(predictions.run_id))
@@ -575,7 +578,7 @@ def check_rows(rows: pd.DataFrame, *, checkpoint: str, scoring: ScoringConfig) -
 def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     copied: ScoreConfig, tracking: TrackingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, first = Path(copied.output), read_manifest(copied.output)
+    folder, first = Path(copied.output), read_prediction_set(copied.output)
     assert score.run(copied, tracking=tracking) == first
     num_units = len(first.parts)
     told = f"22 images were scored before, 0 rejected; units: {num_units} kept, 0 done: {copied.output}"
@@ -605,12 +608,12 @@ def test_another_job_is_refused_with_both_values_unless_fresh(
     copied: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "others.json").write_text(json.dumps(OTHER_NAMES))
-    first = read_manifest(copied.output)
+    first = read_prediction_set(copied.output)
     other = replace(copied, vocabulary=str(tmp_path / "others.json"))
     digest = vocabulary_from_mapping(OTHER_NAMES).digest
     with pytest.raises(ValueError, match=f"vocabulary_digest was {first.parents.vocabulary_digest}, is {digest}"):
         score.run(other, tracking=tracking)
-    assert read_manifest(copied.output) == first
+    assert read_prediction_set(copied.output) == first
     score.run(replace(other, fresh=True), tracking=tracking)
     rows = read_predictions(copied.output).to_pandas()
     assert set(rows["category"]) <= set(OTHER_NAMES)
@@ -722,7 +725,7 @@ def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
         killed = pool.submit(kill_one, "Scorer")
         predictions = score.run(replace(done, output=str(tmp_path / "labels")), tracking=tracking)
         assert killed.result() > 0
-    assert predictions.digest == read_manifest(done.output).digest
+    assert predictions.digest == read_prediction_set(done.output).digest
 
 
 @pytest.mark.slow
@@ -774,7 +777,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of three units one is held by a job that has stopped, one by a job that is at work."""
-    first, output = read_manifest(done.output), tmp_path / "labels"
+    first, output = read_prediction_set(done.output), tmp_path / "labels"
     identity = json.loads((Path(done.output) / "_commits/job/identity.json").read_text())
     stopped, at_work = (PredictionsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
     stopped.take()

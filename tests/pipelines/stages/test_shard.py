@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.data.shards import ShardManifest, read_manifest, read_shard, write_manifest
+from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest
+from ecor.data.shards import read_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import INTERRUPTED
 from pipelines.config.infrastructure import ClusterConfig
@@ -94,7 +95,7 @@ def config_for(world: Path, output: Path, **changes) -> ShardConfig:
 
 
 def samples_of(output: Path) -> dict[str, list]:
-    manifests = {path.parent.name: read_manifest(path.parent) for path in output.glob("*/manifest.json")}
+    manifests = {path.parent.name: read_shard_manifest(path.parent) for path in output.glob("*/manifest.json")}
     return {
         split: [sample for info in manifest.shards for sample in read_shard(output / split, info)]
         for split, manifest in manifests.items()
@@ -159,7 +160,9 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
     if is_finished:
         nothing = {"shards": (), "num_samples": 0, "num_rejected": 0, "num_duplicates": 0}
         digests = {"vocabulary_digest": job.vocabulary.digest, "config_digest": job.config_digest}
-        write_manifest(ShardManifest(split="train", parents=job.parents, **digests, **nothing), tmp_path / "train")
+        write_shard_manifest(
+            ShardManifest(split="train", parents=job.parents, **digests, **nothing), tmp_path / "train"
+        )
         then, now = (
             {"input": each.parents["input"], "vocabulary": each.vocabulary.digest, "config": each.config_digest}[
                 changed
@@ -487,7 +490,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     made = {
         f"{split}/{info.name.removesuffix('.tar')}": info
         for split in samples_of(by_one_worker)
-        for info in read_manifest(by_one_worker / split).shards
+        for info in read_shard_manifest(by_one_worker / split).shards
     }
 
     def work() -> None:

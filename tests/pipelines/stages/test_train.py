@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 
 import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.data.image_decoding import decode_image, image_to_pixels, label_ids
+from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.samples import label_ids
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

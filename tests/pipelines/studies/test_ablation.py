@@ -13,7 +13,7 @@ from torch.nn import functional
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
 from ecor.demo.worlds.registry import WORLDS, all_sets
-from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.studies import AblateConfig, PretrainConfig
@@ -331,12 +331,12 @@ def test_only_the_first_world_s_first_clip_comes_with_the_package(tmp_path: Path
 
 
 def test_intervals_are_students() -> None:
-    found = over_repetitions(np.array([1.0, 2.0, 4.0]))
+    found = mean_over_repetitions(np.array([1.0, 2.0, 4.0]))
     assert (found.value, found.num_repetitions) == (pytest.approx(7 / 3), 3)
     assert found.half_width == pytest.approx(4.302653 * np.std([1, 2, 4], ddof=1) / 3**0.5, rel=1e-6)
-    assert np.isnan(over_repetitions(np.array([1.0])).half_width)
+    assert np.isnan(mean_over_repetitions(np.array([1.0])).half_width)
     with pytest.raises(ValueError, match="number of repetitions must be at least 1"):
-        over_repetitions(np.array([]))
+        mean_over_repetitions(np.array([]))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.demo.worlds.registry import vocabulary_of
+from ecor.demo.worlds.registry import set_vocabulary
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain import METHODS, build_method
 from ecor.model import Recognizer
@@ -28,7 +28,7 @@ TRIAL = Trial(resampling=Resampling(num_resamples=100), num_checked=2, step=0.25
 
 @pytest.fixture(scope="module")
 def model() -> Recognizer:
-    return Recognizer.zero_shot(vocabulary_of(SET))
+    return Recognizer.zero_shot(set_vocabulary(SET))
 
 
 @pytest.fixture(scope="module", params=["rationale", "category"])

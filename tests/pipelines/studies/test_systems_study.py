@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ecor.evaluation.confidence_intervals import over_repetitions
+from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig
 from pipelines.studies.attribution_benchmark import systems_study
@@ -50,7 +50,9 @@ def test_what_is_there_is_not_measured_again_and_the_page_tells_it(tmp_path: Pat
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / RESULTS), rows)
     assert "its figures mean nothing" in page
     (told,) = [line for line in page.splitlines() if line.startswith("| max pooling")][:1]
-    expected = over_repetitions(rows[(rows["arm"] == "max pooling") & (rows["kind"] == "rationale")]["msc"].to_numpy())
+    expected = mean_over_repetitions(
+        rows[(rows["arm"] == "max pooling") & (rows["kind"] == "rationale")]["msc"].to_numpy()
+    )
     assert f"{expected.value:.1f} ± {expected.half_width:.1f}" in told
     differences = page.splitlines()[page.splitlines().index(told) + 1]
     assert differences.startswith("| … difference |  | +4.0 ± 0.0 | +8.0 ± 0.0 |"), (

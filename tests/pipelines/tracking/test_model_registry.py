@@ -22,7 +22,8 @@ from mlflow.utils.validation import (
 
 from ecor.checkpoint import Checkpoint, load
 from ecor.config import ScoringConfig
-from ecor.data.predictions import PREDICTION_SCHEMA, PredictionParents, PredictionSet, write_manifest, write_part
+from ecor.data.prediction_schema import PREDICTION_SCHEMA
+from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
@@ -224,7 +225,7 @@ def rivals(tracking: TrackingConfig, tmp_path: Path) -> Rivals:
             for row, right in zip(rows, truth.to_pylist(), strict=True)
         ]
         part = write_part(labels, pa.Table.from_pylist(known, schema=PREDICTION_SCHEMA), name="0.parquet", unit="0")
-        write_manifest(labels, PredictionSet(parts=(part,), parents=parents_of(version), scoring=ScoringConfig()))
+        write_prediction_set(labels, PredictionSet(parts=(part,), parents=parents_of(version), scoring=ScoringConfig()))
         evaluations[version.uri] = str(tmp_path / f"evaluation-{version.version}")
         config = EvaluateConfig(predictions=(labels,), output=evaluations[version.uri], num_resamples=200)
         evaluate.run(config, tracking=tracking)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.towers.causal_text import CausalText, last_features, read_start, read_tokens, token_features
+from ecor.clip.towers.causal_text import CausalText, cache_continuations, cache_prefix, last_features, token_features
 from ecor.clip.towers.image_forward import (
     encode_pixels,
     feature_maps,
@@ -215,8 +215,8 @@ def test_causal_towers_read_in_parts(tmp_path: Path, kind: str) -> None:
 
 def in_three_parts(backbone: Backbone, tower: CausalText, *, heads: list[str], tails: list[str]) -> Tensor:
     words = [tuple(ids[1:-1]) for ids in backbone.tokenize(heads + tails)]
-    start = read_start(tower, (tower.start_token, *backbone.tokenizer.encode("this is")), context=None)
-    before = (start, read_tokens(tower, words[: len(heads)], before=(start,)))
+    start = cache_prefix(tower, (tower.start_token, *backbone.tokenizer.encode("this is")), context=None)
+    before = (start, cache_continuations(tower, words[: len(heads)], before=(start,)))
     endings = [(*each, tower.end_token) for each in words[len(heads) :]]
     return last_features(tower, endings, before=before, num_heads=len(heads)).flatten(0, 1)
 

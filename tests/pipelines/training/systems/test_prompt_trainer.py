@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.config import FACTORS, Method, ObjectiveConfig, ObjectiveName, TextConfig
-from ecor.data.image_decoding import Sample
-from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
+from ecor.config import FACTORS, MethodName, ObjectiveConfig, ObjectiveName, TextConfig
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.__main__ import _parsed
@@ -27,7 +28,7 @@ from pipelines.training.systems.prompt_trainer import (
 from tests.support.tiny_models import NAMES, TINY_CLIP
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
-RIVALS: tuple[Method, ...] = ("inverted", "independent", "pairs")
+RIVALS: tuple[MethodName, ...] = ("inverted", "independent", "pairs")
 
 
 def parsed(*words: str) -> TrainConfig:
@@ -44,7 +45,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [(c, r) for c, rationales in NAMES.items() for r in rationales]
     for split, seed in (("train", 0), ("validation", 1)):
         entries = [
-            Entry(sample=sample(f"{number:03d}", category=c, rationale=r, folder=folder, seed=100 * seed + number))
+            ShardEntry(sample=sample(f"{number:03d}", category=c, rationale=r, folder=folder, seed=100 * seed + number))
             for number, (c, r) in enumerate(2 * pairs)
         ]
         shard = write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=VOCABULARY)
@@ -58,7 +59,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config_digest="c" * 64,
             parents={},
         )
-        write_manifest(manifest, folder / split)
+        write_shard_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=VOCABULARY)
     return folder
 
@@ -97,7 +98,7 @@ def test_losses_and_decodings_of_validation_fit_each_other(name: ObjectiveName):
 def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: Path, name: str):
     words = f"--shards {shards} --output {tmp_path} --cache-dir {tmp_path}/cache --objective.name {name}"
     words += f" --backbone.name {shards}/tiny-clip.json --backbone.pretrained random --num-epochs 1 --batch-size 6"
-    for budget, fitted in ((TextConfig().table_budget_bytes, set(get_args(Method))), (0, {"joint", "independent"})):
+    for budget, fitted in ((TextConfig().table_budget_bytes, set(get_args(MethodName))), (0, {"joint", "independent"})):
         config = parsed(*words.split(), "--text.table-budget-bytes", str(budget))
         tuning = PromptTrainer(
             config,

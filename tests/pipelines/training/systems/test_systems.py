@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
-from ecor.eclip.projection import load_eclip
+from ecor.eclip.projection import read_projection
 from ecor.explain import attribute
+from ecor.explain.methods.similarity import Eclip
 from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
@@ -231,7 +232,8 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     if system == "eclip":
         tower = ImageTower(backbone=load_backbone(config.backbone))
-        maps = attribute(tower, pixels, torch.randn(3, 32), method=load_eclip(folder, backbone=tower.backbone))
+        method = Eclip(**read_projection(folder, backbone_digest=tower.backbone.digest))
+        maps = attribute(tower, pixels, torch.randn(3, 32), method=method)
         assert maps.scores.shape == (2, 3, 4, 4)
     else:
         classifier = load_classifier(folder)

@@ -1,0 +1,225 @@
+"""Columns of a table of predictions, and one row as a frozen record."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ecor.config import ScoringConfig
+from ecor.data.heatmap_codec import EVIDENCE_COLUMN, Evidence
+
+SCHEMA_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedPair:
+    """A category with the reason for it."""
+
+    category: str
+    rationale: str
+    log_prob: float
+    """log P(c, r | I) in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedCategory:
+    """A category, summed over rationales."""
+
+    category: str
+    log_prob: float
+    """log P(c | I) in nats, over the kept rationales."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedRationale:
+    """A rationale, independent of the category."""
+
+    rationale: str
+    log_prob: float
+    """log P(r | I) in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainablePrediction:
+    """One image's label with its reasons; `PREDICTION_SCHEMA` and `OPTIONAL_COLUMNS` describe each field."""
+
+    key: str
+    source: str
+    shard: str | None = None
+    member_offset: int | None = None
+    member_num_bytes: int | None = None
+    category_true: str | None = None
+    rationales_true: tuple[str, ...] | None = None
+    visible_rationales: tuple[str, ...] | None = None
+    category: str
+    rationale: str
+    confidence: float
+    category_log_prob: float
+    pairs: tuple[RankedPair, ...]
+    categories: tuple[RankedCategory, ...]
+    rationales: tuple[RankedRationale, ...]
+    two_stage_category: str
+    two_stage_rationale: str
+    kept_mass: float
+    pairs_exact: bool
+    calibrated: bool
+    method: str
+    model_name: str
+    model_version: str | None = None
+    model_digest: str
+    vocabulary_digest: str
+    ood_score: float | None = None
+    evidence: Evidence | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "ExplainablePrediction":
+        """One row of a table, as `Table.to_pylist` gives it."""
+        values = {name: row[name] for name in PREDICTION_SCHEMA.names}
+        values |= {column.name: row.get(column.name) for column in OPTIONAL_COLUMNS}
+        values[EVIDENCE_COLUMN.name] = Evidence.from_row(row)
+        for name, kind in (("pairs", RankedPair), ("categories", RankedCategory), ("rationales", RankedRationale)):
+            values[name] = tuple(kind(**entry) for entry in values[name])
+        for name in ("rationales_true", "visible_rationales"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        return cls(**values)
+
+
+def _column(name: str, kind: pa.DataType, description: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description, "unit": unit})
+
+
+def _ranked(*names: str) -> pa.DataType:
+    entries = [pa.field(name, pa.string(), nullable=False) for name in names]
+    return pa.list_(pa.field("item", pa.struct([*entries, pa.field("log_prob", pa.float32(), nullable=False)])))
+
+
+_ORIGIN_COLUMNS = [
+    _column("key", pa.string(), "identifies the image within its data set; has no dot"),
+    _column("source", pa.string(), "path or URI that the image came from"),
+    _column("shard", pa.string(), "tar file that holds the image; null for a plain listing", nullable=True),
+    _column("member_offset", pa.int64(), "where the image's bytes begin in the shard", unit="bytes", nullable=True),
+    _column("member_num_bytes", pa.int64(), "length of the image's bytes in the shard", unit="bytes", nullable=True),
+    _column("category_true", pa.string(), "labelled category, where known", nullable=True),
+    _column("rationales_true", pa.list_(pa.string()), "labelled rationales, where known", nullable=True),
+    _column("visible_rationales", pa.list_(pa.string()), "all rationales the image shows, where known", nullable=True),
+]
+
+
+_LABEL_COLUMNS = [
+    _column("category", pa.string(), "category of the most probable pair (strict rule)"),
+    _column("rationale", pa.string(), "rationale of the most probable pair (strict rule)"),
+    _column("confidence", pa.float32(), "probability of the most probable pair", unit="probability"),
+    _column("category_log_prob", pa.float32(), "log P(category | image) over the kept rationales", unit="nats"),
+    _column("pairs", _ranked("category", "rationale"), "most probable pairs, best first: log P(c, r | I)", unit="nats"),
+    _column("categories", _ranked("category"), "most probable categories, best first: log P(c | I)", unit="nats"),
+    _column("rationales", _ranked("rationale"), "most probable rationales, best first: log P(r | I)", unit="nats"),
+    _column("two_stage_category", pa.string(), "most probable category given two_stage_rationale (hard rule)"),
+    _column("two_stage_rationale", pa.string(), "most probable rationale (hard rule)"),
+    _column("kept_mass", pa.float32(), "probability covered by the rationales kept in decoding", unit="probability"),
+    _column("pairs_exact", pa.bool_(), "whether no pair outside the kept rationales can belong into `pairs`"),
+    _column("calibrated", pa.bool_(), "whether the temperatures were fitted on this vocabulary"),
+    _column("method", pa.string(), "joint, inverted, independent or pairs"),
+    _column("model_name", pa.string(), "registered name of the model, or where its checkpoint lies"),
+    _column("model_version", pa.string(), "version in the registry; null for a plain checkpoint", nullable=True),
+    _column("model_digest", pa.string(), "digest of the checkpoint", unit="sha256"),
+    _column("vocabulary_digest", pa.string(), "digest of the vocabulary scored with", unit="sha256"),
+]
+
+
+_SCHEMA_METADATA = {"ecor.schema": "predictions", "ecor.schema_version": SCHEMA_VERSION}
+
+
+ORIGIN_SCHEMA = pa.schema(_ORIGIN_COLUMNS)
+"""Columns of an image's origin, known before it is scored."""
+
+
+PREDICTION_SCHEMA = pa.schema([*_ORIGIN_COLUMNS, *_LABEL_COLUMNS], metadata=_SCHEMA_METADATA)
+"""One row per image; every field carries a description and, where it has one, a unit in its metadata."""
+
+
+OOD_COLUMN = _column(
+    "ood_score",
+    pa.float32(),
+    "how unlike all categories of the vocabulary the image is: 1 less the largest cosine with a category's own "
+    "sentence; high is out of distribution. Written when asked for (`--scoring.ood-score`)",
+    unit="1 - cosine",
+    nullable=True,
+)
+
+
+OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
+"""Optional columns of a table of predictions."""
+
+
+def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
+    """Build a table with `ORIGIN_SCHEMA` from some of its columns; the others are null (`source`: the key).
+
+    Raises ValueError for a column that the schema does not have.
+    """
+    unknown = set(columns) - set(ORIGIN_SCHEMA.names)
+    if unknown:
+        raise ValueError(f"no such column of an image's origin: {sorted(unknown)}; there are {ORIGIN_SCHEMA.names}")
+    given = {"key": keys, "source": keys, **columns}
+    arrays = []
+    for column in ORIGIN_SCHEMA:
+        values = given.get(column.name, pa.nulls(len(keys), column.type))
+        is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
+        arrays.append(values.cast(column.type) if is_arrow else pa.array(values, column.type))
+    return pa.Table.from_arrays(arrays, schema=ORIGIN_SCHEMA)
+
+
+def schema_with(names: Iterable[str]) -> pa.Schema:
+    """`PREDICTION_SCHEMA`, and those of the optional columns that are among some names."""
+    among = set(names)
+    return pa.schema(
+        [*PREDICTION_SCHEMA, *(column for column in OPTIONAL_COLUMNS if column.name in among)],
+        metadata=PREDICTION_SCHEMA.metadata,
+    )
+
+
+def schema_for(scoring: ScoringConfig) -> pa.Schema:
+    """Schema of the rows that these scoring settings produce."""
+    return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
+
+
+def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
+    """Convert records to a table with `PREDICTION_SCHEMA`, and the optional columns that a record has."""
+    rows = [asdict(prediction) for prediction in predictions]
+    known = [column.name for column in OPTIONAL_COLUMNS if any(row[column.name] is not None for row in rows)]
+    return pa.Table.from_pylist(rows, schema=schema_with(known))
+
+
+def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:
+    """Yield the rows of a table with `PREDICTION_SCHEMA` as records, one batch in memory at a time."""
+    for batch in table.to_batches(max_chunksize=1024):
+        yield from map(ExplainablePrediction.from_row, batch.to_pylist())
+
+
+def check_schema(table: pa.Table, *, source: str) -> pa.Table:
+    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise.
+
+    Optional columns stay; any other is left out.
+    """
+    version = (table.schema.metadata or {}).get(b"ecor.schema_version", SCHEMA_VERSION.encode()).decode()
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{source} has schema version {version}; this version of ecor reads {SCHEMA_VERSION}")
+    schema = schema_with(table.column_names)
+    for expected in schema:
+        index = table.schema.get_field_index(expected.name)
+        found = None if index < 0 else table.schema.field(index).type
+        if found != expected.type:
+            raise ValueError(f"{source}: column {expected.name} must be {expected.type}, found {found}")
+    return table.select(schema.names).cast(schema)
+
+
+def schema_rows() -> list[dict[str, str]]:
+    """The schema, optional columns last, as a table for documentation: name, type, unit, description."""
+    return [
+        {
+            "name": column.name,
+            "type": str(column.type),
+            **{key: column.metadata[key.encode()].decode() for key in ("unit", "description")},
+        }
+        for column in [*PREDICTION_SCHEMA, *OPTIONAL_COLUMNS]
+    ]
