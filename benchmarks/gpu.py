@@ -32,7 +32,7 @@ from ecor.demo.worlds.registry import vocabulary_of
 from ecor.model import Recognizer
 from ecor.probability.prediction_rows import Provenance
 from ecor.training.distributed import Rank
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import PromptTrainer, resolve_config

@@ -39,7 +39,7 @@ from pipelines.scoring.decoder import decoded_parts, images_per_part
 from pipelines.scoring.predictions_folder import Committed, PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
 
 BATCH_SIZE = 64
@@ -73,11 +73,11 @@ def counted() -> Iterator[Spent]:
     """What the ledger's calls take within the block; renewals of the lease happen beside the work, and count too."""
     spent = Spent()
     watched = (
-        ("claims", Ledger, "claim_all"),
-        ("commits", Ledger, "commit"),
-        ("what is done", Ledger, "committed"),
-        ("leases", Ledger, "renew"),
-        ("leases", Ledger, "give_back"),
+        ("claims", WorkLedger, "claim_all"),
+        ("commits", WorkLedger, "commit"),
+        ("what is done", WorkLedger, "committed"),
+        ("leases", WorkLedger, "renew"),
+        ("leases", WorkLedger, "give_back"),
         ("settings", PredictionsFolder, "take"),
         ("losers", PredictionsFolder, "remove_losers"),
         ("verification", PredictionsFolder, "_is_whole"),

@@ -1,4 +1,4 @@
-"""The command `ecor`: parse the words, run one stage, and end with its exit code."""
+"""Entry point of the command `ecor`: parse the arguments, run one command, return its exit code."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ from importlib.metadata import version
 import tyro
 
 from pipelines.commands import DESCRIPTION, Command
-from pipelines.config.addresses import masked, secrets_of_this_process
+from pipelines.config.secrets import mask_secrets, own_environment_secrets
 
-DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 _PLACEHOLDER = "__tyro-dummy-inner__."
 
 
@@ -26,24 +26,24 @@ def exit_code(deed: Callable[[], None]) -> int:
         deed()
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output (`head`, a pager) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return EXIT_DONE
     except (ValueError, OSError) as error:
         if os.environ.get("ECOR_DEBUG"):
-            _tell(traceback.format_exc())
-        _tell(f"ecor: {_in_words(error)}\n")
-        return USER_MISTAKE
+            _write_error(traceback.format_exc())
+        _write_error(f"ecor: {_error_line(error)}\n")
+        return EXIT_USER_ERROR
     except Exception:  # noqa: BLE001 - the last frame: show everything, and say that it is ours
-        _tell(traceback.format_exc())
-        return FAILED
-    return DONE
+        _write_error(traceback.format_exc())
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
-def _tell(text: str) -> None:
+def _write_error(text: str) -> None:
     """What goes wrong is kept in logs of jobs for all to read: no password or key of this process is among it."""
-    sys.stderr.write(masked(text, secrets=secrets_of_this_process()))
+    sys.stderr.write(mask_secrets(text, secrets=own_environment_secrets()))
 
 
 REMEDIES: dict[type[OSError], str] = {
@@ -54,7 +54,7 @@ REMEDIES: dict[type[OSError], str] = {
 }
 
 
-def _in_words(error: ValueError | OSError) -> str:
+def _error_line(error: ValueError | OSError) -> str:
     """What went wrong in one line; an error that crossed Ray is told by its cause."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, ValueError | OSError) else error
@@ -69,11 +69,11 @@ def main(args: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if args is None else list(args)
     if words == ["--version"]:
         print(f"ecor {version('ecor')}")  # noqa: T201
-        return DONE
-    return exit_code(lambda: _parsed(words).run())
+        return EXIT_DONE
+    return exit_code(lambda: _parse_command(words).run())
 
 
-def _parsed(args: Sequence[str]) -> Command:
+def _parse_command(args: Sequence[str]) -> Command:
     """The command; what is wrong with the words goes to stderr and ends the program with 2 (by tyro)."""
     told = io.StringIO()
     try:

@@ -18,16 +18,9 @@ from pipelines.config.stages import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrainConfig,
 )
-from pipelines.config.studies import (
-    AblateConfig,
-    ConceptsConfig,
-    ExplainBenchmarkConfig,
-    PretrainConfig,
-    StudiesConfig,
-    ValidityConfig,
-)
+from pipelines.config.studies import AblateConfig, ConceptsConfig, ExplainBenchmarkConfig, StudiesConfig, ValidityConfig
+from pipelines.config.training import PretrainConfig, TrainConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 
@@ -172,7 +165,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunPipeline:
     """A whole pipeline from one TOML file: shard, train, register, evaluate, promote, score, report."""
 
     pipeline: tyro.conf.Positional[str]
@@ -262,7 +255,7 @@ class Demo:
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[RunPipeline, tyro.conf.subcommand("run")]
     | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]

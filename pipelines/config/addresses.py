@@ -1,29 +1,20 @@
-"""Addresses in, checked or without their secrets out: what may name a store, and what of it may be written down."""
+"""Check addresses of files: local paths and stores, without commands, chains or credentials."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ecor.config import STORES, AddressKind, require
+from pipelines.config.secrets import mask_secrets
 
-MASK = "***"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")  # later in an address, `::` is two colons (`ecor.storage.filesystem`)
 _COMMAND = re.compile(r"\s*(?:pipe:|\|)", re.I)
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
-_NAMES_IN_QUERIES = (
-    r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
-)
-_QUERY = re.compile(rf"(?<=[?&;])({_NAMES_IN_QUERIES})=[^\s&;#'\"<>]*", re.I)
-_VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY)$")
-_SHORTEST_SECRET = 6
 
 
-class Addressed:
+class CheckedSettings:
     """Settings whose addresses are checked when they are made."""
 
     __slots__ = ()
@@ -44,7 +35,7 @@ def check_addresses(settings: Any, *, prefix: str = "") -> None:
         if each.name in kinds:
             for address in (value,) if isinstance(value, str) else value or ():
                 _check_kind(address, kind=kinds[each.name], name=name)
-        elif is_dataclass(value) and not isinstance(value, Addressed):
+        elif is_dataclass(value) and not isinstance(value, CheckedSettings):
             check_addresses(value, prefix=f"{name}.")
 
 
@@ -77,56 +68,25 @@ def check_address(address: str, *, name: str) -> None:
     A store that the program has registered with fsspec itself is taken too.
     """
     if _COMMAND.match(address):
-        raise ValueError(f"{name} must be a path or the address of a store, got a command to run: {masked(address)}")
+        raise ValueError(f"{name} must be a path or the address of a store, got a command to run: {mask_secrets(address)}")
     if _CHAIN.match(address) and "://" in address:
-        raise ValueError(f"{name}: chained addresses are not taken, got {masked(address)}: name the file itself")
+        raise ValueError(f"{name}: chained addresses are not taken, got {mask_secrets(address)}: name the file itself")
     scheme = _SCHEME.match(address)
     if scheme is None:
         return
     if scheme[1].lower() not in STORES and not _is_registered(scheme[1]):
         raise ValueError(
-            f"{name}: {scheme[1]}:// is not read, got {masked(address)}: name a local path or an address that begins "
+            f"{name}: {scheme[1]}:// is not read, got {mask_secrets(address)}: name a local path or an address that begins "
             f"with {', '.join(f'{each}://' for each in STORES)}"
         )
-    if masked(address) != address:
+    if mask_secrets(address) != address:
         raise ValueError(
-            f"{name} holds credentials: {masked(address)}. Leave them out: they are read from the environment or the "
+            f"{name} holds credentials: {mask_secrets(address)}. Leave them out: they are read from the environment or the "
             f"machine's role"
         )
-
-
-def masked(text: str, *, secrets: tuple[str, ...] = ()) -> str:
-    """Any text with what is secret in its addresses replaced: users and passwords, keys and signatures in queries.
-
-    `secrets` are replaced wherever they stand.
-    """
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return _QUERY.sub(rf"\1={MASK}", _USER.sub(f"{MASK}@", text))
-
-
-def secrets_in(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that hold passwords, tokens and keys; those of a few letters only are no secret."""
-    found = {value for name, value in environment.items() if _VARIABLE.search(name.upper())}
-    return tuple(sorted(value for value in found if len(value) >= _SHORTEST_SECRET))
-
-
-def without_user(uri: str) -> tuple[str, str | None, str | None]:
-    """An http address without user and password, and these two, unquoted; any other address as it is."""
-    parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
-    if parts is None or "@" not in parts.netloc:
-        return uri, None, None
-    user, _, place = parts.netloc.rpartition("@")
-    name, _, password = user.partition(":")
-    return urlunsplit(parts._replace(netloc=place)), unquote(name), unquote(password)
 
 
 def _is_registered(scheme: str) -> bool:
     from fsspec.registry import known_implementations, registry
 
     return scheme in registry and scheme not in known_implementations
-
-
-def secrets_of_this_process() -> tuple[str, ...]:
-    """`secrets_in` the environment of this process."""
-    return secrets_in(os.environ)

@@ -1,4 +1,4 @@
-"""Which settings shape what a stage makes: an unfinished run is resumed only where all of these are the same.
+"""Select the settings that shape a stage's output; a run resumes only where these are equal.
 
 A setting shapes the output unless its field says otherwise, so that a new one cannot be forgotten.
 """

@@ -1,4 +1,4 @@
-"""Where a stage runs, where it is recorded and what it is pointed at in, checked settings and addresses out.
+"""Settings of the Ray cluster and of MLflow tracking, shared by all stages.
 
 Every stage's settings are made of these. Nothing heavy is imported here.
 """
@@ -67,7 +67,7 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     return replace(tracking, uri=uri)
 
 
-def uri_of(tracking: TrackingConfig) -> str:
+def tracking_uri(tracking: TrackingConfig) -> str:
     """The URI of `resolved(tracking)`."""
     uri = resolve_tracking(tracking).uri
     assert uri is not None  # resolved() never leaves it open

@@ -34,24 +34,24 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
         settings = tomllib.loads(filesystem.read(source).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{source} is not TOML: {error}") from error
-    return pipeline_from(settings, source=source)
+    return parse_pipeline(settings, source=source)
 
 
-def pipeline_from(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
+def parse_pipeline(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
     """Settings from nested tables; folders that are left out are put below `output`. Raises ValueError as above."""
     unknown = _unknown_settings(PipelineConfig, settings)
     if unknown:
         raise ValueError(f"{source}: {'; '.join(unknown)}")
-    complete = _with_folders(settings, source=source)
+    complete = _fill_folders(settings, source=source)
     try:
         # By way of JSON, so that strictness allows a list where a tuple is meant and nothing else
         return TypeAdapter(PipelineConfig).validate_json(json.dumps(complete), strict=True)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, each['loc']))}: {_told(each)}" for each in error.errors()]
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {_error_line(each)}" for each in error.errors()]
         raise ValueError(f"{source}: {'; '.join(wrong)}") from None
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _error_line(error: Mapping[str, Any]) -> str:
     """What pydantic found, without its preamble; the value too where the message does not hold it."""
     message = str(error["msg"]).removeprefix("Value error, ")
     given = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
@@ -73,7 +73,7 @@ def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = 
     return found
 
 
-def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+def _fill_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """The settings with every folder that follows from another one written out."""
     root = str(settings.get("output", "")).rstrip("/")
     defaults: dict[str, dict[str, Any]] = {

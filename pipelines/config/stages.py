@@ -1,4 +1,4 @@
-"""Settings of the stages in, checked settings out: one frozen dataclass per stage, composed of `ecor.config`'s.
+"""Settings of the stages: one frozen dataclass per command, checked when it is made.
 
 The command line and the TOML file are both made from these types. Nothing heavy is imported here.
 """
@@ -8,25 +8,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.config import (
-    BackboneConfig,
-    EclipConfig,
-    FitConfig,
-    LicoConfig,
     LocalPath,
     ModelAddress,
-    ObjectiveConfig,
-    PromptConfig,
     ScoringConfig,
     StoreAddress,
-    SystemName,
-    TemplateConfig,
     TextConfig,
     require,
     require_at_least,
 )
-from pipelines.config.addresses import Addressed
-from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
+from pipelines.config.addresses import CheckedSettings
+from pipelines.config.identity import NOT_IN_OUTPUT
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.training import TrainConfig
 
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
@@ -42,7 +35,7 @@ def _check_alias(alias: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig(Addressed):
+class ShardConfig(CheckedSettings):
     """Images to WebDataset tars."""
 
     input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
@@ -68,7 +61,7 @@ class ShardConfig(Addressed):
     """Redo finished shards, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
@@ -79,82 +72,7 @@ class ShardConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(Addressed):
-    """Shards to learned prompt tokens, or to what another system learns."""
-
-    shards: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
-    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """Folder of the run: `checkpoint/`, `summary.json`."""
-    system: SystemName = field(default="ecor", metadata=shapes_output_of("eclip", "lico"))
-    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
-    `lico`, an image classifier beside language."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    prompts: PromptConfig = field(default_factory=PromptConfig, metadata=shapes_output_of("ecor"))
-    templates: TemplateConfig = field(default_factory=TemplateConfig, metadata=shapes_output_of("ecor", "eclip"))
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig, metadata=shapes_output_of("ecor"))
-    fit: FitConfig = field(default_factory=FitConfig, metadata=shapes_output_of("ecor"))
-    """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
-    eclip: EclipConfig = field(default_factory=EclipConfig, metadata=shapes_output_of("eclip"))
-    lico: LicoConfig = field(default_factory=LicoConfig, metadata=shapes_output_of("lico"))
-    text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
-    preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
-    """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
-    num_epochs: int = 10
-    """Passes over the training images, at most: see `patience`."""
-    batch_size: int = 64
-    """Images per step, over all workers."""
-    num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
-    """Ray Train workers (ranks)."""
-    cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
-    """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
-    seed: int = 0
-    """Of the first tokens, the order of images and the sampled negatives."""
-    validation_split: str = "validation"
-    """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
-    patience: int = 5
-    """Epochs without a better validation loss before stopping."""
-    checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
-    """Steps between saved states, which an interrupted run goes on from."""
-    calibrate: bool = field(default=True, metadata=shapes_output_of("ecor"))
-    """Fit one temperature per factor on validation after tuning."""
-    max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Folder on every node for copies of remote shards and for image features, shared by runs; None: below the
-    system's temporary folder."""
-    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
-
-    def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
-        for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("batch_size", self.batch_size, 2)
-        require_at_least("max_failures", self.max_failures, 0)
-        require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
-        require(
-            self.batch_size % self.num_workers == 0,
-            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
-        )
-        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
-        require(
-            self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
-            f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
-        )
-
-    @property
-    def own_fit(self) -> FitConfig:
-        """Optimiser and schedule of the system."""
-        return {"ecor": self.fit, "eclip": self.eclip.fit, "lico": self.lico.fit}[self.system]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterConfig(Addressed):
+class RegisterConfig(CheckedSettings):
     """A checkpoint to a version of a registered model."""
 
     checkpoint: StoreAddress
@@ -167,7 +85,7 @@ class RegisterConfig(Addressed):
     """Pack the backbone's weights into the model, so that a cluster without a model hub can score."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require(
             bool(self.name.strip()) and not set(self.name) & set("/:.%\"'@"),
             f"name must be a model name that MLflow takes: not empty, without / : . % @ and quotes, got {self.name!r}",
@@ -177,7 +95,7 @@ class RegisterConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteConfig(Addressed):
+class PromoteConfig(CheckedSettings):
     """The champion alias to a version."""
 
     model: ModelAddress = "models:/ecor@candidate"
@@ -193,12 +111,12 @@ class PromoteConfig(Addressed):
     """Promote all the same; recorded as a tag on the version."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         _check_alias(self.alias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreConfig(Addressed):
+class ScoreConfig(CheckedSettings):
     """Images to explained labels."""
 
     input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
@@ -250,7 +168,7 @@ class ScoreConfig(Addressed):
     """Redo finished units, and accept an output folder made with other settings."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("batch_size", "unit_size", "explain_top", "explain_sample"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
@@ -263,7 +181,7 @@ class ScoreConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainConfig(Addressed):
+class ExplainConfig(CheckedSettings):
     """Photos to overlays of where the evidence is."""
 
     model: ModelAddress = "ecor-demo"
@@ -288,13 +206,13 @@ class ExplainConfig(Addressed):
     """Pictures per pass."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_rationales", "batch_size"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig(Addressed):
+class EvaluateConfig(CheckedSettings):
     """Explained labels with known truth to metrics, tables and plots."""
 
     predictions: tuple[StoreAddress, ...]
@@ -315,7 +233,7 @@ class EvaluateConfig(Addressed):
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
             not self.names or len(self.names) == len(self.sets),
@@ -332,7 +250,7 @@ class EvaluateConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig(Addressed):
+class ReportConfig(CheckedSettings):
     """Explained labels to one page of HTML."""
 
     predictions: StoreAddress
@@ -356,13 +274,13 @@ class ReportConfig(Addressed):
     """Of the draw of pictures for the gallery."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig(Addressed):
+class DemoConfig(CheckedSettings):
     """The whole job on drawn scenes."""
 
     output: LocalPath = "demo-run"
@@ -376,13 +294,13 @@ class DemoConfig(Addressed):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig(Addressed):
+class PipelineConfig(CheckedSettings):
     """A whole pipeline: what one TOML file says. Folders that are left out lie below `output`."""
 
     output: StoreAddress

@@ -1,4 +1,4 @@
-"""Settings of what is measured and pretrained beside the pipeline in, checked settings out: a dataclass per command.
+"""Settings of the studies on drawn scenes: one frozen dataclass per command.
 
 As in `pipelines.config.stages`, nothing heavy is imported here.
 """
@@ -6,118 +6,14 @@ As in `pipelines.config.stages`, nothing heavy is imported here.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import BackboneConfig, LocalPath, ModelAddress, StoreAddress, WorldName, require, require_at_least
-from pipelines.config.addresses import Addressed
-from pipelines.config.identity import NOT_IN_OUTPUT
+from ecor.config import BackboneConfig, LocalPath, ModelAddress, StoreAddress, WorldName, require_at_least
+from pipelines.config.addresses import CheckedSettings
 
 StudyName = Literal["eclip", "lico", "prompts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig(Addressed):
-    """Captioned images to a small CLIP."""
-
-    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """Folder of the run: `model.json`, `weights.safetensors` (both open_clip's formats), `summary.json`."""
-    shards: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Folder written by `ecor shard`, whose captions (`.txt`) are learned from; None: drawings, as the embedded model
-    was."""
-    split: str = "train"
-    """Of the shards."""
-    world: WorldName = field(default="demo", metadata=NOT_IN_OUTPUT)
-    """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
-    model: StoreAddress = field(default="ecor-demo", metadata=NOT_IN_OUTPUT)
-    """What to build: an open_clip model name, the path or address of an open_clip model config (JSON), or
-    `ecor-demo`. The text tower must be CLIP's own."""
-    seed: int = 0
-    """Of the drawings, the first weights, the order of batches and the dropped tokens."""
-    num_samples: int = 260_000
-    """Images of the whole schedule, counted each time they are seen."""
-    stop_after_samples: int | None = None
-    """End before the schedule does: the embedded weights stopped after 192,000."""
-    batch_size: int = 128
-    """Images per step, over all workers: each is a negative for the others' captions."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its peak."""
-    weight_decay: float = 0.05
-    """Of AdamW."""
-    warmup: float = 0.04
-    """Share of the steps in which the learning rate rises; then it falls as a cosine."""
-    patch_dropout: float = 0.5
-    """Share of image tokens dropped in the first part of the schedule (arXiv:2212.00794); 0 for towers that are no
-    ViT."""
-    whole_images: float = 0.3
-    """Share of the schedule, at its end, in which all image tokens are seen."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the towers: bf16 is faster on processors that multiply it, slower on others."""
-    attribute_weight: float = 0.2
-    """Drawings only: weight of the auxiliary loss that names categories and parts in view."""
-    caption_noise: float = 0.02
-    """Drawings only: share of captions that describe another image."""
-    num_images: int = 100_000
-    """Drawings only: how many there are; they come again mirrored and shifted at random."""
-    num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
-    """Ray Train workers (ranks)."""
-    cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
-    """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
-    report_every_steps: int = field(default=50, metadata=NOT_IN_OUTPUT)
-    """Steps between points of the curves and printed lines."""
-    judge_every_steps: int = field(default=500, metadata=NOT_IN_OUTPUT)
-    """Drawings only: steps between zero-shot figures on validation drawings."""
-    checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
-    """Steps between saved states, which an interrupted run goes on from."""
-    max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Folder on every node for drawings and for copies of remote shards, shared by runs; None: below the system's
-    temporary folder."""
-    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
-
-    def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
-        for name in ("num_workers", "report_every_steps", "judge_every_steps", "checkpoint_every_steps"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("max_failures", self.max_failures, 0)
-        require_at_least("batch_size", self.batch_size, 2)
-        for name in ("weight_decay", "attribute_weight"):
-            require_at_least(name, getattr(self, name), 0)
-        require_at_least("num_samples", self.num_samples, self.batch_size)
-        if self.stop_after_samples is not None:
-            require_at_least("stop_after_samples", self.stop_after_samples, self.batch_size)
-        if self.shards is None:
-            require_at_least("num_images", self.num_images, self.batch_size)
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
-        for name in ("whole_images", "caption_noise", "max_rejected"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"{name} is a share between 0 and 1, got {share}")
-        for name in ("warmup", "patch_dropout"):
-            share = getattr(self, name)
-            require(0 <= share < 1, f"{name} is a share from 0 to below 1, got {share}")
-        require(
-            self.batch_size % self.num_workers == 0,
-            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
-        )
-
-    @property
-    def num_steps(self) -> int:
-        """Of the whole schedule."""
-        return self.num_samples // self.batch_size
-
-    @property
-    def last_step(self) -> int:
-        """Where the run ends."""
-        stop = self.num_samples if self.stop_after_samples is None else self.stop_after_samples
-        return min(self.num_samples, stop) // self.batch_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainBenchmarkConfig(Addressed):
+class ExplainBenchmarkConfig(CheckedSettings):
     """Methods that explain to a table of what their maps are worth, on drawn scenes."""
 
     output: LocalPath = "explanations"
@@ -154,14 +50,14 @@ class ExplainBenchmarkConfig(Addressed):
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_cases", "num_checked", "rise_masks", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("num_resamples", self.num_resamples, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AblateConfig(Addressed):
+class AblateConfig(CheckedSettings):
     """Questions to a page of tables: the ablation study on drawn scenes."""
 
     world: WorldName = "demo"
@@ -187,13 +83,13 @@ class AblateConfig(Addressed):
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudiesConfig(Addressed):
+class StudiesConfig(CheckedSettings):
     """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
 
     output: LocalPath = "explain-studies"
@@ -214,13 +110,13 @@ class StudiesConfig(Addressed):
     """Make the page from the CSV that is there."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_seeds", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidityConfig(Addressed):
+class ValidityConfig(CheckedSettings):
     """Weights of the small CLIP to figures of what it knows of a drawn world."""
 
     world: WorldName = "demo"
@@ -239,14 +135,14 @@ class ValidityConfig(Addressed):
     """Of torch."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_train", "num_images"):
             require_at_least(name, getattr(self, name), 50)
         require_at_least("num_threads", self.num_threads, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConceptsConfig(Addressed):
+class ConceptsConfig(CheckedSettings):
     """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
 
     output: LocalPath = "concepts"
@@ -271,7 +167,7 @@ class ConceptsConfig(Addressed):
     """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_train", "num_images", "num_found", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("num_resamples", self.num_resamples, 100)

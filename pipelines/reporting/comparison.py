@@ -1,4 +1,4 @@
-"""Other labels of the same pictures in, what each of them says of a picture out: where methods agree, and where not."""
+"""Compare a set of predictions with others of the same images, key by key."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath

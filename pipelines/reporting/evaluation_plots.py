@@ -1,4 +1,4 @@
-"""Results of an evaluation, or of the study, in, figures as PNG out."""
+"""Plots of an evaluation: outcomes per rule, reliability, confusion, categories, differences."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draw the cards of a gallery from a folder of labels: of all outcomes in equal parts, with their pictures."""
+"""Sample predictions for the gallery, equally from all outcomes, and make their cards."""
 
 import hashlib
 import heapq

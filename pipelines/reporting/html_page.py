@@ -1,4 +1,4 @@
-"""What a report shows in, one self-contained document of HTML out.
+"""The HTML report as one self-contained file: records of its content, and rendering.
 
 The document loads nothing from anywhere, and runs no script but its own: a content security policy names the digests of
 its one style sheet and its one script, which hold no data. Everything that comes from data is escaped by the template.

@@ -1,4 +1,4 @@
-"""The folder of an evaluation in, the tables and plots that a page shows of it out."""
+"""Tables and plots of an evaluation for the HTML report."""
 
 import io
 import math

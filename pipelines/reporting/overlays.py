@@ -1,4 +1,4 @@
-"""Draw the evidence that was kept of a picture as small overlays for a page."""
+"""Draw stored heat maps over an image as small overlays for the HTML report."""
 
 import io
 

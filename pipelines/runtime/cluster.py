@@ -1,5 +1,4 @@
-"""ClusterConfig in, a connection to Ray out: the only place that calls `ray.init`; and what to say of a cluster that
-gives nothing."""
+"""Connect to a Ray cluster or start one here; the only module that calls `ray.init`."""
 
 import logging
 import os
@@ -12,10 +11,10 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.prometheus import timed
+from pipelines.runtime.prometheus import time_stage
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
-_TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
+_NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
@@ -28,38 +27,38 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     Raises ValueError when the cluster cannot be reached.
     """
     if ray.is_initialized():
-        with timed(stage) if stage else nullcontext():
+        with time_stage(stage) if stage else nullcontext():
             yield
         return
-    if _joins(config):
+    if _joins_cluster(config):
         _init(config.address, options={})
     else:
         _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
     try:
-        _settle(DataContext.get_current(), config=config)
-        with timed(stage) if stage else nullcontext():
+        _configure_ray_data(DataContext.get_current(), config=config)
+        with time_stage(stage) if stage else nullcontext():
             yield
     finally:
         ray.shutdown()
 
 
-def machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
+def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
     """What each machine of the cluster has, by name of the resource.
 
     A cluster that was joined may have to grow first: it is asked for a CPU, or a GPU, and waited for. Raises
     TimeoutError when it has none within `no_progress_timeout_s`.
     """
     name = "GPU" if use_gpu else "CPU"
-    if _joins(config) and not any(machine.get(name) for machine in _alive()):
-        asked_for = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_is_there).remote()
+    if _joins_cluster(config) and not any(machine.get(name) for machine in _live_machines()):
+        asked_for = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_do_nothing).remote()
         there, _ = ray.wait([asked_for], timeout=config.no_progress_timeout_s)
         if not there:
             ray.cancel(asked_for)
-            raise stalled(config.no_progress_timeout_s)
-    return _alive()
+            raise stall_error(config.no_progress_timeout_s)
+    return _live_machines()
 
 
-def stalled(timeout_s: float) -> TimeoutError:
+def stall_error(timeout_s: float) -> TimeoutError:
     """The error of a stage in which nothing moves, with what the cluster has."""
     there, free = ray.cluster_resources(), ray.available_resources()
     told = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
@@ -70,15 +69,15 @@ def stalled(timeout_s: float) -> TimeoutError:
     )
 
 
-def _joins(config: ClusterConfig) -> bool:
+def _joins_cluster(config: ClusterConfig) -> bool:
     return config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
 
 
-def _alive() -> list[dict[str, float]]:
+def _live_machines() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _is_there() -> bool:
+def _do_nothing() -> bool:
     return True
 
 
@@ -98,9 +97,9 @@ def _local_options(config: ClusterConfig) -> dict[str, Any]:
     return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True}
 
 
-def _settle(context: DataContext, *, config: ClusterConfig) -> None:
+def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:
     context.print_on_execution_start = False
     context.enable_progress_bars = False  # stages show their own progress, in images
     context.execution_no_progress_timeout_s = config.no_progress_timeout_s
-    for name in _TALKATIVE:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(f"ray.data.{name}").setLevel(logging.ERROR)

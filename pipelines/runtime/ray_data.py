@@ -1,4 +1,4 @@
-"""Ray Data and folders as the stages use them: blocks changed, counted and written, bars, errors, settings."""
+"""Map, count and write Ray Data blocks, with timeouts and with errors in the user's terms."""
 
 import json
 import logging
@@ -20,31 +20,31 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import stalled
+from pipelines.runtime.cluster import stall_error
 
 
-def each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
+def map_blocks(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
     """Whole blocks changed by workers; blocks without rows pass unchanged (Ray Data does not call on them)."""
     return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
 
 
-def tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+def count_rows(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
     """How many rows have which values; counted by workers."""
     counts: Counter[tuple[str, ...]] = Counter()
-    for row in each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
+    for row in map_blocks(dataset, partial(_count_block, columns=tuple(columns))).iter_rows():
         for values, count in json.loads(row["counts"]):
             counts[tuple(values)] += count
     return counts
 
 
-def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+def _count_block(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
     counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
     return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
 
 
 def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
     """One Parquet file, sorted by source; put together by a worker."""
-    all_of([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
+    wait_for_all([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
 
 
 @ray.remote(num_cpus=1)
@@ -78,12 +78,12 @@ def ray_data_settings(
 
 
 @contextmanager
-def causes_raised() -> Iterator[None]:
+def raise_causes() -> Iterator[None]:
     """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
     try:
         yield
     except ExecutionTimeoutError as error:
-        raise stalled(_patience_s()) from error
+        raise stall_error(_no_progress_timeout_s()) from error
     except ray.exceptions.RayTaskError as error:
         told, advice, _ = str(error.cause).partition("\nFailed to apply UDF")  # Ray Data's, on how often it tries
         if isinstance(error.cause, ValueError):
@@ -93,7 +93,7 @@ def causes_raised() -> Iterator[None]:
         raise
 
 
-def materialised(dataset: Dataset) -> Dataset:
+def materialize(dataset: Dataset) -> Dataset:
     """A dataset whose blocks are made; TimeoutError when they are not within the time in which a stage must move.
 
     For datasets that are sorted or grouped: Ray Data shows no progress of these, and would wait for ever for a cluster
@@ -109,32 +109,32 @@ def materialised(dataset: Dataset) -> Dataset:
 
     threading.Thread(target=make, daemon=True).start()
     try:
-        result = made.get(timeout=_patience_s())
+        result = made.get(timeout=_no_progress_timeout_s())
     except Empty:
-        raise stalled(_patience_s()) from None
+        raise stall_error(_no_progress_timeout_s()) from None
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def as_done(tasks: Sequence[Any]) -> Iterator[Any]:
+def iter_completed(tasks: Sequence[Any]) -> Iterator[Any]:
     """Tasks of Ray as they end; TimeoutError when none does within the time in which a stage must move."""
     waiting = list(tasks)
     while waiting:
-        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_patience_s())
+        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_no_progress_timeout_s())
         if not ended:
             for task in waiting:
                 ray.cancel(task)
-            raise stalled(_patience_s())
+            raise stall_error(_no_progress_timeout_s())
         yield from ended
 
 
-def all_of(tasks: Sequence[Any]) -> list[Any]:
-    """What tasks of Ray return, in their order; TimeoutError as `as_done`."""
-    for _ in as_done(tasks):
+def wait_for_all(tasks: Sequence[Any]) -> list[Any]:
+    """What tasks of Ray return, in their order; TimeoutError as `iter_completed`."""
+    for _ in iter_completed(tasks):
         pass
     return ray.get(list(tasks))
 
 
-def _patience_s() -> float:
+def _no_progress_timeout_s() -> float:
     return DataContext.get_current().execution_no_progress_timeout_s

@@ -1,4 +1,4 @@
-"""Scored rows and their pixels in; which of them are explained, and the rows with their maps out."""
+"""Select the images that get heat maps while scoring, and add the maps to their rows."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from ecor.explain.methods.settings import read_settings
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256
 from pipelines.config.stages import EvidenceImages, ScoreConfig
-from pipelines.storage.lexicons import lexicon_named
+from pipelines.storage.lexicons import open_lexicon
 
 _BATCH = 16
 
@@ -89,7 +89,7 @@ def rule_of(
             require(not getattr(config, f"explain_{name}"), f"explain_{name} is of a method: name it with --explain")
         return None
     settings = dict(projection or {})
-    lexicon = None if config.explain_lexicon is None else lexicon_named(config.explain_lexicon)
+    lexicon = None if config.explain_lexicon is None else open_lexicon(config.explain_lexicon)
     missing = missing_requirement(config.explain, {**settings, "concepts": lexicon})
     require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
     options = read_settings(config.explain, config.explain_settings)

@@ -1,4 +1,4 @@
-"""A unit of work in, parts of it as 8-bit pixels out: what a CPU actor of `ecor score` does.
+"""Decode the images of a work unit into parts of uint8 pixels: the CPU actor of `ecor score`.
 
 A part is a run of a unit's pictures in one uint8 tensor, small enough to stream through Ray's object store; it crosses
 between actors as a row of an Arrow table, so that pixels are never pickled.

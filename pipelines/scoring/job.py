@@ -1,4 +1,4 @@
-"""What a scoring job is, settled before the first image is read: pinned model, input, names, preprocessing."""
+"""Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Counts, rates and times of a scoring job, and who did which of its units."""
+"""Counts, rates and times of a scoring job, and which job did which of its units."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

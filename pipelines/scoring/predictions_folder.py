@@ -1,4 +1,4 @@
-"""The folder of labels that a scoring job fills, and that can be left and taken up again at any moment.
+"""The output folder of a scoring job: claims, parts, commits and the manifest, safe to interrupt.
 
 manifest.json        the `PredictionSet`, written last
 <unit>-<attempt>.parquet   rows of a unit; which attempt counts is decided by its commit record
@@ -35,8 +35,8 @@ from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.record_store import Records
-from pipelines.storage.work_ledger import Attempt, Ledger
+from pipelines.storage.record_store import RecordStore
+from pipelines.storage.work_ledger import Attempt, WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 SUMMARY_NAME = "summary.json"
@@ -71,15 +71,15 @@ class PredictionsFolder:
         self.folder = folder.rstrip("/")
         self.identity = dict(identity)
         digest = json_digest(self.identity)
-        self.units = Ledger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
-        self.job = Records(f"{self.folder}/{_COMMITS}/job")
+        self.units = WorkLedger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
+        self.job = RecordStore(f"{self.folder}/{_COMMITS}/job")
 
     def take(self) -> None:
         """Make the folder this job's, or find that it is.
 
         Raises ValueError, naming each thing that differs with both values, when it is another job's.
         """
-        found = self.job.settle("identity", self.identity)
+        found = self.job.create_or_read("identity", self.identity)
         differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
         if differing:
             told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
@@ -97,7 +97,7 @@ class PredictionsFolder:
         """Forget what was done here; a job with other settings that is running here ends in an error."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         filesystem.remove(filesystem.join(self.folder, _PIECES))
-        Records(f"{self.folder}/{_COMMITS}").clear()
+        RecordStore(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
         """The manifest, if it is there."""

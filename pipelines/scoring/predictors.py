@@ -1,4 +1,4 @@
-"""What an open model says of pictures, with maps of where it finds that."""
+"""Predict labels and heat maps for a batch of images, with a recognizer or a LICO classifier."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent
-from pipelines.storage.lexicons import concepts_named
+from pipelines.storage.lexicons import open_concepts
 from pipelines.tracking.model_loading import DEMO_MODEL, folder_of, opened, projection_of, system_of
 
 DEMO_SET = "demo-small"
@@ -124,7 +124,7 @@ def answering(
         given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
-        among = concepts_named(config.lexicon, backbone=model.backbone)
+        among = open_concepts(config.lexicon, backbone=model.backbone)
         among.of(concepts)  # an unknown one is told before any picture is looked at
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}

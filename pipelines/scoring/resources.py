@@ -1,4 +1,4 @@
-"""A cluster's machines in, what each actor of a scoring job gets of them out."""
+"""Divide a cluster's CPUs and GPUs between decoding and scoring actors."""
 
 import math
 from collections.abc import Mapping, Sequence

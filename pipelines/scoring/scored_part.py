@@ -1,4 +1,4 @@
-"""Rows of a scored run of pictures, as they pass between the actors of `ecor score`, and where their time went.
+"""Rows of a scored part as they pass between actors, and where its time was spent.
 
 Nothing here imports torch, so that the actor that writes rows stays small.
 """

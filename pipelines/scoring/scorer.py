@@ -1,4 +1,4 @@
-"""Label the decoded pictures of a part with the pinned model: what a scoring actor of `ecor score` does."""
+"""Score the decoded images of a part with the pinned model: the scoring actor of `ecor score`."""
 
 import contextlib
 import os

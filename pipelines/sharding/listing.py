@@ -20,7 +20,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
-from pipelines.storage.image_bytes import escaped, is_text
+from pipelines.storage.image_bytes import escape_name, is_utf8
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -159,8 +159,8 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         parts = within_split.split("/")
         if any(part.startswith(".") for part in parts):
             continue
-        row = {"source": escaped(source), "split": place.split, "num_bytes": num_bytes}
-        if not is_text(source):
+        row = {"source": escape_name(source), "split": place.split, "num_bytes": num_bytes}
+        if not is_utf8(source):
             yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
             continue
         labels = _dror_labels(parts) if place.layout == "dror" else {"category": parts[0]}
@@ -206,9 +206,9 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
         missing = {"path", "category"} - set(row)
         if missing:
             raise ValueError(f"{where}: the column {missing.pop()!r} is missing, there are {sorted(map(str, row))}")
-        unwritten = [name for name, cell in row.items() if isinstance(cell, str) and not is_text(cell)]
+        unwritten = [name for name, cell in row.items() if isinstance(cell, str) and not is_utf8(cell)]
         if unwritten:
-            raise ValueError(f"{where}: {unwritten[0]} is not UTF-8: {escaped(row[unwritten[0]])!r}")
+            raise ValueError(f"{where}: {unwritten[0]} is not UTF-8: {escape_name(row[unwritten[0]])!r}")
         source, category, split = row["path"], row["category"] or None, row.get("split")
         if not source or not isinstance(source, str):
             raise ValueError(f"{where}: path must be a text, got {source!r}")
@@ -230,7 +230,7 @@ def _rationales(cell: Any, *, where: str) -> list[str]:
             cell = json.loads(cell) if cell.startswith("[") else [part for part in cell.split("|") if part.strip()]
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: rationales {cell!r} are not a JSON list") from error
-    if not all(isinstance(rationale, str) and is_text(rationale) for rationale in cell or ()):
+    if not all(isinstance(rationale, str) and is_utf8(rationale) for rationale in cell or ()):
         raise ValueError(f"{where}: rationales must be texts, got {cell!r}")
     return list(cell or ())
 

@@ -15,7 +15,7 @@ from pipelines.config.infrastructure import resolve_tracking
 from pipelines.config.pipeline_file import CANDIDATE, CHAMPION
 from pipelines.config.stages import EvaluateConfig, PipelineConfig
 from pipelines.runtime import cluster
-from pipelines.runtime.prometheus import timed
+from pipelines.runtime.prometheus import time_stage
 from pipelines.stages import evaluate, report, score, shard, train
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
@@ -43,16 +43,16 @@ def run(config: PipelineConfig) -> PipelineResult:
     with cluster.connect(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
-        with timed("register"):
+        with time_stage("register"):
             candidate = model_registry.register(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
         if predictions.has_truth:
-            with timed("evaluate"):
+            with time_stage("evaluate"):
                 evaluate.run(config.evaluate, tracking=tracking)
             config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
-        with timed("report"):
+        with time_stage("report"):
             page = report.run(config.report)
     return PipelineResult(champion=champion, predictions=predictions, report=page)
 

@@ -31,7 +31,7 @@ from ecor.training.contrastive import Source, write_weights
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.prometheus import TRAINING_STEPS, count
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned

@@ -14,7 +14,7 @@ from typing import Any
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.cluster import connect, machines
+from pipelines.runtime.cluster import cluster_machines, connect
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
 from pipelines.scoring.dataflow import stream_units
@@ -57,7 +57,7 @@ def run(
             return finished
         with _recorded(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
             tally = JobStats(committed=committed)
-            reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
+            reservation = reserve(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _settled(job, folder=folder, tally=tally, run_id=run_id)
             summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)

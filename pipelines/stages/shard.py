@@ -34,11 +34,11 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.runtime.ray_data import (
-    causes_raised,
-    each_block,
-    materialised,
+    count_rows,
+    map_blocks,
+    materialize,
+    raise_causes,
     ray_data_settings,
-    tally,
     write_table,
 )
 from pipelines.sharding.deduplication import with_copies_marked
@@ -55,7 +55,7 @@ from pipelines.sharding.inspection import (
 )
 from pipelines.sharding.listing import Place, Source, find_source, listed
 from pipelines.sharding.shard_writer import How, all_intact, written
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
 DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
@@ -76,7 +76,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     source = find_source(config)
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
+    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
         listing = _listing(source)
         job = _job(config, source=source, vocabulary=vocabulary, listing=listing)
         manifests, how = _finished(job), Counter[How]()
@@ -88,10 +88,10 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
 
 def _made(job: ShardJob, *, listing: Dataset, cluster: ClusterConfig) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output comes to the end first."""
-    ledger = Ledger(f"{job.output}/{_LEDGER}/{job.name}", lease_s=cluster.lease_s)
+    ledger = WorkLedger(f"{job.output}/{_LEDGER}/{job.name}", lease_s=cluster.lease_s)
     with ledger.hold_lease():
         try:
-            with causes_raised():
+            with raise_causes():
                 return _sharded(job, listing=listing, ledger=ledger)
         except OSError:
             manifests = _finished(replace(job, config=replace(job.config, fresh=False)))
@@ -100,15 +100,15 @@ def _made(job: ShardJob, *, listing: Dataset, cluster: ClusterConfig) -> tuple[d
             return manifests, Counter()  # what is only needed on the way was gone
 
 
-def _sharded(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> tuple[dict[str, ShardManifest], Counter[How]]:
+def _sharded(job: ShardJob, *, listing: Dataset, ledger: WorkLedger) -> tuple[dict[str, ShardManifest], Counter[How]]:
     found = _inspected(job, listing=listing, ledger=ledger)
     rejected = _quarantined(job, found=found, ledger=ledger)
     marked = _marked(found)
-    dropped = each_block(marked, _dropped)
+    dropped = map_blocks(marked, _dropped)
     write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
-    num_dropped = tally(dropped, columns=("split",))
-    unique = each_block(marked, _staying).sort(["split", "key"])
-    made = written(job, blocks=materialised(unique).to_arrow_refs(), ledger=ledger, tell=say)
+    num_dropped = count_rows(dropped, columns=("split",))
+    unique = map_blocks(marked, _staying).sort(["split", "key"])
+    made = written(job, blocks=materialize(unique).to_arrow_refs(), ledger=ledger, tell=say)
     manifests = {
         split: ShardManifest(
             split=split,
@@ -161,7 +161,7 @@ def _looked_through(listing: Dataset) -> tuple[str, list[Label]]:
     """A digest of the listing, whatever its order, and the distinct labels in it."""
     total, num_images = 0, 0
     sources: dict[tuple[Any, ...], Label] = {}
-    for row in each_block(listing, _look_through).iter_rows():
+    for row in map_blocks(listing, _look_through).iter_rows():
         total += int(row["sum"], 16)
         num_images += row["num_images"]
         for label in (Label(**fields) for fields in json.loads(row["labels"])):
@@ -179,7 +179,7 @@ def _look_through(table: pa.Table) -> pa.Table:
 # What each image is
 
 
-def _inspected(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> Dataset:
+def _inspected(job: ShardJob, *, listing: Dataset, ledger: WorkLedger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
     found = ledger.record(_INSPECTED)
     if found is not None and not store.exists(found["folder"]):
@@ -212,11 +212,11 @@ def _read_part(batch: pa.Table) -> pa.Table:
         return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 
-def _quarantined(job: ShardJob, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
+def _quarantined(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Counter[tuple[str, ...]]:
     """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
-    rejected = each_block(found, _rejected)
+    rejected = map_blocks(found, _rejected)
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
-    counts = tally(rejected, columns=("split", "reason"))
+    counts = count_rows(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     count(IMAGES_SEEN, num_images, stage="shard")
     for (_, reason), number in counts.items():
@@ -250,8 +250,8 @@ def _rejected(table: pa.Table) -> pa.Table:
 def _marked(found: Dataset) -> Dataset:
     """All valid images; those whose bytes another one has are marked with it."""
     num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
-    valid = each_block(found, partial(_bucketed, num_buckets=num_buckets))
-    return materialised(valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow"))
+    valid = map_blocks(found, partial(_bucketed, num_buckets=num_buckets))
+    return materialize(valid.groupby("bucket").map_groups(with_copies_marked, batch_format="pyarrow"))
 
 
 def _bucketed(table: pa.Table, *, num_buckets: int) -> pa.Table:
@@ -283,7 +283,7 @@ def _finished(job: ShardJob) -> dict[str, ShardManifest] | None:
             manifests[split] = read_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
     others = [name for name in store.names_in(f"{job.output}/{_LEDGER}") if name != job.name]
-    begun = [name for name in others if not Ledger(f"{job.output}/{_LEDGER}/{name}").is_left()]
+    begun = [name for name in others if not WorkLedger(f"{job.output}/{_LEDGER}/{name}").is_unused()]
     if begun:
         raise _other(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):

@@ -1,4 +1,4 @@
-"""Addresses of pictures in, their bytes out: of plain files of a sane size only, whatever a folder or table names."""
+"""Read the bytes of image files on disk or in a store; only regular files of at most 1 GiB."""
 
 import errno
 import os
@@ -11,9 +11,9 @@ from pipelines.runtime.retries import retry_in_store
 
 MAX_BYTES = 2**30
 """Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
-_LONGEST_NAME = 1024
+_MAX_NAME_BYTES = 1024
 """Bytes of an object's name, in S3 and in Google's store."""
-_OF_THE_FILE = frozenset(
+_FILE_ERRORS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL}
 )
@@ -28,7 +28,7 @@ class MissingError(UnreadableError):
     """A file that is not there."""
 
 
-def content(url: str) -> bytes:
+def read_image_bytes(url: str) -> bytes:
     """All bytes of a file on this machine or in a store; a store that fails is asked again (`retry_in_store`).
 
     Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
@@ -37,27 +37,27 @@ def content(url: str) -> bytes:
     file.
     """
     if "://" not in url:
-        return _on_disk(url)
+        return _read_local(url)
     try:
         check_address(url, name="the address")
         filesystem.store_of(url)
     except ValueError as error:
         raise UnreadableError(str(error)) from error
     if filesystem.is_local(url):
-        return _on_disk(str(filesystem.local_path(url)))
-    if len(url.partition("://")[2].partition("/")[2].encode()) > _LONGEST_NAME:
+        return _read_local(str(filesystem.local_path(url)))
+    if len(url.partition("://")[2].partition("/")[2].encode()) > _MAX_NAME_BYTES:
         raise UnreadableError(f"{url} is longer than a store's names are")
-    found = retry_in_store(lambda: _in_store(url), place=url)
+    found = retry_in_store(lambda: _read_object(url), place=url)
     if isinstance(found, UnreadableError):
         raise found
     return found
 
 
-def _on_disk(path: str) -> bytes:
+def _read_local(path: str) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
         try:
-            return _plain_file(handle, path=path)
+            return _read_plain_file(handle, path=path)
         finally:
             os.close(handle)
     except UnreadableError:
@@ -66,12 +66,12 @@ def _on_disk(path: str) -> bytes:
         raise UnreadableError(f"{path!r}: {error}") from error
     except OSError as error:
         told = OSError(error.errno, error.strerror, path)  # of what was open the system does not say the name
-        if error.errno not in _OF_THE_FILE:
+        if error.errno not in _FILE_ERRORS:
             raise told from error
         raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(told)) from error
 
 
-def _plain_file(handle: int, *, path: str) -> bytes:
+def _read_plain_file(handle: int, *, path: str) -> bytes:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):
         raise UnreadableError(f"{path} is not a plain file")
@@ -80,7 +80,7 @@ def _plain_file(handle: int, *, path: str) -> bytes:
         return file.read(facts.st_size)
 
 
-def _in_store(url: str) -> bytes | UnreadableError:
+def _read_object(url: str) -> bytes | UnreadableError:
     """Bytes of an object, or why it has none that we read; any other error is the store's."""
     try:
         with suppress(PermissionError):  # reading is told why, looking is not
@@ -110,7 +110,7 @@ def _check_size(num_bytes: int, *, url: str) -> None:
         raise UnreadableError(f"{url} has {num_bytes} bytes, more than {MAX_BYTES}")
 
 
-def is_text(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     """Whether a name can be written down: file systems and JSON hold names that are not UTF-8."""
     try:
         name.encode()
@@ -119,6 +119,6 @@ def is_text(name: str) -> bool:
     return True
 
 
-def escaped(name: str) -> str:
+def escape_name(name: str) -> str:
     """A name that can be written down, with what is not UTF-8 as `\\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What a user calls a lexicon in, the lexicon out: the demo's own, a JSON file, or WordNet above some words."""
+"""Open a concept lexicon by name: the demo's, a JSON file, or WordNet above a list of words."""
 
 from ecor.clip.backbone import Backbone
 from ecor.convis.concept_features import ConceptFeatures, encode_concepts
@@ -10,7 +10,7 @@ from pipelines.config.addresses import check_address
 from pipelines.runtime.console import say
 
 
-def lexicon_named(name: str) -> ListLexicon:
+def open_lexicon(name: str) -> ListLexicon:
     """A lexicon by name.
 
     Args:
@@ -37,9 +37,9 @@ def lexicon_named(name: str) -> ListLexicon:
     return read_lexicon(name)
 
 
-def concepts_named(name: str, *, backbone: Backbone) -> ConceptFeatures:
-    """The concepts of `lexicon_named` as a text tower reads them; says which share of their definitions it cuts."""
-    concepts = encode_concepts(backbone, lexicon_named(name))
+def open_concepts(name: str, *, backbone: Backbone) -> ConceptFeatures:
+    """The concepts of `open_lexicon` as a text tower reads them; says which share of their definitions it cuts."""
+    concepts = encode_concepts(backbone, open_lexicon(name))
     if concepts.num_cut:
         say(
             f"{name}: {concepts.num_cut} of {len(concepts.lexicon.concepts)} definitions are longer than the "

@@ -1,4 +1,4 @@
-"""Small JSON records in, each written by one and read by all out: exclusive creation in a folder of any store."""
+"""A folder of small JSON records with exclusive creation, on disk or in any store."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +13,10 @@ from pipelines.runtime.retries import Result, retry_in_store
 
 Record = dict[str, Any]
 _SUFFIX = ".json"
-_READ_AT_ONCE = 16
+_NUM_READERS = 16
 
 
-class Records:
+class RecordStore:
     """The records of one folder, by name; a store that fails for a moment is asked again."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -29,25 +29,25 @@ class Records:
         As exclusive as `ecor.storage.filesystem.create` is in that store.
         """
         address = self._address(name)
-        return self._retry(lambda: filesystem.create(address, _bytes(record)))
+        return self._retry(lambda: filesystem.create(address, _encode(record)))
 
-    def settle(self, name: str, record: Mapping[str, Any]) -> Record:
+    def create_or_read(self, name: str, record: Mapping[str, Any]) -> Record:
         """Write a record unless there is one of this name; the one that is there."""
         if self.create(name, record):
-            return json.loads(_bytes(record))
+            return json.loads(_encode(record))
         found = self.read(name)
-        return self.settle(name, record) if found is None else found  # removed in between
+        return self.create_or_read(name, record) if found is None else found  # removed in between
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record, over one of this name too."""
         address = self._address(name)
-        self._retry(lambda: filesystem.write(address, _bytes(record)))
+        self._retry(lambda: filesystem.write(address, _encode(record)))
 
     def read(self, name: str) -> Record | None:
         """The record of this name, if there is one; ValueError when it is damaged."""
         address = self._address(name)
         try:
-            return _parsed(self._retry(lambda: filesystem.read(address)), where=address)
+            return _parse(self._retry(lambda: filesystem.read(address)), where=address)
         except FileNotFoundError:
             return None
 
@@ -58,7 +58,7 @@ class Records:
 
     def read_all(self, names: Sequence[str]) -> dict[str, Record]:
         """The records of these names, where they are there; many are read at once."""
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
             records = dict(zip(names, pool.map(self.read, names), strict=True))
         return {name: record for name, record in records.items() if record is not None}
 
@@ -85,11 +85,11 @@ class Records:
         return filesystem.join(self.folder, quote(name, safe="").replace(".", "%2E") + _SUFFIX)
 
 
-def _bytes(record: Mapping[str, Any]) -> bytes:
+def _encode(record: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(record), ensure_ascii=False, sort_keys=True).encode()
 
 
-def _parsed(data: bytes, *, where: str) -> Record:
+def _parse(data: bytes, *, where: str) -> Record:
     try:
         return json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

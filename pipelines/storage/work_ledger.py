@@ -1,4 +1,4 @@
-"""Units of work in, of many attempts at each the one that counts out: what makes a stage resumable.
+"""Claim and commit units of work under a lease, so that an interrupted stage can resume.
 
 Of every unit a chain of records is kept, each created exclusively under the next number:
 
@@ -29,12 +29,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage.record_store import Record, Records
+from pipelines.storage.record_store import Record, RecordStore
 
 _OWNERS = "owners"
-_BEATS_PER_LEASE = 4
-_CREATED_AT_ONCE = 16
-_LOOK_AGAIN_S = 2.0
+_RENEWALS_PER_LEASE = 4
+_NUM_WRITERS = 16
+_POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class _Head:
     record: Record
 
 
-class Ledger:
+class WorkLedger:
     """The units of one output, as one job sees and claims them; it may be sent to the job's workers."""
 
     def __init__(self, folder: str | Path, *, lease_s: float = 60.0, owner: str | None = None) -> None:
@@ -71,9 +71,9 @@ class Ledger:
         self.folder = str(folder)
         self.lease_s = lease_s
         self.owner = owner or uuid.uuid4().hex[:8]
-        self.chains = Records(self.folder)
-        self.leases = Records(f"{self.folder}/{_OWNERS}")
-        self._told: set[str] = set()
+        self.chains = RecordStore(self.folder)
+        self.leases = RecordStore(f"{self.folder}/{_OWNERS}")
+        self._reported_owners: set[str] = set()
 
     # What is done
 
@@ -82,7 +82,7 @@ class Ledger:
         heads = self._heads()
         return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
 
-    def is_left(self) -> bool:
+    def is_unused(self) -> bool:
         """Whether nothing is done here, and no job has said that it works here (or all have said that they ended)."""
         return not self.leases.names() and not self.committed()
 
@@ -95,7 +95,7 @@ class Ledger:
         """Tell that what was committed (`record`) is gone or damaged; nothing happens where that was told before."""
         head = self._head(unit)
         if head is not None and head.record.get("commit") == record:
-            self.chains.create(_link(unit, head.number + 1), {"lost": True, "owner": self.owner})
+            self.chains.create(_record_name(unit, head.number + 1), {"lost": True, "owner": self.owner})
 
     # Who does the rest
 
@@ -104,7 +104,7 @@ class Ledger:
         """Hold the lease that claims need; renewed meanwhile, given back at the end."""
         self.renew()
         ended = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        beat = threading.Thread(target=self._renew_until, args=(ended,), daemon=True)
         beat.start()
         try:
             yield
@@ -127,16 +127,16 @@ class Ledger:
 
         An unfinished attempt of this job is given again: whoever retries a task goes on with it.
         """
-        return self._claimed(unit, head=None, alive={})
+        return self._try_claim(unit, head=None, alive={})
 
     def claim_all(self, units: Iterable[str]) -> dict[str, Attempt]:
         """The attempts to do those of these units that are neither done nor held by another job."""
         heads = self._heads()
         owners = {head.record["owner"] for head in heads.values() if "claim" in head.record}
-        alive = {owner: self._is_alive(owner) for owner in owners}
+        alive = {owner: self._holds_lease(owner) for owner in owners}
         wanted = [unit for unit in units if not self._is_taken(heads.get(unit), alive=alive)]
-        with ThreadPoolExecutor(_CREATED_AT_ONCE) as pool:
-            claims = pool.map(lambda unit: self._claimed(unit, head=heads.get(unit), alive=alive), wanted)
+        with ThreadPoolExecutor(_NUM_WRITERS) as pool:
+            claims = pool.map(lambda unit: self._try_claim(unit, head=heads.get(unit), alive=alive), wanted)
             return {attempt.unit: attempt for attempt in claims if attempt is not None}
 
     def commit(self, attempt: Attempt, record: Mapping[str, Any]) -> Record | None:
@@ -146,7 +146,7 @@ class Ledger:
         and is being done. Nothing but the first case makes this attempt's output count.
         """
         entry = {"commit": dict(record), "attempt": attempt.number, "owner": attempt.owner}
-        if self.chains.create(_link(attempt.unit, attempt.number + 1), entry):
+        if self.chains.create(_record_name(attempt.unit, attempt.number + 1), entry):
             return json.loads(json.dumps(entry["commit"]))
         head = self._head(attempt.unit, start=attempt.number + 1)  # our own, when the store did not tell of its success
         return None if head is None else head.record.get("commit")
@@ -155,18 +155,18 @@ class Ledger:
         """Pause, until units that other jobs hold may be done or free; `tell` hears of each such job once."""
         heads = self._heads()
         held = [heads[unit].record for unit in units if unit in heads and "claim" in heads[unit].record]
-        for owner in sorted({each["owner"] for each in held} - self._told - {self.owner}):
+        for owner in sorted({each["owner"] for each in held} - self._reported_owners - {self.owner}):
             process = self._process(owner)
             tell(f"waiting for units that process {process.get('pid')} on {process.get('host')} works on")
-            self._told.add(owner)
-        time.sleep(min(_LOOK_AGAIN_S, self.lease_s / _BEATS_PER_LEASE))
+            self._reported_owners.add(owner)
+        time.sleep(min(_POLL_S, self.lease_s / _RENEWALS_PER_LEASE))
 
     def clear(self) -> None:
         """Forget everything: the output is made anew."""
         self.chains.clear()
 
-    def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(self.lease_s / _BEATS_PER_LEASE):
+    def _renew_until(self, ended: threading.Event) -> None:
+        while not ended.wait(self.lease_s / _RENEWALS_PER_LEASE):
             with suppress(Exception):  # stores fail in many types; the lease lasts a few beats longer
                 self.renew()
 
@@ -175,7 +175,7 @@ class Ledger:
         for name in self.chains.names():
             unit, _, number = name.rpartition("~")
             last[unit] = max(last.get(unit, 0), int(number))
-        names = {unit: _link(unit, number) for unit, number in last.items()}
+        names = {unit: _record_name(unit, number) for unit, number in last.items()}
         records = self.chains.read_all(list(names.values()))
         return {unit: _Head(number=last[unit], record=records[name]) for unit, name in names.items() if name in records}
 
@@ -183,19 +183,19 @@ class Ledger:
         """The end of a chain, link by link: chains are short, and no folder need be listed."""
         head = None
         for number in count(start):
-            record = self.chains.read(_link(unit, number))
+            record = self.chains.read(_record_name(unit, number))
             if record is None:
                 break
             head = _Head(number=number, record=record)
         return head
 
-    def _claimed(self, unit: str, *, head: _Head | None, alive: dict[str, bool]) -> Attempt | None:
+    def _try_claim(self, unit: str, *, head: _Head | None, alive: dict[str, bool]) -> Attempt | None:
         while not self._is_taken(head, alive=alive):
             if head is not None and self._is_own(head):
                 return _attempt(unit, head)
             entry = {"claim": True, "owner": self.owner, "took_over": head is not None and "claim" in head.record}
             number = 0 if head is None else head.number + 1
-            if self.chains.create(_link(unit, number), entry):
+            if self.chains.create(_record_name(unit, number), entry):
                 return _attempt(unit, _Head(number=number, record=entry))
             head = self._head(unit, start=number)  # somebody was faster
         return None
@@ -208,19 +208,19 @@ class Ledger:
             return True
         owner = head.record["owner"]
         if owner not in alive:
-            alive[owner] = self._is_alive(owner)
+            alive[owner] = self._holds_lease(owner)
         return alive[owner]
 
     def _is_own(self, head: _Head) -> bool:
         return "claim" in head.record and head.record["owner"] == self.owner
 
-    def _is_alive(self, owner: str) -> bool:
+    def _holds_lease(self, owner: str) -> bool:
         theirs, now = self.leases.modified(owner), self.leases.modified(self.owner)
         if theirs is None:
             return False
         if now is None:
             raise ValueError(f"{self.folder}: units are claimed by a job that is working(), which {self.owner} is not")
-        return (now - theirs).total_seconds() < self.lease_s and not _is_gone(self._process(owner))
+        return (now - theirs).total_seconds() < self.lease_s and not _has_ended(self._process(owner))
 
     def _process(self, owner: str) -> Record:
         try:
@@ -229,7 +229,7 @@ class Ledger:
             return {}  # just being written
 
 
-def _link(unit: str, number: int) -> str:
+def _record_name(unit: str, number: int) -> str:
     if not unit:
         raise ValueError("a unit of work needs a name")
     return f"{unit}~{number}"
@@ -240,10 +240,10 @@ def _attempt(unit: str, head: _Head) -> Attempt:
 
 
 def _this_process() -> Record:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
 
 
-def _started(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """When a process of this machine began, in its kernel's ticks: a later one may have the same id. Linux only."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -251,8 +251,8 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _is_gone(process: Record) -> bool:
+def _has_ended(process: Record) -> bool:
     """Whether a process is of this machine and certainly ended; then its lease need not run out."""
     if process.get("host") != socket.gethostname() or process.get("started") is None:
         return False
-    return Path("/proc/self/stat").exists() and _started(process["pid"]) != process["started"]
+    return Path("/proc/self/stat").exists() and _start_time(process["pid"]) != process["started"]

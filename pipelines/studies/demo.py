@@ -1,4 +1,4 @@
-"""DemoConfig in, a page of explained labels out: the whole job on drawn scenes, with the model that comes with `ecor`.
+"""The whole pipeline on drawn scenes with the embedded model: ECOR beside two rivals, and a report.
 
 Three ways to label the same validation images are put side by side: zero-shot CLIP with the hand-written templates that
 are best there, DROR's one softmax over pairs, and ECOR. ECOR goes through every stage as on a cluster; the rivals,
@@ -35,8 +35,8 @@ from pipelines.config.stages import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrainConfig,
 )
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decoded_parts
 from pipelines.scoring.work_units import read_input

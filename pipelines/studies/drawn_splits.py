@@ -1,4 +1,4 @@
-"""A set of a drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
+"""Draw the splits of a set of the drawn world: shards, and the full ground truth beside them."""
 
 import random
 from dataclasses import asdict, dataclass, field

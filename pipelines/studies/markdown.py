@@ -1,4 +1,4 @@
-"""Write Markdown tables and the pages that studies are told on."""
+"""Write Markdown tables, and render the pages of the studies from templates."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Weights of the small CLIP in, a Markdown table of what it knows of each set of a drawn world out."""
+"""Measure what the small CLIP knows of each set of a drawn world, as a Markdown table."""
 
 from collections.abc import Sequence
 from pathlib import Path

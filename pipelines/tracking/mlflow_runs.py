@@ -1,4 +1,4 @@
-"""Settings, metrics and folders in, MLflow runs out.
+"""Start, log to and finish MLflow runs, without MLflow's global state.
 
 No call here uses MLflow's global state: every client is made for the URI of a `TrackingConfig`.
 """
@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
-from pipelines.config.addresses import masked, without_user
-from pipelines.config.infrastructure import TrackingConfig, uri_of
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from pipelines.config.secrets import mask_secrets, split_credentials
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
 _PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
@@ -112,7 +112,7 @@ def finish_run(
     try:
         client_of(tracking).set_terminated(run_id, status)
     except (ValueError, MlflowException) as error:
-        _log.warning("the MLflow run %s stays open: %s", run_id, masked(_first_line(error)))
+        _log.warning("the MLflow run %s stays open: %s", run_id, mask_secrets(_first_line(error)))
 
 
 def log_evaluation(
@@ -162,8 +162,8 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError) as error:  # a database whose driver is not installed
         raise ValueError(
-            _refusal(error, uri=masked(uri))
-            or f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
+            _refusal(error, uri=mask_secrets(uri))
+            or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(_first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
 
@@ -202,7 +202,7 @@ def _require_answer(uri: str, user: str | None, password: str | None) -> None:
 def address_of(tracking: TrackingConfig) -> str:
     """The URI that MLflow is told; user and password in it go to MLflow's own environment variables instead, so that no
     message of MLflow's names them."""
-    uri, user, password = without_user(uri_of(tracking))
+    uri, user, password = split_credentials(tracking_uri(tracking))
     if user is not None:
         os.environ["MLFLOW_TRACKING_USERNAME"] = user
         os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
@@ -211,7 +211,7 @@ def address_of(tracking: TrackingConfig) -> str:
 
 def shown(tracking: TrackingConfig) -> str:
     """The URI as it may be written down."""
-    return masked(uri_of(tracking))
+    return mask_secrets(tracking_uri(tracking))
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
         if refusal is not None:
             raise ValueError(refusal) from error
         raise OSError(
-            f"the MLflow server {shown(tracking)} failed ({masked(_first_line(error))}): run the same command again "
+            f"the MLflow server {shown(tracking)} failed ({mask_secrets(_first_line(error))}): run the same command again "
             f"when it answers, to go on"
         ) from error
 
@@ -290,7 +290,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
 
 def _artifact_location(tracking: TrackingConfig) -> str | None:
     """Beside the database for SQLite; a server decides for itself."""
-    uri = uri_of(tracking)
+    uri = tracking_uri(tracking)
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).parent / ARTIFACTS_BESIDE_DATABASE).as_uri()

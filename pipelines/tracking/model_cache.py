@@ -1,4 +1,4 @@
-"""A pinned model in, its folder on this machine out: downloaded once, and always checked.
+"""Download a pinned model once per machine, and check its digests at every use.
 
 MLflow is imported for a download only, so that processes that score a model which is here start without it.
 """
@@ -18,7 +18,7 @@ from ecor.storage import filesystem
 from ecor.storage.artifact import ArtifactRecord, read_saved, record_path
 from ecor.storage.atomic_write import publish_folder, whole_folder
 from ecor.storage.digests import text_sha256
-from pipelines.config.infrastructure import TrackingConfig, uri_of
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
 
@@ -59,7 +59,7 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
         return _checked(filesystem.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = text_sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
+    key = text_sha256(f"{tracking_uri(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
     kept = cache / key[:32]
     with FileLock(f"{kept}.lock"):
         is_here = kept.exists()

@@ -1,4 +1,4 @@
-"""What a user calls a model in, the open model out: of the registry, of a folder, or the one that comes along."""
+"""Load a model by URI, by checkpoint folder, or by the name of the embedded demo model."""
 
 from typing import cast, get_args
 

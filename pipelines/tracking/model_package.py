@@ -1,4 +1,4 @@
-"""A checkpoint folder in, a self-contained MLflow model folder out: code, tokens, signature, pinned requirements.
+"""Package a checkpoint as a self-contained MLflow model: code, tokens, signature, pinned requirements.
 
 The model is a pyfunc model from code (`pyfunc_model.py`); what it needs of `ecor` travels inside, so that plain
 `mlflow.pyfunc` loads it where this project is not installed.

@@ -1,4 +1,4 @@
-"""Checkpoints in, registered and pinned model versions out.
+"""Register checkpoints as MLflow model versions, promote them by alias, and resolve model URIs.
 
 Runs are in `mlflow_runs`, and what a model holds in `model_package`; the calls that stages need are here.
 """

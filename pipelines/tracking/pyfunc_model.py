@@ -1,4 +1,4 @@
-"""Images as bytes, paths or base64 in, labelled rows out: the file that MLflow loads a registered model from.
+"""The MLflow pyfunc model: images as bytes, paths or base64 to labels with probabilities.
 
 It is copied into the model (models from code, no pickle) and runs where this project is not installed: it may import
 `ecor`, which travels with the model, and nothing of `pipelines`.

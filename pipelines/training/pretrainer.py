@@ -30,7 +30,7 @@ from ecor.training.contrastive import (
 )
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.training.data_loader import first_named, named_unreadable
 
 

@@ -28,7 +28,7 @@ from ecor.config import ScoringConfig, TextConfig
 from ecor.data.predictions import read_manifest as read_labels_manifest
 from ecor.data.predictions import read_part
 from ecor.data.shards import read_manifest
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decoded_parts, images_per_part
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME
@@ -448,7 +448,7 @@ def live(
         code = job.ended(within_s=patience_s)
         if disk is not None:
             disk.free()
-        is_begun = code != DONE
+        is_begun = code != EXIT_DONE
         if code is None:
             outcomes.hung += 1
             outcomes.notes.append(f"{stage.name} hung after {blow}: see {log}")

@@ -333,7 +333,7 @@ def test_a_huge_file_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(image_bytes.MAX_BYTES + 1)  # a hole: takes no room
     with pytest.raises(OSError, match="more than"):
-        image_bytes.content(str(tmp_path / "huge.png"))
+        image_bytes.read_image_bytes(str(tmp_path / "huge.png"))
 
 
 def test_a_file_that_vanishes_after_the_listing_is_a_rejection(tmp_path):

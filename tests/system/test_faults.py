@@ -30,7 +30,7 @@ from pipelines.sharding.deduplication import with_copies_marked
 from pipelines.sharding.inspection import ShardJob, entries, inspected
 from pipelines.sharding.listing import find_source, listed
 from pipelines.storage import image_bytes
-from pipelines.storage.image_bytes import UnreadableError, content
+from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import write_pictures
@@ -268,7 +268,7 @@ def test_what_is_wrong_with_a_file_of_a_store_is_a_rejection_at_once(in_store, m
     monkeypatch.setattr(image_bytes, "MAX_BYTES", largest)
     told = f"has {largest + 1} bytes, more than {largest}"
     with failing_reads(times=1, error=AssertionError("it is read")), pytest.raises(UnreadableError, match=told):
-        content(place)
+        read_image_bytes(place)
     assert rejections(found_by_score(in_store)) == {place: ("read", "unreadable")}
     found = {row["source"]: row["reason"] for row in found_by_shard(in_store)[0].to_pylist()}
     assert found == dict.fromkeys(found) | {f"cat/{name}": "unreadable"}
@@ -283,7 +283,7 @@ def test_no_more_is_read_than_a_picture_may_have_whatever_its_store_says(in_stor
     read = filesystem.read
     monkeypatch.setattr(filesystem, "read", lambda address, **given: asked.append(given) or read(address, **given))
     with pytest.raises(UnreadableError, match="has 101 bytes, more than 100"):
-        content(place)
+        read_image_bytes(place)
     assert asked == [{"end": 101}]
 
 
@@ -292,9 +292,9 @@ def test_no_more_is_read_than_a_picture_may_have_whatever_its_store_says(in_stor
 )
 def test_an_address_that_holds_no_picture_is_told_as_that(address):
     with pytest.raises(UnreadableError):
-        content(address)
+        read_image_bytes(address)
     filesystem.write("memory://empty.png", b"")
-    assert content("memory://empty.png") == b""
+    assert read_image_bytes("memory://empty.png") == b""
 
 
 def test_a_disk_or_a_machine_that_fails_rejects_no_picture(tmp_path):

@@ -20,10 +20,11 @@ from ecor.checkpoint import read_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.config import STORES, BackboneConfig, record_of
 from ecor.data.shards import MANIFEST_NAME, ShardInfo, read_shard
-from pipelines.__main__ import USER_MISTAKE, main
-from pipelines.config.addresses import check_address, masked, secrets_in, without_user
+from pipelines.__main__ import EXIT_USER_ERROR, main
+from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
+from pipelines.config.secrets import environment_secrets, mask_secrets, split_credentials
 from pipelines.config.stages import (
     EvaluateConfig,
     ExplainConfig,
@@ -32,12 +33,12 @@ from pipelines.config.stages import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrainConfig,
 )
-from pipelines.config.studies import ExplainBenchmarkConfig, PretrainConfig
+from pipelines.config.studies import ExplainBenchmarkConfig
+from pipelines.config.training import PretrainConfig, TrainConfig
 from pipelines.scoring.work_units import ListingUnit, Rejection, read_input
 from pipelines.stages.explain import run as explain
-from pipelines.storage.image_bytes import content
+from pipelines.storage.image_bytes import read_image_bytes
 from pipelines.tracking import mlflow_runs
 from tests.support.tiny_models import TINY_CLIP
 
@@ -292,7 +293,7 @@ def test_models_of_the_registry_of_folders_and_of_stores_are_taken(model):
 def test_a_command_that_writes_to_disks_alone_refuses_a_store(words, tmp_path, monkeypatch, capsys):
     """Rather than to make a folder that is called `s3:`."""
     monkeypatch.chdir(tmp_path)
-    assert main([*words, "s3://bucket/folder"]) == USER_MISTAKE
+    assert main([*words, "s3://bucket/folder"]) == EXIT_USER_ERROR
     assert "must be on a disk of this machine, got s3://bucket/folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -308,7 +309,7 @@ def test_a_table_that_names_a_command_gets_a_rejection_and_runs_nothing(address,
     assert [path.name for path in tmp_path.iterdir()] == ["table.jsonl"]
     if "://" in address:
         with pytest.raises(OSError, match=r"is not read|got a command"):
-            content(address)
+            read_image_bytes(address)
 
 
 # No secret is written down
@@ -330,8 +331,8 @@ def test_a_table_that_names_a_command_gets_a_rejection_and_runs_nothing(address,
     ],
 )
 def test_what_is_secret_in_an_address_is_masked_and_the_rest_stays(text, shown):
-    assert masked(text) == shown
-    assert masked(shown) == shown
+    assert mask_secrets(text) == shown
+    assert mask_secrets(shown) == shown
 
 
 PLAIN = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=6)
@@ -340,8 +341,8 @@ PLAIN = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=6)
 @given(user=PLAIN, password=PLAIN, around=st.text())
 def test_no_password_of_an_address_is_left_whatever_is_around_it(user, password, around):
     address = f"http://{user}:{password}X@host/"
-    assert f"{password}X" not in masked(f"{around} {address} {around}").replace(around, "")
-    assert without_user(address) == ("http://host/", user, f"{password}X")
+    assert f"{password}X" not in mask_secrets(f"{around} {address} {around}").replace(around, "")
+    assert split_credentials(address) == ("http://host/", user, f"{password}X")
 
 
 def test_values_of_secret_variables_are_masked_wherever_they_stand():
@@ -351,8 +352,8 @@ def test_values_of_secret_variables_are_masked_wherever_they_stand():
         "HOME": "/home/x",
         "A_TOKEN": "1",
     }
-    secrets = secrets_in(environment)
-    assert masked(f"{SECRET} abc/def+ghi /home/x 1", secrets=secrets) == "*** *** /home/x 1"
+    secrets = environment_secrets(environment)
+    assert mask_secrets(f"{SECRET} abc/def+ghi /home/x 1", secrets=secrets) == "*** *** /home/x 1"
 
 
 @pytest.mark.parametrize("scheme", STORES)
@@ -408,7 +409,7 @@ def test_no_command_tells_a_secret(words, environment, tmp_path, monkeypatch, ca
         code = main(words)
     except SystemExit as stop:
         code = stop.code
-    assert code == USER_MISTAKE
+    assert code == EXIT_USER_ERROR
     shown = "".join(capfd.readouterr())
     assert SECRET not in shown
     assert "ecor" in shown or "***" in shown

@@ -18,7 +18,6 @@ from PIL import Image
 
 from ecor.data.predictions import read_predictions
 from ecor.data.shards import read_manifest
-from pipelines.__main__ import USER_MISTAKE
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
 from pipelines.runtime.prometheus import METRICS
@@ -219,7 +218,7 @@ def test_what_prometheus_reads_is_what_was_done(nodes, place):
     seen = nodes.scraped()
     exported = set(re.findall(r"^(\w+)\{", seen, re.M))
     wanted = {name for expression in expressions().values() for name in names_in(expression)}
-    ours = {name for metric in METRICS for name in metric.exported}
+    ours = {name for metric in METRICS for name in metric.exported_names}
     assert set(WATCHED) <= exported
     assert wanted & ours <= exported
     assert total(seen, "ray_ecor_retries_total", 'kind="taken over"') == 1, "what the stopped pipeline had claimed"

@@ -28,7 +28,7 @@ from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file
 from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.factors import factor_figures
 from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_figures
 from pipelines.studies.ablation.grid import Cell, Judgement

@@ -1,4 +1,4 @@
-"""Rows of the study in, one page of tables and plots out."""
+"""Write the page of the ablation study from the rows of its CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path

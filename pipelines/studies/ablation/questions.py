@@ -1,4 +1,4 @@
-"""Rows of the study in, the answer to each question out: which rows are its arms, and what they are compared with."""
+"""Answer each question of the ablation study: its arms, its baseline, its tables and plot."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -15,10 +15,11 @@ import ray
 
 from ecor.config import BackboneConfig, require
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.studies import AblateConfig, PretrainConfig
+from pipelines.config.studies import AblateConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import progress_bar, say
-from pipelines.runtime.ray_data import causes_raised
+from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
@@ -64,7 +65,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     selection = selection_cells(study)
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
-        with connect(cluster or ClusterConfig()), causes_raised():
+        with connect(cluster or ClusterConfig()), raise_causes():
             clip_of = partial(_clip, work=work, config=config, cluster=cluster, tracking=tracking)
             _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
             cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))

@@ -23,7 +23,7 @@ from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.runtime.console import say
-from pipelines.storage.lexicons import concepts_named
+from pipelines.storage.lexicons import open_concepts
 from pipelines.studies import markdown
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, tried_prior
@@ -85,7 +85,7 @@ def _methods(
         digest = model.backbone.digest
         settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
     if config.lexicon is not None and model is not None:
-        concepts = concepts_named(config.lexicon, backbone=model.backbone)
+        concepts = open_concepts(config.lexicon, backbone=model.backbone)
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:

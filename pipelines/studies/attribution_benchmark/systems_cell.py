@@ -26,7 +26,7 @@ from ecor.explain.targets import Rationale, tower_of
 from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
 from pipelines.training.data_loader import read_split

@@ -16,7 +16,8 @@ from ecor.demo.worlds.registry import WORLDS, all_sets
 from ecor.evaluation.confidence_intervals import over_repetitions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.studies import AblateConfig, PretrainConfig
+from pipelines.config.studies import AblateConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation import questions as answers

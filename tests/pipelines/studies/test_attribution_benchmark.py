@@ -14,7 +14,7 @@ from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain import METHODS, build_method
 from ecor.model import Recognizer
-from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
@@ -181,7 +181,7 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--model", str(tmp_path / "nowhere")], "nowhere"),
     ):
         assert (
-            main(["explain-benchmark", "--num-threads", "1", "--output", str(tmp_path / "out"), *args]) == USER_MISTAKE
+            main(["explain-benchmark", "--num-threads", "1", "--output", str(tmp_path / "out"), *args]) == EXIT_USER_ERROR
         )
         assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -18,7 +18,7 @@ from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain.metrics.boxes import CONVIS, WSOL, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.localization import pointing_hit, score_contrast
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.studies.concept_experiments import PAIRS, box_estimates, drawn, telling_rows
 from pipelines.studies.concepts import CSV_HEADER
 
@@ -81,7 +81,7 @@ def test_things_are_found_that_nothing_was_tuned_on(backbone: Backbone) -> None:
 @pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "concepts-words.md").write_text("What I think of it.\n")
-    assert main(["concepts", "--quick", "--output", str(tmp_path), "--num-threads", "1"]) == DONE
+    assert main(["concepts", "--quick", "--output", str(tmp_path), "--num-threads", "1"]) == EXIT_DONE
     shown, page = capsys.readouterr().out.splitlines(), (tmp_path / "concepts.md").read_text()
     assert shown[-1] == str(tmp_path / "concepts.md")
     assert [line for line in page.splitlines() if line.startswith("|")] == shown[:-1]

@@ -19,9 +19,10 @@ from mlflow import MlflowClient
 from ecor.checkpoint import Checkpoint
 from ecor.config import BackboneConfig, FitConfig, PromptConfig
 from ecor.data.predictions import read_predictions
-from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, TrainConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
 from pipelines.stages import score, train
 from pipelines.tracking import model_registry
@@ -81,7 +82,7 @@ def champion(tracking: TrackingConfig, checkpoints: tuple[Checkpoint, Checkpoint
 
 def told_by(words: list[str]) -> str:
     with redirect_stderr(io.StringIO()) as said:
-        assert main(words) == USER_MISTAKE
+        assert main(words) == EXIT_USER_ERROR
     lines = said.getvalue().splitlines()
     assert len(lines) == 1, lines
     return lines[0]

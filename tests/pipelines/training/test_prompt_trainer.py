@@ -13,9 +13,9 @@ from ecor.data.image_decoding import Sample
 from ecor.data.shards import Entry, ShardManifest, write_manifest, write_shard, write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
-from pipelines.__main__ import _parsed
+from pipelines.__main__ import _parse_command
 from pipelines.commands import Train
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import (
     PromptTrainer,
@@ -31,7 +31,7 @@ RIVALS: tuple[Method, ...] = ("inverted", "independent", "pairs")
 
 
 def parsed(*words: str) -> TrainConfig:
-    command = _parsed(["train", *words])
+    command = _parse_command(["train", *words])
     assert isinstance(command, Train)
     return resolve_config(command.config)
 

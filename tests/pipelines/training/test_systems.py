@@ -20,8 +20,9 @@ from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.pipeline_file import pipeline_from
-from pipelines.config.stages import RegisterConfig, TrainConfig
+from pipelines.config.pipeline_file import parse_pipeline
+from pipelines.config.stages import RegisterConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pipeline as flow
 from pipelines.stages import train
@@ -185,7 +186,7 @@ def test_settings_of_another_system_are_refused() -> None:
         TrainConfig(shards="s", output="o", system="lico", fit=FitConfig(learning_rate=1.0))
     settings = {"output": "o", "shard": {"input": "i"}, "train": {"system": "eclip"}}
     with pytest.raises(ValueError, match="a pipeline labels pictures, which eclip does not"):
-        flow.run(pipeline_from(settings, source="a dict"))
+        flow.run(parse_pipeline(settings, source="a dict"))
 
 
 # With Ray

@@ -1,0 +1,56 @@
+"""Hide passwords, tokens and keys in addresses and in text that is logged."""
+
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+MASK = "***"
+
+
+_USER_PART = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+
+
+_SECRET_PARAMETERS = (
+    r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
+)
+
+
+_QUERY = re.compile(rf"(?<=[?&;])({_SECRET_PARAMETERS})=[^\s&;#'\"<>]*", re.I)
+
+
+_SECRET_VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY)$")
+
+
+_MIN_SECRET_LENGTH = 6
+
+
+def mask_secrets(text: str, *, secrets: tuple[str, ...] = ()) -> str:
+    """Any text with what is secret in its addresses replaced: users and passwords, keys and signatures in queries.
+
+    `secrets` are replaced wherever they stand.
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return _QUERY.sub(rf"\1={MASK}", _USER_PART.sub(f"{MASK}@", text))
+
+
+def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of variables that hold passwords, tokens and keys; those of a few letters only are no secret."""
+    found = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name.upper())}
+    return tuple(sorted(value for value in found if len(value) >= _MIN_SECRET_LENGTH))
+
+
+def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
+    """An http address without user and password, and these two, unquoted; any other address as it is."""
+    parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
+    if parts is None or "@" not in parts.netloc:
+        return uri, None, None
+    user, _, place = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    return urlunsplit(parts._replace(netloc=place)), unquote(name), unquote(password)
+
+
+def own_environment_secrets() -> tuple[str, ...]:
+    """`environment_secrets` the environment of this process."""
+    return environment_secrets(os.environ)
