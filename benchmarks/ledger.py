@@ -102,7 +102,7 @@ def scorer_of(model: str, *, folder: Path, vocabulary: str) -> Scorer:
     save_checkpoint(recognizer, checkpoint, with_backbone=True)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(str(checkpoint), tracking=tracking),
+        model=model_registry.resolve_model(str(checkpoint), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),

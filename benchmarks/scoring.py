@@ -216,7 +216,7 @@ def scorer_of(setting: Setting) -> Scorer:
     reservation = reserve(config, machines=[{"CPU": float(setting.num_cpus)}])
     tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint_of(setting), tracking=tracking),
+        model=model_registry.resolve_model(checkpoint_of(setting), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),

@@ -79,7 +79,7 @@ class Register:
     def run(self) -> None:
         from pipelines.tracking import model_registry
 
-        version = model_registry.register(self.config, tracking=self.tracking)
+        version = model_registry.register_model(self.config, tracking=self.tracking)
         print(f"registered {version.uri}")  # noqa: T201
 
 
@@ -91,9 +91,9 @@ class Promote:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines.tracking import model_registry
+        from pipelines.tracking import promotion
 
-        version = model_registry.promote(self.config, tracking=self.tracking)
+        version = promotion.promote_model(self.config, tracking=self.tracking)
         print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
 
 

@@ -55,7 +55,7 @@ def _address_kind(hint: Any) -> AddressKind | None:
 
 def _check_kind(address: str, *, kind: AddressKind, name: str) -> None:
     if kind.may_be_registered and address.startswith("models:"):
-        return  # MLflow's, which `pipelines.tracking.model_registry.resolve` judges
+        return  # MLflow's, which `pipelines.tracking.model_registry.resolve_model` judges
     check_address(address, name=name)
     is_here = not kind.only_local or "://" not in address
     require(is_here, f"{name} of this command must be on a disk of this machine, got {address}")

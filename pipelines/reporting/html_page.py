@@ -23,7 +23,7 @@ MOST_RATIONALES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class EmbeddedImage:
     """An image inside the page."""
 
     data: bytes
@@ -44,7 +44,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Metric:
     """A share, with its interval where one is known."""
 
     value: float
@@ -59,7 +59,7 @@ class Outcome:
     code: str
     """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
     words: str
-    share: Figure
+    share: Metric
     count: int
 
     @property
@@ -84,13 +84,13 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[Figure | None, ...]
+    cells: tuple[Metric | None, ...]
     marked: bool = False
     """Set in bold: the line that this page is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class MetricTable:
     """Figures side by side."""
 
     title: str
@@ -106,7 +106,7 @@ class Plot:
     """A plot of the evaluation."""
 
     title: str
-    picture: Picture
+    picture: EmbeddedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class OtherPrediction:
     """The most probable pair by other labels."""
 
     name: str
@@ -136,7 +136,7 @@ class Overlay:
 
     words: str
     """For what: the category, or a rationale."""
-    picture: Picture
+    picture: EmbeddedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +144,13 @@ class Card:
     """One image of the gallery."""
 
     prediction: ExplainablePrediction
-    picture: Picture | None
+    picture: EmbeddedImage | None
     missing: str
     """Why there is no picture; empty where there is one."""
     category_right: bool | None
     """Under the strict rule; None where the truth is not known."""
     rationale_right: bool | None
-    others: tuple[Said, ...] = ()
+    others: tuple[OtherPrediction, ...] = ()
     """What other labels say of the same image."""
     overlays: tuple[Overlay, ...] = ()
     """The category's, then the rationales', where the labels hold maps of this image."""
@@ -200,7 +200,7 @@ class Page:
     outcomes: tuple[Outcome, ...]
     """In the order rr, rw, wr, ww; empty where no truth is known."""
     outcome_words: tuple[str, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[MetricTable, ...]
     figure_words: tuple[str, ...]
     plots: tuple[Plot, ...]
     cards: tuple[Card, ...]
@@ -240,7 +240,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
     environment.filters |= {
         "percent": percent,
-        "points": points,
+        "points": percent_points,
         "width": bar_width,
         "prob": lambda log_prob: min(1.0, math.exp(log_prob)),
         "thousands": "{:,}".format,
@@ -252,7 +252,7 @@ def render(page: Page) -> str:
     return template.render(page=page, css=Markup(css), js=Markup(js)) + "\n"  # noqa: S704  our own files, no data
 
 
-def points(share: float) -> str:
+def percent_points(share: float) -> str:
     """An end of an interval: `58.9`."""
     return f"{100 * share:.1f}"
 

@@ -9,7 +9,7 @@ from PIL import Image
 from ecor.data.heatmap import Heatmap, frame_of, seen
 from ecor.data.heatmap_codec import Evidence
 from ecor.explain.overlay import overlay
-from pipelines.reporting.html_page import Overlay, Picture
+from pipelines.reporting.html_page import EmbeddedImage, Overlay
 
 OVERLAY_PX = 128
 """Longer side (ours)."""
@@ -17,7 +17,7 @@ QUALITY = 75
 """Of WebP (ours: some 2 kB each)."""
 
 
-def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
+def draw_overlays(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
     """One per map, in their order, on copies of the picture."""
     image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
@@ -33,11 +33,11 @@ def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]
         )
         map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
         drawn = Image.fromarray(overlay(np.asarray(image), map_HW, seen=shown))
-        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_webp(drawn)))
+        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_encode_webp(drawn)))
     return tuple(overlays)
 
 
-def _webp(image: Image.Image) -> Picture:
+def _encode_webp(image: Image.Image) -> EmbeddedImage:
     sink = io.BytesIO()
     image.save(sink, "WEBP", quality=QUALITY, method=4)
-    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)
+    return EmbeddedImage(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)

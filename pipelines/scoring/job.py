@@ -15,7 +15,7 @@ from pipelines.scoring.attributions import AttributionSettings, rule_of
 from pipelines.scoring.work_units import Input, read_input
 from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
-from pipelines.tracking.model_loading import projection_of
+from pipelines.tracking.model_loading import load_projection
 
 _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
@@ -79,14 +79,14 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
 
     Raises ValueError for a model, an input, a vocabulary or an explanation that is not there or does not fit.
     """
-    model = model_registry.resolve(config.model, tracking=tracking)
+    model = model_registry.resolve_model(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = read_preprocess(model_cache.fetch(model, tracking=tracking))
+    preprocess = read_preprocess(model_cache.fetch_model(model, tracking=tracking))
     projection = None
     if config.explain_projection is not None:
         digest = model.backbone_digest
-        projection = projection_of(config.explain_projection, tracking=tracking, backbone_digest=digest)
+        projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
     return Job(
         config=config,
         model=model,

@@ -22,7 +22,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent
 from pipelines.storage.lexicons import open_concepts
-from pipelines.tracking.model_loading import DEMO_MODEL, folder_of, opened, projection_of, system_of
+from pipelines.tracking.model_loading import DEMO_MODEL, detect_system, load_projection, model_folder, open_model
 
 DEMO_SET = "demo-small"
 METHOD, CLASS_METHOD = "grad_eclip", "grad_cam"
@@ -111,17 +111,17 @@ def answering(
         missing = missing_requirement(config.method, named)  # told before anything is opened
         require(missing is None, str(missing))
         read_settings(config.method, settings)
-    folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
-    if system_of(folder) == "lico":
+    folder = config.model if config.model == DEMO_MODEL else model_folder(config.model, tracking=tracking)
+    if detect_system(folder) == "lico":
         require(not texts and not concepts, _reads_no_text(config))
         return _classifying(config, folder=folder, settings=settings)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
-    model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    model = open_model(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
     by = config.method or (METHOD if config.projection is None else "eclip")
     given: dict[str, Any] = read_settings(by, settings)
     if config.projection is not None:
         digest = model.backbone.digest
-        given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+        given.update(load_projection(config.projection, tracking=tracking, backbone_digest=digest))
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
         among = open_concepts(config.lexicon, backbone=model.backbone)

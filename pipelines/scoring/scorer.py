@@ -22,7 +22,7 @@ from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, with_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
-from pipelines.tracking.model_cache import ModelVersion, fetch
+from pipelines.tracking.model_cache import ModelVersion, fetch_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def opened(settings: ScorerSettings) -> Recognizer:
     """The pinned model on this machine, under its registered name, with the names that are to be scored."""
     model = settings.model
     recognizer = load(
-        fetch(model, tracking=settings.tracking),
+        fetch_model(model, tracking=settings.tracking),
         device="cuda" if settings.use_gpu else "cpu",
         precision=settings.precision,
         text=settings.text,

@@ -44,7 +44,7 @@ def run(config: PipelineConfig) -> PipelineResult:
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
         with time_stage("register"):
-            candidate = model_registry.register(config.register, tracking=tracking)
+            candidate = model_registry.register_model(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
@@ -65,7 +65,7 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
     favours it a little over a champion that comes from other shards. Who wants a stricter judge gives `ecor promote`
     the evaluations of another split.
     """
-    old = model_registry.find(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
+    old = model_registry.find_version(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
     if old is not None and old.version == candidate.version:
         return old
     promotion = replace(
@@ -74,7 +74,7 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
         evaluation=_contest(config, version=candidate, role=CANDIDATE),
         champion_evaluation=_contest(config, version=old, role=CHAMPION) if old else None,
     )
-    return model_registry.promote(promotion, tracking=config.tracking)
+    return promotion.promote_model(promotion, tracking=config.tracking)
 
 
 def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str:

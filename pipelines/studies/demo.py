@@ -41,7 +41,7 @@ from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decoded_parts
 from pipelines.scoring.work_units import read_input
 from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 
 SET, SPLIT = "demo-small", "validation"
@@ -172,9 +172,9 @@ def _tune(
 
 
 def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
-    candidate = model_registry.register(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
-    model_registry.promote(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
-    return model_registry.resolve(f"models:/{MODEL}@champion", tracking=tracking)
+    candidate = model_registry.register_model(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
+    promotion.promote_model(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
+    return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 
 def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:

@@ -42,7 +42,7 @@ class ModelVersion:
     """MLflow run that made it."""
 
 
-def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
     """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
 
     A checkpoint of this machine's disks stays where it is.
@@ -56,7 +56,7 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
         ValueError: when what was downloaded is another model than the registry's record says.
     """
     if model.version is None and filesystem.is_local(model.uri):
-        return _checked(filesystem.local_path(model.uri), model=model)
+        return _check_digests(filesystem.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     key = text_sha256(f"{tracking_uri(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
@@ -66,7 +66,7 @@ def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Pat
         if not is_here:
             _download(model, target=kept, tracking=tracking)
     count(MODEL_CACHE, outcome="hit" if is_here else "miss")
-    return _checked(kept, model=model)
+    return _check_digests(kept, model=model)
 
 
 def default_cache_dir() -> Path:
@@ -79,24 +79,24 @@ def default_cache_dir() -> Path:
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
     if model.version is None:
         with whole_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
-            _checked(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
+            _check_digests(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
         return
     # MLflow is slow to import, and where the model is here already nobody needs it
     from mlflow.artifacts import download_artifacts
 
-    from pipelines.tracking.mlflow_runs import address_of, client_of, silence_mlflow, translate_mlflow_errors
+    from pipelines.tracking.mlflow_client import client_of, extract_credentials, silence_mlflow, translate_mlflow_errors
     from pipelines.tracking.model_package import ARTIFACT
 
     client = client_of(tracking)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, silence_mlflow(), translate_mlflow_errors(tracking):
         place = client.get_model_version_download_uri(model.name, str(model.version))
-        uri = address_of(tracking)
+        uri = extract_credentials(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
-        _checked(Path(found), model=model)
+        _check_digests(Path(found), model=model)
         publish_folder(Path(found), target)
 
 
-def read_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
+def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
     """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
@@ -104,8 +104,8 @@ def read_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
     return read_checkpoint(folder)
 
 
-def _checked(folder: Path, *, model: ModelVersion) -> Path:
-    checkpoint = read_record(folder)
+def _check_digests(folder: Path, *, model: ModelVersion) -> Path:
+    checkpoint = read_model_record(folder)
     for name, expected, found in (
         ("model", model.digest, checkpoint.model_digest),
         ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),

@@ -15,7 +15,7 @@ from pipelines.config.infrastructure import TrackingConfig
 DEMO_MODEL = "ecor-demo"
 
 
-def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
+def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
     """The model, choosing from other `names` than its own where some are given.
 
     Args:
@@ -29,12 +29,12 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
     """
     if model == DEMO_MODEL:
         return Recognizer.zero_shot(vocabulary_of(demo_set) if names is None else names)
-    folder = folder_of(model, tracking=tracking)
+    folder = model_folder(model, tracking=tracking)
     remedies = {
         "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",
         "lico": "it names categories alone: `ecor explain` shows where it finds them",
     }
-    system = system_of(folder)
+    system = detect_system(folder)
     if system in remedies:
         raise ValueError(
             f"{model} is no model that names categories and rationales, {system} made it; {remedies[system]}"
@@ -43,7 +43,7 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
     return found if names is None else found.with_vocabulary(names)
 
 
-def folder_of(model: str, *, tracking: TrackingConfig) -> str:
+def model_folder(model: str, *, tracking: TrackingConfig) -> str:
     """Where a model lies: a version of the registry is fetched; ValueError for one that is not there."""
     if not model.startswith("models:"):
         return model
@@ -52,15 +52,15 @@ def folder_of(model: str, *, tracking: TrackingConfig) -> str:
         model_registry,  # MLflow takes seconds to import
     )
 
-    return str(model_cache.fetch(model_registry.resolve(model, tracking=tracking), tracking=tracking))
+    return str(model_cache.fetch_model(model_registry.resolve_model(model, tracking=tracking), tracking=tracking))
 
 
-def system_of(folder: str) -> SystemName:
+def detect_system(folder: str) -> SystemName:
     """Which system learned what lies in a folder; `ecor` where nothing tells."""
     others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
     return cast(SystemName, next(others, "ecor"))
 
 
-def projection_of(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
+def load_projection(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
     """What the method `eclip` needs, as `ecor.eclip.projection.read_projection` reads it; also of the registry."""
-    return read_projection(folder_of(place, tracking=tracking), backbone_digest=backbone_digest)
+    return read_projection(model_folder(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -43,7 +43,7 @@ REQUIREMENTS = (
     "torchvision",
 )
 """What `ecor` imports on the way from an image to a row."""
-CODE = ("storage", "data", "clip", "probability")
+CODE_PACKAGES = ("storage", "data", "clip", "probability")
 """Packages of `ecor` that a model answers with, beside the modules of its top."""
 
 
@@ -58,20 +58,20 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
     """
     # Recorded warnings are dropped: MLflow asks for type hints, in spite of filters, where a signature says more
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
-        packed = _packed(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
+        packed = _pack_checkpoint(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
         mlflow.pyfunc.save_model(
             path=str(target),
             mlflow_model=model,
             python_model=str(SERVED_MODEL),
             artifacts={ARTIFACT: packed.folder},
-            code_paths=[str(_code(Path(scratch) / "ecor", with_weights=_needs_embedded(packed)))],
+            code_paths=[str(_copy_code(Path(scratch) / "ecor", with_weights=_needs_embedded(packed)))],
             signature=signature(),
-            input_example=(example(), params()),
+            input_example=(example_input(), default_params()),
             pip_requirements=pinned_requirements(),
         )
 
 
-def write_saved(record: ArtifactRecord, target: Path, *, model: Model) -> None:
+def write_artifact(record: ArtifactRecord, target: Path, *, model: Model) -> None:
     """Write an MLflow model folder with the flavor `ecor`: what was learned as it is, which no server serves (ours)."""
     shutil.copytree(record.folder, target / "artifacts" / ARTIFACT)
     model.add_flavor("ecor", system=record.system, data=f"artifacts/{ARTIFACT}", ecor_version=ecor.__version__)
@@ -89,7 +89,7 @@ def signature() -> ModelSignature:
     The input column has no name, because MLflow would then refuse a plain list. A vocabulary is a JSON text, because it
     would freeze the keys of a mapping into the signature.
     """
-    defaults = params()
+    defaults = default_params()
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
@@ -97,9 +97,9 @@ def signature() -> ModelSignature:
                 ColSpec(DataType.string, "category"),
                 ColSpec(DataType.string, "rationale"),
                 ColSpec(DataType.double, "confidence"),
-                ColSpec(_ranked("category", "rationale"), "pairs"),
-                ColSpec(_ranked("category"), "categories"),
-                ColSpec(_ranked("rationale"), "rationales"),
+                ColSpec(_ranked_type("category", "rationale"), "pairs"),
+                ColSpec(_ranked_type("category"), "categories"),
+                ColSpec(_ranked_type("rationale"), "rationales"),
                 ColSpec(DataType.double, "kept_mass"),
                 ColSpec(DataType.boolean, "pairs_exact"),
                 ColSpec(DataType.boolean, "calibrated"),
@@ -119,20 +119,20 @@ def signature() -> ModelSignature:
     )
 
 
-def params() -> dict[str, str | int]:
+def default_params() -> dict[str, str | int]:
     """Defaults of the parameters; an empty vocabulary is the model's own."""
     scoring = ScoringConfig()
     return {"top_k": scoring.top_k, "method": scoring.method, "vocabulary": ""}
 
 
-def example() -> pd.DataFrame:
+def example_input() -> pd.DataFrame:
     """One grey picture in base64: an input that any model answers."""
     png = io.BytesIO()
     Image.new("RGB", (8, 8), (128, 128, 128)).save(png, format="PNG")
     return pd.DataFrame({"image": [base64.b64encode(png.getvalue()).decode()]})
 
 
-def _packed(checkpoint: Checkpoint, target: Path, *, with_backbone: bool) -> Checkpoint:
+def _pack_checkpoint(checkpoint: Checkpoint, target: Path, *, with_backbone: bool) -> Checkpoint:
     """A copy of the checkpoint, with the backbone inside where that is asked for."""
     if checkpoint.has_backbone or not with_backbone:
         with filesystem.local_folder(checkpoint.folder) as folder:
@@ -152,7 +152,7 @@ def _needs_embedded(checkpoint: Checkpoint) -> bool:
     return not checkpoint.has_backbone and checkpoint.model.backbone.pretrained == "embedded"
 
 
-def _code(target: Path, *, with_weights: bool) -> Path:
+def _copy_code(target: Path, *, with_weights: bool) -> Path:
     """A copy of what `ecor` answers with: a server of MLflow's is asked for each file, one after the other.
 
     Explanations and the drawn world stay behind; the embedded weights go along only where the model stands on them.
@@ -162,13 +162,13 @@ def _code(target: Path, *, with_weights: bool) -> Path:
     target.mkdir()
     for path in package.glob("*.py*"):  # the stub too: it says where the names of the package are
         shutil.copy(path, target)
-    for name in CODE:
+    for name in CODE_PACKAGES:
         shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     if with_weights:
         shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
     return target
 
 
-def _ranked(*names: str) -> Array:
+def _ranked_type(*names: str) -> Array:
     properties = [Property(name, DataType.string) for name in names]
     return Array(Object([*properties, Property("probability", DataType.double)]))

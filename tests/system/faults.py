@@ -296,7 +296,7 @@ def labels_difference(output: Path, *, expected: pa.Table) -> Difference:
 def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingConfig) -> pa.Table:
     """What `ecor score` writes of a split, by its own decoder and scorer in this process."""
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint, tracking=tracking),
+        model=model_registry.resolve_model(checkpoint, tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),

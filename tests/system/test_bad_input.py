@@ -584,7 +584,7 @@ def test_any_bytes_are_a_vocabulary_or_a_value_error(data, suffix, tmp_path_fact
 
 
 def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
-    version = model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
+    version = model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
     names = vocabulary_from_mapping({"cat": ["a tail", "fur " * 50], "dog": []})
     scorer = Scorer(
         ScorerSettings(

@@ -39,7 +39,7 @@ from pipelines.config.training import PretrainConfig, TrainConfig
 from pipelines.scoring.work_units import ListingUnit, Rejection, read_input
 from pipelines.stages.explain import run as explain
 from pipelines.storage.image_bytes import read_image_bytes
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import mlflow_client
 from tests.support.tiny_models import TINY_CLIP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -375,7 +375,7 @@ def test_settings_of_the_server_do_not_show_it():
 def test_mlflow_is_told_user_and_password_by_its_own_variables(monkeypatch):
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "before")
-    uri = mlflow_runs.address_of(TrackingConfig(uri="http://me:a%40b%3A@host:5000/x"))
+    uri = mlflow_client.extract_credentials(TrackingConfig(uri="http://me:a%40b%3A@host:5000/x"))
     assert uri == "http://host:5000/x"
     assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "a@b:"

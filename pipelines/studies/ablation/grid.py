@@ -8,17 +8,15 @@ A cell is one tuning (or none) with every judgement of its result. Method, repet
 - wording is the hand-written one that labels best without tuning, by the method's own decoding, on validation images.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ecor.config import Method, ObjectiveName, WorldName, require
 from ecor.demo.worlds.registry import world_named
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
-
-Setting = TypeVar("Setting")
+from pipelines.studies.ablation.selection import Chosen
 
 METHODS: Mapping[Method, ObjectiveName] = {
     "joint": "two_term",
@@ -103,14 +101,6 @@ class Cell:
         """Names the tuning: the same settings on the same number of images are not tuned twice."""
         settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
         return json_digest({**settings, **sizes})[:16]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """Settings that validated best for one objective and kind of tokens."""
-
-    learning_rate: float
-    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,61 +191,6 @@ def selection_cells(study: Study) -> list[Cell]:
         for learning_rate in study.learning_rates
         for num_tokens in study.num_tokens
     ]
-
-
-def chosen_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
-    """Of the rows of `selection_cells` the settings with the best mean RR over sets, per objective and kind of tokens.
-
-    Equals go to the smaller learning rate, then to fewer tokens.
-    """
-    return {
-        method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
-        for method, scores in _mean_rr(rows).items()
-    }
-
-
-def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
-    """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
-
-    The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
-    on: a smaller rate is the safer one for a model that this study has not seen.
-    """
-    found = {}
-    for method, scores in _mean_rr(rows).items():
-        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
-        near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
-        found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
-    return found
-
-
-def shipped_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Chosen]:
-    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
-    ours = [row for row in rows if row["objective"] == "two_term"]
-    scores = {
-        (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
-    }
-    near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
-    return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
-
-
-def _near_the_best(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
-    """Those within one standard error of the best share, which `num_images` images gave."""
-    best = max(scores.values())
-    enough = best - math.sqrt(best * (1 - best) / num_images)
-    return [setting for setting, score in scores.items() if score >= enough]
-
-
-def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[Chosen, float]]:
-    """Mean RR over sets of each setting, by objective and kind of tokens."""
-    scores: dict[tuple[str, str], dict[Chosen, list[float]]] = {}
-    for row in rows:
-        settings = Chosen(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
-        of_method = scores.setdefault((row["objective"], row["tokens"]), {})
-        of_method.setdefault(settings, []).append(float(row["rr"]))
-    return {
-        method: {settings: sum(values) / len(values) for settings, values in found.items()}
-        for method, found in scores.items()
-    }
 
 
 def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], Chosen]) -> list[Cell]:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from pipelines.studies import markdown
 from pipelines.studies.ablation.claims import claims_table
-from pipelines.studies.ablation.grid import Study, careful_settings, chosen_settings
+from pipelines.studies.ablation.grid import Study
 from pipelines.studies.ablation.questions import answer_to
+from pipelines.studies.ablation.selection import careful_settings, chosen_settings
 from pipelines.studies.ablation.tables import REPETITION
 
 PAGE = "results.md"

@@ -23,15 +23,8 @@ from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import (
-    QUESTIONS,
-    Cell,
-    Judgement,
-    Study,
-    chosen_settings,
-    selection_cells,
-    study_cells,
-)
+from pipelines.studies.ablation.grid import QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
+from pipelines.studies.ablation.selection import chosen_settings
 from pipelines.studies.drawn_splits import Sizes
 from pipelines.studies.result_rows import append_rows, read_rows
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ecor.demo.worlds.registry import all_sets
 from ecor.evaluation.confidence_intervals import RepeatedMean, over_repetitions
-from pipelines.reporting import evaluation_plots
+from pipelines.studies.ablation import plots
 from pipelines.studies.markdown import Table
 
 RR = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
@@ -72,7 +72,7 @@ def comparison_tables(
             for arm in arms
         }
     plot = f"results-{name}.png"
-    evaluation_plots.draw_study(drawn, path=folder / plot)
+    plots.draw_study(drawn, path=folder / plot)
     return Compared(tables=tuple(tables), plot=plot)
 
 
@@ -142,3 +142,14 @@ def _told_difference(values: "pd.Series[float]", others: "pd.Series[float] | Non
 def told_difference(differences: "pd.Series[float]") -> str:
     """Their mean with its interval, in percentage points, signed."""
     return _with_interval(over_repetitions(100 * differences.to_numpy()), 1, sign="+") if len(differences) else "–"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the page says to one question."""
+
+    title: str
+    note: str
+    tables: tuple[Table, ...]
+    plot: str
+    """File name, beside the page."""

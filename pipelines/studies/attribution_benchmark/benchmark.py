@@ -28,7 +28,7 @@ from pipelines.studies import markdown
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, tried_prior
 from pipelines.studies.result_rows import append_rows, read_rows
-from pipelines.tracking.model_loading import opened, projection_of
+from pipelines.tracking.model_loading import load_projection, open_model
 
 RESULTS, PAGE = "explanations.csv", "explanations.md"
 MODEL_ROW = "the model"
@@ -61,7 +61,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
     left_out = _methods(config, tracking=tracking)[1]
     if not config.only_page:
         names = vocabulary_of(config.set_name)
-        model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
+        model = open_model(config.model, tracking=tracking, names=names, demo_set=config.set_name)
         chosen, left_out = _methods(config, tracking=tracking, model=model)
         for reason in left_out:
             say(f"left out: {reason}")
@@ -83,7 +83,7 @@ def _methods(
     named = {"eclip": config.projection, "convis": config.lexicon}
     if config.projection is not None and model is not None:
         digest = model.backbone.digest
-        settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+        settings["eclip"] = dict(load_projection(config.projection, tracking=tracking, backbone_digest=digest))
     if config.lexicon is not None and model is not None:
         concepts = open_concepts(config.lexicon, backbone=model.backbone)
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}

@@ -30,7 +30,7 @@ from ecor.explain import explain_joint
 from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.reporting.overlays import overlays_of
+from pipelines.reporting.overlays import draw_overlays
 from pipelines.scoring.attributions import AttributionSettings, _compact, explained_rows, rule_of, with_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scored_part import ScoredPart
@@ -163,7 +163,7 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
         method="itsm", category="fox", input_height=32, input_width=32, resize_mode="shortest",
         maps=(quantize(scores, rationale=None), quantize(scores, rationale="a tail")),
     )  # fmt: skip
-    found = overlays_of(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
+    found = draw_overlays(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
     assert [each.words for each in found] == ["fox", "a tail"]
     pixels = np.asarray(Image.open(io.BytesIO(found[0].picture.data)).convert("L")).astype(float)
     assert pixels.shape == (60, 120)
@@ -175,7 +175,7 @@ def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: AttributionSe
     """What an actor that gets its settings through Ray, pickled, makes of a part."""
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/runs.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
+        model=model_registry.resolve_model(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
         scoring=ScoringConfig(), text=TextConfig(cache_dir=str(folder / "text")), batch_size=2, precision="auto",
         use_gpu=False, num_threads=1, evidence=rule,
     )  # fmt: skip

@@ -21,7 +21,8 @@ from ecor.demo.worlds.schema import DrawnWorld
 from ecor.training.contrastive import Part
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies import validity
-from pipelines.studies.ablation.grid import Chosen, Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import Study, selection_cells, study_cells
+from pipelines.studies.ablation.selection import Chosen
 
 OTHER = world_named("other")
 # nothing missing, nothing in the way

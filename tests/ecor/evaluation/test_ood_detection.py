@@ -123,7 +123,7 @@ def test_rows_tell_how_unlike_all_categories_an_image_is(tmp_path: Path) -> None
 
 
 def test_a_scoring_actor_gives_the_column_to_every_row(tmp_path: Path) -> None:
-    version = model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
+    version = model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
     actor = Scorer(
         ScorerSettings(
             model=version,

@@ -396,7 +396,7 @@ def test_a_scorer_has_the_threads_that_it_reserves_and_fp32_on_a_cpu(tmp_path: P
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     settings = ScorerSettings(
-        model=model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig()),
+        model=model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig()),
         tracking=TrackingConfig(),
         vocabulary=None,
         scoring=ScoringConfig(),
@@ -504,7 +504,7 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
 
 @pytest.fixture(scope="module")
 def version(checkpoint: str, tracking: TrackingConfig) -> ModelVersion:
-    return model_registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
+    return model_registry.register_model(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
 
 
 @pytest.fixture(scope="module")

@@ -33,15 +33,12 @@ from pipelines.studies.ablation.grid import (
     QUESTIONS,
     SELECTION_SEED,
     Cell,
-    Chosen,
     Judgement,
     Study,
-    careful_settings,
-    chosen_settings,
     selection_cells,
-    shipped_settings,
     study_cells,
 )
+from pipelines.studies.ablation.selection import Chosen, careful_settings, chosen_settings, shipped_settings
 from pipelines.studies.drawn_splits import Sizes, draw_world, world_of
 from tests.support.tiny_models import tiny_recognizer
 
