@@ -35,8 +35,8 @@ from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.scoring.decoder import decoded_parts, images_per_part
-from pipelines.scoring.predictions_folder import Committed, PredictionsFolder
+from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.storage.work_ledger import WorkLedger
@@ -126,15 +126,15 @@ def job(scorer: Scorer, *, images: Path, output: Path, unit_size: int) -> None:
         committed = folder.committed()
         attempts = folder.begin([unit.name for unit in found.units if unit.name not in committed])
         for unit in (unit for unit in found.units if unit.name in attempts):
-            parts = decoded_parts(unit, preprocess=preprocess, num_images=num_images)
+            parts = decode_unit(unit, preprocess=preprocess, num_images=num_images)
             scored = [scorer.score(part) for part in parts]
             rows = pa.concat_tables([part.rows for part in scored])
             rejected = [each for part in scored for each in part.rejected]
             committed[unit.name] = _saved(folder.save(attempts[unit.name], rows=rows, rejected=rejected, parents={}))
-        folder.remove_losers(committed)
+        folder.remove_uncommitted(committed)
 
 
-def _saved(committed: Committed | None) -> Committed:
+def _saved(committed: CommittedUnit | None) -> CommittedUnit:
     assert committed is not None, "nobody else works here"
     return committed
 

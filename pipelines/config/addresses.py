@@ -15,7 +15,7 @@ _COMMAND = re.compile(r"\s*(?:pipe:|\|)", re.I)
 
 
 class CheckedSettings:
-    """Settings whose addresses are checked when they are made."""
+    """Base of settings that checks every address field when the settings are made."""
 
     __slots__ = ()
 
@@ -24,9 +24,14 @@ class CheckedSettings:
 
 
 def check_addresses(settings: Any, *, prefix: str = "") -> None:
-    """Check all settings of a dataclass, and of those in it, whose type is an address; ValueError as `check_address`.
+    """Check every address field of a dataclass and of the dataclasses in it.
 
-    `prefix` stands before their names in errors.
+    Args:
+        settings: a dataclass.
+        prefix: put before the field names in errors.
+
+    Raises:
+        ValueError: as `check_address`, and for a store's address where a local path is needed.
     """
     kind: type = type(settings)
     kinds = address_settings(kind)
@@ -41,7 +46,7 @@ def check_addresses(settings: Any, *, prefix: str = "") -> None:
 
 @lru_cache(maxsize=256)
 def address_settings(kind: type) -> Mapping[str, AddressKind]:
-    """Names of a dataclass's settings whose type is an address, alone, in a tuple or with None."""
+    """Fields of a dataclass whose type is an address, also within a tuple or an optional; name to kind."""
     hints = get_type_hints(kind, include_extras=True)
     kinds = {each.name: _address_kind(hints[each.name]) for each in fields(kind)}
     return {name: found for name, found in kinds.items() if found is not None}
@@ -55,22 +60,27 @@ def _address_kind(hint: Any) -> AddressKind | None:
 
 def _check_kind(address: str, *, kind: AddressKind, name: str) -> None:
     if kind.may_be_registered and address.startswith("models:"):
-        return  # MLflow's, which `pipelines.tracking.model_registry.resolve_model` judges
+        return  # a registered model: `pipelines.tracking.model_registry.resolve_model` checks it
     check_address(address, name=name)
     is_here = not kind.only_local or "://" not in address
     require(is_here, f"{name} of this command must be on a disk of this machine, got {address}")
 
 
 def check_address(address: str, *, name: str) -> None:
-    """Raise ValueError for what is no path and no address of a store: a command to run, an unknown scheme, or an
-    address that holds a password or key (credentials come from the environment, and addresses are written down).
+    """Check that a text is a local path or the address of a store.
 
-    A store that the program has registered with fsspec itself is taken too.
+    A scheme that the program has registered with fsspec is accepted too.
+
+    Raises:
+        ValueError: for a command to run, a chained address, an unknown scheme, or an address that holds credentials.
+            Credentials come from the environment, because addresses are written into records.
     """
     if _COMMAND.match(address):
-        raise ValueError(f"{name} must be a path or the address of a store, got a command to run: {mask_secrets(address)}")
+        raise ValueError(
+            f"{name} must be a path or the address of a store, got a command to run: {mask_secrets(address)}"
+        )
     if _CHAIN.match(address) and "://" in address:
-        raise ValueError(f"{name}: chained addresses are not taken, got {mask_secrets(address)}: name the file itself")
+        raise ValueError(f"{name}: chained addresses are not supported, got {mask_secrets(address)}: name the file itself")
     scheme = _SCHEME.match(address)
     if scheme is None:
         return

@@ -11,7 +11,7 @@ MASK = "***"
 _USER_PART = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 
 
-_SECRET_PARAMETERS = (
+_SECRET_PARAMETERS = (  # noqa: S105 - a pattern
     r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
 )
 
@@ -26,9 +26,11 @@ _MIN_SECRET_LENGTH = 6
 
 
 def mask_secrets(text: str, *, secrets: tuple[str, ...] = ()) -> str:
-    """Any text with what is secret in its addresses replaced: users and passwords, keys and signatures in queries.
+    """Replace users, passwords, keys and signatures in all addresses of a text by `***`.
 
-    `secrets` are replaced wherever they stand.
+    Args:
+        text: any text, for example an error message.
+        secrets: values to replace too, wherever they occur.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -36,13 +38,16 @@ def mask_secrets(text: str, *, secrets: tuple[str, ...] = ()) -> str:
 
 
 def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that hold passwords, tokens and keys; those of a few letters only are no secret."""
+    """Values of variables whose names end in PASSWORD, TOKEN, SECRET and the like; values under 6 letters are skipped."""
     found = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name.upper())}
     return tuple(sorted(value for value in found if len(value) >= _MIN_SECRET_LENGTH))
 
 
 def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
-    """An http address without user and password, and these two, unquoted; any other address as it is."""
+    """Split an http address into the address without credentials, the user and the password (both unquoted).
+
+    Any other address is returned as it is, with None and None.
+    """
     parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
     if parts is None or "@" not in parts.netloc:
         return uri, None, None

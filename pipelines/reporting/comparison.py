@@ -36,7 +36,9 @@ class ComparedPredictions:
         return self._pairs.take(pc.index_in(keys, value_set=self._keys))
 
 
-def read_comparisons(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet) -> tuple[ComparedPredictions, ...]:
+def read_comparisons(
+    folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
+) -> tuple[ComparedPredictions, ...]:
     """The labels in `folders`, called by `names` or, without any, as their folders are.
 
     Raises ValueError when there are names, but not one for each folder, and for labels of other pictures.
@@ -49,10 +51,16 @@ def read_comparisons(folders: Sequence[str], *, names: Sequence[str], of: Predic
     return tuple(ComparedPredictions(folder, name=name, of=of) for folder, name in zip(folders, called, strict=True))
 
 
-def other_predictions(names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]) -> list[tuple[OtherPrediction, ...]]:
+def other_predictions(
+    names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]
+) -> list[tuple[OtherPrediction, ...]]:
     """What each of the labels called `names` says of some rows of their `answers`."""
     columns = [answer.take(rows).to_pylist() for answer in answers]
     return [
-        tuple(OtherPrediction(name=name, **pair) for name, pair in zip(names, pairs, strict=True) if pair["category"] is not None)
+        tuple(
+            OtherPrediction(name=name, **pair)
+            for name, pair in zip(names, pairs, strict=True)
+            if pair["category"] is not None
+        )
         for pairs in (zip(*columns, strict=True) if columns else [()] * len(rows))
     ]

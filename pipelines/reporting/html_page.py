@@ -44,7 +44,7 @@ class EmbeddedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class MetricValue:
     """A share, with its interval where one is known."""
 
     value: float
@@ -59,7 +59,7 @@ class Outcome:
     code: str
     """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
     words: str
-    share: Metric
+    share: MetricValue
     count: int
 
     @property
@@ -84,7 +84,7 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[Metric | None, ...]
+    cells: tuple[MetricValue | None, ...]
     marked: bool = False
     """Set in bold: the line that this page is about."""
 

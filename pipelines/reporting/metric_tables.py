@@ -11,7 +11,7 @@ from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CUTS
 from ecor.evaluation.record import Evaluation, Result, slug
 from ecor.storage import filesystem
-from pipelines.reporting.html_page import Column, EmbeddedImage, Metric, MetricTable, Plot, Row
+from pipelines.reporting.html_page import Column, EmbeddedImage, MetricTable, MetricValue, Plot, Row
 
 SHARES = (
     Column(name="RR", words="category right, rationale right"),
@@ -118,17 +118,17 @@ def _cuts_table(result: Result) -> MetricTable:
     )
 
 
-def _metric_cells(result: Result, metrics: tuple[str, ...]) -> tuple[Metric | None, ...]:
+def _metric_cells(result: Result, metrics: tuple[str, ...]) -> tuple[MetricValue | None, ...]:
     return tuple(metric_cell(result, metric) for metric in metrics)
 
 
-def metric_cell(result: Result, metric: str) -> Metric | None:
+def metric_cell(result: Result, metric: str) -> MetricValue | None:
     """A metric as the page shows it; None where it is not known."""
     estimate = result.metrics.get(metric)
     if estimate is None or math.isnan(estimate.value):
         return None
     low, high = _interval(estimate)
-    return Metric(value=estimate.value, low=low, high=high)
+    return MetricValue(value=estimate.value, low=low, high=high)
 
 
 def _interval(estimate: Estimate) -> tuple[float | None, float | None]:

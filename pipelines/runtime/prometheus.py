@@ -1,7 +1,7 @@
 """Counters and histograms for Prometheus, exported by the Ray metrics agent of each node.
 
 Ray exports a counter as `ray_<name>_total`, a histogram as `ray_<name>_bucket`, `_sum` and `_count`. Without a
-connection to Ray nothing is counted. Counts are of work that was done: a unit that is done again counts again.
+connection to Ray nothing is counted. Counts are of work done: a unit that is redone counts again.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What is counted or measured."""
+    """A counter or histogram: name, description, tags."""
 
     name: str
     description: str
@@ -93,26 +93,26 @@ METRICS = (
     STAGE_SECONDS,
     STEP_SECONDS,
 )
-"""All that this project exports."""
+"""All metrics that this project exports."""
 
 
 def count(metric: Metric, number: float = 1, **tags: str) -> None:
     """Add to a counter; nothing happens for 0."""
-    made = _ray_metric(metric)
-    if made is not None and number:
-        made.inc(number, tags=tags)
+    counter = _ray_metric(metric)
+    if counter is not None and number:
+        counter.inc(number, tags=tags)
 
 
 def observe(metric: Metric, value: float, **tags: str) -> None:
     """Add a value to a histogram."""
-    made = _ray_metric(metric)
-    if made is not None:
-        made.observe(value, tags=tags)
+    histogram = _ray_metric(metric)
+    if histogram is not None:
+        histogram.observe(value, tags=tags)
 
 
 @contextmanager
 def time_stage(stage: str) -> Iterator[None]:
-    """Tell how long a stage took, and whether it ended in an error."""
+    """Record the duration of a stage and whether it failed."""
     began, outcome = time.perf_counter(), "failed"
     try:
         yield
@@ -122,7 +122,7 @@ def time_stage(stage: str) -> Iterator[None]:
 
 
 def _ray_metric(metric: Metric) -> Any:
-    """Ray's object, in a process that is connected to Ray."""
+    """Ray's metric object; None in a process that is not connected to Ray."""
     ray = sys.modules.get("ray")
     return _register(metric) if ray is not None and ray.is_initialized() else None
 

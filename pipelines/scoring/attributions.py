@@ -71,7 +71,7 @@ class AttributionSettings:
         return build_prepared_method(self.method, settings)
 
 
-def rule_of(
+def read_attribution_settings(
     config: ScoreConfig, *, num_images: int, projection: Mapping[str, Tensor] | None = None
 ) -> AttributionSettings | None:
     """What the settings ask for of so many images; None where nothing is to be explained.
@@ -111,7 +111,7 @@ def rule_of(
     )
 
 
-def explained_rows(rows: pa.Table, *, rule: AttributionSettings) -> list[int]:
+def select_rows(rows: pa.Table, *, rule: AttributionSettings) -> list[int]:
     """Positions of the rows that are explained, in order.
 
     A sample depends on the seed and each image's key alone; its size is near what was asked for. The uncertain ones are
@@ -119,14 +119,14 @@ def explained_rows(rows: pa.Table, *, rule: AttributionSettings) -> list[int]:
     """
     if rule.images == "sample":
         limit = rule.share * 2**128
-        return [index for index, key in enumerate(rows["key"].to_pylist()) if _rank(key, seed=rule.seed) < limit]
+        return [index for index, key in enumerate(rows["key"].to_pylist()) if _hash_rank(key, seed=rule.seed) < limit]
     if rule.images == "uncertain":
         order = np.argsort(rows["confidence"].to_numpy(), kind="stable")
         return sorted(order[: math.ceil(rule.share * len(order))].tolist())
     return list(range(rows.num_rows))
 
 
-def with_evidence(
+def add_evidence(
     rows: pa.Table,
     pixels: UInt8[np.ndarray, "B 3 H W"],
     *,
@@ -140,17 +140,17 @@ def with_evidence(
     `method` is `rule.method_for(recognizer)`, made once.
     """
     found: list[dict[str, Any] | None] = [None] * rows.num_rows
-    asked = explained_rows(rows, rule=rule)
+    asked = select_rows(rows, rule=rule)
     for start in range(0, len(asked), _BATCH):
         indices = asked[start : start + _BATCH]
-        evidence = _evidence(pixels[indices], recognizer=recognizer, rule=rule, method=method, scoring=scoring)
+        evidence = _compute_evidence(pixels[indices], recognizer=recognizer, rule=rule, method=method, scoring=scoring)
         for index, each in zip(indices, evidence, strict=True):
             found[index] = asdict(each)
     column = pa.array(found, type=EVIDENCE_COLUMN.type)
     return pa.Table.from_arrays([*rows.columns, column], schema=schema_with([*rows.column_names, EVIDENCE_COLUMN.name]))
 
 
-def _evidence(
+def _compute_evidence(
     pixels: UInt8[np.ndarray, "B 3 H W"],
     *,
     recognizer: Recognizer,
@@ -162,7 +162,7 @@ def _evidence(
         recognizer, torch.from_numpy(pixels), by=method, num_rationales=rule.top, scoring=scoring, batch_size=_BATCH
     )
     names, preprocess = recognizer.vocabulary, recognizer.backbone.preprocess
-    category, rationales = _compact(joint.category.scores), _compact(joint.rationales.scores)
+    category, rationales = _reduce_maps(joint.category.scores), _reduce_maps(joint.rationales.scores)
     rows = []
     for index, ids in enumerate(joint.rationale_ids.tolist()):
         maps = [quantize(category[index, 0], rationale=None)]
@@ -182,11 +182,11 @@ def _evidence(
     return rows
 
 
-def _compact(scores: Float[Tensor, "B T h w"]) -> Float[np.ndarray, "B T _ _"]:
+def _reduce_maps(scores: Float[Tensor, "B T h w"]) -> Float[np.ndarray, "B T _ _"]:
     """Means over cells, where a map has more of them than are kept: of methods with a value for each pixel."""
     height, width = (min(length, MOST_CELLS) for length in scores.shape[-2:])
     return adaptive_avg_pool2d(scores, (height, width)).cpu().numpy()
 
 
-def _rank(key: str, *, seed: int) -> int:
+def _hash_rank(key: str, *, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest())

@@ -47,7 +47,7 @@ class Part:
                 "unit": [self.unit],
                 "index": [self.index],
                 "num_parts": [self.num_parts],
-                "pixels": _binary(self.pixels),
+                "pixels": _binary_view(self.pixels),
                 "shape": [list(self.pixels.shape)],
                 "origins": [to_ipc(self.origins)],
                 "rejected": [rejections_to_json(self.rejected)],
@@ -80,7 +80,7 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         for row in rows["unit"].to_pylist():
-            for part in decoded_parts(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
+            for part in decode_unit(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
                 yield part.to_row()
 
 
@@ -91,7 +91,7 @@ def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
     return max(1, most // batch_size) * batch_size
 
 
-def decoded_parts(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
+def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
     """A unit's pictures as pixels, in runs of `num_images` pictures, readable or not; an empty unit has one empty part.
 
     Raises ValueError when the unit's container is not what its record says; a bad picture is a rejection.
@@ -100,13 +100,13 @@ def decoded_parts(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Ite
     num_parts = max(1, math.ceil(unit.num_images / num_images))
     for index in range(num_parts):
         began = time.perf_counter()
-        pictures, pixels, rejected = _decoded(list(islice(found, num_images)), preprocess=preprocess)
+        pictures, pixels, rejected = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
         yield Part(
             unit=unit.name,
             index=index,
             num_parts=num_parts,
             pixels=pixels,
-            origins=_origins(pictures),
+            origins=_origins_of(pictures),
             rejected=rejected,
             decode_s=time.perf_counter() - began,
         )
@@ -136,7 +136,7 @@ def rejections_from_json(text: str) -> tuple[Rejection, ...]:
     return tuple(Rejection(**each) for each in json.loads(text))
 
 
-def _decoded(
+def _decode_images(
     found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess
 ) -> tuple[list[ImageItem], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
     pictures: list[ImageItem] = []
@@ -154,14 +154,14 @@ def _decoded(
     return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
 
 
-def _origins(pictures: Sequence[ImageItem]) -> pa.Table:
+def _origins_of(pictures: Sequence[ImageItem]) -> pa.Table:
     return origins_table(
         [picture.key for picture in pictures],
         **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},
     )
 
 
-def _binary(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:
+def _binary_view(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:
     """One binary value that lends the array's memory."""
     assert array.flags.c_contiguous
     offsets = pa.py_buffer(np.array([0, array.nbytes], dtype=np.int64))

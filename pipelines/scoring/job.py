@@ -11,7 +11,7 @@ from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.scoring.attributions import AttributionSettings, rule_of
+from pipelines.scoring.attributions import AttributionSettings, read_attribution_settings
 from pipelines.scoring.work_units import Input, read_input
 from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
@@ -21,7 +21,7 @@ _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ScoreJob:
     """All that is settled before the first image is read."""
 
     config: ScoreConfig
@@ -69,12 +69,12 @@ class Job:
             vocabulary_digest=self.vocabulary_digest,
         )
 
-    def is_too_many(self, num_rejected: int) -> bool:
+    def exceeds_rejected(self, num_rejected: int) -> bool:
         """Whether more than the allowed share of all images is rejected."""
         return num_rejected > self.config.max_rejected * self.input.num_images
 
 
-def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
+def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
     """Pin the model and read the list of the input; the model is not opened.
 
     Raises ValueError for a model, an input, a vocabulary or an explanation that is not there or does not fit.
@@ -87,7 +87,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
     if config.explain_projection is not None:
         digest = model.backbone_digest
         projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
-    return Job(
+    return ScoreJob(
         config=config,
         model=model,
         tracking=tracking,
@@ -95,11 +95,11 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         input=images,
         vocabulary=vocabulary,
         preprocess=preprocess,
-        evidence=rule_of(config, num_images=images.num_images, projection=projection),
+        evidence=read_attribution_settings(config, num_images=images.num_images, projection=projection),
     )
 
 
-def shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
+def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
     """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text

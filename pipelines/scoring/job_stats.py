@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.scoring.predictions_folder import Committed
+from pipelines.scoring.predictions_folder import CommittedUnit
 from pipelines.scoring.scored_part import StepTimings
-from pipelines.scoring.unit_writer import PartReport, Saved
+from pipelines.scoring.unit_writer import PartReport, SavedUnit
 from pipelines.scoring.work_units import Rejection, Unit
 
 
@@ -14,7 +14,7 @@ from pipelines.scoring.work_units import Rejection, Unit
 class JobStats:
     """What has happened so far; the one record here that changes."""
 
-    committed: dict[str, Committed]
+    committed: dict[str, CommittedUnit]
     num_images: int = 0
     """Of units done by this job, rejected ones included."""
     num_rejected: int = field(init=False)
@@ -40,18 +40,18 @@ class JobStats:
         self.seconds += report.seconds
         self.num_cut = report.num_cut
 
-    def add(self, unit: Unit, saved: Saved) -> None:
+    def add(self, unit: Unit, saved: SavedUnit) -> None:
         """A unit that this job has scored; it may be that another job's attempt counts, or will."""
         self.num_images += unit.num_images
         if saved.committed is None:
             return
-        self.num_done += saved.is_ours
-        self.num_taken_over += saved.is_ours and saved.attempt.took_over
-        self.num_by_others += not saved.is_ours
+        self.num_done += saved.counts
+        self.num_taken_over += saved.counts and saved.attempt.took_over
+        self.num_by_others += not saved.counts
         self.committed[unit.name] = saved.committed
         self.num_rejected += len(saved.committed.rejected)
 
-    def add_others(self, committed: Mapping[str, Committed]) -> None:
+    def add_others(self, committed: Mapping[str, CommittedUnit]) -> None:
         """What is done by now, by whomever."""
         new = {unit: each for unit, each in committed.items() if unit not in self.committed}
         self.committed.update(new)

@@ -46,11 +46,11 @@ _COMMITS = "_commits"
 _PIECES = "_pieces"
 _PART = re.compile(r".+-\d+-.{8}\.parquet")
 """`<unit>-<attempt>.parquet`, whichever attempt."""
-_VERIFIED_AT_ONCE = 8
+_NUM_VERIFIERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class CommittedUnit:
     """A unit that is done."""
 
     part: PredictionPart
@@ -115,25 +115,25 @@ class PredictionsFolder:
         with self.units.hold_lease():
             yield
 
-    def committed(self, *, known: Mapping[str, Committed] | None = None) -> dict[str, Committed]:
+    def committed(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
         """Units that are done and whose files are whole; a damaged or missing one is to be done again.
 
         Files of `known` units were looked at before, and are not read again.
         """
         records, known = self.units.committed(), known or {}
-        found = {unit: known.get(unit) or Committed.from_record(record) for unit, record in records.items()}
+        found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
         new = [unit for unit in found if unit not in known]
-        with ThreadPoolExecutor(max_workers=_VERIFIED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(max_workers=_NUM_VERIFIERS) as pool:
             is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
         for unit in [unit for unit in new if not is_whole[unit]]:
             self.units.discard(unit, records[unit])
             del found[unit]
         return found
 
-    def look_again(self, committed: Mapping[str, Committed]) -> dict[str, Committed]:
+    def reopen_rejected(self, committed: Mapping[str, CommittedUnit]) -> dict[str, CommittedUnit]:
         """Have those of these units done again in which pictures were rejected; the units that stay done."""
         for unit, record in self.units.committed().items():
-            if unit in committed and committed[unit].rejected and Committed.from_record(record) == committed[unit]:
+            if unit in committed and committed[unit].rejected and CommittedUnit.from_record(record) == committed[unit]:
                 self.units.discard(unit, record)
         return {unit: each for unit, each in committed.items() if not each.rejected}
 
@@ -143,7 +143,7 @@ class PredictionsFolder:
 
     def save(
         self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
-    ) -> Committed | None:
+    ) -> CommittedUnit | None:
         """Write a unit's rows and commit them; returns what counts.
 
         That is another job's output, or None as long as there is none, where it has taken the unit over.
@@ -152,12 +152,12 @@ class PredictionsFolder:
         part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
         record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
         counting = self.units.commit(attempt, record)
-        return None if counting is None else Committed.from_record(counting)
+        return None if counting is None else CommittedUnit.from_record(counting)
 
-    def committed_unit(self, unit: str) -> Committed | None:
+    def committed_unit(self, unit: str) -> CommittedUnit | None:
         """What counts for a unit; None when it is not done. Its file is not looked at."""
         record = self.units.record(unit)
-        return None if record is None else Committed.from_record(record)
+        return None if record is None else CommittedUnit.from_record(record)
 
     def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
         """Keep a part of a unit until the others are there; the same part may be written again."""
@@ -166,8 +166,8 @@ class PredictionsFolder:
     def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
         """The parts of a unit in order; None unless all are there."""
         folder, names = (
-            filesystem.join(self.folder, _pieces_of(attempt)),
-            [_piece(index) for index in range(num_pieces)],
+            filesystem.join(self.folder, _pieces_folder(attempt)),
+            [_piece_name(index) for index in range(num_pieces)],
         )
         if not set(names) <= set(self._retry(lambda: filesystem.names_in(folder))):
             return None
@@ -178,7 +178,7 @@ class PredictionsFolder:
 
     def remove_pieces(self, attempt: Attempt) -> None:
         """Delete the parts of a unit that is written."""
-        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_of(attempt))))
+        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_folder(attempt))))
 
     def remember_run(self, run_id: str) -> None:
         """Keep the MLflow run of this job, to go on in it after a restart."""
@@ -200,7 +200,7 @@ class PredictionsFolder:
         """Write counts and times."""
         self._write(SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
 
-    def remove_losers(self, committed: Mapping[str, Committed]) -> None:
+    def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
         self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
         kept = {each.part.name for each in committed.values()}
@@ -222,9 +222,9 @@ class PredictionsFolder:
         return retry_in_store(operation, place=self.folder)
 
 
-def _pieces_of(attempt: Attempt) -> str:
+def _pieces_folder(attempt: Attempt) -> str:
     return f"{_PIECES}/{attempt.unit}-{attempt.name}"
 
 
-def _piece(index: int) -> str:
+def _piece_name(index: int) -> str:
     return f"{index:05d}.arrow"

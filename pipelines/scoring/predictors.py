@@ -25,7 +25,7 @@ from pipelines.storage.lexicons import open_concepts
 from pipelines.tracking.model_loading import DEMO_MODEL, detect_system, load_projection, model_folder, open_model
 
 DEMO_SET = "demo-small"
-METHOD, CLASS_METHOD = "grad_eclip", "grad_cam"
+DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
 """Where none is named: of a model with rationales, of a classifier."""
 Ranked = tuple[tuple[str, float], ...]
 """Names and numbers, best first."""
@@ -63,7 +63,7 @@ class ImageExplanation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class BatchExplanation:
     """Of a batch of pictures."""
 
     each: tuple[ImageExplanation, ...]
@@ -82,11 +82,11 @@ class Predictor(Protocol):
     def method(self) -> str:
         """The name of the method."""
 
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
         """Say, and show."""
 
 
-def answering(
+def open_predictor(
     config: ExplainConfig,
     *,
     texts: Sequence[str],
@@ -113,11 +113,11 @@ def answering(
         read_settings(config.method, settings)
     folder = config.model if config.model == DEMO_MODEL else model_folder(config.model, tracking=tracking)
     if detect_system(folder) == "lico":
-        require(not texts and not concepts, _reads_no_text(config))
-        return _classifying(config, folder=folder, settings=settings)
+        require(not texts and not concepts, _no_text_message(config))
+        return _open_classifier(config, folder=folder, settings=settings)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
     model = open_model(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
-    by = config.method or (METHOD if config.projection is None else "eclip")
+    by = config.method or (DEFAULT_METHOD if config.projection is None else "eclip")
     given: dict[str, Any] = read_settings(by, settings)
     if config.projection is not None:
         digest = model.backbone.digest
@@ -128,22 +128,22 @@ def answering(
         among.of(concepts)  # an unknown one is told before any picture is looked at
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}
-    return RecognizerAnswers(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
+    return RecognizerPredictor(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
 
 
-def _reads_no_text(config: ExplainConfig) -> str:
+def _no_text_message(config: ExplainConfig) -> str:
     return f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
 
 
-def _classifying(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierAnswers":
+def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierAnswers":
     require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
-    by = config.method or CLASS_METHOD
+    by = config.method or DEFAULT_CLASS_METHOD
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
     own = read_settings(by, settings)
-    return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
+    return ClassifierPredictor(load_classifier(folder), method=by, settings=own, config=config)
 
 
-class RecognizerAnswers:
+class RecognizerPredictor:
     """Category, rationales, and what else is looked for, of a model that ECOR tuned, or of plain CLIP."""
 
     def __init__(
@@ -156,7 +156,7 @@ class RecognizerAnswers:
     def preprocess(self) -> Preprocess:
         return self._model.backbone.preprocess
 
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
         model, size = self._model, self._config.batch_size
         num = self._config.num_rationales
         joint = explain_joint(model, pixels, by=self._by, num_rationales=num, batch_size=size)
@@ -168,7 +168,7 @@ class RecognizerAnswers:
         answers = [
             self._answer(joint, index=index, cosines=cosines) for index, cosines in enumerate(cosines_BT.tolist())
         ]
-        return Answers(each=tuple(answers), heatmaps=tuple(heatmaps))
+        return BatchExplanation(each=tuple(answers), heatmaps=tuple(heatmaps))
 
     def _answer(self, joint: JointHeatmaps, *, index: int, cosines: Sequence[float]) -> ImageExplanation:
         names, said = self._model.vocabulary, joint.joint
@@ -187,7 +187,7 @@ class RecognizerAnswers:
         return tuple((target_name(target), cosine) for target, cosine in found if isinstance(target, kind))
 
 
-class ClassifierAnswers:
+class ClassifierPredictor:
     """The most probable categories of a classifier that LICO trained."""
 
     def __init__(
@@ -202,7 +202,7 @@ class ClassifierAnswers:
         return self._classifier.preprocess
 
     @torch.no_grad()
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
         probs = self._classifier(self._classifier.normalise(pixels)).softmax(dim=-1)
         best = probs.topk(self._num, dim=-1)
         answers = []
@@ -211,7 +211,7 @@ class ClassifierAnswers:
             answers.append(
                 ImageExplanation(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:]))
             )
-        return Answers(
+        return BatchExplanation(
             each=tuple(answers),
             heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method, **self._settings),),
         )

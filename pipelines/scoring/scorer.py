@@ -19,7 +19,7 @@ from ecor.explain.methods.registry import Method
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
-from pipelines.scoring.attributions import AttributionSettings, with_evidence
+from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.tracking.model_cache import ModelVersion, fetch_model
@@ -51,10 +51,10 @@ class Scorer:
     def __init__(self, settings: ScorerSettings) -> None:
         self.settings = settings
         torch.set_num_threads(settings.num_threads)
-        self.recognizer = opened(settings)
+        self.recognizer = open_pinned_model(settings)
         self.provenance = self.recognizer.provenance
-        self.opening = _prepared(self.recognizer)
-        self.method = _explaining(self.recognizer, rule=settings.evidence)
+        self.opening = _encode_text(self.recognizer)
+        self.method = _open_method(self.recognizer, rule=settings.evidence)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows == 1, "one part at a time"
@@ -67,10 +67,10 @@ class Scorer:
         self.opening = 0.0  # told with the first part only
         tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
-            rows, spent = self._labelled(part, start=start)
+            rows, spent = self._label_batch(part, start=start)
             tables.append(rows)
             seconds += spent
-        rows, spent = self._explained(pa.concat_tables(tables), part)
+        rows, spent = self._add_heatmaps(pa.concat_tables(tables), part)
         seconds += spent
         steps = (
             ("decode", "encode", "text") if self.settings.evidence is None else ("decode", "encode", "text", "explain")
@@ -87,12 +87,12 @@ class Scorer:
             num_cut=self.recognizer.text.num_truncated,
         )
 
-    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
+    def _add_heatmaps(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
         """With maps, where some are asked for."""
         if self.settings.evidence is None or self.method is None:
             return rows, StepTimings()
         began = time.perf_counter()
-        explained = with_evidence(
+        explained = add_evidence(
             rows,
             part.pixels,
             recognizer=self.recognizer,
@@ -102,7 +102,7 @@ class Scorer:
         )
         return explained, StepTimings(explain=time.perf_counter() - began)
 
-    def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
+    def _label_batch(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
         began = time.perf_counter()
         size = self.settings.batch_size
         pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
@@ -136,7 +136,7 @@ class ScorerActor:
         return self._scorer(rows)
 
 
-def opened(settings: ScorerSettings) -> Recognizer:
+def open_pinned_model(settings: ScorerSettings) -> Recognizer:
     """The pinned model on this machine, under its registered name, with the names that are to be scored."""
     model = settings.model
     recognizer = load(
@@ -150,25 +150,25 @@ def opened(settings: ScorerSettings) -> Recognizer:
     return recognizer.with_vocabulary(parse_vocabulary(settings.vocabulary, source="the vocabulary to score with"))
 
 
-def _prepared(recognizer: Recognizer) -> float:
+def _encode_text(recognizer: Recognizer) -> float:
     """StepTimings it took to have the text features; with a shared folder, the first actor of a machine makes them."""
     began = time.perf_counter()
-    with _filling(recognizer.text_config.cache_dir):
+    with _lock_folder(recognizer.text_config.cache_dir):
         recognizer.text  # noqa: B018 - made when first asked for
     return time.perf_counter() - began
 
 
-def _explaining(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
+def _open_method(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
     """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
     if rule is None:
         return None
     folder = recognizer.text_config.cache_dir
-    with _filling(folder):
+    with _lock_folder(folder):
         return rule.method_for(recognizer, cache_dir=folder)
 
 
 @contextlib.contextmanager
-def _filling(folder: str | None) -> Iterator[None]:
+def _lock_folder(folder: str | None) -> Iterator[None]:
     """One process of a machine at a time, where a folder is shared."""
     if folder is None:
         yield

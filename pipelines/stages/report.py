@@ -16,7 +16,7 @@ from ecor.storage import filesystem
 from pipelines.config.stages import ReportConfig
 from pipelines.reporting.comparison import read_comparisons
 from pipelines.reporting.gallery import GallerySample, make_cards, sample_gallery
-from pipelines.reporting.html_page import Card, Fact, Metric, Outcome, Page, Plot, render
+from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome, Page, Plot, render
 from pipelines.reporting.metric_tables import metric_cell, metric_tables, read_plots
 from pipelines.runtime.console import percent, say
 
@@ -206,7 +206,7 @@ def _outcomes(drawn: GallerySample, *, result: Result | None) -> Iterator[Outcom
     for code, words in OUTCOMES.items() if total else ():
         count = drawn.num_of.get(code, 0)
         measured = None if result is None else metric_cell(result, f"strict/{code}")
-        yield Outcome(code=code, words=words, share=measured or Metric(value=count / total), count=count)
+        yield Outcome(code=code, words=words, share=measured or MetricValue(value=count / total), count=count)
 
 
 def _figure_words(evaluation: Evaluation, result: Result) -> Iterator[str]:

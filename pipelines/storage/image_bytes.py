@@ -10,31 +10,32 @@ from pipelines.config.addresses import check_address
 from pipelines.runtime.retries import retry_in_store
 
 MAX_BYTES = 2**30
-"""Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
+"""Largest encoded image (our choice): an image of the largest decoded size is smaller in every format."""
 _MAX_NAME_BYTES = 1024
-"""Bytes of an object's name, in S3 and in Google's store."""
+"""Limit of S3 and of Google Cloud Storage for the name of an object."""
 _FILE_ERRORS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL}
 )
-"""Why the system reads no file: it, or its name, is at fault, and not a disk that will work again."""
+"""Errors of the file or of its name, as opposed to those of a disk that may work again later."""
 
 
 class UnreadableError(OSError):
-    """A file that is no picture's, cannot be read by us, or is not there: at fault itself, whenever it is asked for."""
+    """A file that is no image file, may not be read, or does not exist: reading it again cannot help."""
 
 
 class MissingError(UnreadableError):
-    """A file that is not there."""
+    """A file that does not exist."""
 
 
 def read_image_bytes(url: str) -> bytes:
-    """All bytes of a file on this machine or in a store; a store that fails is asked again (`retry_in_store`).
+    """Read all bytes of a file on disk or in a store; calls of a store are retried (`retry_in_store`).
 
-    Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
-    that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would
-    never end), or it is larger than `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the
-    file.
+    Raises:
+        UnreadableError: the fault is the file's: it does not exist, may not be read, is no plain file (reading a pipe
+            or a device would never end), is larger than `MAX_BYTES`, or its address is of no store or of one whose
+            client is not installed.
+        OSError: any other; the fault is the disk's or the store's.
     """
     if "://" not in url:
         return _read_local(url)
@@ -65,10 +66,10 @@ def _read_local(path: str) -> bytes:
     except ValueError as error:  # a name that no file can have
         raise UnreadableError(f"{path!r}: {error}") from error
     except OSError as error:
-        told = OSError(error.errno, error.strerror, path)  # of what was open the system does not say the name
+        named = OSError(error.errno, error.strerror, path)  # errors of an open file do not name it
         if error.errno not in _FILE_ERRORS:
-            raise told from error
-        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(told)) from error
+            raise named from error
+        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(named)) from error
 
 
 def _read_plain_file(handle: int, *, path: str) -> bytes:
@@ -81,14 +82,14 @@ def _read_plain_file(handle: int, *, path: str) -> bytes:
 
 
 def _read_object(url: str) -> bytes | UnreadableError:
-    """Bytes of an object, or why it has none that we read; any other error is the store's."""
+    """Read an object; returns (not raises) the error if the fault is the object's, so that it is not retried."""
     try:
-        with suppress(PermissionError):  # reading is told why, looking is not
+        with suppress(PermissionError):  # the error of the read below has the reason
             num_bytes = filesystem.num_bytes(url)
             _check_size(num_bytes, url=url)
             if num_bytes == 0:
-                return b""  # which has no first byte to ask for
-        data = filesystem.read(url, end=MAX_BYTES + 1)  # whatever was put there meanwhile
+                return b""  # stores refuse a range of an empty object
+        data = filesystem.read(url, end=MAX_BYTES + 1)  # it may have been replaced by a larger one
         _check_size(len(data), url=url)
     except UnreadableError as error:
         return error
@@ -111,7 +112,7 @@ def _check_size(num_bytes: int, *, url: str) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name can be written down: file systems and JSON hold names that are not UTF-8."""
+    """Whether a name is valid UTF-8; file systems and JSON can hold others."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -120,5 +121,5 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """A name that can be written down, with what is not UTF-8 as `\\udc..`."""
+    """A name as valid UTF-8; other characters become `\\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -11,15 +11,15 @@ from pipelines.runtime.console import say
 
 
 def open_lexicon(name: str) -> ListLexicon:
-    """A lexicon by name.
+    """Open a lexicon by name.
 
     Args:
         name: `demo`; the path of a JSON file (`ecor.convis.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
-            words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR;
-            `wordnet:<path>,<folder>` says where WordNet's files are). Each path may be an address of a store.
+            words, one per line: all their meanings and all hypernyms of these. WordNet's files are Debian's
+            wordnet-base, $WNSEARCHDIR, or `wordnet:<path>,<folder>`. Each path may be an address of a store.
 
     Raises:
-        ValueError: for a file that is none of these, and as `WordNetLexicon` and `check_address` do.
+        ValueError: for a file of another kind, and as `WordNetLexicon` and `check_address`.
     """
     if name == "demo":
         return demo_lexicon()
@@ -38,7 +38,7 @@ def open_lexicon(name: str) -> ListLexicon:
 
 
 def open_concepts(name: str, *, backbone: Backbone) -> ConceptFeatures:
-    """The concepts of `open_lexicon` as a text tower reads them; says which share of their definitions it cuts."""
+    """Encode the concepts of `open_lexicon` with a text tower; prints how many definitions are truncated."""
     concepts = encode_concepts(backbone, open_lexicon(name))
     if concepts.num_cut:
         say(

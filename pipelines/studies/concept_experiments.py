@@ -44,7 +44,7 @@ PAIRS = (
 """Concepts whose kinds are known, and those whose kinds are not: near and far ones, as in ConVis's six."""
 DELTAS = (0.3, 0.5, 0.7)
 """Of MaxBoxAccV2."""
-MOVED = 0.25
+MAX_SHIFT = 0.25
 """How far from the middle, at most, a thing is put that is to be found, down and across, in shares of the picture."""
 Split = Literal["train", "validation", "test"]
 
@@ -63,7 +63,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TellingRow:
+class DetectionRow:
     """How well one score tells pictures of unknown categories from those of known ones."""
 
     known: str
@@ -77,7 +77,7 @@ class TellingRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindingRow:
+class LocalisationRow:
     """How well the maps of one method find the thing that a concept stands for."""
 
     pictures: str
@@ -89,7 +89,7 @@ class FindingRow:
     max_box_acc_v2: Estimate
 
 
-def drawn(
+def draw_pictures(
     categories: Sequence[str], *, split: Split, num_images: int, seed: int, backbone: Backbone, alone: bool = False
 ) -> Pictures:
     """Scenes of some categories in turn; a second thing, where there is one, is of the same categories.
@@ -106,19 +106,19 @@ def drawn(
     )
     names = [categories[index % len(categories)] for index in range(num_images)]
     drawings = [
-        _drawing(world, category=name, key=f"concepts/{split}/{seed}/{index}", moved=MOVED if alone else 0.0)
+        _draw_scene(world, category=name, key=f"concepts/{split}/{seed}/{index}", moved=MAX_SHIFT if alone else 0.0)
         for index, name in enumerate(names)
     ]
     pixels = [image_to_pixels(each.image, preprocess=backbone.preprocess) for each in drawings]
     return Pictures(
         pixels=torch.from_numpy(np.stack(pixels)),
         categories=tuple(names),
-        boxes=torch.stack([box_of(torch.from_numpy(_thing(each))) for each in drawings]),
+        boxes=torch.stack([box_of(torch.from_numpy(_thing_mask(each))) for each in drawings]),
         source_size=(drawings[0].image.height, drawings[0].image.width),
     )
 
 
-def telling_rows(
+def detection_rows(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -127,7 +127,7 @@ def telling_rows(
     seed: int,
     pairs: Sequence[tuple[str, str]] = PAIRS,
     resampling: Resampling | None = None,
-) -> Iterator[TellingRow]:
+) -> Iterator[DetectionRow]:
     """For each pair of concepts, how well each score tells pictures of the second's kinds from those of the first's.
 
     Scores: the largest cosine with the definition of a known leaf (ConVis); the cosine with the known concept's own
@@ -140,11 +140,11 @@ def telling_rows(
         names = {concept: categories_under(concept, lexicon=concepts.lexicon) for concept in (known, unknown)}
         shared = set(names[known]) & set(names[unknown])
         require(not shared, f"{', '.join(sorted(shared))} is both {known} and {unknown}: nothing to tell apart")
-        scores = _scores(
+        scores = _detection_scores(
             backbone, concepts, root=known, names=names, num_train=num_train, num_images=num_images, seed=seed
         )
         for score, (of_known, of_unknown) in scores.items():
-            yield TellingRow(
+            yield DetectionRow(
                 known=known,
                 unknown=unknown,
                 num_known=len(names[known]),
@@ -154,7 +154,7 @@ def telling_rows(
             )
 
 
-def _scores(
+def _detection_scores(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -168,9 +168,9 @@ def _scores(
     known = names[root]
 
     def features(categories: Sequence[str], *, split: Split, num: int) -> tuple[Tensor, Tensor]:
-        pictures = drawn(categories, split=split, num_images=num, seed=seed, backbone=backbone)
+        pictures = draw_pictures(categories, split=split, num_images=num, seed=seed, backbone=backbone)
         labels = torch.tensor([categories.index(name) for name in pictures.categories])
-        return _encoded(backbone, pictures.pixels), labels
+        return _encode_images(backbone, pictures.pixels), labels
 
     probe = chosen_probe(
         *features(known, split="train", num=num_train),
@@ -189,7 +189,7 @@ def _scores(
     }
 
 
-def finding_rows(
+def localisation_rows(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -198,7 +198,7 @@ def finding_rows(
     rule: BoxRule,
     steps: int = 14,
     resampling: Resampling | None = None,
-) -> Iterator[FindingRow]:
+) -> Iterator[LocalisationRow]:
     """How well maps of definitions find the one thing in a picture, by MaxBoxAcc and V2 at the best threshold for all.
 
     `num_images` pictures of categories that pretraining named, and as many of those whose names it never said. Methods:
@@ -208,14 +208,16 @@ def finding_rows(
     named = tuple(FAMILIAR.categories[place] for place in FAMILIAR.named)
     for kind, categories in (("named", named), ("never named", FAMILIAR.unnamed)):
         order = random.Random(seed).sample(categories, len(categories))
-        pictures = drawn(order, split="test", num_images=num_images, seed=seed, backbone=backbone, alone=True)
+        pictures = draw_pictures(order, split="test", num_images=num_images, seed=seed, backbone=backbone, alone=True)
         explained = {
             "the category": list(pictures.categories),
             "what it is a kind of": [concepts.lexicon.parents(name)[0] for name in pictures.categories],
         }
-        for target, method_name, maps in _maps(backbone, concepts, pictures, explained=explained, steps=steps):
+        for target, method_name, maps in _method_maps(backbone, concepts, pictures, explained=explained, steps=steps):
             acc, v2 = box_estimates(maps, pictures.boxes, rule=rule, resampling=resampling)
-            yield FindingRow(pictures=kind, explained=target, method=method_name, max_box_acc=acc, max_box_acc_v2=v2)
+            yield LocalisationRow(
+                pictures=kind, explained=target, method=method_name, max_box_acc=acc, max_box_acc_v2=v2
+            )
 
 
 def box_estimates(
@@ -240,7 +242,7 @@ def box_estimates(
     return acc, v2
 
 
-def _maps(
+def _method_maps(
     backbone: Backbone,
     concepts: ConceptFeatures,
     pictures: Pictures,
@@ -258,16 +260,16 @@ def _maps(
     ):
         fits = (chosen.fit(tower, image) for image in pictures.pixels.split(1))
         scores = torch.cat([fitted.maps(each) for fitted, each in zip(fits, names, strict=True)])
-        yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
+        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
     for method_name in ("itsm", "grad_eclip"):
         scores = attribute(tower, pictures.pixels, texts, method=build_method(method_name)).scores
-        yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
-    blind = {"centre": _bell(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
+        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
+    blind = {"centre": _gaussian(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
     for method_name, maps in blind.items():
         yield "nothing", method_name, maps.expand(len(names), -1, -1)
 
 
-def _on_drawings(
+def _maps_on_drawings(
     scores: Float[Tensor, "N T h w"], *, method_name: str, explained: Mapping[str, Sequence[str]], frame: Frame
 ) -> Iterator[tuple[str, str, Float[Tensor, "N H W"]]]:
     heatmap = Heatmap(scores=scores.cpu(), method=method_name, texts=tuple(explained), input_size=frame.input_size)
@@ -276,7 +278,7 @@ def _on_drawings(
         yield target, method_name, maps[:, place]
 
 
-def _bell(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
+def _gaussian(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
     """A Gaussian in the middle, a quarter of the picture wide."""
     down, across = (torch.linspace(-1, 1, length) for length in size)
     return torch.exp(-2 * (down[:, None] ** 2 + across**2))[None]
@@ -286,30 +288,30 @@ def _noise(size: tuple[int, int], *, num: int) -> Float[Tensor, "N H W"]:
     return torch.rand(num, *size, generator=torch.Generator().manual_seed(0))
 
 
-def _encoded(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+def _encode_images(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
     with torch.no_grad():
         return torch.cat([backbone.encode_image(batch, fp32=True) for batch in pixels.split(64)])
 
 
-def _drawing(world: WorldSet, *, category: str, key: str, moved: float) -> Drawing:
+def _draw_scene(world: WorldSet, *, category: str, key: str, moved: float) -> Drawing:
     """The first of the scenes of a key in which a part of the thing in front can be seen."""
     for attempt in range(100):
         scene = compose(world, seed=f"{key}/{attempt}", category=category)
         if moved:
-            scene = _moved(scene, by=moved, rng=random.Random(f"{key}/{attempt}/place"))
+            scene = _shift_thing(scene, by=moved, rng=random.Random(f"{key}/{attempt}/place"))
         drawing = draw(scene)
         if drawing.visible[0]:
             return drawing
     raise AssertionError(f"no part of a {category} can be seen in 100 scenes")
 
 
-def _moved(scene: Scene, *, by: float, rng: random.Random) -> Scene:
+def _shift_thing(scene: Scene, *, by: float, rng: random.Random) -> Scene:
     first = scene.things[0]
     place = replace(first.placement, x=0.5 + rng.uniform(-by, by), y=0.5 + rng.uniform(-by, by))
     return replace(scene, things=(replace(first, placement=place), *scene.things[1:]))
 
 
-def _thing(drawing: Drawing) -> Bool[np.ndarray, "H W"]:
+def _thing_mask(drawing: Drawing) -> Bool[np.ndarray, "H W"]:
     """Pixels that show the thing in front."""
     own = [label for label, (owner, _) in drawing.legend.items() if owner == 0]
     return np.isin(np.asarray(drawing.labels), own)

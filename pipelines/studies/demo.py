@@ -38,7 +38,7 @@ from pipelines.config.stages import (
 )
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
-from pipelines.scoring.decoder import PART_IMAGES, decoded_parts
+from pipelines.scoring.decoder import PART_IMAGES, decode_unit
 from pipelines.scoring.work_units import read_input
 from pipelines.stages import evaluate, report, score, shard, train
 from pipelines.tracking import model_registry, promotion
@@ -71,21 +71,21 @@ def run(config: DemoConfig) -> str:
     started = time.monotonic()
     root = Path(config.output)
     tracking = resolve_tracking(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
-    _draw(config, root=root)
+    _draw_images(config, root=root)
     with connect(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
-        zero_shot = _zero_shot(root)
+        zero_shot = _zero_shot_model(root)
         for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):
             _tune(name, objective, templates=zero_shot.templates, config=config, tracking=tracking)
-        champion = _champion(root, tracking=tracking)
+        champion = _promote_ours(root, tracking=tracking)
         score.run(
             ScoreConfig(input=f"{root}/shards/{SPLIT}", output=f"{root}/labels", model=champion.uri),
             cluster=config.cluster,
             tracking=tracking,
         )
     rivals = {
-        ZERO_SHOT: _labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
-        PAIRS: _labels(load(_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
+        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
+        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
     }
     evaluation = evaluate.run(
         EvaluateConfig(
@@ -103,11 +103,11 @@ def run(config: DemoConfig) -> str:
             title="Drawn scenes, labelled with their reasons",
         )
     )
-    _tell(evaluation, champion=champion, tracking=tracking, page=page, seconds=time.monotonic() - started)
+    _print_summary(evaluation, champion=champion, tracking=tracking, page=page, seconds=time.monotonic() - started)
     return page
 
 
-def _draw(config: DemoConfig, *, root: Path) -> None:
+def _draw_images(config: DemoConfig, *, root: Path) -> None:
     """The world's images, once; what was drawn is written beside them last."""
     world = {"set": SET, "train": config.num_train, SPLIT: config.num_validation, "seed": config.seed}
     record = root / WORLD
@@ -126,7 +126,7 @@ def _draw(config: DemoConfig, *, root: Path) -> None:
 
 
 @torch.no_grad()
-def _zero_shot(root: Path) -> Recognizer:
+def _zero_shot_model(root: Path) -> Recognizer:
     """CLIP with the hand-written templates that are best on the validation images, and temperatures fitted there.
 
     Tuning starts from the same templates, so that it is not the repair of a poor wording.
@@ -162,7 +162,7 @@ def _tune(
     Console(stderr=True).print(f"{name}: tuning", style="bold")
     settings = TrainConfig(
         shards=f"{root}/shards",
-        output=_folder(root, name),
+        output=_run_folder(root, name),
         templates=templates,
         objective=objective,
         seed=config.seed,
@@ -171,17 +171,19 @@ def _tune(
     train.run(settings, cluster=config.cluster, tracking=tracking)
 
 
-def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
-    candidate = model_registry.register_model(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
+def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
+    candidate = model_registry.register_model(
+        RegisterConfig(checkpoint=_run_folder(root, OURS), name=MODEL), tracking=tracking
+    )
     promotion.promote_model(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
     return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 
-def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
+def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
     """Label the validation images in this process; the path of the labels."""
     recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
-        for part in decoded_parts(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
+        for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
             pixels_B3HW = torch.from_numpy(part.pixels)
             tables.append(recognizer.label(pixels_B3HW, origins=part.origins, scoring=scoring))
     path = root / f"labels-{slug(name)}.parquet"
@@ -189,11 +191,11 @@ def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringCo
     return str(path)
 
 
-def _folder(root: Path, name: str) -> str:
+def _run_folder(root: Path, name: str) -> str:
     return f"{root}/runs/{slug(name)}"
 
 
-def _tell(
+def _print_summary(
     evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: str, seconds: float
 ) -> None:
     """One screen: the table, where the model is, and the page to open."""

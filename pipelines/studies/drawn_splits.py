@@ -42,7 +42,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class DrawnWorld:
     """One set, or some of its categories, drawn from one seed; a folder of shards with the whole truth beside."""
 
     folder: Path
@@ -61,17 +61,17 @@ class World:
         return self.folder / f"{split}.npz"
 
 
-def world_of(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> World:
+def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> DrawnWorld:
     """Where a world lies. Fewer categories are drawn from the set by the seed, each size holding the smaller ones."""
     categories, name = world_set(set_name).categories, f"{set_name}-{seed}"
     if num_categories is not None:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
         categories, name = tuple(sorted(chosen)), f"{set_name}-{num_categories}-{seed}"
     name += f"-{json_digest(asdict(sizes))[:8]}"
-    return World(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
+    return DrawnWorld(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
 
 
-def draw_world(world: World) -> None:
+def draw_world(world: DrawnWorld) -> None:
     """Draw a world's splits, once; the truth of a split is written last."""
     world.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(world.folder / ".drawing.lock"):
@@ -80,7 +80,7 @@ def draw_world(world: World) -> None:
                 _draw_split(world, split=split)
 
 
-def _draw_split(world: World, *, split: str) -> None:
+def _draw_split(world: DrawnWorld, *, split: str) -> None:
     vocabulary = world.vocabulary
     drawings = list(
         labelled_drawings(
@@ -92,7 +92,7 @@ def _draw_split(world: World, *, split: str) -> None:
         )
     )
     folder = world.folder / "shards"
-    entries = [Entry(sample=_sample(each, world=world, split=split)) for each in drawings]
+    entries = [Entry(sample=_make_sample(each, world=world, split=split)) for each in drawings]
     manifest = ShardManifest(
         split=split,
         shards=(write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=vocabulary),),
@@ -106,10 +106,10 @@ def _draw_split(world: World, *, split: str) -> None:
     write_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=vocabulary)
     with replace_file(world.truth(split)) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))
+        np.savez(file, allow_pickle=False, **_ground_truth(drawings, vocabulary=vocabulary))
 
 
-def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
+def _make_sample(drawing: LabelledDrawing, *, world: DrawnWorld, split: str) -> Sample:
     file = BytesIO()
     drawing.drawing.image.save(file, "png", compress_level=1)
     return Sample(
@@ -123,7 +123,7 @@ def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
     )
 
 
-def _truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+def _ground_truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     visible = np.zeros((len(drawings), len(vocabulary.rationales)), dtype=bool)
     for number, each in enumerate(drawings):
         visible[number, [vocabulary.rationale_id(text) for text in each.visible_rationales]] = True

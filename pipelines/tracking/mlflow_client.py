@@ -100,7 +100,7 @@ def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
         if refusal is not None:
             raise ValueError(refusal) from error
         raise OSError(
-            f"the MLflow server {shown(tracking)} failed ({mask_secrets(_first_line(error))}): run the same command again "
+            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(_first_line(error))}): run the same command again "
             f"when it answers, to go on"
         ) from error
 

@@ -154,7 +154,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
     if experiment is not None:
         require(
             experiment.lifecycle_stage == "active",
-            f"the experiment {tracking.experiment} was deleted on {shown(tracking)}: restore it, or name another",
+            f"the experiment {tracking.experiment} was deleted on {display_uri(tracking)}: restore it, or name another",
         )
         return experiment.experiment_id
     try:

@@ -38,16 +38,16 @@ from pipelines.tracking.model_cache import ModelVersion, read_model_record
 from pipelines.tracking.model_package import write_artifact, write_model
 
 __all__ = [
-    "find",
+    "find_version",
     "finish_run",
-    "knows_run",
+    "has_run",
     "log_evaluation",
     "log_folder",
     "log_metrics",
     "log_tags",
     "recorded_run",
-    "register",
-    "resolve",
+    "register_model",
+    "resolve_model",
     "start_training_run",
 ]
 
@@ -105,7 +105,7 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     with silence_mlflow(), translate_mlflow_errors(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
-        raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
+        raise ValueError(f"there is no {model_uri} on {display_uri(tracking)}: {_what_there_is(client, name=parts['name'])}")
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
     return ModelVersion(
@@ -172,7 +172,7 @@ def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
     parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
-    with recorded_run(tracking, name="register", params={}, tags=parents) as run_id:
+    with recorded_run(tracking, name="register_model", params={}, tags=parents) as run_id:
         return run_id
 
 

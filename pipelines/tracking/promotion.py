@@ -48,9 +48,13 @@ def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVe
     return champion
 
 
-def _compare_with_champion(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
+def _compare_with_champion(
+    config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None
+) -> tuple[bool, str]:
     """Whether the champion stays, and in words on what grounds."""
-    images = None if config.evaluation is None else _check_evaluation(config.evaluation, version=candidate)["input_digest"]
+    images = (
+        None if config.evaluation is None else _check_evaluation(config.evaluation, version=candidate)["input_digest"]
+    )
     if champion is None or champion.version == candidate.version:
         return False, "no rival"
     if config.evaluation is None or config.champion_evaluation is None:

@@ -59,7 +59,11 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
             _label_images(images[start : start + BATCH_SIZE], recognizer=recognizer, scoring=scoring)
             for start in range(0, len(images), BATCH_SIZE)
         ]
-        return pd.concat(frames, ignore_index=True) if frames else _label_images([], recognizer=recognizer, scoring=scoring)
+        return (
+            pd.concat(frames, ignore_index=True)
+            if frames
+            else _label_images([], recognizer=recognizer, scoring=scoring)
+        )
 
     def _recognizer_for(self, vocabulary: str) -> Recognizer:
         """The model with other names; the last few are kept, because their sentences cost more than an image."""
@@ -90,7 +94,9 @@ def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: Sco
     pixels, errors = {}, {}
     for number, image in enumerate(images):
         try:
-            pixels[number] = image_to_pixels(decode_image(_read_bytes(image)), preprocess=recognizer.backbone.preprocess)
+            pixels[number] = image_to_pixels(
+                decode_image(_read_bytes(image)), preprocess=recognizer.backbone.preprocess
+            )
         except (ImageError, OSError) as error:
             errors[number] = str(error)
     columns = [*_COLUMNS, "error"]

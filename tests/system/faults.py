@@ -30,7 +30,7 @@ from ecor.data.predictions import read_part
 from ecor.data.shards import read_manifest
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.scoring.decoder import decoded_parts, images_per_part
+from pipelines.scoring.decoder import decode_unit, images_per_part
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
@@ -310,7 +310,7 @@ def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingCo
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=BATCH_SIZE)
     units = read_input(str(split), unit_size=1).units
-    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=num_images)]
+    parts = [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=num_images)]
     return pa.concat_tables([scorer.score(part).rows for part in parts])
 
 

@@ -42,7 +42,7 @@ from ecor.data.shards import (
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
-from pipelines.scoring.decoder import Part, decoded_parts
+from pipelines.scoring.decoder import Part, decode_unit
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
@@ -169,7 +169,7 @@ def found_by_score(root: Path, *, size: int = 32) -> tuple[list[Part], dict[str,
     """What `ecor score` decodes of a folder, and what it rejects, with stage and reason."""
     units = read_input(str(root), unit_size=7).units
     preprocess = dataclasses.replace(PREPROCESS, image_size=(size, size))
-    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=5)]
+    parts = [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=5)]
     return parts, {each.source: (each.stage, each.reason) for part in parts for each in part.rejected}
 
 
@@ -342,7 +342,7 @@ def test_a_file_that_vanishes_after_the_listing_is_a_rejection(tmp_path):
         (tmp_path / "cat" / name).write_bytes(encoded(noise()))
     [unit] = read_input(str(tmp_path), unit_size=9).units
     (tmp_path / "cat" / "a.png").unlink()
-    [part] = decoded_parts(unit, preprocess=PREPROCESS, num_images=9)
+    [part] = decode_unit(unit, preprocess=PREPROCESS, num_images=9)
     assert [(each.source, each.reason) for each in part.rejected] == [(str(tmp_path / "cat" / "a.png"), "missing")]
     assert len(part.pixels) == 1
 
@@ -602,7 +602,7 @@ def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(encoded(noise()))
     [unit] = read_input(str(tmp_path / "in"), unit_size=9).units
-    [part] = decoded_parts(unit, preprocess=scorer.recognizer.backbone.preprocess, num_images=9)
+    [part] = decode_unit(unit, preprocess=scorer.recognizer.backbone.preprocess, num_images=9)
     [scored] = ScoredPart.from_rows(scorer.score(part).to_row())
     assert scored.num_cut == scorer.recognizer.text.num_truncated == 3, "alone, and with each category"
     tally = JobStats(committed={}, num_cut=scored.num_cut)

@@ -21,7 +21,7 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
-from pipelines.scoring.decoder import Part, decoded_parts
+from pipelines.scoring.decoder import Part, decode_unit
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
@@ -72,7 +72,7 @@ def score_all(place: str) -> PredictionSet:
             assert saved is not None and saved.committed is not None
             committed[unit] = saved.committed
         assert committed.keys() == set(UNITS)
-        folder.remove_losers(committed)
+        folder.remove_uncommitted(committed)
         folder.write_quarantine([])
         made = PredictionSet(
             parts=tuple(committed[unit].part for unit in UNITS), parents=PARENTS, scoring=ScoringConfig()
@@ -211,7 +211,7 @@ def found_by_score(place: str) -> list[Part]:
     """What `ecor score` decodes of a folder, in parts."""
     preprocess = Preprocess(image_size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     units = read_input(place, unit_size=4).units
-    return [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=2)]
+    return [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=2)]
 
 
 def rejections(parts: list[Part]) -> dict[str, tuple[str, str]]:
@@ -351,10 +351,10 @@ def test_units_with_rejected_pictures_are_done_again_and_the_others_kept(tmp_pat
         before = folder.committed()
     with folder.hold_lease(), late.hold_lease():
         stale = late.committed()
-        assert folder.look_again(before) == {unit: before[unit] for unit in ("0", "3")}
+        assert folder.reopen_rejected(before) == {unit: before[unit] for unit in ("0", "3")}
         assert folder.committed().keys() == {"0", "3"}
         for unit, attempt in folder.begin(["1"]).items():
             folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
-        late.look_again(stale)  # who looks later undoes nothing that was done meanwhile
+        late.reopen_rejected(stale)  # who looks later undoes nothing that was done meanwhile
         assert folder.committed().keys() == {"0", "1", "3"}
         assert not folder.committed()["1"].rejected

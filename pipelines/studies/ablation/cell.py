@@ -29,17 +29,17 @@ from ecor.storage.atomic_write import replace_file
 from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.training import TrainConfig
-from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_figures
+from pipelines.studies.ablation.factors import factor_metrics
+from pipelines.studies.ablation.figures import LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import Cell, Judgement
-from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
 
 IMAGES_PER_PASS = 256
 
 
-def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownImages:
+def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
     """A split as a model sees it."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
@@ -47,7 +47,7 @@ def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownIm
     features = ImageFeatures(
         rationale=torch.cat([part.rationale for part in parts]), category=torch.cat([part.category for part in parts])
     )
-    return KnownImages(features=features, **truth)
+    return LabelledImages(features=features, **truth)
 
 
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
@@ -56,14 +56,14 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
     `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
     """
     torch.set_num_threads(1)
-    world = world_of(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
+    world = locate_world(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
     draw_world(world)
     backbone = load_backbone(clip)
-    templates = _templates(cell, world=world, backbone=backbone, root=root)
+    templates = _choose_templates(cell, world=world, backbone=backbone, root=root)
     name = cell.digest_of(asdict(sizes))
     tuning: Mapping[str, float] = {}
     if cell.objective is None:
-        recognizer = _untuned(world, backbone=backbone, templates=templates)
+        recognizer = _zero_shot(world, backbone=backbone, templates=templates)
     else:
         folder = root / "tuned" / name
         if not folder.is_dir():
@@ -77,33 +77,35 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         "wording_is_chosen": cell.wording is None,
         **tuning,
     }
-    return [told | _judged(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+    return [told | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
 
 
-def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> dict[str, Any]:
+def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer) -> dict[str, Any]:
     target = world
     if judgement.test_set != world.set_name:
         root = world.folder.parents[1]
-        target = world_of(root, set_name=judgement.test_set, num_categories=None, seed=world.seed, sizes=world.sizes)
+        target = locate_world(
+            root, set_name=judgement.test_set, num_categories=None, seed=world.seed, sizes=world.sizes
+        )
         draw_world(target)
         recognizer = recognizer.with_vocabulary(target.vocabulary)
-    images = known_images(target, split=judgement.split, recognizer=recognizer)
+    images = read_images(target, split=judgement.split, recognizer=recognizer)
     found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:
-        return found | set_figures(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
+        return found | set_metrics(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
     found |= row_metrics(recognizer, images, decoding=judgement.decoding, seed=world.seed)
     for num_things, name in ((1, "one"), (2, "two")):
         some = images.select((images.num_things == num_things).nonzero().squeeze(1))
         part = row_metrics(recognizer, some, decoding=judgement.decoding, seed=world.seed)
         found |= {f"{figure}_{name}": part[figure] for figure in ("rr", "accuracy", "visible_rr")}
     if judgement.decoding == "joint" and judgement.split == "test" and target is world:
-        found |= factor_figures(recognizer, images)
+        found |= factor_metrics(recognizer, images)
     return found
 
 
 def _tune(
-    cell: Cell, *, folder: Path, world: World, clip: BackboneConfig, templates: TemplateConfig, root: Path
+    cell: Cell, *, folder: Path, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
 ) -> None:
     """Tune as `ecor train` does, on one rank, and save the model with what its tuning was like."""
     assert cell.objective is not None
@@ -112,7 +114,7 @@ def _tune(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
-        prompts=prompts_of(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
+        prompts=prompt_config(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
         templates=templates,
         objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
         fit=FitConfig(learning_rate=cell.learning_rate),
@@ -146,7 +148,7 @@ def _tune(
     save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 
-def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
+def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
     """`num` tokens of a kind of `grid.TOKENS`; deep ones in `num_blocks` blocks, None: in all."""
     none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0, visual_depth=1)
     text = replace(none, rationale_tokens=num, category_tokens=num)
@@ -160,9 +162,9 @@ def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig
     return kinds[tokens]
 
 
-def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
+def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
     recognizer = Recognizer.zero_shot(world.vocabulary, backbone=backbone, templates=templates)
-    images = known_images(world, split="validation", recognizer=recognizer)
+    images = read_images(world, split="validation", recognizer=recognizer)
     temperatures = fit_temperatures(
         images.features,
         recognizer.text,
@@ -173,7 +175,7 @@ def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> 
     return recognizer.with_temperatures(temperatures)
 
 
-def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> TemplateConfig:
+def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
     """The wording that the cell names, or the best on validation images for its decoding; found once, then noted."""
     if cell.wording is not None:
         return HAND_TEMPLATES[cell.wording]
@@ -186,9 +188,9 @@ def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> T
     return found
 
 
-def _best_templates(world: World, *, backbone: Backbone, decoding: Method) -> TemplateConfig:
+def _best_templates(world: DrawnWorld, *, backbone: Backbone, decoding: Method) -> TemplateConfig:
     vocabulary = world.vocabulary
-    images = known_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
+    images = read_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
     templates, _ = best_templates(
         images.features,
         backbone=backbone,

@@ -10,8 +10,8 @@ from pipelines.studies.ablation.grid import QUESTIONS
 from pipelines.studies.ablation.tables import (
     REPETITION,
     Answer,
-    listed,
-    own_test,
+    figures_table,
+    own_test_rows,
 )
 
 FACTOR_FIGURES = {
@@ -28,9 +28,9 @@ FACTOR_FIGURES = {
 """Columns of the CSV that say why: what they are called, their scale and unit."""
 
 
-def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
+def dependence_answer(rows: pd.DataFrame, folder: Path) -> Answer | None:
     """The factors' own figures, and whether dependence goes with what the order gains over separate answers."""
-    own = own_test(rows)
+    own = own_test_rows(rows)
     own = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
     if "dependence" not in own:
         return None
@@ -40,18 +40,16 @@ def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
         joint = part[(part["decoding"] == "joint") & (part["decoding_judged"] == "joint")]
         if joint["dependence"].isna().all():
             continue
-        tables.append(listed(joint, title=f"The factors of the joint, {name}", figures=FACTOR_FIGURES))
+        tables.append(figures_table(joint, title=f"The factors of the joint, {name}", figures=FACTOR_FIGURES))
         apart = part[part["decoding_judged"] == "independent"]
-        points.append(_gains(joint, apart).assign(kind=name))
+        points.append(_joint_gains(joint, apart).assign(kind=name))
     gains = pd.concat(points) if points else pd.DataFrame()
     if not len(gains):
         return None
     varies = gains["dependence"].nunique() > 1 and gains["gain"].nunique() > 1
     related = f"{spearmanr(gains['dependence'], gains['gain']).statistic:.2f}" if varies else "not defined"
     plot = "results-why.png"
-    plots.draw_relation(
-        gains, x="dependence", y="gain", colour="set_name", marker="kind", path=folder / plot
-    )
+    plots.draw_relation(gains, x="dependence", y="gain", colour="set_name", marker="kind", path=folder / plot)
     note = (
         "The order of the factors can only matter where category and rationale depend on each other given the image, "
         "and a reason helps only if the true category is likelier under rationales that the image shows than under "
@@ -63,7 +61,7 @@ def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
     return Answer(title=QUESTIONS["why"], note=note, tables=tuple(tables), plot=plot)
 
 
-def _gains(joint: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
+def _joint_gains(joint: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
     """RR of joint less that of independent decoding, per set and repetition."""
     keys = [*REPETITION, "set_name"]
     both = joint.merge(apart[[*keys, "rr"]].drop_duplicates(keys), on=keys, suffixes=("", "_apart"))

@@ -23,7 +23,7 @@ from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 
 Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
 SetRule = Literal["mixture", "sentence"]
-SETS_KEPT = 4
+NUM_SETS = 4
 """Sets of rationales that are looked at per image: each costs a long sentence per category."""
 FIGURES = {
     "strict/rr": "rr",
@@ -40,7 +40,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownImages:
+class LabelledImages:
     """Images of the drawn world as ids of a vocabulary; N of them show R rationales or not."""
 
     features: ImageFeatures
@@ -52,7 +52,7 @@ class KnownImages:
 
     def select(self, images: Int[Tensor, " n"]) -> "KnownImages":
         """Some of the images, in the order given."""
-        return KnownImages(
+        return LabelledImages(
             features=self.features.select(images),
             categories=self.categories[images],
             rationales=self.rationales[images],
@@ -62,14 +62,16 @@ class KnownImages:
 
 
 @torch.no_grad()
-def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int = 0) -> dict[str, float]:
+def row_metrics(
+    recognizer: Recognizer, images: LabelledImages, *, decoding: Decoding, seed: int = 0
+) -> dict[str, float]:
     """Shares of images, between 0 and 1, under the names that `FIGURES` gives.
 
     `oracle` and `random` choose no rationale that a vote could be about, and have no marginal. `seed` draws the
     rationales of `random`.
     """
     if decoding == "oracle" or decoding == "random":
-        return _given(recognizer, images, decoding=decoding, seed=seed)
+        return _given_rationale_metrics(recognizer, images, decoding=decoding, seed=seed)
     names = recognizer.vocabulary
     visible = [[names.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible]
     origins = origins_table(
@@ -84,7 +86,9 @@ def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decodi
     return {name: float(np.mean(found[metric])) for metric, name in FIGURES.items()}
 
 
-def _given(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int) -> dict[str, float]:
+def _given_rationale_metrics(
+    recognizer: Recognizer, images: LabelledImages, *, decoding: Decoding, seed: int
+) -> dict[str, float]:
     rationales = images.rationales
     if decoding == "random":
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +118,7 @@ def _given(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, s
 
 
 @torch.no_grad()
-def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule: SetRule) -> dict[str, float]:
+def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, rule: SetRule) -> dict[str, float]:
     """Of the best category with a set of `size` rationales: shares of images whose category is right and whose set …
 
     `rr`: … holds the labelled rationale; `visible_rr`: … is visible as a whole; `visible`: the mean share of the set's
@@ -130,7 +134,7 @@ def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule:
             logit_scale=recognizer.backbone.logit_scale,
             temperatures=recognizer.temperatures,
         )
-    best = ranked_sets(joint, 1, size=size, beam=SETS_KEPT, conditional=conditional)
+    best = ranked_sets(joint, 1, size=size, beam=NUM_SETS, conditional=conditional)
     members = best.rationales[:, 0]
     right = best.categories[:, 0] == images.categories
     visible = images.visible.gather(1, members)

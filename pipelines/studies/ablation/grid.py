@@ -16,7 +16,7 @@ from ecor.config import Method, ObjectiveName, WorldName, require
 from ecor.demo.worlds.registry import world_named
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
-from pipelines.studies.ablation.selection import Chosen
+from pipelines.studies.ablation.selection import ChosenSettings
 
 METHODS: Mapping[Method, ObjectiveName] = {
     "joint": "two_term",
@@ -136,24 +136,24 @@ class Study:
     @property
     def sets(self) -> tuple[str, ...]:
         """That are tuned on."""
-        return self._named(self.roles) or tuple(world_named(self.world).sets)
+        return self._set_names(self.roles) or tuple(world_named(self.world).sets)
 
     @property
     def two_sets(self) -> tuple[str, ...]:
         """For all questions but the first."""
-        return self._named(self.two_roles)
+        return self._set_names(self.two_roles)
 
     @property
     def selection_sets(self) -> tuple[str, ...]:
         """That settings are chosen on."""
-        return self._named(self.selection_roles)
+        return self._set_names(self.selection_roles)
 
     @property
     def growing_set(self) -> str:
         """Whose vocabulary grows."""
         return f"{self.world}-{self.growing_role}"
 
-    def _named(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+    def _set_names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{self.world}-{role}" for role in roles)
 
     @property
@@ -193,54 +193,54 @@ def selection_cells(study: Study) -> list[Cell]:
     ]
 
 
-def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], Chosen]) -> list[Cell]:
+def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
     """All cells of the study; one that several questions ask for is there once, with all their judgements."""
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
-        start = _Start(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
+        start = _Repetition(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
         for set_name in study.sets:
-            cells += [start.untuned(set_name, decoding=method) for method in METHODS]
-            cells += [start.tuned(set_name, objective=objective) for objective in METHODS.values()]
+            cells += [start.untuned_cell(set_name, decoding=method) for method in METHODS]
+            cells += [start.tuned_cell(set_name, objective=objective) for objective in METHODS.values()]
         if "negatives" in asked:
             cells += [
-                start.tuned(set_name, objective=objective)
+                start.tuned_cell(set_name, objective=objective)
                 for set_name in study.two_sets
                 for objective in ("in_batch_pairs", "in_batch_categories")
             ]
         if "tokens" in asked:
             cells += [
-                start.tuned(set_name, objective="two_term", tokens=tokens)
+                start.tuned_cell(set_name, objective="two_term", tokens=tokens)
                 for set_name in study.two_sets
                 for tokens in TOKENS[1:]
             ]
         if "wording" in asked:
             for set_name in study.two_sets:
                 for wording in range(4):
-                    cells.append(replace(start.untuned(set_name, decoding="joint"), wording=wording))
-                    cells.append(replace(start.tuned(set_name, objective="two_term"), wording=wording))
+                    cells.append(replace(start.untuned_cell(set_name, decoding="joint"), wording=wording))
+                    cells.append(replace(start.tuned_cell(set_name, objective="two_term"), wording=wording))
         if "growth" in asked:
             for size in study.vocabulary_sizes:
                 cells += [
-                    replace(start.tuned(study.growing_set, objective=objective), num_categories=size)
+                    replace(start.tuned_cell(study.growing_set, objective=objective), num_categories=size)
                     for objective in METHODS.values()
                 ]
                 cells += [
-                    replace(start.untuned(study.growing_set, decoding=method), num_categories=size)
+                    replace(start.untuned_cell(study.growing_set, decoding=method), num_categories=size)
                     for method in METHODS
                 ]
-    return [_with_judgements(cell, study=study) for cell in cells]
+    return [_add_judgements(cell, study=study) for cell in cells]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
+class _Repetition:
     """What the cells of a repetition share."""
 
     pretraining_seed: int
     seed: int
-    chosen: Mapping[tuple[str, str], Chosen] = field(default_factory=dict)
+    chosen: Mapping[tuple[str, str], ChosenSettings] = field(default_factory=dict)
 
-    def untuned(self, set_name: str, *, decoding: Method) -> Cell:
+    def untuned_cell(self, set_name: str, *, decoding: Method) -> Cell:
         return Cell(
             pretraining_seed=self.pretraining_seed,
             seed=self.seed,
@@ -251,7 +251,7 @@ class _Start:
             judgements=(Judgement(decoding=decoding, test_set=set_name),),
         )
 
-    def tuned(self, set_name: str, *, objective: ObjectiveName, tokens: str = "text") -> Cell:
+    def tuned_cell(self, set_name: str, *, objective: ObjectiveName, tokens: str = "text") -> Cell:
         settings = self.chosen[objective, tokens]
         decoding = DECODING_OF[objective]
         return Cell(
@@ -267,7 +267,7 @@ class _Start:
         )
 
 
-def _with_judgements(cell: Cell, *, study: Study) -> Cell:
+def _add_judgements(cell: Cell, *, study: Study) -> Cell:
     """More ways to look at a result, which cost little beside its tuning."""
     asked, found = set(study.questions), list(cell.judgements)
     is_plain = cell.wording is None and cell.num_categories is None and cell.tokens in ("text", "none")

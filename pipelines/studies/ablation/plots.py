@@ -15,7 +15,7 @@ STUDY_DPI = 96
 """Its plots are kept beside the page, in version control."""
 
 
-def draw_study(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *, path: Path) -> None:
+def draw_arms(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *, path: Path) -> None:
     """Means with intervals: a panel per figure, a row per arm, a colour per column of the table."""
     arms = list(next(iter(figures.values())))
     columns = list(dict.fromkeys(name for panel in figures.values() for arm in panel.values() for name in arm))

@@ -7,27 +7,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.dependence import _why
+from pipelines.studies.ablation.dependence import dependence_answer
 from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
 from pipelines.studies.ablation.tables import (
     RR,
     Answer,
     comparison_tables,
-    grown,
-    own_test,
-    whole_of,
+    growing_rows,
+    own_test_rows,
+    set_sizes,
 )
-from pipelines.studies.markdown import Table
+from pipelines.studies.markdown import MarkdownTable
 
 
-def answer_to(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
+def answer_question(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
     """The answer that test rows give, its plot written into the folder; None where they say nothing to it."""
     return _ANSWERS[question](rows, folder)
 
 
 def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     """Question 1: every arm with its own loss and decoding; untuned ones by every decoding."""
-    own = own_test(rows)
+    own = own_test_rows(rows)
     plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
     arms: dict[str, pd.DataFrame] = {}
     for decoding, objective in METHODS.items():
@@ -57,7 +57,7 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(METHODS.values())]
     tuned = tuned[tuned["decoding_judged"].isin(list(METHODS))]
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
@@ -75,7 +75,7 @@ def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     found = own[own["wording_is_chosen"] & (own["objective"] == "two_term") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["tokens"] != "text", "set_name"].unique()
     found = found[found["set_name"].isin(sets)].assign(arm=lambda part: part["tokens"])
@@ -96,12 +96,12 @@ def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
         for kind in TOKENS
         if kind in seconds.index
     )
-    costs = Table(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=body)
+    costs = MarkdownTable(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=body)
     return replace(answer, tables=(*answer.tables, costs))
 
 
 def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     kinds = ("two_term", "in_batch_pairs", "in_batch_categories")
     found = own[own["wording_is_chosen"] & (own["tokens"] == "text") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["objective"] == "in_batch_pairs", "set_name"].unique()
@@ -118,7 +118,7 @@ def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     found = own[~own["wording_is_chosen"] & (own["decoding_judged"] == "joint")]
     kinds = np.where(found["objective"].isna(), "zero-shot", "tuned")
     found = found.assign(
@@ -140,7 +140,7 @@ def _sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
     ours = rows[rows["wording_is_chosen"] & (rows["objective"] == "two_term") & (rows["tokens"] == "text")]
     ours = ours[(ours["set_name"] == ours["test_set"]) & (ours["decoding_judged"] == "joint")]
     several = ours[ours["set_size"] > 1]
-    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == whole_of(ours))]
+    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == set_sizes(ours))]
     size = ours["set_size"].astype(int).astype(str)
     arm = np.where(ours["set_size"] == 1, "m = 1", "m = " + size + ", " + ours["set_rule"])
     arms = ("m = 1", *(f"m = {m}, {rule}" for m in (2, 3) for rule in ("mixture", "sentence")))
@@ -163,7 +163,7 @@ def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
     ours = ours[
         (ours["decoding_judged"] == "joint")
         & (ours["set_size"] == 1)
-        & (ours["num_categories"] == whole_of(ours))
+        & (ours["num_categories"] == set_sizes(ours))
         & (ours["decoding"] == "joint")
     ]
     tuned = ours[ours["objective"] == "two_term"]
@@ -182,8 +182,8 @@ def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows, whole=False)
-    large = grown(own[own["wording_is_chosen"]])
+    own = own_test_rows(rows, whole=False)
+    large = growing_rows(own[own["wording_is_chosen"]])
     if not len(large):
         return None
     name = large["set_name"].iloc[0]
@@ -207,7 +207,7 @@ def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
     parts = []
     for decoding, objective in METHODS.items():
@@ -238,7 +238,7 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "transfer": _transfer,
     "growth": _growth,
     "objects": _objects,
-    "why": _why,
+    "why": dependence_answer,
 }
 
 

@@ -9,14 +9,14 @@ Setting = TypeVar("Setting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class ChosenSettings:
     """Settings that validated best for one objective and kind of tokens."""
 
     learning_rate: float
     num_tokens: int
 
 
-def chosen_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
+def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
     """Of the rows of `selection_cells` the settings with the best mean RR over sets, per objective and kind of tokens.
 
     Equals go to the smaller learning rate, then to fewer tokens.
@@ -27,7 +27,7 @@ def chosen_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], 
     }
 
 
-def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
+def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
     """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
 
     The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
@@ -36,33 +36,33 @@ def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str],
     found = {}
     for method, scores in _mean_rr(rows).items():
         judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
-        near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
+        near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
         found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
     return found
 
 
-def shipped_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Chosen]:
+def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSettings]:
     """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
     ours = [row for row in rows if row["objective"] == "two_term"]
     scores = {
         (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
     }
-    near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
+    near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
     return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
 
 
-def _near_the_best(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
+def _within_standard_error(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
     """Those within one standard error of the best share, which `num_images` images gave."""
     best = max(scores.values())
     enough = best - math.sqrt(best * (1 - best) / num_images)
     return [setting for setting, score in scores.items() if score >= enough]
 
 
-def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[Chosen, float]]:
+def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[ChosenSettings, float]]:
     """Mean RR over sets of each setting, by objective and kind of tokens."""
-    scores: dict[tuple[str, str], dict[Chosen, list[float]]] = {}
+    scores: dict[tuple[str, str], dict[ChosenSettings, list[float]]] = {}
     for row in rows:
-        settings = Chosen(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
+        settings = ChosenSettings(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
         of_method = scores.setdefault((row["objective"], row["tokens"]), {})
         of_method.setdefault(settings, []).append(float(row["rr"]))
     return {

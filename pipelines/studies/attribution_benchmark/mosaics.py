@@ -35,7 +35,7 @@ class Mosaics:
         return known
 
 
-def mosaics_of(cases: Cases) -> Mosaics | None:
+def make_mosaics(cases: Cases) -> Mosaics | None:
     """Each case joins the first mosaic with room for it; what stays incomplete is left out, None where all of it is."""
     members = _groups(cases)
     if not members:
@@ -57,7 +57,7 @@ def _groups(cases: Cases) -> list[list[int]]:
     groups: list[list[int]] = []
     for number in range(len(cases.names)):
         open_groups = (group for group in groups if len(group) < NUM_TILES)
-        fitting = (group for group in open_groups if all(_apart(cases, number, other) for other in group))
+        fitting = (group for group in open_groups if all(_are_disjoint(cases, number, other) for other in group))
         group = next(fitting, None)
         if group is None:
             groups.append([number])
@@ -66,6 +66,6 @@ def _groups(cases: Cases) -> list[list[int]]:
     return [group for group in groups if len(group) == NUM_TILES]
 
 
-def _apart(cases: Cases, one: int, other: int) -> bool:
+def _are_disjoint(cases: Cases, one: int, other: int) -> bool:
     """Whether neither picture shows what the other is asked about."""
     return cases.names[one] not in cases.present[other] and cases.names[other] not in cases.present[one]

@@ -27,8 +27,8 @@ from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
-from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
-from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.lico_trainer import LicoTraining
 from pipelines.training.prompt_trainer import PromptTrainer, resolve_config
@@ -67,14 +67,14 @@ QUICK = Effort(
 )
 
 
-def world_for(effort: Effort, *, seed: int, root: Path) -> World:
+def draw_world_of(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
     """The drawings of a seed, drawn once."""
-    world = world_of(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
+    world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
     return world
 
 
-def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
+def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
     """Learn on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
@@ -134,9 +134,9 @@ ECLIP_ARMS = (*PLAIN, *POOLINGS)
 KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
-def eclip_method(pooling: PoolingName, *, world: World, root: Path) -> tuple[Method, Figures]:
+def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tuple[Method, Figures]:
     """The method `eclip` with a projection that was learned by a pooling, and its figures on validation images."""
-    learning, progress = learn(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
+    learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)
     best = progress.epochs[progress.best_epoch]
     told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
@@ -145,7 +145,7 @@ def eclip_method(pooling: PoolingName, *, world: World, root: Path) -> tuple[Met
 
 def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Of one arm of the study and both kinds of names."""
-    world = world_for(effort, seed=seed, root=root)
+    world = draw_world_of(effort, seed=seed, root=root)
     told: Figures = {}
     if arm in PLAIN:
         chosen = PLAIN[arm]()
@@ -154,7 +154,7 @@ def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[st
     model = Recognizer.zero_shot(world.vocabulary, backbone=load_backbone(_EMBEDDED))
     found: dict[str, Figures] = {}
     for kind in KINDS:
-        cases = cases_of(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
+        cases = find_cases(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
         found[kind] = {**map_figures(chosen, cases), **told}
     return found
 
@@ -185,8 +185,8 @@ LICO_ARMS: dict[str, LicoConfig] = {
 
 def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
-    world = world_for(effort, seed=seed, root=root)
-    learning, progress = learn(world, system="lico", root=root, lico=LICO_ARMS[arm])
+    world = draw_world_of(effort, seed=seed, root=root)
+    learning, progress = train_system(world, system="lico", root=root, lico=LICO_ARMS[arm])
     assert isinstance(learning, LicoTraining)
     classifier = learning.classifier.eval()
     with np.load(world.truth("test")) as truth:
@@ -253,17 +253,17 @@ PROMPT_METHODS = ("itsm", "grad_eclip")
 
 def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
-    world = world_for(effort, seed=seed, root=root)
+    world = draw_world_of(effort, seed=seed, root=root)
     objective = ObjectiveConfig(
         manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step
     )
-    learning, progress = learn(
+    learning, progress = train_system(
         world, system="ecor", root=root, objective=objective, calibrate=False, num_epochs=effort.sizes.num_epochs // 2
     )
     assert isinstance(learning, PromptTrainer)
     tuned = learning.finished_recognizer(progress)
     plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
-    cases = cases_of(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
+    cases = find_cases(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
     best = progress.epochs[progress.best_epoch]
     told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
     texts = tuned.text.rationales[cases.ids][:, None]

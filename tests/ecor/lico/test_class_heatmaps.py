@@ -137,7 +137,8 @@ def test_what_a_classifier_does_not_do_is_told(
 ) -> None:
     (photo,) = write_pictures(tmp_path, num=1)
     assert (
-        main(["explain", "--model", str(folder), "--output", str(tmp_path / "out"), *args, str(photo)]) == EXIT_USER_ERROR
+        main(["explain", "--model", str(folder), "--output", str(tmp_path / "out"), *args, str(photo)])
+        == EXIT_USER_ERROR
     )
     shown = capsys.readouterr().err.strip()
     assert told in shown and len(shown.splitlines()) == 1

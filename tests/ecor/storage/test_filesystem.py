@@ -253,7 +253,7 @@ def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
     counts = folders[1].save(winner, rows=rows[1], rejected=(), parents={})
     assert folders[0].save(late, rows=rows[0], rejected=(), parents={}) == counts
     assert folders[0].committed()["0"] == counts
-    folders[0].remove_losers(folders[0].committed())
+    folders[0].remove_uncommitted(folders[0].committed())
     assert [name for name in filesystem.names_in(f"{in_s3}/labels") if name.endswith(".parquet")] == [counts.part.name]
 
 

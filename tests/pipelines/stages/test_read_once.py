@@ -16,7 +16,7 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.correctness import labels_of
 from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
-from pipelines.scoring.decoder import decoded_parts
+from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.inspection import ShardJob, inspected
 from pipelines.sharding.listing import find_source, listed
@@ -59,7 +59,7 @@ def test_scoring_reads_and_decodes_a_picture_once(tmp_path: Path, counts: Counts
     reads, decodes = counts(read_image_bytes), counts(decode_image)
     preprocess = Preprocess(image_size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     for unit in read_input(str(tmp_path), unit_size=3).units:
-        list(decoded_parts(unit, preprocess=preprocess, num_images=2))
+        list(decode_unit(unit, preprocess=preprocess, num_images=2))
     assert all_once(reads, num=5) and all_once(decodes, num=5)
 
 

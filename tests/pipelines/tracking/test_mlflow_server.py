@@ -76,7 +76,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, C
 @pytest.fixture(scope="module")
 def champion(tracking: TrackingConfig, checkpoints: tuple[Checkpoint, Checkpoint]) -> ModelVersion:
     """Version 1 of `tiny`, registered and promoted."""
-    made = model_registry.register_model(RegisterConfig(checkpoint=checkpoints[0].folder, name="tiny"), tracking=tracking)
+    made = model_registry.register_model(
+        RegisterConfig(checkpoint=checkpoints[0].folder, name="tiny"), tracking=tracking
+    )
     return promotion.promote_model(PromoteConfig(model=made.uri), tracking=tracking)
 
 
@@ -294,10 +296,14 @@ def test_what_was_trained_is_promoted_and_scores_with_that_version_whatever_beco
 ) -> None:
     """The server goes for good when the first labels are there, and comes back; while the same command makes the rest,
     it restarts, and the alias moves."""
-    learned = model_registry.register_model(RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking)
+    learned = model_registry.register_model(
+        RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking
+    )
     assert promotion.promote_model(PromoteConfig(model=learned.uri), tracking=tracking) == learned
     assert learned.run_id == json.loads((place / "run/summary.json").read_text())["run_id"]
-    newer = model_registry.register_model(RegisterConfig(checkpoint=checkpoints[1].folder, name="learned"), tracking=tracking)
+    newer = model_registry.register_model(
+        RegisterConfig(checkpoint=checkpoints[1].folder, name="learned"), tracking=tracking
+    )
     stays = promotion.promote_model(PromoteConfig(model=newer.uri), tracking=tracking)
     assert stays.version == learned.version  # nobody has compared them
     write_pictures(place / "pictures", num=NUM_PICTURES)

@@ -224,7 +224,9 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     client = MlflowClient(tracking_uri=tracking.uri)
     assert len(client.get_metric_history(record.run_id, "loss")) == summary["num_steps"]
 
-    version = model_registry.register_model(RegisterConfig(checkpoint=str(tmp_path / "run"), name=system), tracking=tracking)
+    version = model_registry.register_model(
+        RegisterConfig(checkpoint=str(tmp_path / "run"), name=system), tracking=tracking
+    )
     assert (version.digest, version.run_id) == (record.model_digest, record.run_id)
     assert client.get_model_version(system, version.version).tags["ecor.system"] == system
     candidate = model_registry.resolve_model(f"models:/{system}@candidate", tracking=tracking)
