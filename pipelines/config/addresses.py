@@ -80,7 +80,9 @@ def check_address(address: str, *, name: str) -> None:
             f"{name} must be a path or the address of a store, got a command to run: {mask_secrets(address)}"
         )
     if _CHAIN.match(address) and "://" in address:
-        raise ValueError(f"{name}: chained addresses are not supported, got {mask_secrets(address)}: name the file itself")
+        raise ValueError(
+            f"{name}: chained addresses are not supported, got {mask_secrets(address)}: name the file itself"
+        )
     scheme = _SCHEME.match(address)
     if scheme is None:
         return

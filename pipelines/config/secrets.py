@@ -57,5 +57,5 @@ def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
 
 
 def own_environment_secrets() -> tuple[str, ...]:
-    """`environment_secrets` the environment of this process."""
+    """Secrets in the environment of this process (`environment_secrets`)."""
     return environment_secrets(os.environ)

@@ -161,7 +161,7 @@ class PredictionsFolder:
 
     def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
         """Keep a part of a unit until the others are there; the same part may be written again."""
-        self._write(f"{_pieces_of(attempt)}/{_piece(index)}", data)
+        self._write(f"{_pieces_folder(attempt)}/{_piece_name(index)}", data)
 
     def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
         """The parts of a unit in order; None unless all are there."""

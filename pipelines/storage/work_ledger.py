@@ -76,7 +76,6 @@ class WorkLedger:
         self.leases = RecordStore(f"{self.folder}/{_OWNERS}")
         self._reported_owners: set[str] = set()
 
-
     def committed(self) -> dict[str, Record]:
         """All committed units and their records, sorted by name."""
         heads = self._heads()
@@ -96,7 +95,6 @@ class WorkLedger:
         head = self._head(unit)
         if head is not None and head.record.get("commit") == record:
             self.chains.create(_record_name(unit, head.number + 1), {"lost": True, "owner": self.owner})
-
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:
@@ -146,7 +144,9 @@ class WorkLedger:
         entry = {"commit": dict(record), "attempt": attempt.number, "owner": attempt.owner}
         if self.chains.create(_record_name(attempt.unit, attempt.number + 1), entry):
             return json.loads(json.dumps(entry["commit"]))
-        head = self._head(attempt.unit, start=attempt.number + 1)  # our own, if the store lost the reply to the creation
+        head = self._head(
+            attempt.unit, start=attempt.number + 1
+        )  # our own, if the store lost the reply to the creation
         return None if head is None else head.record.get("commit")
 
     def wait(self, units: Sequence[str], *, tell: Callable[[str], None]) -> None:

@@ -105,7 +105,9 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     with silence_mlflow(), translate_mlflow_errors(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
-        raise ValueError(f"there is no {model_uri} on {display_uri(tracking)}: {_what_there_is(client, name=parts['name'])}")
+        raise ValueError(
+            f"there is no {model_uri} on {display_uri(tracking)}: {_describe_registry(client, name=parts['name'])}"
+        )
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
     return ModelVersion(

@@ -126,7 +126,7 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
                 say(f"left out: {error}")
                 continue
             _append_figures(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
-            say(f"{kind}: {cell.row}, {_shown('iou', figures)} {_shown('contrast', figures)}")
+            say(f"{kind}: {cell.row}, {_format_measure('iou', figures)} {_format_measure('contrast', figures)}")
 
 
 def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[BenchmarkCell]:
@@ -264,7 +264,7 @@ def _format_percent(found: Estimate | None) -> str:
 
 
 def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:
-    return f"{MEASURES[name].title} {_told(figures[name], MEASURES[name])}" if name in figures else ""
+    return f"{MEASURES[name].title} {_format_estimate(figures[name], MEASURES[name])}" if name in figures else ""
 
 
 def _method_settings(method: Method | None) -> dict[str, Any] | None:
