@@ -88,13 +88,13 @@ def check_address(address: str, *, name: str) -> None:
         return
     if scheme[1].lower() not in STORES and not _is_registered(scheme[1]):
         raise ValueError(
-            f"{name}: {scheme[1]}:// is not read, got {mask_secrets(address)}: name a local path or an address that begins "
-            f"with {', '.join(f'{each}://' for each in STORES)}"
+            f"{name}: {scheme[1]}:// is not read, got {mask_secrets(address)}: name a local path or an address that "
+            f"begins with {', '.join(f'{each}://' for each in STORES)}"
         )
     if mask_secrets(address) != address:
         raise ValueError(
-            f"{name} holds credentials: {mask_secrets(address)}. Leave them out: they are read from the environment or the "
-            f"machine's role"
+            f"{name} holds credentials: {mask_secrets(address)}. Leave them out: they are read from the environment or "
+            f"the machine's role"
         )
 
 

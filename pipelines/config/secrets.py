@@ -11,7 +11,7 @@ MASK = "***"
 _USER_PART = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 
 
-_SECRET_PARAMETERS = (  # noqa: S105 - a pattern
+_SECRET_PARAMETERS = (  # noqa: S105 - a pattern, no password
     r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
 )
 
@@ -38,7 +38,7 @@ def mask_secrets(text: str, *, secrets: tuple[str, ...] = ()) -> str:
 
 
 def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables whose names end in PASSWORD, TOKEN, SECRET and the like; values under 6 letters are skipped."""
+    """Values of variables whose names end in PASSWORD, TOKEN or SECRET; values under 6 letters are skipped."""
     found = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name.upper())}
     return tuple(sorted(value for value in found if len(value) >= _MIN_SECRET_LENGTH))
 

@@ -14,40 +14,40 @@ StudyName = Literal["eclip", "lico", "prompts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainBenchmarkConfig(CheckedSettings):
-    """Methods that explain to a table of what their maps are worth, on drawn scenes."""
+    """Settings of `ecor explain-benchmark`."""
 
     output: LocalPath = "explanations"
-    """Folder of `explanations.csv` and `explanations.md`; text of `explanations-words.md` there opens the page."""
+    """Folder of `explanations.csv` and `explanations.md`; the text of `explanations-words.md` is its introduction."""
     model: ModelAddress = "ecor-demo"
     """Model URI, checkpoint folder, or the model that comes with the package."""
     set_name: str = "demo-main"
     """Set of the drawn world, whose names the model chooses from."""
     methods: tuple[str, ...] = ()
-    """Some of them; none: all. Those that lack something are left out, with a line that says what."""
+    """Methods to measure; none: all. A method whose requirement is missing is skipped, with a message."""
     num_cases: int = 150
-    """Images for rationales, and as many for categories."""
+    """Images for rationales, and the same number for categories."""
     num_checked: int = 20
-    """Of them, images for the checks that make all maps anew (random weights, mirrored pictures)."""
+    """Images used for the checks that recompute all maps (random weights, mirrored pictures)."""
     rise_masks: int = 400
     """Masks per image of the method `rise`."""
     projection: StoreAddress | None = None
-    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
-    file with a projection."""
+    """Projection for the method `eclip`: output of `ecor train --system eclip` (a folder, or `models:/…`), or a
+    safetensors file."""
     lexicon: str | None = "demo"
-    """Of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: it is left out, for it takes
-    dozens of passes per image."""
+    """Lexicon of the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`; None: skip the method, which
+    takes dozens of passes per image."""
     convis_steps: int = 7
-    """Of `convis`: steps between patches from one side of the picture to the other (its own default is 14)."""
+    """Steps of `convis` from one side of the picture to the other (default of the method: 14)."""
     num_resamples: int = 2000
-    """Of the bootstrap over images."""
+    """Resamples of the bootstrap over images."""
     seed: int = 3100
-    """Of the images: of no other experiment here."""
+    """Seed of the images; no other experiment uses it."""
     num_threads: int = 2
-    """Of torch."""
+    """Threads of torch."""
     quick: bool = False
-    """24 images: shows in minutes that everything runs; its figures mean little."""
+    """24 images: a test run of some minutes; its figures mean little."""
     only_page: bool = False
-    """Make the page from the CSV that is there."""
+    """Make the page from the existing CSV."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -58,29 +58,29 @@ class ExplainBenchmarkConfig(CheckedSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblateConfig(CheckedSettings):
-    """Questions to a page of tables: the ablation study on drawn scenes."""
+    """Settings of `ecor ablate`."""
 
     world: WorldName = "demo"
-    """Whose sets are tuned and judged on: `demo`, or `other`, the second look. No weights come with `other`: a CLIP is
-    pretrained for each pretraining seed, 0 too."""
+    """World whose sets are used: `demo`, or `other`, in another style. The package has no weights for `other`: a CLIP
+    is pretrained for each pretraining seed, also for 0."""
     output: LocalPath = "study"
-    """Folder, one per world, of `results.csv`, `results.md` and its plots; text of `results-words.md` there opens the
-    page."""
+    """Folder, one per world, of `results.csv`, `results.md` and its plots; the text of `results-words.md` is its
+    introduction."""
     work: LocalPath | None = None
     """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
-    """Some of methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none: all."""
+    """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none:
+    all."""
     num_repetitions: int = 6
-    """Each with images, tokens and training order of its own."""
+    """Repetitions, each with its own images, initial tokens and training order."""
     num_pretrainings: int = 3
-    """Pretraining seeds that the repetitions go round; 0 of the world `demo` is the model that comes with the
-    package."""
+    """Pretraining seeds, which the repetitions use in turn; seed 0 of the world `demo` is the embedded model."""
     pretraining_samples: int = 96_000
-    """Images seen in pretraining the other ones: half of the shipped model's."""
+    """Images seen in the pretraining of the other seeds: half of those of the embedded model."""
     quick: bool = False
-    """Two small sets, two repetitions, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
+    """Two small sets, two repetitions, two epochs: a test run of some minutes; its figures mean nothing."""
     only_page: bool = False
-    """Make the page from the CSV that is there."""
+    """Make the page from the existing CSV."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -90,24 +90,24 @@ class AblateConfig(CheckedSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudiesConfig(CheckedSettings):
-    """Seeds to tables of what ECLIP and LICO are good for on drawn scenes."""
+    """Settings of `ecor explain-studies`."""
 
     output: LocalPath = "explain-studies"
-    """Folder of `explain-studies.csv` and `explain-studies.md`; text of `explain-studies-words.md` there opens the
-    page."""
+    """Folder of `explain-studies.csv` and `explain-studies.md`; the text of `explain-studies-words.md` is its
+    introduction."""
     work: LocalPath | None = None
-    """Folder of all that arms share: drawings, features; None: `work/` in the output."""
+    """Folder shared by all arms, for drawings and features; None: `work/` in the output."""
     studies: tuple[StudyName, ...] = ()
-    """Some of `eclip` (poolings), `lico` (a classifier beside language), `prompts` (tuned with manifold matching);
-    none: all."""
+    """Studies to run: `eclip` (poolings), `lico` (a classifier with language supervision), `prompts` (tuned with
+    manifold matching); none: all."""
     num_seeds: int = 5
-    """Each with drawings and a start of its own."""
+    """Seeds, each with its own drawings and initial weights."""
     num_threads: int = 2
-    """Of torch."""
+    """Threads of torch."""
     quick: bool = False
-    """Two seeds, few drawings, two epochs: shows that everything runs, in minutes; its figures mean nothing."""
+    """Two seeds, few drawings, two epochs: a test run of some minutes; its figures mean nothing."""
     only_page: bool = False
-    """Make the page from the CSV that is there."""
+    """Make the page from the existing CSV."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -117,22 +117,22 @@ class StudiesConfig(CheckedSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidityConfig(CheckedSettings):
-    """Weights of the small CLIP to figures of what it knows of a drawn world."""
+    """Settings of `ecor validity`."""
 
     world: WorldName = "demo"
-    """Of familiar things (`demo`), or of invented ones in another style (`other`), with which no weights come."""
+    """Familiar things (`demo`), or invented ones in another style (`other`), for which the package has no weights."""
     weights: LocalPath | None = None
-    """Safetensors of the model `ecor-demo`; None: those that come with the package."""
+    """Safetensors of the model `ecor-demo`; None: the embedded weights."""
     sets: tuple[str, ...] = ()
-    """Of the world; none: all."""
+    """Sets of the world; none: all."""
     num_train: int = 1500
     """Images for the linear probe."""
     num_images: int = 600
-    """Images to choose templates and penalties by, and as many to judge by."""
+    """Images to choose templates and penalties on, and the same number to evaluate on."""
     seed: int = 1900
-    """Of the images: of no other experiment here."""
+    """Seed of the images; no other experiment uses it."""
     num_threads: int = 2
-    """Of torch."""
+    """Threads of torch."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -143,28 +143,29 @@ class ValidityConfig(CheckedSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConceptsConfig(CheckedSettings):
-    """Concepts of the drawn world's own lexicon to tables of how well they tell the unknown, and find things."""
+    """Settings of `ecor concepts`."""
 
     output: LocalPath = "concepts"
-    """Folder of `concepts.csv` and `concepts.md`; text of `concepts-words.md` there opens the page."""
+    """Folder of `concepts.csv` and `concepts.md`; the text of `concepts-words.md` is its introduction."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Whose features are compared with definitions: it is not tuned on anything."""
+    """Model whose image features are compared with definitions, without any tuning."""
     num_train: int = 400
-    """Images of known categories per pair of concepts, for the linear probe; a quarter as many choose its penalty."""
+    """Images of known categories per pair of concepts, to train the linear probe; a quarter of this number selects its
+    penalty."""
     num_images: int = 300
-    """Images of known categories per pair, and as many of unknown ones."""
+    """Test images of known categories per pair, and the same number of unknown ones."""
     num_found: int = 60
-    """Images in which named categories are to be found, and as many for those that pretraining never named."""
+    """Images to locate categories that pretraining named, and the same number for those that it never named."""
     box_rule: Literal["wsol", "convis"] = "wsol"
-    """How boxes come from maps and are judged: as in the benchmark of arXiv:2007.04178, or as ConVis does it."""
+    """Rule for boxes from maps: as in the benchmark of arXiv:2007.04178, or as in ConVis."""
     num_resamples: int = 2000
-    """Of the bootstrap over images."""
+    """Resamples of the bootstrap over images."""
     seed: int = 1960
-    """Of the images: of no other experiment here."""
+    """Seed of the images; no other experiment uses it."""
     num_threads: int = 2
-    """Of torch."""
+    """Threads of torch."""
     quick: bool = False
-    """Few images and patches: shows that everything runs, in a minute; its figures mean nothing."""
+    """Few images and patches: a test run of a minute; its figures mean nothing."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)

@@ -24,28 +24,29 @@ from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(CheckedSettings):
-    """Shards to learned prompt tokens, or to what another system learns."""
+    """Settings of `ecor train`."""
 
     shards: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder of the run: `checkpoint/`, `summary.json`."""
     system: SystemName = field(default="ecor", metadata=shapes_output_of("eclip", "lico"))
-    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
-    `lico`, an image classifier beside language."""
+    """What to train: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for heat maps;
+    `lico`, an image classifier with language supervision."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig, metadata=shapes_output_of("ecor"))
     templates: TemplateConfig = field(default_factory=TemplateConfig, metadata=shapes_output_of("ecor", "eclip"))
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig, metadata=shapes_output_of("ecor"))
     fit: FitConfig = field(default_factory=FitConfig, metadata=shapes_output_of("ecor"))
-    """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
+    """Optimizer and schedule of `ecor`, like `prompts`, `objective`, `preset` and `calibrate`; `eclip` and `lico` have
+    their own."""
     eclip: EclipConfig = field(default_factory=EclipConfig, metadata=shapes_output_of("eclip"))
     lico: LicoConfig = field(default_factory=LicoConfig, metadata=shapes_output_of("lico"))
     text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
     preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
     num_epochs: int = 10
-    """Passes over the training images, at most: see `patience`."""
+    """Largest number of passes over the training images; see `patience`."""
     batch_size: int = 64
     """Images per step, over all workers."""
     num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
@@ -55,24 +56,24 @@ class TrainConfig(CheckedSettings):
     use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """A GPU per worker (nccl); otherwise CPUs (gloo)."""
     seed: int = 0
-    """Of the first tokens, the order of images and the sampled negatives."""
+    """Seed of the initial tokens, the order of images and the sampled negatives."""
     validation_split: str = "validation"
-    """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
+    """Split of the shards on which the best epoch is chosen and temperatures are fitted."""
     patience: int = 5
     """Epochs without a better validation loss before stopping."""
     checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
-    """Steps between saved states, which an interrupted run goes on from."""
+    """Steps between saved states, from which an interrupted run resumes."""
     calibrate: bool = field(default=True, metadata=shapes_output_of("ecor"))
-    """Fit one temperature per factor on validation after tuning."""
+    """Fit one temperature per factor on validation images after training."""
     max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
+    """Largest share of unreadable images; above it the stage fails."""
     max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
+    """Restarts of a failed group of workers from the last saved state; preempted nodes do not count."""
     cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder on every node for copies of remote shards and for image features, shared by runs; None: below the
     system's temporary folder."""
     fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
+    """Start over, also if the output folder holds an unfinished run or one of other settings."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -93,53 +94,52 @@ class TrainConfig(CheckedSettings):
 
     @property
     def own_fit(self) -> FitConfig:
-        """Optimiser and schedule of the system."""
+        """Optimizer and schedule of the selected system."""
         return {"ecor": self.fit, "eclip": self.eclip.fit, "lico": self.lico.fit}[self.system]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig(CheckedSettings):
-    """Captioned images to a small CLIP."""
+    """Settings of `ecor pretrain`."""
 
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder of the run: `model.json`, `weights.safetensors` (both open_clip's formats), `summary.json`."""
     shards: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Folder written by `ecor shard`, whose captions (`.txt`) are learned from; None: drawings, as the embedded model
-    was."""
+    """Folder written by `ecor shard` with captions (`.txt`); None: drawings, as for the embedded model."""
     split: str = "train"
-    """Of the shards."""
+    """Split of the shards."""
     world: WorldName = field(default="demo", metadata=NOT_IN_OUTPUT)
     """Drawings only: familiar things (`demo`), or invented ones in another style (`other`)."""
     model: StoreAddress = field(default="ecor-demo", metadata=NOT_IN_OUTPUT)
-    """What to build: an open_clip model name, the path or address of an open_clip model config (JSON), or
-    `ecor-demo`. The text tower must be CLIP's own."""
+    """Architecture: an open_clip model name, the path or address of an open_clip model config (JSON), or `ecor-demo`.
+    The text tower must be CLIP's own."""
     seed: int = 0
-    """Of the drawings, the first weights, the order of batches and the dropped tokens."""
+    """Seed of the drawings, the initial weights, the order of batches and the dropped tokens."""
     num_samples: int = 260_000
-    """Images of the whole schedule, counted each time they are seen."""
+    """Images of the whole schedule; an image counts each time it is seen."""
     stop_after_samples: int | None = None
-    """End before the schedule does: the embedded weights stopped after 192,000."""
+    """Stop before the end of the schedule: the embedded weights stopped after 192,000."""
     batch_size: int = 128
     """Images per step, over all workers: each is a negative for the others' captions."""
     learning_rate: float = 1e-3
-    """Of AdamW, at its peak."""
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     warmup: float = 0.04
-    """Share of the steps in which the learning rate rises; then it falls as a cosine."""
+    """Share of the steps with linear warmup of the learning rate; a cosine decay follows."""
     patch_dropout: float = 0.5
-    """Share of image tokens dropped in the first part of the schedule (arXiv:2212.00794); 0 for towers that are no
-    ViT."""
+    """Share of image tokens dropped in the first part of the schedule (arXiv:2212.00794); must be 0 for towers other
+    than ViT."""
     whole_images: float = 0.3
-    """Share of the schedule, at its end, in which all image tokens are seen."""
+    """Share of the schedule, at its end, without dropped tokens."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the towers: bf16 is faster on processors that multiply it, slower on others."""
+    """Precision of the towers: bf16 is faster on processors with bf16 instructions, slower on others."""
     attribute_weight: float = 0.2
     """Drawings only: weight of the auxiliary loss that names categories and parts in view."""
     caption_noise: float = 0.02
     """Drawings only: share of captions that describe another image."""
     num_images: int = 100_000
-    """Drawings only: how many there are; they come again mirrored and shifted at random."""
+    """Drawings only: number of drawings; they are repeated, mirrored and shifted at random."""
     num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
     """Ray Train workers (ranks)."""
     cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
@@ -149,18 +149,18 @@ class PretrainConfig(CheckedSettings):
     report_every_steps: int = field(default=50, metadata=NOT_IN_OUTPUT)
     """Steps between points of the curves and printed lines."""
     judge_every_steps: int = field(default=500, metadata=NOT_IN_OUTPUT)
-    """Drawings only: steps between zero-shot figures on validation drawings."""
+    """Drawings only: steps between zero-shot evaluations on validation drawings."""
     checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
-    """Steps between saved states, which an interrupted run goes on from."""
+    """Steps between saved states, from which an interrupted run resumes."""
     max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
+    """Largest share of unreadable images; above it the stage fails."""
     max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
+    """Restarts of a failed group of workers from the last saved state; preempted nodes do not count."""
     cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder on every node for drawings and for copies of remote shards, shared by runs; None: below the system's
     temporary folder."""
     fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
+    """Start over, also if the output folder holds an unfinished run or one of other settings."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
@@ -190,11 +190,11 @@ class PretrainConfig(CheckedSettings):
 
     @property
     def num_steps(self) -> int:
-        """Of the whole schedule."""
+        """Steps of the whole schedule."""
         return self.num_samples // self.batch_size
 
     @property
     def last_step(self) -> int:
-        """Where the run ends."""
+        """Last step of the run."""
         stop = self.num_samples if self.stop_after_samples is None else self.stop_after_samples
         return min(self.num_samples, stop) // self.batch_size

@@ -70,8 +70,8 @@ def stall_error(timeout_s: float) -> TimeoutError:
     total, free = ray.cluster_resources(), ray.available_resources()
     resources = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(
-        f"nothing moved for {timeout_s:g} s: the cluster has {resources}. Add resources, look in Ray's logs for workers "
-        f"that die, or wait longer with --cluster.no-progress-timeout-s; the same command resumes from here"
+        f"nothing moved for {timeout_s:g} s: the cluster has {resources}. Add resources, look in Ray's logs for "
+        f"workers that die, or wait longer with --cluster.no-progress-timeout-s; the same command resumes from here"
     )
 
 

@@ -58,7 +58,7 @@ def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) 
 def ray_data_settings(
     cluster: ClusterConfig, *, bars: bool = False, max_block_bytes: int | None = None
 ) -> Iterator[None]:
-    """Settings of Ray Data for the block: a shuffle that runs on one CPU, bars on a terminal only, errors shown once."""
+    """Settings of Ray Data for the block: a shuffle that runs on one CPU, bars on a terminal, errors shown once."""
     context = DataContext.get_current().copy()
     context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
     context.enable_progress_bars = bars and sys.stderr.isatty()

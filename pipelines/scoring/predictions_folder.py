@@ -57,7 +57,7 @@ class CommittedUnit:
     rejected: tuple[Rejection, ...]
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Committed":
+    def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
         """Of a commit record, or of what `dataclasses.asdict` makes of this."""
         rejected = tuple(Rejection(**each) for each in record["rejected"])
         return cls(part=PredictionPart(**record["part"]), rejected=rejected)

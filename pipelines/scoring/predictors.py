@@ -135,7 +135,7 @@ def _no_text_message(config: ExplainConfig) -> str:
     return f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
 
 
-def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierAnswers":
+def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierPredictor":
     require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
     by = config.method or DEFAULT_CLASS_METHOD
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")

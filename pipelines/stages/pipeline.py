@@ -68,13 +68,13 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
     old = model_registry.find_version(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
     if old is not None and old.version == candidate.version:
         return old
-    promotion = replace(
+    contest = replace(
         config.promote,
         model=candidate.uri,
         evaluation=_contest(config, version=candidate, role=CANDIDATE),
         champion_evaluation=_contest(config, version=old, role=CHAMPION) if old else None,
     )
-    return promotion.promote_model(promotion, tracking=config.tracking)
+    return promotion.promote_model(contest, tracking=config.tracking)
 
 
 def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str:

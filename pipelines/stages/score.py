@@ -198,7 +198,7 @@ def _recorded(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[str]:
         "ecor.input": job.config.input,
         **{f"ecor.{name}": digest for name, digest in job.digests.items()},
     }
-    known = folder.run_id if model_registry.knows_run(job.tracking, run_id=folder.run_id) else None
+    known = folder.run_id if model_registry.has_run(job.tracking, run_id=folder.run_id) else None
     with model_registry.recorded_run(
         job.tracking, name="score", params=asdict(job.config), tags=tags, run_id=known
     ) as run_id:

@@ -68,7 +68,7 @@ class WorkLedger:
     """The units of one output, as one job reads and claims them; it can be sent to the job's workers."""
 
     def __init__(self, folder: str | Path, *, lease_s: float = 60.0, owner: str | None = None) -> None:
-        """`folder` is any address that fsspec writes, of this output alone; `owner` names the job (default: a new job)."""
+        """`folder` is any address that fsspec writes, of this output alone; `owner` names the job (default: new)."""
         self.folder = str(folder)
         self.lease_s = lease_s
         self.owner = owner or uuid.uuid4().hex[:8]

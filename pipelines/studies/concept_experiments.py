@@ -1,4 +1,4 @@
-"""A CLIP in, how well concepts tell known things of the drawn world from unknown ones, and where they find them, out.
+"""Experiments of ConVis on drawn scenes: detect unknown categories, and locate things, by definitions.
 
 The experiments of ConVis (arXiv:2405.14563) on drawn scenes, with the demo's own lexicon. Images are of seeds of their
 own, which no other experiment here looks at.
@@ -6,12 +6,11 @@ own, which no other experiment here looks at.
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
@@ -20,18 +19,16 @@ from ecor.config import require
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConVis
 from ecor.data.heatmap import Frame, Heatmap, frame_of
-from ecor.data.image_decoding import image_to_pixels
 from ecor.demo.lexicon import categories_under
 from ecor.demo.worlds.familiar import FAMILIAR
-from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw
-from ecor.demo.worlds.schema import WorldSet
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import chosen_probe
 from ecor.evaluation.ood_detection import Detection, detection, max_logit
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.registry import build_method
-from ecor.explain.metrics.boxes import BoxRule, box_of, hits, overlaps
+from ecor.explain.metrics.boxes import BoxRule, hits, overlaps
 from ecor.probability.factors import max_cosine
+from pipelines.studies.concept_pictures import Pictures, Split, draw_pictures
 
 PAIRS = (
     ("hoofed animal", "beast of prey"),
@@ -44,22 +41,6 @@ PAIRS = (
 """Concepts whose kinds are known, and those whose kinds are not: near and far ones, as in ConVis's six."""
 DELTAS = (0.3, 0.5, 0.7)
 """Of MaxBoxAccV2."""
-MAX_SHIFT = 0.25
-"""How far from the middle, at most, a thing is put that is to be found, down and across, in shares of the picture."""
-Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
-    """Drawn scenes with one thing in front."""
-
-    pixels: UInt8[Tensor, "N 3 H W"]
-    """As the tower takes them."""
-    categories: tuple[str, ...]
-    boxes: Int[Tensor, "N 4"]
-    """Around what can be seen of the thing, in the drawing: first and last row and column that it covers."""
-    source_size: tuple[int, int]
-    """Height and width of the drawings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,35 +68,6 @@ class LocalisationRow:
     method: str
     max_box_acc: Estimate
     max_box_acc_v2: Estimate
-
-
-def draw_pictures(
-    categories: Sequence[str], *, split: Split, num_images: int, seed: int, backbone: Backbone, alone: bool = False
-) -> Pictures:
-    """Scenes of some categories in turn; a second thing, where there is one, is of the same categories.
-
-    `alone`: one thing per scene, put away from the middle, where it would be found without looking.
-    """
-    require(bool(categories), "no category to draw")
-    world = WorldSet(
-        kinds=FAMILIAR.kinds,
-        categories=tuple(categories),
-        role="concepts",
-        two_things=0.0 if alone else 0.3,
-        look=FAMILIAR.look,
-    )
-    names = [categories[index % len(categories)] for index in range(num_images)]
-    drawings = [
-        _draw_scene(world, category=name, key=f"concepts/{split}/{seed}/{index}", moved=MAX_SHIFT if alone else 0.0)
-        for index, name in enumerate(names)
-    ]
-    pixels = [image_to_pixels(each.image, preprocess=backbone.preprocess) for each in drawings]
-    return Pictures(
-        pixels=torch.from_numpy(np.stack(pixels)),
-        categories=tuple(names),
-        boxes=torch.stack([box_of(torch.from_numpy(_thing_mask(each))) for each in drawings]),
-        source_size=(drawings[0].image.height, drawings[0].image.width),
-    )
 
 
 def detection_rows(
@@ -291,27 +243,3 @@ def _noise(size: tuple[int, int], *, num: int) -> Float[Tensor, "N H W"]:
 def _encode_images(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
     with torch.no_grad():
         return torch.cat([backbone.encode_image(batch, fp32=True) for batch in pixels.split(64)])
-
-
-def _draw_scene(world: WorldSet, *, category: str, key: str, moved: float) -> Drawing:
-    """The first of the scenes of a key in which a part of the thing in front can be seen."""
-    for attempt in range(100):
-        scene = compose(world, seed=f"{key}/{attempt}", category=category)
-        if moved:
-            scene = _shift_thing(scene, by=moved, rng=random.Random(f"{key}/{attempt}/place"))
-        drawing = draw(scene)
-        if drawing.visible[0]:
-            return drawing
-    raise AssertionError(f"no part of a {category} can be seen in 100 scenes")
-
-
-def _shift_thing(scene: Scene, *, by: float, rng: random.Random) -> Scene:
-    first = scene.things[0]
-    place = replace(first.placement, x=0.5 + rng.uniform(-by, by), y=0.5 + rng.uniform(-by, by))
-    return replace(scene, things=(replace(first, placement=place), *scene.things[1:]))
-
-
-def _thing_mask(drawing: Drawing) -> Bool[np.ndarray, "H W"]:
-    """Pixels that show the thing in front."""
-    own = [label for label, (owner, _) in drawing.legend.items() if owner == 0]
-    return np.isin(np.asarray(drawing.labels), own)

@@ -1,4 +1,4 @@
-"""Concepts of the demo's lexicon in, tables of how well they tell the unknown and find things out (ConVis)."""
+"""The concept study: tables of detection and localization by definitions of concepts (ConVis)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +19,13 @@ from pipelines.studies.markdown import read_introduction, table_row, write_parts
 from pipelines.studies.result_rows import write_rows
 
 RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
+RULE_NOTES = {
+    "wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)",
+    "convis": "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)",
+}
 DETECTION_HEADER = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
 LOCALISATION_HEADER = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
-"""What a reader of the tables wrote about them; opens the page."""
+"""Headers of the two tables."""
 CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
 
 
@@ -151,8 +155,6 @@ def _page(
     finding: Sequence[Sequence[ConceptFigure]],
     words: str,
 ) -> str:
-    rule = {"wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)"}
-    rule["convis"] = "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)"
     lines = [
         "# What concepts tell, and what they find",
         "",
@@ -162,6 +164,16 @@ def _page(
         "which was tuned on nothing. Drawn scenes; definitions of the demo's own lexicon. In percent, with 95 % "
         "intervals.",
         "",
+        *_detection_section(config, telling),
+        "",
+        *_localisation_section(config, finding),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _detection_section(config: ConceptsConfig, rows: Sequence[Sequence[ConceptFigure]]) -> list[str]:
+    return [
         "## Telling the unknown",
         "",
         f"{config.num_images} pictures of the kinds of a known concept, and as many of the kinds of an unknown one; in "
@@ -172,18 +184,20 @@ def _page(
         "pictures of the known categories.",
         "",
         *_heading(DETECTION_HEADER),
-        *map(_line, telling),
-        "",
+        *map(_line, rows),
+    ]
+
+
+def _localisation_section(config: ConceptsConfig, rows: Sequence[Sequence[ConceptFigure]]) -> list[str]:
+    return [
         "## Finding things",
         "",
         f"{config.num_found} pictures of one thing each, away from the middle, of categories that pretraining named, "
         "and as many of those that it never named. Maps of the category's definition, and of the definition of what "
         "it is a kind of. MaxBoxAcc: the box around the largest region overlaps the true one by 0.5, at the threshold "
-        f"that is best for all pictures; V2: any region, mean over 0.3, 0.5 and 0.7. Boxes {rule[config.box_rule]}. "
-        "The threshold is chosen anew in each resample.",
+        f"that is best for all pictures; V2: any region, mean over 0.3, 0.5 and 0.7. Boxes "
+        f"{RULE_NOTES[config.box_rule]}. The threshold is chosen anew in each resample.",
         "",
         *_heading(LOCALISATION_HEADER),
-        *map(_line, finding),
-        "",
+        *map(_line, rows),
     ]
-    return "\n".join(lines)

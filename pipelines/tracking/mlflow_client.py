@@ -100,8 +100,8 @@ def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
         if refusal is not None:
             raise ValueError(refusal) from error
         raise OSError(
-            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(_first_line(error))}): run the same command again "
-            f"when it answers, to go on"
+            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(_first_line(error))}): run the same "
+            f"command again when it answers, to resume"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A cell of the study in, its rows out: what a task of `ecor ablate` does, by the same tuning as `ecor train`."""
+"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate; a row per judgement."""
 
 import json
 import time
@@ -40,7 +40,7 @@ IMAGES_PER_PASS = 256
 
 
 def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
-    """A split as a model sees it."""
+    """A split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
     parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
@@ -51,9 +51,13 @@ def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> Lab
 
 
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    """Tune as the cell says, and judge the result: a row per judgement.
+    """Tune as the cell says, and evaluate the result: a row per judgement.
 
-    `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
+    Args:
+        cell: the tuning and its judgements.
+        root: folder shared by all cells: worlds, image features, chosen wordings, tuned tokens.
+        clip: the backbone of the cell's pretraining seed.
+        sizes: numbers of images and epochs. Torch runs on one thread.
     """
     torch.set_num_threads(1)
     world = locate_world(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
@@ -69,7 +73,7 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         if not folder.is_dir():
             _tune(cell, folder=folder, world=world, clip=clip, templates=templates, root=root)
         recognizer, tuning = load(folder, backbone=backbone), read_checkpoint(folder).metrics
-    told = {
+    shared = {
         "cell": name,
         **{field: value for field, value in asdict(cell).items() if field not in ("judgements", "wording")},
         "num_categories": len(world.categories),
@@ -77,7 +81,7 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         "wording_is_chosen": cell.wording is None,
         **tuning,
     }
-    return [told | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+    return [shared | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
 
 
 def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer) -> dict[str, Any]:
@@ -107,10 +111,40 @@ def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer
 def _tune(
     cell: Cell, *, folder: Path, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
 ) -> None:
-    """Tune as `ecor train` does, on one rank, and save the model with what its tuning was like."""
+    """Tune as `ecor train` does, on one rank, and save the model with metrics of its tuning."""
+    started = time.perf_counter()
+    config = _train_config(cell, world=world, clip=clip, templates=templates, root=root)
+    vocabulary = world.vocabulary
+    trainer = PromptTrainer(
+        resolve_config(config),
+        vocabulary=vocabulary,
+        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
+        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
+        rank=Rank(),
+        cache_dir=root / "cache",
+    )
+    progress = None
+    for report in trainer.reports(trainer.module()):
+        progress = report.progress
+    assert progress is not None, "a run makes at least one report"
+    best = progress.epochs[progress.best_epoch]
+    metrics = {
+        "num_steps": float(progress.step),
+        "best_epoch": float(progress.best_epoch),
+        "validation_rr": best["validation_rr"],
+        "seconds_per_epoch": progress.seconds / len(progress.epochs),
+    }
+    recognizer = trainer.finished_recognizer(progress)
+    save_checkpoint(recognizer, folder, metrics=metrics | {"tuning_s": time.perf_counter() - started})
+
+
+def _train_config(
+    cell: Cell, *, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
+) -> TrainConfig:
+    """Settings of `ecor train` for a cell that is tuned."""
     assert cell.objective is not None
-    sizes, started = world.sizes, time.perf_counter()
-    config = TrainConfig(
+    sizes = world.sizes
+    return TrainConfig(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
@@ -124,28 +158,6 @@ def _tune(
         seed=cell.seed,
         cache_dir=str(root / "cache"),
     )
-    vocabulary = world.vocabulary
-    tuning = PromptTrainer(
-        resolve_config(config),
-        vocabulary=vocabulary,
-        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
-        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
-        rank=Rank(),
-        cache_dir=root / "cache",
-    )
-    progress = None
-    for report in tuning.reports(tuning.module()):
-        progress = report.progress
-    assert progress is not None, "a run makes at least one report"
-    best = progress.epochs[progress.best_epoch]
-    told = {
-        "num_steps": float(progress.step),
-        "best_epoch": float(progress.best_epoch),
-        "validation_rr": best["validation_rr"],
-        "seconds_per_epoch": progress.seconds / len(progress.epochs),
-    }
-    recognizer = tuning.finished_recognizer(progress)
-    save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 
 def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
@@ -176,7 +188,7 @@ def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConf
 
 
 def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
-    """The wording that the cell names, or the best on validation images for its decoding; found once, then noted."""
+    """The wording that the cell names, or the best on validation images for its decoding, which is cached in a file."""
     if cell.wording is not None:
         return HAND_TEMPLATES[cell.wording]
     note = root / "wordings" / f"{world.folder.name}-{cell.decoding}-{backbone.digest[:16]}.json"

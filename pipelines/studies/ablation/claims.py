@@ -1,4 +1,4 @@
-"""Rows of the study in, a table of what was claimed and what was measured out.
+"""Test the claims of the ECOR paper on the rows of the ablation study, in one table.
 
 The claims are the paper's (ECOR, arXiv:2404.12839), as its ablations and its benchmark state them; each is put as a
 difference within repetitions that would be above zero if it held.

@@ -1,4 +1,4 @@
-"""A model and images with their whole truth in, numbers that say why the joint wins or loses out.
+"""Measure why the joint wins or loses: dependence, entropy and calibration of its two factors.
 
 The order P(r | I) · P(c | r, I) can differ from two separate answers only where category and rationale depend on each
 other given the image, and it helps only where a true reason makes the true category likelier. Both are measured here,

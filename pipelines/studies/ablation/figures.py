@@ -1,4 +1,4 @@
-"""A model and test images with their whole truth in, one row of the study's figures out.
+"""Metrics of a model on test images with full ground truth: one row of the ablation study.
 
 Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability`, and two that
 show what a reason is worth: `oracle` is told the labelled rationale, `random` is given any.
@@ -50,7 +50,7 @@ class LabelledImages:
     visible: Bool[Tensor, "N R"]
     num_things: Int[Tensor, " N"]
 
-    def select(self, images: Int[Tensor, " n"]) -> "KnownImages":
+    def select(self, images: Int[Tensor, " n"]) -> "LabelledImages":
         """Some of the images, in the order given."""
         return LabelledImages(
             features=self.features.select(images),

@@ -1,4 +1,4 @@
-"""The questions of the ablation study in, the cells that answer them out: what is tuned, on what, and how it is judged.
+"""The grid of the ablation study: what each cell tunes, on which images, and how it is judged.
 
 A cell is one tuning (or none) with every judgement of its result. Method, repetitions and choice of settings:
 

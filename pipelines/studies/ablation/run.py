@@ -1,4 +1,4 @@
-"""Questions in, a CSV of every cell's figures and a page of tables and plots out: the ablation study, on Ray.
+"""Run the ablation study on Ray: measure the missing cells, append to the CSV, write the page.
 
 Each cell is one task. Rows are written as cells end, so that the same command goes on from what is there; the page is
 made from the CSV alone.

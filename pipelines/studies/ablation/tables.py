@@ -1,4 +1,4 @@
-"""Figures of repetitions in, tables and a plot of means with 95 % intervals out: how the study compares arms.
+"""Tables of means over repetitions with 95 % intervals, and the selection of rows for them.
 
 An interval is Student's t over repetitions. A repetition has images, a start and (in turn) a pretrained CLIP of its
 own, so the interval holds all three; differences are taken within repetitions.

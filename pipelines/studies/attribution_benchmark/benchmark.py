@@ -1,6 +1,5 @@
-"""Methods in, a CSV and a page of what each map is worth out: every method by every measure on the drawn world."""
+"""Benchmark every attribution method by every measure on drawn scenes, and write a CSV and a page."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -10,28 +9,32 @@ from typing import Any, get_args
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ecor.config import require
 from ecor.demo.worlds.registry import vocabulary_of
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement
-from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
+from ecor.explain.metrics.measure_table import MEASURES
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.runtime.console import say
 from pipelines.storage.lexicons import open_concepts
-from pipelines.studies import markdown
+from pipelines.studies.attribution_benchmark.benchmark_page import (
+    MODEL_ROW,
+    RESULTS,
+    _console_tables,
+    _format_estimate,
+    _page_part,
+    _write_page,
+)
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, EvaluationSettings, evaluate_method, evaluate_prior
 from pipelines.studies.result_rows import append_rows, read_rows
 from pipelines.tracking.model_loading import load_projection, open_model
 
-RESULTS, PAGE = "explanations.csv", "explanations.md"
-MODEL_ROW = "the model"
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 _SHARED = ("cell", "model", "set", "seed", "num_cases", "target", "method")
 _COLUMNS = (*_SHARED, "measure", "value", "low", "high", "num_looked_at")
@@ -184,83 +187,6 @@ def _page_parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str,
     rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
     require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
     return [_page_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
-
-
-def _console_tables(part: Mapping[str, Any]) -> Iterator[Table]:
-    """Of one kind of targets, without intervals: for a terminal."""
-    for each in part["tables"]:
-        table = Table(title=f"{part['kind']}: {each.title}", box=None, pad_edge=False, title_justify="left")
-        for number, title in enumerate(each.header):
-            table.add_column(title, justify="right" if number else "left", overflow="fold")
-        for name, *values in each.rows:
-            table.add_row(name, *(value.partition(" ")[0] for value in values))
-        yield table
-
-
-def _write_page(
-    config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
-) -> Path:
-    page = root / PAGE
-    text = markdown.render_template(
-        "explanations.md.j2",
-        package="pipelines.studies.attribution_benchmark",
-        words=markdown.read_introduction(page),
-        parts=parts,
-        left_out=left_out,
-        config=config,
-        measures=MEASURES,
-    )
-    return markdown.write_parts(page, text)
-
-
-def _page_part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the template shows of one kind of targets."""
-    found = {
-        (str(row["method"]), str(row["measure"])): Estimate(
-            value=row["value"], low=row["low"], high=row["high"], num_images=int(row["num_cases"])
-        )
-        for row in rows.to_dict("records")
-    }
-    known = set(rows["method"])
-    names = [name for name in (*PRIORS, *METHODS) if name in known]
-    tables = []
-    for title, measures in (
-        ("Where the map is", LOCALISATION),
-        ("What the model does, and whether the map follows it", FAITHFULNESS),
-        ("What it costs", COST),
-    ):
-        body = [
-            (name, *(_format_estimate(found.get((name, key)), measure) for key, measure in measures.items()))
-            for name in names
-            if any((name, key) in found for key in measures)
-        ]
-        header = ("", *(_column_title(each) for each in measures.values()))
-        tables.append(markdown.MarkdownTable(title=title, header=header, rows=tuple(body)))
-    model = {name: found.get((MODEL_ROW, name)) for name in ("prob", "fall", "falls", "area")}
-    return {
-        "kind": kind,
-        "tables": tables,
-        "num_looked_at": int(rows["num_looked_at"].max()),
-        "model": {name: _format_percent(each) for name, each in model.items()},
-    }
-
-
-def _column_title(measure: Measure) -> str:
-    arrow = {True: " ↑", False: " ↓", None: ""}[measure.higher_is_better]
-    return f"{measure.title}{arrow}"
-
-
-def _format_estimate(found: Estimate | None, measure: Measure) -> str:
-    if found is None or math.isnan(found.value):
-        return "–"
-    value = f"{found.value:.{measure.digits}f}"
-    if math.isnan(found.low):
-        return value
-    return f"{value} [{found.low:.{measure.digits}f}, {found.high:.{measure.digits}f}]"
-
-
-def _format_percent(found: Estimate | None) -> str:
-    return "–" if found is None else f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:

@@ -1,4 +1,4 @@
-"""A model and a set of the drawn world in; images with a name that it ranks right, and which pixels show it, out.
+"""Test cases with pixel-level truth: drawn images with a name that the model ranks right.
 
 Where an explanation is judged by what is really there, the model must know what it is asked about: so a part counts
 when the model ranks it above everything that cannot be seen, and a category when it is ranked first.

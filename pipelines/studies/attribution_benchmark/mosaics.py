@@ -1,4 +1,4 @@
-"""Cases in; four pictures in one, each of whose names is to be found in its own quarter, out.
+"""Mosaics of four pictures, to test whether the heat map of a name is highest in its own picture.
 
 FIxLIP's game of recognition, of drawings: a map that follows its text is highest in the picture that the text is about;
 chance is a quarter.

@@ -1,4 +1,4 @@
-"""A method and drawn cases in, its figures out: every measure with an interval, sanity checks, time, memory."""
+"""Evaluate one attribution method on test cases: measures with intervals, sanity checks, time, memory."""
 
 import ctypes
 import time

@@ -1,4 +1,4 @@
-"""A seed and an arm of the studies in, its figures out: ECLIP, LICO and prompts with it, learned in process and judged.
+"""Train one arm of the ECLIP, LICO and prompt studies in process, and evaluate its heat maps.
 
 What is learned is learned by the loop of `ecor train`, on shards of drawn scenes; maps are judged by the parts' pixels.
 """

@@ -1,4 +1,4 @@
-"""Seeds in, a CSV of every arm's figures and a page of tables out: what ECLIP and LICO are good for on drawn scenes.
+"""Run the studies of ECLIP, LICO and prompts over seeds, and write a CSV and a page.
 
 Arms are learned one after the other in this process. Rows are written as arms end, so that the same command goes on
 from what is there; the page is made from the CSV alone.

@@ -19,7 +19,8 @@ from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain.metrics.boxes import CONVIS, WSOL, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.localization import pointing_hit, score_contrast
 from pipelines.__main__ import EXIT_DONE, main
-from pipelines.studies.concept_experiments import PAIRS, box_estimates, detection_rows, draw_pictures
+from pipelines.studies.concept_experiments import PAIRS, box_estimates, detection_rows
+from pipelines.studies.concept_pictures import draw_pictures
 from pipelines.studies.concepts import CSV_HEADER
 
 
