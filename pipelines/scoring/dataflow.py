@@ -1,6 +1,6 @@
 """Stream units of images through the cluster: decode on CPUs, score on GPUs or CPUs, write and commit.
 
-Pixels and rows pass from actor to actor in Ray's object store; what reaches the driver is a report per part.
+Pixels and rows pass from actor to actor in Ray's object store; the driver gets one report per part.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +28,12 @@ def stream_units(
     attempts: Mapping[str, Attempt],
     reservation: Reservation,
 ) -> Iterator[PartReport]:
-    """Label the units and commit each under its attempt; reports of parts as they are written, in no order.
+    """Label the units and commit each under its attempt; yields reports of parts as they are written, in any order.
 
-    Raises ValueError for a unit that is not what its record says, or a model that does not open; OSError for a store
-    that is gone; TimeoutError when the cluster gives nothing.
+    Raises:
+        ValueError: for a unit that differs from its record, or a model that does not load.
+        OSError: for a store that fails.
+        TimeoutError: when the cluster makes no progress.
     """
     writing = {"folder": folder, "attempts": attempts, "parents": job.digests}
     # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
@@ -60,7 +62,7 @@ def stream_units(
 
 
 def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSettings:
-    """What a job's scoring actors need to know."""
+    """The settings of a job's scoring actors."""
     config = job.config
     return ScorerSettings(
         model=job.model,
@@ -82,14 +84,14 @@ def _decoder_settings(job: ScoreJob) -> dict[str, Any]:
 
 
 def _units_dataset(units: Sequence[Unit]) -> Dataset:
-    """A row, and a block, per unit; made here: `from_arrow` would wait for a task on the cluster, without end."""
+    """One row and one block per unit, made in this process: `from_arrow` waits for a cluster task without a timeout."""
     return ray.data.from_items([{"unit": unit_to_json(unit)} for unit in units], override_num_blocks=len(units))
 
 
 def _map_with_actors(
     rows: Dataset, actor: type, settings: Mapping[str, Any], *, cpus: float, num_actors: int, gpus: float = 0.0
 ) -> Dataset:
-    """Rows passed one by one through a pool of actors, which Ray Data fills as there is work."""
+    """Map rows one by one with a pool of actors, which Ray Data scales with the work."""
     return rows.map_batches(
         actor,
         fn_constructor_kwargs=dict(settings),

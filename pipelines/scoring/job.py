@@ -22,7 +22,7 @@ _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreJob:
-    """All that is settled before the first image is read."""
+    """A planned scoring job."""
 
     config: ScoreConfig
     model: ModelVersion
@@ -30,10 +30,10 @@ class ScoreJob:
     cluster: ClusterConfig
     input: Input
     vocabulary: Vocabulary | None
-    """Other names than the model's own."""
+    """Vocabulary to use instead of the model's own."""
     preprocess: Preprocess
     evidence: AttributionSettings | None
-    """Which images get maps of where the evidence is."""
+    """Which images get heat maps, and how."""
 
     @property
     def vocabulary_digest(self) -> str:
@@ -41,7 +41,7 @@ class ScoreJob:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for finished units to be kept; all rows of a folder name one model."""
+        """The values that must be equal for finished units to be reused; all rows of a folder are of one model."""
         return {
             "input_digest": self.input.digest,
             "model_name": self.model.name,
@@ -54,7 +54,7 @@ class ScoreJob:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of input, model and vocabulary: the parents that each commit record and the MLflow run name."""
+        """Digests of input, model and vocabulary, written to each commit record and to the MLflow run."""
         return {name: self.identity[name] for name in _DIGESTS}
 
     @property
@@ -75,9 +75,10 @@ class ScoreJob:
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
-    """Pin the model and read the list of the input; the model is not opened.
+    """Pin the model and list the input; the model is not loaded.
 
-    Raises ValueError for a model, an input, a vocabulary or an explanation that is not there or does not fit.
+    Raises:
+        ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
     """
     model = model_registry.resolve_model(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
@@ -100,7 +101,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
 
 
 def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
-    """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
+    """Text settings with a cache folder, so that several scorers of a machine share one file of text features."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text
     return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))

@@ -58,7 +58,7 @@ class CommittedUnit:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
-        """Of a commit record, or of what `dataclasses.asdict` makes of this."""
+        """Read a commit record, or the output of `dataclasses.asdict`."""
         rejected = tuple(Rejection(**each) for each in record["rejected"])
         return cls(part=PredictionPart(**record["part"]), rejected=rejected)
 
@@ -67,7 +67,7 @@ class PredictionsFolder:
     """A folder of labels of one job; local, or in a store."""
 
     def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
-        """`identity` is what must be the same for finished units to be kept, as JSON values."""
+        """`identity` holds the values that must be equal for finished units to be reused, as JSON values."""
         self.folder = folder.rstrip("/")
         self.identity = dict(identity)
         digest = json_digest(self.identity)
@@ -75,50 +75,51 @@ class PredictionsFolder:
         self.job = RecordStore(f"{self.folder}/{_COMMITS}/job")
 
     def take(self) -> None:
-        """Make the folder this job's, or find that it is.
+        """Claim the folder for this job; no-op if this job already owns it.
 
-        Raises ValueError, naming each thing that differs with both values, when it is another job's.
+        Raises:
+            ValueError: when another job owns it; names each setting that differs, with both values.
         """
         found = self.job.create_or_read("identity", self.identity)
         differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
         if differing:
-            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
+            changes = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
             raise ValueError(
-                f"{self.folder} holds labels of another job: {told}. Give what was given then to go on with that, name "
-                f"another output, or add --fresh"
+                f"{self.folder} holds labels of another job: {changes}. Repeat the settings of that job to resume it, "
+                f"name another output, or add --fresh"
             )
 
     def leave(self) -> None:
-        """Let another job have the folder, if none of this one's units is done: what was wrong may be mended."""
+        """Give up the folder if none of this job's units is done, so that a corrected job can claim it."""
         if self.job.read("identity") == self.identity and not self.units.committed():
             self.job.remove("identity")
 
     def clear(self) -> None:
-        """Forget what was done here; a job with other settings that is running here ends in an error."""
+        """Remove all commits; a running job with other settings then fails."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         filesystem.remove(filesystem.join(self.folder, _PIECES))
         RecordStore(f"{self.folder}/{_COMMITS}").clear()
 
     def finished(self) -> PredictionSet | None:
-        """The manifest, if it is there."""
+        """The manifest, or None."""
         is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
         return self._retry(lambda: read_manifest(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
-        """Write the manifest; ValueError when another job has made the folder its own."""
+        """Write the manifest; ValueError when another job has claimed the folder."""
         self.take()
         self._retry(lambda: write_manifest(self.folder, predictions))
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:
-        """Hold the lease that `begin` needs."""
+        """Hold the lease that claims need."""
         with self.units.hold_lease():
             yield
 
     def committed(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
-        """Units that are done and whose files are whole; a damaged or missing one is to be done again.
+        """Committed units whose files are complete; a unit with a damaged or missing file must be redone.
 
-        Files of `known` units were looked at before, and are not read again.
+        Files of `known` units were checked before and are not read again.
         """
         records, known = self.units.committed(), known or {}
         found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
@@ -131,22 +132,22 @@ class PredictionsFolder:
         return found
 
     def reopen_rejected(self, committed: Mapping[str, CommittedUnit]) -> dict[str, CommittedUnit]:
-        """Have those of these units done again in which pictures were rejected; the units that stay done."""
+        """Reopen the units with rejected images; returns the units that stay committed."""
         for unit, record in self.units.committed().items():
             if unit in committed and committed[unit].rejected and CommittedUnit.from_record(record) == committed[unit]:
                 self.units.discard(unit, record)
         return {unit: each for unit, each in committed.items() if not each.rejected}
 
     def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
-        """Claim units: those that no other job works on, and nobody has finished."""
+        """Claim those units that are not committed and that no other job holds."""
         return self.units.claim_all(units)
 
     def save(
         self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
     ) -> CommittedUnit | None:
-        """Write a unit's rows and commit them; returns what counts.
+        """Write and commit the rows of a unit; returns the committed unit.
 
-        That is another job's output, or None as long as there is none, where it has taken the unit over.
+        If another job has taken the unit over, that is its output, or None until it commits.
         """
         name = f"{attempt.unit}-{attempt.name}.parquet"
         part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
@@ -155,16 +156,16 @@ class PredictionsFolder:
         return None if counting is None else CommittedUnit.from_record(counting)
 
     def committed_unit(self, unit: str) -> CommittedUnit | None:
-        """What counts for a unit; None when it is not done. Its file is not looked at."""
+        """The committed unit, or None; its file is not checked."""
         record = self.units.record(unit)
         return None if record is None else CommittedUnit.from_record(record)
 
     def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
-        """Keep a part of a unit until the others are there; the same part may be written again."""
+        """Store a part of a unit until all parts exist; writing the same part again is allowed."""
         self._write(f"{_pieces_folder(attempt)}/{_piece_name(index)}", data)
 
     def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
-        """The parts of a unit in order; None unless all are there."""
+        """The parts of a unit in order; None unless all exist."""
         folder, names = (
             filesystem.join(self.folder, _pieces_folder(attempt)),
             [_piece_name(index) for index in range(num_pieces)],
@@ -174,23 +175,23 @@ class PredictionsFolder:
         try:
             return [self._retry(partial(filesystem.read, filesystem.join(folder, name))) for name in names]
         except FileNotFoundError:
-            return None  # another worker has put the unit together meanwhile
+            return None  # another worker has assembled the unit in the meantime
 
     def remove_pieces(self, attempt: Attempt) -> None:
         """Delete the parts of a unit that is written."""
         self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_folder(attempt))))
 
     def remember_run(self, run_id: str) -> None:
-        """Keep the MLflow run of this job, to go on in it after a restart."""
+        """Store the id of this job's MLflow run, to resume it after a restart."""
         self.job.write("run", {"run_id": run_id})
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run that this job was last recorded in."""
+        """Id of this job's last MLflow run, or None."""
         return (self.job.read("run") or {}).get("run_id")
 
     def write_quarantine(self, rejected: Sequence[Rejection]) -> None:
-        """Write the table of pictures without a label."""
+        """Write the table of rejected images."""
         table = pa.Table.from_pylist([asdict(each) for each in rejected], schema=QUARANTINE_SCHEMA)
         sink = io.BytesIO()
         pq.write_table(table.sort_by("source"), sink, compression="zstd")
@@ -201,7 +202,7 @@ class PredictionsFolder:
         self._write(SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
 
     def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
-        """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
+        """Delete the files of attempts that do not count; call it when every unit is committed."""
         self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
         kept = {each.part.name for each in committed.values()}
         for name in self._retry(lambda: filesystem.names_in(self.folder)):

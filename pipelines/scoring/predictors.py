@@ -26,14 +26,14 @@ from pipelines.tracking.model_loading import DEMO_MODEL, detect_system, load_pro
 
 DEMO_SET = "demo-small"
 DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
-"""Where none is named: of a model with rationales, of a classifier."""
+"""Default methods, of a model with rationales and of a classifier."""
 Ranked = tuple[tuple[str, float], ...]
 """Names and numbers, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageExplanation:
-    """What is said of a picture."""
+    """The labels of an image and the answers to what was looked for."""
 
     category: str
     category_prob: float
@@ -42,13 +42,13 @@ class ImageExplanation:
     texts: Ranked = ()
     """Free texts and their cosines."""
     concepts: Ranked = ()
-    """Of a lexicon, with their definitions' cosines."""
+    """Concepts of a lexicon and the cosines of their definitions."""
     others: Ranked = ()
-    """Of a classifier: the categories that come next."""
+    """For a classifier: the next most probable categories."""
 
     @property
     def titles(self) -> list[tuple[str, str]]:
-        """Of the maps: a name, and what is said of it."""
+        """Titles of the maps: a name and its probability or cosine."""
         given = ", given its reasons" if self.rationales else ""
         found = [(self.category, f"{percent(self.category_prob, 1)}{given}")]
         found += [(name, percent(prob, 1)) for name, prob in (*self.rationales, *self.others)]
@@ -56,7 +56,7 @@ class ImageExplanation:
 
     @property
     def sought(self) -> list[tuple[str, str]]:
-        """What was looked for, and how near it is."""
+        """The texts and concepts that were looked for, with their cosines."""
         named = [(f"“{text}”", cosine) for text, cosine in self.texts]
         named += [(f"concept {name}", cosine) for name, cosine in self.concepts]
         return [(name, f"cosine {cosine:.2f}") for name, cosine in named]
@@ -64,26 +64,26 @@ class ImageExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchExplanation:
-    """Of a batch of pictures."""
+    """Explanations of a batch of images."""
 
     each: tuple[ImageExplanation, ...]
     heatmaps: tuple[Heatmap, ...]
-    """Together as many maps of a picture as its answer has titles, in their order."""
+    """Heat maps; for each image together as many maps as its explanation has titles, in that order."""
 
 
 class Predictor(Protocol):
-    """A model that was opened with a method."""
+    """A model with an attribution method."""
 
     @property
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels."""
+        """Resizing and cropping of images."""
 
     @property
     def method(self) -> str:
         """The name of the method."""
 
     def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
-        """Say, and show."""
+        """Predict labels and heat maps."""
 
 
 def open_predictor(
@@ -94,21 +94,21 @@ def open_predictor(
     settings: Sequence[str],
     tracking: TrackingConfig,
 ) -> Predictor:
-    """Open what `config.model` names, and make its method ready.
+    """Load the model of `config`, and build its method.
 
     Args:
         config: model and method.
-        texts: sentences to look for beside the model's own answer.
-        concepts: of the lexicon, to look for too.
-        settings: of the method (`ecor.explain.methods.settings.read_settings`).
-        tracking: where the registry is, settled.
+        texts: sentences to look for, besides the model's own labels.
+        concepts: concepts of the lexicon to look for.
+        settings: settings of the method (`ecor.explain.methods.settings.read_settings`).
+        tracking: the registry's server, from `resolve_tracking`.
 
     Raises:
-        ValueError: for a model or method that is not there, lacks something, or does not go with the other.
+        ValueError: for an unknown model or method, a missing requirement, or a method that does not fit the model.
     """
     if config.method is not None:
         named = {"projection": config.projection, "concepts": config.lexicon}
-        missing = missing_requirement(config.method, named)  # told before anything is opened
+        missing = missing_requirement(config.method, named)  # fails before a model is loaded
         require(missing is None, str(missing))
         read_settings(config.method, settings)
     folder = config.model if config.model == DEMO_MODEL else model_folder(config.model, tracking=tracking)
@@ -125,7 +125,7 @@ def open_predictor(
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
         among = open_concepts(config.lexicon, backbone=model.backbone)
-        among.of(concepts)  # an unknown one is told before any picture is looked at
+        among.of(concepts)  # fails for an unknown one before any image is read
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}
     return RecognizerPredictor(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
@@ -144,7 +144,7 @@ def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[s
 
 
 class RecognizerPredictor:
-    """Category, rationales, and what else is looked for, of a model that ECOR tuned, or of plain CLIP."""
+    """Predict category, rationales, texts and concepts with a model tuned by ECOR, or with plain CLIP."""
 
     def __init__(
         self, model: Recognizer, *, method: Method, name: str, sought: Sequence[Target], config: ExplainConfig
@@ -188,7 +188,7 @@ class RecognizerPredictor:
 
 
 class ClassifierPredictor:
-    """The most probable categories of a classifier that LICO trained."""
+    """Predict the most probable categories with a classifier trained by LICO."""
 
     def __init__(
         self, classifier: Classifier, *, method: str, settings: Mapping[str, Any], config: ExplainConfig

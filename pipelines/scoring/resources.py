@@ -14,7 +14,7 @@ _MIN_CPU_SHARE = 0.5  # machines with less than this share of the largest one's 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """What Ray sets aside for the actors of a job; together never more than the cluster has."""
+    """CPUs and GPUs that Ray reserves for the actors of a job; in total never more than the cluster has."""
 
     num_decoders: int
     cpus_per_decoder: float
@@ -24,20 +24,20 @@ class Reservation:
 
     @property
     def num_threads(self) -> int:
-        """Of torch in a scorer: one per CPU, a begun one counted whole."""
+        """Torch threads of a scorer: its CPUs, rounded up."""
         return max(1, math.ceil(self.cpus_per_scorer))
 
 
 def reserve_resources(config: ScoreConfig, *, machines: Sequence[Mapping[str, float]]) -> Reservation:
-    """Divide the CPUs and GPUs of a cluster's machines; decoders and scorers both get a share, of a single CPU too.
+    """Divide the CPUs and GPUs of a cluster between decoders and scorers; both get a share, even of a single CPU.
 
-    An actor is on one machine. Without GPUs there is by default a scorer on each, with three quarters of its CPUs, so
-    that on machines that are alike decoders never keep out all scorers, wherever Ray puts them, nor scorers all
-    decoders; machines with less than half of the CPUs of the largest one decode only. With GPUs each scorer has one of
-    its own: of more scorers than GPUs some begin when the cluster has grown.
-    Ray counts reservations in steps of 0.0001.
+    An actor runs on one machine. Without GPUs the default is one scorer per machine with three quarters of its CPUs.
+    On equal machines, decoders then never block all scorers, nor scorers all decoders, wherever Ray places them.
+    Machines with less than half of the CPUs of the largest one only decode. With GPUs each scorer has its own; if
+    there are more scorers than GPUs, the rest start when the cluster has grown. Ray counts in steps of 0.0001.
 
-    Raises ValueError when GPUs are asked for and there is none.
+    Raises:
+        ValueError: when GPUs are asked for and the cluster has none.
     """
     cpus = [machine["CPU"] for machine in machines if machine.get("CPU", 0.0) > 0]
     require(len(cpus) > 0, "the cluster has no CPU to decode on")
@@ -60,7 +60,7 @@ def reserve_resources(config: ScoreConfig, *, machines: Sequence[Mapping[str, fl
 
 
 def _divide_cpus(config: ScoreConfig, *, cpus: Sequence[float]) -> tuple[int, float]:
-    """How many scorers, and the CPUs of each, on machines with so many CPUs."""
+    """Number of scorers and CPUs per scorer, from the CPUs of each machine."""
     alike = [number for number in cpus if number >= _MIN_CPU_SHARE * max(cpus)]
     num_scorers = config.num_scorers or len(alike)
     per_machine = math.ceil(num_scorers / len(alike))
@@ -68,7 +68,7 @@ def _divide_cpus(config: ScoreConfig, *, cpus: Sequence[float]) -> tuple[int, fl
 
 
 def _divide_gpus(machines: Sequence[Mapping[str, float]]) -> tuple[int, float]:
-    """How many GPUs there are, and how many CPUs go with each."""
+    """Number of GPUs and CPUs per GPU."""
     with_gpus = [machine for machine in machines if machine.get("GPU", 0.0) >= 1]
     require(len(with_gpus) > 0, "use_gpu is set, but the cluster has no GPU: start one with GPUs, or drop it")
     beside = min(_DECODING_SHARE * machine.get("CPU", 0.0) / int(machine["GPU"]) for machine in with_gpus)

@@ -27,26 +27,26 @@ from pipelines.tracking.model_cache import ModelVersion, fetch_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSettings:
-    """All that a scoring actor needs to know; it travels to the actor's machine."""
+    """Settings of a scoring actor; sent to the actor's machine."""
 
     model: ModelVersion
     tracking: TrackingConfig
-    """With its URI written out (`pipelines.config.infrastructure.resolve_tracking`)."""
+    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
     vocabulary: str | None
-    """JSON of other names than the model's own."""
+    """JSON of the vocabulary to use instead of the model's own."""
     scoring: ScoringConfig
     text: TextConfig
     batch_size: int
     precision: Precision
     use_gpu: bool
     num_threads: int
-    """Of torch, on the CPU: Ray leaves it one."""
+    """Torch threads on the CPU; Ray's default is one."""
     evidence: AttributionSettings | None = None
-    """Which rows get maps; None: none, and no column for them."""
+    """Which rows get heat maps; None: no heat maps, and no column for them."""
 
 
 class Scorer:
-    """A model that is opened once; rows with a part in, rows with a scored part out."""
+    """Loads a model once; maps rows with a part to rows with a scored part."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self.settings = settings
@@ -62,9 +62,9 @@ class Scorer:
         return scored.to_row()
 
     def score(self, part: Part) -> ScoredPart:
-        """Label a part in batches that never cross its borders."""
+        """Label a part, batch by batch."""
         seconds = StepTimings(decode=part.decode_s, text=self.opening)
-        self.opening = 0.0  # told with the first part only
+        self.opening = 0.0  # counted with the first part only
         tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
             rows, spent = self._label_batch(part, start=start)
@@ -88,7 +88,7 @@ class Scorer:
         )
 
     def _add_heatmaps(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
-        """With maps, where some are asked for."""
+        """Add heat maps, if asked for."""
         if self.settings.evidence is None or self.method is None:
             return rows, StepTimings()
         began = time.perf_counter()
@@ -108,7 +108,7 @@ class Scorer:
         pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
         features = self.recognizer.image_features(pixels_B3HW)
         if features.rationale.is_cuda:
-            torch.cuda.synchronize()  # so that the time is told where it was spent
+            torch.cuda.synchronize()  # so that the time is counted where it was spent
         encoded = time.perf_counter()
         rows = self.recognizer.label(
             features,
@@ -120,8 +120,8 @@ class Scorer:
 
 
 class ScorerActor:
-    """A `Scorer` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
-    making of an actor Ray keeps the words only, not its type."""
+    """A `Scorer` for Ray Data. An error while it loads the model is raised by the first call: for errors in an actor's
+    constructor, Ray keeps the text only, not the type."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self._failure: ValueError | OSError | None = None
@@ -137,7 +137,7 @@ class ScorerActor:
 
 
 def open_pinned_model(settings: ScorerSettings) -> Recognizer:
-    """The pinned model on this machine, under its registered name, with the names that are to be scored."""
+    """Load the pinned model on this machine, with its registered name and the vocabulary to score with."""
     model = settings.model
     recognizer = load(
         fetch_model(model, tracking=settings.tracking),
@@ -151,7 +151,7 @@ def open_pinned_model(settings: ScorerSettings) -> Recognizer:
 
 
 def _encode_text(recognizer: Recognizer) -> float:
-    """StepTimings it took to have the text features; with a shared folder, the first actor of a machine makes them."""
+    """Encode the text features, and return the seconds; in a shared folder, the first actor of a machine does it."""
     began = time.perf_counter()
     with _lock_folder(recognizer.text_config.cache_dir):
         recognizer.text  # noqa: B018 - made when first asked for
@@ -159,7 +159,7 @@ def _encode_text(recognizer: Recognizer) -> float:
 
 
 def _open_method(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
-    """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
+    """Build the attribution method; the first actor of a machine encodes the definitions of a lexicon for all."""
     if rule is None:
         return None
     folder = recognizer.text_config.cache_dir
@@ -169,7 +169,7 @@ def _open_method(recognizer: Recognizer, *, rule: AttributionSettings | None) ->
 
 @contextlib.contextmanager
 def _lock_folder(folder: str | None) -> Iterator[None]:
-    """One process of a machine at a time, where a folder is shared."""
+    """Lock a shared folder: one process of a machine at a time."""
     if folder is None:
         yield
         return

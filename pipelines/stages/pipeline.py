@@ -17,7 +17,7 @@ from pipelines.config.stages import EvaluateConfig, PipelineConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import time_stage
 from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 
 

@@ -21,9 +21,14 @@ _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
-    """MLflow's client for that server; `probe` asks first whether it is there and, once per user, answers.
+    """Make MLflow's client of a server.
 
-    Raises ValueError when the server does not answer, or MLflow refuses the URI.
+    Args:
+        tracking: the server.
+        probe: check first that the server answers and, once per user, that it accepts the credentials.
+
+    Raises:
+        ValueError: when the server does not answer or refuses the user, or MLflow refuses the URI.
     """
     uri = extract_credentials(tracking)
     if probe:
@@ -42,7 +47,7 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
 
 
 def _refusal_message(error: Exception, *, uri: str) -> str | None:
-    """In words, where the server answers and does not do as it is asked: that will be no better later."""
+    """The message for a server that answers and refuses the request, which a retry cannot change; else None."""
     if "error code 401" in str(error):
         return (
             f"the MLflow server {uri} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
@@ -55,26 +60,28 @@ def _refusal_message(error: Exception, *, uri: str) -> str | None:
         )
     if getattr(error, "error_code", None) == "PERMISSION_DENIED":
         return (
-            f"the MLflow server {uri} does not let this user do that (403, permission denied): ask whoever runs it for "
-            f"the right, or be another user by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"the MLflow server {uri} does not let this user do that (403, permission denied): ask its administrator "
+            f"for the right, or set another user in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     return None
 
 
 def _password() -> str | None:
-    """Of basic authentication, or the token that stands for both."""
+    """The password of basic authentication, or the token that replaces user and password."""
     return os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get("MLFLOW_TRACKING_TOKEN")
 
 
 @lru_cache
 def _check_credentials(uri: str, user: str | None, password: str | None) -> None:
-    """One question with these credentials, which MLflow takes from the environment: a server checks them slowly."""
+    """One request with the credentials of the environment; cached, because servers check passwords slowly."""
     MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 
 def extract_credentials(tracking: TrackingConfig) -> str:
-    """The URI that MLflow is told; user and password in it go to MLflow's own environment variables instead, so that no
-    message of MLflow's names them."""
+    """Move user and password from the URI to MLflow's environment variables, and return the URI without them.
+
+    MLflow's own messages would show them.
+    """
     uri, user, password = split_credentials(tracking_uri(tracking))
     if user is not None:
         os.environ["MLFLOW_TRACKING_USERNAME"] = user
@@ -83,16 +90,13 @@ def extract_credentials(tracking: TrackingConfig) -> str:
 
 
 def display_uri(tracking: TrackingConfig) -> str:
-    """The URI as it may be written down."""
+    """The URI for messages and records, with credentials masked."""
     return mask_secrets(tracking_uri(tracking))
 
 
 @contextmanager
 def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
-    """What MLflow's client raises as an error that says what to do.
-
-    ValueError for what the server refuses; OSError for a server that has failed for minutes.
-    """
+    """Turn MlflowException into ValueError (the server refuses) or OSError (the server has failed for minutes)."""
     try:
         yield
     except MlflowException as error:
@@ -110,13 +114,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_reachable(uri: str) -> None:
-    """MLflow's own client would retry for minutes before it says that nobody answers."""
+    """Fail at once when no server answers; MLflow's own client would retry for minutes."""
     if not uri.startswith(("http://", "https://")):
         return
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310 (checked)
     except urllib.error.HTTPError:
-        return  # somebody answers; what they answer is for MLflow's client to judge
+        return  # a server answers; MLflow's client handles the error
     except OSError as error:
         raise ValueError(
             f"the MLflow server {uri} does not answer ({error}): start it, or name another with --tracking.uri or "
@@ -126,7 +130,7 @@ def _check_reachable(uri: str) -> None:
 
 @contextmanager
 def silence_mlflow() -> Iterator[None]:
-    """Hold back MLflow's and alembic's notes and progress bars; errors are raised all the same."""
+    """Hide log messages and progress bars of MLflow and alembic; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     bars = os.environ.get(_PROGRESS_BARS)

@@ -44,11 +44,11 @@ def start_training_run(
     """Open an MLflow run, or reattach to `run_id` after a restart, and return its id.
 
     Args:
-        tracking: where; pass `resolved(tracking)` to workers, whose current folder is another.
+        tracking: the server; pass `resolve_tracking(tracking)` to workers, which have another current folder.
         name: the run's name.
         params: settings; nested mappings become dotted names, values longer than MLflow's limit are cut.
         tags: digests and lineage.
-        run_id: of the run to go on with; its parameters stay as they are.
+        run_id: of the run to resume; its parameters stay as they are.
 
     Raises:
         ValueError: when the server does not answer, or `run_id` is not known there.
@@ -94,7 +94,7 @@ def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> 
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
-    """Add what is known only at the end of a run: digests and places of what it made."""
+    """Add tags that are known only at the end of a run: digests and locations of its output."""
     client = client_of(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
@@ -105,7 +105,7 @@ def finish_run(
 ) -> None:
     """Close the run with its outcome.
 
-    After an error, a server that does not answer is a warning: the error is what is to be told, and told at once.
+    After an error, a server that does not answer is only a warning, so that it does not hide or delay the error.
     """
     if status == "FINISHED":
         with translate_mlflow_errors(tracking):
@@ -136,7 +136,7 @@ def recorded_run(
     tags: Mapping[str, str],
     run_id: str | None = None,
 ) -> Iterator[str]:
-    """A run that is closed with the block: FINISHED, KILLED on Ctrl-C, FAILED on any other error."""
+    """Open a run for the block, and close it as FINISHED, KILLED (Ctrl-C) or FAILED (any other error)."""
     run_id = start_training_run(tracking, name=name, params=params, tags=tags, run_id=run_id)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
@@ -178,10 +178,10 @@ def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
-        if _refusal_message(error, uri=uri) is not None:  # somebody else's run
+        if _refusal_message(error, uri=uri) is not None:  # a run of another user
             raise
         raise ValueError(
-            f"the MLflow run {run_id} is not on {uri}: name the server it was made on, or start afresh"
+            f"the MLflow run {run_id} is not on {uri}: name the server that has it, or add --fresh"
         ) from error
 
 

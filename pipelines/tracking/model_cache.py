@@ -1,6 +1,6 @@
 """Download a pinned model once per machine, and check its digests at every use.
 
-MLflow is imported for a download only, so that processes that score a model which is here start without it.
+MLflow is imported only for a download, so that a process that scores a cached model starts without it.
 """
 
 import os
@@ -24,7 +24,7 @@ from pipelines.runtime.prometheus import MODEL_CACHE, count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """A model that is pinned: what it is called, and the digests that it must have."""
+    """A pinned model: its name, its version and the digests that it must have."""
 
     asked_for: str
     """The URI it was resolved from; an alias in it may have moved since."""
@@ -35,11 +35,11 @@ class ModelVersion:
     version: str | None
     """None for a plain checkpoint."""
     digest: str
-    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
+    """Digest of the model without its vocabulary (`ecor.model.Recognizer.digest`)."""
     vocabulary_digest: str
     backbone_digest: str
     run_id: str | None
-    """MLflow run that made it."""
+    """MLflow run that trained it."""
 
 
 def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
@@ -48,12 +48,12 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
     A checkpoint of this machine's disks stays where it is.
 
     Args:
-        model: what `resolve` gave.
-        tracking: where the registry is; pass `resolved(tracking)` to workers.
+        model: result of `model_registry.resolve_model`.
+        tracking: the registry's server; pass `resolve_tracking(tracking)` to workers.
         cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
 
     Raises:
-        ValueError: when what was downloaded is another model than the registry's record says.
+        ValueError: when the digests differ from those of the registry's record.
     """
     if model.version is None and filesystem.is_local(model.uri):
         return _check_digests(filesystem.local_path(model.uri), model=model)
@@ -81,7 +81,7 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
         with whole_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
             _check_digests(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
         return
-    # MLflow is slow to import, and where the model is here already nobody needs it
+    # MLflow is slow to import, and only a download needs it
     from mlflow.artifacts import download_artifacts
 
     from pipelines.tracking.mlflow_client import client_of, extract_credentials, silence_mlflow, translate_mlflow_errors
@@ -97,7 +97,7 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
 
 
 def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
-    """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
+    """Read the record of an output of `ecor train`, of any system; ValueError when it is missing or altered."""
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
             return read_saved(folder, system)

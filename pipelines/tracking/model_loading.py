@@ -16,16 +16,16 @@ DEMO_MODEL = "ecor-demo"
 
 
 def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
-    """The model, choosing from other `names` than its own where some are given.
+    """Load a model that names categories and rationales.
 
     Args:
         model: `models:/…`, a checkpoint folder, or `ecor-demo`: plain CLIP with the weights of the package.
-        tracking: where the registry is (`pipelines.config.infrastructure.resolve_tracking`).
-        names: categories and rationales.
-        demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
+        tracking: the registry's server (`pipelines.config.infrastructure.resolve_tracking`).
+        names: categories and rationales to use instead of the model's own.
+        demo_set: set of the drawn world with the names of `ecor-demo`.
 
     Raises:
-        ValueError: for a model that is not there or damaged, and for what another system than ECOR learned.
+        ValueError: for a missing or damaged model, and for an artifact of another system than ECOR.
     """
     if model == DEMO_MODEL:
         return Recognizer.zero_shot(vocabulary_of(demo_set) if names is None else names)
@@ -44,7 +44,7 @@ def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = No
 
 
 def model_folder(model: str, *, tracking: TrackingConfig) -> str:
-    """Where a model lies: a version of the registry is fetched; ValueError for one that is not there."""
+    """The folder of a model; a version of the registry is downloaded. ValueError when it does not exist."""
     if not model.startswith("models:"):
         return model
     from pipelines.tracking import (
@@ -56,11 +56,11 @@ def model_folder(model: str, *, tracking: TrackingConfig) -> str:
 
 
 def detect_system(folder: str) -> SystemName:
-    """Which system learned what lies in a folder; `ecor` where nothing tells."""
+    """The system that trained the artifact in a folder; `ecor` without a record of another one."""
     others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
     return cast(SystemName, next(others, "ecor"))
 
 
 def load_projection(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
-    """What the method `eclip` needs, as `ecor.eclip.projection.read_projection` reads it; also of the registry."""
+    """The projection for the method `eclip`, from a folder, a file or the registry (`ecor.eclip.projection`)."""
     return read_projection(model_folder(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -22,7 +22,7 @@ from ecor.config import SystemName, require
 from ecor.storage.artifact import ArtifactRecord, record_path
 from pipelines.config.infrastructure import TrackingConfig, absolute_address
 from pipelines.config.stages import RegisterConfig
-from pipelines.tracking.mlflow_client import client_of, silence_mlflow, translate_mlflow_errors
+from pipelines.tracking.mlflow_client import client_of, display_uri, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
     finish_run,
     flatten,
@@ -59,12 +59,13 @@ _SYSTEM_TAG = "ecor.system"
 
 
 def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Make a checkpoint a version of a registered model, and set the alias on it.
+    """Register a checkpoint as a version of a model, and set the alias on it.
 
-    What another system than ECOR learned is registered without a pyfunc flavor, to be downloaded and loaded by `ecor`.
-    The same checkpoint, packed the same way, is one version however often it is registered.
+    An artifact of another system than ECOR is registered without a pyfunc flavor: it is downloaded and loaded by
+    `ecor`. Registering the same checkpoint again, packed the same way, returns the existing version.
 
-    Raises ValueError when the checkpoint is not one, or the server does not answer.
+    Raises:
+        ValueError: when the folder holds no checkpoint, or the server does not answer.
     """
     checkpoint = read_model_record(config.checkpoint)
     client = client_of(tracking)
@@ -87,14 +88,14 @@ def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> Model
 
 
 def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
-    """Pin a model: an alias becomes the version it means now. Call it once, on the driver.
+    """Pin a model: resolve an alias to its current version. Call it once, on the driver.
 
     Args:
         model_uri: `models:/<name>@<alias>`, `models:/<name>/<version>`, or the folder of a checkpoint.
-        tracking: where the registry is; not asked for a folder.
+        tracking: the registry's server; not used for a folder.
 
     Raises:
-        ValueError: naming what there is, when the model, alias or version is not there.
+        ValueError: when the model, alias or version does not exist; the message lists those that do.
     """
     if not model_uri.startswith("models:"):
         return _checkpoint_version(model_uri)
@@ -121,7 +122,7 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
 
 
 def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
-    """As `resolve_model`, but None for a registered model, alias or version that is not there."""
+    """As `resolve_model`, but None for a registered model, alias or version that does not exist."""
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
         if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
@@ -170,7 +171,7 @@ def _find_same_version(client: MlflowClient, *, name: str, tags: Mapping[str, st
 
 
 def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
-    """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
+    """The run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
     parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
@@ -181,9 +182,9 @@ def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig
 def _log_model(
     client: MlflowClient, *, checkpoint: Checkpoint | ArtifactRecord, config: RegisterConfig, run_id: str
 ) -> tuple[str, str]:
-    """Upload the packed model; its id and its place.
+    """Upload the packed model; returns its id and its location.
 
-    The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
+    The steps of `mlflow.pyfunc.log_model`, without its global state (tracking URI and run).
     """
     settings = checkpoint.settings if isinstance(checkpoint, ArtifactRecord) else asdict(checkpoint.model)
     params = {name: str(value) for name, value in flatten(settings)}
@@ -214,7 +215,7 @@ def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
 
 
 def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
-    """MLflow's record of a version, None if there is none."""
+    """MLflow's record of a version; None if it does not exist."""
     try:
         if alias is not None:
             return client.get_model_version_by_alias(name, alias)

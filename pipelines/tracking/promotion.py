@@ -16,17 +16,19 @@ _log = logging.getLogger(__name__)
 
 
 def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Give the alias to a version, where it is not worse than the one that has it; who has it then.
+    """Move the alias to a version, unless that is worse than the version that has it.
 
-    The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
-    labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
-    two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
-    candidate as tags. Which images are held out is the caller's choice: `ecor run` takes validation
-    (`pipelines.stages.pipeline`).
+    The rule (ours): the difference in strict RR, candidate minus champion, over the held-out images that both have
+    labelled, with its paired bootstrap interval. If the whole interval is below zero, or the two were not compared,
+    the champion stays, unless `force` is set. The decision and its numbers are written to tags of the candidate. The
+    caller chooses the held-out images: `ecor run` uses validation (`pipelines.stages.pipeline`).
+
+    Returns:
+        The version that has the alias now.
 
     Raises:
-        ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
-            is not there or not of the version it is given for, or the two are of different images.
+        ValueError: when the model is not a registered version, only the champion's evaluation is given, an evaluation
+            does not exist or is of another version, or the two evaluations are of different images.
     """
     candidate = resolve_model(config.model, tracking=tracking)
     require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
@@ -51,7 +53,7 @@ def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVe
 def _compare_with_champion(
     config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None
 ) -> tuple[bool, str]:
-    """Whether the champion stays, and in words on what grounds."""
+    """Whether the champion stays, and the reason in words."""
     images = (
         None if config.evaluation is None else _check_evaluation(config.evaluation, version=candidate)["input_digest"]
     )
@@ -71,7 +73,7 @@ def _compare_with_champion(
 
 
 def _check_evaluation(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
-    """What an evaluation's predictions were made from; ValueError when that is another model."""
+    """The parents of an evaluation's predictions; ValueError when they are of another model."""
     parents = read_evaluation(evaluation).results[0].parents
     if parents.get("model_digest") != version.digest:
         raise ValueError(

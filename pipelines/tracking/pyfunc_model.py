@@ -1,7 +1,7 @@
 """The MLflow pyfunc model: images as bytes, paths or base64 to labels with probabilities.
 
-It is copied into the model (models from code, no pickle) and runs where this project is not installed: it may import
-`ecor`, which travels with the model, and nothing of `pipelines`.
+The file is copied into the model (models from code, no pickle) and runs where this project is not installed: it may
+import `ecor`, which is part of the model, and nothing of `pipelines`.
 """
 
 import base64
@@ -66,7 +66,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         )
 
     def _recognizer_for(self, vocabulary: str) -> Recognizer:
-        """The model with other names; the last few are kept, because their sentences cost more than an image."""
+        """The model with other names; the last few are cached, because encoding their sentences costs more than an image."""
         if not vocabulary:
             return self.recognizer
         names = parse_vocabulary(vocabulary, source="the parameter vocabulary")
@@ -90,7 +90,7 @@ def _images_of(model_input: Any) -> list[Any]:
 
 
 def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
-    """A row per image; those that can be read are scored together."""
+    """A row per image; the readable ones are scored in one batch."""
     pixels, errors = {}, {}
     for number, image in enumerate(images):
         try:
@@ -123,9 +123,9 @@ def _with_probability(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_bytes(image: Any) -> bytes:
-    """The image file's bytes, whatever form they came in; ImageError for a text that is no file and no base64.
+    """The bytes of an image file, given as bytes, path or base64; ImageError for a text that is neither.
 
-    A text that names a file is a path, even where it could be base64 (`photos/a` could).
+    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is).
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)

@@ -209,7 +209,7 @@ def test_both_nodes_score_evaluate_alone_and_a_users_mistake_is_a_failed_job_wit
     assert sorted(final["source"].to_pylist()) == sorted(again["source"].to_pylist())
     assert (place / "evaluated" / "evaluation.json").is_file()
     assert known["status"] == "FAILED"
-    assert f"exit code {USER_MISTAKE}" in known["message"]
+    assert f"exit code {EXIT_USER_ERROR}" in known["message"]
     assert f"ecor: {place}/nowhere" in told
 
 

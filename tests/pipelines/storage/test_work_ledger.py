@@ -144,7 +144,7 @@ def test_a_claim_holds_until_it_is_given_back(folder, monkeypatch):
 
 def test_only_a_job_that_works_claims_what_others_hold(folder):
     at_work(folder).claim("u")
-    with pytest.raises(ValueError, match=r"working\(\)"):
+    with pytest.raises(ValueError, match=r"hold_lease\(\)"):
         WorkLedger(folder).claim("u")
 
 
@@ -160,8 +160,8 @@ def test_a_job_renews_its_lease_as_long_as_it_works(tmp_path):
 
 def test_a_killed_process_of_this_machine_is_not_waited_for(tmp_path):
     script = (
-        "import os, signal; from pipelines.storage.work_ledger import Ledger; "
-        f"ledger = Ledger({str(tmp_path)!r}, lease_s=1000); ledger.renew(); ledger.claim('u'); "
+        "import os, signal; from pipelines.storage.work_ledger import WorkLedger; "
+        f"ledger = WorkLedger({str(tmp_path)!r}, lease_s=1000); ledger.renew(); ledger.claim('u'); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
