@@ -14,12 +14,18 @@ PAIR = ["category", "rationale", "confidence"]
 
 
 class ComparedPredictions:
-    """Labels to compare with. All rows' pairs are held in memory, some 100 bytes each."""
+    """Predictions to compare with. The pairs of all rows are held in memory, about 100 bytes each."""
 
     def __init__(self, folder: str, *, name: str, of: PredictionSet) -> None:
-        """Read the labels in `folder`, or one Parquet file of them.
+        """Read the predictions of a folder or of one Parquet file.
 
-        Raises ValueError when a folder's labels are of other pictures than `of`.
+        Args:
+            folder: folder of `ecor score`, or a Parquet file.
+            name: how the page calls them.
+            of: the predictions of the page.
+
+        Raises:
+            ValueError: when a folder's predictions are of other images than `of`.
         """
         theirs = of if folder.endswith(".parquet") else read_manifest(folder)
         require(
@@ -32,16 +38,17 @@ class ComparedPredictions:
         self._keys, self._pairs = rows["key"].combine_chunks(), rows.select(PAIR)
 
     def rows_of(self, keys: pa.Array | pa.ChunkedArray) -> pa.Table:
-        """Category, rationale and confidence for each key; null where these labels say nothing."""
+        """Category, rationale and confidence for each key; null for a key without prediction."""
         return self._pairs.take(pc.index_in(keys, value_set=self._keys))
 
 
 def read_comparisons(
     folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
 ) -> tuple[ComparedPredictions, ...]:
-    """The labels in `folders`, called by `names` or, without any, as their folders are.
+    """Read the predictions of several folders; without `names` they are called like their folders.
 
-    Raises ValueError when there are names, but not one for each folder, and for labels of other pictures.
+    Raises:
+        ValueError: when the numbers of names and folders differ, and for predictions of other images.
     """
     require(
         not names or len(names) == len(folders),
@@ -54,7 +61,7 @@ def read_comparisons(
 def other_predictions(
     names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]
 ) -> list[tuple[OtherPrediction, ...]]:
-    """What each of the labels called `names` says of some rows of their `answers`."""
+    """The predictions of each of the compared sets for some rows of their `answers`; missing ones are skipped."""
     columns = [answer.take(rows).to_pylist() for answer in answers]
     return [
         tuple(

@@ -22,14 +22,14 @@ OUTCOMES = {
     "ww": ("wrong, wrong reason", "#c2502e"),
 }
 MAX_MATRIX_CATEGORIES = 30
-"""Categories in a confusion matrix; above it the most frequent confusions are listed."""
+"""Largest confusion matrix; with more categories, the most frequent confusions are plotted."""
 MAX_BARS = 40
 MAX_CONFUSIONS = 25
 COMPARED_METRICS = ("strict/rr", "strict/accuracy", "strict/visible_rr", "dror_vote/rr", "two_stage/rr")
 
 
 def draw_rules(results: Sequence[Result], path: Path) -> None:
-    """RR, RW, WR and WW of every set by every rule, as stacked bars."""
+    """Plot RR, RW, WR and WW of every set of predictions by every rule, as stacked bars."""
     shown = [(result, rule) for result in results for rule in RULES if f"{rule}/rr" in result.metrics]
     figure = new_figure(width=8.5, height=1.3 + 0.36 * len(shown) + 0.25 * len(results))
     axes = figure.subplots()
@@ -56,7 +56,7 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_reliability(result: Result, path: Path) -> None:
-    """How often images of each confidence are right, above how many there are."""
+    """Plot a reliability diagram: accuracy per bin of confidence, and a histogram below."""
     bins = [each for each in result.reliability if each.num_images]
     figure = new_figure(width=4.8, height=5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -84,7 +84,7 @@ def draw_reliability(result: Result, path: Path) -> None:
 
 
 def draw_confusion(result: Result, counts: Mapping[tuple[str, str], int], path: Path) -> None:
-    """A matrix of true and said categories; with many categories, the most frequent confusions."""
+    """Plot a confusion matrix, or with many categories the most frequent confusions."""
     names = sorted({name for pair in counts for name in pair})
     if len(names) <= MAX_MATRIX_CATEGORIES:
         draw_matrix(result, counts, names, path)
@@ -93,7 +93,7 @@ def draw_confusion(result: Result, counts: Mapping[tuple[str, str], int], path: 
 
 
 def draw_matrix(result: Result, counts: Mapping[tuple[str, str], int], names: Sequence[str], path: Path) -> None:
-    """Share of each true category's images that are said to be each category."""
+    """Plot a confusion matrix; colours are shares of each true category, numbers are images."""
     matrix = np.array([[counts.get((true, said), 0) for said in names] for true in names], dtype=float)
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
@@ -116,7 +116,7 @@ def draw_matrix(result: Result, counts: Mapping[tuple[str, str], int], names: Se
 
 
 def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path: Path) -> None:
-    """The most frequent pairs of a true category and another one that was said."""
+    """Plot the most frequent pairs of a true category and a different predicted one."""
     wrong = sorted((-count, pair) for pair, count in counts.items() if pair[0] != pair[1])[:MAX_CONFUSIONS]
     figure = new_figure(width=7.5, height=1.4 + 0.27 * max(1, len(wrong)))
     axes = figure.subplots()
@@ -131,7 +131,7 @@ def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path:
 
 
 def draw_categories(result: Result, path: Path) -> None:
-    """Strict outcomes per true category with the interval of RR; of many, the best and the worst."""
+    """Plot strict outcomes per true category with the interval of RR; of many categories, the best and the worst."""
     ordered = sorted(result.per_category, key=lambda each: (-each.rr.value, -each.accuracy, each.category))
     cut = len(ordered) > MAX_BARS
     if cut:
@@ -153,13 +153,13 @@ def draw_categories(result: Result, path: Path) -> None:
 
 
 def draw_legend(figure: Figure) -> None:
-    """What the colours of outcomes mean."""
+    """Add a legend of the colours of outcomes."""
     handles = [Patch(color=colour, label=words) for words, colour in OUTCOMES.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
-    """One stacked bar, with a whisker for the interval of RR."""
+    """Draw one stacked bar, with a whisker for the interval of RR."""
     left = 0.0
     for part, value in zip(OUTCOMES, (result.rr.value, result.rw, result.wr, result.ww), strict=True):
         axes.barh(place, value, left=left, color=OUTCOMES[part][1], height=0.78)
@@ -168,7 +168,7 @@ def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
 
 
 def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Paired differences with their intervals: right of zero, the first set is better."""
+    """Plot paired differences with their intervals: above zero, the first set is better."""
     rows = [
         (f"{shorten(each.first)} − {shorten(each.second)}", metric, each.differences[metric])
         for each in comparisons
@@ -192,5 +192,5 @@ def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """A share with its interval, in words."""
+    """Format a share with its interval."""
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -24,29 +24,29 @@ from pipelines.reporting.html_page import Card, EmbeddedImage, OtherPrediction, 
 from pipelines.reporting.overlays import draw_overlays
 
 PICTURE_QUALITY = 82
-"""WebP quality of the pictures (our choice: some 6 kB at 192 pixels)."""
+"""WebP quality of the thumbnails (our choice: about 6 kB at 192 pixels)."""
 NUM_READERS = 8
 HASH_LENGTH = 12
 """Hexadecimal digits of the content that a key of `ecor.data.shards.sample_key` begins with."""
 IS_RIGHT = {"r": True, "w": False, "?": None}
 Indices = Mapping[str, Mapping[str, str] | str]
-"""By shard: what each image must hash to, by key; or why that is not known."""
+"""By shard: the expected hash of each image, by key; or the reason why it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryItem:
-    """A label and what became of it."""
+    """A prediction of the gallery with its outcome."""
 
     row: ExplainablePrediction
     outcome: str
     """As `outcome_codes` has it."""
     others: tuple[OtherPrediction, ...] = ()
-    """What other labels say of the same picture."""
+    """Other predictions of the same image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GallerySample:
-    """What one pass over the labels leaves: how many there are of each kind, and those for the gallery."""
+    """Result of one pass over the predictions: counts per outcome, and the sample for the gallery."""
 
     labels: tuple[GalleryItem, ...]
     num_of: Mapping[str, int]
@@ -60,7 +60,7 @@ class GallerySample:
 
 
 def outcome_codes(table: pa.Table) -> list[str]:
-    """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
+    """Outcome of each image by the strict rule: category, then rationale; `r` right, `w` wrong, `?` unknown."""
     labels = labels_of(table)
     verdicts = strict(labels.answers, labels.truth)
     known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
@@ -74,12 +74,12 @@ def outcome_codes(table: pa.Table) -> list[str]:
 def sample_gallery(
     folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[ComparedPredictions] = ()
 ) -> GallerySample:
-    """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
+    """Sample at most `num_rows` predictions, equally from all outcomes; outcomes with fewer leave more to the others.
 
-    With other labels `beside`, pictures that some of them label otherwise, and the rest, count as kinds of their own.
+    With other predictions `beside`, each outcome is divided into images with and without a different prediction.
 
-    Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
-    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
+    Within an outcome, the rows with the lowest keyed hash are taken: a uniform sample in one pass that depends on the
+    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows sampled so far.
     """
     lowest: dict[str, list[tuple[bytes, GalleryItem]]] = {}
     num_of: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def sample_gallery(
 
 
 def equal_shares(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
-    """How many to take of each kind: the same of all, as far as there are, `total` in all or everything there is."""
+    """Number to take of each kind: equal numbers as far as available, `total` together, or all if there are fewer."""
     parts: dict[str, int] = {}
     for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
         left = total - sum(parts.values())
@@ -114,7 +114,7 @@ def equal_shares(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
 
 
 def _kinds(table: pa.Table, *, outcomes: Sequence[str], answers: Sequence[pa.Table]) -> list[str]:
-    """Outcomes, told apart by whether other labels name another pair."""
+    """Outcomes, divided by whether other predictions name a different pair."""
     disputed = np.zeros(len(outcomes), dtype=bool)
     for answer in answers:
         for name in ("category", "rationale"):
@@ -213,11 +213,11 @@ def _read_index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str,
 
 
 def _read_image_bytes(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
-    """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
+    """Read the image's file, or its range of the shard, and check it against the hash in the shard's index."""
     if row.shard is None:
         data = filesystem.read(row.source)
         expected = sample_key(row.source, sha256=bytes_sha256(data))
-        # a key that was made from this path begins with what the content hashed to
+        # a key made from this path begins with the hash of the content
         if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
             raise ValueError(f"{row.source} has changed since it was labelled")
         return data
@@ -234,7 +234,7 @@ def _read_image_bytes(row: ExplainablePrediction, *, indices: Indices, folder: s
 
 
 def make_thumbnail(image: Image.Image, *, size_px: int) -> EmbeddedImage:
-    """A copy of the picture whose longer side has at most `size_px`."""
+    """Encode a copy of the image with a longer side of at most `size_px` pixels as WebP."""
     small = image.copy()
     small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     sink = io.BytesIO()

@@ -55,7 +55,7 @@ OWN_PLOTS = {
 
 
 def metric_tables(evaluation: Evaluation, result: Result) -> Iterator[MetricTable]:
-    """Figures of the set that the page is about, and of those it was compared with."""
+    """Tables of the predictions of the page, and of those they were compared with."""
     if len(evaluation.results) > 1:
         yield _methods_table(evaluation, result)
     yield _rules_table(result)
@@ -123,7 +123,7 @@ def _metric_cells(result: Result, metrics: tuple[str, ...]) -> tuple[MetricValue
 
 
 def metric_cell(result: Result, metric: str) -> MetricValue | None:
-    """A metric as the page shows it; None where it is not known."""
+    """A metric with its interval; None if it is unknown."""
     estimate = result.metrics.get(metric)
     if estimate is None or math.isnan(estimate.value):
         return None
@@ -137,8 +137,8 @@ def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
 
 
 def read_plots(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
-    """The plots in the folder of an evaluation that are about this set: those there are."""
-    # as `ecor evaluate` makes file names of names
+    """Read the existing plots of a set of predictions from the folder of an evaluation."""
+    # file names as `ecor evaluate` makes them
     own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():

@@ -18,7 +18,7 @@ QUALITY = 75
 
 
 def draw_overlays(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
-    """One per map, in their order, on copies of the picture."""
+    """Draw one overlay per heat map, in their order, on copies of the image."""
     image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)

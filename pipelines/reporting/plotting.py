@@ -12,12 +12,12 @@ MAX_NAME_LENGTH = 34
 
 
 def shorten(name: str) -> str:
-    """A name that fits beside a bar."""
+    """Shorten a name to at most `MAX_NAME_LENGTH` characters."""
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1].rstrip() + "…"
 
 
 def new_figure(*, width: float, height: float) -> Figure:
-    """An empty figure, inches."""
+    """An empty figure of a size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -1,8 +1,8 @@
 """Write and commit the labels of a unit whose parts are scored one by one, on any machine, in any order.
 
-A unit of one part is written at once. Of a larger unit, each part is stored as a file of its attempt, and the actor that
-adds the last part writes the unit. Several actors may act as the last one: they write the same bytes under the same
-name, and the ledger accepts one commit.
+A unit of one part is written at once. Of a larger unit, each part is stored as a file of its attempt, and the actor
+that adds the last part writes the unit. Several actors may act as the last one: they write the same bytes under the
+same name, and the ledger accepts one commit.
 """
 
 import json

@@ -45,7 +45,7 @@ DELTAS = (0.3, 0.5, 0.7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionRow:
-    """How well one score tells pictures of unknown categories from those of known ones."""
+    """Detection of unknown categories by one score."""
 
     known: str
     """Concept whose kinds are known."""
@@ -59,7 +59,7 @@ class DetectionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisationRow:
-    """How well the maps of one method find the thing that a concept stands for."""
+    """Localization of a concept by the maps of one method."""
 
     pictures: str
     """Of categories that pretraining named, or never did."""
@@ -80,7 +80,7 @@ def detection_rows(
     pairs: Sequence[tuple[str, str]] = PAIRS,
     resampling: Resampling | None = None,
 ) -> Iterator[DetectionRow]:
-    """For each pair of concepts, how well each score tells pictures of the second's kinds from those of the first's.
+    """For each pair of concepts, detect pictures of the second one's categories among those of the first one's.
 
     Scores: the largest cosine with the definition of a known leaf (ConVis); the cosine with the known concept's own
     definition ("naive"); the largest cosine with a known category's name (ours); the largest logit of a linear probe of
@@ -151,7 +151,7 @@ def localisation_rows(
     steps: int = 14,
     resampling: Resampling | None = None,
 ) -> Iterator[LocalisationRow]:
-    """How well maps of definitions find the one thing in a picture, by MaxBoxAcc and V2 at the best threshold for all.
+    """Localization of the one thing in a picture by maps: MaxBoxAcc and V2, at the best threshold over all pictures.
 
     `num_images` pictures of categories that pretraining named, and as many of those whose names it never said. Methods:
     ConVis with so many `steps` (and as its reference weighs patches), ITSM and Grad-ECLIP of the definition's feature,

@@ -41,9 +41,9 @@ class ConceptFigure:
 
 
 def run(config: ConceptsConfig) -> Path:
-    """Print both tables, a row as soon as it is known, and write them; the page's path.
+    """Print both tables, row by row, and write them; returns the path of the page.
 
-    Raises ValueError as `ecor.clip.loading.load_backbone` does.
+    Raises ValueError as `ecor.clip.loading.load_backbone`.
     """
     steps = 14
     if config.quick:
@@ -119,7 +119,7 @@ def _localisation_figures(row: LocalisationRow) -> list[ConceptFigure]:
 
 
 def _print_rows(header: Sequence[str], rows: Iterable[list[ConceptFigure]]) -> Iterator[list[ConceptFigure]]:
-    """The same rows, printed on the way."""
+    """Print rows as they pass."""
     for line in _heading(header):
         print(line, flush=True)  # noqa: T201
     for row in rows:

@@ -1,8 +1,8 @@
 """The whole pipeline on drawn scenes with the embedded model: ECOR beside two rivals, and a report.
 
-Three ways to label the same validation images are put side by side: zero-shot CLIP with the hand-written templates that
-are best there, DROR's one softmax over pairs, and ECOR. ECOR goes through every stage as on a cluster; the rivals,
-which only the table needs, are labelled in this process.
+Three ways to label the same validation images are compared: zero-shot CLIP with the best hand-written templates, DROR's
+one softmax over pairs, and ECOR. ECOR runs through every stage as on a cluster; the rivals are labelled in this
+process.
 """
 
 import json
@@ -48,7 +48,7 @@ SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
-"""Of each tuning, as in the study: with visual tokens every epoch reads all images again."""
+"""Epochs of each tuning, as in the study: with visual tokens every epoch reads all images again."""
 COLUMNS = {
     "strict/rr": "RR",
     "strict/rw": "RW",
@@ -62,11 +62,12 @@ BY_PAIRS = ScoringConfig(method="pairs")
 
 
 def run(config: DemoConfig) -> str:
-    """Draw, shard, tune, compare, register, promote, score with the champion, and write the page; its path.
+    """Draw, shard, tune, compare, register, promote, score with the champion, and write the page; returns its path.
 
-    Everything goes into `config.output`; run again, it goes on where it stopped.
+    All output is in `config.output`; the same command resumes an interrupted demo.
 
-    Raises ValueError when the folder holds a demo of other settings.
+    Raises:
+        ValueError: when the folder holds a demo of other settings.
     """
     started = time.monotonic()
     root = Path(config.output)
@@ -108,7 +109,7 @@ def run(config: DemoConfig) -> str:
 
 
 def _draw_images(config: DemoConfig, *, root: Path) -> None:
-    """The world's images, once; what was drawn is written beside them last."""
+    """Draw the images once; the record of their settings is written last."""
     world = {"set": SET, "train": config.num_train, SPLIT: config.num_validation, "seed": config.seed}
     record = root / WORLD
     if record.is_file():
@@ -127,9 +128,9 @@ def _draw_images(config: DemoConfig, *, root: Path) -> None:
 
 @torch.no_grad()
 def _zero_shot_model(root: Path) -> Recognizer:
-    """CLIP with the hand-written templates that are best on the validation images, and temperatures fitted there.
+    """CLIP with the best hand-written templates on the validation images, and temperatures fitted there.
 
-    Tuning starts from the same templates, so that it is not the repair of a poor wording.
+    Tuning starts from the same templates, so that it does not merely repair a poor wording.
     """
     vocabulary = read_vocabulary(root / "shards" / "vocabulary.json")
     folder = root / "shards" / SPLIT
@@ -180,7 +181,7 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
 
 
 def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
-    """Label the validation images in this process; the path of the labels."""
+    """Label the validation images in this process; returns the path of the labels."""
     recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
         for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
@@ -198,7 +199,7 @@ def _run_folder(root: Path, name: str) -> str:
 def _print_summary(
     evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: str, seconds: float
 ) -> None:
-    """One screen: the table, where the model is, and the page to open."""
+    """Print the table, the model's URI and the path of the page."""
     console = Console()
     table = Table(title=f"{evaluation.results[0].num_images} validation images of the drawn world, strict rule, %")
     table.add_column("", no_wrap=True)

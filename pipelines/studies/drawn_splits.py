@@ -21,21 +21,21 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a cell costs and how sure its figures are; the same for all cells."""
+    """Numbers of images and epochs of a cell; the same for all cells."""
 
     train_per_category: int = 16
     """As in the few-shot settings of CoOp (arXiv:2109.01134)."""
     least_train: int = 320
-    """Images that small sets get all the same."""
+    """Smallest number of training images."""
     num_validation: int = 300
     num_test: int = 600
     num_epochs: int = 5
     batch_size: int = 32
     max_sentences_per_step: int = 800
-    """Of every loss: larger vocabularies have sampled negatives, so that all methods cost about the same."""
+    """Limit for every loss: larger vocabularies get sampled negatives, so that all methods cost about the same."""
 
     def num_images(self, split: str, *, num_categories: int) -> int:
-        """Of a split of a set."""
+        """Number of images of a split."""
         if split == "train":
             return max(self.least_train, self.train_per_category * num_categories)
         return self.num_validation if split == "validation" else self.num_test
@@ -43,7 +43,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnWorld:
-    """One set, or some of its categories, drawn from one seed; a folder of shards with the whole truth beside."""
+    """A set, or some of its categories, drawn from one seed: a folder of shards with the full ground truth."""
 
     folder: Path
     set_name: str
@@ -62,7 +62,7 @@ class DrawnWorld:
 
 
 def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> DrawnWorld:
-    """Where a world lies. Fewer categories are drawn from the set by the seed, each size holding the smaller ones."""
+    """Locate the folder of a world. Fewer categories are sampled by the seed; a larger sample contains the smaller."""
     categories, name = world_set(set_name).categories, f"{set_name}-{seed}"
     if num_categories is not None:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
@@ -72,7 +72,7 @@ def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed:
 
 
 def draw_world(world: DrawnWorld) -> None:
-    """Draw a world's splits, once; the truth of a split is written last."""
+    """Draw the splits of a world once; the ground truth of a split is written last."""
     world.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(world.folder / ".drawing.lock"):
         for split in SPLITS:

@@ -36,18 +36,18 @@ def table_row(cells: Sequence[str]) -> str:
 
 
 def read_introduction(page: Path) -> str:
-    """What a person wrote for the page, in `<name>-words.md` beside it; empty where there is none."""
+    """The hand-written introduction of a page, from `<name>-words.md` beside it; empty if there is none."""
     words = page.with_name(f"{page.stem}-words.md")
     return words.read_text(encoding="utf-8").strip() if words.is_file() else ""
 
 
 def render_template(template: str, *, package: str, **values: Any) -> str:
-    """A page from a template in the folder `templates` of a package; a value that it lacks is an error."""
+    """Render a template of the folder `templates` of a package; a missing value is an error."""
     text = files(package).joinpath(f"templates/{template}").read_text(encoding="utf-8")
     return jinja2.Template(text, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(values)
 
 
 def write_parts(page: Path, *parts: str) -> Path:
-    """Write the parts that are not empty with a blank line between; never seen half-written."""
+    """Write the non-empty parts, separated by blank lines, with an atomic replacement."""
     filesystem.write(page, ("\n\n".join(filter(None, parts)).rstrip("\n") + "\n").encode())
     return page

@@ -28,10 +28,11 @@ HEADER = (
 
 
 def run(config: ValidityConfig) -> None:
-    """Print the table, a row as soon as it is known.
+    """Print the table, row by row.
 
-    Raises ValueError for a set that the world has not, for weights that are no file, and for none where none come with
-    the world.
+    Raises:
+        ValueError: for an unknown set, for weights that are no file, and when a world without embedded weights is
+            given none.
     """
     sets = world_named(config.world).sets
     unknown = set(config.sets) - set(sets)

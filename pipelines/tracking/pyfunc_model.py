@@ -66,7 +66,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         )
 
     def _recognizer_for(self, vocabulary: str) -> Recognizer:
-        """The model with other names; the last few are cached, because encoding their sentences costs more than an image."""
+        """The model with other names; the last few are cached: their sentences cost more than an image."""
         if not vocabulary:
             return self.recognizer
         names = parse_vocabulary(vocabulary, source="the parameter vocabulary")

@@ -161,7 +161,7 @@ def _train_config(
 
 
 def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
-    """`num` tokens of a kind of `grid.TOKENS`; deep ones in `num_blocks` blocks, None: in all."""
+    """Settings for `num` tokens of a kind of `grid.TOKENS`; deep ones are in `num_blocks` blocks, None: in all."""
     none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0, visual_depth=1)
     text = replace(none, rationale_tokens=num, category_tokens=num)
     kinds = {

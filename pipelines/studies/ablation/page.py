@@ -24,17 +24,18 @@ def write_results_page(
     num_missing: int = 0,
     is_quick: bool = False,
 ) -> Path:
-    """Write `results.md` and its plots into `folder`; the page's path.
+    """Write `results.md` and its plots into `folder`; returns the path of the page.
 
     Args:
-        rows: of the study's cells, all on test images.
-        grid: of the cells that settings were chosen by.
-        folder: of the page.
-        study: whose questions are answered.
-        num_missing: rows that are still to be measured.
-        is_quick: whether the figures mean nothing.
+        rows: rows of the study's cells, all on test images.
+        grid: rows of the cells that settings were chosen from.
+        folder: folder of the page.
+        study: the questions to answer.
+        num_missing: number of rows still to be measured.
+        is_quick: whether it was a test run, whose figures mean nothing.
 
-    Raises ValueError when there are no rows yet.
+    Raises:
+        ValueError: when there are no rows yet.
     """
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")

@@ -21,7 +21,7 @@ from pipelines.studies.markdown import MarkdownTable
 
 
 def answer_question(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
-    """The answer that test rows give, its plot written into the folder; None where they say nothing to it."""
+    """Answer a question from test rows, and write its plot into the folder; None without rows for it."""
     return _ANSWERS[question](rows, folder)
 
 

@@ -1,7 +1,7 @@
 """Run the ablation study on Ray: measure the missing cells, append to the CSV, write the page.
 
-Each cell is one task. Rows are written as cells end, so that the same command goes on from what is there; the page is
-made from the CSV alone.
+Each cell is one task. Rows are appended as cells end, so that the same command resumes; the page is made from the CSV
+alone.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -48,9 +48,10 @@ QUICK_PRETRAINING = 6_400
 
 
 def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
-    """Measure everything that is not in the CSV yet, and write the page; its path.
+    """Measure all cells that are not in the CSV yet, and write the page; returns its path.
 
-    Raises ValueError for an unknown question, and for a page without rows.
+    Raises:
+        ValueError: for an unknown question, and for a page without rows.
     """
     root = Path(config.output).absolute()
     work = Path(config.work).absolute() if config.work else root / "work"
@@ -109,7 +110,7 @@ def _make_clip(
 
 
 def pretraining_config(seed: int, *, work: Path, config: AblateConfig) -> PretrainConfig | None:
-    """How the CLIP of a pretraining seed is made; None for seed 0 of the first world, which comes with the package."""
+    """Settings to pretrain the CLIP of a seed; None for seed 0 of the world `demo`, whose weights are embedded."""
     if config.world == "demo" and seed == 0:
         return None
     name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
@@ -134,9 +135,9 @@ def _measure(
     sizes: Sizes,
     title: str,
 ) -> None:
-    """Make the rows that are missing; those of a cell are kept as soon as it ends.
+    """Measure the missing rows; those of a cell are appended as soon as it ends.
 
-    `clip_of` is asked only for pretraining seeds of missing rows.
+    `clip_of` is called only for pretraining seeds of missing rows.
     """
     done = {(row["cell"], row["judgement"]) for row in _read_records(root)}
     missing = [each for cell in cells if (each := _remaining(cell, done=done, sizes=sizes)).judgements]

@@ -146,7 +146,7 @@ def format_difference(differences: "pd.Series[float]") -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the page says to one question."""
+    """The page's answer to one question."""
 
     title: str
     note: str

@@ -55,9 +55,10 @@ class BenchmarkCell:
 
 
 def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = None) -> Path:
-    """Measure what is not in the CSV yet, and write the page from the CSV; its path.
+    """Measure what is not in the CSV yet, and write the page from the CSV; returns its path.
 
-    Raises ValueError for unknown names, for a model that ranks too little right, and for a page without rows.
+    Raises:
+        ValueError: for unknown names, for a model that ranks too few images right, and for a page without rows.
     """
     config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
     root, tracking = Path(config.output), resolve_tracking(tracking or TrackingConfig())
@@ -81,7 +82,7 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
 def _available_methods(
     config: ExplainBenchmarkConfig, *, tracking: TrackingConfig, model: Recognizer | None = None
 ) -> tuple[dict[str, Method], list[str]]:
-    """Those that can be tried, and why the others cannot; without a model, none that needs something prepared."""
+    """The methods that can run, and why the others cannot; without a model, none that needs a projection or lexicon."""
     settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
     named = {"eclip": config.projection, "convis": config.lexicon}
     if config.projection is not None and model is not None:

@@ -1,7 +1,7 @@
 """Test cases with pixel-level truth: drawn images with a name that the model ranks right.
 
-Where an explanation is judged by what is really there, the model must know what it is asked about: so a part counts
-when the model ranks it above everything that cannot be seen, and a category when it is ranked first.
+A heat map can be compared with the truth only if the model recognizes the thing. So a part is used when the model ranks
+it above everything that is not visible, and a category when the model ranks it first.
 """
 
 from collections.abc import Iterator
@@ -66,9 +66,10 @@ class Cases:
 
 
 def find_cases(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: int, seed: int) -> Cases:
-    """The first `num_cases` test images of a seed that count, without those where a second thing shows the part too.
+    """Find the first `num_cases` usable test images of a seed; images where a second thing shows the part are skipped.
 
-    Raises ValueError for a vocabulary that lacks names of the set, and for a model that ranks next to nothing right.
+    Raises:
+        ValueError: for a vocabulary without names of the set, and for a model that ranks too few images right.
     """
     tower = tower_of(model, Rationale(name="") if kind == "rationale" else Category(name=""))
     vocabulary = model.text.rationales if kind == "rationale" else model.text.categories

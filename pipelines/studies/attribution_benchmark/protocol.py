@@ -36,7 +36,7 @@ Prior = Callable[[Bool[Tensor, "N H W"], tuple[int, int]], Float[Tensor, "N h w"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How a method is tried."""
+    """Settings of the evaluation of a method."""
 
     resampling: Resampling
     num_checked: int
@@ -99,7 +99,7 @@ def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) 
 
 
 def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
-    """The same of maps that are made without a model."""
+    """Every measure of maps that are made without a model."""
     height, width = cases.masks.shape[1:]
     maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
     mosaics, recognised = make_mosaics(cases), None

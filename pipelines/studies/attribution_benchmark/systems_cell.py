@@ -41,7 +41,7 @@ _EMBEDDED = BackboneConfig(precision="fp32")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """What a cell costs and how sure its figures are; the same for all arms of a study."""
+    """Numbers of images, cases and masks; the same for all arms of a study."""
 
     set_name: str = "demo-main"
     sizes: Sizes
@@ -75,16 +75,16 @@ def draw_world_of(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
 
 
 def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
-    """Learn on a drawn world as `ecor train` does, on one rank and without Ray.
+    """Train a system on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
-        world: whose shards are learned from.
-        system: what is learned.
-        root: folder of features that cells share.
-        settings: of `TrainConfig`.
+        world: the world with the shards.
+        system: what to train.
+        root: folder for features, shared by cells.
+        settings: other settings of `TrainConfig`.
 
     Returns:
-        The run, whose `learned` holds the best epoch, and how it went.
+        The trainer, whose `learned` holds the best epoch, and its final state.
     """
     sizes = world.sizes
     defaults: dict[str, Any] = {

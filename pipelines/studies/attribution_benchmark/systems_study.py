@@ -1,7 +1,7 @@
 """Run the studies of ECLIP, LICO and prompts over seeds, and write a CSV and a page.
 
-Arms are learned one after the other in this process. Rows are written as arms end, so that the same command goes on
-from what is there; the page is made from the CSV alone.
+Arms are trained one after the other in this process. Rows are appended as arms end, so that the same command resumes;
+the page is made from the CSV alone.
 """
 
 import time
@@ -50,13 +50,13 @@ class MetricColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """A study: what is compared, and what is told of it."""
+    """A study: its arms, metrics and note."""
 
     title: str
     note: str
     arms: tuple[str, ...]
     against: str
-    """The arm that the others' differences are from."""
+    """The baseline arm of the differences."""
     figures: Callable[..., dict[str, Figures]]
     columns: Mapping[str, Mapping[str, MetricColumn]]
     """By kind of name."""
@@ -118,9 +118,10 @@ STUDIES: dict[StudyName, StudySpec] = {
 
 
 def run(config: StudiesConfig) -> Path:
-    """Measure every arm that is not in the CSV yet, and write the page; its path.
+    """Measure every arm that is not in the CSV yet, and write the page; returns its path.
 
-    Raises ValueError for a page without rows.
+    Raises:
+        ValueError: for a page without rows.
     """
     root = Path(config.output).absolute()
     work = Path(config.work).absolute() if config.work else root / "work"
