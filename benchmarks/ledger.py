@@ -121,10 +121,10 @@ def job(scorer: Scorer, *, images: Path, output: Path, unit_size: int) -> None:
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=BATCH_SIZE)
     folder = PredictionsFolder(str(output), identity={"input_digest": found.digest})
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease():
-        committed = folder.committed()
-        attempts = folder.begin([unit.name for unit in found.units if unit.name not in committed])
+        committed = folder.read_commits()
+        attempts = folder.claim_units([unit.name for unit in found.units if unit.name not in committed])
         for unit in (unit for unit in found.units if unit.name in attempts):
             parts = decode_unit(unit, preprocess=preprocess, num_images=num_images)
             scored = [scorer.score(part) for part in parts]

@@ -177,10 +177,10 @@ class Card:
     def search(self) -> str:
         """Text for the search of the page."""
         row = self.prediction
-        said = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
-        said += [name for each in self.others for name in (each.category, each.rationale)]
+        predicted = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
+        predicted += [name for each in self.others for name in (each.category, each.rationale)]
         true = [row.category_true or "", *(row.rationales_true or ()), *(row.visible_rationales or ())]
-        return "\n".join([*said, *true, row.key, row.source])
+        return "\n".join([*predicted, *true, row.key, row.source])
 
     def mark(self, rationale: str) -> str:
         """`labelled` or `visible` if the truth has the rationale, else empty."""

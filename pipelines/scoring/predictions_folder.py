@@ -74,7 +74,7 @@ class PredictionsFolder:
         self.units = WorkLedger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
         self.job = RecordStore(f"{self.folder}/{_COMMITS}/job")
 
-    def take(self) -> None:
+    def claim_folder(self) -> None:
         """Claim the folder for this job; no-op if this job already owns it.
 
         Raises:
@@ -89,9 +89,9 @@ class PredictionsFolder:
                 f"name another output, or add --fresh"
             )
 
-    def leave(self) -> None:
+    def release_folder(self) -> None:
         """Give up the folder if none of this job's units is done, so that a corrected job can claim it."""
-        if self.job.read("identity") == self.identity and not self.units.committed():
+        if self.job.read("identity") == self.identity and not self.units.read_commits():
             self.job.remove("identity")
 
     def clear(self) -> None:
@@ -100,14 +100,14 @@ class PredictionsFolder:
         filesystem.remove(filesystem.join(self.folder, _PIECES))
         RecordStore(f"{self.folder}/{_COMMITS}").clear()
 
-    def finished(self) -> PredictionSet | None:
+    def find_manifest(self) -> PredictionSet | None:
         """The manifest, or None."""
         is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
         return self._retry(lambda: read_manifest(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
         """Write the manifest; ValueError when another job has claimed the folder."""
-        self.take()
+        self.claim_folder()
         self._retry(lambda: write_manifest(self.folder, predictions))
 
     @contextmanager
@@ -116,12 +116,12 @@ class PredictionsFolder:
         with self.units.hold_lease():
             yield
 
-    def committed(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
+    def read_commits(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
         """Committed units whose files are complete; a unit with a damaged or missing file must be redone.
 
         Files of `known` units were checked before and are not read again.
         """
-        records, known = self.units.committed(), known or {}
+        records, known = self.units.read_commits(), known or {}
         found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
         new = [unit for unit in found if unit not in known]
         with ThreadPoolExecutor(max_workers=_NUM_VERIFIERS) as pool:
@@ -133,12 +133,12 @@ class PredictionsFolder:
 
     def reopen_rejected(self, committed: Mapping[str, CommittedUnit]) -> dict[str, CommittedUnit]:
         """Reopen the units with rejected images; returns the units that stay committed."""
-        for unit, record in self.units.committed().items():
+        for unit, record in self.units.read_commits().items():
             if unit in committed and committed[unit].rejected and CommittedUnit.from_record(record) == committed[unit]:
                 self.units.discard(unit, record)
         return {unit: each for unit, each in committed.items() if not each.rejected}
 
-    def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
+    def claim_units(self, units: Iterable[str]) -> dict[str, Attempt]:
         """Claim those units that are not committed and that no other job holds."""
         return self.units.claim_all(units)
 
@@ -204,9 +204,9 @@ class PredictionsFolder:
     def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed."""
         self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
-        kept = {each.part.name for each in committed.values()}
+        counting_files = {each.part.name for each in committed.values()}
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
-            if _PART.fullmatch(name) and name not in kept:
+            if _PART.fullmatch(name) and name not in counting_files:
                 self._retry(partial(filesystem.remove, filesystem.join(self.folder, name)))
 
     def _is_whole(self, part: PredictionPart) -> bool:

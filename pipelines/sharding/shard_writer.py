@@ -43,7 +43,7 @@ def written(
     Shards that another job on this output makes are waited for; `tell` hears of it.
     """
     counts = wait_for_all([_split_counts.remote(block) for block in blocks])
-    job_reference, committed = ray.put(job), ledger.committed()
+    job_reference, committed = ray.put(job), ledger.read_commits()
     begun: dict[Any, tuple[str, int, Mapping[int, Slice]]] = {}
 
     def begin(split: str, number: int, pieces: Mapping[int, Slice]) -> None:

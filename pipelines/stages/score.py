@@ -48,10 +48,10 @@ def run(
     folder = PredictionsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease(), _left_if_refused(folder):
         attempts, committed = _begun(job, folder=folder)
-        finished = folder.finished()
+        finished = folder.find_manifest()
         if finished is not None and len(committed) == len(job.input.units):
             say(_told_before(finished, output=config.output), to_stdout=True)
             return finished
@@ -76,7 +76,7 @@ def _left_if_refused(folder: PredictionsFolder) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        folder.leave()
+        folder.release_folder()
         raise
 
 
@@ -86,17 +86,17 @@ def _begun(job: ScoreJob, *, folder: PredictionsFolder) -> tuple[dict[str, Attem
     Where an earlier run has stopped because too many pictures were rejected, they may have been mended: the units that
     they are in are not done.
     """
-    committed = folder.committed()
-    is_finished = len(committed) == len(job.input.units) and folder.finished() is not None
+    committed = folder.read_commits()
+    is_finished = len(committed) == len(job.input.units) and folder.find_manifest() is not None
     if not is_finished and job.exceeds_rejected(JobStats(committed=committed).num_rejected):
         committed = folder.reopen_rejected(committed)
     while True:
         pending = [unit.name for unit in job.input.units if unit.name not in committed]
-        attempts = folder.begin(pending)
+        attempts = folder.claim_units(pending)
         if attempts or not pending:
             return attempts, committed
         folder.units.wait(pending, tell=partial(say, to_stdout=True))
-        committed = folder.committed(known=committed)
+        committed = folder.read_commits(known=committed)
 
 
 def _score(
@@ -113,10 +113,10 @@ def _score(
         if attempts:
             _score_claimed(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
         pending = [unit.name for unit in job.input.units if unit.name not in tally.committed]
-        attempts = folder.begin(pending)
+        attempts = folder.claim_units(pending)
         if pending and not attempts:
             folder.units.wait(pending, tell=partial(say, to_stdout=True))
-            tally.add_others(folder.committed(known=tally.committed))
+            tally.add_others(folder.read_commits(known=tally.committed))
             _check_rejected(job, folder=folder, tally=tally)
 
 

@@ -222,7 +222,7 @@ def _quarantined(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Counte
     for (_, reason), number in counts.items():
         count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
     if num_rejected > job.config.max_rejected * num_images:
-        done = ledger.committed()
+        done = ledger.read_commits()
         if done.keys() == {_INSPECTED}:
             ledger.discard(_INSPECTED, done[_INSPECTED])  # the user may mend the images: look at them again
         again = "run the same command again" if done.keys() <= {_INSPECTED} else "start over with --fresh"

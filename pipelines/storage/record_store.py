@@ -62,7 +62,7 @@ class RecordStore:
             records = dict(zip(names, pool.map(self.read, names), strict=True))
         return {name: record for name, record in records.items() if record is not None}
 
-    def modified(self, name: str) -> datetime | None:
+    def modified_at(self, name: str) -> datetime | None:
         """When a record was last written, by the store's clock; None when it does not exist."""
         address = self._address(name)
         return self._retry(lambda: filesystem.modified(address))

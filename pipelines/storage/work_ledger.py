@@ -76,14 +76,14 @@ class WorkLedger:
         self.leases = RecordStore(f"{self.folder}/{_OWNERS}")
         self._reported_owners: set[str] = set()
 
-    def committed(self) -> dict[str, Record]:
+    def read_commits(self) -> dict[str, Record]:
         """All committed units and their records, sorted by name."""
         heads = self._heads()
         return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
 
     def is_unused(self) -> bool:
         """Whether no unit is committed and no job holds a lease."""
-        return not self.leases.names() and not self.committed()
+        return not self.leases.names() and not self.read_commits()
 
     def record(self, unit: str) -> Record | None:
         """The commit record of a unit; None when it is not done."""
@@ -213,7 +213,7 @@ class WorkLedger:
         return "claim" in head.record and head.record["owner"] == self.owner
 
     def _holds_lease(self, owner: str) -> bool:
-        theirs, now = self.leases.modified(owner), self.leases.modified(self.owner)
+        theirs, now = self.leases.modified_at(owner), self.leases.modified_at(self.owner)
         if theirs is None:
             return False
         if now is None:

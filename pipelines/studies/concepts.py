@@ -52,7 +52,7 @@ def run(config: ConceptsConfig) -> Path:
     backbone = load_backbone(config.backbone)
     concepts = encode_concepts(backbone, demo_lexicon())
     resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
-    told = detection_rows(
+    rows = detection_rows(
         backbone,
         concepts,
         num_train=config.num_train,
@@ -60,7 +60,7 @@ def run(config: ConceptsConfig) -> Path:
         seed=config.seed,
         resampling=resampling,
     )
-    telling = list(_print_rows(DETECTION_HEADER, _detection_figures(told)))
+    telling = list(_print_rows(DETECTION_HEADER, _detection_figures(rows)))
     found = localisation_rows(
         backbone,
         concepts,

@@ -60,13 +60,13 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     key = text_sha256(f"{tracking_uri(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
-    kept = cache / key[:32]
-    with FileLock(f"{kept}.lock"):
-        is_here = kept.exists()
+    cached = cache / key[:32]
+    with FileLock(f"{cached}.lock"):
+        is_here = cached.exists()
         if not is_here:
-            _download(model, target=kept, tracking=tracking)
+            _download(model, target=cached, tracking=tracking)
     count(MODEL_CACHE, outcome="hit" if is_here else "miss")
-    return _check_digests(kept, model=model)
+    return _check_digests(cached, model=model)
 
 
 def default_cache_dir() -> Path:

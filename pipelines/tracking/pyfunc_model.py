@@ -70,11 +70,11 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         if not vocabulary:
             return self.recognizer
         names = parse_vocabulary(vocabulary, source="the parameter vocabulary")
-        kept = self.others.setdefault(names.digest, self.recognizer.with_vocabulary(names))
+        recognizer = self.others.setdefault(names.digest, self.recognizer.with_vocabulary(names))
         self.others.move_to_end(names.digest)
         while len(self.others) > MAX_VOCABULARIES:
             self.others.popitem(last=False)
-        return kept
+        return recognizer
 
 
 def _images_of(model_input: Any) -> list[Any]:

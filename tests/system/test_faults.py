@@ -62,10 +62,10 @@ def parts_of(unit: str) -> list[ScoredPart]:
 def score_all(place: str) -> PredictionSet:
     """What `ecor score` does with its output folder, rows given: it ends, or raises what the store raised."""
     folder = PredictionsFolder(place, identity=IDENTITY)
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease():
-        committed = folder.committed()
-        attempts = folder.begin([unit for unit in UNITS if unit not in committed])
+        committed = folder.read_commits()
+        attempts = folder.claim_units([unit for unit in UNITS if unit not in committed])
         writer = UnitWriter(folder, attempts=attempts, parents=IDENTITY)
         for unit in attempts:
             saved = [writer.add(part).saved for part in parts_of(unit)][-1]
@@ -346,15 +346,15 @@ def test_units_with_rejected_pictures_are_done_again_and_the_others_kept(tmp_pat
     filesystem.remove(place)
     folder, late = (PredictionsFolder(place, identity=IDENTITY) for _ in range(2))
     with folder.hold_lease():
-        for unit, attempt in folder.begin(UNITS).items():
+        for unit, attempt in folder.claim_units(UNITS).items():
             folder.save(attempt, rows=ROWS[unit], rejected=[bad] * (unit in "12"), parents=IDENTITY)
-        before = folder.committed()
+        before = folder.read_commits()
     with folder.hold_lease(), late.hold_lease():
-        stale = late.committed()
+        stale = late.read_commits()
         assert folder.reopen_rejected(before) == {unit: before[unit] for unit in ("0", "3")}
-        assert folder.committed().keys() == {"0", "3"}
-        for unit, attempt in folder.begin(["1"]).items():
+        assert folder.read_commits().keys() == {"0", "3"}
+        for unit, attempt in folder.claim_units(["1"]).items():
             folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
         late.reopen_rejected(stale)  # who looks later undoes nothing that was done meanwhile
-        assert folder.committed().keys() == {"0", "1", "3"}
-        assert not folder.committed()["1"].rejected
+        assert folder.read_commits().keys() == {"0", "1", "3"}
+        assert not folder.read_commits()["1"].rejected

@@ -165,16 +165,16 @@ def test_a_pipeline_that_is_stopped_goes_on_when_it_is_submitted_again(nodes, pl
     *others, held = units
     assert others
     with folder.hold_lease():
-        assert held in folder.begin([held])
+        assert held in folder.claim_units([held])
         begin(nodes, f"ecor run {place}/pipeline.toml", name="pipeline-1")
         with pytest.raises(ValueError, match="already exists"):
             begin(nodes, f"ecor run {place}/pipeline.toml", name="pipeline-1")
-        until(lambda: set(folder.units.committed()) == set(others), what="labels of all units but one")
+        until(lambda: set(folder.units.read_commits()) == set(others), what="labels of all units but one")
     claims = place / "labels" / "candidate-1" / "_commits"
     until(lambda: any(claims.glob(f"*/{held}~1.json")), what="the claim of the last unit")
     nodes.asked("pipeline-1/stop", {})
     assert ended(nodes, "pipeline-1")["status"] == "STOPPED"
-    assert set(folder.units.committed()) == set(others), "the last one is claimed, and not committed"
+    assert set(folder.units.read_commits()) == set(others), "the last one is claimed, and not committed"
     assert not (place / "report.html").exists()
     done = submit(nodes, f"ecor run {place}/pipeline.toml")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -149,8 +149,8 @@ def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, ru
 def _long_sentences(recognizer: Recognizer, rationales: tuple[int, ...]) -> Float[Tensor, "C D"]:
     """Prompt_{c|R} of every category with several rationales, told one after the other."""
     names = recognizer.vocabulary
-    told = ", ".join(names.rationales[r] for r in rationales)
-    together = recognizer.with_vocabulary({category: [told] for category in names.categories})
+    joined = ", ".join(names.rationales[r] for r in rationales)
+    together = recognizer.with_vocabulary({category: [joined] for category in names.categories})
     return together.encoder.category_features(torch.tensor([0]))[0]
 
 

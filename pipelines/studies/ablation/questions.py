@@ -214,8 +214,8 @@ def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
         part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
         for number in ("one", "two"):
             columns = {f"{figure}_{number}": figure for figure in RR}
-            kept = part.drop(columns=list(RR)).rename(columns=columns)
-            parts.append(kept.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
+            renamed = part.drop(columns=list(RR)).rename(columns=columns)
+            parts.append(renamed.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
     found = pd.concat(parts)
     return _answer(
         found,

@@ -59,10 +59,10 @@ def comparison_tables(
         means = {arm: _mean_over([cells[arm, value] for value in names]) for arm in arms}
         body = []
         for arm in arms:
-            told = [_format_mean(cells[arm, value]) for value in names] + [_format_mean(means[arm])]
+            texts = [_format_mean(cells[arm, value]) for value in names] + [_format_mean(means[arm])]
             if against is not None:
-                told.append("" if arm == against else _format_gap(means[arm], means.get(against)))
-            body.append((arm, *told))
+                texts.append("" if arm == against else _format_gap(means[arm], means.get(against)))
+            body.append((arm, *texts))
         header = ("", *map(str, names), "mean", *([f"minus {against}"] if against else []))
         tables.append(MarkdownTable(title=f"{title}, %", header=header, rows=tuple(body)))
         drawn[title] = {
@@ -82,13 +82,13 @@ def figures_table(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple
     body = []
     for figure, (words, scale, unit) in figures.items():
         digits = 1 if scale > 1 else 3
-        told = [
+        texts = [
             _format_interval(
                 over_repetitions(scale * by_repetition(rows[rows["set_name"] == name], figure).to_numpy()), digits
             )
             for name in names
         ]
-        body.append((f"{words}, {unit}", *told))
+        body.append((f"{words}, {unit}", *texts))
     return MarkdownTable(title=title, header=("", *names), rows=tuple(body))
 
 

@@ -27,7 +27,7 @@ class Mosaics:
     members: Int[Tensor, "G 4"]
     """Numbers of the cases."""
 
-    def found(self, maps: Float[Tensor, "G 4 H W"], *, num_cases: int) -> Float[Tensor, " N"]:
+    def hits(self, maps: Float[Tensor, "G 4 H W"], *, num_cases: int) -> Float[Tensor, " N"]:
         """Whether each case's own map is highest in its own tile; NaN for cases that are in no mosaic."""
         hits = pointing_game_multi(maps.cpu(), self.tiles.expand(len(maps), -1, -1, -1))
         known = torch.full((num_cases,), float("nan"))

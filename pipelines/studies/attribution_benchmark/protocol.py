@@ -94,8 +94,8 @@ def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) 
     num = len(cases.pixels)
     cost = {"seconds": seconds, "peak_mb": peak.bytes / 1024**2}
     nan = float("nan")
-    told = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
-    return {**figures, **told}
+    costs = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
+    return {**figures, **costs}
 
 
 def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
@@ -107,7 +107,7 @@ def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> 
         num = len(mosaics.members)
         tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
         own = resized(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
-        recognised = mosaics.found(own, num_cases=len(maps))
+        recognised = mosaics.hits(own, num_cases=len(maps))
     return _evaluate_maps(maps, cases, more={"recognised": recognised}, trial=trial)
 
 
@@ -144,7 +144,7 @@ def _recognition(method: Method, cases: Cases) -> Tensor | None:
     maps = attribute_among(
         cases.tower, mosaics.pixels, cases.vocabulary[own], method=method, vocabulary=cases.vocabulary, own=own
     ).on_input()
-    return mosaics.found(maps, num_cases=len(cases.pixels))
+    return mosaics.hits(maps, num_cases=len(cases.pixels))
 
 
 def _sanity_checks(

@@ -139,23 +139,23 @@ def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tupl
     learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)
     best = progress.epochs[progress.best_epoch]
-    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
-    return learning.learned.as_method(), told
+    figures = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    return learning.learned.as_method(), figures
 
 
 def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Of one arm of the study and both kinds of names."""
     world = draw_world_of(effort, seed=seed, root=root)
-    told: Figures = {}
+    figures: Figures = {}
     if arm in PLAIN:
         chosen = PLAIN[arm]()
     else:
-        chosen, told = eclip_method(POOLINGS[arm], world=world, root=root)
+        chosen, figures = eclip_method(POOLINGS[arm], world=world, root=root)
     model = Recognizer.zero_shot(world.vocabulary, backbone=load_backbone(_EMBEDDED))
     found: dict[str, Figures] = {}
     for kind in KINDS:
         cases = find_cases(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
-        found[kind] = {**map_figures(chosen, cases), **told}
+        found[kind] = {**map_figures(chosen, cases), **figures}
     return found
 
 
@@ -191,14 +191,16 @@ def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str
     classifier = learning.classifier.eval()
     with np.load(world.truth("test")) as truth:
         images, categories = torch.from_numpy(truth["pixels"]), torch.from_numpy(truth["categories"])
-    told = {"accuracy": accuracy(classifier, images, categories), "best_epoch": float(progress.best_epoch)}
+    figures = {"accuracy": accuracy(classifier, images, categories), "best_epoch": float(progress.best_epoch)}
     some, classes = images[: effort.num_pictures], categories[: effort.num_pictures]
     for name, maps in classifier_maps(classifier, some, classes, num_masks=effort.num_masks).items():
-        told |= {f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()}
+        figures |= {
+            f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()
+        }
     module = learning.module()
     if module.log_temperature is not None:
-        told["temperature"] = float(module.log_temperature.detach().exp())
-    return {"category": told}
+        figures["temperature"] = float(module.log_temperature.detach().exp())
+    return {"category": figures}
 
 
 @torch.no_grad()
@@ -265,10 +267,10 @@ def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[s
     plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
     cases = find_cases(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
     best = progress.epochs[progress.best_epoch]
-    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    figures = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
     texts = tuned.text.rationales[cases.ids][:, None]
     seen = replace(cases, tower=tower_of(tuned, Rationale(name="")))
     for name in PROMPT_METHODS:
         found = map_figures(build_method(name), seen, texts=texts)
-        told |= {f"{name}_{figure}": value for figure, value in found.items()}
-    return {"rationale": told}
+        figures |= {f"{name}_{figure}": value for figure, value in found.items()}
+    return {"rationale": figures}

@@ -155,8 +155,8 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         began = time.perf_counter()
         found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=work)
         seconds = time.perf_counter() - began
-        told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
-        rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
+        shared = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
+        rows = pd.DataFrame([{**shared, "kind": kind, **figures} for kind, figures in found.items()])
         append_rows(rows, root / RESULTS, float_format="%.6g")
         say(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s")
 
@@ -204,5 +204,5 @@ def _format_mean(values: "pd.Series[float]", column: MetricColumn, sign: str = "
     if not len(values):
         return "–"
     mean = over_repetitions(column.scale * values.to_numpy())
-    told = f"{mean.value:{sign}.{column.digits}f}"
-    return told if mean.num_repetitions == 1 else f"{told} ± {mean.half_width:.{column.digits}f}"
+    text = f"{mean.value:{sign}.{column.digits}f}"
+    return text if mean.num_repetitions == 1 else f"{text} ± {mean.half_width:.{column.digits}f}"

@@ -201,12 +201,12 @@ def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
         for unit, attempt in ledger.claim_all(units).items():
             filesystem.write(f"{in_s3}/{unit}-{attempt.name}", unit.encode())
             assert ledger.commit(attempt, {"file": f"{unit}-{attempt.name}"}) == {"file": f"{unit}-{attempt.name}"}
-        assert list(ledger.committed()) == units
+        assert list(ledger.read_commits()) == units
         num_faults = s3.num_faults
     assert num_faults > 5
-    assert ledger.committed() == {unit: ledger.record(unit) for unit in units}
+    assert ledger.read_commits() == {unit: ledger.record(unit) for unit in units}
     links = [f"ledger/unit%20{number}~{link}.json" for number in range(2) for link in range(2)]
-    files = [each["file"] for each in ledger.committed().values()]
+    files = [each["file"] for each in ledger.read_commits().values()]
     assert sorted(filesystem.files_below(in_s3)) == sorted(links + files)
 
 
@@ -243,17 +243,17 @@ def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
     folders = [PredictionsFolder(f"{in_s3}/labels", identity={"input": "i"}, lease_s=600) for _ in range(2)]
     rows = random_table(3, seed=1), random_table(3, seed=2)
     for each in folders:
-        each.take()
+        each.claim_folder()
         each.units.renew()
-    late = folders[0].begin(["0"])["0"]
-    assert folders[1].begin(["0"]) == {}
+    late = folders[0].claim_units(["0"])["0"]
+    assert folders[1].claim_units(["0"]) == {}
     folders[0].units.release()  # as when it stood still for longer than its lease
-    winner = folders[1].begin(["0"])["0"]
+    winner = folders[1].claim_units(["0"])["0"]
     assert winner.took_over
     counts = folders[1].save(winner, rows=rows[1], rejected=(), parents={})
     assert folders[0].save(late, rows=rows[0], rejected=(), parents={}) == counts
-    assert folders[0].committed()["0"] == counts
-    folders[0].remove_uncommitted(folders[0].committed())
+    assert folders[0].read_commits()["0"] == counts
+    folders[0].remove_uncommitted(folders[0].read_commits())
     assert [name for name in filesystem.names_in(f"{in_s3}/labels") if name.endswith(".parquet")] == [counts.part.name]
 
 

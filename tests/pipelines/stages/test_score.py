@@ -296,14 +296,14 @@ def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str,
     filesystem.remove(place)
     folder = PredictionsFolder(place, identity={})
     with folder.hold_lease():
-        attempts = folder.begin(units)
+        attempts = folder.claim_units(units)
         workers = [pickle.loads(pickle.dumps(UnitWriter(folder, attempts=attempts, parents={}))) for _ in range(2)]
         parts = [part for parts in units.values() for part in parts]
         parts += deal.sample(parts, k=len(parts) // 2)
         deal.shuffle(parts)
         reports = [report for part in parts for report in PartReport.from_rows(deal.choice(workers)(part.to_row()))]
         saved = {report.unit: report.saved for report in reports if report.saved is not None}
-        committed = folder.committed()
+        committed = folder.read_commits()
         assert {unit: each.committed for unit, each in saved.items()} == committed
         assert committed.keys() == units.keys() and all(each.counts for each in saved.values())
         for unit, each in units.items():
@@ -317,10 +317,10 @@ def test_a_unit_that_was_taken_over_is_told_of_as_what_counts() -> None:
     filesystem.remove(place)
     slow, fast = (PredictionsFolder(place, identity={}) for _ in range(2))
     with slow.hold_lease():
-        writer = UnitWriter(slow, attempts=slow.begin("a"), parents={})
+        writer = UnitWriter(slow, attempts=slow.claim_units("a"), parents={})
         assert writer.add(first).saved is None
     with fast.hold_lease():
-        [attempt] = fast.begin("a").values()
+        [attempt] = fast.claim_units("a").values()
         assert attempt.took_over
         late = writer.add(second).saved
         assert late is not None and late.committed is None
@@ -453,21 +453,21 @@ def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_p
     wrong, mended, third = (
         PredictionsFolder(str(tmp_path), identity={"use_gpu": value}) for value in (True, False, None)
     )
-    wrong.take()
+    wrong.claim_folder()
     with pytest.raises(ValueError, match="use_gpu was True, is False"):
-        mended.take()
-    wrong.leave()
-    mended.take()
-    wrong.leave()  # it is no longer its own
+        mended.claim_folder()
+    wrong.release_folder()
+    mended.claim_folder()
+    wrong.release_folder()  # it is no longer its own
     with pytest.raises(ValueError, match="use_gpu was False, is None"):
-        third.take()
+        third.claim_folder()
     with mended.hold_lease():
-        attempt = mended.begin(["0"])["0"]
+        attempt = mended.claim_units(["0"])["0"]
         rows = predictions_table([])
         assert mended.save(attempt, rows=rows, rejected=(), parents={}) is not None
-    mended.leave()
+    mended.release_folder()
     with pytest.raises(ValueError, match="use_gpu was False, is None"):
-        third.take()
+        third.claim_folder()
 
 
 @pytest.mark.parametrize("changed", ["input", "model", "vocabulary", "version", "name", "registered"])
@@ -495,10 +495,10 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
     kept, other = job.identity, others[changed]().identity
     names = {"version": "model_version", "name": "model_name", "registered": "model_version"}
     name = names.get(changed, f"{changed}_digest")
-    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).claim_folder()
     with pytest.raises(ValueError, match=f"{name} was {kept[name]}, is {other[name]}.*--fresh"):
-        PredictionsFolder(str(tmp_path / "labels"), identity=other).take()
-    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
+        PredictionsFolder(str(tmp_path / "labels"), identity=other).claim_folder()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).claim_folder()
 
 
 # --- the stage, on Ray
@@ -766,16 +766,16 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     first, output = read_manifest(done.output), tmp_path / "labels"
     identity = json.loads((Path(done.output) / "_commits/job/identity.json").read_text())
     stopped, at_work = (PredictionsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
-    stopped.take()
+    stopped.claim_folder()
     stopped.units.renew()
-    late = stopped.begin(["0"])["0"]
+    late = stopped.claim_units(["0"])["0"]
     rows = {part.unit: read_part(done.output, part) for part in first.parts}
 
     def work() -> None:
         with at_work.hold_lease():
-            attempt = at_work.begin(["1"])["1"]
+            attempt = at_work.claim_units(["1"])["1"]
             begun.set()
-            while at_work.committed().keys() != {"0", "2"}:
+            while at_work.read_commits().keys() != {"0", "2"}:
                 time.sleep(0.2)
             assert at_work.save(attempt, rows=rows["1"], rejected=(), parents={}) is not None
 

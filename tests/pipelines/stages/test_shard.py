@@ -492,7 +492,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
         with at_work.hold_lease():
             attempt = at_work.claim("test/0")
             begun.set()
-            while not set(made) - {"test/0"} <= set(at_work.committed()):
+            while not set(made) - {"test/0"} <= set(at_work.read_commits()):
                 time.sleep(0.2)
             info = made["test/0"]
             for name in (info.name, info.index):

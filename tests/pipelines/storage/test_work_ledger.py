@@ -45,14 +45,14 @@ def done(ledger: WorkLedger, unit: str, **record) -> dict | None:
 
 def test_a_record_is_written_once_and_read_by_all(folder):
     records = RecordStore(folder)
-    assert records.names() == [] and records.read("a") is None and records.modified("a") is None
+    assert records.names() == [] and records.read("a") is None and records.modified_at("a") is None
     assert records.create_or_read("a", {"n": 1}) == {"n": 1}
     assert RecordStore(folder).create_or_read("a", {"n": 2}) == {"n": 1}
     assert not records.create("a", {"n": 3})
     records.write("a", {"n": 4})
     records.write("b", {"n": 5})
     assert records.read_all(["a", "b", "none"]) == {"a": {"n": 4}, "b": {"n": 5}}
-    assert records.modified("a") is not None
+    assert records.modified_at("a") is not None
     records.remove("a")
     records.remove("a")
     assert records.names() == ["b"]
@@ -69,13 +69,13 @@ def test_any_name_is_kept_apart(names, tmp_path_factory):
         records.create(name, {"name": name})
         done(ledger, name, name=name)
     assert records.read_all(records.names()) == {name: {"name": name} for name in names}
-    assert ledger.committed() == {name: {"name": name} for name in sorted(names)}
+    assert ledger.read_commits() == {name: {"name": name} for name in sorted(names)}
 
 
 def test_a_damaged_record_is_an_error_that_names_it(tmp_path):
     (tmp_path / "u~0.json").write_text("{")
     with pytest.raises(ValueError, match=r"u~0\.json is damaged .*delete it"):
-        WorkLedger(tmp_path).committed()
+        WorkLedger(tmp_path).read_commits()
 
 
 def test_units_have_names(tmp_path):
@@ -88,10 +88,10 @@ def test_units_have_names(tmp_path):
 
 def test_a_ledger_begins_empty_and_keeps_what_is_committed(folder):
     ledger = at_work(folder)
-    assert ledger.committed() == {} and ledger.record("train/1") is None
+    assert ledger.read_commits() == {} and ledger.record("train/1") is None
     assert done(ledger, "train/1", sha256="b", num=2) == {"sha256": "b", "num": 2}
     done(ledger, "train/0")
-    assert WorkLedger(folder).committed() == {"train/0": {}, "train/1": {"sha256": "b", "num": 2}}
+    assert WorkLedger(folder).read_commits() == {"train/0": {}, "train/1": {"sha256": "b", "num": 2}}
     assert WorkLedger(folder).record("train/1") == {"sha256": "b", "num": 2}
     assert at_work(folder).claim("train/1") is None
     assert set(at_work(folder).claim_all(["train/0", "train/1", "new"])) == {"new"}
@@ -116,9 +116,9 @@ def test_what_is_lost_is_done_again_and_told_once(folder):
     assert done(other, "u", attempt=2) == {"attempt": 2}
     ledger.discard("u", {"attempt": 1})  # had found the first output damaged
     ledger.discard("never there", {})
-    assert ledger.committed() == {"u": {"attempt": 2}}
+    assert ledger.read_commits() == {"u": {"attempt": 2}}
     ledger.clear()
-    assert ledger.committed() == {}
+    assert ledger.read_commits() == {}
 
 
 def test_a_claim_holds_until_it_is_given_back(folder, monkeypatch):
@@ -188,7 +188,7 @@ def test_of_attempts_at_the_same_time_one_has_the_unit(tmp_path, pool):
     with pool(4) as attempts:
         found = list(attempts.map(_attempt, [tmp_path] * 40, range(40)))
     assert [got for got, _ in found].count(True) == 1
-    assert {winner for got, winner in found if got} == {WorkLedger(tmp_path).committed()["u"]["by"]}
+    assert {winner for got, winner in found if got} == {WorkLedger(tmp_path).read_commits()["u"]["by"]}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["u~0.json", "u~1.json"]
 
 
@@ -212,7 +212,7 @@ def test_whatever_the_order_of_their_store_operations_one_attempt_counts(turns, 
 
         deeds = [lambda ledger=ledger, end=end: job(ledger, end) for ledger, end in zip(ledgers, ends, strict=True)]
         taking_turns(deeds, turns=iter(turns))
-        records = WorkLedger(folder).committed()
+        records = WorkLedger(folder).read_commits()
         assert len({attempt.number for attempt in claimed}) == len(claimed)
         assert all(record in (None, records.get("u")) for record in told)
         if records:
@@ -248,7 +248,7 @@ class LedgerHistory(RuleBasedStateMachine):
         ledger = at_work(self.folder, owner="the last one")
         for attempt in ledger.claim_all(UNITS).values():
             assert ledger.commit(attempt, {"by": attempt.name}) == {"by": attempt.name}
-        assert set(ledger.committed()) == set(UNITS), "no unit is lost"
+        assert set(ledger.read_commits()) == set(UNITS), "no unit is lost"
         self.store.__exit__(None, None, None)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, LEASE_S - 1, LEASE_S, 500.0]))
@@ -323,7 +323,7 @@ class LedgerHistory(RuleBasedStateMachine):
         if not hasattr(self, "folder"):
             return
         for ledger in self.jobs[:2]:
-            assert ledger.committed() == {unit: self.won[unit] for unit in sorted(self.won)}
+            assert ledger.read_commits() == {unit: self.won[unit] for unit in sorted(self.won)}
             assert all(ledger.record(unit) == self.won.get(unit) for unit in UNITS)
 
     def _holder(self, unit: str) -> str | None:

@@ -116,7 +116,7 @@ def test_a_map_finds_its_own_picture_among_four_or_does_not(cases: Cases) -> Non
     assert mosaics is not None
     own = mosaics.tiles.float().expand(len(mosaics.members), -1, -1, -1)
     for maps, expected in ((own, 1.0), (1 - own, 0.0), (torch.zeros_like(own), 0.25)):
-        found = mosaics.found(maps, num_cases=len(cases.names))
+        found = mosaics.hits(maps, num_cases=len(cases.names))
         inside = torch.isin(torch.arange(len(found)), mosaics.members)
         assert found[inside].eq(expected).all() and found[~inside].isnan().all()
     alike = replace(cases, names=("a",) * 8, present=(frozenset("a"),) * 8)
