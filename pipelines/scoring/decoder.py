@@ -107,7 +107,7 @@ def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Itera
             index=index,
             num_parts=num_parts,
             pixels=pixels,
-            origins=_origins_of(pictures),
+            origins=_origin_rows(pictures),
             rejected=rejected,
             decode_s=time.perf_counter() - began,
         )
@@ -155,7 +155,7 @@ def _decode_images(
     return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
 
 
-def _origins_of(pictures: Sequence[ImageItem]) -> pa.Table:
+def _origin_rows(pictures: Sequence[ImageItem]) -> pa.Table:
     return origins_table(
         [picture.key for picture in pictures],
         **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},

@@ -40,7 +40,7 @@ PAIRS = (
 )
 """Concepts whose kinds are known, and those whose kinds are not: near and far ones, as in ConVis's six."""
 DELTAS = (0.3, 0.5, 0.7)
-"""Of MaxBoxAccV2."""
+"""Overlaps of MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +62,9 @@ class LocalisationRow:
     """Localization of a concept by the maps of one method."""
 
     pictures: str
-    """Of categories that pretraining named, or never did."""
+    """`named` or `never named`: whether pretraining used the names of the categories."""
     explained: str
-    """The category, or what it is a kind of; of maps that are the same for all, nothing."""
+    """The category, or its parent; `nothing` for maps that are the same for all pictures."""
     method: str
     max_box_acc: Estimate
     max_box_acc_v2: Estimate

@@ -19,7 +19,7 @@ from ecor.demo.worlds.schema import WorldSet
 from ecor.explain.metrics.boxes import box_of
 
 MAX_SHIFT = 0.25
-"""How far from the middle, at most, a thing is put that is to be found, down and across, in shares of the picture."""
+"""Largest shift of a thing from the middle, vertical and horizontal, as a share of the picture."""
 
 
 Split = Literal["train", "validation", "test"]
@@ -33,7 +33,7 @@ class Pictures:
     """As the tower takes them."""
     categories: tuple[str, ...]
     boxes: Int[Tensor, "N 4"]
-    """Around what can be seen of the thing, in the drawing: first and last row and column that it covers."""
+    """Box around the visible part of the thing in the drawing: first and last row and column."""
     source_size: tuple[int, int]
     """Height and width of the drawings."""
 

@@ -20,7 +20,7 @@ _PROBE_TIMEOUT_S = 10.0
 _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
-def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
+def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
     """Make MLflow's client of a server.
 
     Args:
@@ -40,13 +40,13 @@ def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError) as error:  # a database whose driver is not installed
         raise ValueError(
-            _refusal_message(error, uri=mask_secrets(uri))
-            or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(_first_line(error))} "
+            refusal_message(error, uri=mask_secrets(uri))
+            or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
 
 
-def _refusal_message(error: Exception, *, uri: str) -> str | None:
+def refusal_message(error: Exception, *, uri: str) -> str | None:
     """The message for a server that answers and refuses the request, which a retry cannot change; else None."""
     if "error code 401" in str(error):
         return (
@@ -100,16 +100,16 @@ def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        refusal = _refusal_message(error, uri=display_uri(tracking))
+        refusal = refusal_message(error, uri=display_uri(tracking))
         if refusal is not None:
             raise ValueError(refusal) from error
         raise OSError(
-            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(_first_line(error))}): run the same "
+            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(first_line(error))}): run the same "
             f"command again when it answers, to resume"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 

@@ -18,10 +18,10 @@ from ecor.config import require
 from pipelines.config.infrastructure import TrackingConfig, tracking_uri
 from pipelines.config.secrets import mask_secrets
 from pipelines.tracking.mlflow_client import (
-    _first_line,
-    _refusal_message,
-    client_of,
     display_uri,
+    first_line,
+    make_client,
+    refusal_message,
     silence_mlflow,
     translate_mlflow_errors,
 )
@@ -53,7 +53,7 @@ def start_training_run(
     Raises:
         ValueError: when the server does not answer, or `run_id` is not known there.
     """
-    client = client_of(tracking)
+    client = make_client(tracking)
     with translate_mlflow_errors(tracking):
         if run_id is not None:
             _reopen(client, run_id=run_id, uri=display_uri(tracking))
@@ -70,7 +70,7 @@ def has_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
     if run_id is None:
         return False
     try:
-        return client_of(tracking).get_run(run_id).info.lifecycle_stage == "active"
+        return make_client(tracking).get_run(run_id).info.lifecycle_stage == "active"
     except MlflowException:
         return False
 
@@ -81,7 +81,7 @@ def log_metrics(
     """Add a point to the curve of each metric; `step` is the x axis (0 when None)."""
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
-    client = client_of(tracking, probe=False)
+    client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         for start in range(0, len(points), _METRICS_PER_CALL):
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
@@ -90,12 +90,12 @@ def log_metrics(
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
     """Upload every file of a local folder as artifacts of the run."""
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
+        make_client(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
     """Add tags that are known only at the end of a run: digests and locations of its output."""
-    client = client_of(tracking, probe=False)
+    client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
@@ -109,12 +109,12 @@ def finish_run(
     """
     if status == "FINISHED":
         with translate_mlflow_errors(tracking):
-            client_of(tracking, probe=False).set_terminated(run_id, status)
+            make_client(tracking, probe=False).set_terminated(run_id, status)
         return
     try:
-        client_of(tracking).set_terminated(run_id, status)
+        make_client(tracking).set_terminated(run_id, status)
     except (ValueError, MlflowException) as error:
-        _log.warning("the MLflow run %s stays open: %s", run_id, mask_secrets(_first_line(error)))
+        _log.warning("the MLflow run %s stays open: %s", run_id, mask_secrets(first_line(error)))
 
 
 def log_evaluation(
@@ -178,7 +178,7 @@ def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
-        if _refusal_message(error, uri=uri) is not None:  # a run of another user
+        if refusal_message(error, uri=uri) is not None:  # a run of another user
             raise
         raise ValueError(
             f"the MLflow run {run_id} is not on {uri}: name the server that has it, or add --fresh"

@@ -84,10 +84,15 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
     # MLflow is slow to import, and only a download needs it
     from mlflow.artifacts import download_artifacts
 
-    from pipelines.tracking.mlflow_client import client_of, extract_credentials, silence_mlflow, translate_mlflow_errors
+    from pipelines.tracking.mlflow_client import (
+        extract_credentials,
+        make_client,
+        silence_mlflow,
+        translate_mlflow_errors,
+    )
     from pipelines.tracking.model_package import ARTIFACT
 
-    client = client_of(tracking)
+    client = make_client(tracking)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, silence_mlflow(), translate_mlflow_errors(tracking):
         place = client.get_model_version_download_uri(model.name, str(model.version))
         uri = extract_credentials(tracking)

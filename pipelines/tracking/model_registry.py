@@ -22,7 +22,7 @@ from ecor.config import SystemName, require
 from ecor.storage.artifact import ArtifactRecord, record_path
 from pipelines.config.infrastructure import TrackingConfig, absolute_address
 from pipelines.config.stages import RegisterConfig
-from pipelines.tracking.mlflow_client import client_of, display_uri, silence_mlflow, translate_mlflow_errors
+from pipelines.tracking.mlflow_client import display_uri, make_client, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
     finish_run,
     flatten,
@@ -68,12 +68,12 @@ def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> Model
         ValueError: when the folder holds no checkpoint, or the server does not answer.
     """
     checkpoint = read_model_record(config.checkpoint)
-    client = client_of(tracking)
+    client = make_client(tracking)
     tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
     with silence_mlflow(), translate_mlflow_errors(tracking):
         version = _find_same_version(client, name=config.name, tags=tags)
         if version is None:
-            run_id = _run_of(checkpoint, tracking=tracking)
+            run_id = _training_run(checkpoint, tracking=tracking)
             model_id, location = _log_model(client, checkpoint=checkpoint, config=config, run_id=run_id)
             _ensure_registered_model(client, name=config.name)
             made = client.create_model_version(
@@ -102,7 +102,7 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     parts = _URI.fullmatch(model_uri)
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
-    client = client_of(tracking)
+    client = make_client(tracking)
     with silence_mlflow(), translate_mlflow_errors(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
@@ -125,7 +125,7 @@ def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | 
     """As `resolve_model`, but None for a registered model, alias or version that does not exist."""
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
-        if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
+        if parts is not None and _lookup(make_client(tracking), **parts.groupdict()) is None:
             return None
     return resolve_model(model_uri, tracking=tracking)
 
@@ -170,7 +170,7 @@ def _find_same_version(client: MlflowClient, *, name: str, tags: Mapping[str, st
     return max((str(each.version) for each in same), key=int, default=None)
 
 
-def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
+def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
     """The run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id

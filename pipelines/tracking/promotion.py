@@ -8,7 +8,7 @@ from ecor.config import require
 from ecor.evaluation.record import difference_of_folders, read_evaluation
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import PromoteConfig
-from pipelines.tracking.mlflow_client import client_of, translate_mlflow_errors
+from pipelines.tracking.mlflow_client import make_client, translate_mlflow_errors
 from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_registry import find_version, resolve_model
 
@@ -39,7 +39,7 @@ def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVe
     champion = find_version(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
     is_barred, grounds = _compare_with_champion(config, candidate=candidate, champion=champion)
     decision = ("forced" if config.force else "refused") if is_barred else "promoted"
-    client = client_of(tracking, probe=False)
+    client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
         if decision != "refused":

@@ -54,7 +54,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         settings = dict(params or {})
         scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
         recognizer = self._recognizer_for(settings.get("vocabulary") or "")
-        images = _images_of(model_input)
+        images = _list_images(model_input)
         frames = [
             _label_images(images[start : start + BATCH_SIZE], recognizer=recognizer, scoring=scoring)
             for start in range(0, len(images), BATCH_SIZE)
@@ -77,7 +77,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         return recognizer
 
 
-def _images_of(model_input: Any) -> list[Any]:
+def _list_images(model_input: Any) -> list[Any]:
     """The images of a table, a mapping or a list; MLflow may put a whole list into one cell."""
     if isinstance(model_input, Mapping):
         model_input = model_input.get("image", next(iter(model_input.values()), []))

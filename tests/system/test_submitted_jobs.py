@@ -18,6 +18,7 @@ from PIL import Image
 
 from ecor.data.predictions import read_predictions
 from ecor.data.shards import read_manifest
+from pipelines.__main__ import EXIT_USER_ERROR
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
 from pipelines.runtime.prometheus import METRICS

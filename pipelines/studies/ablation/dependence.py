@@ -25,11 +25,11 @@ FACTOR_FIGURES = {
     "ece_category_given": ("calibration error of P(c given r, I), r labelled", 100, "%"),
     "ece_category": ("calibration error of P(c given I), its own sentence", 100, "%"),
 }
-"""Columns of the CSV that say why: what they are called, their scale and unit."""
+"""Columns of the CSV about the factors: title, scale and unit."""
 
 
 def dependence_answer(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    """The factors' own figures, and whether dependence goes with what the order gains over separate answers."""
+    """Metrics of the factors, and the correlation of dependence with the gain of joint over independent decoding."""
     own = own_test_rows(rows)
     own = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
     if "dependence" not in own:

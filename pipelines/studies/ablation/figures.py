@@ -1,7 +1,7 @@
 """Metrics of a model on test images with full ground truth: one row of the ablation study.
 
 Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability`, and two that
-show what a reason is worth: `oracle` is told the labelled rationale, `random` is given any.
+show what a reason is worth: `oracle` uses the labelled rationale, `random` uses any.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
 SetRule = Literal["mixture", "sentence"]
 NUM_SETS = 4
-"""Sets of rationales that are looked at per image: each costs a long sentence per category."""
+"""Candidate sets of rationales per image: each costs a long sentence per category."""
 FIGURES = {
     "strict/rr": "rr",
     "strict/rw": "rw",
@@ -119,7 +119,7 @@ def _given_rationale_metrics(
 
 @torch.no_grad()
 def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, rule: SetRule) -> dict[str, float]:
-    """Of the best category with a set of `size` rationales: shares of images whose category is right and whose set …
+    """Metrics of the best category with a set of `size` rationales: shares of images with a right category, whose set …
 
     `rr`: … holds the labelled rationale; `visible_rr`: … is visible as a whole; `visible`: the mean share of the set's
     members that the image shows. An image that shows fewer than `size` cannot be right as a whole.

@@ -41,7 +41,7 @@ TOKENS = ("text", "visual-shallow", "visual-deep", "both", "separate")
 with visual tokens of its own for each prompt."""
 SELECTION_SEED = 900
 FIRST_SEED = 2000
-"""Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
+"""Seed of the images of the first repetition; these images had no influence on the design of the world or the study."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
@@ -61,7 +61,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """How a tuned model is looked at."""
+    """One evaluation of a tuned model: decoding, test set and size of rationale sets."""
 
     decoding: Decoding = "joint"
     test_set: str
@@ -82,17 +82,17 @@ class Cell:
 
     pretraining_seed: int
     seed: int
-    """Of the images, of the tokens' start and of the order of training."""
+    """Seed of the images, the initial tokens and the training order."""
     set_name: str
     num_categories: int | None = None
-    """Of the set, drawn by the seed; None: all."""
+    """Categories of the set, sampled by the seed; None: all."""
     objective: ObjectiveName | None
     """None: not tuned, temperatures only."""
     tokens: str = "text"
     num_tokens: int = 0
     learning_rate: float = 0.0
     wording: int | None = None
-    """Of the hand-written templates; None: the one that is best on validation without tuning."""
+    """Index of a hand-written template; None: the best one on validation without tuning."""
     decoding: Method = "joint"
     """What validation and the choice of wording decode by."""
     judgements: tuple[Judgement, ...]
@@ -113,13 +113,13 @@ class Study:
     num_pretrainings: int = 3
     first_seed: int = FIRST_SEED
     roles: tuple[str, ...] = ()
-    """Of the sets that are tuned on; none: all of the world."""
+    """Roles of the sets to tune on; none: all sets of the world."""
     two_roles: tuple[str, ...] = ("main", "twins")
-    """Of the sets for all questions but the first."""
+    """Roles of the sets for all questions but the first."""
     selection_roles: tuple[str, ...] = ("small", "main")
-    """Of the sets that settings are chosen on."""
+    """Roles of the sets on which settings are chosen."""
     growing_role: str = "large"
-    """Of the set whose vocabulary grows."""
+    """Role of the set with a growing vocabulary."""
     learning_rates: tuple[float, ...] = LEARNING_RATES
     num_tokens: tuple[int, ...] = NUM_TOKENS
     vocabulary_sizes: tuple[int, ...] = VOCABULARY_SIZES
@@ -135,22 +135,22 @@ class Study:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """That are tuned on."""
+        """Sets to tune on."""
         return self._set_names(self.roles) or tuple(world_named(self.world).sets)
 
     @property
     def two_sets(self) -> tuple[str, ...]:
-        """For all questions but the first."""
+        """Sets for all questions but the first."""
         return self._set_names(self.two_roles)
 
     @property
     def selection_sets(self) -> tuple[str, ...]:
-        """That settings are chosen on."""
+        """Sets on which settings are chosen."""
         return self._set_names(self.selection_roles)
 
     @property
     def growing_set(self) -> str:
-        """Whose vocabulary grows."""
+        """The set with a growing vocabulary."""
         return f"{self.world}-{self.growing_role}"
 
     def _set_names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ def selection_cells(study: Study) -> list[Cell]:
 
 
 def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
-    """All cells of the study; one that several questions ask for is there once, with all their judgements."""
+    """All cells of the study; a cell of several questions occurs once, with all their judgements."""
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
@@ -268,7 +268,7 @@ class _Repetition:
 
 
 def _add_judgements(cell: Cell, *, study: Study) -> Cell:
-    """More ways to look at a result, which cost little beside its tuning."""
+    """Add judgements to a cell, which cost little compared with its tuning."""
     asked, found = set(study.questions), list(cell.judgements)
     is_plain = cell.wording is None and cell.num_categories is None and cell.tokens in ("text", "none")
     is_ours = is_plain and cell.decoding == "joint" and cell.objective in ("two_term", None)

@@ -55,7 +55,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     """
     root = Path(config.output).absolute()
     work = Path(config.work).absolute() if config.work else root / "work"
-    study, sizes = _study_of(config)
+    study, sizes = _make_study(config)
     selection = selection_cells(study)
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     return page
 
 
-def _study_of(config: AblateConfig) -> tuple[Study, Sizes]:
+def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or tuple(QUESTIONS)
     if config.quick:
         return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES

@@ -17,9 +17,9 @@ class ChosenSettings:
 
 
 def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
-    """Of the rows of `selection_cells` the settings with the best mean RR over sets, per objective and kind of tokens.
+    """The settings with the best mean RR over sets, per objective and kind of tokens.
 
-    Equals go to the smaller learning rate, then to fewer tokens.
+    `rows` are those of `grid.selection_cells`. Ties go to the smaller learning rate, then to fewer tokens.
     """
     return {
         method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
@@ -28,10 +28,10 @@ def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Ch
 
 
 def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
-    """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
+    """The smallest learning rate, then the fewest tokens, within one standard error of the best settings.
 
-    The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
-    on: a smaller rate is the safer one for a model that this study has not seen.
+    The one-standard-error rule (Breiman et al., 1984), with the binomial error over the images of the best settings: a
+    smaller rate is safer for a model that this study has not seen.
     """
     found = {}
     for method, scores in _mean_rr(rows).items():
@@ -52,7 +52,7 @@ def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSett
 
 
 def _within_standard_error(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
-    """Those within one standard error of the best share, which `num_images` images gave."""
+    """The settings within one standard error of the best share, measured on `num_images` images."""
     best = max(scores.values())
     enough = best - math.sqrt(best * (1 - best) / num_images)
     return [setting for setting, score in scores.items() if score >= enough]

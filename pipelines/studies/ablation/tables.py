@@ -42,7 +42,17 @@ def comparison_tables(
 ) -> Comparison | None:
     """Tables of arms by the values of a column, with the mean over columns and the difference from one arm.
 
-    None where no arm has a row. `rows` have a column `arm`; `name` is the plot's.
+    Args:
+        rows: rows of the study, with a column `arm`.
+        folder: folder of the plot.
+        name: name of the plot, `results-<name>.png`.
+        arms: the arms, in order; those without rows are skipped.
+        columns: the column whose values are the columns of the table.
+        against: arm that the others' differences are taken from.
+        figures: columns of the CSV, and their titles.
+
+    Returns:
+        A table per figure and one plot; None when no arm has a row.
     """
     arms = [arm for arm in arms if (rows["arm"] == arm).any()]
     if not arms:
@@ -99,7 +109,7 @@ def own_test_rows(rows: pd.DataFrame, *, whole: bool = True) -> pd.DataFrame:
 
 
 def set_sizes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """How many categories each row's set has in all."""
+    """Number of categories of each row's set."""
     return rows["set_name"].map({name: len(each.categories) for name, each in all_sets().items()})
 
 

@@ -25,10 +25,10 @@ from pipelines.storage.lexicons import open_concepts
 from pipelines.studies.attribution_benchmark.benchmark_page import (
     MODEL_ROW,
     RESULTS,
-    _console_tables,
-    _format_estimate,
-    _page_part,
-    _write_page,
+    console_tables,
+    format_value,
+    page_part,
+    write_benchmark_page,
 )
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, EvaluationSettings, evaluate_method, evaluate_prior
@@ -73,8 +73,8 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
             _measure(config, model=model, chosen=chosen, root=root)
     parts = _page_parts(config, root=root)
     for part in parts:
-        Console().print(*_console_tables(part), sep="\n\n", end="\n\n")
-    page = _write_page(config, parts=parts, root=root, left_out=left_out)
+        Console().print(*console_tables(part), sep="\n\n", end="\n\n")
+    page = write_benchmark_page(config, parts=parts, root=root, left_out=left_out)
     say(str(page))
     return page
 
@@ -187,11 +187,11 @@ def _page_parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str,
         rows = rows[rows[column] == value]
     rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
     require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
-    return [_page_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+    return [page_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
 
 
 def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:
-    return f"{MEASURES[name].title} {_format_estimate(figures[name], MEASURES[name])}" if name in figures else ""
+    return f"{MEASURES[name].title} {format_value(figures[name], MEASURES[name])}" if name in figures else ""
 
 
 def _method_settings(method: Method | None) -> dict[str, Any] | None:

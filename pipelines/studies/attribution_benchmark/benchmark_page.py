@@ -22,8 +22,8 @@ RESULTS, PAGE = "explanations.csv", "explanations.md"
 MODEL_ROW = "the model"
 
 
-def _console_tables(part: Mapping[str, Any]) -> Iterator[Table]:
-    """Of one kind of targets, without intervals: for a terminal."""
+def console_tables(part: Mapping[str, Any]) -> Iterator[Table]:
+    """Tables of one kind of targets for a terminal, without intervals."""
     for each in part["tables"]:
         table = Table(title=f"{part['kind']}: {each.title}", box=None, pad_edge=False, title_justify="left")
         for number, title in enumerate(each.header):
@@ -33,7 +33,7 @@ def _console_tables(part: Mapping[str, Any]) -> Iterator[Table]:
         yield table
 
 
-def _write_page(
+def write_benchmark_page(
     config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
 ) -> Path:
     page = root / PAGE
@@ -49,7 +49,7 @@ def _write_page(
     return markdown.write_parts(page, text)
 
 
-def _page_part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
+def page_part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
     """What the template shows of one kind of targets."""
     found = {
         (str(row["method"]), str(row["measure"])): Estimate(
@@ -66,7 +66,7 @@ def _page_part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
         ("What it costs", COST),
     ):
         body = [
-            (name, *(_format_estimate(found.get((name, key)), measure) for key, measure in measures.items()))
+            (name, *(format_value(found.get((name, key)), measure) for key, measure in measures.items()))
             for name in names
             if any((name, key) in found for key in measures)
         ]
@@ -86,7 +86,7 @@ def _column_title(measure: Measure) -> str:
     return f"{measure.title}{arrow}"
 
 
-def _format_estimate(found: Estimate | None, measure: Measure) -> str:
+def format_value(found: Estimate | None, measure: Measure) -> str:
     if found is None or math.isnan(found.value):
         return "–"
     value = f"{found.value:.{measure.digits}f}"

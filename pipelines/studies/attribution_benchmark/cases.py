@@ -35,18 +35,18 @@ class Cases:
 
     kind: TargetKind
     names: tuple[str, ...]
-    """Of what each image is asked about."""
+    """The name of each case."""
     present: tuple[frozenset[str], ...]
     """All names of that kind that can be seen in each image, of a second thing too."""
     pixels: UInt8[Tensor, "N 3 H W"]
     lacking: UInt8[Tensor, "N 3 H W"]
     """The same scenes without it."""
     masks: Bool[Tensor, "N H W"]
-    """Where it is, on the tower's input."""
+    """Pixels of the tower's input that show it."""
     vocabulary: Float[Tensor, "V D"]
     """Text features of all names of that kind."""
     ids: Int[Tensor, " N"]
-    """Of each image's name."""
+    """Id of each image's name."""
     tower: ImageTower
     """With the visual prompts that such names are compared with."""
     logit_scale: float
@@ -110,7 +110,7 @@ def _draw_batches(set_name: str, *, num_images: int, seed: int) -> Iterator[list
 
 
 def _right_id(item: LabelledDrawing, scores: Float[Tensor, " V"], *, model: Recognizer, kind: TargetKind) -> int | None:
-    """The id of what the image is asked about, where it counts."""
+    """The id of the image's name if the model ranks it right, else None."""
     names = model.vocabulary
     if kind == "category":
         number = names.category_id(item.category)

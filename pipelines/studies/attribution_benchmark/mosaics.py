@@ -36,7 +36,7 @@ class Mosaics:
 
 
 def make_mosaics(cases: Cases) -> Mosaics | None:
-    """Each case joins the first mosaic with room for it; what stays incomplete is left out, None where all of it is."""
+    """Put each case into the first mosaic that it fits; incomplete mosaics are dropped, None if none is complete."""
     members = _groups(cases)
     if not members:
         return None
@@ -67,5 +67,5 @@ def _groups(cases: Cases) -> list[list[int]]:
 
 
 def _are_disjoint(cases: Cases, one: int, other: int) -> bool:
-    """Whether neither picture shows what the other is asked about."""
+    """Whether neither picture shows the name of the other."""
     return cases.names[one] not in cases.present[other] and cases.names[other] not in cases.present[one]

@@ -45,7 +45,7 @@ class EvaluationSettings:
     """Share of pixels per step of insertion and deletion."""
     batch_size: int = 16
     seed: int = 0
-    """Of random weights."""
+    """Seed of the random weights."""
 
 
 def oracle_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
@@ -59,7 +59,7 @@ def inverse_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[
 
 
 def centre_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """A Gaussian in the middle, whose standard deviation is a quarter of the side (ours): what pictures are like."""
+    """A Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
     axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
     return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
 
@@ -101,17 +101,17 @@ def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) 
 def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
     """Every measure of maps that are made without a model."""
     height, width = cases.masks.shape[1:]
-    maps = resized(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
+    maps = resized(prior(cases.masks, patch_grid(cases.tower))[:, None], (height, width))[:, 0]
     mosaics, recognised = make_mosaics(cases), None
     if mosaics is not None:
         num = len(mosaics.members)
-        tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
+        tiles = prior(mosaics.tiles.repeat(num, 1, 1), patch_grid(cases.tower))[:, None]
         own = resized(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
         recognised = mosaics.hits(own, num_cases=len(maps))
     return _evaluate_maps(maps, cases, more={"recognised": recognised}, trial=trial)
 
 
-def grid_of(tower: ImageTower) -> tuple[int, int]:
+def patch_grid(tower: ImageTower) -> tuple[int, int]:
     """The tower's grid of patches; 7 x 7 for one whose grid cannot be told."""
     if "activations" not in tower.capabilities:
         return 7, 7
@@ -165,7 +165,7 @@ def _sanity_checks(
 
 
 def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
-    """Of the first images of the cases, or of changed ones in their order."""
+    """Heat maps of the first images of the cases, or of altered ones in the same order."""
     num = len(images)
     return attribute_among(
         tower, images, cases.texts[:num], method=method, vocabulary=cases.vocabulary, own=cases.ids[:num, None]
@@ -181,7 +181,7 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
-    """How much memory a block takes at its peak above what was in use: of the GPU, or of this process (Linux)."""
+    """Measure the peak memory of a block above the memory in use before: of the GPU, or of this process (Linux)."""
     peak = PeakMemory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

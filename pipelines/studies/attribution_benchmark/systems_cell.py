@@ -50,7 +50,7 @@ class Effort:
     num_pictures: int
     """That insertion and deletion are measured on."""
     num_masks: int
-    """Of RISE."""
+    """Masks of RISE."""
 
 
 EFFORT = Effort(
@@ -67,7 +67,7 @@ QUICK = Effort(
 )
 
 
-def draw_world_of(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
+def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
     """The drawings of a seed, drawn once."""
     world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
@@ -144,8 +144,8 @@ def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tupl
 
 
 def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
-    """Of one arm of the study and both kinds of names."""
-    world = draw_world_of(effort, seed=seed, root=root)
+    """Train and evaluate one arm of the ECLIP study, for both kinds of names."""
+    world = draw_effort_world(effort, seed=seed, root=root)
     figures: Figures = {}
     if arm in PLAIN:
         chosen = PLAIN[arm]()
@@ -160,7 +160,7 @@ def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[st
 
 
 def map_figures(chosen: Method, cases: Cases, *, texts: Float[Tensor, "N 1 D"] | None = None) -> Figures:
-    """Where a method's maps are, against the pixels of what is named; `texts` instead of the cases' own."""
+    """Localization metrics of a method's maps; `texts` replace the text features of the cases."""
     heatmap = attribute(cases.tower, cases.pixels, cases.texts if texts is None else texts, method=chosen)
     maps = heatmap.on_input()[:, 0]
     oracle = mean_iou_oracle(maps, cases.masks)
@@ -185,7 +185,7 @@ LICO_ARMS: dict[str, LicoConfig] = {
 
 def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
-    world = draw_world_of(effort, seed=seed, root=root)
+    world = draw_effort_world(effort, seed=seed, root=root)
     learning, progress = train_system(world, system="lico", root=root, lico=LICO_ARMS[arm])
     assert isinstance(learning, LicoTraining)
     classifier = learning.classifier.eval()
@@ -255,7 +255,7 @@ PROMPT_METHODS = ("itsm", "grad_eclip")
 
 def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
-    world = draw_world_of(effort, seed=seed, root=root)
+    world = draw_effort_world(effort, seed=seed, root=root)
     objective = ObjectiveConfig(
         manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step
     )
