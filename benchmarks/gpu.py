@@ -32,8 +32,8 @@ from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from ecor.probability.prediction_rows import Provenance
 from ecor.training.distributed import Rank
-from pipelines.config.stages import TrainConfig
-from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.config.training import TrainConfig
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 
@@ -100,7 +100,7 @@ def scoring_rows(
 
 
 @torch.no_grad()
-def drift_rows(world: World, *, device: str) -> Iterator[str]:
+def drift_rows(world: DrawnWorld, *, device: str) -> Iterator[str]:
     """What bf16 changes in the labels of drawn test images."""
     with np.load(world.truth("test")) as truth:
         pixels = torch.from_numpy(truth["pixels"])
@@ -134,7 +134,7 @@ def text_rows(model: str, *, vocabulary: Vocabulary, repeats: int, device: str) 
         yield f"| {model} | {setting} | {seconds:.4f} | {rate:,.0f} | {whole:.1f} min for {num_pairs:,} |"
 
 
-def tuning_rows(world: World, *, root: Path, device: str) -> Iterator[str]:
+def tuning_rows(world: DrawnWorld, *, root: Path, device: str) -> Iterator[str]:
     """The default tuning of the study's size, with its validation."""
     for place in ("cpu", device):
         config = TrainConfig(
@@ -201,7 +201,7 @@ def main() -> None:
                 print(row, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        world = world_of(root, set_name=SET, num_categories=None, seed=100, sizes=Sizes())
+        world = locate_world(root, set_name=SET, num_categories=None, seed=100, sizes=Sizes())
         draw_world(world)
         print(
             "\n| against fp32 on the CPU | largest change of a probability | mean of images' largest | same best pair |"

@@ -35,11 +35,11 @@ from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.scoring.decoder import decoded_parts, images_per_part
-from pipelines.scoring.predictions_folder import Committed, PredictionsFolder
+from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
 
 BATCH_SIZE = 64
@@ -73,11 +73,11 @@ def counted() -> Iterator[Spent]:
     """What the ledger's calls take within the block; renewals of the lease happen beside the work, and count too."""
     spent = Spent()
     watched = (
-        ("claims", Ledger, "claim_all"),
-        ("commits", Ledger, "commit"),
-        ("what is done", Ledger, "committed"),
-        ("leases", Ledger, "renew"),
-        ("leases", Ledger, "give_back"),
+        ("claims", WorkLedger, "claim_all"),
+        ("commits", WorkLedger, "commit"),
+        ("what is done", WorkLedger, "committed"),
+        ("leases", WorkLedger, "renew"),
+        ("leases", WorkLedger, "give_back"),
         ("settings", PredictionsFolder, "take"),
         ("losers", PredictionsFolder, "remove_losers"),
         ("verification", PredictionsFolder, "_is_whole"),
@@ -102,7 +102,7 @@ def scorer_of(model: str, *, folder: Path, vocabulary: str) -> Scorer:
     save_checkpoint(recognizer, checkpoint, with_backbone=True)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(str(checkpoint), tracking=tracking),
+        model=model_registry.resolve_model(str(checkpoint), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),
@@ -121,20 +121,20 @@ def job(scorer: Scorer, *, images: Path, output: Path, unit_size: int) -> None:
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=BATCH_SIZE)
     folder = PredictionsFolder(str(output), identity={"input_digest": found.digest})
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease():
-        committed = folder.committed()
-        attempts = folder.begin([unit.name for unit in found.units if unit.name not in committed])
+        committed = folder.read_commits()
+        attempts = folder.claim_units([unit.name for unit in found.units if unit.name not in committed])
         for unit in (unit for unit in found.units if unit.name in attempts):
-            parts = decoded_parts(unit, preprocess=preprocess, num_images=num_images)
+            parts = decode_unit(unit, preprocess=preprocess, num_images=num_images)
             scored = [scorer.score(part) for part in parts]
             rows = pa.concat_tables([part.rows for part in scored])
             rejected = [each for part in scored for each in part.rejected]
             committed[unit.name] = _saved(folder.save(attempts[unit.name], rows=rows, rejected=rejected, parents={}))
-        folder.remove_losers(committed)
+        folder.remove_uncommitted(committed)
 
 
-def _saved(committed: Committed | None) -> Committed:
+def _saved(committed: CommittedUnit | None) -> CommittedUnit:
     assert committed is not None, "nobody else works here"
     return committed
 

@@ -46,8 +46,8 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime import cluster
-from pipelines.scoring.decoder import decoded_parts, images_per_part
-from pipelines.scoring.resources import reserve
+from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.resources import reserve_resources
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.stages import score
@@ -214,10 +214,10 @@ def write_split(files: Sequence[Path], *, folder: Path, names: Vocabulary, size:
 def scorer_of(setting: Setting) -> Scorer:
     """Opened as `ecor score` opens it, on the threads it would get."""
     config = ScoreConfig(input="", output="", batch_size=setting.batch_size)
-    reservation = reserve(config, machines=[{"CPU": float(setting.num_cpus)}])
+    reservation = reserve_resources(config, machines=[{"CPU": float(setting.num_cpus)}])
     tracking = TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint_of(setting), tracking=tracking),
+        model=model_registry.resolve_model(checkpoint_of(setting), tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),
@@ -233,7 +233,7 @@ def scorer_of(setting: Setting) -> Scorer:
 def run_bare(setting: Setting) -> list[Span]:
     backbone = scorer_of(setting).recognizer.backbone
     unit = read_input(f"{setting.folder}/shards/test", unit_size=1).units[0]
-    part = next(decoded_parts(unit, preprocess=backbone.preprocess, num_images=setting.batch_size))
+    part = next(decode_unit(unit, preprocess=backbone.preprocess, num_images=setting.batch_size))
     pixels = torch.from_numpy(part.pixels)
     num_batches = setting.num_images // len(pixels)
     with torch.no_grad():
@@ -249,10 +249,10 @@ def run_local(setting: Setting) -> list[Span]:
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=setting.batch_size)
     units = read_input(f"{setting.folder}/shards/test", unit_size=1).units
-    first = next(decoded_parts(units[0], preprocess=preprocess, num_images=num_images))
+    first = next(decode_unit(units[0], preprocess=preprocess, num_images=num_images))
     scorer.score(first)
     began = time.time()
-    parts = (part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=num_images))
+    parts = (part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=num_images))
     num_rows = sum(scorer.score(part).rows.num_rows for part in parts)
     return [Span(num_images=num_rows, began=began, ended=time.time())]
 

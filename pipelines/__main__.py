@@ -1,4 +1,4 @@
-"""The command `ecor`: parse the words, run one stage, and end with its exit code."""
+"""Entry point of the command `ecor`: parse the arguments, run one command, return its exit code."""
 
 import contextlib
 import io
@@ -11,39 +11,39 @@ from importlib.metadata import version
 import tyro
 
 from pipelines.commands import DESCRIPTION, Command
-from pipelines.config.addresses import masked, secrets_of_this_process
+from pipelines.config.secrets import mask_secrets, own_environment_secrets
 
-DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 _PLACEHOLDER = "__tyro-dummy-inner__."
 
 
-def exit_code(deed: Callable[[], None]) -> int:
-    """Do `deed`; a mistake of the user's is one line on stderr and 2, a failure of ours a traceback and 1.
+def exit_code(command: Callable[[], None]) -> int:
+    """Run a command and return its exit code: 0 done, 2 user error (one line on stderr), 1 bug (a traceback).
 
-    ECOR_DEBUG=1 shows the traceback of a user's mistake too.
+    ECOR_DEBUG=1 shows the traceback of a user error too.
     """
     try:
-        deed()
+        command()
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output (`head`, a pager) has had enough
+        print("interrupted: run the same command again to resume", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (`head`, a pager) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return EXIT_DONE
     except (ValueError, OSError) as error:
         if os.environ.get("ECOR_DEBUG"):
-            _tell(traceback.format_exc())
-        _tell(f"ecor: {_in_words(error)}\n")
-        return USER_MISTAKE
-    except Exception:  # noqa: BLE001 - the last frame: show everything, and say that it is ours
-        _tell(traceback.format_exc())
-        return FAILED
-    return DONE
+            _write_error(traceback.format_exc())
+        _write_error(f"ecor: {_error_line(error)}\n")
+        return EXIT_USER_ERROR
+    except Exception:  # noqa: BLE001 - the last frame: show the traceback of a bug
+        _write_error(traceback.format_exc())
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
-def _tell(text: str) -> None:
-    """What goes wrong is kept in logs of jobs for all to read: no password or key of this process is among it."""
-    sys.stderr.write(masked(text, secrets=secrets_of_this_process()))
+def _write_error(text: str) -> None:
+    """Write to stderr, with all passwords and keys of this process masked: others can read the logs of jobs."""
+    sys.stderr.write(mask_secrets(text, secrets=own_environment_secrets()))
 
 
 REMEDIES: dict[type[OSError], str] = {
@@ -54,34 +54,34 @@ REMEDIES: dict[type[OSError], str] = {
 }
 
 
-def _in_words(error: ValueError | OSError) -> str:
-    """What went wrong in one line; an error that crossed Ray is told by its cause."""
+def _error_line(error: ValueError | OSError) -> str:
+    """An error as one line; of an error that crossed Ray, its cause."""
     cause = getattr(error, "cause", None)
-    told = cause if isinstance(cause, ValueError | OSError) else error
-    if isinstance(told, OSError) and told.filename is not None and type(told) in REMEDIES:
-        return f"{told.filename2 or told.filename}: {REMEDIES[type(told)]}"
-    return " ".join(str(told).split()) or type(told).__name__
+    root = cause if isinstance(cause, ValueError | OSError) else error
+    if isinstance(root, OSError) and root.filename is not None and type(root) in REMEDIES:
+        return f"{root.filename2 or root.filename}: {REMEDIES[type(root)]}"
+    return " ".join(str(root).split()) or type(root).__name__
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0 when done, 2 for a user's mistake, 1 otherwise."""
+    """Run one command; returns its exit code (see `exit_code`)."""
 
     words = sys.argv[1:] if args is None else list(args)
     if words == ["--version"]:
         print(f"ecor {version('ecor')}")  # noqa: T201
-        return DONE
-    return exit_code(lambda: _parsed(words).run())
+        return EXIT_DONE
+    return exit_code(lambda: _parse_command(words).run())
 
 
-def _parsed(args: Sequence[str]) -> Command:
-    """The command; what is wrong with the words goes to stderr and ends the program with 2 (by tyro)."""
-    told = io.StringIO()
+def _parse_command(args: Sequence[str]) -> Command:
+    """Parse the arguments; for wrong ones tyro writes to stderr and exits with 2."""
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(Command, prog="ecor", description=DESCRIPTION, args=args)  # type: ignore[call-overload]
     finally:
         # tyro names the union of commands by a placeholder of its own
-        sys.stderr.write(told.getvalue().replace(f"{_PLACEHOLDER}config.", "").replace(_PLACEHOLDER, ""))
+        sys.stderr.write(errors.getvalue().replace(f"{_PLACEHOLDER}config.", "").replace(_PLACEHOLDER, ""))
 
 
 if __name__ == "__main__":

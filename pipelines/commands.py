@@ -1,6 +1,6 @@
 """The commands of `ecor`: one for each stage and each study.
 
-Only settings are imported here, so that `ecor --help` answers at once; each command imports its stage when it runs.
+Only settings are imported here, so that `ecor --help` starts fast; each command imports its stage when it runs.
 """
 
 from dataclasses import dataclass, field
@@ -18,16 +18,9 @@ from pipelines.config.stages import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrainConfig,
 )
-from pipelines.config.studies import (
-    AblateConfig,
-    ConceptsConfig,
-    ExplainBenchmarkConfig,
-    PretrainConfig,
-    StudiesConfig,
-    ValidityConfig,
-)
+from pipelines.config.studies import AblateConfig, ConceptsConfig, ExplainBenchmarkConfig, StudiesConfig, ValidityConfig
+from pipelines.config.training import PretrainConfig, TrainConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 
@@ -37,7 +30,7 @@ UNPREFIXED = tyro.conf.arg(name="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Images to WebDataset tars with a manifest."""
+    """Pack images into WebDataset tars with a manifest."""
 
     config: Annotated[ShardConfig, UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -50,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Shards to a checkpoint of learned prompt tokens."""
+    """Train prompt tokens on shards, and save a checkpoint."""
 
     config: Annotated[TrainConfig, UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -64,7 +57,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain:
-    """Captioned images (shards, or drawings) to a small CLIP, for `--backbone.name` or for plain open_clip."""
+    """Pretrain a small CLIP on captioned images (shards or drawings), for `--backbone.name` or plain open_clip."""
 
     config: Annotated[PretrainConfig, UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -78,7 +71,7 @@ class Pretrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """A checkpoint to a version of a registered MLflow model."""
+    """Register a checkpoint as a version of an MLflow model."""
 
     config: Annotated[RegisterConfig, UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -86,27 +79,27 @@ class Register:
     def run(self) -> None:
         from pipelines.tracking import model_registry
 
-        version = model_registry.register(self.config, tracking=self.tracking)
+        version = model_registry.register_model(self.config, tracking=self.tracking)
         print(f"registered {version.uri}")  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
-    """The champion alias to a registered version."""
+    """Move the champion alias to a registered version."""
 
     config: Annotated[PromoteConfig, UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines.tracking import model_registry
+        from pipelines.tracking import promotion
 
-        version = model_registry.promote(self.config, tracking=self.tracking)
+        version = promotion.promote_model(self.config, tracking=self.tracking)
         print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Images or shards to explained labels in Parquet."""
+    """Label images or shards, and write explained labels as Parquet."""
 
     config: Annotated[ScoreConfig, UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -120,7 +113,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
-    """Explained labels with known truth to metrics, tables and plots."""
+    """Evaluate explained labels against the truth: metrics, tables and plots."""
 
     config: Annotated[EvaluateConfig, UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -133,16 +126,16 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explain:
-    """Photos to overlays of where the evidence is, and a table of labels and reasons; no cluster is needed."""
+    """Draw heat maps over photos, and print their labels and reasons; no cluster is needed."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
     """Photos, or folders of photos."""
     text: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A sentence to look for in every photo; may be given several times."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A concept of the lexicon to look for, whatever the model was tuned on; may be given several times."""
+    """A concept of the lexicon to look for, independent of what the model was tuned on; may be given several times."""
     setting: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them; may be given several times."""
+    """A setting of the method, such as `num_masks=500`; an unknown name lists all; may be given several times."""
     config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -161,7 +154,7 @@ class Explain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Explained labels to one page of HTML."""
+    """Write explained labels as one HTML page."""
 
     config: Annotated[ReportConfig, UNPREFIXED]
 
@@ -172,11 +165,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A whole pipeline from one TOML file: shard, train, register, evaluate, promote, score, report."""
+class RunPipeline:
+    """Run a whole pipeline from one TOML file: shard, train, register, evaluate, promote, score, report."""
 
     pipeline: tyro.conf.Positional[str]
-    """Path of the TOML file; its sections are the stages' settings."""
+    """Path of the TOML file; each section holds the settings of a stage."""
 
     def run(self) -> None:
         from pipelines.config import pipeline_file
@@ -187,7 +180,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablate:
-    """The ablation study on drawn scenes: every cell a task, one page of tables and plots."""
+    """Run the ablation study on drawn scenes: one task per cell, one page of tables and plots."""
 
     config: Annotated[AblateConfig, UNPREFIXED] = field(default_factory=AblateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -201,7 +194,7 @@ class Ablate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainBenchmark:
-    """Every method that explains, by every measure, on drawn scenes whose parts are known: a CSV and a page."""
+    """Benchmark all attribution methods on drawn scenes whose parts are known: a CSV and a page."""
 
     config: Annotated[ExplainBenchmarkConfig, UNPREFIXED] = field(default_factory=ExplainBenchmarkConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -214,7 +207,7 @@ class ExplainBenchmark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Studies:
-    """What ECLIP and LICO are good for on drawn scenes: tables over seeds."""
+    """Compare ECLIP, LICO and prompts with manifold matching on drawn scenes: tables over seeds."""
 
     config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
 
@@ -226,7 +219,7 @@ class Studies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
-    """What the small CLIP knows of the drawn world, on fresh test images: is it fit to judge methods on?"""
+    """Measure what the small CLIP knows of the drawn world, on images that no other study uses."""
 
     config: Annotated[ValidityConfig, UNPREFIXED] = field(default_factory=ValidityConfig)
 
@@ -238,7 +231,7 @@ class Validity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concepts:
-    """How well definitions of concepts tell unknown things from known ones, and find them, in drawn scenes (ConVis)."""
+    """Detect and locate unknown categories in drawn scenes by definitions of concepts (ConVis)."""
 
     config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
 
@@ -250,7 +243,7 @@ class Concepts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """The whole job on drawn scenes, with the embedded model: no download, no GPU, no server."""
+    """Run the whole pipeline on drawn scenes with the embedded model: no download, no GPU, no server."""
 
     config: Annotated[DemoConfig, UNPREFIXED] = field(default_factory=DemoConfig)
 
@@ -262,7 +255,7 @@ class Demo:
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[RunPipeline, tyro.conf.subcommand("run")]
     | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]

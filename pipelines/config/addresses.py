@@ -1,30 +1,21 @@
-"""Addresses in, checked or without their secrets out: what may name a store, and what of it may be written down."""
+"""Check addresses of files: local paths and stores, without commands, chains or credentials."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ecor.config import STORES, AddressKind, require
+from pipelines.config.secrets import mask_secrets
 
-MASK = "***"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")  # later in an address, `::` is two colons (`ecor.storage.filesystem`)
 _COMMAND = re.compile(r"\s*(?:pipe:|\|)", re.I)
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
-_NAMES_IN_QUERIES = (
-    r"[\w.-]*(?:secret|token|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)|key|sig|pwd"
-)
-_QUERY = re.compile(rf"(?<=[?&;])({_NAMES_IN_QUERIES})=[^\s&;#'\"<>]*", re.I)
-_VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY)$")
-_SHORTEST_SECRET = 6
 
 
-class Addressed:
-    """Settings whose addresses are checked when they are made."""
+class CheckedSettings:
+    """Base of settings that checks every address field when the settings are made."""
 
     __slots__ = ()
 
@@ -33,9 +24,14 @@ class Addressed:
 
 
 def check_addresses(settings: Any, *, prefix: str = "") -> None:
-    """Check all settings of a dataclass, and of those in it, whose type is an address; ValueError as `check_address`.
+    """Check every address field of a dataclass and of the dataclasses in it.
 
-    `prefix` stands before their names in errors.
+    Args:
+        settings: a dataclass.
+        prefix: put before the field names in errors.
+
+    Raises:
+        ValueError: as `check_address`, and for a store's address where a local path is needed.
     """
     kind: type = type(settings)
     kinds = address_settings(kind)
@@ -44,13 +40,13 @@ def check_addresses(settings: Any, *, prefix: str = "") -> None:
         if each.name in kinds:
             for address in (value,) if isinstance(value, str) else value or ():
                 _check_kind(address, kind=kinds[each.name], name=name)
-        elif is_dataclass(value) and not isinstance(value, Addressed):
+        elif is_dataclass(value) and not isinstance(value, CheckedSettings):
             check_addresses(value, prefix=f"{name}.")
 
 
 @lru_cache(maxsize=256)
 def address_settings(kind: type) -> Mapping[str, AddressKind]:
-    """Names of a dataclass's settings whose type is an address, alone, in a tuple or with None."""
+    """Fields of a dataclass whose type is an address, also within a tuple or an optional; name to kind."""
     hints = get_type_hints(kind, include_extras=True)
     kinds = {each.name: _address_kind(hints[each.name]) for each in fields(kind)}
     return {name: found for name, found in kinds.items() if found is not None}
@@ -64,69 +60,45 @@ def _address_kind(hint: Any) -> AddressKind | None:
 
 def _check_kind(address: str, *, kind: AddressKind, name: str) -> None:
     if kind.may_be_registered and address.startswith("models:"):
-        return  # MLflow's, which `pipelines.tracking.model_registry.resolve` judges
+        return  # a registered model: `pipelines.tracking.model_registry.resolve_model` checks it
     check_address(address, name=name)
     is_here = not kind.only_local or "://" not in address
     require(is_here, f"{name} of this command must be on a disk of this machine, got {address}")
 
 
 def check_address(address: str, *, name: str) -> None:
-    """Raise ValueError for what is no path and no address of a store: a command to run, an unknown scheme, or an
-    address that holds a password or key (credentials come from the environment, and addresses are written down).
+    """Check that a text is a local path or the address of a store.
 
-    A store that the program has registered with fsspec itself is taken too.
+    A scheme that the program has registered with fsspec is accepted too.
+
+    Raises:
+        ValueError: for a command to run, a chained address, an unknown scheme, or an address that holds credentials.
+            Credentials come from the environment, because addresses are written into records.
     """
     if _COMMAND.match(address):
-        raise ValueError(f"{name} must be a path or the address of a store, got a command to run: {masked(address)}")
+        raise ValueError(
+            f"{name} must be a path or the address of a store, got a command to run: {mask_secrets(address)}"
+        )
     if _CHAIN.match(address) and "://" in address:
-        raise ValueError(f"{name}: chained addresses are not taken, got {masked(address)}: name the file itself")
+        raise ValueError(
+            f"{name}: chained addresses are not supported, got {mask_secrets(address)}: name the file itself"
+        )
     scheme = _SCHEME.match(address)
     if scheme is None:
         return
     if scheme[1].lower() not in STORES and not _is_registered(scheme[1]):
         raise ValueError(
-            f"{name}: {scheme[1]}:// is not read, got {masked(address)}: name a local path or an address that begins "
-            f"with {', '.join(f'{each}://' for each in STORES)}"
+            f"{name}: {scheme[1]}:// is not read, got {mask_secrets(address)}: name a local path or an address that "
+            f"begins with {', '.join(f'{each}://' for each in STORES)}"
         )
-    if masked(address) != address:
+    if mask_secrets(address) != address:
         raise ValueError(
-            f"{name} holds credentials: {masked(address)}. Leave them out: they are read from the environment or the "
-            f"machine's role"
+            f"{name} holds credentials: {mask_secrets(address)}. Leave them out: they are read from the environment or "
+            f"the machine's role"
         )
-
-
-def masked(text: str, *, secrets: tuple[str, ...] = ()) -> str:
-    """Any text with what is secret in its addresses replaced: users and passwords, keys and signatures in queries.
-
-    `secrets` are replaced wherever they stand.
-    """
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return _QUERY.sub(rf"\1={MASK}", _USER.sub(f"{MASK}@", text))
-
-
-def secrets_in(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that hold passwords, tokens and keys; those of a few letters only are no secret."""
-    found = {value for name, value in environment.items() if _VARIABLE.search(name.upper())}
-    return tuple(sorted(value for value in found if len(value) >= _SHORTEST_SECRET))
-
-
-def without_user(uri: str) -> tuple[str, str | None, str | None]:
-    """An http address without user and password, and these two, unquoted; any other address as it is."""
-    parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
-    if parts is None or "@" not in parts.netloc:
-        return uri, None, None
-    user, _, place = parts.netloc.rpartition("@")
-    name, _, password = user.partition(":")
-    return urlunsplit(parts._replace(netloc=place)), unquote(name), unquote(password)
 
 
 def _is_registered(scheme: str) -> bool:
     from fsspec.registry import known_implementations, registry
 
     return scheme in registry and scheme not in known_implementations
-
-
-def secrets_of_this_process() -> tuple[str, ...]:
-    """`secrets_in` the environment of this process."""
-    return secrets_in(os.environ)

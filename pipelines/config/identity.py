@@ -1,4 +1,4 @@
-"""Which settings shape what a stage makes: an unfinished run is resumed only where all of these are the same.
+"""Select the settings that shape a stage's output; a run resumes only where these are equal.
 
 A setting shapes the output unless its field says otherwise, so that a new one cannot be forgotten.
 """
@@ -12,19 +12,19 @@ from ecor.config import SystemName
 
 _KEY = "shapes_output"
 NOT_IN_OUTPUT: Mapping[str, Any] = MappingProxyType({_KEY: False})
-"""Metadata of a setting that says where and how a run is made, or whose content a digest stands for."""
+"""Metadata of a setting that does not change the output, or whose content is identified by a digest."""
 
 
 def shapes_output_of(*systems: SystemName) -> Mapping[str, Any]:
-    """Metadata of a setting that the other systems have no part in."""
+    """Metadata of a setting that shapes the output of these systems only."""
     return MappingProxyType({_KEY: systems})
 
 
 def output_settings(config: Any) -> dict[str, Any]:
-    """The settings of a stage that shape its output, by name, as JSON values.
+    """The settings that shape a stage's output, by name, as JSON values.
 
     Args:
-        config: a dataclass; where its fields name systems, its `system` is the one that counts.
+        config: settings of a stage, a dataclass. If fields name systems, those of `config.system` count.
     """
     system: SystemName | None = getattr(config, "system", None)
     return {
@@ -35,8 +35,8 @@ def output_settings(config: Any) -> dict[str, Any]:
 
 
 def _shapes_output(setting: Field[Any], *, system: SystemName | None) -> bool:
-    told = setting.metadata.get(_KEY, True)
-    return told if isinstance(told, bool) else system in told
+    shapes = setting.metadata.get(_KEY, True)
+    return shapes if isinstance(shapes, bool) else system in shapes
 
 
 def _json_value(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where a stage runs, where it is recorded and what it is pointed at in, checked settings and addresses out.
+"""Settings of the Ray cluster and of MLflow tracking, shared by all stages.
 
 Every stage's settings are made of these. Nothing heavy is imported here.
 """
@@ -11,7 +11,7 @@ from ecor.config import require
 
 
 def absolute_address(place: str) -> str:
-    """A local path made absolute, for workers run in folders of their own; a URI without a slash at its end."""
+    """A local path made absolute (workers run in other folders), or a URI without its trailing slash."""
     return (
         place.rstrip("/")
         if "://" in place and not place.startswith("file://")
@@ -31,11 +31,10 @@ class ClusterConfig:
     num_gpus: int | None = None
     """GPUs of a cluster started here; None: what Ray finds."""
     no_progress_timeout_s: float = 1800.0
-    """A stage that moves nothing for this long, or waits this long for the cluster's CPUs or GPUs, ends in an
-    error."""
+    """Seconds without progress, or of waiting for the cluster's CPUs or GPUs, after which a stage fails."""
     lease_s: float = 60.0
-    """Units of work of a job that shows no sign of life for this long are taken over by another job on the same
-    output."""
+    """Seconds after which the units of a job that does not renew its lease may be taken over by another job on the
+    same output."""
 
     def __post_init__(self) -> None:
         require(self.lease_s > 0, f"lease_s must be positive, got {self.lease_s}")
@@ -45,18 +44,17 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingConfig:
-    """The MLflow server, or file, that runs and models are recorded in."""
+    """The MLflow server or database that records runs and models."""
 
     uri: str | None = field(default=None, repr=False)
-    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. User and
-    password are better given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: command lines are seen."""
+    """Tracking and registry URI; None: MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder. Give user
+    and password by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: other users can read command lines."""
     experiment: str = "ecor"
-    """Name of the experiment that runs are filed under."""
+    """Name of the MLflow experiment."""
 
 
 def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
-    """The same settings with the URI written out and absolute, fit to be sent to workers with another folder or
-    environment.
+    """The same settings with an absolute URI, so that workers with another folder or environment can use them.
 
     None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
     """
@@ -67,8 +65,8 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     return replace(tracking, uri=uri)
 
 
-def uri_of(tracking: TrackingConfig) -> str:
-    """The URI of `resolved(tracking)`."""
+def tracking_uri(tracking: TrackingConfig) -> str:
+    """The URI of `resolve_tracking(tracking)`."""
     uri = resolve_tracking(tracking).uri
-    assert uri is not None  # resolved() never leaves it open
+    assert uri is not None, "resolve_tracking always sets the URI"
     return uri

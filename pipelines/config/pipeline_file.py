@@ -15,15 +15,15 @@ from pipelines.config.addresses import check_address
 from pipelines.config.stages import PipelineConfig
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases of a model that was trained, and of the one that scores, where the file names no other."""
+"""Default aliases of the newly trained model, and of the model that scores."""
 
 
 def read_pipeline(path: str | Path) -> PipelineConfig:
-    """Settings from a TOML file.
+    """Read the settings of a pipeline from a TOML file.
 
     Raises:
-        ValueError: naming the file and every wrong, missing or unknown setting (with the nearest known name); or when
-            the path is no path and no address of a store.
+        ValueError: names the file and every wrong, missing or unknown setting, with the nearest known name. Also when
+            `path` is neither a path nor the address of a store.
         FileNotFoundError: when there is no such file.
     """
     source = str(path)
@@ -34,32 +34,35 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
         settings = tomllib.loads(filesystem.read(source).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{source} is not TOML: {error}") from error
-    return pipeline_from(settings, source=source)
+    return parse_pipeline(settings, source=source)
 
 
-def pipeline_from(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
-    """Settings from nested tables; folders that are left out are put below `output`. Raises ValueError as above."""
+def parse_pipeline(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
+    """Check the settings of a pipeline, given as nested tables; folders that are not named are put below `output`.
+
+    Raises ValueError as `read_pipeline`.
+    """
     unknown = _unknown_settings(PipelineConfig, settings)
     if unknown:
         raise ValueError(f"{source}: {'; '.join(unknown)}")
-    complete = _with_folders(settings, source=source)
+    complete = _fill_folders(settings, source=source)
     try:
-        # By way of JSON, so that strictness allows a list where a tuple is meant and nothing else
+        # Through JSON: the strict mode then accepts a list for a tuple, and nothing else
         return TypeAdapter(PipelineConfig).validate_json(json.dumps(complete), strict=True)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, each['loc']))}: {_told(each)}" for each in error.errors()]
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {_error_line(each)}" for each in error.errors()]
         raise ValueError(f"{source}: {'; '.join(wrong)}") from None
 
 
-def _told(error: Mapping[str, Any]) -> str:
-    """What pydantic found, without its preamble; the value too where the message does not hold it."""
+def _error_line(error: Mapping[str, Any]) -> str:
+    """Pydantic's message without its prefix, with the value if the message does not hold it."""
     message = str(error["msg"]).removeprefix("Value error, ")
     given = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
     return message + given
 
 
 def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = "") -> list[str]:
-    """A sentence for every name that `kind` does not have, at any depth."""
+    """A message for every name that is no field of `kind`, at any depth."""
     assert is_dataclass(kind)
     hints = get_type_hints(kind)
     known = [each.name for each in fields(kind)]
@@ -73,8 +76,8 @@ def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = 
     return found
 
 
-def _with_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """The settings with every folder that follows from another one written out."""
+def _fill_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Fill in the default folder of every stage, below `output` or that of an earlier stage."""
     root = str(settings.get("output", "")).rstrip("/")
     defaults: dict[str, dict[str, Any]] = {
         "shard": {"output": f"{root}/shards"},

@@ -1,4 +1,4 @@
-"""Settings of the stages in, checked settings out: one frozen dataclass per stage, composed of `ecor.config`'s.
+"""Settings of the stages: one frozen dataclass per command, checked when it is made.
 
 The command line and the TOML file are both made from these types. Nothing heavy is imported here.
 """
@@ -8,25 +8,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.config import (
-    BackboneConfig,
-    EclipConfig,
-    FitConfig,
-    LicoConfig,
     LocalPath,
     ModelAddress,
-    ObjectiveConfig,
-    PromptConfig,
     ScoringConfig,
     StoreAddress,
-    SystemName,
-    TemplateConfig,
     TextConfig,
     require,
     require_at_least,
 )
-from pipelines.config.addresses import Addressed
-from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
+from pipelines.config.addresses import CheckedSettings
+from pipelines.config.identity import NOT_IN_OUTPUT
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.training import TrainConfig
 
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
@@ -42,8 +35,8 @@ def _check_alias(alias: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardConfig(Addressed):
-    """Images to WebDataset tars."""
+class ShardConfig(CheckedSettings):
+    """Settings of `ecor shard`."""
 
     input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """A folder in DROR's layout (`<split>/<category>/<rationale>/<n>/<file>`), a folder per category (with or without
@@ -51,27 +44,27 @@ class ShardConfig(Addressed):
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets `<split>/*.tar`, `<split>/manifest.json` and `vocabulary.json`."""
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else what the labels
-    of the images say."""
+    """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else the labels of the
+    images."""
     layout: Layout = "auto"
-    """Of the input; `auto` finds it out."""
+    """Layout of the input; `auto` detects it."""
     split_folders: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """Folders called `train`, `validation`, `test` or alike (`val`, `Train`, `train2017`) are splits; otherwise they
     are categories, as all others."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
-    """Where the input has no splits: share of images per split, decided by each image's content hash. Where it has a
-    `train` and no `validation` split, `validation`'s share is taken from `train`."""
+    """If the input has no splits: share of images per split, assigned by the hash of each image's content. If it has
+    `train` but no `validation`, the share of `validation` is taken from `train`."""
     samples_per_shard: int = 512
     """Images per tar; the last one of a split has fewer."""
     validate: Literal["decode", "header"] = "decode"
-    """`decode` reads every pixel, `header` only the size and format: faster, finds less."""
+    """`decode` decodes every image, `header` reads size and format only: faster, but finds fewer errors."""
     max_rejected: float = field(default=0.05, metadata=NOT_IN_OUTPUT)
     """Largest share of images in quarantine; above it the stage stops."""
     fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Redo finished shards, and accept an output folder made with other settings."""
+    """Redo finished shards; also accept an output folder of other settings."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
@@ -82,95 +75,20 @@ class ShardConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(Addressed):
-    """Shards to learned prompt tokens, or to what another system learns."""
-
-    shards: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """Folder written by `ecor shard` (holds `train/manifest.json`, `validation/manifest.json`)."""
-    output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """Folder of the run: `checkpoint/`, `summary.json`."""
-    system: SystemName = field(default="ecor", metadata=shapes_output_of("eclip", "lico"))
-    """What is learned: `ecor`, prompt tokens for labels with reasons; `eclip`, a projection of patches for maps;
-    `lico`, an image classifier beside language."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    prompts: PromptConfig = field(default_factory=PromptConfig, metadata=shapes_output_of("ecor"))
-    templates: TemplateConfig = field(default_factory=TemplateConfig, metadata=shapes_output_of("ecor", "eclip"))
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig, metadata=shapes_output_of("ecor"))
-    fit: FitConfig = field(default_factory=FitConfig, metadata=shapes_output_of("ecor"))
-    """Of `ecor`, as `prompts`, `objective`, `preset` and `calibrate` are; the other systems have their own."""
-    eclip: EclipConfig = field(default_factory=EclipConfig, metadata=shapes_output_of("eclip"))
-    lico: LicoConfig = field(default_factory=LicoConfig, metadata=shapes_output_of("lico"))
-    text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
-    preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
-    """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
-    num_epochs: int = 10
-    """Passes over the training images, at most: see `patience`."""
-    batch_size: int = 64
-    """Images per step, over all workers."""
-    num_workers: int = field(default=1, metadata=NOT_IN_OUTPUT)
-    """Ray Train workers (ranks)."""
-    cpus_per_worker: float = field(default=1.0, metadata=NOT_IN_OUTPUT)
-    """CPUs reserved per worker; torch uses as many threads."""
-    use_gpu: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """A GPU per worker (nccl); otherwise CPUs (gloo)."""
-    seed: int = 0
-    """Of the first tokens, the order of images and the sampled negatives."""
-    validation_split: str = "validation"
-    """Of the shards: what the best epoch is chosen and temperatures are fitted on."""
-    patience: int = 5
-    """Epochs without a better validation loss before stopping."""
-    checkpoint_every_steps: int = field(default=200, metadata=NOT_IN_OUTPUT)
-    """Steps between saved states, which an interrupted run goes on from."""
-    calibrate: bool = field(default=True, metadata=shapes_output_of("ecor"))
-    """Fit one temperature per factor on validation after tuning."""
-    max_rejected: float = 0.05
-    """Largest share of pictures that cannot be read; above it the stage stops."""
-    max_failures: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """How often a failed group of workers starts again from the last state; preempted nodes do not count."""
-    cache_dir: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Folder on every node for copies of remote shards and for image features, shared by runs; None: below the
-    system's temporary folder."""
-    fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Start over where a run with other settings, or an unfinished one, is in the output folder."""
-
-    def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
-        for name in ("num_epochs", "num_workers", "patience", "checkpoint_every_steps"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("batch_size", self.batch_size, 2)
-        require_at_least("max_failures", self.max_failures, 0)
-        require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
-        require(
-            self.batch_size % self.num_workers == 0,
-            f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers})",
-        )
-        require(self.cpus_per_worker > 0, f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
-        require(
-            self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
-            f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
-        )
-
-    @property
-    def own_fit(self) -> FitConfig:
-        """Optimiser and schedule of the system."""
-        return {"ecor": self.fit, "eclip": self.eclip.fit, "lico": self.lico.fit}[self.system]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterConfig(Addressed):
-    """A checkpoint to a version of a registered model."""
+class RegisterConfig(CheckedSettings):
+    """Settings of `ecor register`."""
 
     checkpoint: StoreAddress
     """Folder written by `ecor train`, or its `checkpoint/`."""
     name: str = "ecor"
     """Registered model name."""
     alias: str = "candidate"
-    """Alias that is set on the new version; empty: none."""
+    """Alias of the new version; empty: none."""
     with_backbone: bool = True
-    """Pack the backbone's weights into the model, so that a cluster without a model hub can score."""
+    """Include the backbone's weights in the model, so that a cluster without access to a model hub can score."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require(
             bool(self.name.strip()) and not set(self.name) & set("/:.%\"'@"),
             f"name must be a model name that MLflow takes: not empty, without / : . % @ and quotes, got {self.name!r}",
@@ -180,29 +98,30 @@ class RegisterConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteConfig(Addressed):
-    """The champion alias to a version."""
+class PromoteConfig(CheckedSettings):
+    """Settings of `ecor promote`."""
 
     model: ModelAddress = "models:/ecor@candidate"
     """Model URI of the version to promote."""
     alias: str = "champion"
     """Alias that is moved to the version."""
     evaluation: StoreAddress | None = None
-    """Folder written by `ecor evaluate` for that version. Where another version has the alias, promotion is refused
-    when the candidate is worse beyond the confidence interval of the difference (strict RR), or was not compared."""
+    """Folder written by `ecor evaluate` for that version. If another version has the alias, promotion is refused when
+    the candidate is worse (the whole confidence interval of the difference in strict RR is below zero), or when the two
+    were not compared."""
     champion_evaluation: StoreAddress | None = None
-    """Folder of the version that has the alias, of the same images."""
+    """The same for the version that has the alias, on the same images."""
     force: bool = False
-    """Promote all the same; recorded as a tag on the version."""
+    """Promote in any case; recorded as a tag on the version."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         _check_alias(self.alias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreConfig(Addressed):
-    """Images to explained labels."""
+class ScoreConfig(CheckedSettings):
+    """Settings of `ecor score`."""
 
     input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
@@ -212,48 +131,48 @@ class ScoreConfig(Addressed):
     model: ModelAddress = field(default="models:/ecor@champion", metadata=NOT_IN_OUTPUT)
     """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder."""
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Another vocabulary than the model was tuned on (zero-shot transfer)."""
+    """Vocabulary to label with, instead of the model's own (zero-shot transfer)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
     batch_size: int = 64
     """Images per forward pass."""
     unit_size: int = 512
-    """Images per unit of work of a plain folder or table."""
+    """Images per unit of work, for a folder or a table."""
     num_decoders: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Decoding actors; None: what the cluster's CPUs leave."""
+    """Decoding actors; None: as many as the remaining CPUs allow."""
     num_scorers: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Scoring actors, with a GPU each where GPUs are used; None: one per GPU there is, or one per machine."""
+    """Scoring actors, each with its own GPU if GPUs are used; None: one per GPU, or one per machine."""
     use_gpu: bool = False
     """Score on GPUs; decoding stays on CPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the towers; `auto` is fp32 on CPUs and bf16 on GPUs."""
+    """Precision of the towers; `auto` is fp32 on CPUs and bf16 on GPUs."""
     max_rejected: float = field(default=0.05, metadata=NOT_IN_OUTPUT)
     """Largest share of images in quarantine; above it the job stops."""
     explain: str | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """Method that shows where the evidence is (a wrong name lists them all): the rows get maps, of the category and of
-    the best rationales. None: none."""
+    """Attribution method (an unknown name lists all): the rows get heat maps of the category and of the best
+    rationales. None: no maps."""
     explain_settings: tuple[str, ...] = field(default=(), metadata=NOT_IN_OUTPUT)
-    """Of the method, as `num_masks=500` or `compat=reference`; a wrong one lists them."""
+    """Settings of the method, such as `num_masks=500`; an unknown name lists all."""
     explain_top: int = field(default=3, metadata=NOT_IN_OUTPUT)
-    """Rationales per image that get a map."""
+    """Number of rationales per image that get a map."""
     explain_images: EvidenceImages = field(default="all", metadata=NOT_IN_OUTPUT)
     """Which images get maps: `all`, a `sample`, or the `uncertain` ones."""
     explain_sample: int = field(default=1000, metadata=NOT_IN_OUTPUT)
-    """Of `sample`: about how many images, drawn by their keys."""
+    """For `sample`: approximate number of images, drawn by their keys."""
     explain_share: float = field(default=0.1, metadata=NOT_IN_OUTPUT)
-    """Of `uncertain`: share of the images (of each part of a unit) that the model is least sure of."""
+    """For `uncertain`: share of images, of each part of a unit, with the least confident label."""
     explain_seed: int = field(default=0, metadata=NOT_IN_OUTPUT)
-    """Of `sample`."""
+    """Seed of `sample`."""
     explain_projection: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
-    file with a projection."""
+    """Projection for the method `eclip`: output of `ecor train --system eclip` (a folder, or `models:/…`), or a
+    safetensors file."""
     explain_lexicon: str | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """What the method `convis` needs: `demo`, a JSON file, or `wordnet:<file of words>`."""
+    """Lexicon for the method `convis`: `demo`, a JSON file, or `wordnet:<file of words>`."""
     fresh: bool = field(default=False, metadata=NOT_IN_OUTPUT)
-    """Redo finished units, and accept an output folder made with other settings."""
+    """Redo finished units; also accept an output folder of other settings."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("batch_size", "unit_size", "explain_top", "explain_sample"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):
@@ -266,59 +185,59 @@ class ScoreConfig(Addressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainConfig(Addressed):
-    """Photos to overlays of where the evidence is."""
+class ExplainConfig(CheckedSettings):
+    """Settings of `ecor explain`."""
 
     model: ModelAddress = "ecor-demo"
     """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
     with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
     lico`."""
     method: str | None = None
-    """How maps are made; a wrong name lists them all. None: `grad_eclip`, or with a projection `eclip`; of a
-    classifier `grad_cam`."""
+    """Attribution method; an unknown name lists all. None: `grad_eclip`, with a projection `eclip`, for a classifier
+    `grad_cam`."""
     output: LocalPath = "explained"
-    """Folder that gets one PNG per picture."""
+    """Folder for one PNG per picture."""
     vocabulary: StoreAddress | None = None
-    """Other names than the model's own."""
+    """Vocabulary to use instead of the model's own."""
     num_rationales: int = 3
-    """Most probable ones, each with a map; of a classifier: categories."""
+    """Number of most probable rationales (for a classifier: categories) with a map each."""
     projection: StoreAddress | None = None
-    """What the method `eclip` needs: what `ecor train --system eclip` made (a folder, or `models:/…`), or a safetensors
-    file with a projection."""
+    """Projection for the method `eclip`: output of `ecor train --system eclip` (a folder, or `models:/…`), or a
+    safetensors file."""
     lexicon: str = "demo"
-    """Of the method `convis`, and of concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
+    """Lexicon for the method `convis` and for concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
     batch_size: int = 16
     """Pictures per pass."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_rationales", "batch_size"):
             require_at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig(Addressed):
-    """Explained labels with known truth to metrics, tables and plots."""
+class EvaluateConfig(CheckedSettings):
+    """Settings of `ecor evaluate`."""
 
     predictions: tuple[StoreAddress, ...]
-    """Folders written by `ecor score`, or Parquet files; several are compared, the first with each other one."""
+    """Folders written by `ecor score`, or Parquet files; the first is compared with each of the others."""
     output: StoreAddress
-    """Folder that gets the record, tables and plots."""
+    """Folder for the record, tables and plots."""
     compare: tuple[StoreAddress, ...] = ()
-    """More of them, to compare the first with."""
+    """More predictions to compare the first with."""
     names: tuple[str, ...] = ()
-    """A name per set of predictions, in order, for tables and plots; empty: as their folders are called."""
+    """A name per set of predictions, in order, for tables and plots; empty: the names of their folders."""
     confidence: float = 0.95
     """Level of the bootstrap intervals."""
     num_resamples: int = 2000
-    """Of the bootstrap over images."""
+    """Resamples of the bootstrap over images."""
     num_bins: int = 15
-    """Of the reliability diagram and the expected calibration error."""
+    """Bins of the reliability diagram and of the expected calibration error."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require(bool(self.predictions), "name at least one folder of predictions")
         require(
             not self.names or len(self.names) == len(self.sets),
@@ -330,63 +249,63 @@ class EvaluateConfig(Addressed):
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """All that are evaluated."""
+        """All sets of predictions that are evaluated."""
         return (*self.predictions, *self.compare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig(Addressed):
-    """Explained labels to one page of HTML."""
+class ReportConfig(CheckedSettings):
+    """Settings of `ecor report`."""
 
     predictions: StoreAddress
     """Folder written by `ecor score`."""
     output: StoreAddress = "report.html"
-    """The page; a summary is written beside it."""
+    """Path of the page; a summary is written beside it."""
     evaluation: StoreAddress | None = None
-    """Folder written by `ecor evaluate`: its tables go into the page."""
+    """Folder written by `ecor evaluate`; its tables are shown in the page."""
     beside: tuple[StoreAddress, ...] = ()
-    """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card tells what they say, and
-    the gallery can show the pictures on which they differ."""
+    """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card shows them too, and the
+    gallery can filter the pictures on which they differ."""
     beside_names: tuple[str, ...] = ()
-    """What to call them; none: as their folders are called."""
+    """Names of these labels; none: the names of their folders."""
     max_images: int = 200
-    """Pictures in the gallery, drawn from all outcomes in equal parts."""
+    """Pictures in the gallery, sampled equally from all outcomes."""
     thumbnail_px: int = 192
     """Longer side of a picture in the page."""
     title: str = "Explained labels"
     """Heading of the page."""
     seed: int = 0
-    """Of the draw of pictures for the gallery."""
+    """Seed of the sample of pictures for the gallery."""
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig(Addressed):
-    """The whole job on drawn scenes."""
+class DemoConfig(CheckedSettings):
+    """Settings of `ecor demo`."""
 
     output: LocalPath = "demo-run"
-    """Folder of everything the demo makes, MLflow's file included."""
+    """Folder of all output of the demo, with MLflow's database."""
     num_train: int = 1200
-    """Images drawn to tune on."""
+    """Images drawn for training."""
     num_validation: int = 400
-    """Images drawn per split."""
+    """Images drawn for validation."""
     seed: int = 0
-    """Of the drawings and of tuning."""
+    """Seed of the drawings and of training."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        Addressed.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         for name in ("num_train", "num_validation"):
             require_at_least(name, getattr(self, name), 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig(Addressed):
-    """A whole pipeline: what one TOML file says. Folders that are left out lie below `output`."""
+class PipelineConfig(CheckedSettings):
+    """Settings of a whole pipeline, as in one TOML file. Folders that are not named are below `output`."""
 
     output: StoreAddress
     """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""

@@ -1,4 +1,4 @@
-"""Other labels of the same pictures in, what each of them says of a picture out: where methods agree, and where not."""
+"""Compare a set of predictions with others of the same images, key by key."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -8,18 +8,24 @@ import pyarrow.compute as pc
 
 from ecor.config import require
 from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
-from pipelines.reporting.html_page import Said
+from pipelines.reporting.html_page import OtherPrediction
 
 PAIR = ["category", "rationale", "confidence"]
 
 
 class ComparedPredictions:
-    """Labels to compare with. All rows' pairs are held in memory, some 100 bytes each."""
+    """Predictions to compare with. The pairs of all rows are held in memory, about 100 bytes each."""
 
     def __init__(self, folder: str, *, name: str, of: PredictionSet) -> None:
-        """Read the labels in `folder`, or one Parquet file of them.
+        """Read the predictions of a folder or of one Parquet file.
 
-        Raises ValueError when a folder's labels are of other pictures than `of`.
+        Args:
+            folder: folder of `ecor score`, or a Parquet file.
+            name: how the page calls them.
+            of: the predictions of the page.
+
+        Raises:
+            ValueError: when a folder's predictions are of other images than `of`.
         """
         theirs = of if folder.endswith(".parquet") else read_prediction_set(folder)
         require(
@@ -32,14 +38,17 @@ class ComparedPredictions:
         self._keys, self._pairs = rows["key"].combine_chunks(), rows.select(PAIR)
 
     def rows_of(self, keys: pa.Array | pa.ChunkedArray) -> pa.Table:
-        """Category, rationale and confidence for each key; null where these labels say nothing."""
+        """Category, rationale and confidence for each key; null for a key without prediction."""
         return self._pairs.take(pc.index_in(keys, value_set=self._keys))
 
 
-def beside_of(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet) -> tuple[ComparedPredictions, ...]:
-    """The labels in `folders`, called by `names` or, without any, as their folders are.
+def read_comparisons(
+    folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
+) -> tuple[ComparedPredictions, ...]:
+    """Read the predictions of several folders; without `names` they are called like their folders.
 
-    Raises ValueError when there are names, but not one for each folder, and for labels of other pictures.
+    Raises:
+        ValueError: when the numbers of names and folders differ, and for predictions of other images.
     """
     require(
         not names or len(names) == len(folders),
@@ -49,10 +58,16 @@ def beside_of(folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
     return tuple(ComparedPredictions(folder, name=name, of=of) for folder, name in zip(folders, called, strict=True))
 
 
-def said_by(names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]) -> list[tuple[Said, ...]]:
-    """What each of the labels called `names` says of some rows of their `answers`."""
+def other_predictions(
+    names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]
+) -> list[tuple[OtherPrediction, ...]]:
+    """The predictions of each of the compared sets for some rows of their `answers`; missing ones are skipped."""
     columns = [answer.take(rows).to_pylist() for answer in answers]
     return [
-        tuple(Said(name=name, **pair) for name, pair in zip(names, pairs, strict=True) if pair["category"] is not None)
+        tuple(
+            OtherPrediction(name=name, **pair)
+            for name, pair in zip(names, pairs, strict=True)
+            if pair["category"] is not None
+        )
         for pairs in (zip(*columns, strict=True) if columns else [()] * len(rows))
     ]

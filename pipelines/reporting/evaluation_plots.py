@@ -1,22 +1,19 @@
-"""Results of an evaluation, or of the study, in, figures as PNG out."""
+"""Plots of an evaluation: outcomes per rule, reliability, confusion, categories, differences."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ecor.evaluation.confidence_intervals import Estimate, RepeatedMean
+from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CategoryResult
 from ecor.evaluation.record import Comparison, Result
+from pipelines.reporting.plotting import INK, PALE, new_figure, save_figure, shorten
 
 OUTCOMES = {
     "rr": ("right, right reason", "#1b7f5c"),
@@ -24,21 +21,17 @@ OUTCOMES = {
     "wr": ("wrong, right reason", "#f3c78f"),
     "ww": ("wrong, wrong reason", "#c2502e"),
 }
-INK, PALE = "#24313c", "#c9d3da"
-LARGEST_MATRIX = 30
-"""Categories in a confusion matrix; above it the most frequent confusions are listed."""
-MOST_BARS = 40
-MOST_CONFUSIONS = 25
-LONGEST_NAME = 34
-STUDY_DPI = 96
-"""Its plots are kept beside the page, in version control."""
-COMPARED = ("strict/rr", "strict/accuracy", "strict/visible_rr", "dror_vote/rr", "two_stage/rr")
+MAX_MATRIX_CATEGORIES = 30
+"""Largest confusion matrix; with more categories, the most frequent confusions are plotted."""
+MAX_BARS = 40
+MAX_CONFUSIONS = 25
+COMPARED_METRICS = ("strict/rr", "strict/accuracy", "strict/visible_rr", "dror_vote/rr", "two_stage/rr")
 
 
 def draw_rules(results: Sequence[Result], path: Path) -> None:
-    """RR, RW, WR and WW of every set by every rule, as stacked bars."""
+    """Plot RR, RW, WR and WW of every set of predictions by every rule, as stacked bars."""
     shown = [(result, rule) for result in results for rule in RULES if f"{rule}/rr" in result.metrics]
-    figure = figure_of(width=8.5, height=1.3 + 0.36 * len(shown) + 0.25 * len(results))
+    figure = new_figure(width=8.5, height=1.3 + 0.36 * len(shown) + 0.25 * len(results))
     axes = figure.subplots()
     places, place = [], 0.0
     for row, (result, rule) in enumerate(shown):
@@ -52,20 +45,20 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
                 ink = "white" if part in ("rr", "ww") else INK
                 axes.text(left + value / 2, place, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=8)
             left += value
-    labels = [f"{short(result.name)} · {rule.replace('_', ' ')}" for result, rule in shown]
+    labels = [f"{shorten(result.name)} · {rule.replace('_', ' ')}" for result, rule in shown]
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.margins(y=0.02)
     draw_legend(figure)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(result: Result, path: Path) -> None:
-    """How often images of each confidence are right, above how many there are."""
+    """Plot a reliability diagram: accuracy per bin of confidence, and a histogram below."""
     bins = [each for each in result.reliability if each.num_images]
-    figure = figure_of(width=4.8, height=5.4)
+    figure = new_figure(width=4.8, height=5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     width = 1 / len(result.reliability)
     for each in bins:
@@ -79,7 +72,7 @@ def draw_reliability(result: Result, path: Path) -> None:
     upper.legend(frameon=False, fontsize=8, loc="upper left")
     upper.set_ylim(0, 1)
     upper.set_ylabel("share right")
-    upper.set_title(f"{short(result.name)}: calibration error {told(result.metrics['calibration/ece'])}")
+    upper.set_title(f"{shorten(result.name)}: calibration error {format_estimate(result.metrics['calibration/ece'])}")
     counts = [each.num_images for each in result.reliability]
     lower.bar(
         [each.low for each in result.reliability], counts, width=width, align="edge", color=PALE, edgecolor="white"
@@ -87,86 +80,86 @@ def draw_reliability(result: Result, path: Path) -> None:
     lower.set_xlim(0, 1)
     lower.set_xlabel("probability of the best pair")
     lower.set_ylabel("images")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(result: Result, counts: Mapping[tuple[str, str], int], path: Path) -> None:
-    """A matrix of true and said categories; with many categories, the most frequent confusions."""
+    """Plot a confusion matrix, or with many categories the most frequent confusions."""
     names = sorted({name for pair in counts for name in pair})
-    if len(names) <= LARGEST_MATRIX:
+    if len(names) <= MAX_MATRIX_CATEGORIES:
         draw_matrix(result, counts, names, path)
     else:
         draw_confusions(result, counts, path)
 
 
 def draw_matrix(result: Result, counts: Mapping[tuple[str, str], int], names: Sequence[str], path: Path) -> None:
-    """Share of each true category's images that are said to be each category."""
+    """Plot a confusion matrix; colours are shares of each true category, numbers are images."""
     matrix = np.array([[counts.get((true, said), 0) for said in names] for true in names], dtype=float)
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
     side = 2.2 + 0.36 * len(names)
-    figure = figure_of(width=side + 0.6, height=side)
+    figure = new_figure(width=side + 0.6, height=side)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*matrix.nonzero(), strict=True):
         ink = "white" if share[row, column] > 0.6 else INK
         axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=ink, size=7)
     ticks = range(len(names))
-    axes.set_xticks(ticks, [short(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [short(name) for name in names])
+    axes.set_xticks(ticks, [shorten(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [shorten(name) for name in names])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("said")
     axes.set_ylabel("true")
-    axes.set_title(f"{short(result.name)}: categories (strict), images", size=10)
-    save(figure, path)
+    axes.set_title(f"{shorten(result.name)}: categories (strict), images", size=10)
+    save_figure(figure, path)
 
 
 def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path: Path) -> None:
-    """The most frequent pairs of a true category and another one that was said."""
-    wrong = sorted((-count, pair) for pair, count in counts.items() if pair[0] != pair[1])[:MOST_CONFUSIONS]
-    figure = figure_of(width=7.5, height=1.4 + 0.27 * max(1, len(wrong)))
+    """Plot the most frequent pairs of a true category and a different predicted one."""
+    wrong = sorted((-count, pair) for pair, count in counts.items() if pair[0] != pair[1])[:MAX_CONFUSIONS]
+    figure = new_figure(width=7.5, height=1.4 + 0.27 * max(1, len(wrong)))
     axes = figure.subplots()
     axes.barh(range(len(wrong)), [-count for count, _ in wrong], color=OUTCOMES["ww"][1], height=0.75)
-    axes.set_yticks(range(len(wrong)), [f"{short(true)} → {short(said)}" for _, (true, said) in wrong])
+    axes.set_yticks(range(len(wrong)), [f"{shorten(true)} → {shorten(said)}" for _, (true, said) in wrong])
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
-    axes.set_title(f"{short(result.name)}: most frequent confusions, true → said (strict)", size=10)
-    save(figure, path)
+    axes.set_title(f"{shorten(result.name)}: most frequent confusions, true → said (strict)", size=10)
+    save_figure(figure, path)
 
 
 def draw_categories(result: Result, path: Path) -> None:
-    """Strict outcomes per true category with the interval of RR; of many, the best and the worst."""
+    """Plot strict outcomes per true category with the interval of RR; of many categories, the best and the worst."""
     ordered = sorted(result.per_category, key=lambda each: (-each.rr.value, -each.accuracy, each.category))
-    cut = len(ordered) > MOST_BARS
+    cut = len(ordered) > MAX_BARS
     if cut:
-        ordered = [*ordered[: MOST_BARS // 2], *ordered[-MOST_BARS // 2 :]]
-    figure = figure_of(width=7.5, height=1.5 + 0.27 * len(ordered))
+        ordered = [*ordered[: MAX_BARS // 2], *ordered[-MAX_BARS // 2 :]]
+    figure = new_figure(width=7.5, height=1.5 + 0.27 * len(ordered))
     axes = figure.subplots()
-    places = [place + (0.8 if cut and place >= MOST_BARS // 2 else 0.0) for place in range(len(ordered))]
+    places = [place + (0.8 if cut and place >= MAX_BARS // 2 else 0.0) for place in range(len(ordered))]
     for place, each in zip(places, ordered, strict=True):
         draw_category(axes, each, place=place)
-    axes.set_yticks(places, [f"{short(each.category)} ({each.num_images})" for each in ordered])
+    axes.set_yticks(places, [f"{shorten(each.category)} ({each.num_images})" for each in ordered])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    of_all = f", the {MOST_BARS // 2} best and worst of {len(result.per_category)}" if cut else ""
-    axes.set_title(f"{short(result.name)}: strict outcomes per category{of_all}", size=10)
+    of_all = f", the {MAX_BARS // 2} best and worst of {len(result.per_category)}" if cut else ""
+    axes.set_title(f"{shorten(result.name)}: strict outcomes per category{of_all}", size=10)
     axes.margins(y=0.01)
     draw_legend(figure)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_legend(figure: Figure) -> None:
-    """What the colours of outcomes mean."""
+    """Add a legend of the colours of outcomes."""
     handles = [Patch(color=colour, label=words) for words, colour in OUTCOMES.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
-    """One stacked bar, with a whisker for the interval of RR."""
+    """Draw one stacked bar, with a whisker for the interval of RR."""
     left = 0.0
     for part, value in zip(OUTCOMES, (result.rr.value, result.rw, result.wr, result.ww), strict=True):
         axes.barh(place, value, left=left, color=OUTCOMES[part][1], height=0.78)
@@ -175,14 +168,14 @@ def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
 
 
 def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Paired differences with their intervals: right of zero, the first set is better."""
+    """Plot paired differences with their intervals: above zero, the first set is better."""
     rows = [
-        (f"{short(each.first)} − {short(each.second)}", metric, each.differences[metric])
+        (f"{shorten(each.first)} − {shorten(each.second)}", metric, each.differences[metric])
         for each in comparisons
-        for metric in COMPARED
+        for metric in COMPARED_METRICS
         if metric in each.differences
     ]
-    figure = figure_of(width=7.5, height=1.2 + 0.32 * max(1, len(rows)))
+    figure = new_figure(width=7.5, height=1.2 + 0.32 * max(1, len(rows)))
     axes = figure.subplots()
     for place, (_, _, gap) in enumerate(rows):
         sure = gap.low > 0 or gap.high < 0
@@ -195,75 +188,9 @@ def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.margins(y=0.08)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
     axes.set_xlabel("difference, percentage points")
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def told(estimate: Estimate) -> str:
-    """A share with its interval, in words."""
+def format_estimate(estimate: Estimate) -> str:
+    """Format a share with its interval."""
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def short(name: str) -> str:
-    """A name that fits beside a bar."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"
-
-
-def draw_study(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *, path: Path) -> None:
-    """Means with intervals: a panel per figure, a row per arm, a colour per column of the table."""
-    arms = list(next(iter(figures.values())))
-    columns = list(dict.fromkeys(name for panel in figures.values() for arm in panel.values() for name in arm))
-    figure = figure_of(width=2.2 + 3.0 * len(figures), height=1.2 + len(arms) * (0.16 + 0.09 * len(columns)))
-    panels = figure.subplots(1, len(figures), sharey=True, squeeze=False)[0]
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(columns)))
-    for axes, (title, panel) in zip(panels, figures.items(), strict=True):
-        for row, arm in enumerate(arms):
-            for number, (name, colour) in enumerate(zip(columns, colours, strict=True)):
-                if name not in panel[arm]:
-                    continue
-                found = panel[arm][name]
-                place = row + 0.7 * ((number + 0.5) / len(columns) - 0.5)
-                error = None if np.isnan(found.half_width) else 100 * found.half_width
-                axes.errorbar(100 * found.value, place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=colour)
-        axes.set_title(f"{title}, %", fontsize=9)
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(low, -1), min(high, 101))
-        axes.grid(axis="x", color=PALE, linewidth=0.5)
-    panels[0].set_yticks(range(len(arms)), arms)
-    panels[0].invert_yaxis()
-    marks = [Line2D([], [], marker="o", ls="", ms=4, color=colour) for colour in colours]
-    figure.legend(marks, columns, loc="outside lower center", ncols=min(6, len(columns)), frameon=False, fontsize=8)
-    save(figure, path, dpi=STUDY_DPI)
-
-
-def draw_relation(points: pd.DataFrame, *, x: str, y: str, colour: str, marker: str, path: Path) -> None:
-    """One dot per row: a figure (x, its own unit) against a difference of shares (y), in percentage points."""
-    figure = figure_of(width=6.5, height=4.2)
-    axes = figure.subplots()
-    names, kinds = sorted(points[colour].unique()), sorted(points[marker].unique())
-    colours = dict(zip(names, colormaps["viridis"](np.linspace(0, 0.9, len(names))), strict=True))
-    for kind, shape in zip(kinds, "osD^"[: len(kinds)], strict=True):
-        part = points[points[marker] == kind]
-        axes.scatter(part[x], 100 * part[y], c=[colours[name] for name in part[colour]], marker=shape, s=22, alpha=0.8)
-    axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_xlabel(f"{x}, nats")
-    axes.set_ylabel(f"{y}, percentage points")
-    axes.grid(color=PALE, linewidth=0.5)
-    marks = [Line2D([], [], marker="o", ls="", ms=4, color=colours[name]) for name in names]
-    shapes = [Line2D([], [], marker=shape, ls="", ms=4, color=INK) for shape in "osD^"[: len(kinds)]]
-    figure.legend(marks + shapes, names + kinds, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path, dpi=STUDY_DPI)
-
-
-def figure_of(*, width: float, height: float) -> Figure:
-    """An empty figure, inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path, *, dpi: int = 144) -> None:
-    """Write a PNG; the same figure gives the same bytes."""
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})

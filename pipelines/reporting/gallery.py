@@ -1,4 +1,4 @@
-"""Draw the cards of a gallery from a folder of labels: of all outcomes in equal parts, with their pictures."""
+"""Sample predictions for the gallery, equally from all outcomes, and make their cards."""
 
 import hashlib
 import heapq
@@ -21,38 +21,38 @@ from ecor.data.shards import read_index, sample_key
 from ecor.evaluation.correctness import read_labels, strict_rule
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
-from pipelines.reporting.comparison import ComparedPredictions, said_by
-from pipelines.reporting.html_page import Card, Overlay, Picture, Said
-from pipelines.reporting.overlays import overlays_of
+from pipelines.reporting.comparison import ComparedPredictions, other_predictions
+from pipelines.reporting.html_page import Card, EmbeddedImage, OtherPrediction, Overlay
+from pipelines.reporting.overlays import draw_overlays
 
 PICTURE_QUALITY = 82
-"""WebP quality of the pictures (our choice: some 6 kB at 192 pixels)."""
+"""WebP quality of the thumbnails (our choice: about 6 kB at 192 pixels)."""
 NUM_READERS = 8
 HASH_LENGTH = 12
 """Hexadecimal digits of the content that a key of `ecor.data.shards.sample_key` begins with."""
 IS_RIGHT = {"r": True, "w": False, "?": None}
 Indices = Mapping[str, Mapping[str, str] | str]
-"""By shard: what each image must hash to, by key; or why that is not known."""
+"""By shard: the expected hash of each image, by key; or the reason why it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A label and what became of it."""
+class GalleryItem:
+    """A prediction of the gallery with its outcome."""
 
     row: ExplainablePrediction
     outcome: str
-    """As `outcomes_of` has it."""
-    others: tuple[Said, ...] = ()
-    """What other labels say of the same picture."""
+    """As `outcome_codes` has it."""
+    others: tuple[OtherPrediction, ...] = ()
+    """Other predictions of the same image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What one pass over the labels leaves: how many there are of each kind, and those for the gallery."""
+class GallerySample:
+    """Result of one pass over the predictions: counts per outcome, and the sample for the gallery."""
 
-    labels: tuple[Judged, ...]
+    labels: tuple[GalleryItem, ...]
     num_of: Mapping[str, int]
-    """Rows per outcome, as `outcomes_of` has them."""
+    """Rows per outcome, as `outcome_codes` has them."""
     num_calibrated: int
     num_exact: int
 
@@ -61,8 +61,8 @@ class Drawn:
         return sum(self.num_of.values())
 
 
-def outcomes_of(table: pa.Table) -> list[str]:
-    """What became of each image by the strict rule: category, then rationale, `r` right, `w` wrong, `?` not known."""
+def outcome_codes(table: pa.Table) -> list[str]:
+    """Outcome of each image by the strict_rule rule: category, then rationale; `r` right, `w` wrong, `?` unknown."""
     labels = read_labels(table)
     verdicts = strict_rule(labels.answers, labels.truth)
     known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
@@ -73,17 +73,17 @@ def outcomes_of(table: pa.Table) -> list[str]:
     return ["".join(pair) for pair in zip(*letters, strict=True)]
 
 
-def draw(
+def sample_gallery(
     folder: str, predictions: PredictionSet, *, num_rows: int, seed: int, beside: Sequence[ComparedPredictions] = ()
-) -> Drawn:
-    """Rows of all outcomes in equal parts, at most `num_rows`; the outcomes that have fewer leave room to the others.
+) -> GallerySample:
+    """Sample at most `num_rows` predictions, equally from all outcomes; outcomes with fewer leave more to the others.
 
-    With other labels `beside`, pictures that some of them label otherwise, and the rest, count as kinds of their own.
+    With other predictions `beside`, each outcome is divided into images with and without a different prediction.
 
-    Within an outcome those rows are drawn whose keyed hash is lowest: a uniform draw in one pass, that depends on the
-    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows drawn so far.
+    Within an outcome, the rows with the lowest keyed hash are taken: a uniform sample in one pass that depends on the
+    seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows sampled so far.
     """
-    lowest: dict[str, list[tuple[bytes, Judged]]] = {}
+    lowest: dict[str, list[tuple[bytes, GalleryItem]]] = {}
     num_of: Counter[str] = Counter()
     num_kinds: Counter[str] = Counter()
     num_calibrated = num_exact = 0
@@ -91,23 +91,23 @@ def draw(
         table = read_part(folder, part)
         num_calibrated += pc.sum(table["calibrated"]).as_py() or 0
         num_exact += pc.sum(table["pairs_exact"]).as_py() or 0
-        outcomes, answers = outcomes_of(table), [each.rows_of(table["key"]) for each in beside]
+        outcomes, answers = outcome_codes(table), [each.rows_of(table["key"]) for each in beside]
         num_of.update(outcomes)
         for kind, ranks in _ranks(table, kinds=_kinds(table, outcomes=outcomes, answers=answers), seed=seed).items():
             num_kinds[kind] += len(ranks)
             chosen = heapq.nsmallest(num_rows, ranks)
-            others = said_by([each.name for each in beside], answers, rows=[index for _, index in chosen])
-            found = _rows(table, chosen, outcomes=outcomes, others=others)
+            others = other_predictions([each.name for each in beside], answers, rows=[index for _, index in chosen])
+            found = _gallery_items(table, chosen, outcomes=outcomes, others=others)
             lowest[kind] = _lowest(num_rows, [*lowest.get(kind, []), *found])
-    shares = equal_parts(num_kinds, total=num_rows)
+    shares = equal_shares(num_kinds, total=num_rows)
     queues = [[judged for _, judged in lowest[kind][: shares[kind]]] for kind in sorted(lowest)]
-    return Drawn(
-        labels=tuple(_in_turn(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
+    return GallerySample(
+        labels=tuple(_interleave(queues)), num_of=dict(num_of), num_calibrated=num_calibrated, num_exact=num_exact
     )
 
 
-def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
-    """How many to take of each kind: the same of all, as far as there are, `total` in all or everything there is."""
+def equal_shares(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
+    """Number to take of each kind: equal numbers as far as available, `total` together, or all if there are fewer."""
     parts: dict[str, int] = {}
     for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
         left = total - sum(parts.values())
@@ -116,7 +116,7 @@ def equal_parts(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
 
 
 def _kinds(table: pa.Table, *, outcomes: Sequence[str], answers: Sequence[pa.Table]) -> list[str]:
-    """Outcomes, told apart by whether other labels name another pair."""
+    """Outcomes, divided by whether other predictions name a different pair."""
     disputed = np.zeros(len(outcomes), dtype=bool)
     for answer in answers:
         for name in ("category", "rationale"):
@@ -133,41 +133,41 @@ def _ranks(table: pa.Table, *, kinds: Sequence[str], seed: int) -> dict[str, lis
     return ranks
 
 
-def _rows(
+def _gallery_items(
     table: pa.Table,
     ranks: Sequence[tuple[bytes, int]],
     *,
     outcomes: Sequence[str],
-    others: Sequence[tuple[Said, ...]],
-) -> Iterator[tuple[bytes, Judged]]:
+    others: Sequence[tuple[OtherPrediction, ...]],
+) -> Iterator[tuple[bytes, GalleryItem]]:
     records = table.take([index for _, index in ranks]).to_pylist()
     for (rank, index), record, said in zip(ranks, records, others, strict=True):
-        yield rank, Judged(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
+        yield rank, GalleryItem(row=ExplainablePrediction.from_row(record), outcome=outcomes[index], others=said)
 
 
-def _lowest(number: int, ranked: Iterable[tuple[bytes, Judged]]) -> list[tuple[bytes, Judged]]:
+def _lowest(number: int, ranked: Iterable[tuple[bytes, GalleryItem]]) -> list[tuple[bytes, GalleryItem]]:
     return heapq.nsmallest(number, ranked, key=lambda item: item[0])
 
 
-def _in_turn(queues: Sequence[Sequence[Judged]]) -> Iterator[Judged]:
+def _interleave(queues: Sequence[Sequence[GalleryItem]]) -> Iterator[GalleryItem]:
     for position in range(max(map(len, queues), default=0)):
         yield from (queue[position] for queue in queues if position < len(queue))
 
 
-def cards_of(labels: Sequence[Judged], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
+def make_cards(labels: Sequence[GalleryItem], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        indices = _indices([label.row for label in labels], parents=parents, readers=readers)
+        indices = _read_indices([label.row for label in labels], parents=parents, readers=readers)
         yield from readers.map(
-            lambda label: _card(label, indices=indices, folder=parents.input, size_px=size_px), labels
+            lambda label: _make_card(label, indices=indices, folder=parents.input, size_px=size_px), labels
         )
 
 
-def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card:
+def _make_card(label: GalleryItem, *, indices: Indices, folder: str, size_px: int) -> Card:
     row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
     try:
-        image = decode_image(_encoded(row, indices=indices, folder=folder))
-        picture = thumbnail(image, size_px=size_px)
-        overlays = () if row.evidence is None else overlays_of(image, row.evidence)
+        image = decode_image(_read_image_bytes(row, indices=indices, folder=folder))
+        picture = make_thumbnail(image, size_px=size_px)
+        overlays = () if row.evidence is None else draw_overlays(image, row.evidence)
     except ImageError as error:
         missing = f"{error.reason}: {error.detail}"
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def _card(label: Judged, *, indices: Indices, folder: str, size_px: int) -> Card
     )
 
 
-def _indices(
+def _read_indices(
     rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
 ) -> Indices:
     names = sorted({row.shard for row in rows if row.shard is not None})
@@ -200,11 +200,11 @@ def _indices(
     if manifest.digest != parents.input_digest:
         return dict.fromkeys(names, f"the shards in {parents.input} were written anew since")
     shards = {shard.name: shard for shard in manifest.shards}
-    found = readers.map(lambda name: _index(shards.get(name), name=name, folder=parents.input), names)
+    found = readers.map(lambda name: _read_index(shards.get(name), name=name, folder=parents.input), names)
     return dict(zip(names, found, strict=True))
 
 
-def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
+def _read_index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
     if shard is None:
         return f"no shard {name} in {folder}"
     try:
@@ -214,12 +214,12 @@ def _index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str]
     return dict(zip(index["key"].to_pylist(), index["sha256"].to_pylist(), strict=True))
 
 
-def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
-    """The image's own bytes: its file, or a piece of its shard, which must hash to what the shard's index says."""
+def _read_image_bytes(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
+    """Read the image's file, or its range of the shard, and check it against the hash in the shard's index."""
     if row.shard is None:
         data = filesystem.read(row.source)
         expected = sample_key(row.source, sha256=bytes_sha256(data))
-        # a key that was made from this path begins with what the content hashed to
+        # a key made from this path begins with the hash of the content
         if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
             raise ValueError(f"{row.source} has changed since it was labelled")
         return data
@@ -235,10 +235,10 @@ def _encoded(row: ExplainablePrediction, *, indices: Indices, folder: str) -> by
     return data
 
 
-def thumbnail(image: Image.Image, *, size_px: int) -> Picture:
-    """A copy of the picture whose longer side has at most `size_px`."""
+def make_thumbnail(image: Image.Image, *, size_px: int) -> EmbeddedImage:
+    """Encode a copy of the image with a longer side of at most `size_px` pixels as WebP."""
     small = image.copy()
     small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     small.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
-    return Picture(data=sink.getvalue(), kind="image/webp", width=small.width, height=small.height)
+    return EmbeddedImage(data=sink.getvalue(), kind="image/webp", width=small.width, height=small.height)

@@ -1,7 +1,7 @@
-"""What a report shows in, one self-contained document of HTML out.
+"""The HTML report as one self-contained file: records of its content, and rendering.
 
-The document loads nothing from anywhere, and runs no script but its own: a content security policy names the digests of
-its one style sheet and its one script, which hold no data. Everything that comes from data is escaped by the template.
+The document loads nothing from outside. A content security policy allows only its one style sheet and its one script,
+by digest; both hold no data. The template escapes all data.
 """
 
 import base64
@@ -17,13 +17,13 @@ from ecor.storage.digests import text_sha256
 from pipelines.runtime.console import percent
 
 SMALL_PX = 48
-"""Pictures up to this size are enlarged with hard pixels, not blurred (our choice)."""
+"""Images up to this size are enlarged without smoothing (our choice)."""
 MOST_RATIONALES = 5
 """Rationales that a card lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class EmbeddedImage:
     """An image inside the page."""
 
     data: bytes
@@ -44,8 +44,8 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A share, with its interval where one is known."""
+class MetricValue:
+    """A share, with its interval if known."""
 
     value: float
     low: float | None = None
@@ -54,17 +54,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One cell of the two by two table: what became of a share of the pictures under the strict rule."""
+    """One cell of the two by two table of outcomes under the strict rule."""
 
     code: str
     """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
     words: str
-    share: Figure
+    share: MetricValue
     count: int
 
     @property
     def href(self) -> str:
-        """The gallery's state that shows it."""
+        """Link to the gallery, filtered to this outcome."""
         category, rationale = ("right" if letter == "r" else "wrong" for letter in self.code)
         return f"#category={category}&rationale={rationale}"
 
@@ -84,13 +84,13 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[Figure | None, ...]
+    cells: tuple[MetricValue | None, ...]
     marked: bool = False
-    """Set in bold: the line that this page is about."""
+    """Whether the line is in bold: the predictions of this page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class MetricTable:
     """Figures side by side."""
 
     title: str
@@ -106,7 +106,7 @@ class Plot:
     """A plot of the evaluation."""
 
     title: str
-    picture: Picture
+    picture: EmbeddedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +119,11 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """The most probable pair by other labels."""
+class OtherPrediction:
+    """The most probable pair by another set of predictions."""
 
     name: str
-    """Of the labels that say it."""
+    """Name of the set of predictions."""
     category: str
     rationale: str
     confidence: float
@@ -132,11 +132,11 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:
-    """Where the evidence for something is."""
+    """A heat map over an image."""
 
     words: str
-    """For what: the category, or a rationale."""
-    picture: Picture
+    """The category or rationale that is explained."""
+    picture: EmbeddedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,22 +144,22 @@ class Card:
     """One image of the gallery."""
 
     prediction: ExplainablePrediction
-    picture: Picture | None
+    picture: EmbeddedImage | None
     missing: str
-    """Why there is no picture; empty where there is one."""
+    """Why there is no picture; empty if there is one."""
     category_right: bool | None
-    """Under the strict rule; None where the truth is not known."""
+    """Under the strict rule; None if the truth is unknown."""
     rationale_right: bool | None
-    others: tuple[Said, ...] = ()
-    """What other labels say of the same image."""
+    others: tuple[OtherPrediction, ...] = ()
+    """Other predictions of the same image."""
     overlays: tuple[Overlay, ...] = ()
-    """The category's, then the rationales', where the labels hold maps of this image."""
+    """Overlays of the category and of the rationales, if the predictions hold maps of this image."""
     explained_by: str = ""
-    """Name of the method that made the maps."""
+    """Name of the attribution method."""
 
     @property
     def disputed(self) -> bool:
-        """Whether some of the others name another pair."""
+        """Whether another prediction names a different pair."""
         own = (self.prediction.category, self.prediction.rationale)
         return any((each.category, each.rationale) != own for each in self.others)
 
@@ -170,20 +170,20 @@ class Card:
 
     @property
     def visible_though_wrong(self) -> bool:
-        """Whether the rationale given is not a labelled one, but the image shows it."""
+        """Whether the predicted rationale is not labelled, but visible in the image."""
         return self.rationale_right is False and self.mark(self.prediction.rationale) == "visible"
 
     @property
     def search(self) -> str:
-        """Text that the page's search looks through."""
+        """Text for the search of the page."""
         row = self.prediction
-        said = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
-        said += [name for each in self.others for name in (each.category, each.rationale)]
+        predicted = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
+        predicted += [name for each in self.others for name in (each.category, each.rationale)]
         true = [row.category_true or "", *(row.rationales_true or ()), *(row.visible_rationales or ())]
-        return "\n".join([*said, *true, row.key, row.source])
+        return "\n".join([*predicted, *true, row.key, row.source])
 
     def mark(self, rationale: str) -> str:
-        """What truth says of a rationale: `labelled`, `visible`, or nothing."""
+        """`labelled` or `visible` if the truth has the rationale, else empty."""
         if rationale in (self.prediction.rationales_true or ()):
             return "labelled"
         return "visible" if rationale in (self.prediction.visible_rationales or ()) else ""
@@ -191,16 +191,16 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """All that the template shows."""
+    """Content of the whole page."""
 
     title: str
     sentence: str
     facts: tuple[Fact, ...]
     lineage: tuple[Fact, ...]
     outcomes: tuple[Outcome, ...]
-    """In the order rr, rw, wr, ww; empty where no truth is known."""
+    """In the order rr, rw, wr, ww; empty if the truth is unknown."""
     outcome_words: tuple[str, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[MetricTable, ...]
     figure_words: tuple[str, ...]
     plots: tuple[Plot, ...]
     cards: tuple[Card, ...]
@@ -209,7 +209,7 @@ class Page:
 
     @property
     def judged(self) -> list[tuple[str, str]]:
-        """Which factors of a label the gallery knows to be right or wrong: name in the page's state, and heading."""
+        """Factors with known outcomes in the gallery: name in the page's state, and heading."""
         factors = [("category", "Category"), ("rationale", "Rationale")]
         return [
             (name, word)
@@ -219,28 +219,28 @@ class Page:
 
     @property
     def has_others(self) -> bool:
-        """Whether there are other labels to compare with."""
+        """Whether there are other predictions to compare with."""
         return any(card.others for card in self.cards)
 
     @property
     def explained_by(self) -> list[str]:
-        """Names of the methods that made maps of images of the gallery."""
+        """Names of the attribution methods of the gallery."""
         return sorted({card.explained_by for card in self.cards if card.overlays})
 
     @property
     def categories(self) -> list[str]:
-        """Names that occur in the gallery, predicted or true."""
+        """Names of predicted or true categories in the gallery."""
         rows = [card.prediction for card in self.cards]
         return sorted({row.category for row in rows} | {row.category_true for row in rows if row.category_true})
 
 
 def render(page: Page) -> str:
-    """The whole document; the same page gives the same text."""
+    """Render the document; the same page gives the same text."""
     templates = files("pipelines.reporting") / "templates"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
     environment.filters |= {
         "percent": percent,
-        "points": points,
+        "points": percent_points,
         "width": bar_width,
         "prob": lambda log_prob: min(1.0, math.exp(log_prob)),
         "thousands": "{:,}".format,
@@ -252,16 +252,16 @@ def render(page: Page) -> str:
     return template.render(page=page, css=Markup(css), js=Markup(js)) + "\n"  # noqa: S704  our own files, no data
 
 
-def points(share: float) -> str:
-    """An end of an interval: `58.9`."""
+def percent_points(share: float) -> str:
+    """Format an end of an interval in percent: `58.9`."""
     return f"{100 * share:.1f}"
 
 
 def bar_width(share: float) -> str:
-    """Length of a bar within its track; figures beyond it are cut."""
+    """CSS width of a bar, limited to 0 to 100 %."""
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
 def policy_digest(text: str) -> str:
-    """How a content security policy names an inline style or script."""
+    """The source expression of an inline style or script in a content security policy."""
     return "sha256-" + base64.b64encode(bytes.fromhex(text_sha256(str(text)))).decode()

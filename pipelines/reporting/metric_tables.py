@@ -1,4 +1,4 @@
-"""The folder of an evaluation in, the tables and plots that a page shows of it out."""
+"""Tables and plots of an evaluation for the HTML report."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CUTS
 from ecor.evaluation.record import Evaluation, Result, slug
 from ecor.storage import filesystem
-from pipelines.reporting.html_page import Column, Figure, Picture, Plot, Row, Table
+from pipelines.reporting.html_page import Column, EmbeddedImage, MetricTable, MetricValue, Plot, Row
 
 SHARES = (
     Column(name="RR", words="category right, rationale right"),
@@ -54,28 +54,28 @@ OWN_PLOTS = {
 }
 
 
-def tables_of(evaluation: Evaluation, result: Result) -> Iterator[Table]:
-    """Figures of the set that the page is about, and of those it was compared with."""
+def metric_tables(evaluation: Evaluation, result: Result) -> Iterator[MetricTable]:
+    """Tables of the predictions of the page, and of those they were compared with."""
     if len(evaluation.results) > 1:
-        yield _methods(evaluation, result)
-    yield _rules(result)
+        yield _methods_table(evaluation, result)
+    yield _rules_table(result)
     rows = tuple(
-        Row(name=name, note=note, cells=(figure_of(result, metric),))
+        Row(name=name, note=note, cells=(metric_cell(result, metric),))
         for metric, (name, note) in SINGLE.items()
         if metric in result.metrics
     )
-    yield Table(title="In one number", subject="Measure", columns=(Column(name="Share"),), rows=rows)
+    yield MetricTable(title="In one number", subject="Measure", columns=(Column(name="Share"),), rows=rows)
     if result.num_visible:
-        yield _cuts(result)
+        yield _cuts_table(result)
 
 
-def _methods(evaluation: Evaluation, result: Result) -> Table:
+def _methods_table(evaluation: Evaluation, result: Result) -> MetricTable:
     metrics = (*(f"strict/{name}" for name in SHARE_NAMES), "strict/visible_rr", "calibration/ece")
     rows = tuple(
-        Row(name=each.name, note=_labelled_by(each), cells=_figures(each, metrics), marked=each is result)
+        Row(name=each.name, note=_model_and_method(each), cells=_metric_cells(each, metrics), marked=each is result)
         for each in evaluation.results
     )
-    return Table(
+    return MetricTable(
         title="Methods compared",
         note="by the strict rule; this page is about the one in bold",
         subject="Method",
@@ -84,32 +84,32 @@ def _methods(evaluation: Evaluation, result: Result) -> Table:
     )
 
 
-def _labelled_by(result: Result) -> str:
+def _model_and_method(result: Result) -> str:
     name, version = result.parents.get("model_name"), result.parents.get("model_version")
     model = f"{name} version {version}" if name and version else name
     return ", ".join(str(each) for each in (model, result.method) if each)
 
 
-def _rules(result: Result) -> Table:
+def _rules_table(result: Result) -> MetricTable:
     rows = tuple(
         Row(
             name=rule.replace("_", " "),
             note=RULE_WORDS[rule],
-            cells=_figures(result, tuple(f"{rule}/{name}" for name in SHARE_NAMES)),
+            cells=_metric_cells(result, tuple(f"{rule}/{name}" for name in SHARE_NAMES)),
             marked=rule == "strict",
         )
         for rule in RULES
     )
-    return Table(title="By rule", note="what counts as the answer", subject="Rule", columns=SHARES, rows=rows)
+    return MetricTable(title="By rule", note="what counts as the answer", subject="Rule", columns=SHARES, rows=rows)
 
 
-def _cuts(result: Result) -> Table:
+def _cuts_table(result: Result) -> MetricTable:
     cuts = [cut for cut in CUTS if f"rationales/precision@{cut}" in result.metrics]
     rows = tuple(
-        Row(name=name, note=note, cells=_figures(result, tuple(f"rationales/{metric}@{cut}" for cut in cuts)))
+        Row(name=name, note=note, cells=_metric_cells(result, tuple(f"rationales/{metric}@{cut}" for cut in cuts)))
         for metric, (name, note) in AT_CUTS.items()
     )
-    return Table(
+    return MetricTable(
         title="Several rationales",
         note=f"against all that are visible, where that is known: {result.num_visible:,} pictures",
         subject="Measure",
@@ -118,35 +118,35 @@ def _cuts(result: Result) -> Table:
     )
 
 
-def _figures(result: Result, metrics: tuple[str, ...]) -> tuple[Figure | None, ...]:
-    return tuple(figure_of(result, metric) for metric in metrics)
+def _metric_cells(result: Result, metrics: tuple[str, ...]) -> tuple[MetricValue | None, ...]:
+    return tuple(metric_cell(result, metric) for metric in metrics)
 
 
-def figure_of(result: Result, metric: str) -> Figure | None:
-    """A metric as the page shows it; None where it is not known."""
+def metric_cell(result: Result, metric: str) -> MetricValue | None:
+    """A metric with its interval; None if it is unknown."""
     estimate = result.metrics.get(metric)
     if estimate is None or math.isnan(estimate.value):
         return None
-    low, high = _ends(estimate)
-    return Figure(value=estimate.value, low=low, high=high)
+    low, high = _interval(estimate)
+    return MetricValue(value=estimate.value, low=low, high=high)
 
 
-def _ends(estimate: Estimate) -> tuple[float | None, float | None]:
+def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
     known = not math.isnan(estimate.low) and not math.isnan(estimate.high)
     return (estimate.low, estimate.high) if known else (None, None)
 
 
-def plots_of(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
-    """The plots in the folder of an evaluation that are about this set: those there are."""
-    # as `ecor evaluate` makes file names of names
+def read_plots(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
+    """Read the existing plots of a set of predictions from the folder of an evaluation."""
+    # file names as `ecor evaluate` makes them
     own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():
         path = filesystem.join(folder, name)
         if filesystem.exists(path):
-            yield Plot(title=title, picture=_png(filesystem.read(path)))
+            yield Plot(title=title, picture=_read_png(filesystem.read(path)))
 
 
-def _png(data: bytes) -> Picture:
+def _read_png(data: bytes) -> EmbeddedImage:
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return Picture(data=data, kind="image/png", width=image.width, height=image.height)
+        return EmbeddedImage(data=data, kind="image/png", width=image.width, height=image.height)

@@ -1,4 +1,4 @@
-"""Draw the evidence that was kept of a picture as small overlays for a page."""
+"""Draw stored heat maps over an image as small overlays for the HTML report."""
 
 import io
 
@@ -9,7 +9,7 @@ from PIL import Image
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.heatmap_codec import Evidence
 from ecor.explain.overlay import overlay
-from pipelines.reporting.html_page import Overlay, Picture
+from pipelines.reporting.html_page import EmbeddedImage, Overlay
 
 OVERLAY_PX = 128
 """Longer side (ours)."""
@@ -17,8 +17,8 @@ QUALITY = 75
 """Of WebP (ours: some 2 kB each)."""
 
 
-def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
-    """One per map, in their order, on copies of the picture."""
+def draw_overlays(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
+    """Draw one overlay per heat map, in their order, on copies of the image."""
     image = picture.copy()
     image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
@@ -33,11 +33,11 @@ def overlays_of(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]
         )
         map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
         drawn = Image.fromarray(overlay(np.asarray(image), map_HW, seen=shown))
-        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_webp(drawn)))
+        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_encode_webp(drawn)))
     return tuple(overlays)
 
 
-def _webp(image: Image.Image) -> Picture:
+def _encode_webp(image: Image.Image) -> EmbeddedImage:
     sink = io.BytesIO()
     image.save(sink, "WEBP", quality=QUALITY, method=4)
-    return Picture(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)
+    return EmbeddedImage(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)

@@ -1,5 +1,4 @@
-"""ClusterConfig in, a connection to Ray out: the only place that calls `ray.init`; and what to say of a cluster that
-gives nothing."""
+"""Connect to a Ray cluster or start one here; the only module that calls `ray.init`."""
 
 import logging
 import os
@@ -12,73 +11,79 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.prometheus import timed
+from pipelines.runtime.prometheus import time_stage
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
-_TALKATIVE = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
+_NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
 def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
-    """Connect to the cluster that `config` names, or start one here; a connection that was there before is kept.
+    """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
-    Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here ends with the
-    block; one that was joined goes on. The time of the block is that of `stage`, if it is one.
+    Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
+    at the end of the block.
 
-    Raises ValueError when the cluster cannot be reached.
+    Args:
+        config: address and resources.
+        stage: if given, the duration of the block is recorded under this name.
+
+    Raises:
+        ValueError: when the cluster cannot be reached.
     """
     if ray.is_initialized():
-        with timed(stage) if stage else nullcontext():
+        with time_stage(stage) if stage else nullcontext():
             yield
         return
-    if _joins(config):
+    if _joins_cluster(config):
         _init(config.address, options={})
     else:
         _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
     try:
-        _settle(DataContext.get_current(), config=config)
-        with timed(stage) if stage else nullcontext():
+        _configure_ray_data(DataContext.get_current(), config=config)
+        with time_stage(stage) if stage else nullcontext():
             yield
     finally:
         ray.shutdown()
 
 
-def machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
-    """What each machine of the cluster has, by name of the resource.
+def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
+    """Resources of each machine of the cluster: name of the resource to amount.
 
-    A cluster that was joined may have to grow first: it is asked for a CPU, or a GPU, and waited for. Raises
-    TimeoutError when it has none within `no_progress_timeout_s`.
+    A joined cluster may scale up on demand: a task asks it for a CPU (or a GPU) and waits.
+
+    Raises:
+        TimeoutError: when there is none within `no_progress_timeout_s`.
     """
     name = "GPU" if use_gpu else "CPU"
-    if _joins(config) and not any(machine.get(name) for machine in _alive()):
-        asked_for = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_is_there).remote()
-        there, _ = ray.wait([asked_for], timeout=config.no_progress_timeout_s)
-        if not there:
-            ray.cancel(asked_for)
-            raise stalled(config.no_progress_timeout_s)
-    return _alive()
+    if _joins_cluster(config) and not any(machine.get(name) for machine in _live_machines()):
+        task = ray.remote(num_cpus=0 if use_gpu else 1, num_gpus=int(use_gpu))(_do_nothing).remote()
+        ended, _ = ray.wait([task], timeout=config.no_progress_timeout_s)
+        if not ended:
+            ray.cancel(task)
+            raise stall_error(config.no_progress_timeout_s)
+    return _live_machines()
 
 
-def stalled(timeout_s: float) -> TimeoutError:
-    """The error of a stage in which nothing moves, with what the cluster has."""
-    there, free = ray.cluster_resources(), ray.available_resources()
-    told = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
+def stall_error(timeout_s: float) -> TimeoutError:
+    """The error of a stage without progress; names the free resources of the cluster."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    resources = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(
-        f"nothing moved for {timeout_s:g} s: the cluster has {told}. Give it what the job needs, see in Ray's logs "
-        f"whether its workers die, or wait longer with --cluster.no-progress-timeout-s; the same command goes on from "
-        f"here"
+        f"nothing moved for {timeout_s:g} s: the cluster has {resources}. Add resources, look in Ray's logs for "
+        f"workers that die, or wait longer with --cluster.no-progress-timeout-s; the same command resumes from here"
     )
 
 
-def _joins(config: ClusterConfig) -> bool:
+def _joins_cluster(config: ClusterConfig) -> bool:
     return config.address is not None or bool(os.environ.get("RAY_ADDRESS"))
 
 
-def _alive() -> list[dict[str, float]]:
+def _live_machines() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _is_there() -> bool:
+def _do_nothing() -> bool:
     return True
 
 
@@ -87,20 +92,20 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise ValueError(
-            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}, or it asks for a token that is not "
-            "here: start one (`ray start --head`), leave the address out to run on this machine, or set "
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}, or it needs a token that is not "
+            "set: start one (`ray start --head`), omit the address to run on this machine, or set "
             "RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
         ) from error
 
 
 def _local_options(config: ClusterConfig) -> dict[str, Any]:
-    """Of a cluster started here. With the dashboard: without it Ray Train's state API warns without end."""
+    """Options of a cluster started here. Without the dashboard, Ray Train's state API repeats a warning."""
     return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True}
 
 
-def _settle(context: DataContext, *, config: ClusterConfig) -> None:
+def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:
     context.print_on_execution_start = False
     context.enable_progress_bars = False  # stages show their own progress, in images
     context.execution_no_progress_timeout_s = config.no_progress_timeout_s
-    for name in _TALKATIVE:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(f"ray.data.{name}").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""What happens in a job in, counters and histograms for Prometheus out, through Ray's metrics agent of each node.
+"""Counters and histograms for Prometheus, exported by the Ray metrics agent of each node.
 
 Ray exports a counter as `ray_<name>_total`, a histogram as `ray_<name>_bucket`, `_sum` and `_count`. Without a
-connection to Ray nothing is counted. Counts are of work that was done: a unit that is done again counts again.
+connection to Ray nothing is counted. Counts are of work done: a unit that is redone counts again.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What is counted or measured."""
+    """A counter or histogram: name, description, tags."""
 
     name: str
     description: str
@@ -25,7 +25,7 @@ class Metric:
     """Of a histogram's buckets, in its unit."""
 
     @property
-    def exported(self) -> tuple[str, ...]:
+    def exported_names(self) -> tuple[str, ...]:
         """The names that Prometheus sees."""
         if self.kind == "counter":
             return (f"ray_{self.name}_total",)
@@ -93,26 +93,26 @@ METRICS = (
     STAGE_SECONDS,
     STEP_SECONDS,
 )
-"""All that this project exports."""
+"""All metrics that this project exports."""
 
 
 def count(metric: Metric, number: float = 1, **tags: str) -> None:
     """Add to a counter; nothing happens for 0."""
-    made = _made(metric)
-    if made is not None and number:
-        made.inc(number, tags=tags)
+    counter = _ray_metric(metric)
+    if counter is not None and number:
+        counter.inc(number, tags=tags)
 
 
 def observe(metric: Metric, value: float, **tags: str) -> None:
     """Add a value to a histogram."""
-    made = _made(metric)
-    if made is not None:
-        made.observe(value, tags=tags)
+    histogram = _ray_metric(metric)
+    if histogram is not None:
+        histogram.observe(value, tags=tags)
 
 
 @contextmanager
-def timed(stage: str) -> Iterator[None]:
-    """Tell how long a stage took, and whether it ended in an error."""
+def time_stage(stage: str) -> Iterator[None]:
+    """Record the duration of a stage and whether it failed."""
     began, outcome = time.perf_counter(), "failed"
     try:
         yield
@@ -121,14 +121,14 @@ def timed(stage: str) -> Iterator[None]:
         observe(STAGE_SECONDS, time.perf_counter() - began, stage=stage, outcome=outcome)
 
 
-def _made(metric: Metric) -> Any:
-    """Ray's object, in a process that is connected to Ray."""
+def _ray_metric(metric: Metric) -> Any:
+    """Ray's metric object; None in a process that is not connected to Ray."""
     ray = sys.modules.get("ray")
-    return _registered(metric) if ray is not None and ray.is_initialized() else None
+    return _register(metric) if ray is not None and ray.is_initialized() else None
 
 
 @cache
-def _registered(metric: Metric) -> Any:
+def _register(metric: Metric) -> Any:
     from ray.util.metrics import Counter, Histogram
 
     if metric.kind == "counter":

@@ -1,4 +1,4 @@
-"""Ray Data and folders as the stages use them: blocks changed, counted and written, bars, errors, settings."""
+"""Map, count and write Ray Data blocks, with timeouts and with errors in the user's terms."""
 
 import json
 import logging
@@ -20,31 +20,31 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import stalled
+from pipelines.runtime.cluster import stall_error
 
 
-def each_block(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
-    """Whole blocks changed by workers; blocks without rows pass unchanged (Ray Data does not call on them)."""
+def map_blocks(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
+    """Apply a function to whole blocks on workers; Ray Data passes empty blocks through unchanged."""
     return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
 
 
-def tally(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """How many rows have which values; counted by workers."""
+def count_rows(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """Count the rows of each combination of values, on workers."""
     counts: Counter[tuple[str, ...]] = Counter()
-    for row in each_block(dataset, partial(_count_rows, columns=tuple(columns))).iter_rows():
+    for row in map_blocks(dataset, partial(_count_block, columns=tuple(columns))).iter_rows():
         for values, count in json.loads(row["counts"]):
             counts[tuple(values)] += count
     return counts
 
 
-def _count_rows(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+def _count_block(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
     counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
     return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
 
 
 def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
-    """One Parquet file, sorted by source; put together by a worker."""
-    all_of([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
+    """Write a dataset as one Parquet file, sorted by source; one worker collects and writes it."""
+    wait_for_all([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
 
 
 @ray.remote(num_cpus=1)
@@ -58,7 +58,7 @@ def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) 
 def ray_data_settings(
     cluster: ClusterConfig, *, bars: bool = False, max_block_bytes: int | None = None
 ) -> Iterator[None]:
-    """Ray Data as the stages need it: a shuffle for one CPU, bars only where somebody watches, errors told once."""
+    """Settings of Ray Data for the block: a shuffle that runs on one CPU, bars on a terminal, errors shown once."""
     context = DataContext.get_current().copy()
     context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
     context.enable_progress_bars = bars and sys.stderr.isatty()
@@ -78,26 +78,29 @@ def ray_data_settings(
 
 
 @contextmanager
-def causes_raised() -> Iterator[None]:
-    """Errors that crossed Ray are raised as what they were: a ValueError is the user's to mend."""
+def raise_causes() -> Iterator[None]:
+    """Raise the cause of an error that crossed Ray: ValueError and OSError keep their type."""
     try:
         yield
     except ExecutionTimeoutError as error:
-        raise stalled(_patience_s()) from error
+        raise stall_error(_no_progress_timeout_s()) from error
     except ray.exceptions.RayTaskError as error:
-        told, advice, _ = str(error.cause).partition("\nFailed to apply UDF")  # Ray Data's, on how often it tries
+        message, advice, _ = str(error.cause).partition("\nFailed to apply UDF")  # Ray Data's advice on retries
         if isinstance(error.cause, ValueError):
-            raise ValueError(told) from error
+            raise ValueError(message) from error
         if isinstance(error.cause, OSError):
-            raise (OSError(told) if advice else error.cause) from error
+            raise (OSError(message) if advice else error.cause) from error
         raise
 
 
-def materialised(dataset: Dataset) -> Dataset:
-    """A dataset whose blocks are made; TimeoutError when they are not within the time in which a stage must move.
+def materialize(dataset: Dataset) -> Dataset:
+    """Compute all blocks of a dataset within the no-progress timeout.
 
-    For datasets that are sorted or grouped: Ray Data shows no progress of these, and would wait for ever for a cluster
-    that is gone. What we sort is rows about images, never images (the limit is ours).
+    For sorted or grouped datasets: Ray Data reports no progress for these, and would wait forever for a lost cluster.
+    Only rows about images are sorted, never images, so one timeout is enough (our choice).
+
+    Raises:
+        TimeoutError: when the blocks are not ready in time.
     """
     made: Queue[Dataset | BaseException] = Queue()
 
@@ -109,32 +112,32 @@ def materialised(dataset: Dataset) -> Dataset:
 
     threading.Thread(target=make, daemon=True).start()
     try:
-        result = made.get(timeout=_patience_s())
+        result = made.get(timeout=_no_progress_timeout_s())
     except Empty:
-        raise stalled(_patience_s()) from None
+        raise stall_error(_no_progress_timeout_s()) from None
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def as_done(tasks: Sequence[Any]) -> Iterator[Any]:
-    """Tasks of Ray as they end; TimeoutError when none does within the time in which a stage must move."""
+def iter_completed(tasks: Sequence[Any]) -> Iterator[Any]:
+    """Yield Ray tasks as they end; TimeoutError when none ends within the no-progress timeout."""
     waiting = list(tasks)
     while waiting:
-        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_patience_s())
+        ended, waiting = ray.wait(waiting, num_returns=1, timeout=_no_progress_timeout_s())
         if not ended:
             for task in waiting:
                 ray.cancel(task)
-            raise stalled(_patience_s())
+            raise stall_error(_no_progress_timeout_s())
         yield from ended
 
 
-def all_of(tasks: Sequence[Any]) -> list[Any]:
-    """What tasks of Ray return, in their order; TimeoutError as `as_done`."""
-    for _ in as_done(tasks):
+def wait_for_all(tasks: Sequence[Any]) -> list[Any]:
+    """Results of Ray tasks, in the order of the tasks; TimeoutError as `iter_completed`."""
+    for _ in iter_completed(tasks):
         pass
     return ray.get(list(tasks))
 
 
-def _patience_s() -> float:
+def _no_progress_timeout_s() -> float:
     return DataContext.get_current().execution_no_progress_timeout_s

@@ -1,6 +1,6 @@
 """Stream units of images through the cluster: decode on CPUs, score on GPUs or CPUs, write and commit.
 
-Pixels and rows pass from actor to actor in Ray's object store; what reaches the driver is a report per part.
+Pixels and rows pass from actor to actor in Ray's object store; the driver gets one report per part.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipelines.runtime.ray_data import causes_raised, ray_data_settings
+from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
-from pipelines.scoring.job import Job, shared_text
+from pipelines.scoring.job import ScoreJob, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.resources import Reservation
 from pipelines.scoring.scorer import ScorerActor, ScorerSettings
@@ -21,49 +21,55 @@ from pipelines.storage.work_ledger import Attempt
 
 
 def stream_units(
-    job: Job,
+    job: ScoreJob,
     units: Sequence[Unit],
     *,
     folder: PredictionsFolder,
     attempts: Mapping[str, Attempt],
     reservation: Reservation,
 ) -> Iterator[PartReport]:
-    """Label the units and commit each under its attempt; reports of parts as they are written, in no order.
+    """Label the units and commit each under its attempt; yields reports of parts as they are written, in any order.
 
-    Raises ValueError for a unit that is not what its record says, or a model that does not open; OSError for a store
-    that is gone; TimeoutError when the cluster gives nothing.
+    Raises:
+        ValueError: for a unit that differs from its record, or a model that does not load.
+        OSError: for a store that fails.
+        TimeoutError: when the cluster makes no progress.
     """
     writing = {"folder": folder, "attempts": attempts, "parents": job.digests}
     # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
     # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
     # setting silences that line alone, and without restarts a dead actor would end the job.
-    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), causes_raised():
-        parts = _from_units(units)
-        parts = _through(
-            parts, Decoder, _decoding(job), cpus=reservation.cpus_per_decoder, num_actors=reservation.num_decoders
+    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), raise_causes():
+        parts = _units_dataset(units)
+        parts = _map_with_actors(
+            parts,
+            Decoder,
+            _decoder_settings(job),
+            cpus=reservation.cpus_per_decoder,
+            num_actors=reservation.num_decoders,
         )
-        parts = _through(
+        parts = _map_with_actors(
             parts,
             ScorerActor,
-            {"settings": scorer_settings(job, reservation=reservation)},
+            {"settings": make_scorer_settings(job, reservation=reservation)},
             cpus=reservation.cpus_per_scorer,
             gpus=reservation.gpus_per_scorer,
             num_actors=reservation.num_scorers,
         )
-        parts = _through(parts, UnitWriter, writing, cpus=0, num_actors=reservation.num_scorers)
+        parts = _map_with_actors(parts, UnitWriter, writing, cpus=0, num_actors=reservation.num_scorers)
         for block in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from PartReport.from_rows(block)
 
 
-def scorer_settings(job: Job, *, reservation: Reservation) -> ScorerSettings:
-    """What a job's scoring actors need to know."""
+def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSettings:
+    """The settings of a job's scoring actors."""
     config = job.config
     return ScorerSettings(
         model=job.model,
         tracking=job.tracking,
         vocabulary=job.vocabulary.to_json() if job.vocabulary else None,
         scoring=config.scoring,
-        text=shared_text(config, num_scorers=reservation.num_scorers),
+        text=shared_text_config(config, num_scorers=reservation.num_scorers),
         batch_size=config.batch_size,
         precision=config.precision,
         use_gpu=config.use_gpu,
@@ -72,20 +78,20 @@ def scorer_settings(job: Job, *, reservation: Reservation) -> ScorerSettings:
     )
 
 
-def _decoding(job: Job) -> dict[str, Any]:
+def _decoder_settings(job: ScoreJob) -> dict[str, Any]:
     num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
     return {"preprocess": job.preprocess, "num_images": num_images}
 
 
-def _from_units(units: Sequence[Unit]) -> Dataset:
-    """A row, and a block, per unit; made here: `from_arrow` would wait for a task on the cluster, without end."""
+def _units_dataset(units: Sequence[Unit]) -> Dataset:
+    """One row and one block per unit, made in this process: `from_arrow` waits for a cluster task without a timeout."""
     return ray.data.from_items([{"unit": unit_to_json(unit)} for unit in units], override_num_blocks=len(units))
 
 
-def _through(
+def _map_with_actors(
     rows: Dataset, actor: type, settings: Mapping[str, Any], *, cpus: float, num_actors: int, gpus: float = 0.0
 ) -> Dataset:
-    """Rows passed one by one through a pool of actors, which Ray Data fills as there is work."""
+    """Map rows one by one with a pool of actors, which Ray Data scales with the work."""
     return rows.map_batches(
         actor,
         fn_constructor_kwargs=dict(settings),

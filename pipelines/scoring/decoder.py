@@ -1,6 +1,6 @@
-"""A unit of work in, parts of it as 8-bit pixels out: what a CPU actor of `ecor score` does.
+"""Decode the images of a work unit into parts of uint8 pixels: the CPU actor of `ecor score`.
 
-A part is a run of a unit's pictures in one uint8 tensor, small enough to stream through Ray's object store; it crosses
+A part is a run of a unit's images in one uint8 tensor, small enough to stream through Ray's object store. It passes
 between actors as a row of an Arrow table, so that pixels are never pickled.
 """
 
@@ -41,13 +41,13 @@ class Part:
     """Reading, decoding and resizing."""
 
     def to_row(self) -> pa.Table:
-        """One row; the pixels are lent, not copied."""
+        """The part as one row; the pixels are not copied."""
         return pa.table(
             {
                 "unit": [self.unit],
                 "index": [self.index],
                 "num_parts": [self.num_parts],
-                "pixels": _binary(self.pixels),
+                "pixels": _binary_view(self.pixels),
                 "shape": [list(self.pixels.shape)],
                 "origins": [to_ipc(self.origins)],
                 "rejected": [rejections_to_json(self.rejected)],
@@ -57,7 +57,7 @@ class Part:
 
     @classmethod
     def from_row(cls, table: pa.Table) -> "Part":
-        """Of a table with one row, whose memory the pixels share."""
+        """Read a table with one row; the pixels share its memory."""
         row = table.drop_columns(["pixels"]).to_pylist()[0]
         shared = np.frombuffer(table["pixels"][0].as_buffer(), dtype=np.uint8)
         return cls(
@@ -72,7 +72,7 @@ class Part:
 
 
 class Decoder:
-    """The actor: rows with a unit in, rows with a part out."""
+    """The Ray Data actor: maps rows with a unit to rows with a part."""
 
     def __init__(self, *, preprocess: Preprocess, num_images: int) -> None:
         self.preprocess = preprocess
@@ -80,40 +80,41 @@ class Decoder:
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         for row in rows["unit"].to_pylist():
-            for part in decoded_parts(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
+            for part in decode_unit(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
                 yield part.to_row()
 
 
 def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
-    """Pictures of a part: whole batches, at most 32 MiB and 512 pictures (but one batch at least)."""
+    """Images per part: whole batches, at most 32 MiB and 512 images, but at least one batch."""
     height, width = preprocess.image_size
     most = min(PART_IMAGES, PART_BYTES // (3 * height * width))
     return max(1, most // batch_size) * batch_size
 
 
-def decoded_parts(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
-    """A unit's pictures as pixels, in runs of `num_images` pictures, readable or not; an empty unit has one empty part.
+def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
+    """Decode a unit in parts of `num_images` images, unreadable ones included; an empty unit has one empty part.
 
-    Raises ValueError when the unit's container is not what its record says; a bad picture is a rejection.
+    Raises:
+        ValueError: when the unit's container differs from its record. An unreadable image is a rejection.
     """
     found = unit.read()
     num_parts = max(1, math.ceil(unit.num_images / num_images))
     for index in range(num_parts):
         began = time.perf_counter()
-        pictures, pixels, rejected = _decoded(list(islice(found, num_images)), preprocess=preprocess)
+        pictures, pixels, rejected = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
         yield Part(
             unit=unit.name,
             index=index,
             num_parts=num_parts,
             pixels=pixels,
-            origins=_origins(pictures),
+            origins=_origin_rows(pictures),
             rejected=rejected,
             decode_s=time.perf_counter() - began,
         )
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A table as the bytes of an Arrow stream, schema included."""
+    """Serialize a table as an Arrow stream, with its schema."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -121,22 +122,22 @@ def to_ipc(table: pa.Table) -> bytes:
 
 
 def from_ipc(data: bytes) -> pa.Table:
-    """The table that `to_ipc` was given."""
+    """Deserialize the bytes of `to_ipc`."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
 
 
 def rejections_to_json(rejected: Sequence[Rejection]) -> str:
-    """A JSON list of objects."""
+    """Serialize rejections as a JSON list of objects."""
     return json.dumps([asdict(each) for each in rejected])
 
 
 def rejections_from_json(text: str) -> tuple[Rejection, ...]:
-    """What `rejections_to_json` was given."""
+    """Deserialize the text of `rejections_to_json`."""
     return tuple(Rejection(**each) for each in json.loads(text))
 
 
-def _decoded(
+def _decode_images(
     found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess
 ) -> tuple[list[ImageItem], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
     pictures: list[ImageItem] = []
@@ -154,15 +155,15 @@ def _decoded(
     return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
 
 
-def _origins(pictures: Sequence[ImageItem]) -> pa.Table:
+def _origin_rows(pictures: Sequence[ImageItem]) -> pa.Table:
     return origins_table(
         [picture.key for picture in pictures],
         **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},
     )
 
 
-def _binary(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:
-    """One binary value that lends the array's memory."""
+def _binary_view(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:
+    """One binary value that shares the array's memory."""
     assert array.flags.c_contiguous
     offsets = pa.py_buffer(np.array([0, array.nbytes], dtype=np.int64))
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(array)])

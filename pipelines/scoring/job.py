@@ -1,4 +1,4 @@
-"""What a scoring job is, settled before the first image is read: pinned model, input, names, preprocessing."""
+"""Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.scoring.attributions import AttributionSettings, rule_of
+from pipelines.scoring.attributions import AttributionSettings, read_attribution_settings
 from pipelines.scoring.work_units import Input, read_input
 from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
-from pipelines.tracking.model_loading import projection_of
+from pipelines.tracking.model_loading import load_projection
 
 _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """All that is settled before the first image is read."""
+class ScoreJob:
+    """A planned scoring job."""
 
     config: ScoreConfig
     model: ModelVersion
@@ -30,10 +30,10 @@ class Job:
     cluster: ClusterConfig
     input: Input
     vocabulary: Vocabulary | None
-    """Other names than the model's own."""
+    """Vocabulary to use instead of the model's own."""
     preprocess: Preprocess
     evidence: AttributionSettings | None
-    """Which images get maps of where the evidence is."""
+    """Which images get heat maps, and how."""
 
     @property
     def vocabulary_digest(self) -> str:
@@ -41,7 +41,7 @@ class Job:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for finished units to be kept; all rows of a folder name one model."""
+        """The values that must be equal for finished units to be reused; all rows of a folder are of one model."""
         return {
             "input_digest": self.input.digest,
             "model_name": self.model.name,
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of input, model and vocabulary: the parents that each commit record and the MLflow run name."""
+        """Digests of input, model and vocabulary, written to each commit record and to the MLflow run."""
         return {name: self.identity[name] for name in _DIGESTS}
 
     @property
@@ -69,25 +69,26 @@ class Job:
             vocabulary_digest=self.vocabulary_digest,
         )
 
-    def is_too_many(self, num_rejected: int) -> bool:
+    def exceeds_rejected(self, num_rejected: int) -> bool:
         """Whether more than the allowed share of all images is rejected."""
         return num_rejected > self.config.max_rejected * self.input.num_images
 
 
-def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> Job:
-    """Pin the model and read the list of the input; the model is not opened.
+def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
+    """Pin the model and list the input; the model is not loaded.
 
-    Raises ValueError for a model, an input, a vocabulary or an explanation that is not there or does not fit.
+    Raises:
+        ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
     """
-    model = model_registry.resolve(config.model, tracking=tracking)
+    model = model_registry.resolve_model(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = read_preprocess(model_cache.fetch(model, tracking=tracking))
+    preprocess = read_preprocess(model_cache.fetch_model(model, tracking=tracking))
     projection = None
     if config.explain_projection is not None:
         digest = model.backbone_digest
-        projection = projection_of(config.explain_projection, tracking=tracking, backbone_digest=digest)
-    return Job(
+        projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
+    return ScoreJob(
         config=config,
         model=model,
         tracking=tracking,
@@ -95,12 +96,12 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         input=images,
         vocabulary=vocabulary,
         preprocess=preprocess,
-        evidence=rule_of(config, num_images=images.num_images, projection=projection),
+        evidence=read_attribution_settings(config, num_images=images.num_images, projection=projection),
     )
 
 
-def shared_text(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
-    """Several scorers of a machine share one file of text features, in the machine's cache if no folder is named."""
+def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
+    """Text settings with a cache folder, so that several scorers of a machine share one file of text features."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text
     return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))

@@ -1,34 +1,34 @@
-"""Counts, rates and times of a scoring job, and who did which of its units."""
+"""Counts, rates and times of a scoring job, and which job did which of its units."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.scoring.predictions_folder import Committed
+from pipelines.scoring.predictions_folder import CommittedUnit
 from pipelines.scoring.scored_part import StepTimings
-from pipelines.scoring.unit_writer import PartReport, Saved
+from pipelines.scoring.unit_writer import PartReport, SavedUnit
 from pipelines.scoring.work_units import Rejection, Unit
 
 
 @dataclass(slots=True, kw_only=True)
 class JobStats:
-    """What has happened so far; the one record here that changes."""
+    """Counts and times of a job so far; mutable."""
 
-    committed: dict[str, Committed]
+    committed: dict[str, CommittedUnit]
     num_images: int = 0
-    """Of units done by this job, rejected ones included."""
+    """Images of units done by this job, rejected ones included."""
     num_rejected: int = field(init=False)
-    """Of all units that are done."""
+    """Rejected images of all units that are done."""
     num_kept: int = field(init=False)
-    """Units that were done before."""
+    """Units that were done before this job started."""
     num_done: int = 0
     """Units done by this job, those taken over included."""
     num_taken_over: int = 0
-    """Units of a job that ended without them."""
+    """Units taken over from a job that ended before it committed them."""
     num_by_others: int = 0
-    """Units that another job did meanwhile."""
+    """Units that another job committed in the meantime."""
     num_cut: int = 0
-    """Sentences of the vocabulary that are longer than the text tower reads; 0 where nothing was scored."""
+    """Sentences of the vocabulary that the text tower truncates; 0 if nothing was scored."""
     seconds: StepTimings = field(default_factory=StepTimings)
 
     def __post_init__(self) -> None:
@@ -36,23 +36,23 @@ class JobStats:
         self.num_kept = len(self.committed)
 
     def add_part(self, report: PartReport) -> None:
-        """The times of a part that this job has scored."""
+        """Add the times of a part that this job has scored."""
         self.seconds += report.seconds
         self.num_cut = report.num_cut
 
-    def add(self, unit: Unit, saved: Saved) -> None:
-        """A unit that this job has scored; it may be that another job's attempt counts, or will."""
+    def add(self, unit: Unit, saved: SavedUnit) -> None:
+        """Add a unit that this job has scored; the attempt that counts may be another job's."""
         self.num_images += unit.num_images
         if saved.committed is None:
             return
-        self.num_done += saved.is_ours
-        self.num_taken_over += saved.is_ours and saved.attempt.took_over
-        self.num_by_others += not saved.is_ours
+        self.num_done += saved.counts
+        self.num_taken_over += saved.counts and saved.attempt.took_over
+        self.num_by_others += not saved.counts
         self.committed[unit.name] = saved.committed
         self.num_rejected += len(saved.committed.rejected)
 
-    def add_others(self, committed: Mapping[str, Committed]) -> None:
-        """What is done by now, by whomever."""
+    def add_others(self, committed: Mapping[str, CommittedUnit]) -> None:
+        """Add units that other jobs have committed."""
         new = {unit: each for unit, each in committed.items() if unit not in self.committed}
         self.committed.update(new)
         self.num_by_others += len(new)
@@ -63,7 +63,7 @@ class JobStats:
         return [each for unit in self.committed.values() for each in unit.rejected]
 
     def summary(self, *, num_images: int, seconds: float) -> dict[str, Any]:
-        """Counts and rates of a job on so many images that took so long."""
+        """Counts and rates of a job of `num_images` images that took `seconds`."""
         return {
             "num_images": num_images,
             "num_rows": sum(each.part.num_rows for each in self.committed.values()),
@@ -82,7 +82,7 @@ class JobStats:
 
 
 def summary_line(summary: Mapping[str, Any]) -> str:
-    """A summary in one line."""
+    """Format a summary as one line."""
     num_units = {name: summary[f"num_units_{name}"] for name in ("kept", "done", "taken_over", "by_others")}
     before = f" ({summary['num_images_before']} before)" if summary["num_images_before"] else ""
     rejected = f", {summary['num_rejected']} rejected" if summary["num_rejected"] else ""

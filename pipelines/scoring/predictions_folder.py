@@ -1,4 +1,4 @@
-"""The folder of labels that a scoring job fills, and that can be left and taken up again at any moment.
+"""The output folder of a scoring job: claims, parts, commits and the manifest, safe to interrupt.
 
 manifest.json        the `PredictionSet`, written last
 <unit>-<attempt>.parquet   rows of a unit; which attempt counts is decided by its commit record
@@ -35,8 +35,8 @@ from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.record_store import Records
-from pipelines.storage.work_ledger import Attempt, Ledger
+from pipelines.storage.record_store import RecordStore
+from pipelines.storage.work_ledger import Attempt, WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 SUMMARY_NAME = "summary.json"
@@ -46,19 +46,19 @@ _COMMITS = "_commits"
 _PIECES = "_pieces"
 _PART = re.compile(r".+-\d+-.{8}\.parquet")
 """`<unit>-<attempt>.parquet`, whichever attempt."""
-_VERIFIED_AT_ONCE = 8
+_NUM_VERIFIERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class CommittedUnit:
     """A unit that is done."""
 
     part: PredictionPart
     rejected: tuple[Rejection, ...]
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Committed":
-        """Of a commit record, or of what `dataclasses.asdict` makes of this."""
+    def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
+        """Read a commit record, or the output of `dataclasses.asdict`."""
         rejected = tuple(Rejection(**each) for each in record["rejected"])
         return cls(part=PredictionPart(**record["part"]), rejected=rejected)
 
@@ -67,130 +67,131 @@ class PredictionsFolder:
     """A folder of labels of one job; local, or in a store."""
 
     def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
-        """`identity` is what must be the same for finished units to be kept, as JSON values."""
+        """`identity` holds the values that must be equal for finished units to be reused, as JSON values."""
         self.folder = folder.rstrip("/")
         self.identity = dict(identity)
         digest = json_digest(self.identity)
-        self.units = Ledger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
-        self.job = Records(f"{self.folder}/{_COMMITS}/job")
+        self.units = WorkLedger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
+        self.job = RecordStore(f"{self.folder}/{_COMMITS}/job")
 
-    def take(self) -> None:
-        """Make the folder this job's, or find that it is.
+    def claim_folder(self) -> None:
+        """Claim the folder for this job; no-op if this job already owns it.
 
-        Raises ValueError, naming each thing that differs with both values, when it is another job's.
+        Raises:
+            ValueError: when another job owns it; names each setting that differs, with both values.
         """
-        found = self.job.settle("identity", self.identity)
+        found = self.job.create_or_read("identity", self.identity)
         differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
         if differing:
-            told = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
+            changes = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
             raise ValueError(
-                f"{self.folder} holds labels of another job: {told}. Give what was given then to go on with that, name "
-                f"another output, or add --fresh"
+                f"{self.folder} holds labels of another job: {changes}. Repeat the settings of that job to resume it, "
+                f"name another output, or add --fresh"
             )
 
-    def leave(self) -> None:
-        """Let another job have the folder, if none of this one's units is done: what was wrong may be mended."""
-        if self.job.read("identity") == self.identity and not self.units.committed():
+    def release_folder(self) -> None:
+        """Give up the folder if none of this job's units is done, so that a corrected job can claim it."""
+        if self.job.read("identity") == self.identity and not self.units.read_commits():
             self.job.remove("identity")
 
     def clear(self) -> None:
-        """Forget what was done here; a job with other settings that is running here ends in an error."""
+        """Remove all commits; a running job with other settings then fails."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         filesystem.remove(filesystem.join(self.folder, _PIECES))
-        Records(f"{self.folder}/{_COMMITS}").clear()
+        RecordStore(f"{self.folder}/{_COMMITS}").clear()
 
-    def finished(self) -> PredictionSet | None:
-        """The manifest, if it is there."""
+    def find_manifest(self) -> PredictionSet | None:
+        """The manifest, or None."""
         is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
         return self._retry(lambda: read_prediction_set(self.folder)) if is_there else None
 
     def publish(self, predictions: PredictionSet) -> None:
-        """Write the manifest; ValueError when another job has made the folder its own."""
-        self.take()
+        """Write the manifest; ValueError when another job has claimed the folder."""
+        self.claim_folder()
         self._retry(lambda: write_prediction_set(self.folder, predictions))
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:
-        """Hold the lease that `begin` needs."""
+        """Hold the lease that claims need."""
         with self.units.hold_lease():
             yield
 
-    def committed(self, *, known: Mapping[str, Committed] | None = None) -> dict[str, Committed]:
-        """Units that are done and whose files are whole; a damaged or missing one is to be done again.
+    def read_commits(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
+        """Committed units whose files are complete; a unit with a damaged or missing file must be redone.
 
-        Files of `known` units were looked at before, and are not read again.
+        Files of `known` units were checked before and are not read again.
         """
-        records, known = self.units.committed(), known or {}
-        found = {unit: known.get(unit) or Committed.from_record(record) for unit, record in records.items()}
+        records, known = self.units.read_commits(), known or {}
+        found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
         new = [unit for unit in found if unit not in known]
-        with ThreadPoolExecutor(max_workers=_VERIFIED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(max_workers=_NUM_VERIFIERS) as pool:
             is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
         for unit in [unit for unit in new if not is_whole[unit]]:
             self.units.discard(unit, records[unit])
             del found[unit]
         return found
 
-    def look_again(self, committed: Mapping[str, Committed]) -> dict[str, Committed]:
-        """Have those of these units done again in which pictures were rejected; the units that stay done."""
-        for unit, record in self.units.committed().items():
-            if unit in committed and committed[unit].rejected and Committed.from_record(record) == committed[unit]:
+    def reopen_rejected(self, committed: Mapping[str, CommittedUnit]) -> dict[str, CommittedUnit]:
+        """Reopen the units with rejected images; returns the units that stay committed."""
+        for unit, record in self.units.read_commits().items():
+            if unit in committed and committed[unit].rejected and CommittedUnit.from_record(record) == committed[unit]:
                 self.units.discard(unit, record)
         return {unit: each for unit, each in committed.items() if not each.rejected}
 
-    def begin(self, units: Iterable[str]) -> dict[str, Attempt]:
-        """Claim units: those that no other job works on, and nobody has finished."""
+    def claim_units(self, units: Iterable[str]) -> dict[str, Attempt]:
+        """Claim those units that are not committed and that no other job holds."""
         return self.units.claim_all(units)
 
     def save(
         self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
-    ) -> Committed | None:
-        """Write a unit's rows and commit them; returns what counts.
+    ) -> CommittedUnit | None:
+        """Write and commit the rows of a unit; returns the committed unit.
 
-        That is another job's output, or None as long as there is none, where it has taken the unit over.
+        If another job has taken the unit over, that is its output, or None until it commits.
         """
         name = f"{attempt.unit}-{attempt.name}.parquet"
         part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
         record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
         counting = self.units.commit(attempt, record)
-        return None if counting is None else Committed.from_record(counting)
+        return None if counting is None else CommittedUnit.from_record(counting)
 
-    def committed_unit(self, unit: str) -> Committed | None:
-        """What counts for a unit; None when it is not done. Its file is not looked at."""
+    def committed_unit(self, unit: str) -> CommittedUnit | None:
+        """The committed unit, or None; its file is not checked."""
         record = self.units.record(unit)
-        return None if record is None else Committed.from_record(record)
+        return None if record is None else CommittedUnit.from_record(record)
 
     def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
-        """Keep a part of a unit until the others are there; the same part may be written again."""
-        self._write(f"{_pieces_of(attempt)}/{_piece(index)}", data)
+        """Store a part of a unit until all parts exist; writing the same part again is allowed."""
+        self._write(f"{_pieces_folder(attempt)}/{_piece_name(index)}", data)
 
     def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
-        """The parts of a unit in order; None unless all are there."""
+        """The parts of a unit in order; None unless all exist."""
         folder, names = (
-            filesystem.join(self.folder, _pieces_of(attempt)),
-            [_piece(index) for index in range(num_pieces)],
+            filesystem.join(self.folder, _pieces_folder(attempt)),
+            [_piece_name(index) for index in range(num_pieces)],
         )
         if not set(names) <= set(self._retry(lambda: filesystem.names_in(folder))):
             return None
         try:
             return [self._retry(partial(filesystem.read, filesystem.join(folder, name))) for name in names]
         except FileNotFoundError:
-            return None  # another worker has put the unit together meanwhile
+            return None  # another worker has assembled the unit in the meantime
 
     def remove_pieces(self, attempt: Attempt) -> None:
         """Delete the parts of a unit that is written."""
-        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_of(attempt))))
+        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_folder(attempt))))
 
     def remember_run(self, run_id: str) -> None:
-        """Keep the MLflow run of this job, to go on in it after a restart."""
+        """Store the id of this job's MLflow run, to resume it after a restart."""
         self.job.write("run", {"run_id": run_id})
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run that this job was last recorded in."""
+        """Id of this job's last MLflow run, or None."""
         return (self.job.read("run") or {}).get("run_id")
 
     def write_quarantine(self, rejected: Sequence[Rejection]) -> None:
-        """Write the table of pictures without a label."""
+        """Write the table of rejected images."""
         table = pa.Table.from_pylist([asdict(each) for each in rejected], schema=QUARANTINE_SCHEMA)
         sink = io.BytesIO()
         pq.write_table(table.sort_by("source"), sink, compression="zstd")
@@ -200,12 +201,12 @@ class PredictionsFolder:
         """Write counts and times."""
         self._write(SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
 
-    def remove_losers(self, committed: Mapping[str, Committed]) -> None:
-        """Delete the files of attempts that do not count; call it when every unit is committed, and none can win."""
+    def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
+        """Delete the files of attempts that do not count; call it when every unit is committed."""
         self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
-        kept = {each.part.name for each in committed.values()}
+        counting_files = {each.part.name for each in committed.values()}
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
-            if _PART.fullmatch(name) and name not in kept:
+            if _PART.fullmatch(name) and name not in counting_files:
                 self._retry(partial(filesystem.remove, filesystem.join(self.folder, name)))
 
     def _is_whole(self, part: PredictionPart) -> bool:
@@ -222,9 +223,9 @@ class PredictionsFolder:
         return retry_in_store(operation, place=self.folder)
 
 
-def _pieces_of(attempt: Attempt) -> str:
+def _pieces_folder(attempt: Attempt) -> str:
     return f"{_PIECES}/{attempt.unit}-{attempt.name}"
 
 
-def _piece(index: int) -> str:
+def _piece_name(index: int) -> str:
     return f"{index:05d}.arrow"

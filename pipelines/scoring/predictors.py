@@ -1,4 +1,4 @@
-"""What an open model says of pictures, with maps of where it finds that."""
+"""Predict labels and heat maps for a batch of images, with a recognizer or a LICO classifier."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent
-from pipelines.storage.lexicons import concepts_named
-from pipelines.tracking.model_loading import DEMO_MODEL, folder_of, opened, projection_of, system_of
+from pipelines.storage.lexicons import open_concepts
+from pipelines.tracking.model_loading import DEMO_MODEL, detect_system, load_projection, model_folder, open_model
 
 DEMO_SET = "demo-small"
-METHOD, CLASS_METHOD = "grad_eclip", "grad_cam"
-"""Where none is named: of a model with rationales, of a classifier."""
+DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
+"""Default methods, of a model with rationales and of a classifier."""
 Ranked = tuple[tuple[str, float], ...]
 """Names and numbers, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageExplanation:
-    """What is said of a picture."""
+    """The labels of an image and the answers to what was looked for."""
 
     category: str
     category_prob: float
@@ -42,13 +42,13 @@ class ImageExplanation:
     texts: Ranked = ()
     """Free texts and their cosines."""
     concepts: Ranked = ()
-    """Of a lexicon, with their definitions' cosines."""
+    """Concepts of a lexicon and the cosines of their definitions."""
     others: Ranked = ()
-    """Of a classifier: the categories that come next."""
+    """For a classifier: the next most probable categories."""
 
     @property
     def titles(self) -> list[tuple[str, str]]:
-        """Of the maps: a name, and what is said of it."""
+        """Titles of the maps: a name and its probability or cosine."""
         given = ", given its reasons" if self.rationales else ""
         found = [(self.category, f"{percent(self.category_prob, 1)}{given}")]
         found += [(name, percent(prob, 1)) for name, prob in (*self.rationales, *self.others)]
@@ -56,37 +56,37 @@ class ImageExplanation:
 
     @property
     def sought(self) -> list[tuple[str, str]]:
-        """What was looked for, and how near it is."""
+        """The texts and concepts that were looked for, with their cosines."""
         named = [(f"“{text}”", cosine) for text, cosine in self.texts]
         named += [(f"concept {name}", cosine) for name, cosine in self.concepts]
         return [(name, f"cosine {cosine:.2f}") for name, cosine in named]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """Of a batch of pictures."""
+class BatchExplanation:
+    """Explanations of a batch of images."""
 
     each: tuple[ImageExplanation, ...]
     heatmaps: tuple[Heatmap, ...]
-    """Together as many maps of a picture as its answer has titles, in their order."""
+    """Heat maps; for each image together as many maps as its explanation has titles, in that order."""
 
 
 class Predictor(Protocol):
-    """A model that was opened with a method."""
+    """A model with an attribution method."""
 
     @property
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels."""
+        """Resizing and cropping of images."""
 
     @property
     def method(self) -> str:
         """The name of the method."""
 
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
-        """Say, and show."""
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
+        """Predict labels and heat maps."""
 
 
-def answering(
+def open_predictor(
     config: ExplainConfig,
     *,
     texts: Sequence[str],
@@ -94,57 +94,57 @@ def answering(
     settings: Sequence[str],
     tracking: TrackingConfig,
 ) -> Predictor:
-    """Open what `config.model` names, and make its method ready.
+    """Load the model of `config`, and build its method.
 
     Args:
         config: model and method.
-        texts: sentences to look for beside the model's own answer.
-        concepts: of the lexicon, to look for too.
-        settings: of the method (`ecor.explain.methods.settings.read_settings`).
-        tracking: where the registry is, settled.
+        texts: sentences to look for, besides the model's own labels.
+        concepts: concepts of the lexicon to look for.
+        settings: settings of the method (`ecor.explain.methods.settings.read_settings`).
+        tracking: the registry's server, from `resolve_tracking`.
 
     Raises:
-        ValueError: for a model or method that is not there, lacks something, or does not go with the other.
+        ValueError: for an unknown model or method, a missing requirement, or a method that does not fit the model.
     """
     if config.method is not None:
         named = {"projection": config.projection, "concepts": config.lexicon}
-        missing = missing_requirement(config.method, named)  # told before anything is opened
+        missing = missing_requirement(config.method, named)  # fails before a model is loaded
         require(missing is None, str(missing))
         read_settings(config.method, settings)
-    folder = config.model if config.model == DEMO_MODEL else folder_of(config.model, tracking=tracking)
-    if system_of(folder) == "lico":
-        require(not texts and not concepts, _reads_no_text(config))
-        return _classifying(config, folder=folder, settings=settings)
+    folder = config.model if config.model == DEMO_MODEL else model_folder(config.model, tracking=tracking)
+    if detect_system(folder) == "lico":
+        require(not texts and not concepts, _no_text_message(config))
+        return _open_classifier(config, folder=folder, settings=settings)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
-    model = opened(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
-    by = config.method or (METHOD if config.projection is None else "eclip")
+    model = open_model(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    by = config.method or (DEFAULT_METHOD if config.projection is None else "eclip")
     given: dict[str, Any] = read_settings(by, settings)
     if config.projection is not None:
         digest = model.backbone.digest
-        given.update(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+        given.update(load_projection(config.projection, tracking=tracking, backbone_digest=digest))
     sought: list[Target] = [FreeText(sentence=text) for text in texts]
     if by == "convis" or concepts:
-        among = concepts_named(config.lexicon, backbone=model.backbone)
-        among.of(concepts)  # an unknown one is told before any picture is looked at
+        among = open_concepts(config.lexicon, backbone=model.backbone)
+        among.of(concepts)  # fails for an unknown one before any image is read
         sought += [Concept(name=name, among=among) for name in concepts]
         given |= {"concepts": among} if by == "convis" else {}
-    return RecognizerAnswers(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
+    return RecognizerPredictor(model, method=build_prepared_method(by, given), name=by, sought=sought, config=config)
 
 
-def _reads_no_text(config: ExplainConfig) -> str:
+def _no_text_message(config: ExplainConfig) -> str:
     return f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
 
 
-def _classifying(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierAnswers":
+def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierPredictor":
     require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
-    by = config.method or CLASS_METHOD
+    by = config.method or DEFAULT_CLASS_METHOD
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
     own = read_settings(by, settings)
-    return ClassifierAnswers(load_classifier(folder), method=by, settings=own, config=config)
+    return ClassifierPredictor(load_classifier(folder), method=by, settings=own, config=config)
 
 
-class RecognizerAnswers:
-    """Category, rationales, and what else is looked for, of a model that ECOR tuned, or of plain CLIP."""
+class RecognizerPredictor:
+    """Predict category, rationales, texts and concepts with a model tuned by ECOR, or with plain CLIP."""
 
     def __init__(
         self, model: Recognizer, *, method: Method, name: str, sought: Sequence[Target], config: ExplainConfig
@@ -156,7 +156,7 @@ class RecognizerAnswers:
     def preprocess(self) -> Preprocess:
         return self._model.backbone.preprocess
 
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
         model, size = self._model, self._config.batch_size
         num = self._config.num_rationales
         joint = explain_joint(model, pixels, by=self._by, num_rationales=num, batch_size=size)
@@ -168,7 +168,7 @@ class RecognizerAnswers:
         answers = [
             self._answer(joint, index=index, cosines=cosines) for index, cosines in enumerate(cosines_BT.tolist())
         ]
-        return Answers(each=tuple(answers), heatmaps=tuple(heatmaps))
+        return BatchExplanation(each=tuple(answers), heatmaps=tuple(heatmaps))
 
     def _answer(self, joint: JointHeatmaps, *, index: int, cosines: Sequence[float]) -> ImageExplanation:
         names, said = self._model.vocabulary, joint.joint
@@ -187,8 +187,8 @@ class RecognizerAnswers:
         return tuple((target_name(target), cosine) for target, cosine in found if isinstance(target, kind))
 
 
-class ClassifierAnswers:
-    """The most probable categories of a classifier that LICO trained."""
+class ClassifierPredictor:
+    """Predict the most probable categories with a classifier trained by LICO."""
 
     def __init__(
         self, classifier: Classifier, *, method: str, settings: Mapping[str, Any], config: ExplainConfig
@@ -202,7 +202,7 @@ class ClassifierAnswers:
         return self._classifier.preprocess
 
     @torch.no_grad()
-    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Answers:
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> BatchExplanation:
         probs = self._classifier(self._classifier.normalise(pixels)).softmax(dim=-1)
         best = probs.topk(self._num, dim=-1)
         answers = []
@@ -211,7 +211,7 @@ class ClassifierAnswers:
             answers.append(
                 ImageExplanation(category=ranked[0][0], category_prob=ranked[0][1], others=tuple(ranked[1:]))
             )
-        return Answers(
+        return BatchExplanation(
             each=tuple(answers),
             heatmaps=(class_heatmap(self._classifier, pixels, best.indices, by=self.method, **self._settings),),
         )

@@ -1,4 +1,4 @@
-"""Rows of a scored run of pictures, as they pass between the actors of `ecor score`, and where their time went.
+"""Rows of a scored part as they pass between actors, and where its time was spent.
 
 Nothing here imports torch, so that the actor that writes rows stays small.
 """
@@ -13,7 +13,7 @@ from pipelines.scoring.work_units import Rejection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimings:
-    """Where the time of a part, or of a job, went; summed over actors."""
+    """Seconds per step, of a part or of a job; summed over actors."""
 
     decode: float = 0.0
     """Reading, decoding and resizing pictures."""
@@ -24,7 +24,7 @@ class StepTimings:
     write: float = 0.0
     """Parquet files and commit records."""
     explain: float = 0.0
-    """Maps of where the evidence is."""
+    """Heat maps."""
 
     def __add__(self, other: "StepTimings") -> "StepTimings":
         return StepTimings(
@@ -51,7 +51,7 @@ class ScoredPart:
     """Sentences of the whole vocabulary that are longer than the text tower reads."""
 
     def to_row(self) -> pa.Table:
-        """One row of an Arrow table, as Ray Data passes it on."""
+        """The part as one row of an Arrow table, for Ray Data."""
         return pa.table(
             {
                 "unit": [self.unit],
@@ -69,7 +69,7 @@ class ScoredPart:
 
     @classmethod
     def from_rows(cls, table: pa.Table) -> list["ScoredPart"]:
-        """All that a block of Ray Data holds."""
+        """Read all parts of a block of Ray Data."""
         return [
             cls(
                 unit=row["unit"],

@@ -1,4 +1,4 @@
-"""Label the decoded pictures of a part with the pinned model: what a scoring actor of `ecor score` does."""
+"""Score the decoded images of a part with the pinned model: the scoring actor of `ecor score`."""
 
 import contextlib
 import os
@@ -19,42 +19,42 @@ from ecor.explain.methods.registry import Method
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
-from pipelines.scoring.attributions import AttributionSettings, with_evidence
+from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
-from pipelines.tracking.model_cache import ModelVersion, fetch
+from pipelines.tracking.model_cache import ModelVersion, fetch_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSettings:
-    """All that a scoring actor needs to know; it travels to the actor's machine."""
+    """Settings of a scoring actor; sent to the actor's machine."""
 
     model: ModelVersion
     tracking: TrackingConfig
-    """With its URI written out (`pipelines.config.infrastructure.resolve_tracking`)."""
+    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
     vocabulary: str | None
-    """JSON of other names than the model's own."""
+    """JSON of the vocabulary to use instead of the model's own."""
     scoring: ScoringConfig
     text: TextConfig
     batch_size: int
     precision: Precision
     use_gpu: bool
     num_threads: int
-    """Of torch, on the CPU: Ray leaves it one."""
+    """Torch threads on the CPU; Ray's default is one."""
     evidence: AttributionSettings | None = None
-    """Which rows get maps; None: none, and no column for them."""
+    """Which rows get heat maps; None: no heat maps, and no column for them."""
 
 
 class Scorer:
-    """A model that is opened once; rows with a part in, rows with a scored part out."""
+    """Loads a model once; maps rows with a part to rows with a scored part."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self.settings = settings
         torch.set_num_threads(settings.num_threads)
-        self.recognizer = opened(settings)
+        self.recognizer = open_pinned_model(settings)
         self.provenance = self.recognizer.provenance
-        self.opening = _prepared(self.recognizer)
-        self.method = _explaining(self.recognizer, rule=settings.evidence)
+        self.opening = _encode_text(self.recognizer)
+        self.method = _open_method(self.recognizer, rule=settings.evidence)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows == 1, "one part at a time"
@@ -62,15 +62,15 @@ class Scorer:
         return scored.to_row()
 
     def score(self, part: Part) -> ScoredPart:
-        """Label a part in batches that never cross its borders."""
+        """Label a part, batch by batch."""
         seconds = StepTimings(decode=part.decode_s, text=self.opening)
-        self.opening = 0.0  # told with the first part only
+        self.opening = 0.0  # counted with the first part only
         tables = [schema_for(self.settings.scoring).empty_table()]
         for start in range(0, len(part.pixels), self.settings.batch_size):
-            rows, spent = self._labelled(part, start=start)
+            rows, spent = self._label_batch(part, start=start)
             tables.append(rows)
             seconds += spent
-        rows, spent = self._explained(pa.concat_tables(tables), part)
+        rows, spent = self._add_heatmaps(pa.concat_tables(tables), part)
         seconds += spent
         steps = (
             ("decode", "encode", "text") if self.settings.evidence is None else ("decode", "encode", "text", "explain")
@@ -87,12 +87,12 @@ class Scorer:
             num_cut=self.recognizer.text.num_truncated,
         )
 
-    def _explained(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
-        """With maps, where some are asked for."""
+    def _add_heatmaps(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
+        """Add heat maps, if asked for."""
         if self.settings.evidence is None or self.method is None:
             return rows, StepTimings()
         began = time.perf_counter()
-        explained = with_evidence(
+        explained = add_evidence(
             rows,
             part.pixels,
             recognizer=self.recognizer,
@@ -102,13 +102,13 @@ class Scorer:
         )
         return explained, StepTimings(explain=time.perf_counter() - began)
 
-    def _labelled(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
+    def _label_batch(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
         began = time.perf_counter()
         size = self.settings.batch_size
         pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
         features = self.recognizer.image_features(pixels_B3HW)
         if features.rationale.is_cuda:
-            torch.cuda.synchronize()  # so that the time is told where it was spent
+            torch.cuda.synchronize()  # so that the time is counted where it was spent
         encoded = time.perf_counter()
         rows = self.recognizer.label(
             features,
@@ -120,8 +120,8 @@ class Scorer:
 
 
 class ScorerActor:
-    """A `Scorer` for Ray Data. What goes wrong while it opens its model is raised by the first call: of an error in the
-    making of an actor Ray keeps the words only, not its type."""
+    """A `Scorer` for Ray Data. An error while it loads the model is raised by the first call: for errors in an actor's
+    constructor, Ray keeps the text only, not the type."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self._failure: ValueError | OSError | None = None
@@ -136,11 +136,11 @@ class ScorerActor:
         return self._scorer(rows)
 
 
-def opened(settings: ScorerSettings) -> Recognizer:
-    """The pinned model on this machine, under its registered name, with the names that are to be scored."""
+def open_pinned_model(settings: ScorerSettings) -> Recognizer:
+    """Load the pinned model on this machine, with its registered name and the vocabulary to score with."""
     model = settings.model
     recognizer = load(
-        fetch(model, tracking=settings.tracking),
+        fetch_model(model, tracking=settings.tracking),
         device="cuda" if settings.use_gpu else "cpu",
         precision=settings.precision,
         text=settings.text,
@@ -150,26 +150,26 @@ def opened(settings: ScorerSettings) -> Recognizer:
     return recognizer.with_vocabulary(parse_vocabulary(settings.vocabulary, source="the vocabulary to score with"))
 
 
-def _prepared(recognizer: Recognizer) -> float:
-    """StepTimings it took to have the text features; with a shared folder, the first actor of a machine makes them."""
+def _encode_text(recognizer: Recognizer) -> float:
+    """Encode the text features, and return the seconds; in a shared folder, the first actor of a machine does it."""
     began = time.perf_counter()
-    with _filling(recognizer.text_config.cache_dir):
+    with _lock_folder(recognizer.text_config.cache_dir):
         recognizer.text  # noqa: B018 - made when first asked for
     return time.perf_counter() - began
 
 
-def _explaining(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
-    """What makes maps, ready; the first actor of a machine reads the definitions of a lexicon for all."""
+def _open_method(recognizer: Recognizer, *, rule: AttributionSettings | None) -> Method | None:
+    """Build the attribution method; the first actor of a machine encodes the definitions of a lexicon for all."""
     if rule is None:
         return None
     folder = recognizer.text_config.cache_dir
-    with _filling(folder):
+    with _lock_folder(folder):
         return rule.method_for(recognizer, cache_dir=folder)
 
 
 @contextlib.contextmanager
-def _filling(folder: str | None) -> Iterator[None]:
-    """One process of a machine at a time, where a folder is shared."""
+def _lock_folder(folder: str | None) -> Iterator[None]:
+    """Lock a shared folder: one process of a machine at a time."""
     if folder is None:
         yield
         return

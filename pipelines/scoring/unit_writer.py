@@ -1,8 +1,8 @@
 """Write and commit the labels of a unit whose parts are scored one by one, on any machine, in any order.
 
-A unit of one part is written at once. Of a larger one each part is kept as a file of its attempt, and who adds the last
-part writes the unit. Several may believe to be the last: they write the same bytes under the same name, and the ledger
-takes one commit.
+A unit of one part is written at once. Of a larger unit, each part is stored as a file of its attempt, and the actor
+that adds the last part writes the unit. Several actors may act as the last one: they write the same bytes under the
+same name, and the ledger accepts one commit.
 """
 
 import json
@@ -15,56 +15,56 @@ import pyarrow as pa
 
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.decoder import from_ipc, to_ipc
-from pipelines.scoring.predictions_folder import Committed, PredictionsFolder
+from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.storage.work_ledger import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedUnit:
     """A unit that was scored and written here."""
 
     attempt: Attempt
-    committed: Committed | None
-    """What counts; None: another job has taken the unit over, and works on it."""
+    committed: CommittedUnit | None
+    """The committed unit; None: another job has taken it over and still works on it."""
 
     @property
-    def is_ours(self) -> bool:
+    def counts(self) -> bool:
         """Whether this attempt counts."""
         return self.committed is not None and self.committed.part.name.endswith(f"-{self.attempt.name}.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """What a job hears of a part: counts and times, no rows."""
+    """Report of a part to the driver: counts and times, no rows."""
 
     unit: str
     seconds: StepTimings
     num_cut: int
     """Sentences of the whole vocabulary that are longer than the text tower reads."""
-    saved: Saved | None
-    """The unit, once all of its parts are written; None as long as some are missing."""
+    saved: SavedUnit | None
+    """The unit, once all of its parts are written; until then None."""
 
     def to_row(self) -> pa.Table:
-        """One row of an Arrow table, as Ray Data passes it on."""
+        """The report as one row of an Arrow table, for Ray Data."""
         return pa.table({"report": [json.dumps(asdict(self))]})
 
     @classmethod
     def from_rows(cls, table: pa.Table) -> list["PartReport"]:
-        """All that a block of Ray Data holds."""
+        """Read all reports of a block of Ray Data."""
         return [cls._from_values(json.loads(text)) for text in table["report"].to_pylist()]
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "PartReport":
         saved = values["saved"]
         if saved is not None:
-            committed = None if saved["committed"] is None else Committed.from_record(saved["committed"])
-            saved = Saved(attempt=Attempt(**saved["attempt"]), committed=committed)
+            committed = None if saved["committed"] is None else CommittedUnit.from_record(saved["committed"])
+            saved = SavedUnit(attempt=Attempt(**saved["attempt"]), committed=committed)
         return cls(**{**values, "seconds": StepTimings(**values["seconds"]), "saved": saved})
 
 
 class UnitWriter:
-    """Writes the units that a job has claimed; each of its copies may be given any of their parts."""
+    """Writes the units that a job has claimed; any copy of this actor may get any part."""
 
     def __init__(
         self, folder: PredictionsFolder, *, attempts: Mapping[str, Attempt], parents: Mapping[str, Any]
@@ -75,37 +75,37 @@ class UnitWriter:
         self.parents = dict(parents)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows with scored parts to rows with reports."""
+        """Map rows with scored parts to rows with reports."""
         return pa.concat_tables([self.add(part).to_row() for part in ScoredPart.from_rows(rows)])
 
     def add(self, part: ScoredPart) -> PartReport:
-        """Keep a part; with the last one of its unit, write and commit the unit."""
+        """Store a part; with the last part of its unit, write and commit the unit."""
         began = time.perf_counter()
-        saved = self._saved(part, attempt=self.attempts[part.unit])
+        saved = self._add_piece(part, attempt=self.attempts[part.unit])
         seconds = part.seconds + StepTimings(write=time.perf_counter() - began)
         observe(STEP_SECONDS, seconds.write, stage="score", step="write")
         return PartReport(unit=part.unit, seconds=seconds, num_cut=part.num_cut, saved=saved)
 
-    def _saved(self, part: ScoredPart, *, attempt: Attempt) -> Saved | None:
+    def _add_piece(self, part: ScoredPart, *, attempt: Attempt) -> SavedUnit | None:
         if part.num_parts == 1:
             return self._commit([part], attempt=attempt)
         self.folder.write_piece(attempt, index=part.index, data=to_ipc(part.to_row()))
         pieces = self.folder.read_pieces(attempt, num_pieces=part.num_parts)
-        if pieces is None:  # some are to come, or all were put together before this one was done again
+        if pieces is None:  # some parts are missing, or the unit was assembled before this part was redone
             committed = self.folder.committed_unit(part.unit)
-            return None if committed is None else Saved(attempt=attempt, committed=committed)
+            return None if committed is None else SavedUnit(attempt=attempt, committed=committed)
         saved = self._commit(
             [each for data in pieces for each in ScoredPart.from_rows(from_ipc(data))], attempt=attempt
         )
-        if saved.is_ours:
+        if saved.counts:
             self.folder.remove_pieces(attempt)
         return saved
 
-    def _commit(self, parts: Sequence[ScoredPart], *, attempt: Attempt) -> Saved:
+    def _commit(self, parts: Sequence[ScoredPart], *, attempt: Attempt) -> SavedUnit:
         committed = self.folder.save(
             attempt,
             rows=pa.concat_tables([part.rows for part in parts]),
             rejected=[each for part in parts for each in part.rejected],
             parents=self.parents,
         )
-        return Saved(attempt=attempt, committed=committed)
+        return SavedUnit(attempt=attempt, committed=committed)

@@ -20,7 +20,15 @@ from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.retries import retry_in_store
-from pipelines.storage.image_bytes import MissingError, UnreadableError, content, escaped, is_junk, is_text, is_within
+from pipelines.storage.image_bytes import (
+    MissingError,
+    UnreadableError,
+    escape_name,
+    is_junk,
+    is_utf8,
+    is_within,
+    read_image_bytes,
+)
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
@@ -299,10 +307,10 @@ def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _read_file(file: Listed) -> ImageItem | Rejection:
-    if not is_text(file.path):
-        return Rejection(source=escaped(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
+    if not is_utf8(file.path):
+        return Rejection(source=escape_name(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
     try:
-        data = content(file.path)
+        data = read_image_bytes(file.path)
     except UnreadableError as error:
         reason = "missing" if isinstance(error, MissingError) else "unreadable"
         detail = " ".join(str(error).split()) or type(error).__name__

@@ -17,9 +17,9 @@ from ecor.storage import filesystem as store
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.runtime.ray_data import (
-    each_block,
-    materialised,
-    tally,
+    count_rows,
+    map_blocks,
+    materialize,
     write_table,
 )
 from pipelines.sharding.deduplication import mark_duplicate_rows
@@ -35,7 +35,7 @@ from pipelines.sharding.inspection import (
 )
 from pipelines.sharding.listing import list_images
 from pipelines.sharding.shards_folder import WORK
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
 
@@ -68,7 +68,7 @@ def scan_listing(listing: Dataset) -> tuple[str, list[Label]]:
     """A digest of the listing, whatever its order, and the distinct labels in it."""
     total, num_images = 0, 0
     sources: dict[tuple[Any, ...], Label] = {}
-    for row in each_block(listing, _scan_block).iter_rows():
+    for row in map_blocks(listing, _scan_block).iter_rows():
         total += int(row["sum"], 16)
         num_images += row["num_images"]
         for label in (Label(**fields) for fields in json.loads(row["labels"])):
@@ -83,7 +83,7 @@ def _scan_block(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([{"num_images": table.num_rows, "sum": f"{total:x}", "labels": labels}])
 
 
-def inspect_all(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> Dataset:
+def inspect_all(job: ShardJob, *, listing: Dataset, ledger: WorkLedger) -> Dataset:
     """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
     found = ledger.record(_INSPECTED)
     if found is not None and not store.exists(found["folder"]):
@@ -116,17 +116,17 @@ def _read_part(batch: pa.Table) -> pa.Table:
         return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 
-def write_quarantine(job: ShardJob, *, found: Dataset, ledger: Ledger) -> Counter[tuple[str, ...]]:
+def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Counter[tuple[str, ...]]:
     """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
-    rejected = each_block(found, _rejected_rows)
+    rejected = map_blocks(found, _rejected_rows)
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
-    counts = tally(rejected, columns=("split", "reason"))
+    counts = count_rows(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     count(IMAGES_SEEN, num_images, stage="shard")
     for (_, reason), number in counts.items():
         count(IMAGES_QUARANTINED, number, stage="shard", reason=reason)
     if num_rejected > job.config.max_rejected * num_images:
-        done = ledger.committed()
+        done = ledger.read_commits()
         if done.keys() == {_INSPECTED}:
             ledger.discard(_INSPECTED, done[_INSPECTED])  # the user may mend the images: look at them again
         again = "run the same command again" if done.keys() <= {_INSPECTED} else "start over with --fresh"
@@ -151,8 +151,8 @@ def _rejected_rows(table: pa.Table) -> pa.Table:
 def mark_duplicates(found: Dataset) -> Dataset:
     """All valid images; those whose bytes another one has are marked with it."""
     num_buckets = max(1, -(-found.count() // _IMAGES_PER_BUCKET))
-    valid = each_block(found, partial(_bucket_by_content, num_buckets=num_buckets))
-    return materialised(valid.groupby("bucket").map_groups(mark_duplicate_rows, batch_format="pyarrow"))
+    valid = map_blocks(found, partial(_bucket_by_content, num_buckets=num_buckets))
+    return materialize(valid.groupby("bucket").map_groups(mark_duplicate_rows, batch_format="pyarrow"))
 
 
 def _bucket_by_content(table: pa.Table, *, num_buckets: int) -> pa.Table:

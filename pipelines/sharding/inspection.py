@@ -22,7 +22,7 @@ from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.identity import output_settings
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.listing import address
-from pipelines.storage.image_bytes import UnreadableError, content
+from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
 
 INSPECTED_SCHEMA = pa.schema(
     [
@@ -272,7 +272,7 @@ def _contents(sources: Sequence[str], *, root: str) -> list[bytes | UnreadableEr
 
 def _content(url: str) -> bytes | UnreadableError:
     try:
-        return content(url)
+        return read_image_bytes(url)
     except UnreadableError as error:
         return error
 

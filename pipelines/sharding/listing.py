@@ -14,7 +14,7 @@ from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME, Place, split_of
-from pipelines.storage.image_bytes import escaped, is_junk, is_text
+from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -58,8 +58,8 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         parts = within_split.split("/")
         if any(map(is_junk, parts)):
             continue
-        row = {"source": escaped(source), "split": place.split, "num_bytes": num_bytes}
-        if not is_text(source):
+        row = {"source": escape_name(source), "split": place.split, "num_bytes": num_bytes}
+        if not is_utf8(source):
             yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
             continue
         labels = _dror_labels(parts) if place.layout == "dror" else {"category": parts[0]}

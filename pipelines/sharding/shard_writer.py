@@ -13,9 +13,9 @@ from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import verify_shard, write_shard
 from pipelines.runtime.console import progress_bar
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
-from pipelines.runtime.ray_data import all_of, as_done
+from pipelines.runtime.ray_data import iter_completed, wait_for_all
 from pipelines.sharding.inspection import ShardJob, entries
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 
 How = Literal["done", "taken over", "kept", "by another job"]
 
@@ -37,14 +37,14 @@ class Made:
 
 
 def write_shards(
-    job: ShardJob, *, blocks: Sequence[Any], ledger: Ledger, tell: Callable[[str], None]
+    job: ShardJob, *, blocks: Sequence[Any], ledger: WorkLedger, tell: Callable[[str], None]
 ) -> dict[str, list[Made]]:
     """Each split's shards, in order; `blocks` are sorted by split and key.
 
     Shards that another job on this output makes are waited for; `tell` hears of it.
     """
-    counts = all_of([_split_counts.remote(block) for block in blocks])
-    job_reference, committed = ray.put(job), ledger.committed()
+    counts = wait_for_all([_split_counts.remote(block) for block in blocks])
+    job_reference, committed = ray.put(job), ledger.read_commits()
     begun: dict[Any, tuple[str, int, Mapping[int, Slice]]] = {}
 
     def begin(split: str, number: int, pieces: Mapping[int, Slice]) -> None:
@@ -59,7 +59,7 @@ def write_shards(
     with progress_bar("writing", total=len(begun), unit="shards") as advance:
         while begun:
             left = []
-            for task in as_done(list(begun)):
+            for task in iter_completed(list(begun)):
                 split, number, rows = begun.pop(task)
                 shard = ray.get(task)
                 if shard is None:
@@ -99,7 +99,7 @@ def _split_counts(block: pa.Table) -> dict[str, int]:
 @ray.remote(num_cpus=1)
 def _make_shard(
     job: ShardJob,
-    ledger: Ledger,
+    ledger: WorkLedger,
     split: str,
     number: int,
     record: dict[str, Any] | None,
@@ -137,7 +137,7 @@ def _make_shard(
     return Made(info=info, how="taken over" if attempt.took_over else "done")
 
 
-def _made_by_another(ledger: Ledger, *, folder: str, unit: str) -> Made | None:
+def _made_by_another(ledger: WorkLedger, *, folder: str, unit: str) -> Made | None:
     record = ledger.record(unit)
     if record is None or not _is_intact(folder, ShardInfo(**record["shard"])):
         return None
@@ -154,7 +154,7 @@ def _is_intact(folder: str, info: ShardInfo) -> bool:
 
 def all_intact(shards: Sequence[tuple[str, ShardInfo]]) -> bool:
     """Whether shards, each with its folder, are as they were written; workers look."""
-    return all(all_of([_intact_on_a_worker.remote(folder, info) for folder, info in shards]))
+    return all(wait_for_all([_intact_on_a_worker.remote(folder, info) for folder, info in shards]))
 
 
 def _unit(split: str, number: int) -> str:

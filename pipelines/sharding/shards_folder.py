@@ -20,7 +20,7 @@ from pipelines.sharding.inspection import (
     ShardJob,
 )
 from pipelines.sharding.shard_writer import How, all_intact
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 
 LEDGER, WORK = "_ledger", "_work"
 
@@ -36,7 +36,7 @@ def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
             manifests[split] = read_shard_manifest(f"{job.output}/{split}")
             _check_parents(manifests[split], job=job)
     others = [name for name in store.names_in(f"{job.output}/{LEDGER}") if name != job.name]
-    begun = [name for name in others if not Ledger(f"{job.output}/{LEDGER}/{name}").is_left()]
+    begun = [name for name in others if not WorkLedger(f"{job.output}/{LEDGER}/{name}").is_unused()]
     if begun:
         raise _other_output_error(job, f"a run with digest {begun[0]} was begun there, this one is {job.name}")
     if set(manifests) != set(job.splits):

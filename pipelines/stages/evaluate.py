@@ -199,7 +199,7 @@ def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
     """A line per set, and per comparison."""
     for result in record.results:
         shown = [
-            f"{words} {evaluation_plots.told(result.metrics[metric])}"
+            f"{words} {evaluation_plots.format_estimate(result.metrics[metric])}"
             for metric, words in (("strict/rr", "strict RR"), ("strict/accuracy", "accuracy"))
             if metric in result.metrics
         ]

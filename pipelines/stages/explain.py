@@ -23,7 +23,7 @@ from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent, say
-from pipelines.scoring.predictors import ImageExplanation, Predictor, answering
+from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
 from pipelines.scoring.work_units import (
     IMAGE_SUFFIXES,
     ImageItem,
@@ -82,7 +82,7 @@ def run(
     _check_request(config, images=images, texts=texts)
     units = [(place, *_units(place, output=config.output)) for place in images]
     tracking = resolve_tracking(tracking or TrackingConfig())
-    model = answering(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
+    model = open_predictor(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
     done, num_rejected, taken = list[Explained](), 0, Counter[str]()
     for place, base, unit in units:
         for batch in _batches(unit.read(), size=config.batch_size):

@@ -14,9 +14,9 @@ from pipelines.config.infrastructure import resolve_tracking
 from pipelines.config.pipeline_file import CANDIDATE, CHAMPION
 from pipelines.config.stages import EvaluateConfig, PipelineConfig
 from pipelines.runtime import cluster
-from pipelines.runtime.prometheus import timed
+from pipelines.runtime.prometheus import time_stage
 from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 
 
@@ -42,16 +42,16 @@ def run(config: PipelineConfig) -> PipelineResult:
     with cluster.connect(config.cluster):
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
-        with timed("register"):
-            candidate = model_registry.register(config.register, tracking=tracking)
+        with time_stage("register"):
+            candidate = model_registry.register_model(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
         if predictions.has_truth:
-            with timed("evaluate"):
+            with time_stage("evaluate"):
                 evaluate.run(config.evaluate, tracking=tracking)
             config = replace(config, report=replace(config.report, evaluation=config.evaluate.output))
-        with timed("report"):
+        with time_stage("report"):
             page = report.run(config.report)
     return PipelineResult(champion=champion, predictions=predictions, report=page)
 
@@ -64,16 +64,16 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
     favours it a little over a champion that comes from other shards. Who wants a stricter judge gives `ecor promote`
     the evaluations of another split.
     """
-    old = model_registry.find(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
+    old = model_registry.find_version(f"models:/{candidate.name}@{config.promote.alias}", tracking=config.tracking)
     if old is not None and old.version == candidate.version:
         return old
-    promotion = replace(
+    contest = replace(
         config.promote,
         model=candidate.uri,
         evaluation=_contest(config, version=candidate, role=CANDIDATE),
         champion_evaluation=_contest(config, version=old, role=CHAMPION) if old else None,
     )
-    return model_registry.promote(promotion, tracking=config.tracking)
+    return promotion.promote_model(contest, tracking=config.tracking)
 
 
 def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str:

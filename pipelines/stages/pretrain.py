@@ -32,7 +32,7 @@ from ecor.training.contrastive import write_weights
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.events import publish_events

@@ -14,10 +14,10 @@ from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
 from pipelines.config.stages import ReportConfig
-from pipelines.reporting.comparison import beside_of
-from pipelines.reporting.gallery import Drawn, cards_of, draw
-from pipelines.reporting.html_page import Card, Fact, Figure, Outcome, Page, Plot, render
-from pipelines.reporting.metric_tables import figure_of, plots_of, tables_of
+from pipelines.reporting.comparison import read_comparisons
+from pipelines.reporting.gallery import GallerySample, make_cards, sample_gallery
+from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome, Page, Plot, render
+from pipelines.reporting.metric_tables import metric_cell, metric_tables, read_plots
 from pipelines.runtime.console import percent, say
 
 OUTCOMES = {
@@ -62,11 +62,11 @@ def run(config: ReportConfig) -> str:
     return config.output
 
 
-def _gallery(config: ReportConfig, predictions: PredictionSet) -> tuple[Drawn, tuple[Card, ...]]:
+def _gallery(config: ReportConfig, predictions: PredictionSet) -> tuple[GallerySample, tuple[Card, ...]]:
     """What is drawn from the labels, with its pictures; ValueError where labels beside say nothing of any."""
-    others = beside_of(config.beside, names=config.beside_names, of=predictions)
-    drawn = draw(config.predictions, predictions, num_rows=config.max_images, seed=config.seed, beside=others)
-    cards = _followed(cards_of(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px), drawn=drawn)
+    others = read_comparisons(config.beside, names=config.beside_names, of=predictions)
+    drawn = sample_gallery(config.predictions, predictions, num_rows=config.max_images, seed=config.seed, beside=others)
+    cards = _followed(make_cards(drawn.labels, parents=predictions.parents, size_px=config.thumbnail_px), drawn=drawn)
     silent = {each.name for each in others} - {said.name for card in cards for said in card.others}
     require(
         not silent or not cards, f"the labels of {', '.join(sorted(silent))} are of other pictures than this page's"
@@ -79,7 +79,7 @@ def _page(
     predictions: PredictionSet,
     *,
     evaluation: Evaluation | None,
-    drawn: Drawn,
+    drawn: GallerySample,
     cards: tuple[Card, ...],
 ) -> Page:
     result = None if evaluation is None else evaluation.of(predictions.digest)
@@ -90,7 +90,7 @@ def _page(
         lineage=tuple(_lineage(predictions, evaluation=evaluation)),
         outcomes=tuple(_outcomes(drawn, result=result)),
         outcome_words=OUTCOME_WORDS,
-        tables=() if evaluation is None or result is None else tuple(tables_of(evaluation, result)),
+        tables=() if evaluation is None or result is None else tuple(metric_tables(evaluation, result)),
         figure_words=() if evaluation is None or result is None else tuple(_figure_words(evaluation, result)),
         plots=_plots(config, evaluation=evaluation, result=result),
         cards=cards,
@@ -99,7 +99,7 @@ def _page(
     )
 
 
-def _followed(cards: Iterable[Card], *, drawn: Drawn) -> tuple[Card, ...]:
+def _followed(cards: Iterable[Card], *, drawn: GallerySample) -> tuple[Card, ...]:
     """The cards, while a line on the terminal tells how far they are."""
     console = Console(stderr=True)
     return tuple(
@@ -125,7 +125,7 @@ def _summary(predictions: PredictionSet, *, page: Page, path: str, seconds: floa
 def _plots(config: ReportConfig, *, evaluation: Evaluation | None, result: Result | None) -> tuple[Plot, ...]:
     if config.evaluation is None or evaluation is None or result is None:
         return ()
-    return tuple(plots_of(config.evaluation, evaluation, result))
+    return tuple(read_plots(config.evaluation, evaluation, result))
 
 
 def _sentence(predictions: PredictionSet) -> str:
@@ -144,7 +144,7 @@ def _pictures(number: int) -> str:
     return "picture" if number == 1 else "pictures"
 
 
-def _facts(predictions: PredictionSet, *, drawn: Drawn) -> Iterator[Fact]:
+def _facts(predictions: PredictionSet, *, drawn: GallerySample) -> Iterator[Fact]:
     parents, scoring = predictions.parents, predictions.scoring
     yield Fact(label="Model", value=_model(predictions), note=parents.model_digest[:12])
     yield Fact(
@@ -197,16 +197,16 @@ def _lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -> It
         yield Fact(label="MLflow run of the evaluation", value=evaluation.run_id)
 
 
-def _has_outcomes(drawn: Drawn) -> bool:
+def _has_outcomes(drawn: GallerySample) -> bool:
     return any(drawn.num_of.get(code) for code in OUTCOMES)
 
 
-def _outcomes(drawn: Drawn, *, result: Result | None) -> Iterator[Outcome]:
+def _outcomes(drawn: GallerySample, *, result: Result | None) -> Iterator[Outcome]:
     total = sum(drawn.num_of.get(code, 0) for code in OUTCOMES)
     for code, words in OUTCOMES.items() if total else ():
         count = drawn.num_of.get(code, 0)
-        measured = None if result is None else figure_of(result, f"strict/{code}")
-        yield Outcome(code=code, words=words, share=measured or Figure(value=count / total), count=count)
+        measured = None if result is None else metric_cell(result, f"strict/{code}")
+        yield Outcome(code=code, words=words, share=measured or MetricValue(value=count / total), count=count)
 
 
 def _figure_words(evaluation: Evaluation, result: Result) -> Iterator[str]:
@@ -218,7 +218,7 @@ def _figure_words(evaluation: Evaluation, result: Result) -> Iterator[str]:
     )
 
 
-def _gallery_words(drawn: Drawn, *, cards: tuple[Card, ...]) -> Iterator[str]:
+def _gallery_words(drawn: GallerySample, *, cards: tuple[Card, ...]) -> Iterator[str]:
     if len(cards) < drawn.num_rows and len(drawn.num_of) > 1:
         yield (
             f"{len(cards):,} of {drawn.num_rows:,} pictures, drawn from all outcomes"

@@ -14,15 +14,15 @@ from typing import Any
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.cluster import connect, machines
+from pipelines.runtime.cluster import cluster_machines, connect
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
 from pipelines.scoring.dataflow import stream_units
-from pipelines.scoring.job import Job, plan_job
+from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
-from pipelines.scoring.predictions_folder import QUARANTINE_NAME, Committed, PredictionsFolder
-from pipelines.scoring.resources import Reservation, reserve
-from pipelines.scoring.unit_writer import Saved
+from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
+from pipelines.scoring.resources import Reservation, reserve_resources
+from pipelines.scoring.unit_writer import SavedUnit
 from pipelines.storage.work_ledger import Attempt
 from pipelines.tracking import model_registry
 
@@ -50,16 +50,16 @@ def run(
     folder = PredictionsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease(), _left_if_refused(folder):
         attempts, committed = _claim_units(job, folder=folder)
-        finished = folder.finished()
+        finished = folder.find_manifest()
         if finished is not None and len(committed) == len(job.input.units):
             say(_finished_line(finished, output=config.output), to_stdout=True)
             return finished
         with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
             tally = JobStats(committed=committed)
-            reservation = reserve(config, machines=machines(job.cluster, use_gpu=config.use_gpu))
+            reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
             summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
@@ -78,31 +78,36 @@ def _left_if_refused(folder: PredictionsFolder) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        folder.leave()
+        folder.release_folder()
         raise
 
 
-def _claim_units(job: Job, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], dict[str, Committed]]:
+def _claim_units(job: ScoreJob, *, folder: PredictionsFolder) -> tuple[dict[str, Attempt], dict[str, CommittedUnit]]:
     """Units claimed by this job, and units that are done; waits as long as others hold all that is not done.
 
     Where an earlier run has stopped because too many pictures were rejected, they may have been mended: the units that
     they are in are not done.
     """
-    committed = folder.committed()
-    is_finished = len(committed) == len(job.input.units) and folder.finished() is not None
-    if not is_finished and job.is_too_many(JobStats(committed=committed).num_rejected):
-        committed = folder.look_again(committed)
+    committed = folder.read_commits()
+    is_finished = len(committed) == len(job.input.units) and folder.find_manifest() is not None
+    if not is_finished and job.exceeds_rejected(JobStats(committed=committed).num_rejected):
+        committed = folder.reopen_rejected(committed)
     while True:
         pending = [unit.name for unit in job.input.units if unit.name not in committed]
-        attempts = folder.begin(pending)
+        attempts = folder.claim_units(pending)
         if attempts or not pending:
             return attempts, committed
         folder.units.wait(pending, tell=partial(say, to_stdout=True))
-        committed = folder.committed(known=committed)
+        committed = folder.read_commits(known=committed)
 
 
 def _score(
-    job: Job, *, folder: PredictionsFolder, tally: JobStats, reservation: Reservation, attempts: Mapping[str, Attempt]
+    job: ScoreJob,
+    *,
+    folder: PredictionsFolder,
+    tally: JobStats,
+    reservation: Reservation,
+    attempts: Mapping[str, Attempt],
 ) -> None:
     """Score the units of `attempts`, then what other jobs have left, until all are done; `tally` tells of all."""
     _check_rejected(job, folder=folder, tally=tally)
@@ -110,15 +115,20 @@ def _score(
         if attempts:
             _score_claimed(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
         pending = [unit.name for unit in job.input.units if unit.name not in tally.committed]
-        attempts = folder.begin(pending)
+        attempts = folder.claim_units(pending)
         if pending and not attempts:
             folder.units.wait(pending, tell=partial(say, to_stdout=True))
-            tally.add_others(folder.committed(known=tally.committed))
+            tally.add_others(folder.read_commits(known=tally.committed))
             _check_rejected(job, folder=folder, tally=tally)
 
 
 def _score_claimed(
-    job: Job, *, folder: PredictionsFolder, tally: JobStats, reservation: Reservation, attempts: Mapping[str, Attempt]
+    job: ScoreJob,
+    *,
+    folder: PredictionsFolder,
+    tally: JobStats,
+    reservation: Reservation,
+    attempts: Mapping[str, Attempt],
 ) -> None:
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     num_claimed = len(units)
@@ -138,9 +148,9 @@ def _score_claimed(
     assert len(units) < num_claimed, f"Ray Data ended without the units {sorted(units)[:5]}"
 
 
-def _count(saved: Saved, *, num_images: int) -> None:
+def _count(saved: SavedUnit, *, num_images: int) -> None:
     """Tell Prometheus of a unit that was scored here."""
-    if saved.committed is None or not saved.is_ours:
+    if saved.committed is None or not saved.counts:
         count(UNITS_DONE, stage="score", how="by another job")
         return
     count(UNITS_DONE, stage="score", how="taken over" if saved.attempt.took_over else "done")
@@ -151,9 +161,9 @@ def _count(saved: Saved, *, num_images: int) -> None:
         count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
 
 
-def _check_rejected(job: Job, *, folder: PredictionsFolder, tally: JobStats) -> None:
+def _check_rejected(job: ScoreJob, *, folder: PredictionsFolder, tally: JobStats) -> None:
     """Stop the job where it is certain that more than the allowed share of all images is rejected."""
-    if not job.is_too_many(tally.num_rejected):
+    if not job.exceeds_rejected(tally.num_rejected):
         return
     rejected = tally.rejected
     folder.write_quarantine(rejected)
@@ -166,9 +176,9 @@ def _check_rejected(job: Job, *, folder: PredictionsFolder, tally: JobStats) -> 
     )
 
 
-def _collect_predictions(job: Job, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
+def _collect_predictions(job: ScoreJob, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
     """What is to be published, when all else in the folder is as it stays."""
-    folder.remove_losers(tally.committed)
+    folder.remove_uncommitted(tally.committed)
     folder.write_quarantine(tally.rejected)
     return PredictionSet(
         parts=tuple(tally.committed[unit.name].part for unit in job.input.units),
@@ -180,7 +190,7 @@ def _collect_predictions(job: Job, *, folder: PredictionsFolder, tally: JobStats
 
 
 @contextlib.contextmanager
-def _open_mlflow_run(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
+def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[str]:
     """The job's MLflow run: the one it had before a restart, where this server knows it."""
     tags = {
         "ecor.stage": "score",
@@ -190,7 +200,7 @@ def _open_mlflow_run(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
         "ecor.input": job.config.input,
         **{f"ecor.{name}": digest for name, digest in job.digests.items()},
     }
-    known = folder.run_id if model_registry.knows_run(job.tracking, run_id=folder.run_id) else None
+    known = folder.run_id if model_registry.has_run(job.tracking, run_id=folder.run_id) else None
     with model_registry.recorded_run(
         job.tracking, name="score", params=asdict(job.config), tags=tags, run_id=known
     ) as run_id:
@@ -198,7 +208,7 @@ def _open_mlflow_run(job: Job, *, folder: PredictionsFolder) -> Iterator[str]:
         yield run_id
 
 
-def _summary(job: Job, *, tally: JobStats, reservation: Reservation, seconds: float) -> dict[str, Any]:
+def _summary(job: ScoreJob, *, tally: JobStats, reservation: Reservation, seconds: float) -> dict[str, Any]:
     return {
         "output": job.config.output,
         "model": job.model.uri,
@@ -208,7 +218,9 @@ def _summary(job: Job, *, tally: JobStats, reservation: Reservation, seconds: fl
     }
 
 
-def _publish(job: Job, *, folder: PredictionsFolder, predictions: PredictionSet, summary: Mapping[str, Any]) -> None:
+def _publish(
+    job: ScoreJob, *, folder: PredictionsFolder, predictions: PredictionSet, summary: Mapping[str, Any]
+) -> None:
     """MLflow first: with a manifest there, the next attempt would have nothing left to do or to record."""
     assert predictions.run_id is not None
     _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
@@ -216,7 +228,7 @@ def _publish(job: Job, *, folder: PredictionsFolder, predictions: PredictionSet,
     folder.write_summary({**summary, "run_id": predictions.run_id, "digest": predictions.digest})
 
 
-def _record(job: Job, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
+def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
     model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent})

@@ -18,11 +18,11 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_data import (
-    causes_raised,
-    each_block,
-    materialised,
+    count_rows,
+    map_blocks,
+    materialize,
+    raise_causes,
     ray_data_settings,
-    tally,
     write_table,
 )
 from pipelines.sharding.dataflow import (
@@ -43,7 +43,7 @@ from pipelines.sharding.inspection import (
 )
 from pipelines.sharding.shard_writer import How, write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, write_summary
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 
 
 def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[str, ShardManifest]:
@@ -58,7 +58,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), causes_raised():
+    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
         listing = list_all(source)
         job = plan_job(config, source=source, vocabulary=vocabulary, listing=listing)
         manifests, how = read_finished(job), Counter[How]()
@@ -72,10 +72,10 @@ def make_shards(
     job: ShardJob, *, listing: Dataset, cluster: ClusterConfig
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output finishes first."""
-    ledger = Ledger(f"{job.output}/{LEDGER}/{job.name}", lease_s=cluster.lease_s)
+    ledger = WorkLedger(f"{job.output}/{LEDGER}/{job.name}", lease_s=cluster.lease_s)
     with ledger.hold_lease():
         try:
-            with causes_raised():
+            with raise_causes():
                 return shard_images(job, listing=listing, ledger=ledger)
         except OSError:
             manifests = read_finished(replace(job, config=replace(job.config, fresh=False)))
@@ -84,16 +84,18 @@ def make_shards(
             return manifests, Counter()  # the other job had removed intermediate files
 
 
-def shard_images(job: ShardJob, *, listing: Dataset, ledger: Ledger) -> tuple[dict[str, ShardManifest], Counter[How]]:
+def shard_images(
+    job: ShardJob, *, listing: Dataset, ledger: WorkLedger
+) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Inspect the images, drop rejected and duplicate ones, write the rest; returns manifests, and shards by how."""
     found = inspect_all(job, listing=listing, ledger=ledger)
     rejected = write_quarantine(job, found=found, ledger=ledger)
     marked = mark_duplicates(found)
-    dropped = each_block(marked, duplicate_rows)
+    dropped = map_blocks(marked, duplicate_rows)
     write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
-    num_dropped = tally(dropped, columns=("split",))
-    unique = each_block(marked, unique_rows).sort(["split", "key"])
-    made = write_shards(job, blocks=materialised(unique).to_arrow_refs(), ledger=ledger, tell=say)
+    num_dropped = count_rows(dropped, columns=("split",))
+    unique = map_blocks(marked, unique_rows).sort(["split", "key"])
+    made = write_shards(job, blocks=materialize(unique).to_arrow_refs(), ledger=ledger, tell=say)
     manifests = {
         split: ShardManifest(
             split=split,

@@ -26,7 +26,7 @@ from ecor.storage.digests import json_digest
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.tracking import model_registry
 from pipelines.training.data_loader import read_split
 from pipelines.training.events import publish_events

@@ -1,4 +1,4 @@
-"""Addresses of pictures in, their bytes out: of plain files of a sane size only, whatever a folder or table names."""
+"""Read the bytes of image files on disk or in a store; only regular files of at most 1 GiB."""
 
 import errno
 import os
@@ -10,14 +10,15 @@ from pipelines.config.addresses import check_address
 from pipelines.runtime.retries import retry_in_store
 
 MAX_BYTES = 2**30
-"""Of an encoded picture: one of as many pixels as are decoded is smaller in every format (ours)."""
-_LONGEST_NAME = 1024
-"""Bytes of an object's name, in S3 and in Google's store."""
-_OF_THE_FILE = frozenset(
+"""Largest encoded image (our choice): an image of the largest decoded size is smaller in every format."""
+_MAX_NAME_BYTES = 1024
+"""Limit of S3 and of Google Cloud Storage for the name of an object."""
+_FILE_ERRORS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL}
 )
-"""Why the system reads no file: it, or its name, is at fault, and not a disk that will work again."""
+"""Errors of the file or of its name, as opposed to those of a disk that may work again later."""
+
 _JUNK = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
     | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -26,43 +27,44 @@ _JUNK = frozenset(
 
 
 class UnreadableError(OSError):
-    """A file that is no picture's, cannot be read by us, or is not there: at fault itself, whenever it is asked for."""
+    """A file that is no image file, may not be read, or does not exist: reading it again cannot help."""
 
 
 class MissingError(UnreadableError):
-    """A file that is not there."""
+    """A file that does not exist."""
 
 
-def content(url: str) -> bytes:
-    """All bytes of a file on this machine or in a store; a store that fails is asked again (`retry_in_store`).
+def read_image_bytes(url: str) -> bytes:
+    """Read all bytes of a file on disk or in a store; calls of a store are retried (`retry_in_store`).
 
-    Raises `UnreadableError` for what is wrong with the file itself: it is not there, it may not be read, its address is
-    that of no store or of one whose client is not installed, it is no plain file (reading a pipe or a device would
-    never end), or it is larger than `MAX_BYTES`. Any other OSError is a disk's or a store's, and says nothing of the
-    file.
+    Raises:
+        UnreadableError: the fault is the file's: it does not exist, may not be read, is no plain file (reading a pipe
+            or a device would never end), is larger than `MAX_BYTES`, or its address is of no store or of one whose
+            client is not installed.
+        OSError: any other; the fault is the disk's or the store's.
     """
     if "://" not in url:
-        return _on_disk(url)
+        return _read_local(url)
     try:
         check_address(url, name="the address")
         filesystem.store_of(url)
     except ValueError as error:
         raise UnreadableError(str(error)) from error
     if filesystem.is_local(url):
-        return _on_disk(str(filesystem.local_path(url)))
-    if len(url.partition("://")[2].partition("/")[2].encode()) > _LONGEST_NAME:
+        return _read_local(str(filesystem.local_path(url)))
+    if len(url.partition("://")[2].partition("/")[2].encode()) > _MAX_NAME_BYTES:
         raise UnreadableError(f"{url} is longer than a store's names are")
-    found = retry_in_store(lambda: _in_store(url), place=url)
+    found = retry_in_store(lambda: _read_object(url), place=url)
     if isinstance(found, UnreadableError):
         raise found
     return found
 
 
-def _on_disk(path: str) -> bytes:
+def _read_local(path: str) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
         try:
-            return _plain_file(handle, path=path)
+            return _read_plain_file(handle, path=path)
         finally:
             os.close(handle)
     except UnreadableError:
@@ -70,13 +72,13 @@ def _on_disk(path: str) -> bytes:
     except ValueError as error:  # a name that no file can have
         raise UnreadableError(f"{path!r}: {error}") from error
     except OSError as error:
-        told = OSError(error.errno, error.strerror, path)  # of what was open the system does not say the name
-        if error.errno not in _OF_THE_FILE:
-            raise told from error
-        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(told)) from error
+        named = OSError(error.errno, error.strerror, path)  # errors of an open file do not name it
+        if error.errno not in _FILE_ERRORS:
+            raise named from error
+        raise (MissingError if error.errno == errno.ENOENT else UnreadableError)(str(named)) from error
 
 
-def _plain_file(handle: int, *, path: str) -> bytes:
+def _read_plain_file(handle: int, *, path: str) -> bytes:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):
         raise UnreadableError(f"{path} is not a plain file")
@@ -85,15 +87,15 @@ def _plain_file(handle: int, *, path: str) -> bytes:
         return file.read(facts.st_size)
 
 
-def _in_store(url: str) -> bytes | UnreadableError:
-    """Bytes of an object, or why it has none that we read; any other error is the store's."""
+def _read_object(url: str) -> bytes | UnreadableError:
+    """Read an object; returns (not raises) the error if the fault is the object's, so that it is not retried."""
     try:
-        with suppress(PermissionError):  # reading is told why, looking is not
+        with suppress(PermissionError):  # the error of the read below has the reason
             num_bytes = filesystem.num_bytes(url)
             _check_size(num_bytes, url=url)
             if num_bytes == 0:
-                return b""  # which has no first byte to ask for
-        data = filesystem.read(url, end=MAX_BYTES + 1)  # whatever was put there meanwhile
+                return b""  # stores refuse a range of an empty object
+        data = filesystem.read(url, end=MAX_BYTES + 1)  # it may have been replaced by a larger one
         _check_size(len(data), url=url)
     except UnreadableError as error:
         return error
@@ -115,8 +117,8 @@ def _check_size(num_bytes: int, *, url: str) -> None:
         raise UnreadableError(f"{url} has {num_bytes} bytes, more than {MAX_BYTES}")
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written down: file systems and JSON hold names that are not UTF-8."""
+def is_utf8(name: str) -> bool:
+    """Whether a name is valid UTF-8; file systems and JSON can hold others."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -124,8 +126,8 @@ def is_text(name: str) -> bool:
     return True
 
 
-def escaped(name: str) -> str:
-    """A name that can be written down, with what is not UTF-8 as `\\udc..`."""
+def escape_name(name: str) -> str:
+    """A name as valid UTF-8; other characters become `\\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What a user calls a lexicon in, the lexicon out: the demo's own, a JSON file, or WordNet above some words."""
+"""Open a concept lexicon by name: the demo's, a JSON file, or WordNet above a list of words."""
 
 from ecor.clip.backbone import Backbone
 from ecor.convis.concept_features import ConceptFeatures, encode_concepts
@@ -10,16 +10,16 @@ from pipelines.config.addresses import check_address
 from pipelines.runtime.console import say
 
 
-def lexicon_named(name: str) -> ListLexicon:
-    """A lexicon by name.
+def open_lexicon(name: str) -> ListLexicon:
+    """Open a lexicon by name.
 
     Args:
         name: `demo`; the path of a JSON file (`ecor.convis.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
-            words, one a line: all their meanings and what these are kinds of (Debian's wordnet-base, or $WNSEARCHDIR;
-            `wordnet:<path>,<folder>` says where WordNet's files are). Each path may be an address of a store.
+            words, one per line: all their meanings and all hypernyms of these. WordNet's files are Debian's
+            wordnet-base, $WNSEARCHDIR, or `wordnet:<path>,<folder>`. Each path may be an address of a store.
 
     Raises:
-        ValueError: for a file that is none of these, and as `WordNetLexicon` and `check_address` do.
+        ValueError: for a file of another kind, and as `WordNetLexicon` and `check_address`.
     """
     if name == "demo":
         return demo_lexicon()
@@ -37,9 +37,9 @@ def lexicon_named(name: str) -> ListLexicon:
     return read_lexicon(name)
 
 
-def concepts_named(name: str, *, backbone: Backbone) -> ConceptFeatures:
-    """The concepts of `lexicon_named` as a text tower reads them; says which share of their definitions it cuts."""
-    concepts = encode_concepts(backbone, lexicon_named(name))
+def open_concepts(name: str, *, backbone: Backbone) -> ConceptFeatures:
+    """Encode the concepts of `open_lexicon` with a text tower; prints how many definitions are truncated."""
+    concepts = encode_concepts(backbone, open_lexicon(name))
     if concepts.num_cut:
         say(
             f"{name}: {concepts.num_cut} of {len(concepts.lexicon.concepts)} definitions are longer than the "

@@ -1,4 +1,4 @@
-"""Small JSON records in, each written by one and read by all out: exclusive creation in a folder of any store."""
+"""A folder of small JSON records with exclusive creation, on disk or in any store."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,62 +13,62 @@ from pipelines.runtime.retries import Result, retry_in_store
 
 Record = dict[str, Any]
 _SUFFIX = ".json"
-_READ_AT_ONCE = 16
+_NUM_READERS = 16
 
 
-class Records:
-    """The records of one folder, by name; a store that fails for a moment is asked again."""
+class RecordStore:
+    """The records of one folder, by name; operations on a remote store are retried."""
 
     def __init__(self, folder: str | Path) -> None:
-        """`folder` is local or in a store; it is made with the first record."""
+        """`folder` is local or in a store; the first record creates it."""
         self.folder = str(folder)
 
     def create(self, name: str, record: Mapping[str, Any]) -> bool:
-        """Write a record unless there is one of this name; whether it was written.
+        """Write a record unless one of this name exists; returns whether it was written.
 
         As exclusive as `ecor.storage.filesystem.create` is in that store.
         """
         address = self._address(name)
-        return self._retry(lambda: filesystem.create(address, _bytes(record)))
+        return self._retry(lambda: filesystem.create(address, _encode(record)))
 
-    def settle(self, name: str, record: Mapping[str, Any]) -> Record:
-        """Write a record unless there is one of this name; the one that is there."""
+    def create_or_read(self, name: str, record: Mapping[str, Any]) -> Record:
+        """Write a record unless one of this name exists; returns the record that is stored."""
         if self.create(name, record):
-            return json.loads(_bytes(record))
+            return json.loads(_encode(record))
         found = self.read(name)
-        return self.settle(name, record) if found is None else found  # removed in between
+        return self.create_or_read(name, record) if found is None else found  # removed in between
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write a record, over one of this name too."""
+        """Write a record; an existing one is replaced."""
         address = self._address(name)
-        self._retry(lambda: filesystem.write(address, _bytes(record)))
+        self._retry(lambda: filesystem.write(address, _encode(record)))
 
     def read(self, name: str) -> Record | None:
-        """The record of this name, if there is one; ValueError when it is damaged."""
+        """The record of this name, or None; ValueError when it is damaged."""
         address = self._address(name)
         try:
-            return _parsed(self._retry(lambda: filesystem.read(address)), where=address)
+            return _parse(self._retry(lambda: filesystem.read(address)), where=address)
         except FileNotFoundError:
             return None
 
     def names(self) -> list[str]:
-        """Of all records, sorted."""
+        """Names of all records, sorted."""
         found = self._retry(lambda: filesystem.names_in(self.folder))
         return sorted(unquote(name.removesuffix(_SUFFIX)) for name in found if name.endswith(_SUFFIX))
 
     def read_all(self, names: Sequence[str]) -> dict[str, Record]:
-        """The records of these names, where they are there; many are read at once."""
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        """The existing records of these names, read in parallel."""
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
             records = dict(zip(names, pool.map(self.read, names), strict=True))
         return {name: record for name, record in records.items() if record is not None}
 
-    def modified(self, name: str) -> datetime | None:
-        """When a record was last written, by the store's own clock; None when it is not there."""
+    def modified_at(self, name: str) -> datetime | None:
+        """When a record was last written, by the store's clock; None when it does not exist."""
         address = self._address(name)
         return self._retry(lambda: filesystem.modification_time(address))
 
     def remove(self, name: str) -> None:
-        """Remove a record, if it is there."""
+        """Remove a record; a missing one is no error."""
         address = self._address(name)
         self._retry(lambda: filesystem.remove(address))
 
@@ -85,11 +85,11 @@ class Records:
         return filesystem.join(self.folder, quote(name, safe="").replace(".", "%2E") + _SUFFIX)
 
 
-def _bytes(record: Mapping[str, Any]) -> bytes:
+def _encode(record: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(record), ensure_ascii=False, sort_keys=True).encode()
 
 
-def _parsed(data: bytes, *, where: str) -> Record:
+def _parse(data: bytes, *, where: str) -> Record:
     try:
         return json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

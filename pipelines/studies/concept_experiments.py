@@ -1,4 +1,4 @@
-"""A CLIP in, how well concepts tell known things of the drawn world from unknown ones, and where they find them, out.
+"""Experiments of ConVis on drawn scenes: detect unknown categories, and locate things, by definitions.
 
 The experiments of ConVis (arXiv:2405.14563) on drawn scenes, with the demo's own lexicon. Images are of seeds of their
 own, which no other experiment here looks at.
@@ -6,12 +6,11 @@ own, which no other experiment here looks at.
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
@@ -20,18 +19,16 @@ from ecor.config import require
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConVis
 from ecor.data.heatmap import Frame, Heatmap, frame_of
-from ecor.data.image_decoding import image_to_pixels
 from ecor.demo.lexicon import categories_under
 from ecor.demo.worlds.familiar import FAMILIAR
-from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw_scene
-from ecor.demo.worlds.schema import WorldSet
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import select_probe
 from ecor.evaluation.ood_detection import Detection, detection_measures, max_logit
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.registry import build_method
-from ecor.explain.metrics.boxes import BoxRule, box_of, hits, overlaps
+from ecor.explain.metrics.boxes import BoxRule, hits, overlaps
 from ecor.probability.factors import max_cosine
+from pipelines.studies.concept_pictures import Pictures, Split, draw_pictures
 
 PAIRS = (
     ("hoofed animal", "beast of prey"),
@@ -43,28 +40,12 @@ PAIRS = (
 )
 """Concepts whose kinds are known, and those whose kinds are not: near and far ones, as in ConVis's six."""
 DELTAS = (0.3, 0.5, 0.7)
-"""Of MaxBoxAccV2."""
-MOVED = 0.25
-"""How far from the middle, at most, a thing is put that is to be found, down and across, in shares of the picture."""
-Split = Literal["train", "validation", "test"]
+"""Overlaps of MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
-    """Drawn scenes with one thing in front."""
-
-    pixels: UInt8[Tensor, "N 3 H W"]
-    """As the tower takes them."""
-    categories: tuple[str, ...]
-    boxes: Int[Tensor, "N 4"]
-    """Around what can be seen of the thing, in the drawing: first and last row and column that it covers."""
-    source_size: tuple[int, int]
-    """Height and width of the drawings."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TellingRow:
-    """How well one score tells pictures of unknown categories from those of known ones."""
+class DetectionRow:
+    """Detection of unknown categories by one score."""
 
     known: str
     """Concept whose kinds are known."""
@@ -77,48 +58,19 @@ class TellingRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindingRow:
-    """How well the maps of one method find the thing that a concept stands for."""
+class LocalisationRow:
+    """Localization of a concept by the maps of one method."""
 
     pictures: str
-    """Of categories that pretraining named, or never did."""
+    """`named` or `never named`: whether pretraining used the names of the categories."""
     explained: str
-    """The category, or what it is a kind of; of maps that are the same for all, nothing."""
+    """The category, or its parent; `nothing` for maps that are the same for all pictures."""
     method: str
     max_box_acc: Estimate
     max_box_acc_v2: Estimate
 
 
-def drawn(
-    categories: Sequence[str], *, split: Split, num_images: int, seed: int, backbone: Backbone, alone: bool = False
-) -> Pictures:
-    """Scenes of some categories in turn; a second thing, where there is one, is of the same categories.
-
-    `alone`: one thing per scene, put away from the middle, where it would be found without looking.
-    """
-    require(bool(categories), "no category to draw")
-    world = WorldSet(
-        kinds=FAMILIAR.kinds,
-        categories=tuple(categories),
-        role="concepts",
-        two_things=0.0 if alone else 0.3,
-        look=FAMILIAR.look,
-    )
-    names = [categories[index % len(categories)] for index in range(num_images)]
-    drawings = [
-        _drawing(world, category=name, key=f"concepts/{split}/{seed}/{index}", moved=MOVED if alone else 0.0)
-        for index, name in enumerate(names)
-    ]
-    pixels = [image_to_pixels(each.image, preprocess=backbone.preprocess) for each in drawings]
-    return Pictures(
-        pixels=torch.from_numpy(np.stack(pixels)),
-        categories=tuple(names),
-        boxes=torch.stack([box_of(torch.from_numpy(_thing(each))) for each in drawings]),
-        source_size=(drawings[0].image.height, drawings[0].image.width),
-    )
-
-
-def telling_rows(
+def detection_rows(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -127,8 +79,8 @@ def telling_rows(
     seed: int,
     pairs: Sequence[tuple[str, str]] = PAIRS,
     resampling: Resampling | None = None,
-) -> Iterator[TellingRow]:
-    """For each pair of concepts, how well each score tells pictures of the second's kinds from those of the first's.
+) -> Iterator[DetectionRow]:
+    """For each pair of concepts, detect pictures of the second one's categories among those of the first one's.
 
     Scores: the largest cosine with the definition of a known leaf (ConVis); the cosine with the known concept's own
     definition ("naive"); the largest cosine with a known category's name (ours); the largest logit of a linear probe of
@@ -140,11 +92,11 @@ def telling_rows(
         names = {concept: categories_under(concept, lexicon=concepts.lexicon) for concept in (known, unknown)}
         shared = set(names[known]) & set(names[unknown])
         require(not shared, f"{', '.join(sorted(shared))} is both {known} and {unknown}: nothing to tell apart")
-        scores = _scores(
+        scores = _detection_scores(
             backbone, concepts, root=known, names=names, num_train=num_train, num_images=num_images, seed=seed
         )
         for score, (of_known, of_unknown) in scores.items():
-            yield TellingRow(
+            yield DetectionRow(
                 known=known,
                 unknown=unknown,
                 num_known=len(names[known]),
@@ -154,7 +106,7 @@ def telling_rows(
             )
 
 
-def _scores(
+def _detection_scores(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -168,9 +120,9 @@ def _scores(
     known = names[root]
 
     def features(categories: Sequence[str], *, split: Split, num: int) -> tuple[Tensor, Tensor]:
-        pictures = drawn(categories, split=split, num_images=num, seed=seed, backbone=backbone)
+        pictures = draw_pictures(categories, split=split, num_images=num, seed=seed, backbone=backbone)
         labels = torch.tensor([categories.index(name) for name in pictures.categories])
-        return _encoded(backbone, pictures.pixels), labels
+        return _encode_images(backbone, pictures.pixels), labels
 
     probe = select_probe(
         *features(known, split="train", num=num_train),
@@ -189,7 +141,7 @@ def _scores(
     }
 
 
-def finding_rows(
+def localisation_rows(
     backbone: Backbone,
     concepts: ConceptFeatures,
     *,
@@ -198,8 +150,8 @@ def finding_rows(
     rule: BoxRule,
     steps: int = 14,
     resampling: Resampling | None = None,
-) -> Iterator[FindingRow]:
-    """How well maps of definitions find the one thing in a picture, by MaxBoxAcc and V2 at the best threshold for all.
+) -> Iterator[LocalisationRow]:
+    """Localization of the one thing in a picture by maps: MaxBoxAcc and V2, at the best threshold over all pictures.
 
     `num_images` pictures of categories that pretraining named, and as many of those whose names it never said. Methods:
     ConVis with so many `steps` (and as its reference weighs patches), ITSM and Grad-ECLIP of the definition's feature,
@@ -208,14 +160,16 @@ def finding_rows(
     named = tuple(FAMILIAR.categories[place] for place in FAMILIAR.named)
     for kind, categories in (("named", named), ("never named", FAMILIAR.unnamed)):
         order = random.Random(seed).sample(categories, len(categories))
-        pictures = drawn(order, split="test", num_images=num_images, seed=seed, backbone=backbone, alone=True)
+        pictures = draw_pictures(order, split="test", num_images=num_images, seed=seed, backbone=backbone, alone=True)
         explained = {
             "the category": list(pictures.categories),
             "what it is a kind of": [concepts.lexicon.parents(name)[0] for name in pictures.categories],
         }
-        for target, method_name, maps in _maps(backbone, concepts, pictures, explained=explained, steps=steps):
+        for target, method_name, maps in _method_maps(backbone, concepts, pictures, explained=explained, steps=steps):
             acc, v2 = box_estimates(maps, pictures.boxes, rule=rule, resampling=resampling)
-            yield FindingRow(pictures=kind, explained=target, method=method_name, max_box_acc=acc, max_box_acc_v2=v2)
+            yield LocalisationRow(
+                pictures=kind, explained=target, method=method_name, max_box_acc=acc, max_box_acc_v2=v2
+            )
 
 
 def box_estimates(
@@ -240,7 +194,7 @@ def box_estimates(
     return acc, v2
 
 
-def _maps(
+def _method_maps(
     backbone: Backbone,
     concepts: ConceptFeatures,
     pictures: Pictures,
@@ -258,16 +212,16 @@ def _maps(
     ):
         fits = (chosen.fit(tower, image) for image in pictures.pixels.split(1))
         scores = torch.cat([fitted.maps(each) for fitted, each in zip(fits, names, strict=True)])
-        yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
+        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
     for method_name in ("itsm", "grad_eclip"):
         scores = attribute(tower, pictures.pixels, texts, method=build_method(method_name)).scores
-        yield from _on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
-    blind = {"centre": _bell(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
+        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
+    blind = {"centre": _gaussian(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
     for method_name, maps in blind.items():
         yield "nothing", method_name, maps.expand(len(names), -1, -1)
 
 
-def _on_drawings(
+def _maps_on_drawings(
     scores: Float[Tensor, "N T h w"], *, method_name: str, explained: Mapping[str, Sequence[str]], frame: Frame
 ) -> Iterator[tuple[str, str, Float[Tensor, "N H W"]]]:
     heatmap = Heatmap(scores=scores.cpu(), method=method_name, texts=tuple(explained), input_size=frame.input_size)
@@ -276,7 +230,7 @@ def _on_drawings(
         yield target, method_name, maps[:, place]
 
 
-def _bell(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
+def _gaussian(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
     """A Gaussian in the middle, a quarter of the picture wide."""
     down, across = (torch.linspace(-1, 1, length) for length in size)
     return torch.exp(-2 * (down[:, None] ** 2 + across**2))[None]
@@ -286,30 +240,6 @@ def _noise(size: tuple[int, int], *, num: int) -> Float[Tensor, "N H W"]:
     return torch.rand(num, *size, generator=torch.Generator().manual_seed(0))
 
 
-def _encoded(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+def _encode_images(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
     with torch.no_grad():
         return torch.cat([backbone.encode_image(batch, fp32=True) for batch in pixels.split(64)])
-
-
-def _drawing(world: WorldSet, *, category: str, key: str, moved: float) -> Drawing:
-    """The first of the scenes of a key in which a part of the thing in front can be seen."""
-    for attempt in range(100):
-        scene = compose(world, seed=f"{key}/{attempt}", category=category)
-        if moved:
-            scene = _moved(scene, by=moved, rng=random.Random(f"{key}/{attempt}/place"))
-        drawing = draw_scene(scene)
-        if drawing.visible[0]:
-            return drawing
-    raise AssertionError(f"no part of a {category} can be seen in 100 scenes")
-
-
-def _moved(scene: Scene, *, by: float, rng: random.Random) -> Scene:
-    first = scene.things[0]
-    place = replace(first.placement, x=0.5 + rng.uniform(-by, by), y=0.5 + rng.uniform(-by, by))
-    return replace(scene, things=(replace(first, placement=place), *scene.things[1:]))
-
-
-def _thing(drawing: Drawing) -> Bool[np.ndarray, "H W"]:
-    """Pixels that show the thing in front."""
-    own = [label for label, (owner, _) in drawing.legend.items() if owner == 0]
-    return np.isin(np.asarray(drawing.labels), own)

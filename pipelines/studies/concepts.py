@@ -1,4 +1,4 @@
-"""Concepts of the demo's lexicon in, tables of how well they tell the unknown and find things out (ConVis)."""
+"""The concept study: tables of detection and localization by definitions of concepts (ConVis)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,19 +14,23 @@ from ecor.demo.lexicon import demo_lexicon
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_over_repetitions
 from ecor.explain.metrics.boxes import CONVIS, WSOL, BoxRule
 from pipelines.config.studies import ConceptsConfig
-from pipelines.studies.concept_experiments import FindingRow, TellingRow, finding_rows, telling_rows
-from pipelines.studies.markdown import table_row, words_beside, write_page
+from pipelines.studies.concept_experiments import DetectionRow, LocalisationRow, detection_rows, localisation_rows
+from pipelines.studies.markdown import read_introduction, table_row, write_parts
 from pipelines.studies.result_rows import write_rows
 
 RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
-TELLING = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
-FINDING = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
-"""What a reader of the tables wrote about them; opens the page."""
+RULE_NOTES = {
+    "wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)",
+    "convis": "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)",
+}
+DETECTION_HEADER = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
+LOCALISATION_HEADER = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
+"""Headers of the two tables."""
 CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class ConceptFigure:
     """One number of one table."""
 
     table: str
@@ -37,9 +41,9 @@ class Figure:
 
 
 def run(config: ConceptsConfig) -> Path:
-    """Print both tables, a row as soon as it is known, and write them; the page's path.
+    """Print both tables, row by row, and write them; returns the path of the page.
 
-    Raises ValueError as `ecor.clip.loading.load_backbone` does.
+    Raises ValueError as `ecor.clip.loading.load_backbone`.
     """
     steps = 14
     if config.quick:
@@ -48,7 +52,7 @@ def run(config: ConceptsConfig) -> Path:
     backbone = load_backbone(config.backbone)
     concepts = encode_concepts(backbone, demo_lexicon())
     resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
-    told = telling_rows(
+    rows = detection_rows(
         backbone,
         concepts,
         num_train=config.num_train,
@@ -56,8 +60,8 @@ def run(config: ConceptsConfig) -> Path:
         seed=config.seed,
         resampling=resampling,
     )
-    telling = list(_shown(TELLING, _told_figures(told)))
-    found = finding_rows(
+    telling = list(_print_rows(DETECTION_HEADER, _detection_figures(rows)))
+    found = localisation_rows(
         backbone,
         concepts,
         num_images=config.num_found,
@@ -66,36 +70,36 @@ def run(config: ConceptsConfig) -> Path:
         steps=steps,
         resampling=resampling,
     )
-    finding = list(_shown(FINDING, map(_found_figures, found)))
+    finding = list(_print_rows(LOCALISATION_HEADER, map(_localisation_figures, found)))
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "concepts.csv", [each for row in (*telling, *finding) for each in row])
     page = folder / "concepts.md"
-    return write_page(page, _page(config, telling=telling, finding=finding, words=words_beside(page)))
+    return write_parts(page, _page(config, telling=telling, finding=finding, words=read_introduction(page)))
 
 
-def _told_figures(rows: Iterable[TellingRow]) -> Iterator[list[Figure]]:
+def _detection_figures(rows: Iterable[DetectionRow]) -> Iterator[list[ConceptFigure]]:
     """The figures of each row, then the means over pairs."""
-    by_score: dict[str, list[list[Figure]]] = {}
+    by_score: dict[str, list[list[ConceptFigure]]] = {}
     for row in rows:
         measures = row.detection.auroc, row.detection.fpr95_unknown, row.detection.fpr95_known
         case = f"{row.known} ({row.num_known}) / {row.unknown} ({row.num_unknown})"
         figures = [
-            Figure(table="telling", case=case, method=row.score, figure=name, estimate=each)
-            for name, each in zip(TELLING[2:], measures, strict=True)
+            ConceptFigure(table="telling", case=case, method=row.score, figure=name, estimate=each)
+            for name, each in zip(DETECTION_HEADER[2:], measures, strict=True)
         ]
         by_score.setdefault(row.score, []).append(figures)
         yield figures
     for score, pairs in by_score.items():
         yield [
-            Figure(
+            ConceptFigure(
                 table="telling", case="mean over pairs", method=score, figure=column[0].figure, estimate=_mean(column)
             )
             for column in zip(*pairs, strict=True)
         ]
 
 
-def _mean(figures: Sequence[Figure]) -> Estimate:
+def _mean(figures: Sequence[ConceptFigure]) -> Estimate:
     """Over pairs, with Student's t over them."""
     mean = mean_over_repetitions(np.array([each.estimate.value for each in figures]))
     return Estimate(
@@ -106,16 +110,16 @@ def _mean(figures: Sequence[Figure]) -> Estimate:
     )
 
 
-def _found_figures(row: FindingRow) -> list[Figure]:
+def _localisation_figures(row: LocalisationRow) -> list[ConceptFigure]:
     case = f"{row.pictures} | {row.explained}"
     return [
-        Figure(table="finding", case=case, method=row.method, figure=name, estimate=each)
-        for name, each in zip(FINDING[3:], (row.max_box_acc, row.max_box_acc_v2), strict=True)
+        ConceptFigure(table="finding", case=case, method=row.method, figure=name, estimate=each)
+        for name, each in zip(LOCALISATION_HEADER[3:], (row.max_box_acc, row.max_box_acc_v2), strict=True)
     ]
 
 
-def _shown(header: Sequence[str], rows: Iterable[list[Figure]]) -> Iterator[list[Figure]]:
-    """The same rows, printed on the way."""
+def _print_rows(header: Sequence[str], rows: Iterable[list[ConceptFigure]]) -> Iterator[list[ConceptFigure]]:
+    """Print rows as they pass."""
     for line in _heading(header):
         print(line, flush=True)  # noqa: T201
     for row in rows:
@@ -127,15 +131,15 @@ def _heading(header: Sequence[str]) -> tuple[str, str]:
     return table_row(header), table_row(["---"] * len(header))
 
 
-def _line(row: Sequence[Figure]) -> str:
-    return table_row([row[0].case, row[0].method, *(_told(each.estimate) for each in row)])
+def _line(row: Sequence[ConceptFigure]) -> str:
+    return table_row([row[0].case, row[0].method, *(_format_estimate(each.estimate) for each in row)])
 
 
-def _told(estimate: Estimate) -> str:
+def _format_estimate(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
+def _write_csv(path: Path, figures: Sequence[ConceptFigure]) -> None:
     rows = []
     for each in figures:
         found = each.estimate
@@ -147,12 +151,10 @@ def _write_csv(path: Path, figures: Sequence[Figure]) -> None:
 def _page(
     config: ConceptsConfig,
     *,
-    telling: Sequence[Sequence[Figure]],
-    finding: Sequence[Sequence[Figure]],
+    telling: Sequence[Sequence[ConceptFigure]],
+    finding: Sequence[Sequence[ConceptFigure]],
     words: str,
 ) -> str:
-    rule = {"wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)"}
-    rule["convis"] = "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)"
     lines = [
         "# What concepts tell, and what they find",
         "",
@@ -162,6 +164,16 @@ def _page(
         "which was tuned on nothing. Drawn scenes; definitions of the demo's own lexicon. In percent, with 95 % "
         "intervals.",
         "",
+        *_detection_section(config, telling),
+        "",
+        *_localisation_section(config, finding),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _detection_section(config: ConceptsConfig, rows: Sequence[Sequence[ConceptFigure]]) -> list[str]:
+    return [
         "## Telling the unknown",
         "",
         f"{config.num_images} pictures of the kinds of a known concept, and as many of the kinds of an unknown one; in "
@@ -171,19 +183,21 @@ def _page(
         f"positive: unknown pictures accepted where 95 % of known ones are. The probe learned from {config.num_train} "
         "pictures of the known categories.",
         "",
-        *_heading(TELLING),
-        *map(_line, telling),
-        "",
+        *_heading(DETECTION_HEADER),
+        *map(_line, rows),
+    ]
+
+
+def _localisation_section(config: ConceptsConfig, rows: Sequence[Sequence[ConceptFigure]]) -> list[str]:
+    return [
         "## Finding things",
         "",
         f"{config.num_found} pictures of one thing each, away from the middle, of categories that pretraining named, "
         "and as many of those that it never named. Maps of the category's definition, and of the definition of what "
         "it is a kind of. MaxBoxAcc: the box around the largest region overlaps the true one by 0.5, at the threshold "
-        f"that is best for all pictures; V2: any region, mean over 0.3, 0.5 and 0.7. Boxes {rule[config.box_rule]}. "
-        "The threshold is chosen anew in each resample.",
+        f"that is best for all pictures; V2: any region, mean over 0.3, 0.5 and 0.7. Boxes "
+        f"{RULE_NOTES[config.box_rule]}. The threshold is chosen anew in each resample.",
         "",
-        *_heading(FINDING),
-        *map(_line, finding),
-        "",
+        *_heading(LOCALISATION_HEADER),
+        *map(_line, rows),
     ]
-    return "\n".join(lines)

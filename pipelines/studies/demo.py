@@ -1,8 +1,8 @@
-"""DemoConfig in, a page of explained labels out: the whole job on drawn scenes, with the model that comes with `ecor`.
+"""The whole pipeline on drawn scenes with the embedded model: ECOR beside two rivals, and a report.
 
-Three ways to label the same validation images are put side by side: zero-shot CLIP with the hand-written templates that
-are best there, DROR's one softmax over pairs, and ECOR. ECOR goes through every stage as on a cluster; the rivals,
-which only the table needs, are labelled in this process.
+Three ways to label the same validation images are compared: zero-shot CLIP with the best hand-written templates, DROR's
+one softmax over pairs, and ECOR. ECOR runs through every stage as on a cluster; the rivals are labelled in this
+process.
 """
 
 import json
@@ -36,20 +36,20 @@ from pipelines.config.stages import (
     ReportConfig,
     ScoreConfig,
     ShardConfig,
-    TrainConfig,
 )
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
-from pipelines.scoring.decoder import PART_IMAGES, decoded_parts
+from pipelines.scoring.decoder import PART_IMAGES, decode_unit
 from pipelines.scoring.work_units import read_input
 from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 
 SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
-"""Of each tuning, as in the study: with visual tokens every epoch reads all images again."""
+"""Epochs of each tuning, as in the study: with visual tokens every epoch reads all images again."""
 COLUMNS = {
     "strict/rr": "RR",
     "strict/rw": "RW",
@@ -63,30 +63,31 @@ BY_PAIRS = ScoringConfig(method="pairs")
 
 
 def run(config: DemoConfig) -> str:
-    """Draw, shard, tune, compare, register, promote, score with the champion, and write the page; its path.
+    """Draw, shard, tune, compare, register, promote, score with the champion, and write the page; returns its path.
 
-    Everything goes into `config.output`; run again, it goes on where it stopped.
+    All output is in `config.output`; the same command resumes an interrupted demo.
 
-    Raises ValueError when the folder holds a demo of other settings.
+    Raises:
+        ValueError: when the folder holds a demo of other settings.
     """
     started = time.monotonic()
     root = Path(config.output)
     tracking = resolve_tracking(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
-    _draw(config, root=root)
+    _draw_images(config, root=root)
     with connect(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
-        zero_shot = _zero_shot(root)
+        zero_shot = _zero_shot_model(root)
         for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):
             _tune(name, objective, templates=zero_shot.templates, config=config, tracking=tracking)
-        champion = _champion(root, tracking=tracking)
+        champion = _promote_ours(root, tracking=tracking)
         score.run(
             ScoreConfig(input=f"{root}/shards/{SPLIT}", output=f"{root}/labels", model=champion.uri),
             cluster=config.cluster,
             tracking=tracking,
         )
     rivals = {
-        ZERO_SHOT: _labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
-        PAIRS: _labels(load(_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
+        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
+        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
     }
     evaluation = evaluate.run(
         EvaluateConfig(
@@ -104,12 +105,12 @@ def run(config: DemoConfig) -> str:
             title="Drawn scenes, labelled with their reasons",
         )
     )
-    _tell(evaluation, champion=champion, tracking=tracking, page=page, seconds=time.monotonic() - started)
+    _print_summary(evaluation, champion=champion, tracking=tracking, page=page, seconds=time.monotonic() - started)
     return page
 
 
-def _draw(config: DemoConfig, *, root: Path) -> None:
-    """The world's images, once; what was drawn is written beside them last."""
+def _draw_images(config: DemoConfig, *, root: Path) -> None:
+    """Draw the images once; the record of their settings is written last."""
     world = {"set": SET, "train": config.num_train, SPLIT: config.num_validation, "seed": config.seed}
     record = root / WORLD
     if record.is_file():
@@ -127,10 +128,10 @@ def _draw(config: DemoConfig, *, root: Path) -> None:
 
 
 @torch.no_grad()
-def _zero_shot(root: Path) -> Recognizer:
-    """CLIP with the hand-written templates that are best on the validation images, and temperatures fitted there.
+def _zero_shot_model(root: Path) -> Recognizer:
+    """CLIP with the best hand-written templates on the validation images, and temperatures fitted there.
 
-    Tuning starts from the same templates, so that it is not the repair of a poor wording.
+    Tuning starts from the same templates, so that it does not merely repair a poor wording.
     """
     vocabulary = read_vocabulary(root / "shards" / "vocabulary.json")
     folder = root / "shards" / SPLIT
@@ -163,7 +164,7 @@ def _tune(
     Console(stderr=True).print(f"{name}: tuning", style="bold")
     settings = TrainConfig(
         shards=f"{root}/shards",
-        output=_folder(root, name),
+        output=_run_folder(root, name),
         templates=templates,
         objective=objective,
         seed=config.seed,
@@ -172,17 +173,19 @@ def _tune(
     train.run(settings, cluster=config.cluster, tracking=tracking)
 
 
-def _champion(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
-    candidate = model_registry.register(RegisterConfig(checkpoint=_folder(root, OURS), name=MODEL), tracking=tracking)
-    model_registry.promote(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
-    return model_registry.resolve(f"models:/{MODEL}@champion", tracking=tracking)
+def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
+    candidate = model_registry.register_model(
+        RegisterConfig(checkpoint=_run_folder(root, OURS), name=MODEL), tracking=tracking
+    )
+    promotion.promote_model(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
+    return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 
-def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
-    """Label the validation images in this process; the path of the labels."""
+def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
+    """Label the validation images in this process; returns the path of the labels."""
     recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
-        for part in decoded_parts(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
+        for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
             pixels_B3HW = torch.from_numpy(part.pixels)
             tables.append(recognizer.label(pixels_B3HW, origins=part.origins, scoring=scoring))
     path = root / f"labels-{slug(name)}.parquet"
@@ -190,14 +193,14 @@ def _labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringCo
     return str(path)
 
 
-def _folder(root: Path, name: str) -> str:
+def _run_folder(root: Path, name: str) -> str:
     return f"{root}/runs/{slug(name)}"
 
 
-def _tell(
+def _print_summary(
     evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: str, seconds: float
 ) -> None:
-    """One screen: the table, where the model is, and the page to open."""
+    """Print the table, the model's URI and the path of the page."""
     console = Console()
     table = Table(title=f"{evaluation.results[0].num_images} validation images of the drawn world, strict rule, %")
     table.add_column("", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A set of a drawn world and a seed in, shards and the whole truth of their images out: what cells learn from."""
+"""Draw the splits of a set of the drawn world: shards, and the full ground truth beside them."""
 
 import random
 from dataclasses import asdict, dataclass, field
@@ -22,29 +22,29 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a cell costs and how sure its figures are; the same for all cells."""
+    """Numbers of images and epochs of a cell; the same for all cells."""
 
     train_per_category: int = 16
     """As in the few-shot settings of CoOp (arXiv:2109.01134)."""
     least_train: int = 320
-    """Images that small sets get all the same."""
+    """Smallest number of training images."""
     num_validation: int = 300
     num_test: int = 600
     num_epochs: int = 5
     batch_size: int = 32
     max_sentences_per_step: int = 800
-    """Of every loss: larger vocabularies have sampled negatives, so that all methods cost about the same."""
+    """Limit for every loss: larger vocabularies get sampled negatives, so that all methods cost about the same."""
 
     def num_images(self, split: str, *, num_categories: int) -> int:
-        """Of a split of a set."""
+        """Number of images of a split."""
         if split == "train":
             return max(self.least_train, self.train_per_category * num_categories)
         return self.num_validation if split == "validation" else self.num_test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """One set, or some of its categories, drawn from one seed; a folder of shards with the whole truth beside."""
+class DrawnWorld:
+    """A set, or some of its categories, drawn from one seed: a folder of shards with the full ground truth."""
 
     folder: Path
     set_name: str
@@ -62,18 +62,18 @@ class World:
         return self.folder / f"{split}.npz"
 
 
-def world_of(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> World:
-    """Where a world lies. Fewer categories are drawn from the set by the seed, each size holding the smaller ones."""
+def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> DrawnWorld:
+    """Locate the folder of a world. Fewer categories are sampled by the seed; a larger sample contains the smaller."""
     categories, name = world_set(set_name).categories, f"{set_name}-{seed}"
     if num_categories is not None:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
         categories, name = tuple(sorted(chosen)), f"{set_name}-{num_categories}-{seed}"
     name += f"-{json_digest(asdict(sizes))[:8]}"
-    return World(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
+    return DrawnWorld(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
 
 
-def draw_world(world: World) -> None:
-    """Draw a world's splits, once; the truth of a split is written last."""
+def draw_world(world: DrawnWorld) -> None:
+    """Draw the splits of a world once; the ground truth of a split is written last."""
     world.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(world.folder / ".drawing.lock"):
         for split in SPLITS:
@@ -81,7 +81,7 @@ def draw_world(world: World) -> None:
                 _draw_split(world, split=split)
 
 
-def _draw_split(world: World, *, split: str) -> None:
+def _draw_split(world: DrawnWorld, *, split: str) -> None:
     vocabulary = world.vocabulary
     drawings = list(
         labelled_drawings(
@@ -93,7 +93,7 @@ def _draw_split(world: World, *, split: str) -> None:
         )
     )
     folder = world.folder / "shards"
-    entries = [ShardEntry(sample=_sample(each, world=world, split=split)) for each in drawings]
+    entries = [ShardEntry(sample=_make_sample(each, world=world, split=split)) for each in drawings]
     manifest = ShardManifest(
         split=split,
         shards=(write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=vocabulary),),
@@ -107,10 +107,10 @@ def _draw_split(world: World, *, split: str) -> None:
     write_shard_manifest(manifest, folder / split)
     write_side_files(folder, vocabulary=vocabulary)
     with replace_file(world.truth(split)) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, allow_pickle=False, **_truth(drawings, vocabulary=vocabulary))
+        np.savez(file, allow_pickle=False, **_ground_truth(drawings, vocabulary=vocabulary))
 
 
-def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
+def _make_sample(drawing: LabelledDrawing, *, world: DrawnWorld, split: str) -> Sample:
     file = BytesIO()
     drawing.drawing.image.save(file, "png", compress_level=1)
     return Sample(
@@ -124,7 +124,7 @@ def _sample(drawing: LabelledDrawing, *, world: World, split: str) -> Sample:
     )
 
 
-def _truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+def _ground_truth(drawings: list[LabelledDrawing], *, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     visible = np.zeros((len(drawings), len(vocabulary.rationales)), dtype=bool)
     for number, each in enumerate(drawings):
         visible[number, [vocabulary.rationale_id(text) for text in each.visible_rationales]] = True

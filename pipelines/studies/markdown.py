@@ -1,4 +1,4 @@
-"""Write Markdown tables and the pages that studies are told on."""
+"""Write Markdown tables, and render the pages of the studies from templates."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ecor.storage import filesystem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class MarkdownTable:
     """One table of a page."""
 
     title: str
@@ -22,10 +22,10 @@ class Table:
     @property
     def markdown(self) -> str:
         """The title in bold, and the table."""
-        return f"**{self.title}**\n\n{table(self.header, self.rows)}"
+        return f"**{self.title}**\n\n{markdown_table(self.header, self.rows)}"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, without a newline at its end; a cell that holds `|` becomes two cells."""
     return "\n".join([table_row(header), "|" + "---|" * len(header), *map(table_row, rows)])
 
@@ -35,19 +35,19 @@ def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def words_beside(page: Path) -> str:
-    """What a person wrote for the page, in `<name>-words.md` beside it; empty where there is none."""
+def read_introduction(page: Path) -> str:
+    """The hand-written introduction of a page, from `<name>-words.md` beside it; empty if there is none."""
     words = page.with_name(f"{page.stem}-words.md")
     return words.read_text(encoding="utf-8").strip() if words.is_file() else ""
 
 
-def page_of(template: str, *, package: str, **values: Any) -> str:
-    """A page from a template in the folder `templates` of a package; a value that it lacks is an error."""
+def render_template(template: str, *, package: str, **values: Any) -> str:
+    """Render a template of the folder `templates` of a package; a missing value is an error."""
     text = files(package).joinpath(f"templates/{template}").read_text(encoding="utf-8")
     return jinja2.Template(text, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(values)
 
 
-def write_page(page: Path, *parts: str) -> Path:
-    """Write the parts that are not empty with a blank line between; never seen half-written."""
+def write_parts(page: Path, *parts: str) -> Path:
+    """Write the non-empty parts, separated by blank lines, with an atomic replacement."""
     filesystem.write(page, ("\n\n".join(filter(None, parts)).rstrip("\n") + "\n").encode())
     return page

@@ -8,12 +8,12 @@ from ecor.storage import filesystem
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """The rows that are there; none where there is no file."""
+    """Read the rows; an empty table if there is no file."""
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def append_rows(rows: pd.DataFrame, path: Path, *, float_format: str) -> None:
-    """Add rows to the file, which is never seen half-written. One process writes."""
+    """Append rows to the file, with an atomic replacement. Only one process may write."""
     known = read_rows(path)
     write_rows(pd.concat([known, rows], ignore_index=True) if len(known) else rows, path, float_format=float_format)
 

@@ -1,4 +1,4 @@
-"""Weights of the small CLIP in, a Markdown table of what it knows of each set of a drawn world out."""
+"""Measure what the small CLIP knows of each set of a drawn world, as a Markdown table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +28,11 @@ HEADER = (
 
 
 def run(config: ValidityConfig) -> None:
-    """Print the table, a row as soon as it is known.
+    """Print the table, row by row.
 
-    Raises ValueError for a set that the world has not, for weights that are no file, and for none where none come with
-    the world.
+    Raises:
+        ValueError: for an unknown set, for weights that are no file, and when a world without embedded weights is
+            given none.
     """
     sets = get_world(config.world).sets
     unknown = set(config.sets) - set(sets)
@@ -45,33 +46,33 @@ def run(config: ValidityConfig) -> None:
     require(weights.is_file(), f"{weights} is no file: name the weights.safetensors that `ecor pretrain` wrote")
     torch.set_num_threads(config.num_threads)
     clip = create_clip(weights=weights)
-    _tell(HEADER)
-    _tell(["---"] * len(HEADER))
+    _print_row(HEADER)
+    _print_row(["---"] * len(HEADER))
     for set_name in config.sets or sets:
         sizes = {"num_train": config.num_train, "num_images": config.num_images}
-        _tell(_row(measure_validity(clip, set_name=set_name, seed=config.seed, **sizes)))
+        _print_row(_table_row(measure_validity(clip, set_name=set_name, seed=config.seed, **sizes)))
 
 
-def _row(found: SetValidity) -> list[str]:
+def _table_row(found: SetValidity) -> list[str]:
     chance = found.mean_visible / found.num_rationales
     return [
         found.set_name,
         str(found.num_categories),
         str(found.num_rationales),
-        f"{_told(found.zero_shot)} `{found.template}`",
-        _told(found.probe),
-        _told(found.labelled_first),
-        f"{_told(found.visible_first)} ({100 * chance:.1f})",
-        _told(found.composition),
-        _told(found.untrue),
-        _told(found.misfit),
+        f"{_format_share(found.zero_shot)} `{found.template}`",
+        _format_share(found.probe),
+        _format_share(found.labelled_first),
+        f"{_format_share(found.visible_first)} ({100 * chance:.1f})",
+        _format_share(found.composition),
+        _format_share(found.untrue),
+        _format_share(found.misfit),
         f"{100 * found.best_part_iou:.1f}",
     ]
 
 
-def _told(share: Share) -> str:
+def _format_share(share: Share) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def _tell(cells: Sequence[str]) -> None:
+def _print_row(cells: Sequence[str]) -> None:
     print(table_row(cells), flush=True)  # noqa: T201

@@ -1,15 +1,11 @@
-"""Settings, metrics and folders in, MLflow runs out.
+"""Start, log to and finish MLflow runs, without MLflow's global state.
 
 No call here uses MLflow's global state: every client is made for the URI of a `TrackingConfig`.
 """
 
 import logging
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +15,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
-from pipelines.config.addresses import masked, without_user
-from pipelines.config.infrastructure import TrackingConfig, uri_of
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from pipelines.config.secrets import mask_secrets
+from pipelines.tracking.mlflow_client import (
+    display_uri,
+    first_line,
+    make_client,
+    refusal_message,
+    silence_mlflow,
+    translate_mlflow_errors,
+)
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
 _PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
 _METRICS_PER_CALL = 1000
 _PARAM_LENGTH = 6000
-_PROBE_TIMEOUT_S = 10.0
-_PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _log = logging.getLogger(__name__)
 
 
@@ -42,19 +44,19 @@ def start_training_run(
     """Open an MLflow run, or reattach to `run_id` after a restart, and return its id.
 
     Args:
-        tracking: where; pass `resolved(tracking)` to workers, whose current folder is another.
+        tracking: the server; pass `resolve_tracking(tracking)` to workers, which have another current folder.
         name: the run's name.
         params: settings; nested mappings become dotted names, values longer than MLflow's limit are cut.
         tags: digests and lineage.
-        run_id: of the run to go on with; its parameters stay as they are.
+        run_id: of the run to resume; its parameters stay as they are.
 
     Raises:
         ValueError: when the server does not answer, or `run_id` is not known there.
     """
-    client = client_of(tracking)
+    client = make_client(tracking)
     with translate_mlflow_errors(tracking):
         if run_id is not None:
-            _reopen(client, run_id=run_id, uri=shown(tracking))
+            _reopen(client, run_id=run_id, uri=display_uri(tracking))
         else:
             with silence_mlflow():
                 run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
@@ -63,12 +65,12 @@ def start_training_run(
     return run_id
 
 
-def knows_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
+def has_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
     """Whether the server has this run (None is no run)."""
     if run_id is None:
         return False
     try:
-        return client_of(tracking).get_run(run_id).info.lifecycle_stage == "active"
+        return make_client(tracking).get_run(run_id).info.lifecycle_stage == "active"
     except MlflowException:
         return False
 
@@ -79,7 +81,7 @@ def log_metrics(
     """Add a point to the curve of each metric; `step` is the x axis (0 when None)."""
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
-    client = client_of(tracking, probe=False)
+    client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         for start in range(0, len(points), _METRICS_PER_CALL):
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
@@ -88,12 +90,12 @@ def log_metrics(
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
     """Upload every file of a local folder as artifacts of the run."""
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        client_of(tracking, probe=False).log_artifacts(run_id, str(folder))
+        make_client(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
-    """Add what is known only at the end of a run: digests and places of what it made."""
-    client = client_of(tracking, probe=False)
+    """Add tags that are known only at the end of a run: digests and locations of its output."""
+    client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
@@ -103,16 +105,16 @@ def finish_run(
 ) -> None:
     """Close the run with its outcome.
 
-    After an error, a server that does not answer is a warning: the error is what is to be told, and told at once.
+    After an error, a server that does not answer is only a warning, so that it does not hide or delay the error.
     """
     if status == "FINISHED":
         with translate_mlflow_errors(tracking):
-            client_of(tracking, probe=False).set_terminated(run_id, status)
+            make_client(tracking, probe=False).set_terminated(run_id, status)
         return
     try:
-        client_of(tracking).set_terminated(run_id, status)
+        make_client(tracking).set_terminated(run_id, status)
     except (ValueError, MlflowException) as error:
-        _log.warning("the MLflow run %s stays open: %s", run_id, masked(_first_line(error)))
+        _log.warning("the MLflow run %s stays open: %s", run_id, mask_secrets(first_line(error)))
 
 
 def log_evaluation(
@@ -134,7 +136,7 @@ def recorded_run(
     tags: Mapping[str, str],
     run_id: str | None = None,
 ) -> Iterator[str]:
-    """A run that is closed with the block: FINISHED, KILLED on Ctrl-C, FAILED on any other error."""
+    """Open a run for the block, and close it as FINISHED, KILLED (Ctrl-C) or FAILED (any other error)."""
     run_id = start_training_run(tracking, name=name, params=params, tags=tags, run_id=run_id)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
@@ -147,136 +149,12 @@ def recorded_run(
         finish_run(tracking, run_id=run_id, status=status)
 
 
-def client_of(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
-    """MLflow's client for that server; `probe` asks first whether it is there and, once per user, answers.
-
-    Raises ValueError when the server does not answer, or MLflow refuses the URI.
-    """
-    uri = address_of(tracking)
-    if probe:
-        _require_reachable(uri)
-    try:
-        with silence_mlflow():
-            if probe:
-                _require_answer(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, ImportError) as error:  # a database whose driver is not installed
-        raise ValueError(
-            _refusal(error, uri=masked(uri))
-            or f"MLflow does not accept the tracking URI {masked(uri)}: {masked(_first_line(error))} "
-            f"Use sqlite:///<file> or the URL of a server"
-        ) from error
-
-
-def _refusal(error: Exception, *, uri: str) -> str | None:
-    """In words, where the server answers and does not do as it is asked: that will be no better later."""
-    if "error code 401" in str(error):
-        return (
-            f"the MLflow server {uri} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
-            f"MLFLOW_TRACKING_PASSWORD"
-        )
-    if "Invalid Host header" in str(error):
-        return (
-            f"the MLflow server {uri} does not answer to this name (403, invalid Host header): use one that it knows, "
-            f"or add this one, with port, to its MLFLOW_SERVER_ALLOWED_HOSTS"
-        )
-    if getattr(error, "error_code", None) == "PERMISSION_DENIED":
-        return (
-            f"the MLflow server {uri} does not let this user do that (403, permission denied): ask whoever runs it for "
-            f"the right, or be another user by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    return None
-
-
-def _password() -> str | None:
-    """Of basic authentication, or the token that stands for both."""
-    return os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get("MLFLOW_TRACKING_TOKEN")
-
-
-@lru_cache
-def _require_answer(uri: str, user: str | None, password: str | None) -> None:
-    """One question with these credentials, which MLflow takes from the environment: a server checks them slowly."""
-    MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-
-
-def address_of(tracking: TrackingConfig) -> str:
-    """The URI that MLflow is told; user and password in it go to MLflow's own environment variables instead, so that no
-    message of MLflow's names them."""
-    uri, user, password = without_user(uri_of(tracking))
-    if user is not None:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = user
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
-    return uri
-
-
-def shown(tracking: TrackingConfig) -> str:
-    """The URI as it may be written down."""
-    return masked(uri_of(tracking))
-
-
-@contextmanager
-def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
-    """What MLflow's client raises as an error that says what to do.
-
-    ValueError for what the server refuses; OSError for a server that has failed for minutes.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        refusal = _refusal(error, uri=shown(tracking))
-        if refusal is not None:
-            raise ValueError(refusal) from error
-        raise OSError(
-            f"the MLflow server {shown(tracking)} failed ({masked(_first_line(error))}): run the same command again "
-            f"when it answers, to go on"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def _require_reachable(uri: str) -> None:
-    """MLflow's own client would retry for minutes before it says that nobody answers."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310 (checked)
-    except urllib.error.HTTPError:
-        return  # somebody answers; what they answer is for MLflow's client to judge
-    except OSError as error:
-        raise ValueError(
-            f"the MLflow server {uri} does not answer ({error}): start it, or name another with --tracking.uri or "
-            f"MLFLOW_TRACKING_URI"
-        ) from error
-
-
-@contextmanager
-def silence_mlflow() -> Iterator[None]:
-    """Hold back MLflow's and alembic's notes and progress bars; errors are raised all the same."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
-    bars = os.environ.get(_PROGRESS_BARS)
-    os.environ[_PROGRESS_BARS] = "false"
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars is None:
-            os.environ.pop(_PROGRESS_BARS, None)
-        else:
-            os.environ[_PROGRESS_BARS] = bars
-
-
 def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
     experiment = client.get_experiment_by_name(tracking.experiment)
     if experiment is not None:
         require(
             experiment.lifecycle_stage == "active",
-            f"the experiment {tracking.experiment} was deleted on {shown(tracking)}: restore it, or name another",
+            f"the experiment {tracking.experiment} was deleted on {display_uri(tracking)}: restore it, or name another",
         )
         return experiment.experiment_id
     try:
@@ -290,7 +168,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
 
 def _artifact_location(tracking: TrackingConfig) -> str | None:
     """Beside the database for SQLite; a server decides for itself."""
-    uri = uri_of(tracking)
+    uri = tracking_uri(tracking)
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).parent / ARTIFACTS_BESIDE_DATABASE).as_uri()
@@ -300,23 +178,23 @@ def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
-        if _refusal(error, uri=uri) is not None:  # somebody else's run
+        if refusal_message(error, uri=uri) is not None:  # a run of another user
             raise
         raise ValueError(
-            f"the MLflow run {run_id} is not on {uri}: name the server it was made on, or start afresh"
+            f"the MLflow run {run_id} is not on {uri}: name the server that has it, or add --fresh"
         ) from error
 
 
 def _log_params(client: MlflowClient, *, run_id: str, params: Mapping[str, Any]) -> None:
-    entries = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in flat(params)]
+    entries = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in flatten(params)]
     for start in range(0, len(entries), _PARAMS_PER_CALL):
         client.log_batch(run_id, params=entries[start : start + _PARAMS_PER_CALL])
 
 
-def flat(params: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(params: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as dotted names with values."""
     for name, value in params.items():
         if isinstance(value, Mapping):
-            yield from flat(value, prefix=f"{prefix}{name}.")
+            yield from flatten(value, prefix=f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -1,6 +1,6 @@
-"""A pinned model in, its folder on this machine out: downloaded once, and always checked.
+"""Download a pinned model once per machine, and check its digests at every use.
 
-MLflow is imported for a download only, so that processes that score a model which is here start without it.
+MLflow is imported only for a download, so that a process that scores a cached model starts without it.
 """
 
 import os
@@ -18,13 +18,13 @@ from ecor.storage import filesystem
 from ecor.storage.artifact import ArtifactRecord, read_artifact, record_path
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
-from pipelines.config.infrastructure import TrackingConfig, uri_of
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """A model that is pinned: what it is called, and the digests that it must have."""
+    """A pinned model: its name, its version and the digests that it must have."""
 
     asked_for: str
     """The URI it was resolved from; an alias in it may have moved since."""
@@ -35,38 +35,38 @@ class ModelVersion:
     version: str | None
     """None for a plain checkpoint."""
     digest: str
-    """Of all that decides its numbers except the vocabulary (`ecor.model.Recognizer.digest`)."""
+    """Digest of the model without its vocabulary (`ecor.model.Recognizer.digest`)."""
     vocabulary_digest: str
     backbone_digest: str
     run_id: str | None
-    """MLflow run that made it."""
+    """MLflow run that trained it."""
 
 
-def fetch(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
     """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
 
     A checkpoint of this machine's disks stays where it is.
 
     Args:
-        model: what `resolve` gave.
-        tracking: where the registry is; pass `resolved(tracking)` to workers.
+        model: result of `model_registry.resolve_model`.
+        tracking: the registry's server; pass `resolve_tracking(tracking)` to workers.
         cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
 
     Raises:
-        ValueError: when what was downloaded is another model than the registry's record says.
+        ValueError: when the digests differ from those of the registry's record.
     """
     if model.version is None and filesystem.is_local(model.uri):
-        return _checked(filesystem.local_path(model.uri), model=model)
+        return _check_digests(filesystem.local_path(model.uri), model=model)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = text_sha256(f"{uri_of(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
-    kept = cache / key[:32]
-    with FileLock(f"{kept}.lock"):
-        is_here = kept.exists()
+    key = text_sha256(f"{tracking_uri(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
+    cached = cache / key[:32]
+    with FileLock(f"{cached}.lock"):
+        is_here = cached.exists()
         if not is_here:
-            _download(model, target=kept, tracking=tracking)
+            _download(model, target=cached, tracking=tracking)
     count(MODEL_CACHE, outcome="hit" if is_here else "miss")
-    return _checked(kept, model=model)
+    return _check_digests(cached, model=model)
 
 
 def default_cache_dir() -> Path:
@@ -79,33 +79,38 @@ def default_cache_dir() -> Path:
 def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) -> None:
     if model.version is None:
         with write_folder(target) as unfinished, filesystem.local_folder(model.uri) as found:
-            _checked(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
+            _check_digests(shutil.copytree(found, unfinished, dirs_exist_ok=True), model=model)
         return
-    # MLflow is slow to import, and where the model is here already nobody needs it
+    # MLflow is slow to import, and only a download needs it
     from mlflow.artifacts import download_artifacts
 
-    from pipelines.tracking.mlflow_runs import address_of, client_of, silence_mlflow, translate_mlflow_errors
+    from pipelines.tracking.mlflow_client import (
+        extract_credentials,
+        make_client,
+        silence_mlflow,
+        translate_mlflow_errors,
+    )
     from pipelines.tracking.model_package import ARTIFACT
 
-    client = client_of(tracking)
+    client = make_client(tracking)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, silence_mlflow(), translate_mlflow_errors(tracking):
         place = client.get_model_version_download_uri(model.name, str(model.version))
-        uri = address_of(tracking)
+        uri = extract_credentials(tracking)
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
-        _checked(Path(found), model=model)
+        _check_digests(Path(found), model=model)
         move_into_place(Path(found), target)
 
 
-def read_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
-    """The record of what `ecor train` made, of whichever system; ValueError when there is none, or it was altered."""
+def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
+    """Read the record of an output of `ecor train`, of any system; ValueError when it is missing or altered."""
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
             return read_artifact(folder, system)
     return read_checkpoint(folder)
 
 
-def _checked(folder: Path, *, model: ModelVersion) -> Path:
-    checkpoint = read_record(folder)
+def _check_digests(folder: Path, *, model: ModelVersion) -> Path:
+    checkpoint = read_model_record(folder)
     for name, expected, found in (
         ("model", model.digest, checkpoint.model_digest),
         ("vocabulary", model.vocabulary_digest, checkpoint.vocabulary_digest),

@@ -1,4 +1,4 @@
-"""What a user calls a model in, the open model out: of the registry, of a folder, or the one that comes along."""
+"""Load a model by URI, by checkpoint folder, or by the name of the embedded demo model."""
 
 from typing import cast, get_args
 
@@ -15,26 +15,26 @@ from pipelines.config.infrastructure import TrackingConfig
 DEMO_MODEL = "ecor-demo"
 
 
-def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
-    """The model, choosing from other `names` than its own where some are given.
+def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
+    """Load a model that names categories and rationales.
 
     Args:
         model: `models:/…`, a checkpoint folder, or `ecor-demo`: plain CLIP with the weights of the package.
-        tracking: where the registry is (`pipelines.config.infrastructure.resolve_tracking`).
-        names: categories and rationales.
-        demo_set: of the drawn world, whose names `ecor-demo` chooses from where no others are given.
+        tracking: the registry's server (`pipelines.config.infrastructure.resolve_tracking`).
+        names: categories and rationales to use instead of the model's own.
+        demo_set: set of the drawn world with the names of `ecor-demo`.
 
     Raises:
-        ValueError: for a model that is not there or damaged, and for what another system than ECOR learned.
+        ValueError: for a missing or damaged model, and for an artifact of another system than ECOR.
     """
     if model == DEMO_MODEL:
         return Recognizer.zero_shot(set_vocabulary(demo_set) if names is None else names)
-    folder = folder_of(model, tracking=tracking)
+    folder = model_folder(model, tracking=tracking)
     remedies = {
         "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",
         "lico": "it names categories alone: `ecor explain` shows where it finds them",
     }
-    system = system_of(folder)
+    system = detect_system(folder)
     if system in remedies:
         raise ValueError(
             f"{model} is no model that names categories and rationales, {system} made it; {remedies[system]}"
@@ -43,8 +43,8 @@ def opened(model: str, *, tracking: TrackingConfig, names: Names | None = None, 
     return found if names is None else found.with_vocabulary(names)
 
 
-def folder_of(model: str, *, tracking: TrackingConfig) -> str:
-    """Where a model lies: a version of the registry is fetched; ValueError for one that is not there."""
+def model_folder(model: str, *, tracking: TrackingConfig) -> str:
+    """The folder of a model; a version of the registry is downloaded. ValueError when it does not exist."""
     if not model.startswith("models:"):
         return model
     from pipelines.tracking import (
@@ -52,15 +52,15 @@ def folder_of(model: str, *, tracking: TrackingConfig) -> str:
         model_registry,  # MLflow takes seconds to import
     )
 
-    return str(model_cache.fetch(model_registry.resolve(model, tracking=tracking), tracking=tracking))
+    return str(model_cache.fetch_model(model_registry.resolve_model(model, tracking=tracking), tracking=tracking))
 
 
-def system_of(folder: str) -> SystemName:
-    """Which system learned what lies in a folder; `ecor` where nothing tells."""
+def detect_system(folder: str) -> SystemName:
+    """The system that trained the artifact in a folder; `ecor` without a record of another one."""
     others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
     return cast(SystemName, next(others, "ecor"))
 
 
-def projection_of(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
-    """What the method `eclip` needs, as `ecor.eclip.projection.read_projection` reads it; also of the registry."""
-    return read_projection(folder_of(place, tracking=tracking), backbone_digest=backbone_digest)
+def load_projection(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
+    """The projection for the method `eclip`, from a folder, a file or the registry (`ecor.eclip.projection`)."""
+    return read_projection(model_folder(place, tracking=tracking), backbone_digest=backbone_digest)

@@ -1,7 +1,7 @@
-"""A checkpoint folder in, a self-contained MLflow model folder out: code, tokens, signature, pinned requirements.
+"""Package a checkpoint as a self-contained MLflow model: code, tokens, signature, pinned requirements.
 
-The model is a pyfunc model from code (`pyfunc_model.py`); what it needs of `ecor` travels inside, so that plain
-`mlflow.pyfunc` loads it where this project is not installed.
+The model is a pyfunc model from code (`pyfunc_model.py`). It contains the packages of `ecor` that it needs, so that
+plain `mlflow.pyfunc` loads it where this project is not installed.
 """
 
 import base64
@@ -42,54 +42,54 @@ REQUIREMENTS = (
     "torch",
     "torchvision",
 )
-"""What `ecor` imports on the way from an image to a row."""
-CODE = ("storage", "data", "clip", "probability")
-"""Packages of `ecor` that a model answers with, beside the modules of its top."""
+"""Packages that `ecor` imports to label an image."""
+CODE_PACKAGES = ("storage", "data", "clip", "probability")
+"""Packages of `ecor` that a served model needs, besides the top-level modules."""
 
 
 def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_backbone: bool) -> None:
     """Write an MLflow model folder to `target`.
 
     Args:
-        checkpoint: what `ecor.checkpoint.read_checkpoint` found.
+        checkpoint: result of `ecor.checkpoint.read_checkpoint`.
         target: a folder that does not exist yet.
         model: MLflow's record, with the ids of the run and the logged model.
-        with_backbone: put the backbone's weights inside, where the checkpoint has not done so.
+        with_backbone: include the backbone's weights if the checkpoint does not.
     """
     # Recorded warnings are dropped: MLflow asks for type hints, in spite of filters, where a signature says more
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
-        packed = _packed(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
+        packed = _pack_checkpoint(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
         mlflow.pyfunc.save_model(
             path=str(target),
             mlflow_model=model,
             python_model=str(SERVED_MODEL),
             artifacts={ARTIFACT: packed.folder},
-            code_paths=[str(_code(Path(scratch) / "ecor", with_weights=_needs_embedded(packed)))],
+            code_paths=[str(_copy_code(Path(scratch) / "ecor", with_weights=_needs_embedded(packed)))],
             signature=signature(),
-            input_example=(example(), params()),
+            input_example=(example_input(), default_params()),
             pip_requirements=pinned_requirements(),
         )
 
 
-def write_saved(record: ArtifactRecord, target: Path, *, model: Model) -> None:
-    """Write an MLflow model folder with the flavor `ecor`: what was learned as it is, which no server serves (ours)."""
+def write_artifact(record: ArtifactRecord, target: Path, *, model: Model) -> None:
+    """Write an artifact of another system as an MLflow model folder with the flavor `ecor`, which cannot be served."""
     shutil.copytree(record.folder, target / "artifacts" / ARTIFACT)
     model.add_flavor("ecor", system=record.system, data=f"artifacts/{ARTIFACT}", ecor_version=ecor.__version__)
     model.save(str(target / "MLmodel"))
 
 
 def pinned_requirements() -> list[str]:
-    """The versions installed here; builds of a version (`2.13.0+cpu`) are one to other machines."""
+    """The installed versions, without build tags (`2.13.0+cpu`), which other machines do not have."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
 def signature() -> ModelSignature:
-    """Any form of image in; see `pipelines.tracking.pyfunc_model.ServedRecognizer`.
+    """The signature of a served model; see `pipelines.tracking.pyfunc_model.ServedRecognizer`.
 
-    The input column has no name, because MLflow would then refuse a plain list. A vocabulary is a JSON text, because it
-    would freeze the keys of a mapping into the signature.
+    The input column has no name, because MLflow would then refuse a plain list. The vocabulary is a JSON text, because
+    a mapping would fix its keys in the signature.
     """
-    defaults = params()
+    defaults = default_params()
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
@@ -97,9 +97,9 @@ def signature() -> ModelSignature:
                 ColSpec(DataType.string, "category"),
                 ColSpec(DataType.string, "rationale"),
                 ColSpec(DataType.double, "confidence"),
-                ColSpec(_ranked("category", "rationale"), "pairs"),
-                ColSpec(_ranked("category"), "categories"),
-                ColSpec(_ranked("rationale"), "rationales"),
+                ColSpec(_ranked_type("category", "rationale"), "pairs"),
+                ColSpec(_ranked_type("category"), "categories"),
+                ColSpec(_ranked_type("rationale"), "rationales"),
                 ColSpec(DataType.double, "kept_mass"),
                 ColSpec(DataType.boolean, "pairs_exact"),
                 ColSpec(DataType.boolean, "calibrated"),
@@ -119,21 +119,21 @@ def signature() -> ModelSignature:
     )
 
 
-def params() -> dict[str, str | int]:
-    """Defaults of the parameters; an empty vocabulary is the model's own."""
+def default_params() -> dict[str, str | int]:
+    """Defaults of the parameters; an empty vocabulary means the model's own."""
     scoring = ScoringConfig()
     return {"top_k": scoring.top_k, "method": scoring.method, "vocabulary": ""}
 
 
-def example() -> pd.DataFrame:
-    """One grey picture in base64: an input that any model answers."""
+def example_input() -> pd.DataFrame:
+    """One grey image in base64, a valid input of every model."""
     png = io.BytesIO()
     Image.new("RGB", (8, 8), (128, 128, 128)).save(png, format="PNG")
     return pd.DataFrame({"image": [base64.b64encode(png.getvalue()).decode()]})
 
 
-def _packed(checkpoint: Checkpoint, target: Path, *, with_backbone: bool) -> Checkpoint:
-    """A copy of the checkpoint, with the backbone inside where that is asked for."""
+def _pack_checkpoint(checkpoint: Checkpoint, target: Path, *, with_backbone: bool) -> Checkpoint:
+    """Copy the checkpoint, with the backbone's weights if asked for."""
     if checkpoint.has_backbone or not with_backbone:
         with filesystem.local_folder(checkpoint.folder) as folder:
             shutil.copytree(folder, target)
@@ -152,23 +152,24 @@ def _needs_embedded(checkpoint: Checkpoint) -> bool:
     return not checkpoint.has_backbone and checkpoint.model.backbone.pretrained == "embedded"
 
 
-def _code(target: Path, *, with_weights: bool) -> Path:
-    """A copy of what `ecor` answers with: a server of MLflow's is asked for each file, one after the other.
+def _copy_code(target: Path, *, with_weights: bool) -> Path:
+    """Copy the packages of `ecor` that a served model needs.
 
-    Explanations and the drawn world stay behind; the embedded weights go along only where the model stands on them.
+    Few files, because MLflow servers send them one by one: no `explain`, no `demo`; the embedded weights only if the
+    model uses them.
     """
     assert ecor.__file__ is not None
     package = Path(ecor.__file__).parent
     target.mkdir()
-    for path in package.glob("*.py*"):  # the stub too: it says where the names of the package are
+    for path in package.glob("*.py*"):  # the stub too: `ecor` loads its public names from it
         shutil.copy(path, target)
-    for name in CODE:
+    for name in CODE_PACKAGES:
         shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     if with_weights:
         shutil.copytree(package / "demo" / "weights", target / "demo" / "weights")
     return target
 
 
-def _ranked(*names: str) -> Array:
+def _ranked_type(*names: str) -> Array:
     properties = [Property(name, DataType.string) for name in names]
     return Array(Object([*properties, Property("probability", DataType.double)]))

@@ -1,10 +1,9 @@
-"""Checkpoints in, registered and pinned model versions out.
+"""Register checkpoints as versions of MLflow models, and resolve model URIs to pinned versions.
 
 Runs are in `mlflow_runs`, and what a model holds in `model_package`; the calls that stages need are here.
 """
 
 import json
-import logging
 import re
 import tempfile
 from collections.abc import Mapping
@@ -20,66 +19,61 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ecor.checkpoint import Checkpoint
 from ecor.config import SystemName, require
-from ecor.evaluation.record import difference_of_folders, read_evaluation
 from ecor.storage.artifact import ArtifactRecord, record_path
 from pipelines.config.infrastructure import TrackingConfig, absolute_address
-from pipelines.config.stages import PromoteConfig, RegisterConfig
+from pipelines.config.stages import RegisterConfig
+from pipelines.tracking.mlflow_client import display_uri, make_client, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
-    client_of,
     finish_run,
-    flat,
-    knows_run,
+    flatten,
+    has_run,
     log_evaluation,
     log_folder,
     log_metrics,
     log_tags,
     recorded_run,
-    shown,
-    silence_mlflow,
     start_training_run,
-    translate_mlflow_errors,
 )
-from pipelines.tracking.model_cache import ModelVersion, read_record
-from pipelines.tracking.model_package import write_model, write_saved
+from pipelines.tracking.model_cache import ModelVersion, read_model_record
+from pipelines.tracking.model_package import write_artifact, write_model
 
 __all__ = [
-    "find",
+    "find_version",
     "finish_run",
-    "knows_run",
+    "has_run",
     "log_evaluation",
     "log_folder",
     "log_metrics",
     "log_tags",
-    "promote",
     "recorded_run",
-    "register",
-    "resolve",
+    "register_model",
+    "resolve_model",
     "start_training_run",
 ]
 
 
-_log = logging.getLogger(__name__)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
 _CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
 _SYSTEM_TAG = "ecor.system"
 
 
-def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Make a checkpoint a version of a registered model, and set the alias on it.
+def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
+    """Register a checkpoint as a version of a model, and set the alias on it.
 
-    What another system than ECOR learned is registered without a pyfunc flavor, to be downloaded and loaded by `ecor`.
-    The same checkpoint, packed the same way, is one version however often it is registered.
+    An artifact of another system than ECOR is registered without a pyfunc flavor: it is downloaded and loaded by
+    `ecor`. Registering the same checkpoint again, packed the same way, returns the existing version.
 
-    Raises ValueError when the checkpoint is not one, or the server does not answer.
+    Raises:
+        ValueError: when the folder holds no checkpoint, or the server does not answer.
     """
-    checkpoint = read_record(config.checkpoint)
-    client = client_of(tracking)
+    checkpoint = read_model_record(config.checkpoint)
+    client = make_client(tracking)
     tags = _version_tags(checkpoint, with_backbone=config.with_backbone)
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        version = _registered_already(client, name=config.name, tags=tags)
+        version = _find_same_version(client, name=config.name, tags=tags)
         if version is None:
-            run_id = _run_of(checkpoint, tracking=tracking)
+            run_id = _training_run(checkpoint, tracking=tracking)
             model_id, location = _log_model(client, checkpoint=checkpoint, config=config, run_id=run_id)
             _ensure_registered_model(client, name=config.name)
             made = client.create_model_version(
@@ -90,62 +84,31 @@ def register(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersio
             client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: linked})
         if config.alias:
             client.set_registered_model_alias(config.name, config.alias, version)
-    return resolve(f"models:/{config.name}/{version}", tracking=tracking)
+    return resolve_model(f"models:/{config.name}/{version}", tracking=tracking)
 
 
-def promote(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
-    """Give the alias to a version, where it is not worse than the one that has it; who has it then.
-
-    The rule (ours): the difference of strict RR, candidate less champion, over the held-out images that both have
-    labelled, with its paired bootstrap interval. Where the whole interval is below zero, or nobody has compared the
-    two, the champion stays, unless `force` is given. What was decided, and on which numbers, is written on the
-    candidate as tags. Which images are held out is the caller's choice: `ecor run` takes validation
-    (`pipelines.stages.pipeline`).
-
-    Raises:
-        ValueError: when the model is not a registered version, the champion's evaluation is given alone, an evaluation
-            is not there or not of the version it is given for, or the two are of different images.
-    """
-    candidate = resolve(config.model, tracking=tracking)
-    require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
-    require(
-        config.champion_evaluation is None or config.evaluation is not None,
-        "champion_evaluation is compared with evaluation: name both",
-    )
-    champion = find(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
-    is_barred, grounds = _contest(config, candidate=candidate, champion=champion)
-    decision = ("forced" if config.force else "refused") if is_barred else "promoted"
-    client = client_of(tracking, probe=False)
-    with translate_mlflow_errors(tracking):
-        client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
-        if decision != "refused":
-            client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
-            return candidate
-    assert champion is not None
-    _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, grounds)
-    return champion
-
-
-def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
-    """Pin a model: an alias becomes the version it means now. Call it once, on the driver.
+def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
+    """Pin a model: resolve an alias to its current version. Call it once, on the driver.
 
     Args:
         model_uri: `models:/<name>@<alias>`, `models:/<name>/<version>`, or the folder of a checkpoint.
-        tracking: where the registry is; not asked for a folder.
+        tracking: the registry's server; not used for a folder.
 
     Raises:
-        ValueError: naming what there is, when the model, alias or version is not there.
+        ValueError: when the model, alias or version does not exist; the message lists those that do.
     """
     if not model_uri.startswith("models:"):
-        return _plain(model_uri)
+        return _checkpoint_version(model_uri)
     parts = _URI.fullmatch(model_uri)
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
-    client = client_of(tracking)
+    client = make_client(tracking)
     with silence_mlflow(), translate_mlflow_errors(tracking):
         found = _lookup(client, **parts.groupdict())
     if found is None:
-        raise ValueError(f"there is no {model_uri} on {shown(tracking)}: {_what_there_is(client, name=parts['name'])}")
+        raise ValueError(
+            f"there is no {model_uri} on {display_uri(tracking)}: {_describe_registry(client, name=parts['name'])}"
+        )
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
     return ModelVersion(
@@ -158,51 +121,22 @@ def resolve(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     )
 
 
-def find(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
-    """As `resolve`, but None for a registered model, alias or version that is not there."""
+def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
+    """As `resolve_model`, but None for a registered model, alias or version that does not exist."""
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
-        if parts is not None and _lookup(client_of(tracking), **parts.groupdict()) is None:
+        if parts is not None and _lookup(make_client(tracking), **parts.groupdict()) is None:
             return None
-    return resolve(model_uri, tracking=tracking)
+    return resolve_model(model_uri, tracking=tracking)
 
 
-def _contest(config: PromoteConfig, *, candidate: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
-    """Whether the champion stays, and in words on what grounds."""
-    images = None if config.evaluation is None else _parents(config.evaluation, version=candidate)["input_digest"]
-    if champion is None or champion.version == candidate.version:
-        return False, "no rival"
-    if config.evaluation is None or config.champion_evaluation is None:
-        return True, f"not compared with {champion.uri}: name evaluation and champion_evaluation"
-    inputs = {images, _parents(config.champion_evaluation, version=champion)["input_digest"]}
-    if len(inputs) > 1:
-        raise ValueError(
-            f"{config.evaluation} is of other images than {config.champion_evaluation} "
-            f"({' and '.join(sorted(inputs))}): score the same split with both"
-        )
-    gap = difference_of_folders(config.evaluation, config.champion_evaluation)
-    grounds = f"strict RR less that of {champion.uri}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    return gap.high < 0, f"{grounds} over {gap.num_images} images"
-
-
-def _parents(evaluation: str, *, version: ModelVersion) -> Mapping[str, Any]:
-    """What an evaluation's predictions were made from; ValueError when that is another model."""
-    parents = read_evaluation(evaluation).results[0].parents
-    if parents.get("model_digest") != version.digest:
-        raise ValueError(
-            f"{evaluation} is of model {parents.get('model_digest')}, but {version.uri} is {version.digest}: evaluate "
-            f"the labels that it made"
-        )
-    return parents
-
-
-def _plain(folder: str) -> ModelVersion:
+def _checkpoint_version(folder: str) -> ModelVersion:
     require(
         any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
         f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
         f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
     )
-    checkpoint = read_record(folder)
+    checkpoint = read_model_record(folder)
     return ModelVersion(
         asked_for=folder,
         uri=absolute_address(checkpoint.folder),
@@ -229,31 +163,31 @@ def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: boo
     }
 
 
-def _registered_already(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
+def _find_same_version(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
     """The newest version with these tags."""
     found = client.search_model_versions(f"name = '{name}' AND tag.`{_CHECKPOINT_TAG}` = '{tags[_CHECKPOINT_TAG]}'")
     same = [each for each in found if each.tags.get(_BACKBONE_INSIDE_TAG) == tags[_BACKBONE_INSIDE_TAG]]
     return max((str(each.version) for each in same), key=int, default=None)
 
 
-def _run_of(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
-    """The run that made the checkpoint where this server knows it, else a run of its own for the registration."""
-    if checkpoint.run_id is not None and knows_run(tracking, run_id=checkpoint.run_id):
+def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
+    """The run that trained the checkpoint if this server has it, else a new run for the registration."""
+    if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
     parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
-    with recorded_run(tracking, name="register", params={}, tags=parents) as run_id:
+    with recorded_run(tracking, name="register_model", params={}, tags=parents) as run_id:
         return run_id
 
 
 def _log_model(
     client: MlflowClient, *, checkpoint: Checkpoint | ArtifactRecord, config: RegisterConfig, run_id: str
 ) -> tuple[str, str]:
-    """Upload the packed model; its id and its place.
+    """Upload the packed model; returns its id and its location.
 
-    The steps of `mlflow.pyfunc.log_model`, which would need the tracking URI and the run as global state.
+    The steps of `mlflow.pyfunc.log_model`, without its global state (tracking URI and run).
     """
     settings = checkpoint.settings if isinstance(checkpoint, ArtifactRecord) else asdict(checkpoint.model)
-    params = {name: str(value) for name, value in flat(settings)}
+    params = {name: str(value) for name, value in flatten(settings)}
     logged = client.create_logged_model(
         client.get_run(run_id).info.experiment_id, name=config.name, source_run_id=run_id, params=params
     )
@@ -263,7 +197,7 @@ def _log_model(
         )
         folder = Path(scratch) / "model"
         if isinstance(checkpoint, ArtifactRecord):
-            write_saved(checkpoint, folder, model=record)
+            write_artifact(checkpoint, folder, model=record)
         else:
             write_model(checkpoint, folder, model=record, with_backbone=config.with_backbone)
         client.log_model_artifacts(logged.model_id, str(folder))
@@ -281,7 +215,7 @@ def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
 
 
 def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
-    """MLflow's record of a version, None if there is none."""
+    """MLflow's record of a version; None if it does not exist."""
     try:
         if alias is not None:
             return client.get_model_version_by_alias(name, alias)
@@ -292,7 +226,7 @@ def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str 
         raise
 
 
-def _what_there_is(client: MlflowClient, *, name: str) -> str:
+def _describe_registry(client: MlflowClient, *, name: str) -> str:
     try:
         model = client.get_registered_model(name)
     except MlflowException:

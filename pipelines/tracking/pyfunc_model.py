@@ -1,7 +1,7 @@
-"""Images as bytes, paths or base64 in, labelled rows out: the file that MLflow loads a registered model from.
+"""The MLflow pyfunc model: images as bytes, paths or base64 to labels with probabilities.
 
-It is copied into the model (models from code, no pickle) and runs where this project is not installed: it may import
-`ecor`, which travels with the model, and nothing of `pipelines`.
+The file is copied into the model (models from code, no pickle) and runs where this project is not installed: it may
+import `ecor`, which is part of the model, and nothing of `pipelines`.
 """
 
 import base64
@@ -25,8 +25,8 @@ from ecor.data.vocabulary import parse_vocabulary
 from ecor.model import Recognizer
 
 BATCH_SIZE = 64
-VOCABULARIES_KEPT = 4
-LONGEST_PATH = 1024  # characters; no image file in base64 is as short
+MAX_VOCABULARIES = 4
+MAX_PATH_LENGTH = 1024  # characters; no image file in base64 is as short
 _RANKED = ("pairs", "categories", "rationales")
 _CERTAINTY = ("kept_mass", "pairs_exact", "calibrated", "method")
 _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model_digest", "vocabulary_digest")
@@ -53,27 +53,31 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         settings = dict(params or {})
         scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
-        recognizer = self._choosing_from(settings.get("vocabulary") or "")
-        images = _column(model_input)
+        recognizer = self._recognizer_for(settings.get("vocabulary") or "")
+        images = _list_images(model_input)
         frames = [
-            _labelled(images[start : start + BATCH_SIZE], recognizer=recognizer, scoring=scoring)
+            _label_images(images[start : start + BATCH_SIZE], recognizer=recognizer, scoring=scoring)
             for start in range(0, len(images), BATCH_SIZE)
         ]
-        return pd.concat(frames, ignore_index=True) if frames else _labelled([], recognizer=recognizer, scoring=scoring)
+        return (
+            pd.concat(frames, ignore_index=True)
+            if frames
+            else _label_images([], recognizer=recognizer, scoring=scoring)
+        )
 
-    def _choosing_from(self, vocabulary: str) -> Recognizer:
-        """The model with other names; the last few are kept, because their sentences cost more than an image."""
+    def _recognizer_for(self, vocabulary: str) -> Recognizer:
+        """The model with other names; the last few are cached: their sentences cost more than an image."""
         if not vocabulary:
             return self.recognizer
         names = parse_vocabulary(vocabulary, source="the parameter vocabulary")
-        kept = self.others.setdefault(names.digest, self.recognizer.with_vocabulary(names))
+        recognizer = self.others.setdefault(names.digest, self.recognizer.with_vocabulary(names))
         self.others.move_to_end(names.digest)
-        while len(self.others) > VOCABULARIES_KEPT:
+        while len(self.others) > MAX_VOCABULARIES:
             self.others.popitem(last=False)
-        return kept
+        return recognizer
 
 
-def _column(model_input: Any) -> list[Any]:
+def _list_images(model_input: Any) -> list[Any]:
     """The images of a table, a mapping or a list; MLflow may put a whole list into one cell."""
     if isinstance(model_input, Mapping):
         model_input = model_input.get("image", next(iter(model_input.values()), []))
@@ -85,12 +89,14 @@ def _column(model_input: Any) -> list[Any]:
     return images
 
 
-def _labelled(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
-    """A row per image; those that can be read are scored together."""
+def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
+    """A row per image; the readable ones are scored in one batch."""
     pixels, errors = {}, {}
     for number, image in enumerate(images):
         try:
-            pixels[number] = image_to_pixels(decode_image(_bytes(image)), preprocess=recognizer.backbone.preprocess)
+            pixels[number] = image_to_pixels(
+                decode_image(_read_bytes(image)), preprocess=recognizer.backbone.preprocess
+            )
         except (ImageError, OSError) as error:
             errors[number] = str(error)
     columns = [*_COLUMNS, "error"]
@@ -101,11 +107,11 @@ def _labelled(images: Sequence[Any], *, recognizer: Recognizer, scoring: Scoring
             origins=origins_table([str(number) for number in pixels]),
             scoring=scoring,
         )
-        rows |= {number: _readable(row) for number, row in zip(pixels, table.to_pylist(), strict=True)}
+        rows |= {number: _with_probabilities(row) for number, row in zip(pixels, table.to_pylist(), strict=True)}
     return pd.DataFrame([rows[number] for number in range(len(images))], columns=columns, dtype=object)
 
 
-def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_probabilities(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of predictions with probabilities in place of their logarithms."""
     ranked = {name: [_with_probability(entry) for entry in row[name]] for name in _RANKED}
     return {**{name: row[name] for name in _COLUMNS}, **ranked, "error": None}
@@ -116,10 +122,10 @@ def _with_probability(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "probability": float(np.exp(entry["log_prob"]))}
 
 
-def _bytes(image: Any) -> bytes:
-    """The image file's bytes, whatever form they came in; ImageError for a text that is no file and no base64.
+def _read_bytes(image: Any) -> bytes:
+    """The bytes of an image file, given as bytes, path or base64; ImageError for a text that is neither.
 
-    A text that names a file is a path, even where it could be base64 (`photos/a` could).
+    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is).
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
@@ -127,7 +133,7 @@ def _bytes(image: Any) -> bytes:
         raise ImageError("not_an_image", f"an image is bytes, a path or base64, got {type(image).__name__}")
     prefix, marker, rest = image.partition(";base64,")
     is_data_uri = bool(marker) and prefix.startswith("data:")
-    if not is_data_uri and len(image) <= LONGEST_PATH and Path(image).is_file():
+    if not is_data_uri and len(image) <= MAX_PATH_LENGTH and Path(image).is_file():
         return Path(image).read_bytes()
     try:
         return base64.b64decode(rest if is_data_uri else image, validate=True)

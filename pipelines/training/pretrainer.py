@@ -26,7 +26,7 @@ from ecor.training.contrastive import (
 )
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ecor.storage import filesystem
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.runtime.cluster import stalled
+from pipelines.runtime.cluster import stall_error
 from pipelines.runtime.console import say
 from pipelines.training.saved_states import STATES, remove_unusable_snapshot, states_folder
 
@@ -202,7 +202,7 @@ def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
                 "on from the last saved state; --max-failures has it done at once"
             )
     if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
-        return stalled(patience_s)
+        return stall_error(patience_s)
     return error
 
 

@@ -19,7 +19,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
 from pipelines.training.ray_runner import Job, Settings, fit_on_workers, queue_here
 from pipelines.training.saved_states import STATES, has_states, states_folder
@@ -54,7 +54,7 @@ def make_once(
         parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
-        work: what a worker does; its settings are the fields of a `Job`.
+        work: what a worker does; its settings are the fields of a `ScoreJob`.
         publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
             writes the summary last.
         cluster: where.
@@ -151,7 +151,7 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
     and another one goes on from its last saved state.
     """
-    ledger = Ledger(filesystem.join(output, _LEDGER), lease_s=lease_s)
+    ledger = WorkLedger(filesystem.join(output, _LEDGER), lease_s=lease_s)
     with ledger.hold_lease():
         while (attempt := ledger.claim(_RUN)) is None:
             ledger.wait([_RUN], tell=say)

@@ -27,10 +27,11 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipelines.__main__ import _parsed
+from pipelines.__main__ import _parse_command
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.pipeline_file import pipeline_from
-from pipelines.config.stages import ScoreConfig, TrainConfig
+from pipelines.config.pipeline_file import parse_pipeline
+from pipelines.config.stages import ScoreConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.prometheus import METRICS
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
@@ -386,7 +387,7 @@ def test_the_commands_of_jobs_are_commands_of_ecor(overlay):
     for job in of_kind(rendered(f"kuberay/overlays/{overlay}"), "RayJob"):
         for words in commands_in(job["spec"]["entrypoint"], variables):
             assert words[0] == "ecor"
-            seen[words[1]] = _parsed(words[1:])
+            seen[words[1]] = _parse_command(words[1:])
     assert set(seen) == {"shard", "train", "register", "score", "run"}
     train, score = seen["train"].config, seen["score"].config
     assert isinstance(train, TrainConfig) and isinstance(score, ScoreConfig)
@@ -402,7 +403,7 @@ def test_the_pipeline_that_is_mounted_is_one(overlay):
         for each in of_kind(rendered(f"kuberay/overlays/{overlay}"), "ConfigMap")
         if each["metadata"]["name"] == "ecor-pipeline"
     ]
-    config = pipeline_from(tomllib.loads(found), source="the config map")
+    config = parse_pipeline(tomllib.loads(found), source="the config map")
     assert config.score.use_gpu == config.train.use_gpu == (overlay == "gpu")
     assert config.output.startswith("/data/")
     entrypoints = [each["spec"]["entrypoint"] for each in of_kind(rendered(f"kuberay/overlays/{overlay}"), "RayJob")]
@@ -561,7 +562,7 @@ def names_in(expression: str) -> set[str]:
 def test_every_metric_that_is_watched_is_one_that_we_or_ray_export():
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-    ours = {name for metric in METRICS for name in metric.exported}
+    ours = {name for metric in METRICS for name in metric.exported_names}
     rays = {f"ray_{name}" for name in METRICS_GAUGES} | set(WATCHED)
     used = set()
     for place, expression in expressions().items():
@@ -569,13 +570,13 @@ def test_every_metric_that_is_watched_is_one_that_we_or_ray_export():
         assert names_in(expression) <= ours | rays, f"{place}: {names_in(expression) - ours - rays}"
         assert expression.count("(") == expression.count(")"), place
         used |= names_in(expression)
-    unused = {metric.name for metric in METRICS if not used & set(metric.exported)}
+    unused = {metric.name for metric in METRICS if not used & set(metric.exported_names)}
     assert not unused, "what nobody looks at need not be counted"
     assert set(WATCHED) <= used
 
 
 def test_labels_that_are_asked_for_are_given():
-    tags = {name: set(metric.tags) for metric in METRICS for name in metric.exported}
+    tags = {name: set(metric.tags) for metric in METRICS for name in metric.exported_names}
     given = {"SessionName", "le", "instance", "GpuIndex", "Location"}
     for place, expression in expressions().items():
         asked = {label for group in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", expression) for label in group.split(", ")}
@@ -634,7 +635,7 @@ def test_the_commands_to_paste_name_files_and_settings_that_are_there():
             assert is_made or (ROOT / path).exists(), line
         if re.match(r"(?:ray job submit .* -- )?ecor ", line):
             words = shlex.split(line.partition(" -- ")[2] or line)
-            _parsed(words[1:])
+            _parse_command(words[1:])
     told = "\n".join(lines)
     for command in ("ray up", "kubectl apply -k", "docker build", "ray job submit", "mlflow server"):
         assert command in told
@@ -647,7 +648,7 @@ def test_the_pictures_to_paste_are_drawn_and_are_what_the_pipeline_to_paste_read
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     text = (INFRA / "README.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"^cat > pipeline.toml <<END\n(.*?)^END$", text, re.M | re.S)
-    config = pipeline_from(tomllib.loads(written.replace("$PWD", str(tmp_path))), source="infra/README.md")
+    config = parse_pipeline(tomllib.loads(written.replace("$PWD", str(tmp_path))), source="infra/README.md")
     source = find_source(config.shard)
     rows = pa.concat_tables([table for place in source.places for table in list_images(place)])
     assert rows.num_rows == 30

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ecor.demo.dataset import write_dataset
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import connect
 from tests.support.tiny_models import TINY_CLIP
@@ -87,7 +87,7 @@ def run_block(home, tmp_path_factory, monkeypatch):
         text = re.sub(r"(?<=\[train\.backbone\]\nname = ).*\npretrained = .*", f'"{clip}"\npretrained = "random"', text)
         for line in re.split(r"^(?=ecor )", text, flags=re.M):
             if line.startswith("ecor "):
-                assert main(shlex.split(line)[1:]) == DONE, line
+                assert main(shlex.split(line)[1:]) == EXIT_DONE, line
             else:
                 subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True)
 
@@ -130,7 +130,7 @@ def test_the_demo(home, monkeypatch, capsys):
     """`make demo` in small: a table of three ways to label, a champion in the registry, and a page."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("ECOR_CACHE", str(home / "cache"))
-    assert main(["demo", "--num-train", "120", "--num-validation", "60"]) == DONE
+    assert main(["demo", "--num-train", "120", "--num-validation", "60"]) == EXIT_DONE
     shown = capsys.readouterr().out
     for told in ("zero-shot CLIP", "DROR pairs", "ECOR", "models:/ecor-demo/1", "report.html"):
         assert told in shown

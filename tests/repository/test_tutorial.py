@@ -15,7 +15,7 @@ from PIL import Image
 
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.predictions import read_predictions
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import connect
 
@@ -49,7 +49,7 @@ def run(name: str) -> None:
         return
     for line in block.text.splitlines():
         assert line.startswith("ecor ")
-        assert main(shlex.split(line)[1:]) == DONE, line
+        assert main(shlex.split(line)[1:]) == EXIT_DONE, line
 
 
 def test_folder_texts_and_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

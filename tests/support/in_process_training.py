@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ecor.training.distributed import Rank
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 from pipelines.training.systems.trainer import TrainState

@@ -156,8 +156,8 @@ def fetch_with_others(
     (place / f"{os.getpid()}.ready").touch()
     while len(list(place.glob("*.ready"))) < num_processes:
         time.sleep(0.01)
-    folder = model_cache.fetch(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")
-    (place / f"{os.getpid()}.fetched").write_text(model_cache.read_record(folder).model_digest)
+    folder = model_cache.fetch_model(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")
+    (place / f"{os.getpid()}.fetched").write_text(model_cache.read_model_record(folder).model_digest)
 
 
 def free_port() -> int:

@@ -28,9 +28,9 @@ from ecor.config import ScoringConfig, TextConfig
 from ecor.data.predictions import read_part
 from ecor.data.predictions import read_prediction_set as read_labels_manifest
 from ecor.data.shard_manifest import read_shard_manifest
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.scoring.decoder import decoded_parts, images_per_part
+from pipelines.scoring.decoder import decode_unit, images_per_part
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
@@ -296,7 +296,7 @@ def labels_difference(output: Path, *, expected: pa.Table) -> Difference:
 def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingConfig) -> pa.Table:
     """What `ecor score` writes of a split, by its own decoder and scorer in this process."""
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint, tracking=tracking),
+        model=model_registry.resolve_model(checkpoint, tracking=tracking),
         tracking=tracking,
         vocabulary=None,
         scoring=ScoringConfig(),
@@ -310,7 +310,7 @@ def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingCo
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=BATCH_SIZE)
     units = read_input(str(split), unit_size=1).units
-    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=num_images)]
+    parts = [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=num_images)]
     return pa.concat_tables([scorer.score(part).rows for part in parts])
 
 
@@ -448,7 +448,7 @@ def live(
         code = job.ended(within_s=patience_s)
         if disk is not None:
             disk.free()
-        is_begun = code != DONE
+        is_begun = code != EXIT_DONE
         if code is None:
             outcomes.hung += 1
             outcomes.notes.append(f"{stage.name} hung after {blow}: see {log}")

@@ -35,7 +35,7 @@ from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, s
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
-from pipelines.scoring.decoder import Part, decoded_parts
+from pipelines.scoring.decoder import Part, decode_unit
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
@@ -163,7 +163,7 @@ def found_by_score(root: Path, *, size: int = 32) -> tuple[list[Part], dict[str,
     """What `ecor score` decodes of a folder, and what it rejects, with stage and reason."""
     units = read_input(str(root), unit_size=7).units
     preprocess = dataclasses.replace(PREPROCESS, image_size=(size, size))
-    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=5)]
+    parts = [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=5)]
     return parts, {each.source: (each.stage, each.reason) for part in parts for each in part.rejected}
 
 
@@ -327,7 +327,7 @@ def test_a_huge_file_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(image_bytes.MAX_BYTES + 1)  # a hole: takes no room
     with pytest.raises(OSError, match="more than"):
-        image_bytes.content(str(tmp_path / "huge.png"))
+        image_bytes.read_image_bytes(str(tmp_path / "huge.png"))
 
 
 def test_a_file_that_vanishes_after_the_listing_is_a_rejection(tmp_path):
@@ -336,7 +336,7 @@ def test_a_file_that_vanishes_after_the_listing_is_a_rejection(tmp_path):
         (tmp_path / "cat" / name).write_bytes(encoded(noise()))
     [unit] = read_input(str(tmp_path), unit_size=9).units
     (tmp_path / "cat" / "a.png").unlink()
-    [part] = decoded_parts(unit, preprocess=PREPROCESS, num_images=9)
+    [part] = decode_unit(unit, preprocess=PREPROCESS, num_images=9)
     assert [(each.source, each.reason) for each in part.rejected] == [(str(tmp_path / "cat" / "a.png"), "missing")]
     assert len(part.pixels) == 1
 
@@ -578,7 +578,7 @@ def test_any_bytes_are_a_vocabulary_or_a_value_error(data, suffix, tmp_path_fact
 
 
 def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
-    version = model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
+    version = model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
     names = vocabulary_from_mapping({"cat": ["a tail", "fur " * 50], "dog": []})
     scorer = Scorer(
         ScorerSettings(
@@ -596,7 +596,7 @@ def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(encoded(noise()))
     [unit] = read_input(str(tmp_path / "in"), unit_size=9).units
-    [part] = decoded_parts(unit, preprocess=scorer.recognizer.backbone.preprocess, num_images=9)
+    [part] = decode_unit(unit, preprocess=scorer.recognizer.backbone.preprocess, num_images=9)
     [scored] = ScoredPart.from_rows(scorer.score(part).to_row())
     assert scored.num_cut == scorer.recognizer.text.num_truncated == 3, "alone, and with each category"
     tally = JobStats(committed={}, num_cut=scored.num_cut)

@@ -21,7 +21,7 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
-from pipelines.scoring.decoder import Part, decoded_parts
+from pipelines.scoring.decoder import Part, decode_unit
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
@@ -31,7 +31,7 @@ from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, entries, inspect_images
 from pipelines.sharding.listing import list_images
 from pipelines.storage import image_bytes
-from pipelines.storage.image_bytes import UnreadableError, content
+from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import write_pictures
@@ -63,17 +63,17 @@ def parts_of(unit: str) -> list[ScoredPart]:
 def score_all(place: str) -> PredictionSet:
     """What `ecor score` does with its output folder, rows given: it ends, or raises what the store raised."""
     folder = PredictionsFolder(place, identity=IDENTITY)
-    folder.take()
+    folder.claim_folder()
     with folder.hold_lease():
-        committed = folder.committed()
-        attempts = folder.begin([unit for unit in UNITS if unit not in committed])
+        committed = folder.read_commits()
+        attempts = folder.claim_units([unit for unit in UNITS if unit not in committed])
         writer = UnitWriter(folder, attempts=attempts, parents=IDENTITY)
         for unit in attempts:
             saved = [writer.add(part).saved for part in parts_of(unit)][-1]
             assert saved is not None and saved.committed is not None
             committed[unit] = saved.committed
         assert committed.keys() == set(UNITS)
-        folder.remove_losers(committed)
+        folder.remove_uncommitted(committed)
         folder.write_quarantine([])
         made = PredictionSet(
             parts=tuple(committed[unit].part for unit in UNITS), parents=PARENTS, scoring=ScoringConfig()
@@ -214,7 +214,7 @@ def found_by_score(place: str) -> list[Part]:
     """What `ecor score` decodes of a folder, in parts."""
     preprocess = Preprocess(image_size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     units = read_input(place, unit_size=4).units
-    return [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=2)]
+    return [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=2)]
 
 
 def rejections(parts: list[Part]) -> dict[str, tuple[str, str]]:
@@ -271,7 +271,7 @@ def test_what_is_wrong_with_a_file_of_a_store_is_a_rejection_at_once(in_store, m
     monkeypatch.setattr(image_bytes, "MAX_BYTES", largest)
     told = f"has {largest + 1} bytes, more than {largest}"
     with failing_reads(times=1, error=AssertionError("it is read")), pytest.raises(UnreadableError, match=told):
-        content(place)
+        read_image_bytes(place)
     assert rejections(found_by_score(in_store)) == {place: ("read", "unreadable")}
     found = {row["source"]: row["reason"] for row in found_by_shard(in_store)[0].to_pylist()}
     assert found == dict.fromkeys(found) | {f"cat/{name}": "unreadable"}
@@ -286,7 +286,7 @@ def test_no_more_is_read_than_a_picture_may_have_whatever_its_store_says(in_stor
     read = filesystem.read
     monkeypatch.setattr(filesystem, "read", lambda address, **given: asked.append(given) or read(address, **given))
     with pytest.raises(UnreadableError, match="has 101 bytes, more than 100"):
-        content(place)
+        read_image_bytes(place)
     assert asked == [{"end": 101}]
 
 
@@ -295,9 +295,9 @@ def test_no_more_is_read_than_a_picture_may_have_whatever_its_store_says(in_stor
 )
 def test_an_address_that_holds_no_picture_is_told_as_that(address):
     with pytest.raises(UnreadableError):
-        content(address)
+        read_image_bytes(address)
     filesystem.write("memory://empty.png", b"")
-    assert content("memory://empty.png") == b""
+    assert read_image_bytes("memory://empty.png") == b""
 
 
 def test_a_disk_or_a_machine_that_fails_rejects_no_picture(tmp_path):
@@ -349,15 +349,15 @@ def test_units_with_rejected_pictures_are_done_again_and_the_others_kept(tmp_pat
     filesystem.remove(place)
     folder, late = (PredictionsFolder(place, identity=IDENTITY) for _ in range(2))
     with folder.hold_lease():
-        for unit, attempt in folder.begin(UNITS).items():
+        for unit, attempt in folder.claim_units(UNITS).items():
             folder.save(attempt, rows=ROWS[unit], rejected=[bad] * (unit in "12"), parents=IDENTITY)
-        before = folder.committed()
+        before = folder.read_commits()
     with folder.hold_lease(), late.hold_lease():
-        stale = late.committed()
-        assert folder.look_again(before) == {unit: before[unit] for unit in ("0", "3")}
-        assert folder.committed().keys() == {"0", "3"}
-        for unit, attempt in folder.begin(["1"]).items():
+        stale = late.read_commits()
+        assert folder.reopen_rejected(before) == {unit: before[unit] for unit in ("0", "3")}
+        assert folder.read_commits().keys() == {"0", "3"}
+        for unit, attempt in folder.claim_units(["1"]).items():
             folder.save(attempt, rows=ROWS[unit], rejected=(), parents=IDENTITY)
-        late.look_again(stale)  # who looks later undoes nothing that was done meanwhile
-        assert folder.committed().keys() == {"0", "1", "3"}
-        assert not folder.committed()["1"].rejected
+        late.reopen_rejected(stale)  # who looks later undoes nothing that was done meanwhile
+        assert folder.read_commits().keys() == {"0", "1", "3"}
+        assert not folder.read_commits()["1"].rejected

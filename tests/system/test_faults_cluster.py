@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from ecor.config import BackboneConfig
-from pipelines.__main__ import DONE, USER_MISTAKE
-from pipelines.config.stages import TrainConfig
+from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR
+from pipelines.config.training import TrainConfig
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_splits import write_world as write_shards
 from tests.system.faults import (
@@ -63,7 +63,7 @@ def sharding(machines: TwoMachines, tmp_path_factory) -> Stage:
     quiet = folder / "quiet"
     stage = shard_stage(write_world(folder / "world"), address=machines.address, quiet=quiet)
     job = Job(stage.words(quiet), log=folder / "quiet.log")
-    assert job.ended(within_s=PATIENCE_S) == DONE, job.log.read_text()
+    assert job.ended(within_s=PATIENCE_S) == EXIT_DONE, job.log.read_text()
     return stage
 
 
@@ -105,7 +105,7 @@ def test_rows_are_those_of_a_quiet_run_after_an_actor_and_ctrl_c(machines, scori
 def test_a_cluster_that_never_gets_a_gpu_ends_in_an_error(machines, scoring, tmp_path):
     words = [*scoring.words(tmp_path / "out"), "--use-gpu", "--cluster.no-progress-timeout-s", "3"]
     job = Job(words, log=tmp_path / "log")
-    assert job.ended(within_s=PATIENCE_S) == USER_MISTAKE, job.log.read_text()
+    assert job.ended(within_s=PATIENCE_S) == EXIT_USER_ERROR, job.log.read_text()
     assert "nothing moved for 3 s: the cluster has" in job.log.read_text()
     assert "0 of 0 GPUs free" in job.log.read_text()
 
@@ -136,7 +136,7 @@ def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(ma
         assert job.is_running and time.monotonic() < until, job.log.read_text()
         time.sleep(0.02)
     machines.lose_a_machine()
-    assert job.ended(within_s=PATIENCE_S) == DONE, job.log.read_text()
+    assert job.ended(within_s=PATIENCE_S) == EXIT_DONE, job.log.read_text()
     expected = finished(tuning_of(config)).best_tokens
     saved = load_file(output / "checkpoint" / "tokens.safetensors")
     assert saved.keys() == expected.keys()
@@ -162,7 +162,7 @@ def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_an
     assert sleeper.send(signal.SIGSTOP)
     retried = Job(words, log=tmp_path / "retried")
     code = retried.ended(within_s=PATIENCE_S)
-    assert code == DONE, retried.log.read_text()
+    assert code == EXIT_DONE, retried.log.read_text()
     manifest = (tmp_path / "out" / "manifest.json").read_bytes()
     assert not scoring.difference(tmp_path / "out")
     assert sleeper.send(signal.SIGCONT)
@@ -180,11 +180,11 @@ def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(others, 
         assert job.is_running and time.monotonic() < until, job.log.read_text()
         time.sleep(0.02)
     others.lose_the_head()
-    assert job.ended(within_s=100) not in (None, DONE), job.log.read_text()
+    assert job.ended(within_s=100) not in (None, EXIT_DONE), job.log.read_text()
     assert "GCS may have been killed" in job.log.read_text()
     assert not (tmp_path / "out" / "manifest.json").exists()
     again = Job(scoring.words(tmp_path / "out"), log=tmp_path / "again")
-    assert again.ended(within_s=PATIENCE_S) == DONE, again.log.read_text()
+    assert again.ended(within_s=PATIENCE_S) == EXIT_DONE, again.log.read_text()
     assert "units: 0 kept" not in again.log.read_text()
     assert not scoring.difference(tmp_path / "out")
 

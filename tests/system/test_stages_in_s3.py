@@ -16,7 +16,7 @@ from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
-from pipelines.__main__ import DONE, main
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import read_pipeline
 from pipelines.config.stages import PipelineConfig
@@ -86,7 +86,7 @@ def config(
     """
     filesystem.write(f"{BUCKET}/pipeline.toml", text.encode())
     with cluster.connect(ClusterConfig(num_cpus=2)):
-        assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+        assert main(["run", f"{BUCKET}/pipeline.toml"]) == EXIT_DONE
         yield read_pipeline(f"{BUCKET}/pipeline.toml")
 
 
@@ -118,7 +118,7 @@ def test_a_finished_pipeline_is_left_as_it_is_also_by_a_store_that_waits(config:
     records = [f"{JOB}/{name}" for name in names]
     written = {record: (filesystem.modification_time(record), filesystem.read(record)) for record in records}
     with s3.faulty(kind="wait", seconds=1.0, period=20):
-        assert main(["run", f"{BUCKET}/pipeline.toml"]) == DONE
+        assert main(["run", f"{BUCKET}/pipeline.toml"]) == EXIT_DONE
         assert s3.num_faults > 2
     assert {record: (filesystem.modification_time(record), filesystem.read(record)) for record in records} == written
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ecor.data.predictions import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest
-from pipelines.__main__ import USER_MISTAKE
+from pipelines.__main__ import EXIT_USER_ERROR
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
 from pipelines.runtime.prometheus import METRICS
@@ -166,16 +166,16 @@ def test_a_pipeline_that_is_stopped_goes_on_when_it_is_submitted_again(nodes, pl
     *others, held = units
     assert others
     with folder.hold_lease():
-        assert held in folder.begin([held])
+        assert held in folder.claim_units([held])
         begin(nodes, f"ecor run {place}/pipeline.toml", name="pipeline-1")
         with pytest.raises(ValueError, match="already exists"):
             begin(nodes, f"ecor run {place}/pipeline.toml", name="pipeline-1")
-        until(lambda: set(folder.units.committed()) == set(others), what="labels of all units but one")
+        until(lambda: set(folder.units.read_commits()) == set(others), what="labels of all units but one")
     claims = place / "labels" / "candidate-1" / "_commits"
     until(lambda: any(claims.glob(f"*/{held}~1.json")), what="the claim of the last unit")
     nodes.asked("pipeline-1/stop", {})
     assert ended(nodes, "pipeline-1")["status"] == "STOPPED"
-    assert set(folder.units.committed()) == set(others), "the last one is claimed, and not committed"
+    assert set(folder.units.read_commits()) == set(others), "the last one is claimed, and not committed"
     assert not (place / "report.html").exists()
     done = submit(nodes, f"ecor run {place}/pipeline.toml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -210,7 +210,7 @@ def test_both_nodes_score_evaluate_alone_and_a_users_mistake_is_a_failed_job_wit
     assert sorted(final["source"].to_pylist()) == sorted(again["source"].to_pylist())
     assert (place / "evaluated" / "evaluation.json").is_file()
     assert known["status"] == "FAILED"
-    assert f"exit code {USER_MISTAKE}" in known["message"]
+    assert f"exit code {EXIT_USER_ERROR}" in known["message"]
     assert f"ecor: {place}/nowhere" in told
 
 
@@ -219,7 +219,7 @@ def test_what_prometheus_reads_is_what_was_done(nodes, place):
     seen = nodes.scraped()
     exported = set(re.findall(r"^(\w+)\{", seen, re.M))
     wanted = {name for expression in expressions().values() for name in names_in(expression)}
-    ours = {name for metric in METRICS for name in metric.exported}
+    ours = {name for metric in METRICS for name in metric.exported_names}
     assert set(WATCHED) <= exported
     assert wanted & ours <= exported
     assert total(seen, "ray_ecor_retries_total", 'kind="taken over"') == 1, "what the stopped pipeline had claimed"

@@ -1,4 +1,4 @@
-"""A cell of the study in, its rows out: what a task of `ecor ablate` does, by the same tuning as `ecor train`."""
+"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate; a row per judgement."""
 
 import json
 import time
@@ -28,48 +28,52 @@ from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file
 from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
-from pipelines.config.stages import TrainConfig
-from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import KnownImages, row_metrics, set_figures
+from pipelines.config.training import TrainConfig
+from pipelines.studies.ablation.factors import factor_metrics
+from pipelines.studies.ablation.figures import LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import Cell, Judgement
-from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 
 IMAGES_PER_PASS = 256
 
 
-def known_images(world: World, *, split: str, recognizer: Recognizer) -> KnownImages:
-    """A split as a model sees it."""
+def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
+    """A split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
     parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
     features = ImageFeatures(
         rationale=torch.cat([part.rationale for part in parts]), category=torch.cat([part.category for part in parts])
     )
-    return KnownImages(features=features, **truth)
+    return LabelledImages(features=features, **truth)
 
 
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    """Tune as the cell says, and judge the result: a row per judgement.
+    """Tune as the cell says, and evaluate the result: a row per judgement.
 
-    `root` holds worlds, image features, chosen wordings and tuned tokens, which cells share. Torch runs on one thread.
+    Args:
+        cell: the tuning and its judgements.
+        root: folder shared by all cells: worlds, image features, chosen wordings, tuned tokens.
+        clip: the backbone of the cell's pretraining seed.
+        sizes: numbers of images and epochs. Torch runs on one thread.
     """
     torch.set_num_threads(1)
-    world = world_of(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
+    world = locate_world(root, set_name=cell.set_name, num_categories=cell.num_categories, seed=cell.seed, sizes=sizes)
     draw_world(world)
     backbone = load_backbone(clip)
-    templates = _templates(cell, world=world, backbone=backbone, root=root)
+    templates = _choose_templates(cell, world=world, backbone=backbone, root=root)
     name = cell.digest_of(asdict(sizes))
     tuning: Mapping[str, float] = {}
     if cell.objective is None:
-        recognizer = _untuned(world, backbone=backbone, templates=templates)
+        recognizer = _zero_shot(world, backbone=backbone, templates=templates)
     else:
         folder = root / "tuned" / name
         if not folder.is_dir():
             _tune(cell, folder=folder, world=world, clip=clip, templates=templates, root=root)
         recognizer, tuning = load(folder, backbone=backbone), read_checkpoint(folder).metrics
-    told = {
+    shared = {
         "cell": name,
         **{field: value for field, value in asdict(cell).items() if field not in ("judgements", "wording")},
         "num_categories": len(world.categories),
@@ -77,42 +81,74 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         "wording_is_chosen": cell.wording is None,
         **tuning,
     }
-    return [told | _judged(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+    return [shared | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
 
 
-def _judged(judgement: Judgement, *, world: World, recognizer: Recognizer) -> dict[str, Any]:
+def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer) -> dict[str, Any]:
     target = world
     if judgement.test_set != world.set_name:
         root = world.folder.parents[1]
-        target = world_of(root, set_name=judgement.test_set, num_categories=None, seed=world.seed, sizes=world.sizes)
+        target = locate_world(
+            root, set_name=judgement.test_set, num_categories=None, seed=world.seed, sizes=world.sizes
+        )
         draw_world(target)
         recognizer = recognizer.with_vocabulary(target.vocabulary)
-    images = known_images(target, split=judgement.split, recognizer=recognizer)
+    images = read_images(target, split=judgement.split, recognizer=recognizer)
     found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:
-        return found | set_figures(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
+        return found | set_metrics(recognizer, images, size=judgement.set_size, rule=judgement.set_rule)
     found |= row_metrics(recognizer, images, decoding=judgement.decoding, seed=world.seed)
     for num_things, name in ((1, "one"), (2, "two")):
         some = images.select((images.num_things == num_things).nonzero().squeeze(1))
         part = row_metrics(recognizer, some, decoding=judgement.decoding, seed=world.seed)
         found |= {f"{figure}_{name}": part[figure] for figure in ("rr", "accuracy", "visible_rr")}
     if judgement.decoding == "joint" and judgement.split == "test" and target is world:
-        found |= factor_figures(recognizer, images)
+        found |= factor_metrics(recognizer, images)
     return found
 
 
 def _tune(
-    cell: Cell, *, folder: Path, world: World, clip: BackboneConfig, templates: TemplateConfig, root: Path
+    cell: Cell, *, folder: Path, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
 ) -> None:
-    """Tune as `ecor train` does, on one rank, and save the model with what its tuning was like."""
+    """Tune as `ecor train` does, on one rank, and save the model with metrics of its tuning."""
+    started = time.perf_counter()
+    config = _train_config(cell, world=world, clip=clip, templates=templates, root=root)
+    vocabulary = world.vocabulary
+    trainer = PromptTrainer(
+        resolve_config(config),
+        vocabulary=vocabulary,
+        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
+        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
+        rank=Rank(),
+        cache_dir=root / "cache",
+    )
+    progress = None
+    for report in trainer.reports(trainer.module()):
+        progress = report.progress
+    assert progress is not None, "a run makes at least one report"
+    best = progress.epochs[progress.best_epoch]
+    metrics = {
+        "num_steps": float(progress.step),
+        "best_epoch": float(progress.best_epoch),
+        "validation_rr": best["validation_rr"],
+        "seconds_per_epoch": progress.seconds / len(progress.epochs),
+    }
+    recognizer = trainer.best_recognizer(progress)
+    save_checkpoint(recognizer, folder, metrics=metrics | {"tuning_s": time.perf_counter() - started})
+
+
+def _train_config(
+    cell: Cell, *, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
+) -> TrainConfig:
+    """Settings of `ecor train` for a cell that is tuned."""
     assert cell.objective is not None
-    sizes, started = world.sizes, time.perf_counter()
-    config = TrainConfig(
+    sizes = world.sizes
+    return TrainConfig(
         shards=str(world.folder / "shards"),
         output=str(root),
         backbone=clip,
-        prompts=prompts_of(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
+        prompts=prompt_config(cell.tokens, num=cell.num_tokens, num_blocks=load_backbone(clip).num_visual_blocks),
         templates=templates,
         objective=ObjectiveConfig(name=cell.objective, max_sentences_per_step=sizes.max_sentences_per_step),
         fit=FitConfig(learning_rate=cell.learning_rate),
@@ -122,32 +158,10 @@ def _tune(
         seed=cell.seed,
         cache_dir=str(root / "cache"),
     )
-    vocabulary = world.vocabulary
-    tuning = PromptTrainer(
-        resolve_config(config),
-        vocabulary=vocabulary,
-        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
-        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
-        rank=Rank(),
-        cache_dir=root / "cache",
-    )
-    progress = None
-    for report in tuning.reports(tuning.module()):
-        progress = report.progress
-    assert progress is not None, "a run makes at least one report"
-    best = progress.epochs[progress.best_epoch]
-    told = {
-        "num_steps": float(progress.step),
-        "best_epoch": float(progress.best_epoch),
-        "validation_rr": best["validation_rr"],
-        "seconds_per_epoch": progress.seconds / len(progress.epochs),
-    }
-    recognizer = tuning.best_recognizer(progress)
-    save_checkpoint(recognizer, folder, metrics=told | {"tuning_s": time.perf_counter() - started})
 
 
-def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
-    """`num` tokens of a kind of `grid.TOKENS`; deep ones in `num_blocks` blocks, None: in all."""
+def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig:
+    """Settings for `num` tokens of a kind of `grid.TOKENS`; deep ones are in `num_blocks` blocks, None: in all."""
     none = PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0, visual_depth=1)
     text = replace(none, rationale_tokens=num, category_tokens=num)
     kinds = {
@@ -160,9 +174,9 @@ def prompts_of(tokens: str, *, num: int, num_blocks: int | None) -> PromptConfig
     return kinds[tokens]
 
 
-def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
+def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
     recognizer = Recognizer.zero_shot(world.vocabulary, backbone=backbone, templates=templates)
-    images = known_images(world, split="validation", recognizer=recognizer)
+    images = read_images(world, split="validation", recognizer=recognizer)
     temperatures = fit_temperatures(
         images.features,
         recognizer.text,
@@ -173,8 +187,8 @@ def _untuned(world: World, *, backbone: Backbone, templates: TemplateConfig) -> 
     return recognizer.with_temperatures(temperatures)
 
 
-def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> TemplateConfig:
-    """The wording that the cell names, or the best on validation images for its decoding; found once, then noted."""
+def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
+    """The wording that the cell names, or the best on validation images for its decoding, which is cached in a file."""
     if cell.wording is not None:
         return HAND_TEMPLATES[cell.wording]
     note = root / "wordings" / f"{world.folder.name}-{cell.decoding}-{backbone.digest[:16]}.json"
@@ -186,9 +200,9 @@ def _templates(cell: Cell, *, world: World, backbone: Backbone, root: Path) -> T
     return found
 
 
-def _best_templates(world: World, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
+def _best_templates(world: DrawnWorld, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
     vocabulary = world.vocabulary
-    images = known_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
+    images = read_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
     templates, _ = best_templates(
         images.features,
         backbone=backbone,

@@ -1,4 +1,4 @@
-"""Rows of the study in, a table of what was claimed and what was measured out.
+"""Test the claims of the ECOR paper on the rows of the ablation study, in one table.
 
 The claims are the paper's (ECOR, arXiv:2404.12839), as its ablations and its benchmark state them; each is put as a
 difference within repetitions that would be above zero if it held.
@@ -12,13 +12,13 @@ import pandas as pd
 from ecor.config import MethodName, ObjectiveName
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from pipelines.studies.ablation.grid import METHODS
-from pipelines.studies.ablation.tables import REPETITION, grown, own_test, told_difference
-from pipelines.studies.markdown import Table
+from pipelines.studies.ablation.tables import REPETITION, format_difference, growing_rows, own_test_rows
+from pipelines.studies.markdown import MarkdownTable
 
 FIGURES = ("rr", "visible_rr")
 
 
-def claims_table(rows: pd.DataFrame) -> Table | None:
+def claims_table(rows: pd.DataFrame) -> MarkdownTable | None:
     """Each claim with its differences in RR and visible RR, and a verdict from the interval of the first.
 
     "yes": the whole 95 % interval lies above zero; "no, the opposite": below; "not shown": it holds zero. None where
@@ -28,9 +28,13 @@ def claims_table(rows: pd.DataFrame) -> Table | None:
     for words, difference in _CLAIMS.items():
         found = [difference(rows, figure) for figure in FIGURES]
         if len(found[0]):
-            body.append((words, *(told_difference(each) for each in found), _verdict(found[0])))
+            body.append((words, *(format_difference(each) for each in found), _verdict(found[0])))
     header = ("claim", "difference in RR, points", "in visible RR, points", "holds here (by RR)")
-    return Table(title="What was claimed, and what was measured", header=header, rows=tuple(body)) if body else None
+    return (
+        MarkdownTable(title="What was claimed, and what was measured", header=header, rows=tuple(body))
+        if body
+        else None
+    )
 
 
 def _verdict(differences: "pd.Series[float]") -> str:
@@ -40,7 +44,9 @@ def _verdict(differences: "pd.Series[float]") -> str:
     return "yes" if estimate.value > 0 else "no, the opposite"
 
 
-def _over_sets(rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | None, decoding: MethodName) -> pd.Series:
+def _metric_by_set(
+    rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | None, decoding: MethodName
+) -> pd.Series:
     """A method's figure per repetition and set."""
     chosen = rows[rows["wording_is_chosen"] & (rows["decoding_judged"] == decoding)]
     if objective is None:
@@ -50,40 +56,40 @@ def _over_sets(rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | No
     return chosen.groupby([*REPETITION, "set_name", "num_categories"])[figure].mean()
 
 
-def _tuned(rows: pd.DataFrame, figure: str, *, decoding: MethodName) -> pd.Series:
-    return _over_sets(rows, figure, objective=METHODS[decoding], decoding=decoding)
+def _tuned_metric(rows: pd.DataFrame, figure: str, *, decoding: MethodName) -> pd.Series:
+    return _metric_by_set(rows, figure, objective=METHODS[decoding], decoding=decoding)
 
 
-def _joint_less(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
+def _joint_minus(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
-        own = own_test(rows)
-        gap = (_tuned(own, figure, decoding="joint") - _tuned(own, figure, decoding=rival)).dropna()
+        own = own_test_rows(rows)
+        gap = (_tuned_metric(own, figure, decoding="joint") - _tuned_metric(own, figure, decoding=rival)).dropna()
         return gap.groupby(REPETITION).mean()
 
     return difference
 
 
-def _tuned_less_zero_shot(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
-    own = own_test(rows)
-    untuned = _over_sets(own, figure, objective=None, decoding="joint")
-    return (_tuned(own, figure, decoding="joint") - untuned).dropna().groupby(REPETITION).mean()
+def _tuned_minus_zero_shot(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
+    own = own_test_rows(rows)
+    untuned = _metric_by_set(own, figure, objective=None, decoding="joint")
+    return (_tuned_metric(own, figure, decoding="joint") - untuned).dropna().groupby(REPETITION).mean()
 
 
 def _growing_lead(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
     """The lead of joint on all categories of the growing set less its lead on the fewest."""
 
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
-        own = grown(own_test(rows, whole=False))
+        own = growing_rows(own_test_rows(rows, whole=False))
         if not len(own):
             return pd.Series(dtype=float)
-        lead = (_tuned(own, figure, decoding="joint") - _tuned(own, figure, decoding=rival)).dropna()
+        lead = (_tuned_metric(own, figure, decoding="joint") - _tuned_metric(own, figure, decoding=rival)).dropna()
         by_size = lead.groupby([*REPETITION, "num_categories"]).mean().unstack()
         return (by_size[by_size.columns.max()] - by_size[by_size.columns.min()]).dropna()
 
     return difference
 
 
-def _transfer(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
+def _transfer_gain(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
     """Tokens tuned on another set less no tokens, mean over all pairs of sets."""
     judged = rows[rows["wording_is_chosen"] & (rows["decoding_judged"] == "joint") & (rows["set_size"] == 1)]
     elsewhere = judged[
@@ -96,11 +102,11 @@ def _transfer(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
 
 
 _CLAIMS: Mapping[str, Callable[[pd.DataFrame, str], "pd.Series[float]"]] = {
-    "joint beats the inverted order, each tuned with its own loss": _joint_less("inverted"),
-    "joint beats independent factors, each tuned with its own loss": _joint_less("independent"),
-    "joint beats one softmax over pairs (DROR), each tuned with its own loss": _joint_less("pairs"),
-    "tuned prompts beat the best hand-written wording": _tuned_less_zero_shot,
+    "joint beats the inverted order, each tuned with its own loss": _joint_minus("inverted"),
+    "joint beats independent factors, each tuned with its own loss": _joint_minus("independent"),
+    "joint beats one softmax over pairs (DROR), each tuned with its own loss": _joint_minus("pairs"),
+    "tuned prompts beat the best hand-written wording": _tuned_minus_zero_shot,
     "the lead over the inverted order grows with the vocabulary": _growing_lead("inverted"),
     "the lead over independent factors grows with the vocabulary": _growing_lead("independent"),
-    "prompts tuned on one set help on another (zero-shot transfer)": _transfer,
+    "prompts tuned on one set help on another (zero-shot transfer)": _transfer_gain,
 }

@@ -1,4 +1,4 @@
-"""A model and images with their whole truth in, numbers that say why the joint wins or loses out.
+"""Measure why the joint wins or loses: dependence, entropy and calibration of its two factors.
 
 The order P(r | I) · P(c | r, I) can differ from two separate answers only where category and rationale depend on each
 other given the image, and it helps only where a true reason makes the true category likelier. Both are measured here,
@@ -13,14 +13,14 @@ from ecor.data.vocabulary import Vocabulary
 from ecor.model import Recognizer
 from ecor.probability.factors import category_given_rationale_log_prob, category_log_prob, rationale_log_prob
 from ecor.probability.temperature_scaling import reliability
-from pipelines.studies.ablation.figures import KnownImages
+from pipelines.studies.ablation.figures import LabelledImages
 
 IMAGES_AT_ONCE = 100
 """All rationales with all categories are held for so many images."""
 
 
 @torch.no_grad()
-def factor_figures(recognizer: Recognizer, images: KnownImages) -> dict[str, float]:
+def factor_metrics(recognizer: Recognizer, images: LabelledImages) -> dict[str, float]:
     """What the two factors of the joint say of N images, under these names:
 
     - `misfit`: share of images whose best category and best rationale, found separately, do not belong together;
@@ -35,7 +35,8 @@ def factor_figures(recognizer: Recognizer, images: KnownImages) -> dict[str, flo
       of P(c | r, I) with the labelled rationale given.
     """
     parts = [
-        _of_part(recognizer, images.select(part)) for part in torch.arange(len(images.categories)).split(IMAGES_AT_ONCE)
+        _part_metrics(recognizer, images.select(part))
+        for part in torch.arange(len(images.categories)).split(IMAGES_AT_ONCE)
     ]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     figures = {name: float(values.nanmean()) for name, values in found.items() if not name.startswith("ece_")}
@@ -45,7 +46,7 @@ def factor_figures(recognizer: Recognizer, images: KnownImages) -> dict[str, flo
     return figures
 
 
-def _of_part(recognizer: Recognizer, images: KnownImages) -> dict[str, Float[Tensor, " N"]]:
+def _part_metrics(recognizer: Recognizer, images: LabelledImages) -> dict[str, Float[Tensor, " N"]]:
     scale, temperatures = recognizer.backbone.logit_scale, recognizer.temperatures
     log_NR = rationale_log_prob(images.features, recognizer.text, logit_scale=scale, temperatures=temperatures)
     log_NC = category_log_prob(images.features, recognizer.text, logit_scale=scale, temperatures=temperatures)
@@ -62,7 +63,7 @@ def _of_part(recognizer: Recognizer, images: KnownImages) -> dict[str, Float[Ten
     own_NC = given_NRC[torch.arange(len(truth)), images.rationales]
     best_c, best_r = log_NC.argmax(dim=1), log_NR.argmax(dim=1)
     return {
-        "misfit": (~_belonging(recognizer.vocabulary)[best_c, best_r]).float(),
+        "misfit": (~_membership(recognizer.vocabulary)[best_c, best_r]).float(),
         "dependence": entropy - entropy_given,
         "entropy": entropy,
         "entropy_given": entropy_given,
@@ -77,7 +78,7 @@ def _of_part(recognizer: Recognizer, images: KnownImages) -> dict[str, Float[Ten
     }
 
 
-def _belonging(vocabulary: Vocabulary) -> Bool[Tensor, "C R"]:
+def _membership(vocabulary: Vocabulary) -> Bool[Tensor, "C R"]:
     belongs = torch.zeros(len(vocabulary.categories), len(vocabulary.rationales), dtype=torch.bool)
     for category, rationales in enumerate(vocabulary.rationales_of):
         belongs[category, list(rationales)] = True

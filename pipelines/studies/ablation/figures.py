@@ -1,7 +1,7 @@
-"""A model and test images with their whole truth in, one row of the study's figures out.
+"""Metrics of a model on test images with full ground truth: one row of the ablation study.
 
 Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability`, and two that
-show what a reason is worth: `oracle` is told the labelled rationale, `random` is given any.
+show what a reason is worth: `oracle` uses the labelled rationale, `random` uses any.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 
 Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
 SetRule = Literal["mixture", "sentence"]
-SETS_KEPT = 4
-"""Sets of rationales that are looked at per image: each costs a long sentence per category."""
+NUM_SETS = 4
+"""Candidate sets of rationales per image: each costs a long sentence per category."""
 FIGURES = {
     "strict/rr": "rr",
     "strict/rw": "rw",
@@ -40,7 +40,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownImages:
+class LabelledImages:
     """Images of the drawn world as ids of a vocabulary; N of them show R rationales or not."""
 
     features: ImageFeatures
@@ -50,9 +50,9 @@ class KnownImages:
     visible: Bool[Tensor, "N R"]
     num_things: Int[Tensor, " N"]
 
-    def select(self, images: Int[Tensor, " n"]) -> "KnownImages":
+    def select(self, images: Int[Tensor, " n"]) -> "LabelledImages":
         """Some of the images, in the order given."""
-        return KnownImages(
+        return LabelledImages(
             features=self.features.select(images),
             categories=self.categories[images],
             rationales=self.rationales[images],
@@ -62,14 +62,16 @@ class KnownImages:
 
 
 @torch.no_grad()
-def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int = 0) -> dict[str, float]:
+def row_metrics(
+    recognizer: Recognizer, images: LabelledImages, *, decoding: Decoding, seed: int = 0
+) -> dict[str, float]:
     """Shares of images, between 0 and 1, under the names that `FIGURES` gives.
 
     `oracle` and `random` choose no rationale that a vote could be about, and have no marginal. `seed` draws the
     rationales of `random`.
     """
     if decoding == "oracle" or decoding == "random":
-        return _given(recognizer, images, decoding=decoding, seed=seed)
+        return _given_rationale_metrics(recognizer, images, decoding=decoding, seed=seed)
     names = recognizer.vocabulary
     visible = [[names.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible]
     origins = origins_table(
@@ -84,7 +86,9 @@ def row_metrics(recognizer: Recognizer, images: KnownImages, *, decoding: Decodi
     return {name: float(np.mean(found[metric])) for metric, name in FIGURES.items()}
 
 
-def _given(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, seed: int) -> dict[str, float]:
+def _given_rationale_metrics(
+    recognizer: Recognizer, images: LabelledImages, *, decoding: Decoding, seed: int
+) -> dict[str, float]:
     rationales = images.rationales
     if decoding == "random":
         generator = torch.Generator().manual_seed(seed)
@@ -114,8 +118,8 @@ def _given(recognizer: Recognizer, images: KnownImages, *, decoding: Decoding, s
 
 
 @torch.no_grad()
-def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule: SetRule) -> dict[str, float]:
-    """Of the best category with a set of `size` rationales: shares of images whose category is right and whose set …
+def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, rule: SetRule) -> dict[str, float]:
+    """Metrics of the best category with a set of `size` rationales: shares of images with a right category, whose set …
 
     `rr`: … holds the labelled rationale; `visible_rr`: … is visible as a whole; `visible`: the mean share of the set's
     members that the image shows. An image that shows fewer than `size` cannot be right as a whole.
@@ -130,7 +134,7 @@ def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule:
             logit_scale=recognizer.backbone.logit_scale,
             temperatures=recognizer.temperatures,
         )
-    best = ranked_sets(joint, 1, size=size, beam=SETS_KEPT, conditional=conditional)
+    best = ranked_sets(joint, 1, size=size, beam=NUM_SETS, conditional=conditional)
     members = best.rationales[:, 0]
     right = best.categories[:, 0] == images.categories
     visible = images.visible.gather(1, members)
@@ -145,8 +149,8 @@ def set_figures(recognizer: Recognizer, images: KnownImages, *, size: int, rule:
 def _long_sentences(recognizer: Recognizer, rationales: tuple[int, ...]) -> Float[Tensor, "C D"]:
     """Prompt_{c|R} of every category with several rationales, told one after the other."""
     names = recognizer.vocabulary
-    told = ", ".join(names.rationales[r] for r in rationales)
-    together = recognizer.with_vocabulary({category: [told] for category in names.categories})
+    joined = ", ".join(names.rationales[r] for r in rationales)
+    together = recognizer.with_vocabulary({category: [joined] for category in names.categories})
     return together.encoder.category_features(torch.tensor([0]))[0]
 
 

@@ -1,6 +1,6 @@
-"""The questions of the ablation study in, the cells that answer them out: what is tuned, on what, and how it is judged.
+"""The grid of the ablation study: what each cell tunes, on which images, and how it is judged.
 
-A cell is one tuning (or none) with every judgement of its result. Method, repetitions and choice of settings:
+A cell is one tuning (or none) with every judgement of its result. MethodName, repetitions and choice of settings:
 
 - a repetition draws its own images and starts tokens of its own; the repetitions go round the pretraining seeds;
 - learning rate and number of tokens are chosen per method by strict RR on validation images of two sets and a seed that
@@ -8,17 +8,15 @@ A cell is one tuning (or none) with every judgement of its result. Method, repet
 - wording is the hand-written one that labels best without tuning, by the method's own decoding, on validation images.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ecor.config import MethodName, ObjectiveName, WorldName, require
 from ecor.demo.worlds.registry import get_world
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
-
-Setting = TypeVar("Setting")
+from pipelines.studies.ablation.selection import ChosenSettings
 
 METHODS: Mapping[MethodName, ObjectiveName] = {
     "joint": "two_term",
@@ -43,7 +41,7 @@ TOKENS = ("text", "visual-shallow", "visual-deep", "both", "separate")
 with visual tokens of its own for each prompt."""
 SELECTION_SEED = 900
 FIRST_SEED = 2000
-"""Of the images of the first repetition; no figure that the world or this study was shaped by used these."""
+"""Seed of the images of the first repetition; these images had no influence on the design of the world or the study."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
@@ -63,7 +61,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """How a tuned model is looked at."""
+    """One evaluation of a tuned model: decoding, test set and size of rationale sets."""
 
     decoding: Decoding = "joint"
     test_set: str
@@ -84,17 +82,17 @@ class Cell:
 
     pretraining_seed: int
     seed: int
-    """Of the images, of the tokens' start and of the order of training."""
+    """Seed of the images, the initial tokens and the training order."""
     set_name: str
     num_categories: int | None = None
-    """Of the set, drawn by the seed; None: all."""
+    """Categories of the set, sampled by the seed; None: all."""
     objective: ObjectiveName | None
     """None: not tuned, temperatures only."""
     tokens: str = "text"
     num_tokens: int = 0
     learning_rate: float = 0.0
     wording: int | None = None
-    """Of the hand-written templates; None: the one that is best on validation without tuning."""
+    """Index of a hand-written template; None: the best one on validation without tuning."""
     decoding: MethodName = "joint"
     """What validation and the choice of wording decode by."""
     judgements: tuple[Judgement, ...]
@@ -103,14 +101,6 @@ class Cell:
         """Names the tuning: the same settings on the same number of images are not tuned twice."""
         settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
         return json_digest({**settings, **sizes})[:16]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """Settings that validated best for one objective and kind of tokens."""
-
-    learning_rate: float
-    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +113,13 @@ class Study:
     num_pretrainings: int = 3
     first_seed: int = FIRST_SEED
     roles: tuple[str, ...] = ()
-    """Of the sets that are tuned on; none: all of the world."""
+    """Roles of the sets to tune on; none: all sets of the world."""
     two_roles: tuple[str, ...] = ("main", "twins")
-    """Of the sets for all questions but the first."""
+    """Roles of the sets for all questions but the first."""
     selection_roles: tuple[str, ...] = ("small", "main")
-    """Of the sets that settings are chosen on."""
+    """Roles of the sets on which settings are chosen."""
     growing_role: str = "large"
-    """Of the set whose vocabulary grows."""
+    """Role of the set with a growing vocabulary."""
     learning_rates: tuple[float, ...] = LEARNING_RATES
     num_tokens: tuple[int, ...] = NUM_TOKENS
     vocabulary_sizes: tuple[int, ...] = VOCABULARY_SIZES
@@ -145,25 +135,25 @@ class Study:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """That are tuned on."""
-        return self._named(self.roles) or tuple(get_world(self.world).sets)
+        """Sets to tune on."""
+        return self._set_names(self.roles) or tuple(get_world(self.world).sets)
 
     @property
     def two_sets(self) -> tuple[str, ...]:
-        """For all questions but the first."""
-        return self._named(self.two_roles)
+        """Sets for all questions but the first."""
+        return self._set_names(self.two_roles)
 
     @property
     def selection_sets(self) -> tuple[str, ...]:
-        """That settings are chosen on."""
-        return self._named(self.selection_roles)
+        """Sets on which settings are chosen."""
+        return self._set_names(self.selection_roles)
 
     @property
     def growing_set(self) -> str:
-        """Whose vocabulary grows."""
+        """The set with a growing vocabulary."""
         return f"{self.world}-{self.growing_role}"
 
-    def _named(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+    def _set_names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{self.world}-{role}" for role in roles)
 
     @property
@@ -203,109 +193,54 @@ def selection_cells(study: Study) -> list[Cell]:
     ]
 
 
-def chosen_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
-    """Of the rows of `selection_cells` the settings with the best mean RR over sets, per objective and kind of tokens.
-
-    Equals go to the smaller learning rate, then to fewer tokens.
-    """
-    return {
-        method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
-        for method, scores in _mean_rr(rows).items()
-    }
-
-
-def careful_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Chosen]:
-    """Of the same rows the smallest learning rate, then the fewest tokens, within one standard error of the best.
-
-    The one-standard-error rule (Breiman et al., 1984), with the binomial error of the images that the best was judged
-    on: a smaller rate is the safer one for a model that this study has not seen.
-    """
-    found = {}
-    for method, scores in _mean_rr(rows).items():
-        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
-        near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
-        found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
-    return found
-
-
-def shipped_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Chosen]:
-    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
-    ours = [row for row in rows if row["objective"] == "two_term"]
-    scores = {
-        (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
-    }
-    near = _near_the_best(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
-    return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
-
-
-def _near_the_best(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
-    """Those within one standard error of the best share, which `num_images` images gave."""
-    best = max(scores.values())
-    enough = best - math.sqrt(best * (1 - best) / num_images)
-    return [setting for setting, score in scores.items() if score >= enough]
-
-
-def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[Chosen, float]]:
-    """Mean RR over sets of each setting, by objective and kind of tokens."""
-    scores: dict[tuple[str, str], dict[Chosen, list[float]]] = {}
-    for row in rows:
-        settings = Chosen(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
-        of_method = scores.setdefault((row["objective"], row["tokens"]), {})
-        of_method.setdefault(settings, []).append(float(row["rr"]))
-    return {
-        method: {settings: sum(values) / len(values) for settings, values in found.items()}
-        for method, found in scores.items()
-    }
-
-
-def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], Chosen]) -> list[Cell]:
-    """All cells of the study; one that several questions ask for is there once, with all their judgements."""
+def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
+    """All cells of the study; a cell of several questions occurs once, with all their judgements."""
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
-        start = _Start(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
+        start = _Repetition(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
         for set_name in study.sets:
-            cells += [start.untuned(set_name, decoding=method) for method in METHODS]
-            cells += [start.tuned(set_name, objective=objective) for objective in METHODS.values()]
+            cells += [start.untuned_cell(set_name, decoding=method) for method in METHODS]
+            cells += [start.tuned_cell(set_name, objective=objective) for objective in METHODS.values()]
         if "negatives" in asked:
             cells += [
-                start.tuned(set_name, objective=objective)
+                start.tuned_cell(set_name, objective=objective)
                 for set_name in study.two_sets
                 for objective in ("in_batch_pairs", "in_batch_categories")
             ]
         if "tokens" in asked:
             cells += [
-                start.tuned(set_name, objective="two_term", tokens=tokens)
+                start.tuned_cell(set_name, objective="two_term", tokens=tokens)
                 for set_name in study.two_sets
                 for tokens in TOKENS[1:]
             ]
         if "wording" in asked:
             for set_name in study.two_sets:
                 for wording in range(4):
-                    cells.append(replace(start.untuned(set_name, decoding="joint"), wording=wording))
-                    cells.append(replace(start.tuned(set_name, objective="two_term"), wording=wording))
+                    cells.append(replace(start.untuned_cell(set_name, decoding="joint"), wording=wording))
+                    cells.append(replace(start.tuned_cell(set_name, objective="two_term"), wording=wording))
         if "growth" in asked:
             for size in study.vocabulary_sizes:
                 cells += [
-                    replace(start.tuned(study.growing_set, objective=objective), num_categories=size)
+                    replace(start.tuned_cell(study.growing_set, objective=objective), num_categories=size)
                     for objective in METHODS.values()
                 ]
                 cells += [
-                    replace(start.untuned(study.growing_set, decoding=method), num_categories=size)
+                    replace(start.untuned_cell(study.growing_set, decoding=method), num_categories=size)
                     for method in METHODS
                 ]
-    return [_with_judgements(cell, study=study) for cell in cells]
+    return [_add_judgements(cell, study=study) for cell in cells]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
+class _Repetition:
     """What the cells of a repetition share."""
 
     pretraining_seed: int
     seed: int
-    chosen: Mapping[tuple[str, str], Chosen] = field(default_factory=dict)
+    chosen: Mapping[tuple[str, str], ChosenSettings] = field(default_factory=dict)
 
-    def untuned(self, set_name: str, *, decoding: MethodName) -> Cell:
+    def untuned_cell(self, set_name: str, *, decoding: MethodName) -> Cell:
         return Cell(
             pretraining_seed=self.pretraining_seed,
             seed=self.seed,
@@ -316,7 +251,7 @@ class _Start:
             judgements=(Judgement(decoding=decoding, test_set=set_name),),
         )
 
-    def tuned(self, set_name: str, *, objective: ObjectiveName, tokens: str = "text") -> Cell:
+    def tuned_cell(self, set_name: str, *, objective: ObjectiveName, tokens: str = "text") -> Cell:
         settings = self.chosen[objective, tokens]
         decoding = DECODING_OF[objective]
         return Cell(
@@ -332,8 +267,8 @@ class _Start:
         )
 
 
-def _with_judgements(cell: Cell, *, study: Study) -> Cell:
-    """More ways to look at a result, which cost little beside its tuning."""
+def _add_judgements(cell: Cell, *, study: Study) -> Cell:
+    """Add judgements to a cell, which cost little compared with its tuning."""
     asked, found = set(study.questions), list(cell.judgements)
     is_plain = cell.wording is None and cell.num_categories is None and cell.tokens in ("text", "none")
     is_ours = is_plain and cell.decoding == "joint" and cell.objective in ("two_term", None)

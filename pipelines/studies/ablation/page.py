@@ -1,4 +1,4 @@
-"""Rows of the study in, one page of tables and plots out."""
+"""Write the page of the ablation study from the rows of its CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,15 @@ import pandas as pd
 
 from pipelines.studies import markdown
 from pipelines.studies.ablation.claims import claims_table
-from pipelines.studies.ablation.grid import Study, careful_settings, chosen_settings
-from pipelines.studies.ablation.questions import answer_to
+from pipelines.studies.ablation.grid import Study
+from pipelines.studies.ablation.questions import answer_question
+from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
 from pipelines.studies.ablation.tables import REPETITION
 
 PAGE = "results.md"
 
 
-def write_page(
+def write_results_page(
     rows: pd.DataFrame,
     *,
     grid: pd.DataFrame,
@@ -23,29 +24,30 @@ def write_page(
     num_missing: int = 0,
     is_quick: bool = False,
 ) -> Path:
-    """Write `results.md` and its plots into `folder`; the page's path.
+    """Write `results.md` and its plots into `folder`; returns the path of the page.
 
     Args:
-        rows: of the study's cells, all on test images.
-        grid: of the cells that settings were chosen by.
-        folder: of the page.
-        study: whose questions are answered.
-        num_missing: rows that are still to be measured.
-        is_quick: whether the figures mean nothing.
+        rows: rows of the study's cells, all on test images.
+        grid: rows of the cells that settings were chosen from.
+        folder: folder of the page.
+        study: the questions to answer.
+        num_missing: number of rows still to be measured.
+        is_quick: whether it was a test run, whose figures mean nothing.
 
-    Raises ValueError when there are no rows yet.
+    Raises:
+        ValueError: when there are no rows yet.
     """
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
-    answers = [answer for each in study.questions if (answer := answer_to(each, rows, folder=folder)) is not None]
+    answers = [answer for each in study.questions if (answer := answer_question(each, rows, folder=folder)) is not None]
     page = folder / PAGE
-    text = markdown.page_of(
+    text = markdown.render_template(
         "results.md.j2",
         package="pipelines.studies.ablation",
-        words=markdown.words_beside(page),
+        words=markdown.read_introduction(page),
         claims=claims_table(rows),
         answers=answers,
-        chosen=_chosen(grid),
+        chosen=_settings_table(grid),
         num_rows=len(rows),
         num_missing=num_missing,
         num_repetitions=len(rows[REPETITION].drop_duplicates()),
@@ -54,14 +56,14 @@ def write_page(
         is_quick=is_quick,
         world=study.world,
     )
-    return markdown.write_page(page, text)
+    return markdown.write_parts(page, text)
 
 
-def _chosen(grid: pd.DataFrame) -> markdown.Table:
+def _settings_table(grid: pd.DataFrame) -> markdown.MarkdownTable:
     """What was chosen on validation images, and what the whole grid gave."""
     records: Sequence[dict[str, object]] = grid.to_dict("records")  # type: ignore[assignment]
     means = grid.groupby(["objective", "tokens", "learning_rate", "num_tokens"])["rr"].mean()
-    careful = careful_settings(records)
+    careful = one_standard_error_settings(records)
     body = tuple(
         (
             *method,
@@ -70,7 +72,7 @@ def _chosen(grid: pd.DataFrame) -> markdown.Table:
             f"{100 * means[method].min():.1f} to {100 * means[method].max():.1f}",
             f"{careful[method].learning_rate:g}, {careful[method].num_tokens}",
         )
-        for method, settings in chosen_settings(records).items()
+        for method, settings in best_settings(records).items()
     )
     header = (
         "loss",
@@ -80,4 +82,4 @@ def _chosen(grid: pd.DataFrame) -> markdown.Table:
         "validation RR over the grid, %",
         "smallest rate and tokens within one standard error",
     )
-    return markdown.Table(title="Settings chosen on validation images", header=header, rows=body)
+    return markdown.MarkdownTable(title="Settings chosen on validation images", header=header, rows=body)

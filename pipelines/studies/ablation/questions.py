@@ -1,59 +1,33 @@
-"""Rows of the study in, the answer to each question out: which rows are its arms, and what they are compared with."""
+"""Answer each question of the ablation study: its arms, its baseline, its tables and plot."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
-from pipelines.reporting import evaluation_plots
+from pipelines.studies.ablation.dependence import dependence_answer
 from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
 from pipelines.studies.ablation.tables import (
-    REPETITION,
     RR,
+    Answer,
     comparison_tables,
-    grown,
-    listed,
-    own_test,
-    whole_of,
+    growing_rows,
+    own_test_rows,
+    set_sizes,
 )
-from pipelines.studies.markdown import Table
-
-FACTOR_FIGURES = {
-    "misfit": ("best category and best rationale, found apart, do not belong together", 100, "%"),
-    "dependence": ("mutual information of category and rationale given the image", 1, "nats"),
-    "entropy": ("entropy of P(c given I)", 1, "nats"),
-    "entropy_given": ("entropy of P(c given r, I), under P(r given I)", 1, "nats"),
-    "true_given_visible": ("P(true c given r, I), rationales that can be seen", 100, "%"),
-    "true_given_hidden": ("P(true c given r, I), rationales that cannot", 100, "%"),
-    "ece_rationale": ("calibration error of P(r given I)", 100, "%"),
-    "ece_category_given": ("calibration error of P(c given r, I), r labelled", 100, "%"),
-    "ece_category": ("calibration error of P(c given I), its own sentence", 100, "%"),
-}
-"""Columns of the CSV that say why: what they are called, their scale and unit."""
+from pipelines.studies.markdown import MarkdownTable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the page says to one question."""
-
-    title: str
-    note: str
-    tables: tuple[Table, ...]
-    plot: str
-    """File name, beside the page."""
-
-
-def answer_to(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
-    """The answer that test rows give, its plot written into the folder; None where they say nothing to it."""
+def answer_question(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
+    """Answer a question from test rows, and write its plot into the folder; None without rows for it."""
     return _ANSWERS[question](rows, folder)
 
 
 def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     """Question 1: every arm with its own loss and decoding; untuned ones by every decoding."""
-    own = own_test(rows)
+    own = own_test_rows(rows)
     plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
     arms: dict[str, pd.DataFrame] = {}
     for decoding, objective in METHODS.items():
@@ -83,7 +57,7 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(METHODS.values())]
     tuned = tuned[tuned["decoding_judged"].isin(list(METHODS))]
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
@@ -101,7 +75,7 @@ def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     found = own[own["wording_is_chosen"] & (own["objective"] == "two_term") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["tokens"] != "text", "set_name"].unique()
     found = found[found["set_name"].isin(sets)].assign(arm=lambda part: part["tokens"])
@@ -122,12 +96,12 @@ def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
         for kind in TOKENS
         if kind in seconds.index
     )
-    costs = Table(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=body)
+    costs = MarkdownTable(title="Seconds per tuning (one thread)", header=("", *map(str, seconds.columns)), rows=body)
     return replace(answer, tables=(*answer.tables, costs))
 
 
 def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     kinds = ("two_term", "in_batch_pairs", "in_batch_categories")
     found = own[own["wording_is_chosen"] & (own["tokens"] == "text") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["objective"] == "in_batch_pairs", "set_name"].unique()
@@ -144,7 +118,7 @@ def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     found = own[~own["wording_is_chosen"] & (own["decoding_judged"] == "joint")]
     kinds = np.where(found["objective"].isna(), "zero-shot", "tuned")
     found = found.assign(
@@ -166,7 +140,7 @@ def _sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
     ours = rows[rows["wording_is_chosen"] & (rows["objective"] == "two_term") & (rows["tokens"] == "text")]
     ours = ours[(ours["set_name"] == ours["test_set"]) & (ours["decoding_judged"] == "joint")]
     several = ours[ours["set_size"] > 1]
-    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == whole_of(ours))]
+    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == set_sizes(ours))]
     size = ours["set_size"].astype(int).astype(str)
     arm = np.where(ours["set_size"] == 1, "m = 1", "m = " + size + ", " + ours["set_rule"])
     arms = ("m = 1", *(f"m = {m}, {rule}" for m in (2, 3) for rule in ("mixture", "sentence")))
@@ -189,7 +163,7 @@ def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
     ours = ours[
         (ours["decoding_judged"] == "joint")
         & (ours["set_size"] == 1)
-        & (ours["num_categories"] == whole_of(ours))
+        & (ours["num_categories"] == set_sizes(ours))
         & (ours["decoding"] == "joint")
     ]
     tuned = ours[ours["objective"] == "two_term"]
@@ -208,8 +182,8 @@ def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows, whole=False)
-    large = grown(own[own["wording_is_chosen"]])
+    own = own_test_rows(rows, whole=False)
+    large = growing_rows(own[own["wording_is_chosen"]])
     if not len(large):
         return None
     name = large["set_name"].iloc[0]
@@ -233,15 +207,15 @@ def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test(rows)
+    own = own_test_rows(rows)
     plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
     parts = []
     for decoding, objective in METHODS.items():
         part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
         for number in ("one", "two"):
             columns = {f"{figure}_{number}": figure for figure in RR}
-            kept = part.drop(columns=list(RR)).rename(columns=columns)
-            parts.append(kept.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
+            renamed = part.drop(columns=list(RR)).rename(columns=columns)
+            parts.append(renamed.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
     found = pd.concat(parts)
     return _answer(
         found,
@@ -254,48 +228,6 @@ def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
     )
 
 
-def _why(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    """The factors' own figures, and whether dependence goes with what the order gains over separate answers."""
-    own = own_test(rows)
-    own = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
-    if "dependence" not in own:
-        return None
-    untuned, tuned = own[own["objective"].isna()], own[own["objective"] == "two_term"]
-    tables, points = [], []
-    for name, part in (("zero-shot", untuned), ("tuned", tuned)):
-        joint = part[(part["decoding"] == "joint") & (part["decoding_judged"] == "joint")]
-        if joint["dependence"].isna().all():
-            continue
-        tables.append(listed(joint, title=f"The factors of the joint, {name}", figures=FACTOR_FIGURES))
-        apart = part[part["decoding_judged"] == "independent"]
-        points.append(_gains(joint, apart).assign(kind=name))
-    gains = pd.concat(points) if points else pd.DataFrame()
-    if not len(gains):
-        return None
-    varies = gains["dependence"].nunique() > 1 and gains["gain"].nunique() > 1
-    related = f"{spearmanr(gains['dependence'], gains['gain']).statistic:.2f}" if varies else "not defined"
-    plot = "results-why.png"
-    evaluation_plots.draw_relation(
-        gains, x="dependence", y="gain", colour="set_name", marker="kind", path=folder / plot
-    )
-    note = (
-        "The order of the factors can only matter where category and rationale depend on each other given the image, "
-        "and a reason helps only if the true category is likelier under rationales that the image shows than under "
-        "others. The plot: per set and repetition the dependence (mutual information) against what decoding jointly "
-        "gains in RR over decoding the same tokens independently; tuned ones were tuned for joint decoding. "
-        f"Spearman's rank correlation over {len(gains)} points: {related} "
-        "(points of a set are not independent of each other, so no p-value is given)."
-    )
-    return Answer(title=QUESTIONS["why"], note=note, tables=tuple(tables), plot=plot)
-
-
-def _gains(joint: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
-    """RR of joint less that of independent decoding, per set and repetition."""
-    keys = [*REPETITION, "set_name"]
-    both = joint.merge(apart[[*keys, "rr"]].drop_duplicates(keys), on=keys, suffixes=("", "_apart"))
-    return both.assign(gain=both["rr"] - both["rr_apart"])[[*keys, "dependence", "gain"]]
-
-
 _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "methods": _methods,
     "crossed": _crossed,
@@ -306,7 +238,7 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "transfer": _transfer,
     "growth": _growth,
     "objects": _objects,
-    "why": _why,
+    "why": dependence_answer,
 }
 
 

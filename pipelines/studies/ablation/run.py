@@ -1,7 +1,7 @@
-"""Questions in, a CSV of every cell's figures and a page of tables and plots out: the ablation study, on Ray.
+"""Run the ablation study on Ray: measure the missing cells, append to the CSV, write the page.
 
-Each cell is one task. Rows are written as cells end, so that the same command goes on from what is there; the page is
-made from the CSV alone.
+Each cell is one task. Rows are appended as cells end, so that the same command resumes; the page is made from the CSV
+alone.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,22 +15,16 @@ import ray
 
 from ecor.config import BackboneConfig, require
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.studies import AblateConfig, PretrainConfig
+from pipelines.config.studies import AblateConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import progress_bar, say
-from pipelines.runtime.ray_data import causes_raised
+from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import (
-    QUESTIONS,
-    Cell,
-    Judgement,
-    Study,
-    chosen_settings,
-    selection_cells,
-    study_cells,
-)
+from pipelines.studies.ablation.grid import QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
+from pipelines.studies.ablation.selection import best_settings
 from pipelines.studies.drawn_splits import Sizes
 from pipelines.studies.result_rows import append_rows, read_rows
 
@@ -54,30 +48,31 @@ QUICK_PRETRAINING = 6_400
 
 
 def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
-    """Measure everything that is not in the CSV yet, and write the page; its path.
+    """Measure all cells that are not in the CSV yet, and write the page; returns its path.
 
-    Raises ValueError for an unknown question, and for a page without rows.
+    Raises:
+        ValueError: for an unknown question, and for a page without rows.
     """
     root = Path(config.output).absolute()
     work = Path(config.work).absolute() if config.work else root / "work"
-    study, sizes = _asked(config)
+    study, sizes = _make_study(config)
     selection = selection_cells(study)
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
-        with connect(cluster or ClusterConfig()), causes_raised():
-            clip_of = partial(_clip, work=work, config=config, cluster=cluster, tracking=tracking)
+        with connect(cluster or ClusterConfig()), raise_causes():
+            clip_of = partial(_make_clip, work=work, config=config, cluster=cluster, tracking=tracking)
             _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
-            cells = study_cells(study, chosen=chosen_settings(_rows_of(selection, root=root, sizes=sizes)))
+            cells = study_cells(study, chosen=best_settings(_select_rows(selection, root=root, sizes=sizes)))
             _measure(cells, root=root, work=work, clip_of=clip_of, sizes=sizes, title="measuring")
-    grid = _rows_of(selection, root=root, sizes=sizes)
+    grid = _select_rows(selection, root=root, sizes=sizes)
     require(
-        len(grid) == len(_judged(selection, sizes=sizes)),
+        len(grid) == len(_row_keys(selection, sizes=sizes)),
         f"{root / RESULTS} does not hold this study's choice of settings yet: run the same command without --only-page",
     )
-    cells = study_cells(study, chosen=chosen_settings(grid))
-    rows = _rows_of(cells, root=root, sizes=sizes)
-    num_missing = len(_judged(cells, sizes=sizes)) - len(rows)
-    page = results.write_page(
+    cells = study_cells(study, chosen=best_settings(grid))
+    rows = _select_rows(cells, root=root, sizes=sizes)
+    num_missing = len(_row_keys(cells, sizes=sizes)) - len(rows)
+    page = results.write_results_page(
         pd.DataFrame(rows),
         grid=pd.DataFrame(grid),
         folder=root,
@@ -90,7 +85,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
     return page
 
 
-def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
+def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or tuple(QUESTIONS)
     if config.quick:
         return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
@@ -103,19 +98,19 @@ def _asked(config: AblateConfig) -> tuple[Study, Sizes]:
     return study, Sizes()
 
 
-def _clip(
+def _make_clip(
     seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
 ) -> BackboneConfig:
     """The CLIP of a pretraining seed, pretrained here unless it comes with the package."""
-    settings = pretraining_of(seed, work=work, config=config)
+    settings = pretraining_config(seed, work=work, config=config)
     if settings is None:
         return BackboneConfig(precision="fp32")
     made = pretrain.run(settings, cluster=cluster, tracking=tracking)
     return BackboneConfig(name=made.model, pretrained=made.weights, precision="fp32")
 
 
-def pretraining_of(seed: int, *, work: Path, config: AblateConfig) -> PretrainConfig | None:
-    """How the CLIP of a pretraining seed is made; None for seed 0 of the first world, which comes with the package."""
+def pretraining_config(seed: int, *, work: Path, config: AblateConfig) -> PretrainConfig | None:
+    """Settings to pretrain the CLIP of a seed; None for seed 0 of the world `demo`, whose weights are embedded."""
     if config.world == "demo" and seed == 0:
         return None
     name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
@@ -140,40 +135,40 @@ def _measure(
     sizes: Sizes,
     title: str,
 ) -> None:
-    """Make the rows that are missing; those of a cell are kept as soon as it ends.
+    """Measure the missing rows; those of a cell are appended as soon as it ends.
 
-    `clip_of` is asked only for pretraining seeds of missing rows.
+    `clip_of` is called only for pretraining seeds of missing rows.
     """
-    done = {(row["cell"], row["judgement"]) for row in _records(root)}
-    missing = [each for cell in cells if (each := _without(cell, done=done, sizes=sizes)).judgements]
+    done = {(row["cell"], row["judgement"]) for row in _read_records(root)}
+    missing = [each for cell in cells if (each := _remaining(cell, done=done, sizes=sizes)).judgements]
     clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
     running = {_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes): cell for cell in missing}
     with progress_bar(title, total=len(running), unit="cells", say_every=10) as advance:
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
             del running[ready]
-            _keep(ray.get(ready), root=root)
+            _append_rows(ray.get(ready), root=root)
             advance()
 
 
-def _without(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
+def _remaining(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
     """The cell with the judgements that are not done."""
     name = cell.digest_of(asdict(sizes))
     return replace(cell, judgements=tuple(each for each in cell.judgements if (name, each.name) not in done))
 
 
-def _judged(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
+def _row_keys(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
     """Cell and judgement of every row that the cells will have."""
     return {(cell.digest_of(asdict(sizes)), each.name) for cell in cells for each in cell.judgements}
 
 
-def _rows_of(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
+def _select_rows(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
     """Rows of the CSV that are these cells': it may hold other sizes and settings too."""
-    wanted = _judged(cells, sizes=sizes)
-    return [row for row in _records(root) if (row["cell"], row["judgement"]) in wanted]
+    wanted = _row_keys(cells, sizes=sizes)
+    return [row for row in _read_records(root) if (row["cell"], row["judgement"]) in wanted]
 
 
-def _records(root: Path) -> list[dict[str, Any]]:
+def _read_records(root: Path) -> list[dict[str, Any]]:
     """All rows, each with the name of its judgement, which the file has in parts."""
     rows = [{str(name): value for name, value in row.items()} for row in read_rows(root / RESULTS).to_dict("records")]
     return [{**row, "judgement": _judgement(row).name} for row in rows]
@@ -189,7 +184,7 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
     )
 
 
-def _keep(rows: list[dict[str, Any]], *, root: Path) -> None:
+def _append_rows(rows: list[dict[str, Any]], *, root: Path) -> None:
     """The CSV with more rows; never seen half-written."""
     table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
     append_rows(table, root / RESULTS, float_format="%.4g")

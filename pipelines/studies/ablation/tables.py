@@ -1,4 +1,4 @@
-"""Figures of repetitions in, tables and a plot of means with 95 % intervals out: how the study compares arms.
+"""Tables of means over repetitions with 95 % intervals, and the selection of rows for them.
 
 An interval is Student's t over repetitions. A repetition has images, a start and (in turn) a pretrained CLIP of its
 own, so the interval holds all three; differences are taken within repetitions.
@@ -13,8 +13,8 @@ import pandas as pd
 
 from ecor.demo.worlds.registry import all_sets
 from ecor.evaluation.confidence_intervals import RepeatedMean, mean_over_repetitions
-from pipelines.reporting import evaluation_plots
-from pipelines.studies.markdown import Table
+from pipelines.studies.ablation import plots
+from pipelines.studies.markdown import MarkdownTable
 
 RR = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
 """Columns of the CSV that most tables show, and how they are called."""
@@ -22,10 +22,10 @@ REPETITION = ["pretraining_seed", "seed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class Comparison:
     """Arms beside each other: a table per figure, and one plot of them all."""
 
-    tables: tuple[Table, ...]
+    tables: tuple[MarkdownTable, ...]
     plot: str
     """File name, beside the page."""
 
@@ -39,10 +39,20 @@ def comparison_tables(
     columns: str,
     against: str | None = None,
     figures: Mapping[str, str] = RR,
-) -> Compared | None:
+) -> Comparison | None:
     """Tables of arms by the values of a column, with the mean over columns and the difference from one arm.
 
-    None where no arm has a row. `rows` have a column `arm`; `name` is the plot's.
+    Args:
+        rows: rows of the study, with a column `arm`.
+        folder: folder of the plot.
+        name: name of the plot, `results-<name>.png`.
+        arms: the arms, in order; those without rows are skipped.
+        columns: the column whose values are the columns of the table.
+        against: arm that the others' differences are taken from.
+        figures: columns of the CSV, and their titles.
+
+    Returns:
+        A table per figure and one plot; None when no arm has a row.
     """
     arms = [arm for arm in arms if (rows["arm"] == arm).any()]
     if not arms:
@@ -59,12 +69,12 @@ def comparison_tables(
         means = {arm: _mean_over([cells[arm, value] for value in names]) for arm in arms}
         body = []
         for arm in arms:
-            told = [_told(cells[arm, value]) for value in names] + [_told(means[arm])]
+            texts = [_format_mean(cells[arm, value]) for value in names] + [_format_mean(means[arm])]
             if against is not None:
-                told.append("" if arm == against else _told_difference(means[arm], means.get(against)))
-            body.append((arm, *told))
+                texts.append("" if arm == against else _format_gap(means[arm], means.get(against)))
+            body.append((arm, *texts))
         header = ("", *map(str, names), "mean", *([f"minus {against}"] if against else []))
-        tables.append(Table(title=f"{title}, %", header=header, rows=tuple(body)))
+        tables.append(MarkdownTable(title=f"{title}, %", header=header, rows=tuple(body)))
         drawn[title] = {
             arm: {
                 str(value): mean_over_repetitions(cells[arm, value].to_numpy())
@@ -74,38 +84,38 @@ def comparison_tables(
             for arm in arms
         }
     plot = f"results-{name}.png"
-    evaluation_plots.draw_study(drawn, path=folder / plot)
-    return Compared(tables=tuple(tables), plot=plot)
+    plots.draw_arms(drawn, path=folder / plot)
+    return Comparison(tables=tuple(tables), plot=plot)
 
 
-def listed(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple[str, float, str]]) -> Table:
+def figures_table(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple[str, float, str]]) -> MarkdownTable:
     """Figures (name, scale and unit of each) by sets, of one arm."""
     names = sorted(rows["set_name"].unique(), key=_set_order().__getitem__)
     body = []
     for figure, (words, scale, unit) in figures.items():
         digits = 1 if scale > 1 else 3
-        told = [
-            _with_interval(
+        texts = [
+            _format_interval(
                 mean_over_repetitions(scale * by_repetition(rows[rows["set_name"] == name], figure).to_numpy()), digits
             )
             for name in names
         ]
-        body.append((f"{words}, {unit}", *told))
-    return Table(title=title, header=("", *names), rows=tuple(body))
+        body.append((f"{words}, {unit}", *texts))
+    return MarkdownTable(title=title, header=("", *names), rows=tuple(body))
 
 
-def own_test(rows: pd.DataFrame, *, whole: bool = True) -> pd.DataFrame:
+def own_test_rows(rows: pd.DataFrame, *, whole: bool = True) -> pd.DataFrame:
     """Rows judged on test images of the set they were tuned on, one rationale each; `whole`: all its categories."""
     found = rows[(rows["split"] == "test") & (rows["test_set"] == rows["set_name"]) & (rows["set_size"] == 1)]
-    return found[found["num_categories"] == whole_of(found)] if whole else found
+    return found[found["num_categories"] == set_sizes(found)] if whole else found
 
 
-def whole_of(rows: pd.DataFrame) -> "pd.Series[float]":
-    """How many categories each row's set has in all."""
+def set_sizes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Number of categories of each row's set."""
     return rows["set_name"].map({name: len(each.categories) for name, each in all_sets().items()})
 
 
-def grown(rows: pd.DataFrame) -> pd.DataFrame:
+def growing_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the set that was judged with several numbers of its categories."""
     return rows[rows.groupby("set_name")["num_categories"].transform("nunique") > 1]
 
@@ -124,23 +134,36 @@ def _mean_over(parts: Sequence["pd.Series[float]"]) -> "pd.Series[float]":
     return pd.concat(parts, axis=1).dropna().mean(axis=1)
 
 
-def _with_interval(estimate: RepeatedMean, digits: int, *, sign: str = "") -> str:
+def _format_interval(estimate: RepeatedMean, digits: int, *, sign: str = "") -> str:
     """A mean, and half the width of its interval where there is one."""
     mean = f"{estimate.value:{sign}.{digits}f}"
     return mean if np.isnan(estimate.half_width) else f"{mean} ± {estimate.half_width:.{digits}f}"
 
 
-def _told(values: "pd.Series[float]") -> str:
-    return _with_interval(mean_over_repetitions(100 * values.to_numpy()), 1) if len(values) else "–"
+def _format_mean(values: "pd.Series[float]") -> str:
+    return _format_interval(mean_over_repetitions(100 * values.to_numpy()), 1) if len(values) else "–"
 
 
-def _told_difference(values: "pd.Series[float]", others: "pd.Series[float] | None") -> str:
+def _format_gap(values: "pd.Series[float]", others: "pd.Series[float] | None") -> str:
     """Within repetitions, so that what they share cancels."""
     if others is None:
         return "–"
-    return told_difference((values - others).dropna())
+    return format_difference((values - others).dropna())
 
 
-def told_difference(differences: "pd.Series[float]") -> str:
+def format_difference(differences: "pd.Series[float]") -> str:
     """Their mean with its interval, in percentage points, signed."""
-    return _with_interval(mean_over_repetitions(100 * differences.to_numpy()), 1, sign="+") if len(differences) else "–"
+    return (
+        _format_interval(mean_over_repetitions(100 * differences.to_numpy()), 1, sign="+") if len(differences) else "–"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The page's answer to one question."""
+
+    title: str
+    note: str
+    tables: tuple[MarkdownTable, ...]
+    plot: str
+    """File name, beside the page."""

@@ -1,6 +1,5 @@
-"""Methods in, a CSV and a page of what each map is worth out: every method by every measure on the drawn world."""
+"""Benchmark every attribution method by every measure on drawn scenes, and write a CSV and a page."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -10,35 +9,39 @@ from typing import Any, get_args
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ecor.config import require
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement
-from ecor.explain.metrics.measure_table import COST, FAITHFULNESS, LOCALISATION, MEASURES, Measure
+from ecor.explain.metrics.measure_table import MEASURES
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.runtime.console import say
-from pipelines.storage.lexicons import concepts_named
-from pipelines.studies import markdown
-from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
-from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, tried_prior
+from pipelines.storage.lexicons import open_concepts
+from pipelines.studies.attribution_benchmark.benchmark_page import (
+    MODEL_ROW,
+    RESULTS,
+    console_tables,
+    format_value,
+    page_part,
+    write_benchmark_page,
+)
+from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
+from pipelines.studies.attribution_benchmark.protocol import PRIORS, EvaluationSettings, evaluate_method, evaluate_prior
 from pipelines.studies.result_rows import append_rows, read_rows
-from pipelines.tracking.model_loading import opened, projection_of
+from pipelines.tracking.model_loading import load_projection, open_model
 
-RESULTS, PAGE = "explanations.csv", "explanations.md"
-MODEL_ROW = "the model"
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 _SHARED = ("cell", "model", "set", "seed", "num_cases", "target", "method")
 _COLUMNS = (*_SHARED, "measure", "value", "low", "high", "num_looked_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class BenchmarkCell:
     """What is measured at once: a row of the table, of one kind of targets."""
 
     kind: TargetKind
@@ -47,45 +50,46 @@ class Cell:
     method: Method | None = None
 
     def digest(self, common: Mapping[str, Any]) -> str:
-        content = {**common, "kind": self.kind, "row": self.row, "method": _stated(self.method)}
+        content = {**common, "kind": self.kind, "row": self.row, "method": _method_settings(self.method)}
         return json_digest(content)[:16]
 
 
 def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = None) -> Path:
-    """Measure what is not in the CSV yet, and write the page from the CSV; its path.
+    """Measure what is not in the CSV yet, and write the page from the CSV; returns its path.
 
-    Raises ValueError for unknown names, for a model that ranks too little right, and for a page without rows.
+    Raises:
+        ValueError: for unknown names, for a model that ranks too few images right, and for a page without rows.
     """
     config = replace(config, num_cases=24, num_checked=4, rise_masks=100) if config.quick else config
     root, tracking = Path(config.output), resolve_tracking(tracking or TrackingConfig())
-    left_out = _methods(config, tracking=tracking)[1]
+    left_out = _available_methods(config, tracking=tracking)[1]
     if not config.only_page:
         names = set_vocabulary(config.set_name)
-        model = opened(config.model, tracking=tracking, names=names, demo_set=config.set_name)
-        chosen, left_out = _methods(config, tracking=tracking, model=model)
+        model = open_model(config.model, tracking=tracking, names=names, demo_set=config.set_name)
+        chosen, left_out = _available_methods(config, tracking=tracking, model=model)
         for reason in left_out:
             say(f"left out: {reason}")
-        with _threads(config.num_threads):
+        with _torch_threads(config.num_threads):
             _measure(config, model=model, chosen=chosen, root=root)
-    parts = _parts(config, root=root)
+    parts = _page_parts(config, root=root)
     for part in parts:
-        Console().print(*_tables(part), sep="\n\n", end="\n\n")
-    page = _write_page(config, parts=parts, root=root, left_out=left_out)
+        Console().print(*console_tables(part), sep="\n\n", end="\n\n")
+    page = write_benchmark_page(config, parts=parts, root=root, left_out=left_out)
     say(str(page))
     return page
 
 
-def _methods(
+def _available_methods(
     config: ExplainBenchmarkConfig, *, tracking: TrackingConfig, model: Recognizer | None = None
 ) -> tuple[dict[str, Method], list[str]]:
-    """Those that can be tried, and why the others cannot; without a model, none that needs something prepared."""
+    """The methods that can run, and why the others cannot; without a model, none that needs a projection or lexicon."""
     settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
     named = {"eclip": config.projection, "convis": config.lexicon}
     if config.projection is not None and model is not None:
         digest = model.backbone.digest
-        settings["eclip"] = dict(projection_of(config.projection, tracking=tracking, backbone_digest=digest))
+        settings["eclip"] = dict(load_projection(config.projection, tracking=tracking, backbone_digest=digest))
     if config.lexicon is not None and model is not None:
-        concepts = concepts_named(config.lexicon, backbone=model.backbone)
+        concepts = open_concepts(config.lexicon, backbone=model.backbone)
         settings["convis"] = {"concepts": concepts, "steps": config.convis_steps}
     chosen, left_out = {}, []
     for name in config.methods or METHODS:
@@ -110,36 +114,38 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
         "num_resamples": config.num_resamples,
         "measures": sorted(MEASURES),
     }
-    trial = Trial(resampling=Resampling(num_resamples=config.num_resamples), num_checked=config.num_checked)
-    done = set(_rows(root)["cell"])
+    trial = EvaluationSettings(
+        resampling=Resampling(num_resamples=config.num_resamples), num_checked=config.num_checked
+    )
+    done = set(_read_rows(root)["cell"])
     for kind in KINDS:
         missing = [cell for cell in _cells(kind, chosen) if cell.digest(common) not in done]
         if not missing:
             continue
-        cases = cases_of(model, set_name=config.set_name, kind=kind, num_cases=config.num_cases, seed=config.seed)
+        cases = find_cases(model, set_name=config.set_name, kind=kind, num_cases=config.num_cases, seed=config.seed)
         for cell in missing:
             try:
-                figures = _figures(cell, cases, trial=trial)
+                figures = _evaluate_cell(cell, cases, trial=trial)
             except ValueError as error:  # a tower that cannot give what a method needs
                 say(f"left out: {error}")
                 continue
-            _keep(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
-            say(f"{kind}: {cell.row}, {_shown('iou', figures)} {_shown('contrast', figures)}")
+            _append_figures(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
+            say(f"{kind}: {cell.row}, {_format_measure('iou', figures)} {_format_measure('contrast', figures)}")
 
 
-def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[Cell]:
-    yield Cell(kind=kind, row=MODEL_ROW)
+def _cells(kind: TargetKind, chosen: Mapping[str, Method]) -> Iterator[BenchmarkCell]:
+    yield BenchmarkCell(kind=kind, row=MODEL_ROW)
     for name in PRIORS:
-        yield Cell(kind=kind, row=name)
+        yield BenchmarkCell(kind=kind, row=name)
     for name, method in chosen.items():
-        yield Cell(kind=kind, row=name, method=method)
+        yield BenchmarkCell(kind=kind, row=name, method=method)
 
 
-def _figures(cell: Cell, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+def _evaluate_cell(cell: BenchmarkCell, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
     if cell.method is not None:
         return evaluate_method(cell.method, cases, trial=trial)
     if cell.row in PRIORS:
-        return tried_prior(PRIORS[cell.row], cases, trial=trial)
+        return evaluate_prior(PRIORS[cell.row], cases, trial=trial)
     whole, without = (cases.prob(cases.tower.pixels(each)) for each in (cases.pixels, cases.lacking))
     columns = {"prob": whole, "fall": whole - without, "falls": (without < whole).float()}
     area = cases.masks.float().mean(dim=(1, 2))
@@ -147,8 +153,8 @@ def _figures(cell: Cell, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
     return mean_estimates(values, resampling=trial.resampling)
 
 
-def _keep(
-    cell: Cell,
+def _append_figures(
+    cell: BenchmarkCell,
     figures: Mapping[str, Estimate],
     *,
     cases: Cases,
@@ -162,7 +168,7 @@ def _keep(
     append_rows(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
 
 
-def _rows(root: Path) -> pd.DataFrame:
+def _read_rows(root: Path) -> pd.DataFrame:
     found = read_rows(root / RESULTS)
     if not len(found):
         return pd.DataFrame(columns=list(_COLUMNS))
@@ -173,99 +179,22 @@ def _rows(root: Path) -> pd.DataFrame:
     return found
 
 
-def _parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]]:
+def _page_parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]]:
     """What is shown of each kind of targets: of the rows that have the asked model, set, seed and number of images."""
-    rows = _rows(root)
+    rows = _read_rows(root)
     asked = {"model": config.model, "set": config.set_name, "seed": config.seed, "num_cases": config.num_cases}
     for column, value in asked.items():
         rows = rows[rows[column] == value]
     rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
     require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
-    return [_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+    return [page_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
 
 
-def _tables(part: Mapping[str, Any]) -> Iterator[Table]:
-    """Of one kind of targets, without intervals: for a terminal."""
-    for each in part["tables"]:
-        table = Table(title=f"{part['kind']}: {each.title}", box=None, pad_edge=False, title_justify="left")
-        for number, title in enumerate(each.header):
-            table.add_column(title, justify="right" if number else "left", overflow="fold")
-        for name, *values in each.rows:
-            table.add_row(name, *(value.partition(" ")[0] for value in values))
-        yield table
+def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:
+    return f"{MEASURES[name].title} {format_value(figures[name], MEASURES[name])}" if name in figures else ""
 
 
-def _write_page(
-    config: ExplainBenchmarkConfig, *, parts: list[dict[str, Any]], root: Path, left_out: list[str]
-) -> Path:
-    page = root / PAGE
-    text = markdown.page_of(
-        "explanations.md.j2",
-        package="pipelines.studies.attribution_benchmark",
-        words=markdown.words_beside(page),
-        parts=parts,
-        left_out=left_out,
-        config=config,
-        measures=MEASURES,
-    )
-    return markdown.write_page(page, text)
-
-
-def _part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the template shows of one kind of targets."""
-    found = {
-        (str(row["method"]), str(row["measure"])): Estimate(
-            value=row["value"], low=row["low"], high=row["high"], num_images=int(row["num_cases"])
-        )
-        for row in rows.to_dict("records")
-    }
-    known = set(rows["method"])
-    names = [name for name in (*PRIORS, *METHODS) if name in known]
-    tables = []
-    for title, measures in (
-        ("Where the map is", LOCALISATION),
-        ("What the model does, and whether the map follows it", FAITHFULNESS),
-        ("What it costs", COST),
-    ):
-        body = [
-            (name, *(_told(found.get((name, key)), measure) for key, measure in measures.items()))
-            for name in names
-            if any((name, key) in found for key in measures)
-        ]
-        header = ("", *(_titled(each) for each in measures.values()))
-        tables.append(markdown.Table(title=title, header=header, rows=tuple(body)))
-    model = {name: found.get((MODEL_ROW, name)) for name in ("prob", "fall", "falls", "area")}
-    return {
-        "kind": kind,
-        "tables": tables,
-        "num_looked_at": int(rows["num_looked_at"].max()),
-        "model": {name: _percent(each) for name, each in model.items()},
-    }
-
-
-def _titled(measure: Measure) -> str:
-    arrow = {True: " ↑", False: " ↓", None: ""}[measure.higher_is_better]
-    return f"{measure.title}{arrow}"
-
-
-def _told(found: Estimate | None, measure: Measure) -> str:
-    if found is None or math.isnan(found.value):
-        return "–"
-    value = f"{found.value:.{measure.digits}f}"
-    if math.isnan(found.low):
-        return value
-    return f"{value} [{found.low:.{measure.digits}f}, {found.high:.{measure.digits}f}]"
-
-
-def _percent(found: Estimate | None) -> str:
-    return "–" if found is None else f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-
-
-def _shown(name: str, figures: Mapping[str, Estimate]) -> str:
-    return f"{MEASURES[name].title} {_told(figures[name], MEASURES[name])}" if name in figures else ""
-
-
-def _stated(method: Method | None) -> dict[str, Any] | None:
+def _method_settings(method: Method | None) -> dict[str, Any] | None:
     """Settings as JSON values, tensors by their digest."""
     if method is None:
         return None
@@ -273,7 +202,7 @@ def _stated(method: Method | None) -> dict[str, Any] | None:
     values = {each.name: getattr(method, each.name) for each in fields(method)}
     return {
         "kind": type(method).__name__,
-        **{name: _digest(each) if isinstance(each, Tensor) else _plain(each) for name, each in values.items()},
+        **{name: _digest(each) if isinstance(each, Tensor) else _json_value(each) for name, each in values.items()},
     }
 
 
@@ -281,7 +210,7 @@ def _digest(tensor: Tensor) -> str:
     return bytes_sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """A JSON value; of features of a lexicon, the digests of its tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -292,7 +221,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _torch_threads(number: int) -> Iterator[None]:
     """So many threads of torch, inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)

@@ -1,7 +1,7 @@
-"""A model and a set of the drawn world in; images with a name that it ranks right, and which pixels show it, out.
+"""Test cases with pixel-level truth: drawn images with a name that the model ranks right.
 
-Where an explanation is judged by what is really there, the model must know what it is asked about: so a part counts
-when the model ranks it above everything that cannot be seen, and a category when it is ranked first.
+A heat map can be compared with the truth only if the model recognizes the thing. So a part is used when the model ranks
+it above everything that is not visible, and a category when the model ranks it first.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ from ecor.explain.targets import Category, Rationale, tower_of
 from ecor.model import Recognizer
 
 TargetKind = Literal["rationale", "category"]
-_DRAWN_AT_ONCE = 64
-_MOST_PER_PAIR = 40
+_BATCH = 64
+_MAX_IMAGES_PER_CASE = 40
 """Images looked at for each that is ranked right, before giving up."""
 
 
@@ -35,18 +35,18 @@ class Cases:
 
     kind: TargetKind
     names: tuple[str, ...]
-    """Of what each image is asked about."""
+    """The name of each case."""
     present: tuple[frozenset[str], ...]
     """All names of that kind that can be seen in each image, of a second thing too."""
     pixels: UInt8[Tensor, "N 3 H W"]
     lacking: UInt8[Tensor, "N 3 H W"]
     """The same scenes without it."""
     masks: Bool[Tensor, "N H W"]
-    """Where it is, on the tower's input."""
+    """Pixels of the tower's input that show it."""
     vocabulary: Float[Tensor, "V D"]
     """Text features of all names of that kind."""
     ids: Int[Tensor, " N"]
-    """Of each image's name."""
+    """Id of each image's name."""
     tower: ImageTower
     """With the visual prompts that such names are compared with."""
     logit_scale: float
@@ -65,20 +65,21 @@ class Cases:
         return prob_NV.gather(1, self.ids[:, None])[:, 0]
 
 
-def cases_of(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: int, seed: int) -> Cases:
-    """The first `num_cases` test images of a seed that count, without those where a second thing shows the part too.
+def find_cases(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: int, seed: int) -> Cases:
+    """Find the first `num_cases` usable test images of a seed; images where a second thing shows the part are skipped.
 
-    Raises ValueError for a vocabulary that lacks names of the set, and for a model that ranks next to nothing right.
+    Raises:
+        ValueError: for a vocabulary without names of the set, and for a model that ranks too few images right.
     """
     tower = tower_of(model, Rationale(name="") if kind == "rationale" else Category(name=""))
     vocabulary = model.text.rationales if kind == "rationale" else model.text.categories
     found: list[tuple[LabelledDrawing, int]] = []
     num_looked_at = 0
-    for drawings in _drawn(set_name, num_images=_MOST_PER_PAIR * num_cases, seed=seed):
-        scores = tower.features(tower.pixels(_pixels(drawings, model=model))) @ vocabulary.T
+    for drawings in _draw_batches(set_name, num_images=_MAX_IMAGES_PER_CASE * num_cases, seed=seed):
+        scores = tower.features(tower.pixels(_stack_pixels(drawings, model=model))) @ vocabulary.T
         for item, row in zip(drawings, scores, strict=True):
             num_looked_at += 1
-            number = _ranked_right(item, row, model=model, kind=kind)
+            number = _right_id(item, row, model=model, kind=kind)
             if number is not None:
                 found.append((item, number))
             if len(found) == num_cases:
@@ -90,9 +91,9 @@ def cases_of(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: i
     return Cases(
         kind=kind,
         names=tuple(item.rationale if kind == "rationale" else item.category for item in items),
-        present=tuple(_present(item, kind=kind) for item in items),
-        pixels=_pixels(items, model=model),
-        lacking=torch.stack([_as_pixels(_image_without(item, kind=kind), model=model) for item in items]),
+        present=tuple(_visible_names(item, kind=kind) for item in items),
+        pixels=_stack_pixels(items, model=model),
+        lacking=torch.stack([_to_pixels(_image_without(item, kind=kind), model=model) for item in items]),
         masks=torch.stack([_mask(item, kind=kind, model=model) for item in items]),
         vocabulary=vocabulary,
         ids=torch.tensor(numbers, device=vocabulary.device),
@@ -102,16 +103,14 @@ def cases_of(model: Recognizer, *, set_name: str, kind: TargetKind, num_cases: i
     )
 
 
-def _drawn(set_name: str, *, num_images: int, seed: int) -> Iterator[list[LabelledDrawing]]:
+def _draw_batches(set_name: str, *, num_images: int, seed: int) -> Iterator[list[LabelledDrawing]]:
     drawings = labelled_drawings(set_name=set_name, split="test", num_images=num_images, seed=seed)
-    while batch := list(islice(drawings, _DRAWN_AT_ONCE)):
+    while batch := list(islice(drawings, _BATCH)):
         yield batch
 
 
-def _ranked_right(
-    item: LabelledDrawing, scores: Float[Tensor, " V"], *, model: Recognizer, kind: TargetKind
-) -> int | None:
-    """The id of what the image is asked about, where it counts."""
+def _right_id(item: LabelledDrawing, scores: Float[Tensor, " V"], *, model: Recognizer, kind: TargetKind) -> int | None:
+    """The id of the image's name if the model ranks it right, else None."""
     names = model.vocabulary
     if kind == "category":
         number = names.category_id(item.category)
@@ -124,7 +123,7 @@ def _ranked_right(
     return number if float(scores[number]) > float(scores[others].max()) else None
 
 
-def _present(item: LabelledDrawing, *, kind: TargetKind) -> frozenset[str]:
+def _visible_names(item: LabelledDrawing, *, kind: TargetKind) -> frozenset[str]:
     if kind == "category":
         return frozenset(thing.category for thing in item.scene.things)
     return frozenset(text for seen in item.drawing.visible for text in seen)
@@ -142,12 +141,12 @@ def _mask(item: LabelledDrawing, *, kind: TargetKind, model: Recognizer) -> Bool
     if kind == "rationale":
         own = [label for label in own if item.drawing.legend[label][1] == item.rationale]
     mask = np.isin(np.asarray(item.drawing.labels), own)
-    return _as_pixels(Image.fromarray((255 * mask).astype(np.uint8)).convert("RGB"), model=model)[0] >= 128
+    return _to_pixels(Image.fromarray((255 * mask).astype(np.uint8)).convert("RGB"), model=model)[0] >= 128
 
 
-def _pixels(items: list[LabelledDrawing], *, model: Recognizer) -> UInt8[Tensor, "B 3 H W"]:
-    return torch.stack([_as_pixels(item.drawing.image, model=model) for item in items])
+def _stack_pixels(items: list[LabelledDrawing], *, model: Recognizer) -> UInt8[Tensor, "B 3 H W"]:
+    return torch.stack([_to_pixels(item.drawing.image, model=model) for item in items])
 
 
-def _as_pixels(image: Image.Image, *, model: Recognizer) -> UInt8[Tensor, "3 H W"]:
+def _to_pixels(image: Image.Image, *, model: Recognizer) -> UInt8[Tensor, "3 H W"]:
     return torch.from_numpy(image_to_pixels(image, preprocess=model.backbone.preprocess))

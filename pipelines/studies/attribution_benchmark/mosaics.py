@@ -1,4 +1,4 @@
-"""Cases in; four pictures in one, each of whose names is to be found in its own quarter, out.
+"""Mosaics of four pictures, to test whether the heat map of a name is highest in its own picture.
 
 FIxLIP's game of recognition, of drawings: a map that follows its text is highest in the picture that the text is about;
 chance is a quarter.
@@ -27,7 +27,7 @@ class Mosaics:
     members: Int[Tensor, "G 4"]
     """Numbers of the cases."""
 
-    def found(self, maps: Float[Tensor, "G 4 H W"], *, num_cases: int) -> Float[Tensor, " N"]:
+    def hits(self, maps: Float[Tensor, "G 4 H W"], *, num_cases: int) -> Float[Tensor, " N"]:
         """Whether each case's own map is highest in its own tile; NaN for cases that are in no mosaic."""
         hits = pointing_game_multi(maps.cpu(), self.tiles.expand(len(maps), -1, -1, -1))
         known = torch.full((num_cases,), float("nan"))
@@ -35,8 +35,8 @@ class Mosaics:
         return known
 
 
-def mosaics_of(cases: Cases) -> Mosaics | None:
-    """Each case joins the first mosaic with room for it; what stays incomplete is left out, None where all of it is."""
+def make_mosaics(cases: Cases) -> Mosaics | None:
+    """Put each case into the first mosaic that it fits; incomplete mosaics are dropped, None if none is complete."""
     members = _groups(cases)
     if not members:
         return None
@@ -57,7 +57,7 @@ def _groups(cases: Cases) -> list[list[int]]:
     groups: list[list[int]] = []
     for number in range(len(cases.names)):
         open_groups = (group for group in groups if len(group) < NUM_TILES)
-        fitting = (group for group in open_groups if all(_apart(cases, number, other) for other in group))
+        fitting = (group for group in open_groups if all(_are_disjoint(cases, number, other) for other in group))
         group = next(fitting, None)
         if group is None:
             groups.append([number])
@@ -66,6 +66,6 @@ def _groups(cases: Cases) -> list[list[int]]:
     return [group for group in groups if len(group) == NUM_TILES]
 
 
-def _apart(cases: Cases, one: int, other: int) -> bool:
-    """Whether neither picture shows what the other is asked about."""
+def _are_disjoint(cases: Cases, one: int, other: int) -> bool:
+    """Whether neither picture shows the name of the other."""
     return cases.names[one] not in cases.present[other] and cases.names[other] not in cases.present[one]

@@ -1,4 +1,4 @@
-"""A method and drawn cases in, its figures out: every measure with an interval, sanity checks, time, memory."""
+"""Evaluate one attribution method on test cases: measures with intervals, sanity checks, time, memory."""
 
 import ctypes
 import time
@@ -28,15 +28,15 @@ from ecor.explain.metrics.faithfulness import (
 from ecor.explain.metrics.localization import energy_inside
 from ecor.explain.metrics.summary import localization_estimates, pad_with_nan
 from pipelines.studies.attribution_benchmark.cases import Cases
-from pipelines.studies.attribution_benchmark.mosaics import mosaics_of
+from pipelines.studies.attribution_benchmark.mosaics import make_mosaics
 
 Prior = Callable[[Bool[Tensor, "N H W"], tuple[int, int]], Float[Tensor, "N h w"]]
 """Maps that no tower makes: masks and the tower's grid in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """How a method is tried."""
+class EvaluationSettings:
+    """Settings of the evaluation of a method."""
 
     resampling: Resampling
     num_checked: int
@@ -45,35 +45,40 @@ class Trial:
     """Share of pixels per step of insertion and deletion."""
     batch_size: int = 16
     seed: int = 0
-    """Of random weights."""
+    """Seed of the random weights."""
 
 
-def oracle(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+def oracle_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
     """How much of each cell the mask covers: about the best that a map on this grid can be."""
     return adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
 
 
-def inverse(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+def inverse_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
     """The opposite of the oracle."""
-    return 1 - oracle(masks, grid)
+    return 1 - oracle_prior(masks, grid)
 
 
-def centre(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """A Gaussian in the middle, whose standard deviation is a quarter of the side (ours): what pictures are like."""
+def centre_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """A Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
     axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
     return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
 
 
-def noise(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+def noise_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
     """Chance."""
     return torch.rand(len(masks), *grid, generator=torch.Generator().manual_seed(0))
 
 
-PRIORS: dict[str, Prior] = {"oracle on the grid": oracle, "centre": centre, "random": noise, "inverse": inverse}
+PRIORS: dict[str, Prior] = {
+    "oracle on the grid": oracle_prior,
+    "centre": centre_prior,
+    "random": noise_prior,
+    "inverse": inverse_prior,
+}
 """Rows that make the table honest."""
 
 
-def evaluate_method(method: Method, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
+def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
     """Every measure of a method, by name as in `ecor.explain.metrics.measure_table.MEASURES`."""
     began = time.perf_counter()
     with peak_memory() as peak:
@@ -83,30 +88,30 @@ def evaluate_method(method: Method, cases: Cases, *, trial: Trial) -> dict[str, 
     moved = 100 * (
         energy_inside(heatmap.on_input()[:, 0], cases.masks) - energy_inside(lacking.on_input()[:, 0], cases.masks)
     )
-    recognised = _recognised(method, cases)
-    known = {"moved": moved, "recognised": recognised, **_checked(method, cases, heatmap=heatmap, trial=trial)}
-    figures = _judged(heatmap.on_input()[:, 0], cases, more=known, trial=trial)
+    recognised = _recognition(method, cases)
+    known = {"moved": moved, "recognised": recognised, **_sanity_checks(method, cases, heatmap=heatmap, trial=trial)}
+    figures = _evaluate_maps(heatmap.on_input()[:, 0], cases, more=known, trial=trial)
     num = len(cases.pixels)
     cost = {"seconds": seconds, "peak_mb": peak.bytes / 1024**2}
     nan = float("nan")
-    told = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
-    return {**figures, **told}
+    costs = {name: Estimate(value=value, low=nan, high=nan, num_images=num) for name, value in cost.items()}
+    return {**figures, **costs}
 
 
-def tried_prior(prior: Prior, cases: Cases, *, trial: Trial) -> dict[str, Estimate]:
-    """The same of maps that are made without a model."""
+def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
+    """Every measure of maps that are made without a model."""
     height, width = cases.masks.shape[1:]
-    maps = resize_maps(prior(cases.masks, grid_of(cases.tower))[:, None], (height, width))[:, 0]
-    mosaics, recognised = mosaics_of(cases), None
+    maps = resize_maps(prior(cases.masks, patch_grid(cases.tower))[:, None], (height, width))[:, 0]
+    mosaics, recognised = make_mosaics(cases), None
     if mosaics is not None:
         num = len(mosaics.members)
-        tiles = prior(mosaics.tiles.repeat(num, 1, 1), grid_of(cases.tower))[:, None]
+        tiles = prior(mosaics.tiles.repeat(num, 1, 1), patch_grid(cases.tower))[:, None]
         own = resize_maps(tiles, (height, width)).unflatten(0, (num, -1))[:, :, 0]
-        recognised = mosaics.found(own, num_cases=len(maps))
-    return _judged(maps, cases, more={"recognised": recognised}, trial=trial)
+        recognised = mosaics.hits(own, num_cases=len(maps))
+    return _evaluate_maps(maps, cases, more={"recognised": recognised}, trial=trial)
 
 
-def grid_of(tower: ImageTower) -> tuple[int, int]:
+def patch_grid(tower: ImageTower) -> tuple[int, int]:
     """The tower's grid of patches; 7 x 7 for one whose grid cannot be told."""
     if "activations" not in tower.capabilities:
         return 7, 7
@@ -114,8 +119,8 @@ def grid_of(tower: ImageTower) -> tuple[int, int]:
     return tower.trace(torch.zeros(1, 3, height, width, device=tower.backbone.device)).grid
 
 
-def _judged(
-    maps: Float[Tensor, "N H W"], cases: Cases, *, more: dict[str, Tensor | None], trial: Trial
+def _evaluate_maps(
+    maps: Float[Tensor, "N H W"], cases: Cases, *, more: dict[str, Tensor | None], trial: EvaluationSettings
 ) -> dict[str, Estimate]:
     pixels = cases.tower.pixels(cases.pixels)
     left = confidence(cases.prob, pixels, maps)
@@ -130,19 +135,21 @@ def _judged(
     return {**localization_estimates(maps.cpu(), cases.masks, resampling=trial.resampling), **means}
 
 
-def _recognised(method: Method, cases: Cases) -> Tensor | None:
+def _recognition(method: Method, cases: Cases) -> Tensor | None:
     """Does each name's map find its own picture among four? None for too few cases."""
-    mosaics = mosaics_of(cases)
+    mosaics = make_mosaics(cases)
     if mosaics is None:
         return None
     own = cases.ids[mosaics.members.to(cases.ids.device)]
     maps = attribute_among(
         cases.tower, mosaics.pixels, cases.vocabulary[own], method=method, vocabulary=cases.vocabulary, own=own
     ).on_input()
-    return mosaics.found(maps, num_cases=len(cases.pixels))
+    return mosaics.hits(maps, num_cases=len(cases.pixels))
 
 
-def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) -> dict[str, Tensor | None]:
+def _sanity_checks(
+    method: Method, cases: Cases, *, heatmap: Heatmap, trial: EvaluationSettings
+) -> dict[str, Tensor | None]:
     """Do maps change when the weights are random, and follow a picture that is mirrored? None where not known."""
     num = min(trial.num_checked, len(cases.pixels))
     few = cases.pixels[:num]
@@ -158,7 +165,7 @@ def _checked(method: Method, cases: Cases, *, heatmap: Heatmap, trial: Trial) ->
 
 
 def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
-    """Of the first images of the cases, or of changed ones in their order."""
+    """Heat maps of the first images of the cases, or of altered ones in the same order."""
     num = len(images)
     return attribute_among(
         tower, images, cases.texts[:num], method=method, vocabulary=cases.vocabulary, own=cases.ids[:num, None]
@@ -166,16 +173,16 @@ def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor)
 
 
 @dataclass(slots=True)
-class Peak:
+class PeakMemory:
     """Bytes, once the block has ended; NaN where the system does not tell."""
 
     bytes: float = float("nan")
 
 
 @contextmanager
-def peak_memory() -> Iterator[Peak]:
-    """How much memory a block takes at its peak above what was in use: of the GPU, or of this process (Linux)."""
-    peak = Peak()
+def peak_memory() -> Iterator[PeakMemory]:
+    """Measure the peak memory of a block above the memory in use before: of the GPU, or of this process (Linux)."""
+    peak = PeakMemory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -185,15 +192,15 @@ def peak_memory() -> Iterator[Peak]:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system: it would be used again unseen
         Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest mark
-        before_rss = _resident("VmRSS")
+        before_rss = _read_memory("VmRSS")
     except (OSError, AttributeError, StopIteration):
         yield peak
         return
     yield peak
-    peak.bytes = max(0.0, _resident("VmHWM") - before_rss)
+    peak.bytes = max(0.0, _read_memory("VmHWM") - before_rss)
 
 
-def _resident(name: str) -> float:
+def _read_memory(name: str) -> float:
     """Bytes of a line of /proc/self/status, which has kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * float(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

@@ -1,4 +1,4 @@
-"""A seed and an arm of the studies in, its figures out: ECLIP, LICO and prompts with it, learned in process and judged.
+"""Train one arm of the ECLIP, LICO and prompt studies in process, and evaluate its heat maps.
 
 What is learned is learned by the loop of `ecor train`, on shards of drawn scenes; maps are judged by the parts' pixels.
 """
@@ -26,9 +26,9 @@ from ecor.explain.targets import Rationale, tower_of
 from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
-from pipelines.config.stages import TrainConfig
-from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, cases_of
-from pipelines.studies.drawn_splits import Sizes, World, draw_world, world_of
+from pipelines.config.training import TrainConfig
+from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
@@ -41,7 +41,7 @@ _EMBEDDED = BackboneConfig(precision="fp32")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """What a cell costs and how sure its figures are; the same for all arms of a study."""
+    """Numbers of images, cases and masks; the same for all arms of a study."""
 
     set_name: str = "demo-main"
     sizes: Sizes
@@ -50,7 +50,7 @@ class Effort:
     num_pictures: int
     """That insertion and deletion are measured on."""
     num_masks: int
-    """Of RISE."""
+    """Masks of RISE."""
 
 
 EFFORT = Effort(
@@ -67,24 +67,24 @@ QUICK = Effort(
 )
 
 
-def world_for(effort: Effort, *, seed: int, root: Path) -> World:
+def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
     """The drawings of a seed, drawn once."""
-    world = world_of(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
+    world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
     return world
 
 
-def learn(world: World, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
-    """Learn on a drawn world as `ecor train` does, on one rank and without Ray.
+def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
+    """Train a system on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
-        world: whose shards are learned from.
-        system: what is learned.
-        root: folder of features that cells share.
-        settings: of `TrainConfig`.
+        world: the world with the shards.
+        system: what to train.
+        root: folder for features, shared by cells.
+        settings: other settings of `TrainConfig`.
 
     Returns:
-        The run, whose `learned` holds the best epoch, and how it went.
+        The trainer, whose `learned` holds the best epoch, and its final state.
     """
     sizes = world.sizes
     defaults: dict[str, Any] = {
@@ -134,33 +134,33 @@ ECLIP_ARMS = (*PLAIN, *POOLINGS)
 KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
-def eclip_method(pooling: PoolingName, *, world: World, root: Path) -> tuple[Method, Figures]:
+def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tuple[Method, Figures]:
     """The method `eclip` with a projection that was learned by a pooling, and its figures on validation images."""
-    learning, progress = learn(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
+    learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)
     best = progress.epochs[progress.best_epoch]
-    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
-    return learning.learned.as_method(), told
+    figures = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    return learning.learned.as_method(), figures
 
 
 def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
-    """Of one arm of the study and both kinds of names."""
-    world = world_for(effort, seed=seed, root=root)
-    told: Figures = {}
+    """Train and evaluate one arm of the ECLIP study, for both kinds of names."""
+    world = draw_effort_world(effort, seed=seed, root=root)
+    figures: Figures = {}
     if arm in PLAIN:
         chosen = PLAIN[arm]()
     else:
-        chosen, told = eclip_method(POOLINGS[arm], world=world, root=root)
+        chosen, figures = eclip_method(POOLINGS[arm], world=world, root=root)
     model = Recognizer.zero_shot(world.vocabulary, backbone=load_backbone(_EMBEDDED))
     found: dict[str, Figures] = {}
     for kind in KINDS:
-        cases = cases_of(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
-        found[kind] = {**map_figures(chosen, cases), **told}
+        cases = find_cases(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
+        found[kind] = {**map_figures(chosen, cases), **figures}
     return found
 
 
 def map_figures(chosen: Method, cases: Cases, *, texts: Float[Tensor, "N 1 D"] | None = None) -> Figures:
-    """Where a method's maps are, against the pixels of what is named; `texts` instead of the cases' own."""
+    """Localization metrics of a method's maps; `texts` replace the text features of the cases."""
     heatmap = attribute(cases.tower, cases.pixels, cases.texts if texts is None else texts, method=chosen)
     maps = heatmap.on_input()[:, 0]
     oracle = mean_iou_oracle(maps, cases.masks)
@@ -185,20 +185,22 @@ LICO_ARMS: dict[str, LicoConfig] = {
 
 def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
-    world = world_for(effort, seed=seed, root=root)
-    learning, progress = learn(world, system="lico", root=root, lico=LICO_ARMS[arm])
+    world = draw_effort_world(effort, seed=seed, root=root)
+    learning, progress = train_system(world, system="lico", root=root, lico=LICO_ARMS[arm])
     assert isinstance(learning, LicoTrainer)
     classifier = learning.classifier.eval()
     with np.load(world.truth("test")) as truth:
         images, categories = torch.from_numpy(truth["pixels"]), torch.from_numpy(truth["categories"])
-    told = {"accuracy": accuracy(classifier, images, categories), "best_epoch": float(progress.best_epoch)}
+    figures = {"accuracy": accuracy(classifier, images, categories), "best_epoch": float(progress.best_epoch)}
     some, classes = images[: effort.num_pictures], categories[: effort.num_pictures]
     for name, maps in classifier_maps(classifier, some, classes, num_masks=effort.num_masks).items():
-        told |= {f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()}
+        figures |= {
+            f"{name}_{figure}": value for figure, value in faithfulness(classifier, some, classes, maps).items()
+        }
     module = learning.module()
     if module.log_temperature is not None:
-        told["temperature"] = float(module.log_temperature.detach().exp())
-    return {"category": told}
+        figures["temperature"] = float(module.log_temperature.detach().exp())
+    return {"category": figures}
 
 
 @torch.no_grad()
@@ -253,22 +255,22 @@ PROMPT_METHODS = ("itsm", "grad_eclip")
 
 def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
     """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
-    world = world_for(effort, seed=seed, root=root)
+    world = draw_effort_world(effort, seed=seed, root=root)
     objective = ObjectiveConfig(
         manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step
     )
-    learning, progress = learn(
+    learning, progress = train_system(
         world, system="ecor", root=root, objective=objective, calibrate=False, num_epochs=effort.sizes.num_epochs // 2
     )
     assert isinstance(learning, PromptTrainer)
     tuned = learning.best_recognizer(progress)
     plain = Recognizer.zero_shot(world.vocabulary, backbone=learning.backbone)
-    cases = cases_of(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
+    cases = find_cases(plain, set_name=effort.set_name, kind="rationale", num_cases=effort.num_cases, seed=seed)
     best = progress.epochs[progress.best_epoch]
-    told = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
+    figures = {name: best[f"validation_{name}"] for name in ("loss", "accuracy", "rr")}
     texts = tuned.text.rationales[cases.ids][:, None]
     seen = replace(cases, tower=tower_of(tuned, Rationale(name="")))
     for name in PROMPT_METHODS:
         found = map_figures(build_method(name), seen, texts=texts)
-        told |= {f"{name}_{figure}": value for figure, value in found.items()}
-    return {"rationale": told}
+        figures |= {f"{name}_{figure}": value for figure, value in found.items()}
+    return {"rationale": figures}

@@ -1,7 +1,7 @@
-"""Seeds in, a CSV of every arm's figures and a page of tables out: what ECLIP and LICO are good for on drawn scenes.
+"""Run the studies of ECLIP, LICO and prompts over seeds, and write a CSV and a page.
 
-Arms are learned one after the other in this process. Rows are written as arms end, so that the same command goes on
-from what is there; the page is made from the CSV alone.
+Arms are trained one after the other in this process. Rows are appended as arms end, so that the same command resumes;
+the page is made from the CSV alone.
 """
 
 import time
@@ -30,7 +30,7 @@ from pipelines.studies.attribution_benchmark.systems_cell import (
     lico_figures,
     prompt_figures,
 )
-from pipelines.studies.markdown import table, words_beside, write_page
+from pipelines.studies.markdown import markdown_table, read_introduction, write_parts
 from pipelines.studies.result_rows import append_rows, read_rows
 
 RESULTS, PAGE = "explain-studies.csv", "explain-studies.md"
@@ -40,7 +40,7 @@ KEY = ["cell", "study", "arm", "seed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class MetricColumn:
     """A figure of the tables."""
 
     title: str
@@ -49,32 +49,32 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A study: what is compared, and what is told of it."""
+class StudySpec:
+    """A study: its arms, metrics and note."""
 
     title: str
     note: str
     arms: tuple[str, ...]
     against: str
-    """The arm that the others' differences are from."""
+    """The baseline arm of the differences."""
     figures: Callable[..., dict[str, Figures]]
-    columns: Mapping[str, Mapping[str, Column]]
+    columns: Mapping[str, Mapping[str, MetricColumn]]
     """By kind of name."""
 
 
 _MAPS = {
-    "miou": Column(title="mIoU"),
-    "msc": Column(title="mSC", scale=1.0),
-    "pointing": Column(title="pointing game"),
-    "accuracy": Column(title="accuracy of the pooled feature"),
+    "miou": MetricColumn(title="mIoU"),
+    "msc": MetricColumn(title="mSC", scale=1.0),
+    "pointing": MetricColumn(title="pointing game"),
+    "accuracy": MetricColumn(title="accuracy of the pooled feature"),
 }
 _CURVES = {
-    f"{name}_{figure}": Column(title=f"{figure}, {title}", scale=1.0, digits=3)
+    f"{name}_{figure}": MetricColumn(title=f"{figure}, {title}", scale=1.0, digits=3)
     for name, title in (("grad_cam", "Grad-CAM"), ("rise", "RISE"))
     for figure in ("insertion", "deletion", "difference")
 }
-STUDIES: dict[StudyName, Asked] = {
-    "eclip": Asked(
+STUDIES: dict[StudyName, StudySpec] = {
+    "eclip": StudySpec(
         title="ECLIP: what pooling teaches a projection of patches",
         note="Maps of the method `eclip` (ITSM behind the learned projection) beside ITSM of the plain model, on pairs "
         "that the plain model ranks right. mIoU at the one threshold that suits all maps of a seed best (oracle); mSC "
@@ -85,7 +85,7 @@ STUDIES: dict[StudyName, Asked] = {
         figures=eclip_figures,
         columns={"rationale": _MAPS, "category": _MAPS},
     ),
-    "lico": Asked(
+    "lico": StudySpec(
         title="LICO: a classifier with and without language beside it",
         note="The demo tower, trained on from its weights. Insertion (high is good) and deletion (low) are areas under "
         "the softmax probability of the true class, in steps of 3.6 % of the pixels; insertion starts from a blurred "
@@ -93,9 +93,9 @@ STUDIES: dict[StudyName, Asked] = {
         arms=tuple(LICO_ARMS),
         against=next(iter(LICO_ARMS)),
         figures=lico_figures,
-        columns={"category": {"accuracy": Column(title="accuracy"), **_CURVES}},
+        columns={"category": {"accuracy": MetricColumn(title="accuracy"), **_CURVES}},
     ),
-    "prompts": Asked(
+    "prompts": StudySpec(
         title="Prompts tuned with LICO's manifold matching",
         note="ECOR's tokens as shipped (in every block of the image tower), with manifold matching of weight 1 or "
         "without. Maps are of the tuned model, on pairs that the untuned model ranks right.",
@@ -104,9 +104,9 @@ STUDIES: dict[StudyName, Asked] = {
         figures=prompt_figures,
         columns={
             "rationale": {
-                "rr": Column(title="RR on validation"),
+                "rr": MetricColumn(title="RR on validation"),
                 **{
-                    f"{name}_{figure}": Column(title=f"{column.title}, {name}", scale=column.scale)
+                    f"{name}_{figure}": MetricColumn(title=f"{column.title}, {name}", scale=column.scale)
                     for name in PROMPT_METHODS
                     for figure, column in _MAPS.items()
                     if figure != "accuracy"
@@ -118,9 +118,10 @@ STUDIES: dict[StudyName, Asked] = {
 
 
 def run(config: StudiesConfig) -> Path:
-    """Measure every arm that is not in the CSV yet, and write the page; its path.
+    """Measure every arm that is not in the CSV yet, and write the page; returns its path.
 
-    Raises ValueError for a page without rows.
+    Raises:
+        ValueError: for a page without rows.
     """
     root = Path(config.output).absolute()
     work = Path(config.work).absolute() if config.work else root / "work"
@@ -138,7 +139,7 @@ def run(config: StudiesConfig) -> Path:
     command = "ecor explain-studies" + (" --quick" if config.quick else "")
     parts = [_section(STUDIES[name], rows[rows["study"] == name]) for name in names]
     head = _head(effort, command=command, is_quick=config.quick)
-    write_page(page, head, words_beside(page), *parts)
+    write_parts(page, head, read_introduction(page), *parts)
     say(f"{len(rows)} rows: {page}", to_stdout=True)
     return page
 
@@ -154,8 +155,8 @@ def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: 
         began = time.perf_counter()
         found = STUDIES[name].figures(arm, seed=seed, effort=effort, root=work)
         seconds = time.perf_counter() - began
-        told = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
-        rows = pd.DataFrame([{**told, "kind": kind, **figures} for kind, figures in found.items()])
+        shared = dict(zip(KEY, key, strict=True)) | {"seconds": seconds}
+        rows = pd.DataFrame([{**shared, "kind": kind, **figures} for kind, figures in found.items()])
         append_rows(rows, root / RESULTS, float_format="%.6g")
         say(f"{number}/{len(missing)}  {name}: {arm}, seed {seed}  {seconds:.0f} s")
 
@@ -175,7 +176,7 @@ def _head(effort: Effort, *, command: str, is_quick: bool) -> str:
     )
 
 
-def _section(asked: Asked, rows: pd.DataFrame) -> str:
+def _section(asked: StudySpec, rows: pd.DataFrame) -> str:
     """Tables of a study, by kind of name; empty where it has no rows."""
     if not len(rows):
         return ""
@@ -186,20 +187,22 @@ def _section(asked: Asked, rows: pd.DataFrame) -> str:
         arms = {arm: some[some["arm"] == arm].set_index("seed") for arm in asked.arms if (some["arm"] == arm).any()}
         body = []
         for arm, found in arms.items():
-            body.append((arm, str(len(found)), *(_told(found[name], column) for name, column in shown.items())))
+            body.append((arm, str(len(found)), *(_format_mean(found[name], column) for name, column in shown.items())))
             if arm != asked.against and asked.against in arms:
                 base = arms[asked.against]
-                gaps = [_told((found[name] - base[name]).dropna(), column, "+") for name, column in shown.items()]
+                gaps = [
+                    _format_mean((found[name] - base[name]).dropna(), column, "+") for name, column in shown.items()
+                ]
                 body.append(("… difference", "", *gaps))
-        tables.append(table((kind, "seeds", *(column.title for column in shown.values())), body))
+        tables.append(markdown_table((kind, "seeds", *(column.title for column in shown.values())), body))
     return "\n\n".join([f"## {asked.title}", asked.note, *tables])
 
 
-def _told(values: "pd.Series[float]", column: Column, sign: str = "") -> str:
+def _format_mean(values: "pd.Series[float]", column: MetricColumn, sign: str = "") -> str:
     """Mean and half the width of its interval."""
     values = values.dropna()
     if not len(values):
         return "–"
     mean = mean_over_repetitions(column.scale * values.to_numpy())
-    told = f"{mean.value:{sign}.{column.digits}f}"
-    return told if mean.num_repetitions == 1 else f"{told} ± {mean.half_width:.{column.digits}f}"
+    text = f"{mean.value:{sign}.{column.digits}f}"
+    return text if mean.num_repetitions == 1 else f"{text} ± {mean.half_width:.{column.digits}f}"

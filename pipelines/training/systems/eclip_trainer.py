@@ -18,7 +18,7 @@ from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures
 from ecor.model import Recognizer
 from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_rows

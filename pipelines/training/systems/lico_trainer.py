@@ -16,7 +16,7 @@ from ecor.lico.classifier import SYSTEM, Classifier
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.systems.trainer import Save, Trainer, TrainState, make_generator
 

@@ -31,7 +31,7 @@ from ecor.training.chunked_logits import Sentences
 from ecor.training.losses import objective_of
 from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
 from pipelines.config.infrastructure import absolute_address
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
 from pipelines.training.systems.trainer import Save, Trainer, TrainState

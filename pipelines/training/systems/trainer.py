@@ -25,7 +25,7 @@ from ecor.config import Preprocess, require
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import (
     PictureReader,
     Split,

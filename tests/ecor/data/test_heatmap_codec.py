@@ -23,8 +23,14 @@ from ecor.explain import explain_joint
 from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.reporting.overlays import overlays_of
-from pipelines.scoring.attributions import AttributionSettings, _compact, explained_rows, rule_of, with_evidence
+from pipelines.reporting.overlays import draw_overlays
+from pipelines.scoring.attributions import (
+    AttributionSettings,
+    _reduce_maps,
+    add_evidence,
+    read_attribution_settings,
+    select_rows,
+)
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
@@ -59,7 +65,7 @@ def test_rows_hold_the_maps_of_the_joint_and_come_back(tmp_path: Path) -> None:
     model = tiny_recognizer(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
     rows = model.label(torch.from_numpy(pixels), origins=origins_table([f"k{n}" for n in range(5)]))
-    table = with_evidence(
+    table = add_evidence(
         rows, pixels, recognizer=model, rule=RULE, method=RULE.method_for(model), scoring=ScoringConfig()
     )
     assert table.schema.equals(schema_with(["evidence"])) and table.select(PREDICTION_SCHEMA.names).equals(rows)
@@ -80,43 +86,45 @@ def test_without_evidence_the_schema_is_what_it_was(tmp_path: Path) -> None:
     rows, _ = rows_and_pixels(3)
     assert check_schema(rows, source="x").schema.equals(PREDICTION_SCHEMA)
     assert Evidence.from_row(rows.to_pylist()[0]) is None
-    assert rule_of(ScoreConfig(input="i", output="o"), num_images=3) is None
+    assert read_attribution_settings(ScoreConfig(input="i", output="o"), num_images=3) is None
 
 
 def test_which_images_are_explained() -> None:
     rows, _ = rows_and_pixels(300)
-    everyone = explained_rows(rows, rule=RULE)
+    everyone = select_rows(rows, rule=RULE)
     assert everyone == list(range(300))
-    sample = rule_of(
+    sample = read_attribution_settings(
         ScoreConfig(input="i", output="o", explain="itsm", explain_images="sample", explain_sample=60), num_images=300
     )
     assert sample is not None
-    drawn = explained_rows(rows, rule=sample)
+    drawn = select_rows(rows, rule=sample)
     assert 35 < len(drawn) < 90
     keys = {rows["key"][index].as_py() for index in drawn}
     backwards = rows.take(list(reversed(range(300))))
-    assert {backwards["key"][index].as_py() for index in explained_rows(backwards, rule=sample)} == keys
-    doubtful = rule_of(
+    assert {backwards["key"][index].as_py() for index in select_rows(backwards, rule=sample)} == keys
+    doubtful = read_attribution_settings(
         ScoreConfig(input="i", output="o", explain="itsm", explain_images="uncertain", explain_share=0.1),
         num_images=300,
     )
     assert doubtful is not None
-    least = explained_rows(rows, rule=doubtful)
+    least = select_rows(rows, rule=doubtful)
     confidence = rows["confidence"].to_numpy()
     assert len(least) == 30 and confidence[least].max() <= np.delete(confidence, least).min()
 
 
 def test_mistakes_are_told_before_any_work() -> None:
     with pytest.raises(ValueError, match="choose from itsm"):
-        rule_of(ScoreConfig(input="i", output="o", explain="eyes"), num_images=1)
+        read_attribution_settings(ScoreConfig(input="i", output="o", explain="eyes"), num_images=1)
     with pytest.raises(ValueError, match="give it a projection"):
-        rule_of(ScoreConfig(input="i", output="o", explain="eclip"), num_images=1)
+        read_attribution_settings(ScoreConfig(input="i", output="o", explain="eclip"), num_images=1)
     with pytest.raises(ValueError, match=r"convis needs a taxonomy of concepts: give it a lexicon .*--explain-lexicon"):
-        rule_of(ScoreConfig(input="i", output="o", explain="convis"), num_images=1)
+        read_attribution_settings(ScoreConfig(input="i", output="o", explain="convis"), num_images=1)
     with pytest.raises(ValueError, match="nowhere is no lexicon"):
-        rule_of(ScoreConfig(input="i", output="o", explain="convis", explain_lexicon="nowhere"), num_images=1)
+        read_attribution_settings(
+            ScoreConfig(input="i", output="o", explain="convis", explain_lexicon="nowhere"), num_images=1
+        )
     with pytest.raises(ValueError, match="explain_lexicon is of a method"):
-        rule_of(ScoreConfig(input="i", output="o", explain_lexicon="demo"), num_images=1)
+        read_attribution_settings(ScoreConfig(input="i", output="o", explain_lexicon="demo"), num_images=1)
     with pytest.raises(ValueError, match="explain_share"):
         ScoreConfig(input="i", output="o", explain_share=0.0)
 
@@ -130,13 +138,13 @@ def test_another_lexicon_or_setting_is_another_job(tmp_path: Path) -> None:
             json.dumps({"toy": {"definition": definition}, "ball": {"definition": "b", "kind_of": ["toy"]}})
         )
         config = ScoreConfig(input="i", output="o", explain="convis", explain_lexicon=str(path))
-        rule = rule_of(config, num_images=1)
+        rule = read_attribution_settings(config, num_images=1)
         assert rule is not None
         return rule.identity
 
     base = ScoreConfig(input="i", output="o", explain="rise")
     masked = replace(base, explain_settings=("num_masks=5", "compat=None"))
-    plain, other = (rule_of(each, num_images=1) for each in (base, masked))
+    plain, other = (read_attribution_settings(each, num_images=1) for each in (base, masked))
     assert plain is not None and other is not None and plain.identity != other.identity
     assert other.identity["options"] == {"num_masks": 5, "compat": None} and "options" not in plain.identity
     assert other.method_for(tiny_recognizer(tmp_path)) == Rise(num_masks=5)
@@ -156,7 +164,7 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
         method="itsm", category="fox", input_height=32, input_width=32, resize_mode="shortest",
         maps=(quantize(scores, rationale=None), quantize(scores, rationale="a tail")),
     )  # fmt: skip
-    found = overlays_of(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
+    found = draw_overlays(Image.new("RGB", (120, 60), (128, 128, 128)), evidence)
     assert [each.words for each in found] == ["fox", "a tail"]
     pixels = np.asarray(Image.open(io.BytesIO(found[0].picture.data)).convert("L")).astype(float)
     assert pixels.shape == (60, 120)
@@ -168,7 +176,7 @@ def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: AttributionSe
     """What an actor that gets its settings through Ray, pickled, makes of a part."""
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/runs.db")
     settings = ScorerSettings(
-        model=model_registry.resolve(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
+        model=model_registry.resolve_model(checkpoint.folder, tracking=tracking), tracking=tracking, vocabulary=None,
         scoring=ScoringConfig(), text=TextConfig(cache_dir=str(folder / "text")), batch_size=2, precision="auto",
         use_gpu=False, num_threads=1, evidence=rule,
     )  # fmt: skip
@@ -199,11 +207,11 @@ def test_a_scoring_actor_ranks_the_concepts_of_a_lexicon(tmp_path: Path) -> None
 def test_maps_with_a_value_for_each_pixel_are_kept_small(tmp_path: Path) -> None:
     """64 x 96 pixels become means of cells, 2 down and 3 across."""
     scores = torch.rand(1, 2, 64, 96, generator=torch.Generator().manual_seed(0))
-    kept = _compact(scores)
+    kept = _reduce_maps(scores)
     assert kept.shape == (1, 2, 32, 32)
     assert kept[0, 1, 5, 7] == pytest.approx(float(scores[0, 1, 10:12, 21:24].mean()), abs=1e-6)
     small = torch.rand(1, 2, 7, 32)
-    assert (_compact(small) == small.numpy()).all()
+    assert (_reduce_maps(small) == small.numpy()).all()
 
 
 def test_a_scoring_actor_passes_maps_on(tmp_path: Path) -> None:

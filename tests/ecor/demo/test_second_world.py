@@ -21,7 +21,8 @@ from ecor.demo.worlds.schema import DrawnWorld
 from ecor.training.caption_batches import BatchPart
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies import validity
-from pipelines.studies.ablation.grid import Chosen, Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import Study, selection_cells, study_cells
+from pipelines.studies.ablation.selection import ChosenSettings
 
 OTHER = get_world("other")
 # nothing missing, nothing in the way
@@ -171,7 +172,7 @@ def test_drawings_are_those_of_the_drawing_version() -> None:
 
 def test_the_study_of_the_other_world_asks_the_same_of_its_own_sets() -> None:
     def cells(study: Study) -> list[str]:
-        chosen = {method: Chosen(learning_rate=0.004, num_tokens=2) for method in study.tunings}
+        chosen = {method: ChosenSettings(learning_rate=0.004, num_tokens=2) for method in study.tunings}
         found = selection_cells(study) + study_cells(study, chosen=chosen)
         return [repr(cell) for cell in found]
 

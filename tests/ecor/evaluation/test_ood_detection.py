@@ -17,7 +17,7 @@ from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe
 from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr, max_logit
 from ecor.probability.factors import max_cosine
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.scoring.decoder import decoded_parts
+from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
@@ -123,7 +123,7 @@ def test_rows_tell_how_unlike_all_categories_an_image_is(tmp_path: Path) -> None
 
 
 def test_a_scoring_actor_gives_the_column_to_every_row(tmp_path: Path) -> None:
-    version = model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
+    version = model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig())
     actor = Scorer(
         ScorerSettings(
             model=version,
@@ -139,7 +139,7 @@ def test_a_scoring_actor_gives_the_column_to_every_row(tmp_path: Path) -> None:
     )
     write_pictures(tmp_path / "in", num=5)
     [unit] = read_input(str(tmp_path / "in"), unit_size=9).units
-    for part in decoded_parts(unit, preprocess=actor.recognizer.backbone.preprocess, num_images=9):
+    for part in decode_unit(unit, preprocess=actor.recognizer.backbone.preprocess, num_images=9):
         rows = actor.score(part).rows
         wanted = actor.recognizer.ood_score(torch.from_numpy(part.pixels))
         assert rows["ood_score"].to_numpy() == pytest.approx(wanted.numpy(), abs=1e-5) and rows.num_rows == 5

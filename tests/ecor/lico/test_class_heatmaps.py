@@ -18,7 +18,7 @@ from ecor.lico.class_heatmaps import class_heatmap
 from ecor.lico.classifier import Classifier, load_classifier
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact
-from pipelines.__main__ import DONE, USER_MISTAKE, main
+from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR, main
 from pipelines.config.stages import ExplainConfig
 from pipelines.stages.explain import run
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
@@ -137,7 +137,8 @@ def test_what_a_classifier_does_not_do_is_told(
 ) -> None:
     (photo,) = write_pictures(tmp_path, num=1)
     assert (
-        main(["explain", "--model", str(folder), "--output", str(tmp_path / "out"), *args, str(photo)]) == USER_MISTAKE
+        main(["explain", "--model", str(folder), "--output", str(tmp_path / "out"), *args, str(photo)])
+        == EXIT_USER_ERROR
     )
     shown = capsys.readouterr().err.strip()
     assert told in shown and len(shown.splitlines()) == 1
@@ -146,11 +147,11 @@ def test_what_a_classifier_does_not_do_is_told(
 def test_a_classifier_is_no_model_for_the_benchmark(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explain-benchmark", "--model", str(folder), "--output", str(tmp_path / "out")]) == USER_MISTAKE
+    assert main(["explain-benchmark", "--model", str(folder), "--output", str(tmp_path / "out")]) == EXIT_USER_ERROR
     assert "lico made it; it names categories alone" in capsys.readouterr().err
     with pytest.raises(ValueError, match="made by `ecor train --system lico` and labels no pictures"):
         load(folder)
     assert (
         main(["explain", "--model", str(folder), "--output", str(tmp_path), str(write_pictures(tmp_path, num=1)[0])])
-        == DONE
+        == EXIT_DONE
     )

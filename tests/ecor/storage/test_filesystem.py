@@ -18,7 +18,7 @@ from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, fetch_shard, verify_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import exclusive_create, filesystem
-from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
@@ -26,9 +26,9 @@ from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
-from pipelines.storage.image_bytes import MissingError, UnreadableError, content
-from pipelines.storage.record_store import Records
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.image_bytes import MissingError, UnreadableError, read_image_bytes
+from pipelines.storage.record_store import RecordStore
+from pipelines.storage.work_ledger import WorkLedger
 from tests.support.prediction_rows import random_table
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")
@@ -163,7 +163,7 @@ def test_listings_of_more_than_a_page_are_whole(s3: S3Server, in_s3: str) -> Non
     names = [f"{number:05d}" for number in range(NUM_KEYS)]
     s3.fill(f"{in_s3}/_commits", [f"{name}.json" for name in names])
     s3.fill(f"{in_s3}/cats/whiskers", [f"{name}.png" for name in names])
-    here = Records(f"{in_s3}/_commits")
+    here = RecordStore(f"{in_s3}/_commits")
     assert here.names() == names
     assert here.read_all(names[::200]) == {name: {"name": f"{name}.json"} for name in names[::200]}
     assert len(filesystem.files_below(in_s3)) == 2 * NUM_KEYS
@@ -202,17 +202,17 @@ def test_a_store_that_fails_delays_a_ledger_and_changes_nothing(
     s3: S3Server, in_s3: str, kind: str, period: int
 ) -> None:
     """`lose`: the deed is done, and the answer says that it is not."""
-    ledger, units = Ledger(f"{in_s3}/ledger", lease_s=600), ["unit 0", "unit 1"]
+    ledger, units = WorkLedger(f"{in_s3}/ledger", lease_s=600), ["unit 0", "unit 1"]
     with s3.faulty(kind=kind, period=period), ledger.hold_lease():
         for unit, attempt in ledger.claim_all(units).items():
             filesystem.write(f"{in_s3}/{unit}-{attempt.name}", unit.encode())
             assert ledger.commit(attempt, {"file": f"{unit}-{attempt.name}"}) == {"file": f"{unit}-{attempt.name}"}
-        assert list(ledger.committed()) == units
+        assert list(ledger.read_commits()) == units
         num_faults = s3.num_faults
     assert num_faults > 5
-    assert ledger.committed() == {unit: ledger.record(unit) for unit in units}
+    assert ledger.read_commits() == {unit: ledger.record(unit) for unit in units}
     links = [f"ledger/unit%20{number}~{link}.json" for number in range(2) for link in range(2)]
-    files = [each["file"] for each in ledger.committed().values()]
+    files = [each["file"] for each in ledger.read_commits().values()]
     assert sorted(filesystem.files_below(in_s3)) == sorted(links + files)
 
 
@@ -249,17 +249,17 @@ def test_an_attempt_that_was_taken_over_never_counts(in_s3: str) -> None:
     folders = [PredictionsFolder(f"{in_s3}/labels", identity={"input": "i"}, lease_s=600) for _ in range(2)]
     rows = random_table(3, seed=1), random_table(3, seed=2)
     for each in folders:
-        each.take()
+        each.claim_folder()
         each.units.renew()
-    late = folders[0].begin(["0"])["0"]
-    assert folders[1].begin(["0"]) == {}
+    late = folders[0].claim_units(["0"])["0"]
+    assert folders[1].claim_units(["0"]) == {}
     folders[0].units.release()  # as when it stood still for longer than its lease
-    winner = folders[1].begin(["0"])["0"]
+    winner = folders[1].claim_units(["0"])["0"]
     assert winner.took_over
     counts = folders[1].save(winner, rows=rows[1], rejected=(), parents={})
     assert folders[0].save(late, rows=rows[0], rejected=(), parents={}) == counts
-    assert folders[0].committed()["0"] == counts
-    folders[0].remove_losers(folders[0].committed())
+    assert folders[0].read_commits()["0"] == counts
+    folders[0].remove_uncommitted(folders[0].read_commits())
     assert [name for name in filesystem.names_in(f"{in_s3}/labels") if name.endswith(".parquet")] == [counts.part.name]
 
 
@@ -289,7 +289,7 @@ def test_a_shard_in_a_store_is_verified_and_kept_by_digest(s3: S3Server, in_s3: 
 def told_by(words: list[str]) -> str:
     """What the command says of a mistake of the user's: one line."""
     with redirect_stderr(io.StringIO()) as said:
-        assert main(words) == USER_MISTAKE
+        assert main(words) == EXIT_USER_ERROR
     lines = said.getvalue().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -298,26 +298,26 @@ def told_by(words: list[str]) -> str:
 def test_what_is_wrong_with_a_picture_is_told_apart_from_what_is_wrong_with_its_store(s3: S3Server, in_s3: str) -> None:
     filesystem.write(f"{in_s3}/a.png", b"a picture")
     filesystem.write(f"{in_s3}/empty.png", b"")
-    assert (content(f"{in_s3}/a.png"), content(f"{in_s3}/empty.png")) == (b"a picture", b"")
+    assert (read_image_bytes(f"{in_s3}/a.png"), read_image_bytes(f"{in_s3}/empty.png")) == (b"a picture", b"")
     with pytest.raises(MissingError):
-        content(f"{in_s3}/nowhere.png")
+        read_image_bytes(f"{in_s3}/nowhere.png")
     for address in (in_s3, "s3://No_Bucket!/a.png"):
         with pytest.raises(UnreadableError):
-            content(address)
+            read_image_bytes(address)
     with s3.faulty(kind="deny"), pytest.raises(UnreadableError):
-        content(f"{in_s3}/a.png")
+        read_image_bytes(f"{in_s3}/a.png")
     with s3.faulty(kind="unknown"), pytest.raises(filesystem.CredentialsError):
-        content(f"{in_s3}/a.png")
+        read_image_bytes(f"{in_s3}/a.png")
     with s3.faulty(kind="lose", times=3):
-        assert content(f"{in_s3}/a.png") == b"a picture"
+        assert read_image_bytes(f"{in_s3}/a.png") == b"a picture"
 
 
 def test_pictures_are_read_from_googles_store(in_gcs: str) -> None:
     filesystem.write(f"{in_gcs}/a.png", b"a picture")
     filesystem.write(f"{in_gcs}/empty.png", b"")
-    assert (content(f"{in_gcs}/a.png"), content(f"{in_gcs}/empty.png")) == (b"a picture", b"")
+    assert (read_image_bytes(f"{in_gcs}/a.png"), read_image_bytes(f"{in_gcs}/empty.png")) == (b"a picture", b"")
     with pytest.raises(MissingError):
-        content(f"{in_gcs}/nowhere.png")
+        read_image_bytes(f"{in_gcs}/nowhere.png")
 
 
 @pytest.mark.slow

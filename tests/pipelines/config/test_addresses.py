@@ -8,7 +8,7 @@ import pytest
 from ecor.config import AddressKind, LocalPath, ModelAddress, StoreAddress
 from pipelines.config import stages as stages
 from pipelines.config import studies as studies
-from pipelines.config.addresses import Addressed, address_settings
+from pipelines.config.addresses import CheckedSettings, address_settings
 
 PLACES = (
     *("input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
@@ -19,7 +19,7 @@ CONFIGS = sorted(
         each
         for module in (stages, studies)
         for each in vars(module).values()
-        if isinstance(each, type) and is_dataclass(each) and issubclass(each, Addressed)
+        if isinstance(each, type) and is_dataclass(each) and issubclass(each, CheckedSettings)
     },
     key=lambda each: each.__name__,
 )
@@ -31,7 +31,7 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(Addressed):
+class Settings(CheckedSettings):
     one: StoreAddress = "here"
     perhaps: StoreAddress | None = None
     many: tuple[StoreAddress, ...] = ()

@@ -10,8 +10,8 @@ import pytest
 from ecor.config import BackboneConfig, ScoringConfig, TextConfig
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import NOT_IN_OUTPUT, output_settings, shapes_output_of
-from pipelines.config.stages import ScoreConfig, ShardConfig, TrainConfig
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.stages import ScoreConfig, ShardConfig
+from pipelines.config.training import PretrainConfig, TrainConfig
 
 FROZEN = [
     (

@@ -16,7 +16,15 @@ from typing import get_args, get_type_hints
 import pytest
 
 import ecor as ecor_package
-from pipelines.__main__ import DONE, FAILED, INTERRUPTED, USER_MISTAKE, _parsed, exit_code, main
+from pipelines.__main__ import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    _parse_command,
+    exit_code,
+    main,
+)
 from pipelines.commands import Command
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,13 +49,13 @@ def test_help_names_every_stage_and_answers_at_once():
         started = time.perf_counter()
         done = ecor("--help")
         seconds.append(time.perf_counter() - started)
-    assert done.returncode == DONE
+    assert done.returncode == EXIT_DONE
     assert all(stage in done.stdout for stage in STAGES)
     assert min(seconds) < 5, "torch must not be imported for --help"
 
 
 def test_it_tells_its_version(capsys):
-    assert main(["--version"]) == DONE
+    assert main(["--version"]) == EXIT_DONE
     assert capsys.readouterr().out == f"ecor {ecor_package.__version__}\n"
 
 
@@ -55,7 +63,7 @@ def test_it_tells_its_version(capsys):
 def test_every_stage_has_help_with_defaults(stage, capsys):
     with pytest.raises(SystemExit) as stop:
         main([stage, "--help"])
-    assert stop.value.code == DONE
+    assert stop.value.code == EXIT_DONE
     shown = capsys.readouterr().out
     assert "default" in shown or stage == "run"
 
@@ -71,7 +79,7 @@ def test_every_stage_has_help_with_defaults(stage, capsys):
 )
 def test_a_users_mistake_is_one_line_and_2(args, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(args) == USER_MISTAKE
+    assert main(args) == EXIT_USER_ERROR
     shown = capsys.readouterr().err.strip()
     assert told in shown
     assert len(shown.splitlines()) == 1
@@ -81,7 +89,7 @@ def test_a_users_mistake_is_one_line_and_2(args, told, capsys, tmp_path, monkeyp
 def test_a_wrong_nested_setting_is_named(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["score", "--input", "i", "--output", "o", "--scoring.top-k", "0"])
-    assert stop.value.code == USER_MISTAKE
+    assert stop.value.code == EXIT_USER_ERROR
     shown = " ".join(capsys.readouterr().err.replace("│", "").split())
     assert "scoring: top_k must be at least 1, got 0" in shown
     assert "dummy" not in shown
@@ -90,7 +98,7 @@ def test_a_wrong_nested_setting_is_named(capsys):
 def test_a_wrong_setting_of_the_cluster_is_named(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["shard", "--input", "i", "--output", "o", "--cluster.num-cpus", "0"])
-    assert stop.value.code == USER_MISTAKE
+    assert stop.value.code == EXIT_USER_ERROR
     shown = capsys.readouterr().err
     assert "num_cpus must be at least 1, got 0" in shown
     assert "dummy" not in shown
@@ -106,7 +114,7 @@ def test_a_wrong_setting_of_the_cluster_is_named(capsys):
 )
 def test_a_place_of_the_wrong_kind_is_named_with_the_remedy(deed, remedy, capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    assert exit_code(lambda: deed(tmp_path)) == USER_MISTAKE
+    assert exit_code(lambda: deed(tmp_path)) == EXIT_USER_ERROR
     shown = capsys.readouterr().err
     assert str(tmp_path) in shown
     assert remedy in shown
@@ -116,7 +124,7 @@ def test_a_place_of_the_wrong_kind_is_named_with_the_remedy(deed, remedy, capsys
 def test_an_unknown_option_is_2_and_suggests_the_nearest(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--shards", "s", "--output", "o", "--num-epoch", "3"])
-    assert stop.value.code == USER_MISTAKE
+    assert stop.value.code == EXIT_USER_ERROR
     assert "--num-epochs" in capsys.readouterr().err
 
 
@@ -129,10 +137,10 @@ def test_commands_in_the_prose_of_a_page_are_taken(page, capsys):
         if len(words) == 1 or words[-1].startswith("--"):  # a stage, or an option of one, is spoken of
             continue
         with suppress(SystemExit):
-            _parsed(words)
+            _parse_command(words)
         for missing in re.findall(r"(--\S+) STR", capsys.readouterr().err):
             words += [missing, "x"]
-        _parsed(words)
+        _parse_command(words)
 
 
 def unexplained(kind: type) -> Iterator[tuple[str, str]]:
@@ -161,9 +169,9 @@ def test_exit_codes(capsys):
 
         return deed
 
-    assert exit_code(lambda: None) == DONE
-    assert exit_code(raising(KeyboardInterrupt())) == INTERRUPTED
-    assert exit_code(raising(OSError("disk full"))) == USER_MISTAKE
+    assert exit_code(lambda: None) == EXIT_DONE
+    assert exit_code(raising(KeyboardInterrupt())) == EXIT_INTERRUPTED
+    assert exit_code(raising(OSError("disk full"))) == EXIT_USER_ERROR
     assert "Traceback" not in capsys.readouterr().err
-    assert exit_code(raising(KeyError("ours"))) == FAILED
+    assert exit_code(raising(KeyError("ours"))) == EXIT_FAILED
     assert "Traceback" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from ecor.explain.methods.registry import build_method, build_prepared_method, m
 from ecor.explain.methods.settings import read_settings
 from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.storage.artifact import save_artifact
-from pipelines.__main__ import DONE, USER_MISTAKE, main
+from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR, main
 from pipelines.config.stages import ExplainConfig
 from pipelines.stages.explain import run
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
@@ -93,7 +93,7 @@ def test_one_photo_by_the_command_and_names_that_collide(
 ) -> None:
     photo = str(sorted(photos.rglob("*.png"))[0])
     args = ["explain", "--model", checkpoint, "--text", "a red ball", "--text", "snow", photo, photo]
-    assert main([*args, "--output", str(tmp_path)]) == DONE
+    assert main([*args, "--output", str(tmp_path)]) == EXIT_DONE
     stem = Path(photo).stem
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png"}
     told = capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     (tmp_path / "folder").mkdir()
     Image.new("RGB", (40, 40)).save("good.png")
     model = [] if "--model" in args else ["--model", checkpoint]
-    assert main(["explain", *model, *args]) == USER_MISTAKE
+    assert main(["explain", *model, *args]) == EXIT_USER_ERROR
     shown = capsys.readouterr().err.strip()
     assert told in shown and len(shown.splitlines()) == 1
     assert not (tmp_path / "explained").exists()
@@ -217,7 +217,7 @@ def test_eclip_of_a_run_is_that_of_its_file_and_of_its_own_backbone(
         (["--model", checkpoint, "--projection", str(tmp_path / "run"), "--method", "itsm"], "itsm has no setting"),
         (["--model", str(tmp_path / "run")], f"add `--method eclip --projection {tmp_path / 'run'}`"),
     ):
-        assert main(["explain", *args, "--output", str(tmp_path / "no"), photo]) == USER_MISTAKE
+        assert main(["explain", *args, "--output", str(tmp_path / "no"), photo]) == EXIT_USER_ERROR
         assert told in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
@@ -249,5 +249,5 @@ def test_concepts_of_a_lexicon_are_found_by_every_method(
         "--output",
         str(tmp_path / "no"),
     ]
-    assert main([*args, photo]) == USER_MISTAKE
+    assert main([*args, photo]) == EXIT_USER_ERROR
     assert "unknown concept 'dragon'" in capsys.readouterr().err and not (tmp_path / "no").exists()

@@ -25,7 +25,7 @@ from ecor.storage import filesystem
 from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.studies import PretrainConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned

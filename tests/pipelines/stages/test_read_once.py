@@ -16,13 +16,13 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.correctness import read_labels
 from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
-from pipelines.scoring.decoder import decoded_parts
+from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.work_units import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import list_images
 from pipelines.stages import evaluate, explain
-from pipelines.storage.image_bytes import content
+from pipelines.storage.image_bytes import read_image_bytes
 from tests.pipelines.reporting.test_overlays import write_explained
 from tests.pipelines.stages.test_report import made, prediction, write_images
 from tests.support.prediction_rows import random_table, write_labels
@@ -57,10 +57,10 @@ def all_once(seen: Counter[Any], *, num: int) -> bool:
 
 def test_scoring_reads_and_decodes_a_picture_once(tmp_path: Path, counts: Counts) -> None:
     write_pictures(tmp_path, num=5)
-    reads, decodes = counts(content), counts(decode_image)
+    reads, decodes = counts(read_image_bytes), counts(decode_image)
     preprocess = Preprocess(image_size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     for unit in read_input(str(tmp_path), unit_size=3).units:
-        list(decoded_parts(unit, preprocess=preprocess, num_images=2))
+        list(decode_unit(unit, preprocess=preprocess, num_images=2))
     assert all_once(reads, num=5) and all_once(decodes, num=5)
 
 
@@ -73,7 +73,7 @@ def test_sharding_inspects_a_picture_with_one_read_and_one_decoding(tmp_path: Pa
         config=config, root=str(tmp_path / "images"), vocabulary=names,
         given_splits=("train",), from_vocabulary=True, parents={}, output=config.output,
     )  # fmt: skip
-    reads, decodes = counts(content), counts(decode_image)
+    reads, decodes = counts(read_image_bytes), counts(decode_image)
     listing = pa.concat_tables([table for place in find_source(config).places for table in list_images(place)])
     rows = inspect_images(listing, job=job)
     assert rows.num_rows == 6 and sum(reads.values()) == 6 and sum(decodes.values()) == 6
@@ -104,7 +104,7 @@ def test_the_report_reads_and_decodes_a_picture_once_with_its_maps_too(tmp_path:
 def test_explaining_reads_and_decodes_a_photo_once(tmp_path: Path, counts: Counts) -> None:
     write_pictures(tmp_path / "photos", num=3)
     model = tiny_checkpoint(tmp_path / "run").folder
-    reads, decodes = counts(content), counts(decode_image)
+    reads, decodes = counts(read_image_bytes), counts(decode_image)
     config = ExplainConfig(model=model, output=str(tmp_path / "overlays"), method="itsm", batch_size=2)
     assert len(explain.run(config, images=[str(tmp_path / "photos")])) == 3
     assert all_once(reads, num=3) and all_once(decodes, num=3)

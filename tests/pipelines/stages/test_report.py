@@ -199,7 +199,7 @@ class Outline(HTMLParser):
     total=st.integers(1, 100),
 )
 def test_equal_parts_fill_the_gallery_and_no_outcome_is_favoured(num_of: dict[str, int], total: int) -> None:
-    parts = gallery.equal_parts(num_of, total=total)
+    parts = gallery.equal_shares(num_of, total=total)
     assert sum(parts.values()) == min(total, sum(num_of.values()))
     assert all(0 <= parts[name] <= num_of[name] for name in num_of)
     for one, other in itertools.permutations(num_of, 2):
@@ -211,7 +211,7 @@ def test_what_is_drawn_depends_on_seed_and_keys_alone(tmp_path: Path) -> None:
     rows = [prediction(number) for number in range(60)]
     shuffled = random.Random(1).sample(rows, len(rows))
     drawn = [
-        gallery.draw(
+        gallery.sample_gallery(
             str(tmp_path / name), write_labels(tmp_path / name, some, num_parts=num_parts), num_rows=16, seed=seed
         )
         for name, some, num_parts, seed in [("a", rows, 1, 0), ("b", shuffled, 7, 0), ("c", rows, 1, 1)]
@@ -233,7 +233,7 @@ def test_every_row_of_an_outcome_is_drawn_about_as_often(tmp_path: Path) -> None
     counts = Counter(
         label.row.key
         for seed in range(40)
-        for label in gallery.draw(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).labels
+        for label in gallery.sample_gallery(str(tmp_path / "labels"), labels, num_rows=5, seed=seed).labels
     )
     # 40 draws of 5 of 20: 10 expected each, standard deviation 2.7
     assert len(counts) == 20 and all(0 < number < 22 for number in counts.values())
@@ -430,7 +430,7 @@ def test_pictures_are_found_again_in_shards_and_altered_shards_are_told(tmp_path
     shards, plain = _sharded(tmp_path, rows)
     write_labels(tmp_path / "labels", shards.rows, input=str(tmp_path / "shards"), input_digest=shards.digest)
     pictures = [attrs["src"] for tag, attrs in Outline(made(tmp_path)).tags if tag == "img"]
-    expected = {gallery.thumbnail(decode_image(data), size_px=192).uri for data in plain}
+    expected = {gallery.make_thumbnail(decode_image(data), size_px=192).uri for data in plain}
     assert set(pictures) == expected and len(pictures) == 6
 
     tar = tmp_path / "shards" / "000000.tar"
@@ -506,9 +506,9 @@ def test_a_picture_that_is_gone_or_damaged_leaves_a_card_with_the_reason(tmp_pat
 def test_thumbnails_stand_upright_and_are_never_enlarged() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    turned = gallery.thumbnail(decode_image(encoded(1, size=(400, 200), kind="JPEG", exif=exif)), size_px=100)
+    turned = gallery.make_thumbnail(decode_image(encoded(1, size=(400, 200), kind="JPEG", exif=exif)), size_px=100)
     assert (turned.width, turned.height) == (50, 100)
-    small = gallery.thumbnail(decode_image(encoded(1, size=(30, 20))), size_px=100)
+    small = gallery.make_thumbnail(decode_image(encoded(1, size=(30, 20))), size_px=100)
     assert (small.width, small.height) == (30, 20) and small.small
     with Image.open(io.BytesIO(turned.data)) as image:
         assert image.size == (50, 100) and image.format == "WEBP"

@@ -39,10 +39,10 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
-from pipelines.scoring.decoder import Decoder, Part, decoded_parts, images_per_part
-from pipelines.scoring.job import Job, plan_job
+from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
+from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.resources import reserve
+from pipelines.scoring.resources import reserve_resources
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
@@ -230,7 +230,7 @@ def test_input_that_is_none_is_told_what_would_do(tmp_path: Path, split: Path) -
 def test_parts_put_together_are_the_unit(split: Path, num_images: int) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
     assert isinstance(unit, ShardUnit)
-    parts = [part_through_arrow(part) for part in decoded_parts(unit, preprocess=PREPROCESS, num_images=num_images)]
+    parts = [part_through_arrow(part) for part in decode_unit(unit, preprocess=PREPROCESS, num_images=num_images)]
     assert [part.index for part in parts] == list(range(parts[0].num_parts))
     expected = [image_to_pixels(decode_image(each.data), preprocess=PREPROCESS) for each in unit.read()]
     np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), np.stack(expected))
@@ -240,7 +240,7 @@ def test_parts_put_together_are_the_unit(split: Path, num_images: int) -> None:
 
 def test_offsets_lead_back_to_the_picture(split: Path) -> None:
     for unit in read_input(str(split), unit_size=1).units:
-        for part in decoded_parts(unit, preprocess=PREPROCESS, num_images=100):
+        for part in decode_unit(unit, preprocess=PREPROCESS, num_images=100):
             for row in part.origins.to_pylist():
                 with (split / row["shard"]).open("rb") as tar:
                     tar.seek(row["member_offset"])
@@ -254,7 +254,7 @@ def test_bad_pictures_are_recorded_and_an_unreadable_unit_still_ends(tmp_path: P
     (tmp_path / "words.jpeg").write_text("not an image")
     units = read_input(str(tmp_path), unit_size=100).units
     good[1].unlink()
-    [part] = [part_through_arrow(part) for part in decoded_parts(units[0], preprocess=PREPROCESS, num_images=9)]
+    [part] = [part_through_arrow(part) for part in decode_unit(units[0], preprocess=PREPROCESS, num_images=9)]
     reasons = {Path(each.source).name: (each.stage, each.reason) for each in part.rejected}
     assert reasons["empty.jpg"] == ("decode", "empty")
     assert reasons["words.jpeg"] == ("decode", "not_an_image")
@@ -263,7 +263,7 @@ def test_bad_pictures_are_recorded_and_an_unreadable_unit_still_ends(tmp_path: P
     assert part.origins["source"].to_pylist() == [str(good[0])]
     none = ListingUnit(name="none", files=units[0].files[-1:]) if isinstance(units[0], ListingUnit) else None
     assert none is not None
-    [empty] = [part_through_arrow(part) for part in decoded_parts(none, preprocess=PREPROCESS, num_images=9)]
+    [empty] = [part_through_arrow(part) for part in decode_unit(none, preprocess=PREPROCESS, num_images=9)]
     assert empty.pixels.shape == (0, 3, 32, 32)
 
 
@@ -312,19 +312,19 @@ def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str,
     filesystem.remove(place)
     folder = PredictionsFolder(place, identity={})
     with folder.hold_lease():
-        attempts = folder.begin(units)
+        attempts = folder.claim_units(units)
         workers = [pickle.loads(pickle.dumps(UnitWriter(folder, attempts=attempts, parents={}))) for _ in range(2)]
         parts = [part for parts in units.values() for part in parts]
         parts += deal.sample(parts, k=len(parts) // 2)
         deal.shuffle(parts)
         reports = [report for part in parts for report in PartReport.from_rows(deal.choice(workers)(part.to_row()))]
         saved = {report.unit: report.saved for report in reports if report.saved is not None}
-        committed = folder.committed()
+        committed = folder.read_commits()
         assert {unit: each.committed for unit, each in saved.items()} == committed
-        assert committed.keys() == units.keys() and all(each.is_ours for each in saved.values())
+        assert committed.keys() == units.keys() and all(each.counts for each in saved.values())
         for unit, each in units.items():
             assert read_part(place, committed[unit].part).equals(pa.concat_tables([part.rows for part in each]))
-        folder.remove_losers(committed)
+        folder.remove_uncommitted(committed)
         assert filesystem.names_in(place) == sorted(["_commits", *(each.part.name for each in committed.values())])
 
 
@@ -333,16 +333,16 @@ def test_a_unit_that_was_taken_over_is_told_of_as_what_counts() -> None:
     filesystem.remove(place)
     slow, fast = (PredictionsFolder(place, identity={}) for _ in range(2))
     with slow.hold_lease():
-        writer = UnitWriter(slow, attempts=slow.begin("a"), parents={})
+        writer = UnitWriter(slow, attempts=slow.claim_units("a"), parents={})
         assert writer.add(first).saved is None
     with fast.hold_lease():
-        [attempt] = fast.begin("a").values()
+        [attempt] = fast.claim_units("a").values()
         assert attempt.took_over
         late = writer.add(second).saved
         assert late is not None and late.committed is None
         counting = fast.save(attempt, rows=first.rows, rejected=(), parents={})
         late = writer.add(second).saved
-        assert late is not None and late.committed == counting and not late.is_ours
+        assert late is not None and late.committed == counting and not late.counts
 
 
 def test_a_job_is_planned_without_opening_its_model(
@@ -363,7 +363,7 @@ def test_both_kinds_of_actor_always_get_a_share(
 ) -> None:
     num_gpus = sum(gpus for _, gpus in machines)
     config = ScoreConfig(input="", output="", use_gpu=num_gpus > 0, num_decoders=num_decoders, num_scorers=num_scorers)
-    found = reserve(config, machines=[{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in machines])
+    found = reserve_resources(config, machines=[{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in machines])
     assert found.cpus_per_decoder > 0
     assert found.cpus_per_scorer > 0
     num_at_once = min(found.num_scorers, num_gpus) if num_gpus else found.num_scorers
@@ -389,7 +389,7 @@ def test_actors_of_one_kind_never_keep_out_all_of_the_other(
     """On machines that are alike, wherever Ray puts them."""
     num_scorers = scorers_each and scorers_each * num_machines
     config = ScoreConfig(input="", output="", num_decoders=num_decoders, num_scorers=num_scorers)
-    found = reserve(config, machines=[{"CPU": float(num_cpus)}] * num_machines)
+    found = reserve_resources(config, machines=[{"CPU": float(num_cpus)}] * num_machines)
     shares = [found.cpus_per_decoder] * found.num_decoders, [found.cpus_per_scorer] * found.num_scorers
     for first, then in (shares, shares[::-1]):
         free = [float(num_cpus)] * num_machines
@@ -402,9 +402,9 @@ def test_actors_of_one_kind_never_keep_out_all_of_the_other(
 
 def test_two_cpus_give_both_to_torch_and_a_gpu_must_be_there() -> None:
     config = ScoreConfig(input="", output="")
-    assert reserve(config, machines=[{"CPU": 2.0}]).num_threads == 2
+    assert reserve_resources(config, machines=[{"CPU": 2.0}]).num_threads == 2
     with pytest.raises(ValueError, match="the cluster has no GPU"):
-        reserve(replace(config, use_gpu=True), machines=[{"CPU": 2.0}])
+        reserve_resources(replace(config, use_gpu=True), machines=[{"CPU": 2.0}])
 
 
 def test_a_scorer_has_the_threads_that_it_reserves_and_fp32_on_a_cpu(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_a_scorer_has_the_threads_that_it_reserves_and_fp32_on_a_cpu(tmp_path: P
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     settings = ScorerSettings(
-        model=model_registry.resolve(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig()),
+        model=model_registry.resolve_model(str(tiny_checkpoint(tmp_path).folder), tracking=TrackingConfig()),
         tracking=TrackingConfig(),
         vocabulary=None,
         scoring=ScoringConfig(),
@@ -431,7 +431,9 @@ def test_a_scorer_has_the_threads_that_it_reserves_and_fp32_on_a_cpu(tmp_path: P
 
 
 def test_every_machine_has_a_scorer_but_a_small_head() -> None:
-    found = reserve(ScoreConfig(input="", output=""), machines=[{"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0}, {}])
+    found = reserve_resources(
+        ScoreConfig(input="", output=""), machines=[{"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0}, {}]
+    )
     assert (found.num_scorers, found.cpus_per_scorer, found.num_decoders) == (2, 12.0, 10)
 
 
@@ -452,7 +454,7 @@ def test_without_tokens_the_logits_are_those_of_clip_benchmark(split: Path, tmp_
 
     units = read_input(str(split), unit_size=1).units
     preprocess = recognizer.backbone.preprocess
-    parts = [part for unit in units for part in decoded_parts(unit, preprocess=preprocess, num_images=5)]
+    parts = [part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=5)]
     features = recognizer.image_features(torch.from_numpy(np.concatenate([part.pixels for part in parts])))
     torch.testing.assert_close(100 * features.category @ recognizer.text.categories.T, logits_BC, rtol=0, atol=1e-4)
 
@@ -467,21 +469,21 @@ def test_a_folder_is_left_to_the_mended_job_but_not_when_something_is_done(tmp_p
     wrong, mended, third = (
         PredictionsFolder(str(tmp_path), identity={"use_gpu": value}) for value in (True, False, None)
     )
-    wrong.take()
+    wrong.claim_folder()
     with pytest.raises(ValueError, match="use_gpu was True, is False"):
-        mended.take()
-    wrong.leave()
-    mended.take()
-    wrong.leave()  # it is no longer its own
+        mended.claim_folder()
+    wrong.release_folder()
+    mended.claim_folder()
+    wrong.release_folder()  # it is no longer its own
     with pytest.raises(ValueError, match="use_gpu was False, is None"):
-        third.take()
+        third.claim_folder()
     with mended.hold_lease():
-        attempt = mended.begin(["0"])["0"]
+        attempt = mended.claim_units(["0"])["0"]
         rows = predictions_table([])
         assert mended.save(attempt, rows=rows, rejected=(), parents={}) is not None
-    mended.leave()
+    mended.release_folder()
     with pytest.raises(ValueError, match="use_gpu was False, is None"):
-        third.take()
+        third.claim_folder()
 
 
 @pytest.mark.parametrize("changed", ["input", "model", "vocabulary", "version", "name", "registered"])
@@ -490,7 +492,7 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
 ) -> None:
     """Also where the numbers would be the same: every row names its model, and a folder names one."""
 
-    def job_of(images: Path, model: str, **settings: object) -> Job:
+    def job_of(images: Path, model: str, **settings: object) -> ScoreJob:
         config = config_of(images, tmp_path / "labels", model=model, **settings)
         return plan_job(config, cluster=ClusterConfig(), tracking=tracking)
 
@@ -509,10 +511,10 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
     kept, other = job.identity, others[changed]().identity
     names = {"version": "model_version", "name": "model_name", "registered": "model_version"}
     name = names.get(changed, f"{changed}_digest")
-    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).claim_folder()
     with pytest.raises(ValueError, match=f"{name} was {kept[name]}, is {other[name]}.*--fresh"):
-        PredictionsFolder(str(tmp_path / "labels"), identity=other).take()
-    PredictionsFolder(str(tmp_path / "labels"), identity=kept).take()
+        PredictionsFolder(str(tmp_path / "labels"), identity=other).claim_folder()
+    PredictionsFolder(str(tmp_path / "labels"), identity=kept).claim_folder()
 
 
 # --- the stage, on Ray
@@ -520,7 +522,7 @@ def test_what_another_job_would_add_to_a_folder_is_refused_with_both_digests(
 
 @pytest.fixture(scope="module")
 def version(checkpoint: str, tracking: TrackingConfig) -> ModelVersion:
-    return model_registry.register(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
+    return model_registry.register_model(RegisterConfig(checkpoint=checkpoint, name="tiny"), tracking=tracking)
 
 
 @pytest.fixture(scope="module")
@@ -780,16 +782,16 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     first, output = read_prediction_set(done.output), tmp_path / "labels"
     identity = json.loads((Path(done.output) / "_commits/job/identity.json").read_text())
     stopped, at_work = (PredictionsFolder(str(output), identity=identity, lease_s=2) for _ in range(2))
-    stopped.take()
+    stopped.claim_folder()
     stopped.units.renew()
-    late = stopped.begin(["0"])["0"]
+    late = stopped.claim_units(["0"])["0"]
     rows = {part.unit: read_part(done.output, part) for part in first.parts}
 
     def work() -> None:
         with at_work.hold_lease():
-            attempt = at_work.begin(["1"])["1"]
+            attempt = at_work.claim_units(["1"])["1"]
             begun.set()
-            while at_work.committed().keys() != {"0", "2"}:
+            while at_work.read_commits().keys() != {"0", "2"}:
                 time.sleep(0.2)
             assert at_work.save(attempt, rows=rows["1"], rejected=(), parents={}) is not None
 

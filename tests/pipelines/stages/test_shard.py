@@ -26,11 +26,11 @@ from PIL import Image
 from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
-from pipelines.__main__ import INTERRUPTED
+from pipelines.__main__ import EXIT_INTERRUPTED
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.cluster import connect
-from pipelines.runtime.ray_data import all_of, materialised, ray_data_settings
+from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspect_images
@@ -38,7 +38,7 @@ from pipelines.sharding.listing import LISTING_SCHEMA, list_images
 from pipelines.sharding.shard_writer import pieces_of
 from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 from tests.support.processes import cpus_held, hit
 
 VOCABULARY = {
@@ -171,7 +171,7 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
         )
         told = f"{changed} was {then}, is {now}"
     else:
-        ledger = Ledger(tmp_path / "_ledger" / job.name)
+        ledger = WorkLedger(tmp_path / "_ledger" / job.name)
         with ledger.hold_lease():
             attempt = ledger.claim("a shard")
             assert attempt is not None and ledger.commit(attempt, {}) == {}
@@ -369,7 +369,7 @@ def test_shares_decide_splits_by_content(tmp_path):
 
 def test_an_output_where_nothing_was_made_is_free_for_the_mended_input(tmp_path):
     begun, mended = (job_for(tmp_path, parents={"input": digest}) for digest in ("a", "b"))
-    ledger = Ledger(f"{begun.output}/_ledger/{begun.name}")
+    ledger = WorkLedger(f"{begun.output}/_ledger/{begun.name}")
     with ledger.hold_lease():
         with pytest.raises(ValueError, match=r"a run with digest .* was begun there.*--fresh"):
             read_finished(mended)
@@ -464,7 +464,7 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
     output = tmp_path / "shards"
     words = ["shard", "--input", str(world), "--output", str(output), "--max-rejected", "0.1"]
     words += ["--samples-per-shard", "1", "--cluster.address", ray.get_runtime_context().gcs_address]
-    for blow, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
+    for blow, code in ((signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
         before = set(output.glob("*/*.tar"))
         more = functools.partial(lambda before: set(output.glob("*/*.tar")) > before, before)
         assert hit(words, blow=blow, when=more, log=tmp_path / "log") == code
@@ -484,7 +484,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
 ):
     """One shard is held by a job that has stopped, one by a job that is at work."""
     output, job_name = tmp_path / "shards", next((by_one_worker / "_ledger").iterdir()).name
-    stopped, at_work = (Ledger(output / "_ledger" / job_name, lease_s=2) for _ in range(2))
+    stopped, at_work = (WorkLedger(output / "_ledger" / job_name, lease_s=2) for _ in range(2))
     stopped.renew()
     late = stopped.claim("train/0")
     made = {
@@ -497,7 +497,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
         with at_work.hold_lease():
             attempt = at_work.claim("test/0")
             begun.set()
-            while not set(made) - {"test/0"} <= set(at_work.committed()):
+            while not set(made) - {"test/0"} <= set(at_work.read_commits()):
                 time.sleep(0.2)
             info = made["test/0"]
             for name in (info.name, info.index):
@@ -527,9 +527,9 @@ def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
     with pytest.raises(TimeoutError, match=r"nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
         shard.run(config_for(world, tmp_path / "shards"), cluster=patient)
     with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
-        materialised(ray.data.from_items([3, 1, 2]).sort("item"))
+        materialize(ray.data.from_items([3, 1, 2]).sort("item"))
     with ray_data_settings(patient), pytest.raises(TimeoutError, match="nothing moved for 4 s"):
-        all_of([ray.remote(num_cpus=1)(lambda: 0).remote()])
+        wait_for_all([ray.remote(num_cpus=1)(lambda: 0).remote()])
     ray.kill(holder)
 
 

@@ -28,11 +28,11 @@ from ecor.data.samples import label_ids
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import train
 from pipelines.stages.train import _cut_sentences
-from pipelines.storage.work_ledger import Ledger
+from pipelines.storage.work_ledger import WorkLedger
 from pipelines.training.data_loader import (
     PictureReader,
     batch_positions,
@@ -475,12 +475,12 @@ def test_jobs_on_one_output_take_turns_and_one_that_was_taken_over_publishes_not
             told.append("first")
         waiting.result(timeout=20)
     assert told == ["first", "second"]
-    dead = Ledger(output / "_ledger", lease_s=2.0)
+    dead = WorkLedger(output / "_ledger", lease_s=2.0)
     dead.renew()
     assert dead.claim("run") is not None
     with hold_output(output, lease_s=0.2) as fence:
         fence()
-        other = Ledger(output / "_ledger", lease_s=1e-9)
+        other = WorkLedger(output / "_ledger", lease_s=1e-9)
         other.renew()
         assert other.claim("run") is not None, "to whom the lease seems to have run out"
         with pytest.raises(OSError, match="another job has gone on with this run"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipelines.storage import work_ledger as ledger_room
-from pipelines.storage.record_store import Records
-from pipelines.storage.work_ledger import Attempt, Ledger
+from pipelines.storage.record_store import RecordStore
+from pipelines.storage.work_ledger import Attempt, WorkLedger
 from tests.support.fake_stores import ClockedStore, empty_store, taking_turns
 
 LEASE_S = 60.0
@@ -28,13 +28,13 @@ def folder(request, tmp_path) -> str:
     return str(tmp_path / "ledger") if request.param == "local" else f"memory://{tmp_path.name}/ledger"
 
 
-def at_work(folder: str | Path, **changes) -> Ledger:
-    ledger = Ledger(folder, **({"lease_s": LEASE_S} | changes))
+def at_work(folder: str | Path, **changes) -> WorkLedger:
+    ledger = WorkLedger(folder, **({"lease_s": LEASE_S} | changes))
     ledger.renew()
     return ledger
 
 
-def done(ledger: Ledger, unit: str, **record) -> dict | None:
+def done(ledger: WorkLedger, unit: str, **record) -> dict | None:
     attempt = ledger.claim(unit)
     assert attempt is not None
     return ledger.commit(attempt, record)
@@ -44,15 +44,15 @@ def done(ledger: Ledger, unit: str, **record) -> dict | None:
 
 
 def test_a_record_is_written_once_and_read_by_all(folder):
-    records = Records(folder)
-    assert records.names() == [] and records.read("a") is None and records.modified("a") is None
-    assert records.settle("a", {"n": 1}) == {"n": 1}
-    assert Records(folder).settle("a", {"n": 2}) == {"n": 1}
+    records = RecordStore(folder)
+    assert records.names() == [] and records.read("a") is None and records.modified_at("a") is None
+    assert records.create_or_read("a", {"n": 1}) == {"n": 1}
+    assert RecordStore(folder).create_or_read("a", {"n": 2}) == {"n": 1}
     assert not records.create("a", {"n": 3})
     records.write("a", {"n": 4})
     records.write("b", {"n": 5})
     assert records.read_all(["a", "b", "none"]) == {"a": {"n": 4}, "b": {"n": 5}}
-    assert records.modified("a") is not None
+    assert records.modified_at("a") is not None
     records.remove("a")
     records.remove("a")
     assert records.names() == ["b"]
@@ -64,18 +64,18 @@ def test_a_record_is_written_once_and_read_by_all(folder):
 @given(names=st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20), max_size=5))
 def test_any_name_is_kept_apart(names, tmp_path_factory):
     folder = tmp_path_factory.mktemp("names")
-    records, ledger = Records(folder / "records"), at_work(folder / "ledger")
+    records, ledger = RecordStore(folder / "records"), at_work(folder / "ledger")
     for name in names:
         records.create(name, {"name": name})
         done(ledger, name, name=name)
     assert records.read_all(records.names()) == {name: {"name": name} for name in names}
-    assert ledger.committed() == {name: {"name": name} for name in sorted(names)}
+    assert ledger.read_commits() == {name: {"name": name} for name in sorted(names)}
 
 
 def test_a_damaged_record_is_an_error_that_names_it(tmp_path):
     (tmp_path / "u~0.json").write_text("{")
     with pytest.raises(ValueError, match=r"u~0\.json is damaged .*delete it"):
-        Ledger(tmp_path).committed()
+        WorkLedger(tmp_path).read_commits()
 
 
 def test_units_have_names(tmp_path):
@@ -88,25 +88,25 @@ def test_units_have_names(tmp_path):
 
 def test_a_ledger_begins_empty_and_keeps_what_is_committed(folder):
     ledger = at_work(folder)
-    assert ledger.committed() == {} and ledger.record("train/1") is None
+    assert ledger.read_commits() == {} and ledger.record("train/1") is None
     assert done(ledger, "train/1", sha256="b", num=2) == {"sha256": "b", "num": 2}
     done(ledger, "train/0")
-    assert Ledger(folder).committed() == {"train/0": {}, "train/1": {"sha256": "b", "num": 2}}
-    assert Ledger(folder).record("train/1") == {"sha256": "b", "num": 2}
+    assert WorkLedger(folder).read_commits() == {"train/0": {}, "train/1": {"sha256": "b", "num": 2}}
+    assert WorkLedger(folder).record("train/1") == {"sha256": "b", "num": 2}
     assert at_work(folder).claim("train/1") is None
     assert set(at_work(folder).claim_all(["train/0", "train/1", "new"])) == {"new"}
 
 
 def test_a_ledger_is_left_when_nothing_is_done_and_nobody_works(folder):
-    ledger = Ledger(folder, owner="a")
-    assert ledger.is_left()
+    ledger = WorkLedger(folder, owner="a")
+    assert ledger.is_unused()
     with ledger.hold_lease():
-        assert not Ledger(folder).is_left()
+        assert not WorkLedger(folder).is_unused()
         attempt = ledger.claim("unit")
         record = ledger.commit(attempt, {"num": 1})
-    assert not Ledger(folder).is_left()
+    assert not WorkLedger(folder).is_unused()
     ledger.discard("unit", record)
-    assert Ledger(folder).is_left()
+    assert WorkLedger(folder).is_unused()
 
 
 def test_what_is_lost_is_done_again_and_told_once(folder):
@@ -116,13 +116,13 @@ def test_what_is_lost_is_done_again_and_told_once(folder):
     assert done(other, "u", attempt=2) == {"attempt": 2}
     ledger.discard("u", {"attempt": 1})  # had found the first output damaged
     ledger.discard("never there", {})
-    assert ledger.committed() == {"u": {"attempt": 2}}
+    assert ledger.read_commits() == {"u": {"attempt": 2}}
     ledger.clear()
-    assert ledger.committed() == {}
+    assert ledger.read_commits() == {}
 
 
 def test_a_claim_holds_until_it_is_given_back(folder, monkeypatch):
-    monkeypatch.setattr(ledger_room, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(ledger_room, "_POLL_S", 0.01)
     ledger, other = at_work(folder), at_work(folder)
     attempt = ledger.claim("u")
     assert attempt is not None and not attempt.took_over
@@ -144,12 +144,12 @@ def test_a_claim_holds_until_it_is_given_back(folder, monkeypatch):
 
 def test_only_a_job_that_works_claims_what_others_hold(folder):
     at_work(folder).claim("u")
-    with pytest.raises(ValueError, match=r"working\(\)"):
-        Ledger(folder).claim("u")
+    with pytest.raises(ValueError, match=r"hold_lease\(\)"):
+        WorkLedger(folder).claim("u")
 
 
 def test_a_job_renews_its_lease_as_long_as_it_works(tmp_path):
-    ledger, other = Ledger(tmp_path, lease_s=0.4), Ledger(tmp_path, lease_s=0.4)
+    ledger, other = WorkLedger(tmp_path, lease_s=0.4), WorkLedger(tmp_path, lease_s=0.4)
     with ledger.hold_lease(), other.hold_lease():
         ledger.claim("u")
         threading.Event().wait(1.0)
@@ -160,8 +160,8 @@ def test_a_job_renews_its_lease_as_long_as_it_works(tmp_path):
 
 def test_a_killed_process_of_this_machine_is_not_waited_for(tmp_path):
     script = (
-        "import os, signal; from pipelines.storage.work_ledger import Ledger; "
-        f"ledger = Ledger({str(tmp_path)!r}, lease_s=1000); ledger.renew(); ledger.claim('u'); "
+        "import os, signal; from pipelines.storage.work_ledger import WorkLedger; "
+        f"ledger = WorkLedger({str(tmp_path)!r}, lease_s=1000); ledger.renew(); ledger.claim('u'); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
@@ -188,7 +188,7 @@ def test_of_attempts_at_the_same_time_one_has_the_unit(tmp_path, pool):
     with pool(4) as attempts:
         found = list(attempts.map(_attempt, [tmp_path] * 40, range(40)))
     assert [got for got, _ in found].count(True) == 1
-    assert {winner for got, winner in found if got} == {Ledger(tmp_path).committed()["u"]["by"]}
+    assert {winner for got, winner in found if got} == {WorkLedger(tmp_path).read_commits()["u"]["by"]}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["u~0.json", "u~1.json"]
 
 
@@ -201,7 +201,7 @@ def test_whatever_the_order_of_their_store_operations_one_attempt_counts(turns, 
         told: list[dict | None] = []
         claimed: list[Attempt] = []
 
-        def job(ledger: Ledger, end: bool) -> None:
+        def job(ledger: WorkLedger, end: bool) -> None:
             attempt = ledger.claim("u")
             if attempt is None:
                 return
@@ -212,7 +212,7 @@ def test_whatever_the_order_of_their_store_operations_one_attempt_counts(turns, 
 
         deeds = [lambda ledger=ledger, end=end: job(ledger, end) for ledger, end in zip(ledgers, ends, strict=True)]
         taking_turns(deeds, turns=iter(turns))
-        records = Ledger(folder).committed()
+        records = WorkLedger(folder).read_commits()
         assert len({attempt.number for attempt in claimed}) == len(claimed)
         assert all(record in (None, records.get("u")) for record in told)
         if records:
@@ -223,7 +223,7 @@ def test_whatever_the_order_of_their_store_operations_one_attempt_counts(turns, 
 
 def chain(unit: str) -> list[dict]:
     """All that was ever recorded of a unit in the clocked store."""
-    records = Records("clocked://ledger")
+    records = RecordStore("clocked://ledger")
     names = [name for name in records.names() if name.rpartition("~")[0] == unit]
     return [records.read(name) for name in sorted(names, key=lambda name: int(name.rpartition("~")[2]))]
 
@@ -235,7 +235,7 @@ class LedgerHistory(RuleBasedStateMachine):
     def begin(self) -> None:
         self.store = empty_store()
         self.folder = self.store.__enter__()
-        self.jobs: list[Ledger] = []
+        self.jobs: list[WorkLedger] = []
         self.renewed: dict[str, float] = {}
         self.held: dict[str, dict[str, Attempt]] = {}
         self.last: dict[str, int] = {}
@@ -248,7 +248,7 @@ class LedgerHistory(RuleBasedStateMachine):
         ledger = at_work(self.folder, owner="the last one")
         for attempt in ledger.claim_all(UNITS).values():
             assert ledger.commit(attempt, {"by": attempt.name}) == {"by": attempt.name}
-        assert set(ledger.committed()) == set(UNITS), "no unit is lost"
+        assert set(ledger.read_commits()) == set(UNITS), "no unit is lost"
         self.store.__exit__(None, None, None)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, LEASE_S - 1, LEASE_S, 500.0]))
@@ -258,7 +258,7 @@ class LedgerHistory(RuleBasedStateMachine):
     @rule()
     def come(self) -> None:
         if len(self.jobs) < 4:
-            ledger = Ledger(self.folder, lease_s=LEASE_S, owner=f"job{len(self.jobs)}")
+            ledger = WorkLedger(self.folder, lease_s=LEASE_S, owner=f"job{len(self.jobs)}")
             self.jobs.append(ledger)
             self.held[ledger.owner] = {}
             self.renew(number=len(self.jobs) - 1)
@@ -323,7 +323,7 @@ class LedgerHistory(RuleBasedStateMachine):
         if not hasattr(self, "folder"):
             return
         for ledger in self.jobs[:2]:
-            assert ledger.committed() == {unit: self.won[unit] for unit in sorted(self.won)}
+            assert ledger.read_commits() == {unit: self.won[unit] for unit in sorted(self.won)}
             assert all(ledger.record(unit) == self.won.get(unit) for unit in UNITS)
 
     def _holder(self, unit: str) -> str | None:

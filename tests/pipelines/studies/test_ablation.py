@@ -16,15 +16,16 @@ from ecor.demo.worlds.registry import WORLDS, all_sets
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.studies import AblateConfig, PretrainConfig
+from pipelines.config.studies import AblateConfig
+from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation import questions as answers
 from pipelines.studies.ablation import run as ablate
-from pipelines.studies.ablation.cell import prompts_of, run_cell
+from pipelines.studies.ablation.cell import prompt_config, run_cell
 from pipelines.studies.ablation.claims import claims_table
-from pipelines.studies.ablation.factors import factor_figures
-from pipelines.studies.ablation.figures import FIGURES, KnownImages, row_metrics, set_figures
+from pipelines.studies.ablation.factors import factor_metrics
+from pipelines.studies.ablation.figures import FIGURES, LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import (
     DECODING_OF,
     FIRST_SEED,
@@ -32,16 +33,18 @@ from pipelines.studies.ablation.grid import (
     QUESTIONS,
     SELECTION_SEED,
     Cell,
-    Chosen,
     Judgement,
     Study,
-    careful_settings,
-    chosen_settings,
     selection_cells,
-    shipped_settings,
     study_cells,
 )
-from pipelines.studies.drawn_splits import Sizes, draw_world, world_of
+from pipelines.studies.ablation.selection import (
+    ChosenSettings,
+    best_settings,
+    default_settings,
+    one_standard_error_settings,
+)
+from pipelines.studies.drawn_splits import Sizes, draw_world, locate_world
 from tests.support.tiny_models import tiny_recognizer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,7 +57,7 @@ TINY = Sizes(
     batch_size=20,
     max_sentences_per_step=200,
 )
-CHOSEN = {method: Chosen(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
+CHOSEN = {method: ChosenSettings(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
 
 
 GOLDEN = {
@@ -65,14 +68,14 @@ GOLDEN = {
 """Of the tiny cell below: joint and oracle on its own set, on another set, and with a long sentence of two."""
 
 
-def known(num: int = 30, *, num_rationales: int = 5) -> KnownImages:
+def known(num: int = 30, *, num_rationales: int = 5) -> LabelledImages:
     """Images of random features; each shows its labelled rationale and some others."""
     generator = torch.Generator().manual_seed(1)
     features = functional.normalize(torch.randn(num, 32, generator=generator), dim=1)
     rationales = torch.randint(num_rationales, (num,), generator=generator)
     visible = torch.rand(num, num_rationales, generator=generator) < 0.3
     visible[torch.arange(num), rationales] = True
-    return KnownImages(
+    return LabelledImages(
         features=ImageFeatures(rationale=features, category=features),
         categories=torch.randint(3, (num,), generator=generator),
         rationales=rationales,
@@ -94,11 +97,11 @@ def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> 
 
 def test_sets_of_one_are_the_joint(tmp_path: Path) -> None:
     recognizer, images = tiny_recognizer(tmp_path), known()
-    one = set_figures(recognizer, images, size=1, rule="mixture")
+    one = set_metrics(recognizer, images, size=1, rule="mixture")
     joint = row_metrics(recognizer, images, decoding="joint")
     assert one == pytest.approx({name: joint[name] for name in one})
-    assert one == pytest.approx(set_figures(recognizer, images, size=1, rule="sentence"))
-    larger = set_figures(recognizer, images, size=2, rule="sentence")
+    assert one == pytest.approx(set_metrics(recognizer, images, size=1, rule="sentence"))
+    larger = set_metrics(recognizer, images, size=2, rule="sentence")
     assert larger["visible_rr"] <= larger["accuracy"]
 
 
@@ -106,7 +109,7 @@ def test_factors_depend_on_each_other_only_where_the_reason_changes_the_category
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer, images = tiny_recognizer(tmp_path), known()
-    found = factor_figures(recognizer, images)
+    found = factor_metrics(recognizer, images)
     assert found["dependence"] == pytest.approx(found["entropy"] - found["entropy_given"], abs=1e-5)
     assert found["dependence"] > 1e-6
     joint = recognizer.joint(images.features, scoring=ScoringConfig(keep_rationales=5))
@@ -122,7 +125,7 @@ def test_factors_depend_on_each_other_only_where_the_reason_changes_the_category
         column=lambda category: same,
     )
     monkeypatch.setattr(Recognizer, "text", deaf)
-    ignoring = factor_figures(recognizer, images)
+    ignoring = factor_metrics(recognizer, images)
     assert ignoring["dependence"] == pytest.approx(0, abs=1e-5)
     assert ignoring["true_given_visible"] == pytest.approx(ignoring["true_given_hidden"], abs=1e-5)
 
@@ -167,7 +170,7 @@ def test_settings_with_the_best_mean_over_sets_win_and_ties_go_to_less() -> None
         for (rate, num), scores in grid.items()
         for rr in scores
     ]
-    assert chosen_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.05, num_tokens=2)}
+    assert best_settings(rows) == {("pairs", "text"): ChosenSettings(learning_rate=0.05, num_tokens=2)}
 
 
 def test_the_careful_choice_is_the_smallest_rate_that_is_not_clearly_worse() -> None:
@@ -177,13 +180,13 @@ def test_the_careful_choice_is_the_smallest_rate_that_is_not_clearly_worse() -> 
         for (rate, num), rr in scores.items()
         for _ in range(2)
     ]  # one standard error of 0.36 on 600 images: 0.0196
-    assert careful_settings(rows) == {("pairs", "text"): Chosen(learning_rate=0.2, num_tokens=2)}
+    assert one_standard_error_settings(rows) == {("pairs", "text"): ChosenSettings(learning_rate=0.2, num_tokens=2)}
 
 
 def test_the_shipped_defaults_are_the_studys_careful_choice() -> None:
     rows = pd.read_csv(ROOT / "docs" / "results.csv")
-    tokens, chosen = shipped_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))
-    assert PromptConfig() == prompts_of(tokens, num=chosen.num_tokens, num_blocks=None)
+    tokens, chosen = default_settings(rows[rows["seed"] == SELECTION_SEED].to_dict("records"))
+    assert PromptConfig() == prompt_config(tokens, num=chosen.num_tokens, num_blocks=None)
     assert FitConfig().learning_rate == chosen.learning_rate
 
 
@@ -193,7 +196,7 @@ def test_an_unknown_question_is_named_with_those_there_are() -> None:
 
 
 def test_a_world_is_the_same_for_all_and_its_shards_hold_its_truth(tmp_path: Path) -> None:
-    world = world_of(tmp_path, set_name="demo-large", num_categories=4, seed=3, sizes=TINY)
+    world = locate_world(tmp_path, set_name="demo-large", num_categories=4, seed=3, sizes=TINY)
     draw_world(world)
     before = {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.suffix in (".npz", ".tar")}
     draw_world(world)
@@ -202,7 +205,7 @@ def test_a_world_is_the_same_for_all_and_its_shards_hold_its_truth(tmp_path: Pat
         assert truth["pixels"].shape == (40, 3, 64, 64)
         assert truth["visible"][np.arange(40), truth["rationales"]].all()
         assert set(truth["categories"]) == set(range(4))
-    larger = world_of(tmp_path, set_name="demo-large", num_categories=9, seed=3, sizes=TINY)
+    larger = locate_world(tmp_path, set_name="demo-large", num_categories=9, seed=3, sizes=TINY)
     assert set(world.categories) < set(larger.categories)
 
 
@@ -275,7 +278,7 @@ def two_repetitions(world: str = "demo") -> tuple[Study, pd.DataFrame, pd.DataFr
 def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> None:
     study, rows, grid = two_repetitions()
     (tmp_path / "results-words.md").write_text("What a reader thought.")
-    page = results.write_page(rows, grid=grid, folder=tmp_path, study=study).read_text(encoding="utf-8")
+    page = results.write_results_page(rows, grid=grid, folder=tmp_path, study=study).read_text(encoding="utf-8")
     for question, title in QUESTIONS.items():
         assert title[1:] in page
         assert (tmp_path / f"results-{question}.png").stat().st_size > 5_000
@@ -305,7 +308,7 @@ def test_claims_are_judged_by_their_intervals(world: str) -> None:
 @pytest.mark.slow
 def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) -> None:
     study, _, grid = two_repetitions()
-    chosen = chosen_settings(grid.to_dict("records"))
+    chosen = best_settings(grid.to_dict("records"))
     asked = made_up_rows(study_cells(study, chosen=chosen))
     other = asked.assign(cell="of other sizes", rr=0.99, visible_rr=0.99, accuracy=0.99)
     config = AblateConfig(output=str(tmp_path), only_page=True, num_repetitions=2, num_pretrainings=1)
@@ -319,7 +322,9 @@ def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) 
 
 def test_only_the_first_world_s_first_clip_comes_with_the_package(tmp_path: Path) -> None:
     def made(seed: int, **settings) -> PretrainConfig | None:
-        return ablate.pretraining_of(seed, work=tmp_path, config=AblateConfig(pretraining_samples=7_000, **settings))
+        return ablate.pretraining_config(
+            seed, work=tmp_path, config=AblateConfig(pretraining_samples=7_000, **settings)
+        )
 
     assert made(0) is None
     first, others = made(1), [made(seed, world="other") for seed in (0, 1)]

@@ -14,16 +14,22 @@ from ecor.demo.worlds.registry import set_vocabulary
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain import METHODS, build_method
 from ecor.model import Recognizer
-from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
-from pipelines.studies.attribution_benchmark.cases import Cases, cases_of
-from pipelines.studies.attribution_benchmark.mosaics import mosaics_of
-from pipelines.studies.attribution_benchmark.protocol import PRIORS, Trial, evaluate_method, peak_memory, tried_prior
+from pipelines.studies.attribution_benchmark.cases import Cases, find_cases
+from pipelines.studies.attribution_benchmark.mosaics import make_mosaics
+from pipelines.studies.attribution_benchmark.protocol import (
+    PRIORS,
+    EvaluationSettings,
+    evaluate_method,
+    evaluate_prior,
+    peak_memory,
+)
 
 SET = "demo-small"
-TRIAL = Trial(resampling=Resampling(num_resamples=100), num_checked=2, step=0.25)
+TRIAL = EvaluationSettings(resampling=Resampling(num_resamples=100), num_checked=2, step=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def model() -> Recognizer:
 
 @pytest.fixture(scope="module", params=["rationale", "category"])
 def cases(request: pytest.FixtureRequest, model: Recognizer) -> Cases:
-    return cases_of(model, set_name=SET, kind=request.param, num_cases=8, seed=5)
+    return find_cases(model, set_name=SET, kind=request.param, num_cases=8, seed=5)
 
 
 def test_the_model_ranks_the_names_right_and_the_pictures_show_them(cases: Cases, model: Recognizer) -> None:
@@ -58,7 +64,7 @@ def test_probabilities_are_the_models_own(cases: Cases, model: Recognizer) -> No
 
 
 def test_rows_that_make_it_honest_are_in_order(cases: Cases) -> None:
-    found = {name: tried_prior(prior, cases, trial=TRIAL) for name, prior in PRIORS.items()}
+    found = {name: evaluate_prior(prior, cases, trial=TRIAL) for name, prior in PRIORS.items()}
     oracle, inverse = found["oracle on the grid"], found["inverse"]
     assert all(oracle[name].value >= found["random"][name].value for name in ("iou", "contrast", "pxap", "energy"))
     assert oracle["contrast"].value > 20 and abs(oracle["contrast"].value + inverse["contrast"].value) < 1e-3
@@ -94,7 +100,7 @@ class Knows:
 
 
 def test_of_four_pictures_in_one_none_shows_what_another_is_asked_about(cases: Cases) -> None:
-    mosaics = mosaics_of(cases)
+    mosaics = make_mosaics(cases)
     assert mosaics is not None
     assert mosaics.tiles.sum(dim=0).eq(1).all()
     for pixels, members in zip(mosaics.pixels, mosaics.members, strict=True):
@@ -106,15 +112,15 @@ def test_of_four_pictures_in_one_none_shows_what_another_is_asked_about(cases: C
 
 
 def test_a_map_finds_its_own_picture_among_four_or_does_not(cases: Cases) -> None:
-    mosaics = mosaics_of(cases)
+    mosaics = make_mosaics(cases)
     assert mosaics is not None
     own = mosaics.tiles.float().expand(len(mosaics.members), -1, -1, -1)
     for maps, expected in ((own, 1.0), (1 - own, 0.0), (torch.zeros_like(own), 0.25)):
-        found = mosaics.found(maps, num_cases=len(cases.names))
+        found = mosaics.hits(maps, num_cases=len(cases.names))
         inside = torch.isin(torch.arange(len(found)), mosaics.members)
         assert found[inside].eq(expected).all() and found[~inside].isnan().all()
     alike = replace(cases, names=("a",) * 8, present=(frozenset("a"),) * 8)
-    assert mosaics_of(alike) is None, "no two that show the same go into one picture"
+    assert make_mosaics(alike) is None, "no two that show the same go into one picture"
 
 
 @pytest.mark.slow
@@ -181,12 +187,15 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--model", str(tmp_path / "nowhere")], "nowhere"),
     ):
         assert (
-            main(["explain-benchmark", "--num-threads", "1", "--output", str(tmp_path / "out"), *args]) == USER_MISTAKE
+            main(["explain-benchmark", "--num-threads", "1", "--output", str(tmp_path / "out"), *args])
+            == EXIT_USER_ERROR
         )
         assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_every_method_is_tried_or_left_out_with_a_reason() -> None:
-    chosen, left_out = explain_benchmark._methods(ExplainBenchmarkConfig(lexicon=None), tracking=TrackingConfig())
+    chosen, left_out = explain_benchmark._available_methods(
+        ExplainBenchmarkConfig(lexicon=None), tracking=TrackingConfig()
+    )
     assert set(chosen) | {line.split()[0] for line in left_out} == set(METHODS)

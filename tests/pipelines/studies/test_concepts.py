@@ -18,8 +18,9 @@ from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.explain.metrics.boxes import CONVIS, WSOL, max_box_acc, max_box_acc_v2
 from ecor.explain.metrics.localization import pointing_hit, score_contrast
-from pipelines.__main__ import DONE, main
-from pipelines.studies.concept_experiments import PAIRS, box_estimates, drawn, telling_rows
+from pipelines.__main__ import EXIT_DONE, main
+from pipelines.studies.concept_experiments import PAIRS, box_estimates, detection_rows
+from pipelines.studies.concept_pictures import draw_pictures
 from pipelines.studies.concepts import CSV_HEADER
 
 
@@ -29,17 +30,17 @@ def backbone() -> Backbone:
 
 
 def test_what_is_drawn_is_where_its_box_says(backbone: Backbone) -> None:
-    alone = drawn(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone, alone=True)
+    alone = draw_pictures(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone, alone=True)
     assert alone.categories == ("zebra", "key") * 3 and alone.pixels.shape == (6, 3, 64, 64)
     top, left, bottom, right = alone.boxes.T
     assert (top <= bottom).all() and (left <= right).all() and alone.boxes.min() >= 0 and alone.boxes.max() <= 63
     middles = torch.stack([top + bottom, left + right], dim=1) / 2
-    centred = drawn(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone).boxes
+    centred = draw_pictures(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone).boxes
     centred_middles = torch.stack([centred[:, 0] + centred[:, 2], centred[:, 1] + centred[:, 3]], dim=1) / 2
     assert (middles - 31.5).abs().mean() > (centred_middles - 31.5).abs().mean()
-    again = drawn(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone, alone=True)
+    again = draw_pictures(("zebra", "key"), split="test", num_images=6, seed=1, backbone=backbone, alone=True)
     assert torch.equal(alone.pixels, again.pixels) and torch.equal(alone.boxes, again.boxes)
-    other = drawn(("zebra", "key"), split="validation", num_images=6, seed=1, backbone=backbone, alone=True)
+    other = draw_pictures(("zebra", "key"), split="validation", num_images=6, seed=1, backbone=backbone, alone=True)
     assert not torch.equal(alone.pixels, other.pixels)
 
 
@@ -60,7 +61,7 @@ def test_box_estimates_are_the_measures_with_intervals(rule: object) -> None:
 def test_a_category_on_both_sides_is_refused(backbone: Backbone) -> None:
     concepts = encode_concepts(backbone, demo_lexicon(), read=lambda name: name)
     with pytest.raises(ValueError, match="whale is both mammal and sea animal"):
-        next(telling_rows(backbone, concepts, num_train=1, num_images=1, seed=0, pairs=[("mammal", "sea animal")]))
+        next(detection_rows(backbone, concepts, num_train=1, num_images=1, seed=0, pairs=[("mammal", "sea animal")]))
 
 
 @pytest.mark.slow
@@ -68,7 +69,7 @@ def test_things_are_found_that_nothing_was_tuned_on(backbone: Backbone) -> None:
     """By a definition of their parts, whether or not pretraining ever said their names."""
     concepts, tower = encode_concepts(backbone, demo_lexicon()), ImageTower(backbone=backbone)
     for categories in (FAMILIAR.unnamed, FAMILIAR.categories[:20:2]):
-        pictures = drawn(categories, split="validation", num_images=10, seed=970, backbone=backbone, alone=True)
+        pictures = draw_pictures(categories, split="validation", num_images=10, seed=970, backbone=backbone, alone=True)
         fitted = ConVis(concepts=concepts, steps=7).fit(tower, pictures.pixels)
         maps = torch.stack([fitted.map(name)[n] for n, name in enumerate(pictures.categories)])
         boxes = torch.zeros(10, 64, 64, dtype=torch.bool)
@@ -81,7 +82,7 @@ def test_things_are_found_that_nothing_was_tuned_on(backbone: Backbone) -> None:
 @pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "concepts-words.md").write_text("What I think of it.\n")
-    assert main(["concepts", "--quick", "--output", str(tmp_path), "--num-threads", "1"]) == DONE
+    assert main(["concepts", "--quick", "--output", str(tmp_path), "--num-threads", "1"]) == EXIT_DONE
     shown, page = capsys.readouterr().out.splitlines(), (tmp_path / "concepts.md").read_text()
     assert shown[-1] == str(tmp_path / "concepts.md")
     assert [line for line in page.splitlines() if line.startswith("|")] == shown[:-1]

@@ -7,28 +7,37 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.studies.markdown import Table, page_of, table, table_row, words_beside, write_page
+from pipelines.studies.markdown import (
+    MarkdownTable,
+    markdown_table,
+    read_introduction,
+    render_template,
+    table_row,
+    write_parts,
+)
 from pipelines.studies.result_rows import append_rows, read_rows, write_rows
 
 
 def test_a_table_has_a_rule_below_its_header_and_a_line_per_row() -> None:
-    found = table(("", "mean"), [("a", "1.0"), ("b", "")])
+    found = markdown_table(("", "mean"), [("a", "1.0"), ("b", "")])
     assert found == "|  | mean |\n|---|---|\n| a | 1.0 |\n| b |  |"
-    assert Table(title="RR", header=("", "mean"), rows=(("a", "1.0"), ("b", ""))).markdown == f"**RR**\n\n{found}"
+    assert (
+        MarkdownTable(title="RR", header=("", "mean"), rows=(("a", "1.0"), ("b", ""))).markdown == f"**RR**\n\n{found}"
+    )
     assert table_row(["---"] * 2) == "| --- | --- |"
 
 
 def test_a_page_has_its_parts_apart_and_the_words_beside_it(tmp_path: Path) -> None:
     page = tmp_path / "figures.md"
-    assert words_beside(page) == ""
+    assert read_introduction(page) == ""
     (tmp_path / "figures-words.md").write_text("\nRead me.\n\n")
-    assert write_page(page, "# Head", words_beside(page), "", "end\n\n") == page
+    assert write_parts(page, "# Head", read_introduction(page), "", "end\n\n") == page
     assert page.read_bytes() == b"# Head\n\nRead me.\n\nend\n"
 
 
 def test_a_page_is_not_made_without_a_value_that_it_asks_for() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        page_of("results.md.j2", package="pipelines.studies.ablation")
+        render_template("results.md.j2", package="pipelines.studies.ablation")
 
 
 def test_rows_that_are_appended_in_parts_are_those_written_at_once(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from mlflow import MlflowClient
 from ecor.checkpoint import Checkpoint
 from ecor.config import BackboneConfig, FitConfig, PromptConfig
 from ecor.data.predictions import read_predictions
-from pipelines.__main__ import USER_MISTAKE, main
+from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, TrainConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
 from pipelines.stages import score, train
-from pipelines.tracking import model_registry
+from pipelines.tracking import model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
 from tests.support.tiny_splits import write_world
@@ -75,13 +76,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, C
 @pytest.fixture(scope="module")
 def champion(tracking: TrackingConfig, checkpoints: tuple[Checkpoint, Checkpoint]) -> ModelVersion:
     """Version 1 of `tiny`, registered and promoted."""
-    made = model_registry.register(RegisterConfig(checkpoint=checkpoints[0].folder, name="tiny"), tracking=tracking)
-    return model_registry.promote(PromoteConfig(model=made.uri), tracking=tracking)
+    made = model_registry.register_model(
+        RegisterConfig(checkpoint=checkpoints[0].folder, name="tiny"), tracking=tracking
+    )
+    return promotion.promote_model(PromoteConfig(model=made.uri), tracking=tracking)
 
 
 def told_by(words: list[str]) -> str:
     with redirect_stderr(io.StringIO()) as said:
-        assert main(words) == USER_MISTAKE
+        assert main(words) == EXIT_USER_ERROR
     lines = said.getvalue().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -293,11 +296,15 @@ def test_what_was_trained_is_promoted_and_scores_with_that_version_whatever_beco
 ) -> None:
     """The server goes for good when the first labels are there, and comes back; while the same command makes the rest,
     it restarts, and the alias moves."""
-    learned = model_registry.register(RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking)
-    assert model_registry.promote(PromoteConfig(model=learned.uri), tracking=tracking) == learned
+    learned = model_registry.register_model(
+        RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking
+    )
+    assert promotion.promote_model(PromoteConfig(model=learned.uri), tracking=tracking) == learned
     assert learned.run_id == json.loads((place / "run/summary.json").read_text())["run_id"]
-    newer = model_registry.register(RegisterConfig(checkpoint=checkpoints[1].folder, name="learned"), tracking=tracking)
-    stays = model_registry.promote(PromoteConfig(model=newer.uri), tracking=tracking)
+    newer = model_registry.register_model(
+        RegisterConfig(checkpoint=checkpoints[1].folder, name="learned"), tracking=tracking
+    )
+    stays = promotion.promote_model(PromoteConfig(model=newer.uri), tracking=tracking)
     assert stays.version == learned.version  # nobody has compared them
     write_pictures(place / "pictures", num=NUM_PICTURES)
     output = place / "labels"
@@ -325,7 +332,7 @@ def test_what_was_trained_is_promoted_and_scores_with_that_version_whatever_beco
 
     def restart_and_move() -> None:
         restarted(server)
-        assert model_registry.promote(PromoteConfig(model=newer.uri, force=True), tracking=tracking) == newer
+        assert promotion.promote_model(PromoteConfig(model=newer.uri, force=True), tracking=tracking) == newer
 
     with hit(restart_and_move, when=lambda: len(parts_of(output)) > num_left):
         labels = score.run(config, cluster=machine, tracking=tracking)

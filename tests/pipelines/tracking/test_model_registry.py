@@ -31,7 +31,7 @@ from ecor.evaluation.record import evaluate as evaluated
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig
 from pipelines.stages import evaluate
-from pipelines.tracking import model_cache, model_registry
+from pipelines.tracking import model_cache, model_registry, promotion
 from pipelines.tracking.model_cache import ModelVersion
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
@@ -110,7 +110,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def version(tracking: TrackingConfig, checkpoint: Checkpoint) -> ModelVersion:
-    return model_registry.register(RegisterConfig(checkpoint=checkpoint.folder, name="tiny"), tracking=tracking)
+    return model_registry.register_model(RegisterConfig(checkpoint=checkpoint.folder, name="tiny"), tracking=tracking)
 
 
 def test_registering_pins_the_digests_and_sets_the_alias(
@@ -119,7 +119,7 @@ def test_registering_pins_the_digests_and_sets_the_alias(
     assert (version.name, version.version, version.uri) == ("tiny", "1", "models:/tiny/1")
     assert version.digest == checkpoint.model_digest
     assert version.vocabulary_digest == checkpoint.vocabulary_digest
-    by_alias = model_registry.resolve("models:/tiny@candidate", tracking=tracking)
+    by_alias = model_registry.resolve_model("models:/tiny@candidate", tracking=tracking)
     assert by_alias == replace(version, asked_for="models:/tiny@candidate")
     record = client(tracking).get_model_version("tiny", "1")
     assert record.tags["ecor.parent.train_manifest"] == "0" * 64
@@ -133,26 +133,26 @@ def test_the_same_checkpoint_is_one_version(
     tracking: TrackingConfig, checkpoint: Checkpoint, version: ModelVersion, tmp_path: Path
 ) -> None:
     again = RegisterConfig(checkpoint=checkpoint.folder, name="tiny", alias="again")
-    assert model_registry.register(again, tracking=tracking) == version
-    assert model_registry.resolve("models:/tiny@again", tracking=tracking).version == version.version
+    assert model_registry.register_model(again, tracking=tracking) == version
+    assert model_registry.resolve_model("models:/tiny@again", tracking=tracking).version == version.version
     other = tiny_checkpoint(tmp_path, seed=1)
     config = RegisterConfig(checkpoint=other.folder, name="tiny", alias="", with_backbone=False)
-    assert model_registry.register(config, tracking=tracking).version == "2"
-    assert model_registry.resolve("models:/tiny@candidate", tracking=tracking).version == "1"
+    assert model_registry.register_model(config, tracking=tracking).version == "2"
+    assert model_registry.resolve_model("models:/tiny@candidate", tracking=tracking).version == "1"
 
 
 def test_what_is_not_there_is_answered_with_what_is(tracking: TrackingConfig, version: ModelVersion) -> None:
     with pytest.raises(ValueError, match=r"tiny has the versions 1.* and the aliases .*candidate \(version 1\)"):
-        model_registry.resolve("models:/tiny@champion", tracking=tracking)
+        model_registry.resolve_model("models:/tiny@champion", tracking=tracking)
     with pytest.raises(ValueError, match="registered models are tiny"):
-        model_registry.resolve("models:/other/1", tracking=tracking)
+        model_registry.resolve_model("models:/other/1", tracking=tracking)
     with pytest.raises(ValueError, match="models:/<name>@<alias>"):
-        model_registry.resolve("models:/tiny", tracking=tracking)
+        model_registry.resolve_model("models:/tiny", tracking=tracking)
     with pytest.raises(ValueError, match=r"nowhere .*checkpoint\.json"):
-        model_registry.resolve("nowhere", tracking=tracking)
-    assert model_registry.find("models:/tiny@champion", tracking=tracking) is None
-    assert model_registry.find("models:/other/1", tracking=tracking) is None
-    assert model_registry.find("models:/tiny/1", tracking=tracking) == version
+        model_registry.resolve_model("nowhere", tracking=tracking)
+    assert model_registry.find_version("models:/tiny@champion", tracking=tracking) is None
+    assert model_registry.find_version("models:/other/1", tracking=tracking) is None
+    assert model_registry.find_version("models:/tiny/1", tracking=tracking) == version
 
 
 def test_a_fetched_model_gives_the_same_numbers_without_its_original(
@@ -162,7 +162,7 @@ def test_a_fetched_model_gives_the_same_numbers_without_its_original(
     backbone_json = Path(original.backbone.config.name)
     hidden = backbone_json.rename(backbone_json.with_suffix(".hidden"))  # only the packed backbone is left
     try:
-        fetched = load(model_cache.fetch(version, tracking=tracking, cache_dir=tmp_path / "cache"))
+        fetched = load(model_cache.fetch_model(version, tracking=tracking, cache_dir=tmp_path / "cache"))
     finally:
         hidden.rename(backbone_json)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -173,20 +173,20 @@ def test_a_fetched_model_gives_the_same_numbers_without_its_original(
 def test_a_model_is_fetched_once_and_verified(
     tracking: TrackingConfig, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = model_cache.fetch(version, tracking=tracking, cache_dir=tmp_path)
+    first = model_cache.fetch_model(version, tracking=tracking, cache_dir=tmp_path)
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", None)  # a second download would fail
-    assert model_cache.fetch(version, tracking=tracking, cache_dir=tmp_path) == first
+    assert model_cache.fetch_model(version, tracking=tracking, cache_dir=tmp_path) == first
     monkeypatch.undo()
     for name, change in (("model", {"digest": "f" * 64}), ("vocabulary", {"vocabulary_digest": "f" * 64})):
         found = getattr(version, *change)
         with pytest.raises(ValueError, match=f"should be {name} ffff.* holds {found}: register it again"):
-            model_cache.fetch(replace(version, **change), tracking=tracking, cache_dir=tmp_path)
+            model_cache.fetch_model(replace(version, **change), tracking=tracking, cache_dir=tmp_path)
 
 
 def test_a_checkpoint_folder_stands_for_a_model(tracking: TrackingConfig, checkpoint: Checkpoint) -> None:
-    plain = model_registry.resolve(checkpoint.folder, tracking=tracking)
+    plain = model_registry.resolve_model(checkpoint.folder, tracking=tracking)
     assert (plain.version, plain.digest) == (None, checkpoint.model_digest)
-    assert model_cache.fetch(plain, tracking=tracking) == Path(checkpoint.folder)
+    assert model_cache.fetch_model(plain, tracking=tracking) == Path(checkpoint.folder)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def rivals(tracking: TrackingConfig, tmp_path: Path) -> Rivals:
     name, pictures = f"rivals-{tmp_path.name}", write_pictures(tmp_path / "pictures", num=40)
     checkpoints = [tiny_checkpoint(tmp_path / str(seed), seed=seed, num_tokens=4) for seed in (0, 1)]
     versions = [
-        model_registry.register(RegisterConfig(checkpoint=each.folder, name=name, alias=""), tracking=tracking)
+        model_registry.register_model(RegisterConfig(checkpoint=each.folder, name=name, alias=""), tracking=tracking)
         for each in checkpoints
     ]
     truth = load(checkpoints[0].folder).predict(pictures).to_arrow()
@@ -245,22 +245,22 @@ def parents_of(version: ModelVersion) -> PredictionParents:
 
 
 def champion_of(rivals: Rivals) -> ModelVersion | None:
-    return model_registry.find(f"models:/{rivals.right.name}@champion", tracking=rivals.tracking)
+    return model_registry.find_version(f"models:/{rivals.right.name}@champion", tracking=rivals.tracking)
 
 
 @pytest.mark.slow
 def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) -> None:
     tracking, right, wrong = rivals.tracking, rivals.right, rivals.wrong
-    assert model_registry.promote(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
-    assert model_registry.promote(PromoteConfig(model=right.uri), tracking=tracking).version == wrong.version
+    assert promotion.promote_model(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
+    assert promotion.promote_model(PromoteConfig(model=right.uri), tracking=tracking).version == wrong.version
     tags = client(tracking).get_model_version(right.name, str(right.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"not compared with {wrong.uri}")
-    assert model_registry.promote(rivals.config(right, champion=wrong), tracking=tracking) == right
-    refused = model_registry.promote(rivals.config(wrong, champion=right), tracking=tracking)
+    assert promotion.promote_model(rivals.config(right, champion=wrong), tracking=tracking) == right
+    refused = promotion.promote_model(rivals.config(wrong, champion=right), tracking=tracking)
     assert refused.version == right.version
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"strict RR less that of {right.uri}: -")
-    assert model_registry.promote(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
+    assert promotion.promote_model(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
     assert tags["ecor.champion.forced"] == tags["ecor.champion.refused"]
     found = champion_of(rivals)
@@ -270,13 +270,13 @@ def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) ->
 
 @pytest.mark.slow
 def test_an_evaluation_of_another_model_is_refused(rivals: Rivals) -> None:
-    model_registry.promote(PromoteConfig(model=rivals.right.uri), tracking=rivals.tracking)
+    promotion.promote_model(PromoteConfig(model=rivals.right.uri), tracking=rivals.tracking)
     config = rivals.config(rivals.wrong, champion=rivals.right)
     swapped = replace(config, evaluation=config.champion_evaluation)
     with pytest.raises(ValueError, match=f"is of model {rivals.right.digest}, but {rivals.wrong.uri}"):
-        model_registry.promote(swapped, tracking=rivals.tracking)
+        promotion.promote_model(swapped, tracking=rivals.tracking)
     with pytest.raises(ValueError, match="name both"):
-        model_registry.promote(replace(config, evaluation=None), tracking=rivals.tracking)
+        promotion.promote_model(replace(config, evaluation=None), tracking=rivals.tracking)
 
 
 @pytest.mark.parametrize("others", ["0" * 64, "1" * 64])
@@ -301,20 +301,20 @@ def test_versions_that_were_judged_on_other_images_are_not_compared(tmp_path: Pa
     first, second = folders
     config = PromoteConfig(model=candidate.uri, evaluation=first, champion_evaluation=second)
     if others == "0" * 64:
-        is_barred, grounds = model_registry._contest(config, candidate=candidate, champion=champion)
+        is_barred, grounds = promotion._compare_with_champion(config, candidate=candidate, champion=champion)
         assert not is_barred and grounds.startswith("strict RR less that of models:/a/1: +0.0000")
     else:
         told = rf"{first} is of other images than {second} \(0000.* and 1111.*: score the same split with both"
         with pytest.raises(ValueError, match=told):
-            model_registry._contest(config, candidate=candidate, champion=champion)
+            promotion._compare_with_champion(config, candidate=candidate, champion=champion)
 
 
 def test_an_evaluation_that_is_not_there_promotes_nobody(tracking: TrackingConfig, version: ModelVersion) -> None:
     """Without a rival it is not compared, but it was named."""
     config = PromoteConfig(model=version.uri, alias="first", evaluation="nowhere")
     with pytest.raises(ValueError, match=r"nowhere holds no evaluation\.json"):
-        model_registry.promote(config, tracking=tracking)
-    assert model_registry.find(f"models:/{version.name}@first", tracking=tracking) is None
+        promotion.promote_model(config, tracking=tracking)
+    assert model_registry.find_version(f"models:/{version.name}@first", tracking=tracking) is None
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def version(tracking: TrackingConfig, checkpoint_folder: str) -> ModelVersion:
-    return registry.register(RegisterConfig(checkpoint=checkpoint_folder, name="tiny"), tracking=tracking)
+    return registry.register_model(RegisterConfig(checkpoint=checkpoint_folder, name="tiny"), tracking=tracking)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_models_of_different_names_in_one_process_each_give_their_own_answers(
     """Each is loaded from code and numbers that it holds; neither finds the other's in this process."""
     vocabulary = vocabulary_from_mapping(OTHER_NAMES)
     other_folder = save_checkpoint(load(checkpoint_folder).with_vocabulary(vocabulary), tmp_path / "other").folder
-    registered = registry.register(RegisterConfig(checkpoint=other_folder, name="other"), tracking=tracking)
+    registered = registry.register_model(RegisterConfig(checkpoint=other_folder, name="other"), tracking=tracking)
     frame = pd.DataFrame({"image": [str(path) for path in pictures]})
     before = served.predict(frame)
     other = mlflow.pyfunc.load_model(client_version(tracking, registered).source)

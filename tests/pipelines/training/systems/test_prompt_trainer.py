@@ -14,9 +14,9 @@ from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_
 from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
-from pipelines.__main__ import _parsed
+from pipelines.__main__ import _parse_command
 from pipelines.commands import Train
-from pipelines.config.stages import TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.prompt_trainer import (
     PromptTrainer,
@@ -32,7 +32,7 @@ RIVALS: tuple[MethodName, ...] = ("inverted", "independent", "pairs")
 
 
 def parsed(*words: str) -> TrainConfig:
-    command = _parsed(["train", *words])
+    command = _parse_command(["train", *words])
     assert isinstance(command, Train)
     return resolve_config(command.config)
 

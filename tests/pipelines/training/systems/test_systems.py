@@ -21,8 +21,9 @@ from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.pipeline_file import pipeline_from
-from pipelines.config.stages import RegisterConfig, TrainConfig
+from pipelines.config.pipeline_file import parse_pipeline
+from pipelines.config.stages import RegisterConfig
+from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pipeline as flow
 from pipelines.stages import train
@@ -186,7 +187,7 @@ def test_settings_of_another_system_are_refused() -> None:
         TrainConfig(shards="s", output="o", system="lico", fit=FitConfig(learning_rate=1.0))
     settings = {"output": "o", "shard": {"input": "i"}, "train": {"system": "eclip"}}
     with pytest.raises(ValueError, match="a pipeline labels pictures, which eclip does not"):
-        flow.run(pipeline_from(settings, source="a dict"))
+        flow.run(parse_pipeline(settings, source="a dict"))
 
 
 # With Ray
@@ -224,11 +225,13 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     client = MlflowClient(tracking_uri=tracking.uri)
     assert len(client.get_metric_history(record.run_id, "loss")) == summary["num_steps"]
 
-    version = model_registry.register(RegisterConfig(checkpoint=str(tmp_path / "run"), name=system), tracking=tracking)
+    version = model_registry.register_model(
+        RegisterConfig(checkpoint=str(tmp_path / "run"), name=system), tracking=tracking
+    )
     assert (version.digest, version.run_id) == (record.model_digest, record.run_id)
     assert client.get_model_version(system, version.version).tags["ecor.system"] == system
-    candidate = model_registry.resolve(f"models:/{system}@candidate", tracking=tracking)
-    folder = model_cache.fetch(candidate, tracking=tracking, cache_dir=tmp_path / "models")
+    candidate = model_registry.resolve_model(f"models:/{system}@candidate", tracking=tracking)
+    folder = model_cache.fetch_model(candidate, tracking=tracking, cache_dir=tmp_path / "models")
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     if system == "eclip":
         tower = ImageTower(backbone=load_backbone(config.backbone))

@@ -1,0 +1,71 @@
+"""Choose learning rate and number of tokens per method from the validation rows of the grid."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Setting = TypeVar("Setting")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenSettings:
+    """Settings that validated best for one objective and kind of tokens."""
+
+    learning_rate: float
+    num_tokens: int
+
+
+def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
+    """The settings with the best mean RR over sets, per objective and kind of tokens.
+
+    `rows` are those of `grid.selection_cells`. Ties go to the smaller learning rate, then to fewer tokens.
+    """
+    return {
+        method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
+        for method, scores in _mean_rr(rows).items()
+    }
+
+
+def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
+    """The smallest learning rate, then the fewest tokens, within one standard error of the best settings.
+
+    The one-standard-error rule (Breiman et al., 1984), with the binomial error over the images of the best settings: a
+    smaller rate is safer for a model that this study has not seen.
+    """
+    found = {}
+    for method, scores in _mean_rr(rows).items():
+        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
+        near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
+        found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
+    return found
+
+
+def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSettings]:
+    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
+    ours = [row for row in rows if row["objective"] == "two_term"]
+    scores = {
+        (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()
+    }
+    near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
+    return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
+
+
+def _within_standard_error(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:
+    """The settings within one standard error of the best share, measured on `num_images` images."""
+    best = max(scores.values())
+    enough = best - math.sqrt(best * (1 - best) / num_images)
+    return [setting for setting, score in scores.items() if score >= enough]
+
+
+def _mean_rr(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[ChosenSettings, float]]:
+    """Mean RR over sets of each setting, by objective and kind of tokens."""
+    scores: dict[tuple[str, str], dict[ChosenSettings, list[float]]] = {}
+    for row in rows:
+        settings = ChosenSettings(learning_rate=float(row["learning_rate"]), num_tokens=int(row["num_tokens"]))
+        of_method = scores.setdefault((row["objective"], row["tokens"]), {})
+        of_method.setdefault(settings, []).append(float(row["rr"]))
+    return {
+        method: {settings: sum(values) / len(values) for settings, values in found.items()}
+        for method, found in scores.items()
+    }

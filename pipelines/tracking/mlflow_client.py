@@ -1,0 +1,148 @@
+"""Make MLflow clients, check that the server answers, and translate MLflow's errors."""
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from pipelines.config.secrets import mask_secrets, split_credentials
+
+_PROBE_TIMEOUT_S = 10.0
+
+
+_PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+
+
+def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
+    """Make MLflow's client of a server.
+
+    Args:
+        tracking: the server.
+        probe: check first that the server answers and, once per user, that it accepts the credentials.
+
+    Raises:
+        ValueError: when the server does not answer or refuses the user, or MLflow refuses the URI.
+    """
+    uri = extract_credentials(tracking)
+    if probe:
+        _check_reachable(uri)
+    try:
+        with silence_mlflow():
+            if probe:
+                _check_credentials(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, ImportError) as error:  # a database whose driver is not installed
+        raise ValueError(
+            refusal_message(error, uri=mask_secrets(uri))
+            or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(first_line(error))} "
+            f"Use sqlite:///<file> or the URL of a server"
+        ) from error
+
+
+def refusal_message(error: Exception, *, uri: str) -> str | None:
+    """The message for a server that answers and refuses the request, which a retry cannot change; else None."""
+    if "error code 401" in str(error):
+        return (
+            f"the MLflow server {uri} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD"
+        )
+    if "Invalid Host header" in str(error):
+        return (
+            f"the MLflow server {uri} does not answer to this name (403, invalid Host header): use one that it knows, "
+            f"or add this one, with port, to its MLFLOW_SERVER_ALLOWED_HOSTS"
+        )
+    if getattr(error, "error_code", None) == "PERMISSION_DENIED":
+        return (
+            f"the MLflow server {uri} does not let this user do that (403, permission denied): ask its administrator "
+            f"for the right, or set another user in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return None
+
+
+def _password() -> str | None:
+    """The password of basic authentication, or the token that replaces user and password."""
+    return os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get("MLFLOW_TRACKING_TOKEN")
+
+
+@lru_cache
+def _check_credentials(uri: str, user: str | None, password: str | None) -> None:
+    """One request with the credentials of the environment; cached, because servers check passwords slowly."""
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+
+
+def extract_credentials(tracking: TrackingConfig) -> str:
+    """Move user and password from the URI to MLflow's environment variables, and return the URI without them.
+
+    MLflow's own messages would show them.
+    """
+    uri, user, password = split_credentials(tracking_uri(tracking))
+    if user is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
+    return uri
+
+
+def display_uri(tracking: TrackingConfig) -> str:
+    """The URI for messages and records, with credentials masked."""
+    return mask_secrets(tracking_uri(tracking))
+
+
+@contextmanager
+def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
+    """Turn MlflowException into ValueError (the server refuses) or OSError (the server has failed for minutes)."""
+    try:
+        yield
+    except MlflowException as error:
+        refusal = refusal_message(error, uri=display_uri(tracking))
+        if refusal is not None:
+            raise ValueError(refusal) from error
+        raise OSError(
+            f"the MLflow server {display_uri(tracking)} failed ({mask_secrets(first_line(error))}): run the same "
+            f"command again when it answers, to resume"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _check_reachable(uri: str) -> None:
+    """Fail at once when no server answers; MLflow's own client would retry for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310 (checked)
+    except urllib.error.HTTPError:
+        return  # a server answers; MLflow's client handles the error
+    except OSError as error:
+        raise ValueError(
+            f"the MLflow server {uri} does not answer ({error}): start it, or name another with --tracking.uri or "
+            f"MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def silence_mlflow() -> Iterator[None]:
+    """Hide log messages and progress bars of MLflow and alembic; errors are still raised."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    bars = os.environ.get(_PROGRESS_BARS)
+    os.environ[_PROGRESS_BARS] = "false"
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars is None:
+            os.environ.pop(_PROGRESS_BARS, None)
+        else:
+            os.environ[_PROGRESS_BARS] = bars
