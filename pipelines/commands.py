@@ -77,10 +77,9 @@ class Register:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines.tracking import model_registry
+        from pipelines.stages import register
 
-        version = model_registry.register_model(self.config, tracking=self.tracking)
-        print(f"registered {version.uri}")  # noqa: T201
+        register.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +90,9 @@ class Promote:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
-        from pipelines.tracking import promotion
+        from pipelines.stages import promote
 
-        version = promotion.promote_model(self.config, tracking=self.tracking)
-        print(f"{self.config.alias} is now {version.uri}")  # noqa: T201
+        promote.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -192,11 +193,12 @@ def iterate_parts(folder: str, *, columns: Sequence[str] | None = None) -> Itera
         yield read_part(folder, part, columns=columns)
 
 
-def read_predictions(path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+def read_predictions(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of a folder of labels, every part verified against the manifest; or of one Parquet file, unverified.
 
     Raises ValueError naming the part that is missing, altered or short.
     """
+    path = str(path)
     if path.endswith(".parquet"):
         table = check_schema(
             pq.ParquetFile(pa.BufferReader(filesystem.read(path))).read(use_threads=False), source=path

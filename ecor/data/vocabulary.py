@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ecor.data.tables import TableRow, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
+from ecor.storage.tables import TableRow, read_rows
 
 
 def normalise_name(name: str) -> str:

@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 from ecor.data.image_decoding import EXTENSIONS
 from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo, read_shard_manifest
 from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
-from ecor.data.tables import TABLE_SUFFIXES, TableRow, read_rows
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
+from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import (

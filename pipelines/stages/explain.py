@@ -15,10 +15,10 @@ from rich.text import Text
 from ecor.config import Preprocess, require
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
-from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
 from ecor.storage import filesystem
+from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ExplainConfig

@@ -15,8 +15,8 @@ from pipelines.config.pipeline_file import CANDIDATE, CHAMPION
 from pipelines.config.stages import EvaluateConfig, PipelineConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import time_stage
-from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry, promotion
+from pipelines.stages import evaluate, promote, register, report, score, shard, train
+from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
 
 
@@ -43,7 +43,7 @@ def run(config: PipelineConfig) -> PipelineResult:
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
         with time_stage("register"):
-            candidate = model_registry.register_model(config.register, tracking=tracking)
+            candidate = register.run(config.register, tracking=tracking)
         champion = _promoted(replace(config, tracking=tracking), candidate=candidate)
         final = replace(config.score, model=champion.uri)
         predictions = score.run(final, cluster=config.cluster, tracking=tracking)
@@ -73,7 +73,7 @@ def _promoted(config: PipelineConfig, *, candidate: ModelVersion) -> ModelVersio
         evaluation=_contest(config, version=candidate, role=CANDIDATE),
         champion_evaluation=_contest(config, version=old, role=CHAMPION) if old else None,
     )
-    return promotion.promote_model(contest, tracking=config.tracking)
+    return promote.run(contest, tracking=config.tracking)
 
 
 def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str:

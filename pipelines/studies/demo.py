@@ -41,8 +41,8 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit
 from pipelines.scoring.work_units import read_input
-from pipelines.stages import evaluate, report, score, shard, train
-from pipelines.tracking import model_registry, promotion
+from pipelines.stages import evaluate, promote, report, score, shard, train
+from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
 
 SET, SPLIT = "demo-small", "validation"
@@ -177,7 +177,7 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     candidate = model_registry.register_model(
         RegisterConfig(checkpoint=_run_folder(root, OURS), name=MODEL), tracking=tracking
     )
-    promotion.promote_model(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
+    promote.run(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
     return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 

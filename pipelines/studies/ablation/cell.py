@@ -26,15 +26,14 @@ from ecor.config import (
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file
-from ecor.training.distributed import Rank
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.factors import factor_metrics
 from pipelines.studies.ablation.figures import LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import Cell, Judgement
 from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
-from pipelines.training.data_loader import read_split
-from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
+from pipelines.training.systems.local_run import build_trainer, train_to_end
+from pipelines.training.systems.prompt_trainer import PromptTrainer
 
 IMAGES_PER_PASS = 256
 
@@ -114,19 +113,9 @@ def _tune(
     """Tune as `ecor train` does, on one rank, and save the model with metrics of its tuning."""
     started = time.perf_counter()
     config = _train_config(cell, world=world, clip=clip, templates=templates, root=root)
-    vocabulary = world.vocabulary
-    trainer = PromptTrainer(
-        resolve_config(config),
-        vocabulary=vocabulary,
-        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
-        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
-        rank=Rank(),
-        cache_dir=root / "cache",
-    )
-    progress = None
-    for report in trainer.reports(trainer.module()):
-        progress = report.progress
-    assert progress is not None, "a run makes at least one report"
+    trainer = build_trainer(config, vocabulary=world.vocabulary)
+    assert isinstance(trainer, PromptTrainer)
+    progress = train_to_end(trainer)
     best = progress.epochs[progress.best_epoch]
     metrics = {
         "num_steps": float(progress.step),

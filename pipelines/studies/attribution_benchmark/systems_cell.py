@@ -25,14 +25,12 @@ from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, sco
 from ecor.explain.targets import Rationale, tower_of
 from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
-from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
 from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
-from pipelines.training.data_loader import read_split
 from pipelines.training.systems.lico_trainer import LicoTrainer
-from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
-from pipelines.training.systems.registry import SYSTEMS
+from pipelines.training.systems.local_run import build_trainer, train_to_end
+from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.trainer import Trainer, TrainState
 
 Figures = dict[str, float]
@@ -101,19 +99,8 @@ def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **setting
         cache_dir=str(root / "cache"),
         **(defaults | settings),
     )
-    vocabulary = world.vocabulary
-    learning = SYSTEMS[system](
-        resolve_config(config),
-        vocabulary=vocabulary,
-        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
-        validation=read_split(f"{config.shards}/validation", vocabulary=vocabulary),
-        rank=Rank(),
-        cache_dir=root / "cache",
-    )
-    progress = None
-    for report in learning.reports(learning.module()):
-        progress = report.progress
-    assert progress is not None, "a run makes at least one report"
+    learning = build_trainer(config, vocabulary=world.vocabulary)
+    progress = train_to_end(learning)
     learning.learned.load_state_dict(progress.best_tokens)
     return learning, progress
 

@@ -24,8 +24,8 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
-from pipelines.stages import score, train
-from pipelines.tracking import model_registry, promotion
+from pipelines.stages import promote, score, train
+from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
 from tests.support.tiny_splits import write_world
@@ -79,7 +79,7 @@ def champion(tracking: TrackingConfig, checkpoints: tuple[Checkpoint, Checkpoint
     made = model_registry.register_model(
         RegisterConfig(checkpoint=checkpoints[0].folder, name="tiny"), tracking=tracking
     )
-    return promotion.promote_model(PromoteConfig(model=made.uri), tracking=tracking)
+    return promote.run(PromoteConfig(model=made.uri), tracking=tracking)
 
 
 def told_by(words: list[str]) -> str:
@@ -299,12 +299,12 @@ def test_what_was_trained_is_promoted_and_scores_with_that_version_whatever_beco
     learned = model_registry.register_model(
         RegisterConfig(checkpoint=str(place / "run"), name="learned"), tracking=tracking
     )
-    assert promotion.promote_model(PromoteConfig(model=learned.uri), tracking=tracking) == learned
+    assert promote.run(PromoteConfig(model=learned.uri), tracking=tracking) == learned
     assert learned.run_id == json.loads((place / "run/summary.json").read_text())["run_id"]
     newer = model_registry.register_model(
         RegisterConfig(checkpoint=checkpoints[1].folder, name="learned"), tracking=tracking
     )
-    stays = promotion.promote_model(PromoteConfig(model=newer.uri), tracking=tracking)
+    stays = promote.run(PromoteConfig(model=newer.uri), tracking=tracking)
     assert stays.version == learned.version  # nobody has compared them
     write_pictures(place / "pictures", num=NUM_PICTURES)
     output = place / "labels"
@@ -332,7 +332,7 @@ def test_what_was_trained_is_promoted_and_scores_with_that_version_whatever_beco
 
     def restart_and_move() -> None:
         restarted(server)
-        assert promotion.promote_model(PromoteConfig(model=newer.uri, force=True), tracking=tracking) == newer
+        assert promote.run(PromoteConfig(model=newer.uri, force=True), tracking=tracking) == newer
 
     with hit(restart_and_move, when=lambda: len(parts_of(output)) > num_left):
         labels = score.run(config, cluster=machine, tracking=tracking)

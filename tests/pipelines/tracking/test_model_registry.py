@@ -30,8 +30,8 @@ from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluatio
 from ecor.evaluation.record import evaluate as evaluated
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig
-from pipelines.stages import evaluate
-from pipelines.tracking import model_cache, model_registry, promotion
+from pipelines.stages import evaluate, promote
+from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
@@ -251,16 +251,16 @@ def champion_of(rivals: Rivals) -> ModelVersion | None:
 @pytest.mark.slow
 def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) -> None:
     tracking, right, wrong = rivals.tracking, rivals.right, rivals.wrong
-    assert promotion.promote_model(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
-    assert promotion.promote_model(PromoteConfig(model=right.uri), tracking=tracking).version == wrong.version
+    assert promote.run(PromoteConfig(model=wrong.uri), tracking=tracking) == wrong
+    assert promote.run(PromoteConfig(model=right.uri), tracking=tracking).version == wrong.version
     tags = client(tracking).get_model_version(right.name, str(right.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"not compared with {wrong.uri}")
-    assert promotion.promote_model(rivals.config(right, champion=wrong), tracking=tracking) == right
-    refused = promotion.promote_model(rivals.config(wrong, champion=right), tracking=tracking)
+    assert promote.run(rivals.config(right, champion=wrong), tracking=tracking) == right
+    refused = promote.run(rivals.config(wrong, champion=right), tracking=tracking)
     assert refused.version == right.version
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"strict RR less that of {right.uri}: -")
-    assert promotion.promote_model(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
+    assert promote.run(rivals.config(wrong, champion=right, force=True), tracking=tracking) == wrong
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags
     assert tags["ecor.champion.forced"] == tags["ecor.champion.refused"]
     found = champion_of(rivals)
@@ -270,13 +270,13 @@ def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) ->
 
 @pytest.mark.slow
 def test_an_evaluation_of_another_model_is_refused(rivals: Rivals) -> None:
-    promotion.promote_model(PromoteConfig(model=rivals.right.uri), tracking=rivals.tracking)
+    promote.run(PromoteConfig(model=rivals.right.uri), tracking=rivals.tracking)
     config = rivals.config(rivals.wrong, champion=rivals.right)
     swapped = replace(config, evaluation=config.champion_evaluation)
     with pytest.raises(ValueError, match=f"is of model {rivals.right.digest}, but {rivals.wrong.uri}"):
-        promotion.promote_model(swapped, tracking=rivals.tracking)
+        promote.run(swapped, tracking=rivals.tracking)
     with pytest.raises(ValueError, match="name both"):
-        promotion.promote_model(replace(config, evaluation=None), tracking=rivals.tracking)
+        promote.run(replace(config, evaluation=None), tracking=rivals.tracking)
 
 
 @pytest.mark.parametrize("others", ["0" * 64, "1" * 64])
@@ -301,19 +301,19 @@ def test_versions_that_were_judged_on_other_images_are_not_compared(tmp_path: Pa
     first, second = folders
     config = PromoteConfig(model=candidate.uri, evaluation=first, champion_evaluation=second)
     if others == "0" * 64:
-        is_barred, grounds = promotion._compare_with_champion(config, candidate=candidate, champion=champion)
+        is_barred, grounds = promote._compare_with_champion(config, candidate=candidate, champion=champion)
         assert not is_barred and grounds.startswith("strict RR less that of models:/a/1: +0.0000")
     else:
         told = rf"{first} is of other images than {second} \(0000.* and 1111.*: score the same split with both"
         with pytest.raises(ValueError, match=told):
-            promotion._compare_with_champion(config, candidate=candidate, champion=champion)
+            promote._compare_with_champion(config, candidate=candidate, champion=champion)
 
 
 def test_an_evaluation_that_is_not_there_promotes_nobody(tracking: TrackingConfig, version: ModelVersion) -> None:
     """Without a rival it is not compared, but it was named."""
     config = PromoteConfig(model=version.uri, alias="first", evaluation="nowhere")
     with pytest.raises(ValueError, match=r"nowhere holds no evaluation\.json"):
-        promotion.promote_model(config, tracking=tracking)
+        promote.run(config, tracking=tracking)
     assert model_registry.find_version(f"models:/{version.name}@first", tracking=tracking) is None
 
 

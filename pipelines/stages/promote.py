@@ -1,4 +1,4 @@
-"""Promote a registered version to an alias, unless it is worse than the version that has it."""
+"""Promote a registered version to an alias, unless it is worse than the version that has it (`ecor promote`)."""
 
 import logging
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from ecor.config import require
 from ecor.evaluation.record import difference_of_folders, read_evaluation
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import PromoteConfig
+from pipelines.runtime.console import say
 from pipelines.tracking.mlflow_client import make_client, translate_mlflow_errors
 from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_registry import find_version, resolve_model
@@ -15,7 +16,7 @@ from pipelines.tracking.model_registry import find_version, resolve_model
 _log = logging.getLogger(__name__)
 
 
-def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVersion:
+def run(config: PromoteConfig, *, tracking: TrackingConfig | None = None) -> ModelVersion:
     """Move the alias to a version, unless that is worse than the version that has it.
 
     The rule (ours): the difference in strict RR, candidate minus champion, over the held-out images that both have
@@ -30,6 +31,7 @@ def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVe
         ValueError: when the model is not a registered version, only the champion's evaluation is given, an evaluation
             does not exist or is of another version, or the two evaluations are of different images.
     """
+    tracking = tracking or TrackingConfig()
     candidate = resolve_model(config.model, tracking=tracking)
     require(candidate.version is not None, f"{config.model} is not registered: run `ecor register` first")
     require(
@@ -44,9 +46,11 @@ def promote_model(config: PromoteConfig, *, tracking: TrackingConfig) -> ModelVe
         client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
         if decision != "refused":
             client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
+            say(f"{config.alias} is now {candidate.uri}", to_stdout=True)
             return candidate
-    assert champion is not None
+    assert champion is not None, "only a rival bars a candidate"
     _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, grounds)
+    say(f"{config.alias} is still {champion.uri}", to_stdout=True)
     return champion
 
 

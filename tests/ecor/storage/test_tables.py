@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.data.tables import TableRow, read_json_lines, read_rows, shorten
+from ecor.storage.tables import TableRow, read_json_lines, read_rows, shorten
 
 COLUMNS = {"required": ("path",), "optional": ("category", "split", "rationales")}
 
