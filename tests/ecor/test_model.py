@@ -1,4 +1,7 @@
-"""The Recognizer is CLIP with two prompts: the same numbers as open_clip, rows that say what the probabilities said."""
+"""The Recognizer is CLIP with two prompts: the same numbers as open_clip, rows that say what the probabilities said.
+
+Covers: `ecor.probability.prediction_rows`.
+"""
 
 import json
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Packages import only what the contracts in pyproject.toml allow, and docs/architecture.md names them all."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -64,3 +65,22 @@ def test_no_folder_is_crowded():
         for folder in sorted({path.parent for path in (ROOT / top).rglob("*.py")}):
             modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
             assert len(modules) <= (15 if folder == ROOT / top else 12), folder
+
+
+def test_every_module_has_a_test_of_its_name_or_is_named_where_it_is_tested():
+    named: dict[str, Path] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for name in re.findall(r"`([\w.]+)`", text.partition("Covers:")[2]):
+            assert name not in named, f"{name} is named in {path} and in {named[name]}"
+            assert (ROOT / Path(*name.split("."))).with_suffix(".py").is_file(), f"{path} names {name}"
+            named[name] = path
+    missing = []
+    for top in ("ecor", "pipelines"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            module = path.relative_to(ROOT)
+            own = ROOT / "tests" / module.parent / f"test_{module.name}"
+            is_drawing = module.is_relative_to("ecor/demo/art")  # long lists of strokes, tested as whole worlds
+            if path.name != "__init__.py" and not is_drawing and not own.is_file():
+                missing += [str(module)] if ".".join(module.with_suffix("").parts) not in named else []
+    assert not missing

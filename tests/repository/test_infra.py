@@ -2,6 +2,8 @@
 
 Rendering is kustomize's own (`kubectl kustomize`), where a kubectl is there. Not checked: that images can be pulled,
 that PromQL parses (no promtool here), the custom resources of the Prometheus operator beyond their rules.
+
+Covers: `pipelines.runtime.prometheus`.
 """
 
 import copy

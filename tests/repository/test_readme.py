@@ -2,6 +2,8 @@
 
 `ecor` runs in this process, through the same `main` as on the command line, so that one Ray cluster and one import of
 torch serve all commands; everything else in a block is run by bash.
+
+Covers: `pipelines.studies.demo`.
 """
 
 import json

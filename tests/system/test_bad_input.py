@@ -1,4 +1,7 @@
-"""The table of docs/bad-input.md, row by row: what is damaged or hostile is told apart, and good rows stay."""
+"""The table of docs/bad-input.md, row by row: what is damaged or hostile is told apart, and good rows stay.
+
+Covers: `pipelines.scoring.job_stats`.
+"""
 
 import dataclasses
 import gzip
@@ -144,7 +147,7 @@ NAMES = [
 
 def found_by_shard(root: Path, *, validate: str = "decode") -> dict[str, dict]:
     """What `ecor shard` finds each file of a folder of categories to be, by source."""
-    config = ShardConfig(input=str(root), output=str(root / "none"), validate=validate)
+    config = ShardConfig(input=str(root), output=str(root.parent / "none"), validate=validate)
     source = find_source(config)
     job = ShardJob(
         config=config,
@@ -153,7 +156,7 @@ def found_by_shard(root: Path, *, validate: str = "decode") -> dict[str, dict]:
         given_splits=(),
         from_vocabulary=True,
         parents={},
-        output=str(root / "none"),
+        output=str(root.parent / "none"),
     )
     listing = pa.concat_tables([table for place in source.places for table in list_images(place)])
     return {row["source"]: row for row in inspect_images(listing, job=job).to_pylist()}
@@ -546,7 +549,7 @@ def test_a_rationale_of_no_category_is_refused_by_its_row(tmp_path):
         read_vocabulary(vocabulary_file(tmp_path, "category,rationale\ncat,a tail\n,fur\n", suffix=".csv"))
     table = pa.table({"category": ["cat", None], "rationale": ["a tail", "fur"]})
     pq.write_table(table, tmp_path / "names.parquet")
-    with pytest.raises(ValueError, match="row 1: the category must be a text, got None"):
+    with pytest.raises(ValueError, match="row 1: the category has an empty name"):
         read_vocabulary(tmp_path / "names.parquet")
 
 

@@ -1,4 +1,7 @@
-"""Nothing that comes with data runs, and no secret is written down: see SECURITY.md."""
+"""Nothing that comes with data runs, and no secret is written down: see SECURITY.md.
+
+Covers: `pipelines.tracking.mlflow_client`.
+"""
 
 import ast
 import hashlib

@@ -1,4 +1,7 @@
-"""Laws of the backbone: it is open_clip's model to the bit, frozen, the same from wherever it was loaded."""
+"""Laws of the backbone: it is open_clip's model to the bit, frozen, the same from wherever it was loaded.
+
+Covers: `ecor.clip.construction`.
+"""
 
 import json
 import tempfile

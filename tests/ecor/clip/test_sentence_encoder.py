@@ -1,4 +1,7 @@
-"""Laws of the exact encoder: the features and gradients of open_clip's padded forward, whatever is shared or cut."""
+"""Laws of the exact encoder: the features and gradients of open_clip's padded forward, whatever is shared or cut.
+
+Covers: `ecor.clip.encoding_blocks`, `ecor.clip.sentence_pairs`.
+"""
 
 import json
 from pathlib import Path

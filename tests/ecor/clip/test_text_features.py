@@ -1,4 +1,7 @@
-"""Laws of the text features: three routes, the same numbers; rows are made once, by whoever comes first."""
+"""Laws of the text features: three routes, the same numbers; rows are made once, by whoever comes first.
+
+Covers: `ecor.clip.feature_types`, `ecor.clip.loading`, `ecor.config`, `ecor.storage.feature_file`.
+"""
 
 import json
 import multiprocessing

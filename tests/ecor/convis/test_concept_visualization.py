@@ -1,4 +1,7 @@
-"""Laws of Concept Visualization: the formula by hand and patch by patch; ranks of all concepts from one fit."""
+"""Laws of Concept Visualization: the formula by hand and patch by patch; ranks of all concepts from one fit.
+
+Covers: `ecor.convis.concept_features`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Laws of lexicons: what is kept is closed under "is a kind of", and WordNet is read as it is."""
+"""Laws of lexicons: what is kept is closed under "is a kind of", and WordNet is read as it is.
+
+Covers: `ecor.convis.wordnet`.
+"""
 
 import json
 import random

@@ -1,4 +1,7 @@
-"""Laws of maps kept in 8 bits: near what they were, found again on the picture, for the images that were asked for."""
+"""Laws of maps kept in 8 bits: near what they were, found again on the picture, for the images that were asked for.
+
+Covers: `pipelines.scoring.attributions`.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""Pixels are open_clip's, pictures stand upright, and what is no picture is told apart without crashing."""
+"""Pixels are open_clip's, pictures stand upright, and what is no picture is told apart without crashing.
+
+Covers: `ecor.data.collate`.
+"""
 
 import io
 import pickle

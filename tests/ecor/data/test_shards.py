@@ -1,6 +1,8 @@
 """Tars are the same bytes for the same entries, say where everything is, and are never read when altered.
 
 Also tests `shard_manifest`.
+
+Covers: `ecor.data.shard_manifest`, `ecor.data.tar_members`.
 """
 
 import dataclasses

@@ -1,4 +1,8 @@
-"""The drawn world keeps its promises: same bytes, DROR's layout, truth as the pixels say, weights open_clip loads."""
+"""The drawn world keeps its promises: same bytes, DROR's layout, truth as the pixels say, weights open_clip loads.
+
+Covers: `ecor.demo.corpus`, `ecor.demo.dataset`, `ecor.demo.tiny_clip`, `ecor.demo.worlds.familiar`,
+`ecor.demo.worlds.scenes`, `ecor.demo.zero_shot_eval`.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Laws of the demo's own lexicon: all that its sets name is in it, each with a definition, under one root."""
+"""Laws of the demo's own lexicon: all that its sets name is in it, each with a definition, under one root.
+
+Covers: `ecor.demo.lexicon`.
+"""
 
 from ecor.convis.lexicon import Lexicon
 from ecor.demo.lexicon import ROOT, categories_under, demo_lexicon

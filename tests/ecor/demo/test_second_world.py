@@ -1,4 +1,8 @@
-"""The second world keeps the first one's promises and shares nothing else with it: other things, names and look."""
+"""The second world keeps the first one's promises and shares nothing else with it: other things, names and look.
+
+Covers: `ecor.demo.pretraining_source`, `ecor.demo.worlds.invented`, `ecor.demo.worlds.registry`,
+`ecor.demo.worlds.schema`, `ecor.demo.worlds.styles`, `pipelines.studies.validity`.
+"""
 
 import hashlib
 import pickle

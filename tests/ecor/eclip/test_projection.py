@@ -1,4 +1,7 @@
-"""ECLIP: pooling and masks against naive loops, maps that begin as ITSM's, a loss that is CLIP's, records that hold."""
+"""ECLIP: pooling and masks against naive loops, maps that begin as ITSM's, a loss that is CLIP's, records that hold.
+
+Covers: `ecor.eclip.guidance`, `ecor.storage.artifact`.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Verdicts by hand and against the protocol written as loops; metrics by hand; intervals against scipy."""
+"""Verdicts by hand and against the protocol written as loops; metrics by hand; intervals against scipy.
+
+Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.record`.
+"""
 
 from collections import Counter
 

@@ -1,4 +1,7 @@
-"""Laws of telling the unknown: against torchmetrics and scipy, by hand, and on classes that are easy to tell."""
+"""Laws of telling the unknown: against torchmetrics and scipy, by hand, and on classes that are easy to tell.
+
+Covers: `ecor.evaluation.linear_probe`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Laws of explaining a tuned model: its own prompts, texts and distractors are used; the demo's evidence is found."""
+"""Laws of explaining a tuned model: its own prompts, texts and distractors are used; the demo's evidence is found.
+
+Covers: `ecor.explain.targets`.
+"""
 
 import json
 from pathlib import Path

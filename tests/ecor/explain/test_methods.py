@@ -1,4 +1,8 @@
-"""Laws of the methods: each is its formula, written out again from the tower's modules, or another library's number."""
+"""Laws of the methods: each is its formula, written out again from the tower's modules, or another library's number.
+
+Covers: `ecor.explain.methods.attention`, `ecor.explain.methods.captum_adapter`, `ecor.explain.methods.gradients`,
+`ecor.explain.methods.perturbation`, `ecor.explain.methods.similarity`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Laws of a classifier's maps: other libraries' maps of its probabilities, each class its own; and `ecor explain`."""
+"""Laws of a classifier's maps: other libraries' maps of its probabilities, each class its own; and `ecor explain`.
+
+Covers: `ecor.lico.classifier`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""LICO: Sinkhorn against a linear programme, gradients against differences, maps against grad-cam, and exact no-ops."""
+"""LICO: Sinkhorn against a linear programme, gradients against differences, maps against grad-cam, and exact no-ops.
+
+Covers: `ecor.lico.sinkhorn`, `ecor.lico.training`, `ecor.training.manifold_matching`.
+"""
 
 from pathlib import Path
 

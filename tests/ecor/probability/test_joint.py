@@ -1,4 +1,7 @@
-"""log P(c, r | I) and its rivals: against naive loops, sums to one, exactness of the kept rationales, sets."""
+"""log P(c, r | I) and its rivals: against naive loops, sums to one, exactness of the kept rationales, sets.
+
+Covers: `ecor.probability.decoders`, `ecor.probability.exact_top_k`.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Temperatures: found again where they were put in; reliability: against torchmetrics and by hand."""
+"""Temperatures: found again where they were put in; reliability: against torchmetrics and by hand.
+
+Covers: `ecor.probability.factors`.
+"""
 
 import json
 import math

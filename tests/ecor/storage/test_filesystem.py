@@ -1,6 +1,8 @@
 """One law for local disks, memory and S3: whole files, true listings, one creator; and every failure in a line.
 
 Also tests `addresses`, `store_errors` and `exclusive_create`, which are seen through `filesystem`.
+
+Covers: `ecor.storage.addresses`, `ecor.storage.exclusive_create`, `ecor.storage.store_errors`.
 """
 
 import io

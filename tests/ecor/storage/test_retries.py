@@ -1,4 +1,7 @@
-"""What a store refuses for a moment is asked for again, as often as there are pauses; what no attempt mends is not."""
+"""What a store refuses for a moment is asked for again, as often as there are pauses; what no attempt mends is not.
+
+Covers: `pipelines.runtime.retries`.
+"""
 
 import pytest
 

@@ -1,6 +1,8 @@
 """Pretraining's loss is what a loop over pairs says, its text route is open_clip's, and ranks change nothing.
 
 Also tests `caption_batches`.
+
+Covers: `ecor.training.caption_batches`.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images."""
+"""Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images.
+
+Covers: `ecor.training.chunked_logits`, `ecor.training.in_batch_losses`, `ecor.training.negative_sampling`.
+"""
 
 import math
 from datetime import timedelta

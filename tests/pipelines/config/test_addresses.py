@@ -1,4 +1,7 @@
-"""Addresses are checked by their type, wherever they stand in the settings of a command."""
+"""Addresses are checked by their type, wherever they stand in the settings of a command.
+
+Covers: `pipelines.config.studies`.
+"""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import get_args, get_type_hints

@@ -1,6 +1,8 @@
 """What identifies a run for resuming: every setting that shapes the output, a new one too, and no other.
 
 The digests are frozen: with another one, no run that was begun before is resumed. Change them on purpose only.
+
+Covers: `pipelines.config.stages`, `pipelines.config.training`.
 """
 
 from dataclasses import dataclass, field, fields, replace

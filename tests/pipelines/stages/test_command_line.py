@@ -1,4 +1,7 @@
-"""`ecor`: quick help, one clear line and exit code 2 for a user's mistake, a traceback and 1 for ours."""
+"""`ecor`: quick help, one clear line and exit code 2 for a user's mistake, a traceback and 1 for ours.
+
+Covers: `pipelines.__main__`, `pipelines.commands`.
+"""
 
 import ast
 import inspect

@@ -1,4 +1,8 @@
-"""Evaluation as a stage: files, lineage, MLflow, comparisons, promotion's question, and what it refuses."""
+"""Evaluation as a stage: files, lineage, MLflow, comparisons, promotion's question, and what it refuses.
+
+Covers: `pipelines.reporting.evaluation_folder`, `pipelines.reporting.evaluation_plots`,
+`pipelines.reporting.metric_tables`, `pipelines.reporting.plotting`.
+"""
 
 import csv
 import json

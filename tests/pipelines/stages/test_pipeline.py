@@ -1,4 +1,7 @@
-"""A pipeline file: derived folders, and mistakes that are told with the setting's name."""
+"""A pipeline file: derived folders, and mistakes that are told with the setting's name.
+
+Covers: `pipelines.config.pipeline_file`.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""`ecor pretrain`: whatever happens to a run, and on however many ranks, its model is that of one that went through."""
+"""`ecor pretrain`: whatever happens to a run, and on however many ranks, its model is that of one that went through.
+
+Covers: `ecor.training.distributed`, `pipelines.training.caption_loader`, `pipelines.training.pretrainer`.
+"""
 
 import dataclasses
 import io

@@ -1,4 +1,7 @@
-"""A stage reads each image, and each part of its labels, once, and decodes or parses it once."""
+"""A stage reads each image, and each part of its labels, once, and decodes or parses it once.
+
+Covers: `pipelines.storage.image_bytes`.
+"""
 
 import sys
 from collections import Counter

@@ -1,4 +1,7 @@
-"""The report stage: what is drawn, what is written, and what a browser makes of it."""
+"""The report stage: what is drawn, what is written, and what a browser makes of it.
+
+Covers: `pipelines.reporting.comparison`, `pipelines.reporting.gallery`, `pipelines.reporting.html_page`.
+"""
 
 import hashlib
 import io

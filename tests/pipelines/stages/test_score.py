@@ -1,4 +1,9 @@
-"""Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before."""
+"""Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before.
+
+Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.job`,
+`pipelines.scoring.predictions_folder`, `pipelines.scoring.resources`, `pipelines.scoring.scored_part`,
+`pipelines.scoring.scorer`, `pipelines.scoring.unit_writer`, `pipelines.scoring.work_units`.
+"""
 
 import contextlib
 import json

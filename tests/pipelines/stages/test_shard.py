@@ -1,4 +1,8 @@
-"""Every image ends in one shard, one copy's label, or the quarantine; the bytes depend on nothing but the input."""
+"""Every image ends in one shard, one copy's label, or the quarantine; the bytes depend on nothing but the input.
+
+Covers: `pipelines.runtime.ray_data`, `pipelines.sharding.dataflow`, `pipelines.sharding.deduplication`,
+`pipelines.sharding.listing`, `pipelines.sharding.shard_writer`, `pipelines.sharding.shards_folder`.
+"""
 
 import csv
 import dataclasses

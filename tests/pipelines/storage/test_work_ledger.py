@@ -1,4 +1,7 @@
-"""Of many attempts at a unit one counts, everyone agrees which, and an attempt that was taken over never does."""
+"""Of many attempts at a unit one counts, everyone agrees which, and an attempt that was taken over never does.
+
+Covers: `pipelines.storage.record_store`.
+"""
 
 import json
 import os

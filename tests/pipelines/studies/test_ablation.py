@@ -1,4 +1,11 @@
-"""The study asks fairly: equal effort, no test image in a choice, every cell once; its page says what its rows say."""
+"""The study asks fairly: equal effort, no test image in a choice, every cell once; its page says what its rows say.
+
+Covers: `pipelines.studies.ablation.cell`, `pipelines.studies.ablation.claims`, `pipelines.studies.ablation.dependence`,
+`pipelines.studies.ablation.factors`, `pipelines.studies.ablation.figures`, `pipelines.studies.ablation.grid`,
+`pipelines.studies.ablation.page`, `pipelines.studies.ablation.plots`, `pipelines.studies.ablation.questions`,
+`pipelines.studies.ablation.run`, `pipelines.studies.ablation.selection`, `pipelines.studies.ablation.tables`,
+`pipelines.studies.drawn_splits`.
+"""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,10 +27,10 @@ from pipelines.config.studies import AblateConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.studies.ablation import page as results
-from pipelines.studies.ablation import questions as answers
 from pipelines.studies.ablation import run as ablate
 from pipelines.studies.ablation.cell import prompt_config, run_cell
 from pipelines.studies.ablation.claims import claims_table
+from pipelines.studies.ablation.dependence import FACTOR_FIGURES
 from pipelines.studies.ablation.factors import factor_metrics
 from pipelines.studies.ablation.figures import FIGURES, LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import (
@@ -258,7 +265,7 @@ def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
             judged = {name: value for name, value in asdict(judgement).items() if name != "decoding"}
             figures_ = dict.fromkeys(["rr", "visible_rr", "accuracy"], rr)
             parts = {f"{name}_{number}": rr for name in figures_ for number in ("one", "two")}
-            why = dict.fromkeys(answers.FACTOR_FIGURES, 0.1) if judgement.decoding == "joint" else {}
+            why = dict.fromkeys(FACTOR_FIGURES, 0.1) if judgement.decoding == "joint" else {}
             size = cell.num_categories or len(all_sets()[cell.set_name].categories)
             rows.append(
                 {**told, **judged, **figures_, **parts, **why}

@@ -1,4 +1,9 @@
-"""Laws of `ecor explain-benchmark`: what is asked about can be seen and known; honest rows; rows are measured once."""
+"""Laws of `ecor explain-benchmark`: what is asked about can be seen and known; honest rows; rows are measured once.
+
+Covers: `pipelines.studies.attribution_benchmark.benchmark`, `pipelines.studies.attribution_benchmark.benchmark_page`,
+`pipelines.studies.attribution_benchmark.cases`, `pipelines.studies.attribution_benchmark.mosaics`,
+`pipelines.studies.attribution_benchmark.protocol`.
+"""
 
 from dataclasses import replace
 from pathlib import Path

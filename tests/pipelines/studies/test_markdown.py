@@ -1,4 +1,7 @@
-"""Tables, pages and rows of studies, in the forms that the committed ones have."""
+"""Tables, pages and rows of studies, in the forms that the committed ones have.
+
+Covers: `pipelines.studies.result_rows`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,8 @@
-"""Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused."""
+"""Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused.
+
+Covers: `pipelines.stages.promote`, `pipelines.stages.register`, `pipelines.tracking.mlflow_runs`,
+`pipelines.tracking.model_cache`.
+"""
 
 import json
 import socket

@@ -1,4 +1,7 @@
-"""Laws of the registered model: it stands alone, any form of an image gives the same row, a bad one is told."""
+"""Laws of the registered model: it stands alone, any form of an image gives the same row, a bad one is told.
+
+Covers: `pipelines.tracking.model_package`.
+"""
 
 import base64
 import json

@@ -1,4 +1,7 @@
-"""Laws of the trace: it computes what the tower computes, and leaves the tower as it was."""
+"""Laws of the trace: it computes what the tower computes, and leaves the tower as it was.
+
+Covers: `ecor.clip.towers.text_tower`.
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,9 @@
 """Our forward passes give what open_clip's own `encode_image` and `encode_text` give, for every kind of tower.
 
 All that `ecor.clip` knows of open_clip's insides is held to the installed version here, in double precision.
+
+Covers: `ecor.clip.towers.causal_text`, `ecor.clip.towers.image_forward`, `ecor.clip.towers.text_forward`,
+`ecor.clip.towers.transformer_block`.
 """
 
 from collections.abc import Callable, Iterator

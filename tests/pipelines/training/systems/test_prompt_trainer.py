@@ -1,4 +1,7 @@
-"""What a run is judged by: each objective's validation and temperatures fit its decoding (no Ray)."""
+"""What a run is judged by: each objective's validation and temperatures fit its decoding (no Ray).
+
+Covers: `pipelines.training.data_loader`, `pipelines.training.feature_cache`, `pipelines.training.systems.local_run`.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""ECLIP and LICO in the train stage: as in one process, on however many ranks; registered, fetched, looked through."""
+"""ECLIP and LICO in the train stage: as in one process, on however many ranks; registered, fetched, looked through.
+
+Covers: `pipelines.training.systems.eclip_trainer`, `pipelines.training.systems.lico_trainer`,
+`pipelines.training.systems.registry`, `pipelines.training.systems.trainer`.
+"""
 
 import dataclasses
 import io

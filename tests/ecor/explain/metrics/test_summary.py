@@ -1,4 +1,7 @@
-"""Laws of judging many maps at once: each measure is the one of `measures` and `boxes`; intervals behave."""
+"""Laws of judging many maps at once: each measure is the one of `measures` and `boxes`; intervals behave.
+
+Covers: `ecor.explain.metrics.measure_table`.
+"""
 
 import numpy as np
 import torch

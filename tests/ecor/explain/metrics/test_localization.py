@@ -1,4 +1,7 @@
-"""Laws of the measures: hand-computed cases, other libraries' numbers, and the anchors every table is read against."""
+"""Laws of the measures: hand-computed cases, other libraries' numbers, and the anchors every table is read against.
+
+Covers: `ecor.explain.metrics.boxes`, `ecor.explain.metrics.faithfulness`.
+"""
 
 from itertools import pairwise
 
