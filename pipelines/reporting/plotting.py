@@ -1,13 +1,14 @@
 """Shared parts of all plots: figures, colours, short names, PNG files with reproducible bytes."""
 
+import warnings
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, PALE = "#24313c", "#c9d3da"
-
-
 MAX_NAME_LENGTH = 34
 
 
@@ -24,8 +25,15 @@ def new_figure(*, width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 144) -> None:
-    """Write a PNG; the same figure gives the same bytes."""
+    """Write a PNG; the same figure gives the same bytes.
+
+    Names are text: a dollar sign starts no formula. Characters that the font lacks are drawn as boxes.
+    """
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        figure.savefig(path, dpi=dpi, metadata={"Software": None})

@@ -1,7 +1,7 @@
 """Evaluation as a stage: files, lineage, MLflow, comparisons, promotion's question, and what it refuses.
 
 Covers: `pipelines.reporting.evaluation_folder`, `pipelines.reporting.evaluation_plots`,
-`pipelines.reporting.metric_tables`, `pipelines.reporting.plotting`.
+`pipelines.reporting.metric_tables`.
 """
 
 import csv
