@@ -65,12 +65,20 @@ def _error_line(error: ValueError | OSError) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (see `exit_code`)."""
-
     words = sys.argv[1:] if args is None else list(args)
+    if args is None:
+        _accept_any_text()
     if words == ["--version"]:
         print(f"ecor {version('ecor')}")  # noqa: T201
         return EXIT_DONE
     return exit_code(lambda: _parse_command(words).run())
+
+
+def _accept_any_text() -> None:
+    """A terminal without UTF-8 gets escapes for the characters it lacks, not an error after the work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parse_command(args: Sequence[str]) -> Command:

@@ -5,6 +5,7 @@ Covers: `pipelines.__main__`, `pipelines.commands`.
 
 import ast
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -178,3 +179,13 @@ def test_exit_codes(capsys):
     assert "Traceback" not in capsys.readouterr().err
     assert exit_code(raising(KeyError("ours"))) == EXIT_FAILED
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_terminal_without_utf8_gets_escapes_and_no_error(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    missing = ["evaluate", "--predictions", "größe …", "--output", str(tmp_path / "out")]
+    for words, code, shown in ((["--help"], EXIT_DONE, "score"), (missing, EXIT_USER_ERROR, "gr\\xf6\\xdfe \\u2026")):
+        command = [sys.executable, "-m", "pipelines", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == code and shown in done.stdout + done.stderr, done.stderr[-300:]
+        assert "Traceback" not in done.stderr
