@@ -133,9 +133,9 @@ def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Co
         reasons: Counter[str] = Counter()
         for (_, reason), number in counts.items():
             reasons[reason] += number
-        told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        counted = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         raise ValueError(
-            f"{num_rejected} of {num_images} images are rejected ({told}), more than max_rejected = "
+            f"{num_rejected} of {num_images} images are rejected ({counted}), more than max_rejected = "
             f"{job.config.max_rejected:g} allows: see {job.output}/quarantine.parquet, mend the images and {again}, or "
             f"allow more with --max-rejected"
         )

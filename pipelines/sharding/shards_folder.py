@@ -53,8 +53,8 @@ def _check_parents(manifest: ShardManifest, *, job: ShardJob) -> None:
         raise _other_output_error(job, "; ".join(changed))
 
 
-def _other_output_error(job: ShardJob, told: str) -> ValueError:
-    return ValueError(f"{job.output} was made from something else ({told}): name another output, or pass --fresh")
+def _other_output_error(job: ShardJob, difference: str) -> ValueError:
+    return ValueError(f"{job.output} was made from something else ({difference}): name another output, or pass --fresh")
 
 
 def publish_shards(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:

@@ -92,7 +92,7 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
 
 
 def source_of(path: str, *, name: str) -> PredictionSource:
-    """Where a set comes from, as its manifest says; a single Parquet file is told by its bytes."""
+    """Where a set comes from, as its manifest says; a single Parquet file is identified by its bytes."""
     if path.endswith(".parquet"):
         return PredictionSource(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
     manifest = read_prediction_set(path)
@@ -207,6 +207,6 @@ def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
     for each in record.comparisons:
         gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
         words = "strict RR" if "strict/rr" in each.differences else "accuracy"
-        told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        say(f"{each.first} less {each.second}: {words} {told} over {gap.num_images} images")
+        shown = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        say(f"{each.first} less {each.second}: {words} {shown} over {gap.num_images} images")
     say(f"evaluated in {seconds:.1f} s: {output}")

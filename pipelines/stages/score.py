@@ -41,7 +41,7 @@ def run(
         ValueError: when the model or input is not there, the output holds another job's labels (also those of another
             version of the model, which an alias may mean by now), a shard is not what its manifest says, or more than
             `max_rejected` of the images are in quarantine.
-        OSError: when MLflow's server is gone for good; the same command goes on in the same run.
+        OSError: when MLflow's server is gone for good; the same command resumes in the same run.
     """
     began = time.perf_counter()
     job = plan_job(config, cluster=cluster or ClusterConfig(), tracking=resolve_tracking(tracking or TrackingConfig()))
@@ -138,7 +138,7 @@ def _score_claimed(
         ):
             tally.add_part(report)
             unit = units.pop(report.unit, None) if report.saved is not None else None
-            if report.saved is None or unit is None:  # parts are missing, or this is told of the unit for a second time
+            if report.saved is None or unit is None:  # parts are missing, or the unit was reported before
                 continue
             tally.add(unit, report.saved)
             _count(report.saved, num_images=unit.num_images)

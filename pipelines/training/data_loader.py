@@ -157,7 +157,7 @@ class PictureReader:
     def _one(self, sample: Sample) -> np.ndarray | None:
         try:
             return image_to_pixels(decode_image(sample.image), preprocess=self._preprocess)
-        except ImageError as error:  # counted by whoever asked; sharding with full validation finds them beforehand
+        except ImageError as error:  # the caller counts it; sharding with full validation finds them beforehand
             if len(self.reasons) < MOST_NAMED:
                 self.reasons[sample.source] = str(error)
             return None

@@ -57,7 +57,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[Config]):
-    """What every worker is told."""
+    """The settings of every worker."""
 
     config: Config
     parents: dict[str, str]
@@ -66,7 +66,7 @@ class Job(Generic[Config]):
     states: str
     """Folder of the run's saved states."""
     messages: Queue
-    """Lines for whoever started the run."""
+    """Lines for the driver to print."""
 
 
 # On the driver
@@ -86,12 +86,12 @@ def fit_on_workers(
 
     Args:
         work: what a worker does; its last `saved_states.save_state` is what is returned.
-        settings: what it is told. As plain values: Ray's controller unpickles them too, and need not import what the
+        settings: of each worker, as plain values: Ray's controller unpickles them too, and need not import what the
             workers do.
         placement: how many workers, where.
         output: folder of the run.
-        name: of what is made; Ray goes on with any run of the same name there.
-        messages: lines for whoever started the run.
+        name: of the run; Ray resumes any run of the same name there.
+        messages: lines for the driver to print.
         patience_s: how long to wait for the CPUs and GPUs of all workers.
 
     Raises:

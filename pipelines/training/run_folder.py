@@ -55,7 +55,7 @@ def make_once(
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
         work: what a worker does; its settings are the fields of a `ScoreJob`.
-        publish: puts the products of a folder of the last state in their places; it is told the MLflow run too. It
+        publish: puts the products of a folder of the last state in their places; the second argument is the MLflow run. It
             writes the summary last.
         cluster: where.
         tracking: where the run is recorded.
@@ -149,7 +149,7 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
     """Wait until no other job works on this output; nobody else begins to before this ends.
 
     What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
-    and another one goes on from its last saved state.
+    and another one resumes from its last saved state.
     """
     ledger = WorkLedger(filesystem.join(output, _LEDGER), lease_s=lease_s)
     with ledger.hold_lease():

@@ -147,7 +147,7 @@ def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, ru
 
 
 def _long_sentences(recognizer: Recognizer, rationales: tuple[int, ...]) -> Float[Tensor, "C D"]:
-    """Prompt_{c|R} of every category with several rationales, told one after the other."""
+    """Prompt_{c|R} of every category with several rationales, one after the other."""
     names = recognizer.vocabulary
     joined = ", ".join(names.rationales[r] for r in rationales)
     together = recognizer.with_vocabulary({category: [joined] for category in names.categories})

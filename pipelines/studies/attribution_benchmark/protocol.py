@@ -112,7 +112,7 @@ def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> 
 
 
 def patch_grid(tower: ImageTower) -> tuple[int, int]:
-    """The tower's grid of patches; 7 x 7 for one whose grid cannot be told."""
+    """The tower's grid of patches; 7 x 7 for one whose grid is not known."""
     if "activations" not in tower.capabilities:
         return 7, 7
     height, width = tower.backbone.preprocess.image_size
