@@ -207,6 +207,6 @@ def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
     for each in record.comparisons:
         gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
         words = "strict RR" if "strict/rr" in each.differences else "accuracy"
-        shown = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        say(f"{each.first} less {each.second}: {words} {shown} over {gap.num_images} images")
+        gap_text = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        say(f"{each.first} less {each.second}: {words} {gap_text} over {gap.num_images} images")
     say(f"evaluated in {seconds:.1f} s: {output}")

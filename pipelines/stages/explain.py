@@ -77,7 +77,7 @@ def run(
         tracking: where the registry is, for a model that is named `models:/…`.
 
     Raises:
-        ValueError: for a model, method or picture that is not there; a bad picture of a folder is reported and left out.
+        ValueError: for a model, method or picture that is not there. A bad picture of a folder is only reported.
     """
     _check_request(config, images=images, texts=texts)
     units = [(place, *_units(place, output=config.output)) for place in images]

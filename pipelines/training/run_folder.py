@@ -54,8 +54,8 @@ def make_once(
         parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
         made_of: what that digest is of, for people.
         products: files and folders in the output that the run makes.
-        work: what a worker does; its settings are the fields of a `ScoreJob`.
-        publish: puts the products of a folder of the last state in their places; the second argument is the MLflow run. It
+        work: what a worker does; its settings are the fields of a `Job`.
+        publish: takes the folder of the last state and the MLflow run, and puts the products in their places. It
             writes the summary last.
         cluster: where.
         tracking: where the run is recorded.

@@ -67,12 +67,15 @@ def comparison_tables(
             for value in names
         }
         means = {arm: _mean_over([cells[arm, value] for value in names]) for arm in arms}
-        body = []
-        for arm in arms:
-            texts = [_format_mean(cells[arm, value]) for value in names] + [_format_mean(means[arm])]
-            if against is not None:
-                texts.append("" if arm == against else _format_gap(means[arm], means.get(against)))
-            body.append((arm, *texts))
+        body = [
+            (
+                arm,
+                *(_format_mean(cells[arm, value]) for value in names),
+                _format_mean(means[arm]),
+                *(() if against is None else ("" if arm == against else _format_gap(means[arm], means.get(against)),)),
+            )
+            for arm in arms
+        ]
         header = ("", *map(str, names), "mean", *([f"minus {against}"] if against else []))
         tables.append(MarkdownTable(title=f"{title}, %", header=header, rows=tuple(body)))
         drawn[title] = {
