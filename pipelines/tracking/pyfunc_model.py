@@ -19,7 +19,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 import ecor
 from ecor.config import ScoringConfig
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.image_decoding import ImageError, decode_picture, image_to_pixels
 from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.model import Recognizer
@@ -78,15 +78,21 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
 
 def _list_images(model_input: Any) -> list[Any]:
-    """The images of a table, a mapping or a list; MLflow may put a whole list into one cell."""
-    if isinstance(model_input, Mapping):
+    """The images of a table, a mapping, a list, or one image; MLflow may put a whole list into one cell."""
+    if isinstance(model_input, Mapping) and "b64" not in model_input:
         model_input = model_input.get("image", next(iter(model_input.values()), []))
     elif isinstance(model_input, pd.DataFrame):
         model_input = model_input["image"] if "image" in model_input else model_input.iloc[:, 0]
-    images: list[Any] = []
-    for cell in model_input:
-        images += cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
-    return images
+    if _is_image(model_input):
+        return [model_input]
+    return [image for cell in model_input for image in ([cell] if _is_image(cell) else _list_images(cell))]
+
+
+def _is_image(value: Any) -> bool:
+    """Whether a value stands for one image, readable or not: no list of images, nor an array of texts."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind not in "OSU" and value.ndim <= 3
+    return not isinstance(value, list | tuple | pd.Series)
 
 
 def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
@@ -94,9 +100,8 @@ def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: Sco
     pixels, errors = {}, {}
     for number, image in enumerate(images):
         try:
-            pixels[number] = image_to_pixels(
-                decode_image(_read_bytes(image)), preprocess=recognizer.backbone.preprocess
-            )
+            picture = image if isinstance(image, np.ndarray) else _read_bytes(image)
+            pixels[number] = image_to_pixels(decode_picture(picture), preprocess=recognizer.backbone.preprocess)
         except (ImageError, OSError) as error:
             errors[number] = str(error)
     columns = [*_COLUMNS, "error"]
@@ -125,20 +130,35 @@ def _with_probability(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _read_bytes(image: Any) -> bytes:
     """The bytes of an image file, given as bytes, path or base64; ImageError for a text that is neither.
 
-    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is).
+    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is). Base64 may be of the
+    URL-safe alphabet, with line breaks, without padding, and in an object `{"b64": …}` as for TensorFlow Serving.
     """
+    if isinstance(image, Mapping) and isinstance(image.get("b64"), str):
+        return _decode_base64(image["b64"])
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if not isinstance(image, str):
         raise ImageError("not_an_image", f"an image is bytes, a path or base64, got {type(image).__name__}")
     prefix, marker, rest = image.partition(";base64,")
     is_data_uri = bool(marker) and prefix.startswith("data:")
-    if not is_data_uri and len(image) <= MAX_PATH_LENGTH and Path(image).is_file():
+    if not is_data_uri and len(image) <= MAX_PATH_LENGTH and _is_file(image):
         return Path(image).read_bytes()
+    return _decode_base64(rest if is_data_uri else image)
+
+
+def _is_file(path: str) -> bool:
     try:
-        return base64.b64decode(rest if is_data_uri else image, validate=True)
+        return Path(path).is_file()
+    except (OSError, ValueError):  # base64 is longer than a name may be, or holds what none may hold
+        return False
+
+
+def _decode_base64(text: str) -> bytes:
+    standard = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError("not_an_image", f"{image[:80]!r} is neither a file here nor base64") from error
+        raise ImageError("not_an_image", f"{text[:80]!r} is neither a file here nor base64") from error
 
 
 set_model(ServedRecognizer())

@@ -16,11 +16,14 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import Model
+from PIL import Image
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.config import ScoringConfig
@@ -177,6 +180,40 @@ def test_a_bad_image_has_an_error_and_spoils_no_other(
     assert rows["category"][1] is None
     alone = served.predict(pd.DataFrame({"image": [str(pictures[2])]}))
     assert rows["confidence"][3] == pytest.approx(alone["confidence"][0], abs=1e-6)
+
+
+def test_base64_as_clients_write_it_and_cells_of_several_images(
+    served: mlflow.pyfunc.PyFuncModel, pictures: list[Path]
+) -> None:
+    """One row per image, whatever the form; these reach the model where MLflow checks no signature."""
+    model = served.unwrap_python_model()
+    expected = list(served.predict([str(path) for path in pictures])["category"])
+    encoded = [base64.b64encode(path.read_bytes()).decode() for path in pictures]
+    broken = ["\n".join(text[i : i + 76] for i in range(0, len(text), 76)) for text in encoded]
+    url_safe = [base64.urlsafe_b64encode(path.read_bytes()).decode().rstrip("=") for path in pictures]
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in pictures]
+    forms = [
+        broken,
+        url_safe,
+        [{"b64": text} for text in encoded],
+        pd.DataFrame({"image": [{"b64": text} for text in encoded]}),
+        [encoded],
+        [encoded[:1], encoded[1:]],
+        pd.DataFrame({"image": [np.array(encoded[:2], dtype=object), np.array(encoded[2:])]}),
+        arrays,
+    ]
+    for form in forms:
+        rows = model.predict(None, form)
+        assert list(rows["category"]) == expected and rows["error"].isna().all(), rows["error"].dropna().tolist()
+    (row,) = model.predict(None, {"image": {"b64": encoded[0]}}).to_dict("records")
+    assert row["category"] == expected[0]
+
+
+@pytest.mark.parametrize("cell", [{"url": "x"}, {"b64": 5}, 7, None, "iVBORw0KGgo" * 40, "a\0b", np.zeros((4, 4))])
+def test_a_cell_that_is_no_image_is_a_row_with_an_error(served: mlflow.pyfunc.PyFuncModel, cell: Any) -> None:
+    model = served.unwrap_python_model()
+    (row,) = model.predict(None, pd.DataFrame({"image": pd.Series([cell], dtype=object)})).to_dict("records")
+    assert row["category"] is None and row["error"] and "name too long" not in row["error"]
 
 
 def test_no_image_is_no_row(served: mlflow.pyfunc.PyFuncModel) -> None:
