@@ -25,12 +25,22 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
 
     Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
     open_clip tag, a hub id, or this package (`embedded`); `pretrained="random"` gives untrained weights, the same each
-    time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, or weights cannot be
-    fetched.
+    time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, weights cannot be fetched,
+    or hold NaN or infinity.
     """
     found = _find_files(config)
     parts = _from_files(*found) if found else _from_open_clip(config)
+    _check_finite(parts.model, config=config)
     return Backbone(parts, config=config, device=device)
+
+
+def _check_finite(model: nn.Module, *, config: BackboneConfig) -> None:
+    for name, values in model.named_parameters():
+        require(
+            bool(values.isfinite().all()),
+            f"the weights {config.pretrained} of {config.name} hold NaN or infinity, in {name}: every label would be "
+            "NaN; fetch or train them again",
+        )
 
 
 def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
@@ -85,12 +95,19 @@ def _from_open_clip(config: BackboneConfig) -> ClipParts:
         return ClipParts(
             model=model, model_cfg=architecture_config(model_cfg), tokenizer=open_clip.get_tokenizer(config.name)
         )
+    quick_gelu = not is_hub and needs_quick_gelu(config.name, tag=config.pretrained)
     try:
         with _local_weights(None if is_hub else config.pretrained) as pretrained:
             model = open_clip.create_model(
-                config.name, pretrained=pretrained, weights_only=True, require_pretrained=True
+                config.name,
+                pretrained=pretrained,
+                weights_only=True,
+                require_pretrained=True,
+                force_quick_gelu=quick_gelu,
             )
         model_cfg = open_clip.factory.get_model_config(config.name)
+        if quick_gelu:
+            model_cfg = {**model_cfg, "quick_gelu": True}
         tokenizer = open_clip.get_tokenizer(config.name)
     except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
         raise ValueError(
@@ -98,6 +115,17 @@ def _from_open_clip(config: BackboneConfig) -> ClipParts:
             f"the weights on this machine and set pretrained to the path of the file"
         ) from error
     return ClipParts(model=model, model_cfg=architecture_config(model_cfg), tokenizer=tokenizer)
+
+
+def needs_quick_gelu(name: str, *, tag: str | None) -> bool:
+    """Whether the weights of a tag were trained with QuickGELU, and the model's own settings would build GELU.
+
+    `ViT-B-32` with `openai` is such a pair: features of the wrong activation differ, and open_clip only warns. Such a
+    model is built as open_clip's `ViT-B-32-quickgelu` is.
+    """
+    settings = open_clip.get_model_config(name)
+    trained_with = open_clip.get_pretrained_cfg(name, tag or "").get("quick_gelu", False)
+    return bool(trained_with) and not settings.get("quick_gelu", False)
 
 
 def _local_weights(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
