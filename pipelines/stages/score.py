@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ecor.data.predictions import PredictionSet
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.cluster import cluster_machines, connect
 from pipelines.runtime.console import progress_bar, say
@@ -47,7 +47,7 @@ def run(
     job = plan_job(config, cluster=cluster or ClusterConfig(), tracking=resolve_tracking(tracking or TrackingConfig()))
     if (line := job.input.describe_left_out()) is not None:
         say(line)
-    folder = PredictionsFolder(config.output, identity=job.identity, lease_s=job.cluster.lease_s)
+    folder = PredictionsFolder(absolute_address(config.output), identity=job.identity, lease_s=job.cluster.lease_s)
     if config.fresh:
         folder.clear()
     folder.claim_folder()
