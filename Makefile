@@ -74,8 +74,8 @@ audit: | $(UV)  ## known vulnerabilities of locked packages
 	rm -f $$found $$said; exit $$code
 
 lock: $(UV)  ## write both lock files from pyproject.toml
-	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra remote pyproject.toml -o requirements.lock
-	$(UV) pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --no-annotate --no-header --extra remote pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .venv/runtime: requirements.lock pyproject.toml | $(UV) .venv/bin/python
 	$(UV) pip install -q --python $(BIN)/python -r requirements.lock

@@ -206,8 +206,10 @@ def _unidentified_error(data: bytes) -> ImageError:
                 return ImageError(
                     "unsupported_mode", f"a TIFF of {bands} bands of {bits[0]}-bit {kind}: save 8-bit RGB"
                 )
-        except Exception:  # noqa: BLE001, S110 - hostile bytes: what cannot be read is no image
-            pass
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - hostile bytes: Pillow raises many types
+            return ImageError("not_an_image", f"a TIFF whose tags cannot be read: {error or type(error).__name__}")
     return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
 
 

@@ -43,6 +43,13 @@ class TableRow:
         value = self.cells.get(column)
         return None if value is None else self._text(value, column=column)
 
+    def path(self, column: str) -> str:
+        """The path or address in a cell; ValueError where it is empty or no text."""
+        value = self.cells.get(column)
+        if not value or not isinstance(value, str):
+            raise self.error(column, "must be a path or an address")
+        return self._text(value, column=column)
+
     def names(self, column: str) -> list[str] | None:
         """The names of a cell: a list; or a text that is a JSON list, a Python list (as pandas writes it), or has "|"
         between names (our choice). None where the cell is empty.

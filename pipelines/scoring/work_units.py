@@ -27,6 +27,7 @@ from pipelines.storage.image_bytes import (
     is_junk,
     is_utf8,
     is_within,
+    join_source,
     read_image_bytes,
 )
 
@@ -248,9 +249,7 @@ def _read_table(path: str) -> list[TableRow]:
         raise ValueError(f"{path} has no row")
     first: dict[str, str] = {}
     for row in found:
-        image = row.cells["path"]
-        if not image or not isinstance(image, str):
-            raise row.error("path", "must be the path or address of an image")
+        image = row.path("path")
         if first.setdefault(image, row.where) != row.where:
             raise ValueError(
                 f"{row.where}: {first[image].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
@@ -264,7 +263,7 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
     base = path.rpartition("/")[0]
     files = [
         Listed(
-            path=_address(row.text("path") or "", base=base),
+            path=join_source(row.path("path"), root=base),
             category=normalise_name(row.text("category") or "") or None,
             rationales=_normalised(row.names("rationales")),
             visible_rationales=_normalised(row.names("visible_rationales")),
@@ -279,7 +278,7 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
 def _input_of_folder(root: str, *, unit_size: int, without: str | None) -> Input:
     described, left_out = _read_folder(root, without=without)
     found = _input_of_files(
-        [Listed(path=_address(row["path"], base=root)) for row in described],
+        [Listed(path=join_source(row["path"], root=root)) for row in described],
         described=described,
         unit_size=unit_size,
         once_mended="run again, with --fresh where a name or a size has changed",
@@ -296,10 +295,6 @@ def _input_of_files(
     )
     digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))
     return Input(digest=digest, units=units, once_mended=once_mended)
-
-
-def _address(path: str, *, base: str) -> str:
-    return path if "://" in path or path.startswith("/") else f"{base}/{path}"
 
 
 def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -21,8 +21,7 @@ from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
 from pipelines.config.identity import output_settings
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.listing import address
-from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
+from pipelines.storage.image_bytes import UnreadableError, join_source, read_image_bytes
 
 INSPECTED_SCHEMA = pa.schema(
     [
@@ -265,9 +264,9 @@ def _validated(data: bytes, *, how: str) -> ImageHeader:
 def _contents(sources: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
     """Bytes of some files, or why there are none; from a remote store many at once."""
     if filesystem.is_local(root):
-        return [_content(address(source, root=root)) for source in sources]
+        return [_content(join_source(source, root=root)) for source in sources]
     with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
-        return list(readers.map(_content, [address(source, root=root) for source in sources]))
+        return list(readers.map(_content, [join_source(source, root=root) for source in sources]))
 
 
 def _content(url: str) -> bytes | UnreadableError:

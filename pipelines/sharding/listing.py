@@ -43,11 +43,6 @@ def list_images(place: Place) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(batch, schema=LISTING_SCHEMA)
 
 
-def address(source: str, *, root: str) -> str:
-    """Where an image lies: `source` is within `root` unless it is an address of its own."""
-    return source if "://" in source or source.startswith("/") else f"{root}/{source}"
-
-
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
@@ -101,14 +96,11 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     optional = ("split", "rationales", "visible_rationales")
     for row in read_rows(f"{place.root}/{place.path}", required=("path", "category"), optional=optional):
-        source = row.cells["path"]
-        if not source or not isinstance(source, str):
-            raise row.error("path", "must be the path or address of an image")
         split = row.text("split")
         if "split" in row.cells and not (split and re.fullmatch(r"[A-Za-z0-9_-]+", split)):
             raise row.error("split", "must be a plain name")
         yield {
-            "source": row.text("path"),
+            "source": row.path("path"),
             "split": None if split is None else split_of(split) or split,
             "category": row.text("category"),
             "rationales": row.names("rationales") or [],

@@ -28,13 +28,12 @@ from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import TrainConfig
 from pipelines.tracking import model_registry
-from pipelines.training.data_loader import read_split
 from pipelines.training.events import publish_events
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems.prompt_trainer import resolve_config
-from pipelines.training.systems.registry import SYSTEMS
+from pipelines.training.systems.registry import build_trainer
 from pipelines.training.systems.trainer import Trainer, TrainEvent, TrainState
 
 
@@ -97,7 +96,7 @@ def _work(settings: dict[str, Any]) -> None:
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
-    learning = _learning(job.config, rank=rank)
+    learning = build_trainer(job.config, vocabulary=_vocabulary(job.config), rank=rank)
     module = learning.module()
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
@@ -127,18 +126,6 @@ def _work(settings: dict[str, Any]) -> None:
             summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
             filesystem.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
-
-
-def _learning(config: TrainConfig, *, rank: Rank) -> Trainer:
-    vocabulary = _vocabulary(config)
-    return SYSTEMS[config.system](
-        config,
-        vocabulary=vocabulary,
-        train=read_split(f"{config.shards}/train", vocabulary=vocabulary),
-        validation=read_split(f"{config.shards}/{config.validation_split}", vocabulary=vocabulary),
-        rank=rank,
-        cache_dir=Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache"),
-    )
 
 
 def _saved_progress(folder: str) -> TrainState | None:

@@ -139,3 +139,8 @@ def is_within(address: str, *, folder: str) -> bool:
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or one that operating systems and file servers add."""
     return name.startswith(".") or name.casefold() in _JUNK
+
+
+def join_source(source: str, *, root: str) -> str:
+    """Where an image lies: `source` is within `root` unless it is an address of its own."""
+    return source if "://" in source or source.startswith("/") else f"{root}/{source}"

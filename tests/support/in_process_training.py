@@ -2,7 +2,7 @@
 
 from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
-from pipelines.training.systems.local_run import build_trainer, train_to_end
+from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.trainer import TrainState
 from tests.support.tiny_splits import VOCABULARY
@@ -10,7 +10,7 @@ from tests.support.tiny_splits import VOCABULARY
 
 def tuning_of(config: TrainConfig, rank: Rank | None = None) -> PromptTrainer:
     """The trainer of prompts on the tiny splits."""
-    trainer = build_trainer(config, vocabulary=VOCABULARY, rank=rank)
+    trainer = build_local_trainer(config, vocabulary=VOCABULARY, rank=rank)
     assert isinstance(trainer, PromptTrainer)
     return trainer
 

@@ -32,7 +32,7 @@ from pipelines.studies.ablation.factors import factor_metrics
 from pipelines.studies.ablation.figures import LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import Cell, Judgement
 from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
-from pipelines.training.systems.local_run import build_trainer, train_to_end
+from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 
 IMAGES_PER_PASS = 256
@@ -113,7 +113,7 @@ def _tune(
     """Tune as `ecor train` does, on one rank, and save the model with metrics of its tuning."""
     started = time.perf_counter()
     config = _train_config(cell, world=world, clip=clip, templates=templates, root=root)
-    trainer = build_trainer(config, vocabulary=world.vocabulary)
+    trainer = build_local_trainer(config, vocabulary=world.vocabulary)
     assert isinstance(trainer, PromptTrainer)
     progress = train_to_end(trainer)
     best = progress.epochs[progress.best_epoch]

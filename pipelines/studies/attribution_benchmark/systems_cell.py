@@ -29,7 +29,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
 from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.systems.lico_trainer import LicoTrainer
-from pipelines.training.systems.local_run import build_trainer, train_to_end
+from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.trainer import Trainer, TrainState
 
@@ -99,7 +99,7 @@ def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **setting
         cache_dir=str(root / "cache"),
         **(defaults | settings),
     )
-    learning = build_trainer(config, vocabulary=world.vocabulary)
+    learning = build_local_trainer(config, vocabulary=world.vocabulary)
     progress = train_to_end(learning)
     learning.learned.load_state_dict(progress.best_tokens)
     return learning, progress

@@ -302,7 +302,7 @@ def test_all_tables_say_the_same(tmp_path, suffix):
     [
         ("path,rationales\na,b\n", r"line 1 has no column category, it has \['path', 'rationales'\]"),
         ("path,category\na.png,cat\nb.png\n", "line 3 has 1 cells, the first line names 2 columns"),
-        ("path,category\n,cat\n", "line 2: path must be the path or address of an image, got None"),
+        ("path,category\n,cat\n", "line 2: path must be a path or an address, got None"),
         ("path,category,split\na,cat,\n", "line 2: split must be a plain name"),
         ('path,category,rationales\na,cat,"[1"\n', "line 2: rationales starts with .* no list"),
     ],
