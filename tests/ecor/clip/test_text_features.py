@@ -243,13 +243,13 @@ from ecor.config import BackboneConfig, ScoringConfig, Temperatures, TemplateCon
 from ecor.clip.feature_types import ImageFeatures
 from ecor.probability.decoders import joint_probability
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.clip.text_features import text_features
+from ecor.clip.text_features import build_text_features
 from ecor.data.vocabulary import read_vocabulary
 
 backbone = load_backbone(BackboneConfig())
 vocabulary = read_vocabulary(sys.argv[1])
 encoder = SentenceEncoder(backbone, vocabulary=vocabulary, templates=TemplateConfig())
-text = text_features(encoder, config=TextConfig(cache_dir=sys.argv[2]))
+text = build_text_features(encoder, config=TextConfig(cache_dir=sys.argv[2]))
 features = torch.nn.functional.normalize(torch.randn(2, backbone.embed_dim), dim=-1)
 joint = joint_probability(
     ImageFeatures(rationale=features, category=features), text,

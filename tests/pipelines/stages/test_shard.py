@@ -574,7 +574,7 @@ def test_labels_the_vocabulary_lacks_name_an_image_and_the_nearest(world, cluste
 @pytest.mark.slow
 def test_errors_in_workers_are_the_users_own(cluster, tmp_path):
     (tmp_path / "images.jsonl").write_text('{"path": "a.png", "category": "cat"}\n{"path": 3, "category": "cat"}\n')
-    with pytest.raises(ValueError, match=r"^\S*images.jsonl: line 2: path must be a text, got 3$"):
+    with pytest.raises(ValueError, match=r"^\S*images.jsonl: line 2: path must be a path or an address, got 3$"):
         shard.run(config_for(tmp_path / "images.jsonl", tmp_path / "shards"))
 
 

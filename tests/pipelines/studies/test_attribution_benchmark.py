@@ -178,7 +178,7 @@ def test_rows_are_measured_once_and_the_page_comes_from_them_alone(
     pd.testing.assert_frame_equal(more.iloc[: len(rows)], rows)
     same = more[(more["measure"] == "contrast") & more["method"].isin(["itsm", "eclip"])]
     assert same.groupby("target")["value"].agg(np.ptp).max() < 1e-3, "ECLIP with the identity is ITSM"
-    monkeypatch.setattr(explain_benchmark, "opened", None)
+    monkeypatch.setattr(explain_benchmark, "open_model", None)
     (tmp_path / "explanations-words.md").write_text("Said by a reader.")
     page = explain_benchmark.run(replace(config, only_page=True)).read_text()
     assert "Said by a reader." in page and "| eclip |" in page
