@@ -20,13 +20,13 @@ class RecordStore:
     """The records of one folder, by name; operations on a remote store are retried."""
 
     def __init__(self, folder: str | Path) -> None:
-        """`folder` is local or in a store; the first record creates it."""
+        """Open the records of a folder, local or in a store; the first record creates the folder."""
         self.folder = str(folder)
 
     def create(self, name: str, record: Mapping[str, Any]) -> bool:
         """Write a record unless one of this name exists; returns whether it was written.
 
-        As exclusive as `ecor.storage.filesystem.create` is in that store.
+        How far this is exclusive depends on the store: see `ecor.storage.filesystem.create`.
         """
         address = self._address(name)
         return self._retry(lambda: filesystem.create(address, _encode(record)))

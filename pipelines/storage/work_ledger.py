@@ -65,10 +65,16 @@ class _Head:
 
 
 class WorkLedger:
-    """The units of one output, as one job reads and claims them; it can be sent to the job's workers."""
+    """The units of one output, as one job reads and claims them; a ledger can be sent to the job's workers."""
 
     def __init__(self, folder: str | Path, *, lease_s: float = 60.0, owner: str | None = None) -> None:
-        """`folder` is any address that fsspec writes, of this output alone; `owner` names the job (default: new)."""
+        """Open the ledger of an output.
+
+        Args:
+            folder: any address that fsspec writes; used for this output alone.
+            lease_s: seconds for which a renewed lease is valid.
+            owner: name of the job; None: a new one.
+        """
         self.folder = str(folder)
         self.lease_s = lease_s
         self.owner = owner or uuid.uuid4().hex[:8]
@@ -150,7 +156,12 @@ class WorkLedger:
         return None if head is None else head.record.get("commit")
 
     def wait(self, units: Sequence[str], *, tell: Callable[[str], None]) -> None:
-        """Sleep, then let the caller look again at units of other jobs; `tell` is called once per other job."""
+        """Sleep for a short time, before the caller looks again at units that other jobs hold.
+
+        Args:
+            units: the units to wait for.
+            tell: called with a line for each other job, once per job.
+        """
         heads = self._heads()
         held = [heads[unit].record for unit in units if unit in heads and "claim" in heads[unit].record]
         for owner in sorted({each["owner"] for each in held} - self._reported_owners - {self.owner}):
