@@ -26,7 +26,12 @@ class MarkdownTable:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, without a newline at its end; a cell that holds `|` becomes two cells."""
+    """Format a Markdown table, without a newline at its end.
+
+    Args:
+        header: titles of the columns.
+        rows: texts of the cells. A cell that holds `|` becomes two cells.
+    """
     return "\n".join([table_row(header), "|" + "---|" * len(header), *map(table_row, rows)])
 
 
