@@ -42,7 +42,7 @@ def exit_code(command: Callable[[], None]) -> int:
 
 
 def _write_error(text: str) -> None:
-    """Write to stderr, with all passwords and keys of this process masked: others can read the logs of jobs."""
+    """Write to stderr. All passwords and keys of this process are masked, because others can read the logs of jobs."""
     sys.stderr.write(mask_secrets(text, secrets=own_environment_secrets()))
 
 

@@ -21,7 +21,7 @@ def shapes_output_of(*systems: SystemName) -> Mapping[str, Any]:
 
 
 def output_settings(config: Any) -> dict[str, Any]:
-    """The settings that shape a stage's output, by name, as JSON values.
+    """Select the settings that shape a stage's output, by name, as JSON values.
 
     Args:
         config: settings of a stage, a dataclass. If fields name systems, those of `config.system` count.

@@ -66,7 +66,7 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
 
 
 def tracking_uri(tracking: TrackingConfig) -> str:
-    """The URI of `resolve_tracking(tracking)`."""
+    """Return the URI of `resolve_tracking(tracking)`."""
     uri = resolve_tracking(tracking).uri
     assert uri is not None, "resolve_tracking always sets the URI"
     return uri

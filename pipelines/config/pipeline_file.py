@@ -69,7 +69,7 @@ def _error_line(error: Mapping[str, Any]) -> str:
 
 
 def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = "") -> list[str]:
-    """A message for every name that is no field of `kind`, at any depth."""
+    """Make a message for every name that is no field of `kind`, at any depth."""
     assert is_dataclass(kind)
     hints = get_type_hints(kind)
     known = [each.name for each in fields(kind)]

@@ -127,7 +127,7 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """A name as valid UTF-8; other characters become `\\udc..`."""
+    r"""Escape the characters of a name that are not valid UTF-8, as `\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

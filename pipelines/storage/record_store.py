@@ -44,7 +44,11 @@ class RecordStore:
         self._retry(lambda: filesystem.write(address, _encode(record)))
 
     def read(self, name: str) -> Record | None:
-        """The record of this name, or None; ValueError when it is damaged."""
+        """Read the record of this name; None if there is none.
+
+        Raises:
+            ValueError: when it is damaged.
+        """
         address = self._address(name)
         try:
             return _parse(self._retry(lambda: filesystem.read(address)), where=address)
@@ -52,18 +56,18 @@ class RecordStore:
             return None
 
     def names(self) -> list[str]:
-        """Names of all records, sorted."""
+        """List the names of all records, sorted."""
         found = self._retry(lambda: filesystem.names_in(self.folder))
         return sorted(unquote(name.removesuffix(_SUFFIX)) for name in found if name.endswith(_SUFFIX))
 
     def read_all(self, names: Sequence[str]) -> dict[str, Record]:
-        """The existing records of these names, read in parallel."""
+        """Read those of these records that exist, in parallel."""
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             records = dict(zip(names, pool.map(self.read, names), strict=True))
         return {name: record for name, record in records.items() if record is not None}
 
     def modified_at(self, name: str) -> datetime | None:
-        """When a record was last written, by the store's clock; None when it does not exist."""
+        """Return the time of a record's last write, by the store's clock; None if it does not exist."""
         address = self._address(name)
         return self._retry(lambda: filesystem.modification_time(address))
 

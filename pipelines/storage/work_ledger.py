@@ -83,7 +83,7 @@ class WorkLedger:
         self._reported_owners: set[str] = set()
 
     def read_commits(self) -> dict[str, Record]:
-        """All committed units and their records, sorted by name."""
+        """Read the commit records of all committed units, sorted by name."""
         heads = self._heads()
         return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
 
@@ -92,7 +92,7 @@ class WorkLedger:
         return not self.leases.names() and not self.read_commits()
 
     def record(self, unit: str) -> Record | None:
-        """The commit record of a unit; None when it is not done."""
+        """Read the commit record of a unit; None if it is not done."""
         head = self._head(unit)
         return None if head is None else head.record.get("commit")
 
@@ -189,7 +189,7 @@ class WorkLedger:
         return {unit: _Head(number=last[unit], record=records[name]) for unit, name in names.items() if name in records}
 
     def _head(self, unit: str, *, start: int = 0) -> _Head | None:
-        """The last record of a chain, read record by record: chains are short, so no folder is listed."""
+        """Read the last record of a chain, record by record: chains are short, so no folder is listed."""
         head = None
         for number in count(start):
             record = self.chains.read(_record_name(unit, number))

@@ -152,7 +152,7 @@ class PictureReader:
 
     def __init__(self, split: SampleIndex, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
         self.reasons: dict[str, str] = {}
-        """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+        """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
         self._split = split
         self._paths = paths
         self._preprocess = preprocess

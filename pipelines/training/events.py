@@ -23,7 +23,7 @@ class RunProgress(Protocol):
 
 
 class RunEvent(RunProgress, Protocol):
-    """A moment of a run that is worth recording."""
+    """An event of a run that is recorded, with its points of the curves."""
 
     @property
     def figures(self) -> Mapping[str, float]:

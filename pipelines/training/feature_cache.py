@@ -97,7 +97,7 @@ def cached_rows(
 def _blocks(
     split: Split, *, encode: Callable[[Tensor], Tensor], width: int, reader: PictureReader, batch_size: int, rank: Rank
 ) -> Iterator[Float[Tensor, "B W"]]:
-    """The split's rows in order, each block from all ranks; a picture that cannot be read is a row of NaN."""
+    """Yield the split's rows in order, each block from all ranks; an unreadable picture is a row of NaN."""
     starts = range(0, len(split), batch_size * rank.num_ranks)
     firsts = [start + rank.index * batch_size for start in starts]
     parts = [np.arange(first, max(first, min(first + batch_size, len(split)))) for first in firsts]

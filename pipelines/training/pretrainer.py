@@ -177,7 +177,11 @@ class Pretraining:
         return tokenize_batch(self.source.batch(step, part=self._part), table=self.table, part=self._part)
 
     def _curves(self, terms: list[dict[str, Tensor]], *, seconds: float, done: int) -> dict[str, float]:
-        """Means of the steps since the last point; ValueError when too many pictures could not be read."""
+        """Average the steps since the last point.
+
+        Raises:
+            ValueError: when too many pictures could not be read.
+        """
         self._unreadable = merge_reasons(self.rank.all_gather(self.source.unreadable()), before=self._unreadable)
         num_unreadable = check_unreadable(
             self._num_unreadable,

@@ -57,7 +57,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[Config]):
-    """The settings of every worker."""
+    """Settings of a run, the same for every worker."""
 
     config: Config
     parents: dict[str, str]

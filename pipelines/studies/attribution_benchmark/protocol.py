@@ -54,12 +54,12 @@ def oracle_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[T
 
 
 def inverse_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """The opposite of the oracle."""
+    """Return the opposite of the oracle: high outside the mask."""
     return 1 - oracle_prior(masks, grid)
 
 
 def centre_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """A Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
+    """Return a Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
     axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
     return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
 
