@@ -44,7 +44,11 @@ class TableRow:
         return None if value is None else self._text(value, column=column)
 
     def path(self, column: str) -> str:
-        """The path or address in a cell; ValueError where it is empty or no text."""
+        """The path or address in a cell.
+
+        Raises:
+            ValueError: when the cell is empty or holds no text.
+        """
         value = self.cells.get(column)
         if not value or not isinstance(value, str):
             raise self.error(column, "must be a path or an address")
