@@ -79,7 +79,12 @@ class Evidence:
 
 
 def quantize(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
-    """Quantize raw scores to 8 bits per cell."""
+    """Quantize a map of raw scores to 8 bits per cell.
+
+    Args:
+        scores: of one map, finite.
+        rationale: the explained one; None: the category, given the kept rationales.
+    """
     low, high = float(scores.min()), float(scores.max())
     span = high - low
     steps = np.zeros(scores.shape) if span == 0 else np.round(STEPS * (scores.astype(np.float64) - low) / span)
