@@ -176,7 +176,18 @@ def _share(right: Bool[Tensor, " B"]) -> float:
 
 
 def measure_validity(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> SetValidity:
-    """Every figure of one set: `num_train` images for the probe, `num_images` to choose by and as many to judge by."""
+    """Measure every figure of one set.
+
+    Args:
+        clip: the open_clip model to measure with.
+        set_name: a set of a drawn world.
+        num_train: images to fit the probe on.
+        num_images: images to choose template and penalty by, and as many to measure on.
+        seed: of the images.
+
+    Raises:
+        ValueError: when there is no set of that name.
+    """
     numbers = {"train": num_train, "validation": num_images, "test": num_images}
     train, validation, test = (
         draw_split(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()
