@@ -68,8 +68,13 @@ class EclipModule(nn.Module):
     ) -> dict[str, Tensor]:
         """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`clip_loss`).
 
-        Labels are ids, −1 where unknown; with captions, `rationales` are ids of captions. With both kinds of sentences,
-        each has half of the weight (ours).
+        With both kinds of sentences, each has half of the weight (ours).
+
+        Args:
+            pictures: patches with guidance, as `guided_patches` gives them.
+            categories: ids, −1 where unknown.
+            rationales: ids, −1 where unknown; with captions, ids of captions.
+            generator: not used; every trained module takes one.
         """
         features = gather_features(self.features(pictures))
         labels = {"rationales": rationales, "categories": categories, "captions": rationales}
