@@ -58,7 +58,16 @@ class Objective:
         logit_scale: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The named terms; `generator` draws sampled negatives."""
+        """Compute the named loss terms.
+
+        Args:
+            image: features of B images.
+            categories: ids, −1 where unknown.
+            rationales: ids, −1 where unknown.
+            sentences: encode the vocabulary's sentences, with gradient where text tokens are learned.
+            logit_scale: s, not its logarithm.
+            generator: draws sampled negatives.
+        """
         return self.terms(
             LossBatch(
                 image=image,
@@ -74,7 +83,11 @@ class Objective:
 
 
 def objective_of(config: ObjectiveConfig) -> Objective:
-    """The objective that `config` names; ValueError listing the known names for any other."""
+    """Return the objective that `config` names.
+
+    Raises:
+        ValueError: when the name is unknown; the message lists the known ones.
+    """
     objectives = {
         "two_term": two_term_loss,
         "in_batch_pairs": in_batch_pairs_loss,
