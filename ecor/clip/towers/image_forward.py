@@ -52,7 +52,14 @@ def run_vit(
     prompts: Float[Tensor, "depth M width"] | None = None,
     single_head_blocks: int = 0,
 ) -> ImagePass:
-    """Run a ViT block by block; its last `single_head_blocks` blocks attend with one head (`run_block`)."""
+    """Run a ViT block by block.
+
+    Args:
+        vit: an open_clip VisionTransformer.
+        pixels: normalised.
+        prompts: visual prompts, a row for each of the first `depth` blocks.
+        single_head_blocks: last blocks that attend with one head (`run_block`).
+    """
     x_BLW = start_graph(vit._embeds(pixels))
     resblocks, blocks = vit.transformer.resblocks, []
     for index, resblock in enumerate(resblocks):

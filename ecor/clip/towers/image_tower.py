@@ -108,12 +108,12 @@ class ImageTower:
 
         Args:
             pixels: normalised.
-            gradients: keep the graph, so that `torch.autograd.grad` of anything late by anything early can be had. It
+            gradients: keep the graph, so that `torch.autograd.grad` can differentiate late tensors by early ones. It
                 begins after the embedding, or at the pixels where they require a gradient.
             single_head_blocks: last blocks that attend with one head, as Grad-ECLIP's reference implementation does.
 
         Raises:
-            ValueError: for towers that are neither an open_clip ViT nor a ModifiedResNet.
+            ValueError: when the tower is neither an open_clip ViT nor a ModifiedResNet, or its blocks cannot be traced.
         """
         self.require_capability("activations", asked_by="a trace")
         with full_precision(self.backbone), torch.set_grad_enabled(gradients):
