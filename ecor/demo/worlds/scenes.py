@@ -97,7 +97,7 @@ def without_part(scene: Scene, rationale: str) -> Scene:
 
 
 def draw_scene(scene: Scene) -> Drawing:
-    """The pixels of a scene and what can be seen in them."""
+    """Draw the pixels of a scene, and record what can be seen in them."""
     rng = random.Random(scene.seed)
     kinds, look = scene.world.kinds, scene.world.look
     canvas = look.ground(rng)
