@@ -82,13 +82,23 @@ def guided_patches(
 
 
 def mask_by_threshold(guidance: Float[Tensor, "B P"], *, threshold: float) -> Bool[Tensor, "B P"]:
-    """Patches of at least `threshold` times the image's mean; where none is, the strongest (ours)."""
+    """Choose the patches of at least `threshold` times the image's mean; where there is none, the strongest (ours).
+
+    Args:
+        guidance: of each patch, not negative.
+        threshold: a multiple of the mean.
+    """
     strongest = guidance == guidance.amax(dim=1, keepdim=True)
     return (guidance >= threshold * guidance.mean(dim=1, keepdim=True)) | strongest
 
 
 def mask_by_mass(guidance: Float[Tensor, "B P"], *, keep_mass: float) -> Bool[Tensor, "B P"]:
-    """The fewest patches, strongest first, that hold that share of the guidance; equal ones from the top left."""
+    """Choose the fewest patches, strongest first, that hold a share of the guidance; equal ones from the top left.
+
+    Args:
+        guidance: of each patch, not negative.
+        keep_mass: the share.
+    """
     ranked, order = guidance.sort(dim=1, descending=True, stable=True)
     before = ranked.cumsum(dim=1) - ranked
     total = guidance.sum(dim=1, keepdim=True)
