@@ -16,7 +16,7 @@ class LinearProbe:
     bias: Float[Tensor, " C"]
 
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
-        """One per class."""
+        """One logit per class."""
         return features @ self.weight.T + self.bias
 
 
