@@ -126,8 +126,9 @@ def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Te
 
 
 def tower_of(model: Recognizer, target: Target) -> ImageTower:
-    """Return the image tower with the visual prompts of the target's own prompt; free text and concepts have the
-    category's.
+    """Return the image tower with the visual prompts that the target's prompt was tuned with.
+
+    Free text and concepts have those of the category.
 
     Args:
         model: tuned or zero-shot.

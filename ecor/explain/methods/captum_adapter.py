@@ -31,7 +31,7 @@ class CosineForward(nn.Module):
         self.register_buffer("texts", texts.to(tower.backbone.device), persistent=False)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
-        """Cosines."""
+        """Cosines of images and texts."""
         return self.tower.features(pixels) @ self.texts.T
 
 

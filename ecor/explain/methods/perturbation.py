@@ -54,13 +54,18 @@ class Rise:
         )
 
     def masks(self, size: tuple[int, int]) -> Float[Tensor, "N H W"]:
-        """The same for all pictures of a size."""
+        """Draw the masks, the same for all pictures of a size."""
         num_masks, cells = (2000, 8) if self.compat else (self.num_masks, self.cells)
         generator = torch.Generator().manual_seed(self.seed)
         return random_masks(num_masks, size=size, cells=cells, keep=self.keep, generator=generator)
 
     def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
-        """Of any score of altered pictures."""
+        """Make maps of any score of altered pictures.
+
+        Args:
+            score: of altered copies of the image.
+            image: normalised.
+        """
         masks = self.masks((image.shape[-2], image.shape[-1])).to(image.device)
         return rise_map(score, image, masks, keep=self.keep, batch_size=self.batch_size)
 
@@ -94,7 +99,12 @@ class Occlusion:
         return torch.stack([self.map_of(score, image) for score, image in _image_scores(tower, pixels, texts)])
 
     def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
-        """Of any score of altered pictures."""
+        """Make maps of any score of altered pictures.
+
+        Args:
+            score: of altered copies of the image.
+            image: normalised.
+        """
         size = (image.shape[-2], image.shape[-1])
         windows = sliding_windows(size, window=self.window, stride=self.stride).to(image.device)
         return occlusion_map(score, image, windows, fill=self.fill, batch_size=self.batch_size)

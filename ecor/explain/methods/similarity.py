@@ -152,12 +152,12 @@ def feature_surgery(
 
 
 def similarity(patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B T D"]) -> Float[Tensor, "B T P"]:
-    """Dot products."""
+    """Dot products of patches and texts."""
     return texts @ patches.transpose(1, 2)
 
 
 def similarity_to_texts(patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B T D"]) -> Float[Tensor, "B T P"]:
-    """Cosines."""
+    """Cosines of patches and texts."""
     return similarity(normalize(patches, dim=-1), normalize(texts, dim=-1))
 
 

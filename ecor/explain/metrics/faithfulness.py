@@ -31,7 +31,7 @@ class Curve:
 
     @property
     def area(self) -> Float[Tensor, " B"]:
-        """Under the curve (trapezoids)."""
+        """Area under the curve (trapezoids)."""
         return torch.trapezoid(self.scores, self.share.to(self.scores), dim=1)
 
 
