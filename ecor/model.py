@@ -143,7 +143,7 @@ class Recognizer:
 
         Args:
             vocabulary: a vocabulary, {category: [rationale, …]}, or the path of a vocabulary file.
-            backbone: None: the embedded model.
+            backbone: frozen towers; None: the embedded model.
             templates: the words around the names; None: the default.
 
         Raises:

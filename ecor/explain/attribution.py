@@ -86,7 +86,7 @@ def attribute_among(
     Args:
         tower: as for `attribute`.
         images: as for `attribute`.
-        texts: features of K texts of each image.
+        texts: features of T texts of each image.
         method: as for `attribute`.
         vocabulary: features of all texts; those that are not the image's own are the distractors.
         own: ids of each image's texts in the vocabulary, all different.
@@ -197,7 +197,7 @@ def explain_joint(
         model: left unchanged.
         images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
         by: a method, or its name.
-        num_rationales: K; at most as many as the joint keeps.
+        num_rationales: K; cut to the number that the joint kept.
         scoring: settings of the joint; None: the default.
         batch_size: images per pass.
         settings: of the named method.
