@@ -115,7 +115,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
-    with cluster.connect(ClusterConfig(num_cpus=1)):
+    with cluster.connect(ClusterConfig(num_cpus=1), dashboard=False):
         yield
 
 
