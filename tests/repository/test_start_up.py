@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.order import LONGEST_FIRST, duration_rank
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torch._dynamo", "transformers", "timm", "mlflow", "ray", "pandas", "matplotlib")
 """Each takes between 0.3 and 4 seconds to import."""
@@ -29,3 +31,9 @@ def test_a_process_imports_what_it_needs_and_nothing_else_that_is_heavy(module: 
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == needed
+
+
+def test_files_that_take_longest_come_first_and_exist() -> None:
+    assert not [name for name in LONGEST_FIRST if not (ROOT / name).is_file()]
+    first, *_, last = LONGEST_FIRST
+    assert duration_rank(f"{first}::test_a") < duration_rank(f"{last}::test_b") < duration_rank("tests/test_else.py::c")
