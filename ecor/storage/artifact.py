@@ -33,7 +33,20 @@ def save_artifact(
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
 ) -> ArtifactRecord:
-    """Write the folder atomically; an existing one is replaced."""
+    """Save tensors and their record in a folder, atomically; an existing folder is replaced.
+
+    Args:
+        system: `eclip` or `lico`: the name of both files.
+        tensors: the learned tensors, by name.
+        folder: local.
+        settings: all settings that change the result, except the backbone: JSON values.
+        backbone: the backbone that the tensors were trained on.
+        backbone_digest: its digest.
+        vocabulary_digest: of the vocabulary that they were trained on.
+        parents: digests of the inputs, by name.
+        metrics: on validation.
+        run_id: MLflow run that made it.
+    """
     with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
@@ -56,7 +69,11 @@ def save_artifact(
 
 
 def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
-    """Load the tensors; ValueError if the file is missing or altered."""
+    """Load the tensors of an artifact.
+
+    Raises:
+        ValueError: when the file is missing or altered, or holds no tensors.
+    """
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
         found = file_sha256(path) if path.is_file() else "missing"
@@ -69,7 +86,15 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
 
 
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
-    """Raise ValueError unless the artifact was trained on this backbone."""
+    """Check that an artifact was trained on a backbone.
+
+    Args:
+        record: of the artifact.
+        digest: of the backbone.
+
+    Raises:
+        ValueError: when the artifact was trained on another one.
+    """
     if record.backbone_digest != digest:
         raise ValueError(
             f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "

@@ -98,9 +98,13 @@ class ArtifactRecord:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read the record of a checkpoint folder, or of the run folder that holds it; local or in a store.
+    """Read the record of a checkpoint folder, or of the run folder that holds it.
 
-    Raises ValueError if there is no checkpoint, or it was altered or has another format.
+    Args:
+        folder: local, or in a store.
+
+    Raises:
+        ValueError: when there is no checkpoint, or it was altered or has another format.
     """
     found = _find_checkpoint(folder)
     path = filesystem.join(found, RECORD)
@@ -132,7 +136,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
     """Read the record of a folder, or of the run folder that holds it.
 
-    Raises ValueError if there is no record of that system, or it was altered or has another format.
+    Args:
+        folder: local, or in a store.
+        system: `eclip` or `lico`.
+
+    Raises:
+        ValueError: when there is no record of that system, or it was altered or has another format.
     """
     path = record_path(folder, system)
     if path is None:
@@ -155,7 +164,12 @@ def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
 
 
 def record_path(folder: str | Path, system: str) -> str | None:
-    """Address of a system's record in a folder or in its `checkpoint/`; None where there is none."""
+    """Find the address of a system's record; None where there is none.
+
+    Args:
+        folder: the folder of the record, or the run folder whose `checkpoint/` holds it.
+        system: `eclip` or `lico`.
+    """
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
     places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)

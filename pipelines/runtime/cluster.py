@@ -13,7 +13,7 @@ from ray.data import DataContext
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.prometheus import time_stage
 
-# Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
+# Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
@@ -52,9 +52,13 @@ def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool 
 
 
 def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
-    """Resources of each machine of the cluster: name of the resource to amount.
+    """List the resources of each machine of the cluster: amount by name of the resource.
 
-    A joined cluster may scale up on demand: a task asks it for a CPU (or a GPU) and waits.
+    A joined cluster without such resources may grow on demand: a task asks for a CPU (or a GPU) and waits.
+
+    Args:
+        config: the cluster.
+        use_gpu: wait for a GPU instead of a CPU.
 
     Raises:
         TimeoutError: when there is none within `no_progress_timeout_s`.
@@ -70,7 +74,7 @@ def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[di
 
 
 def stall_error(timeout_s: float) -> TimeoutError:
-    """The error of a stage without progress; names the free resources of the cluster."""
+    """Make the error of a stage without progress; it names the free resources of the cluster."""
     total, free = ray.cluster_resources(), ray.available_resources()
     resources = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(

@@ -1,4 +1,4 @@
-"""The order of test files: those that take longest begin first, so that no worker of two ends alone with one of them."""
+"""The order of test files: the longest begin first, so that no worker of two ends alone with one of them."""
 
 LONGEST_FIRST = (
     "tests/system/test_submitted_jobs.py",
