@@ -104,7 +104,7 @@ class _FigureCells:
 
     def markdown(self, *, title: str, against: str | None) -> MarkdownTable:
         """A row per arm; the last columns are the mean and its difference from the arm `against`."""
-        base = self.mean(against) if against in self.arms else None
+        base = self.mean(against) if against is not None and against in self.arms else None
         body = []
         for arm in self.arms:
             cells = [*(_format_mean(self.cells[arm, value]) for value in self.values), _format_mean(self.mean(arm))]
