@@ -17,12 +17,18 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
-from ecor.storage.artifact import CHECKPOINT_FOLDER, ArtifactRecord, read_artifact
 from ecor.storage.digests import json_digest
+from ecor.storage.model_records import (
+    CHECKPOINT_FOLDER,
+    RECORD,
+    ArtifactRecord,
+    Checkpoint,
+    read_artifact,
+    read_checkpoint,
+)
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking

@@ -12,6 +12,8 @@ import pickle
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -113,7 +115,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
-    with cluster.connect(ClusterConfig(num_cpus=1)):
+    with cluster.connect(ClusterConfig(num_cpus=1), dashboard=False):
         yield
 
 
@@ -603,6 +605,22 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     assert not stray.exists()
     keys = read_predictions(copied.output)["key"].to_pylist()
     assert keys == keys_of(Path(copied.input))
+
+
+@pytest.mark.slow
+def test_a_finished_job_imports_neither_ray_nor_torch(done: ScoreConfig, tracking: TrackingConfig) -> None:
+    """What its records say is all that it needs, and the registry, which alone knows what an alias means."""
+    words = ["score", "--input", done.input, "--output", done.output, "--model", done.model, "--batch-size", "4"]
+    words += ["--scoring.top-k", "3", "--tracking.uri", str(tracking.uri)]
+    code = f"""
+import sys
+from pipelines.__main__ import main
+print(main({words}), *(name for name in ("ray", "torch", "open_clip") if name in sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, told, last = run.stdout.splitlines()
+    assert told.startswith("22 images were scored before")
+    assert last == "0", run.stdout
 
 
 def keys_of(split: Path) -> list[str]:
