@@ -715,6 +715,7 @@ def test_a_killed_job_goes_on_with_every_row_once(
         log=tmp_path / "log",
         environment=environment,
     )
+    assert "core_worker" not in (tmp_path / "log").read_text(), "Ray complains of actors that it could not restart"
     score.run(config, tracking=tracking)
     told = capsys.readouterr().out
     assert "scored 22 images (" in told  # some before
