@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecor.config import Preprocess, TextConfig
+from ecor.config import Precision, Preprocess, ScoringConfig, TextConfig
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint
@@ -74,6 +74,26 @@ class ScoreJob:
     def exceeds_rejected(self, num_rejected: int) -> bool:
         """Whether more than the allowed share of all images is rejected."""
         return num_rejected > self.config.max_rejected * self.input.num_images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSettings:
+    """Settings of a scoring actor; sent to the actor's machine."""
+
+    model: ModelVersion
+    tracking: TrackingConfig
+    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
+    vocabulary: str | None
+    """JSON of the vocabulary to use instead of the model's own."""
+    scoring: ScoringConfig
+    text: TextConfig
+    batch_size: int
+    precision: Precision
+    use_gpu: bool
+    num_threads: int
+    """Torch threads on the CPU; Ray's default is one."""
+    evidence: "AttributionSettings | None" = None
+    """Which rows get heat maps; None: no heat maps, and no column for them."""
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:

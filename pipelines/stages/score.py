@@ -130,7 +130,7 @@ def _score_claimed(
     reservation: Reservation,
     attempts: Mapping[str, Attempt],
 ) -> None:
-    from pipelines.scoring.dataflow import stream_units  # Ray Data and torch: not for a finished job
+    from pipelines.scoring.dataflow import stream_units  # Ray Data: not for a finished job
 
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     num_claimed = len(units)

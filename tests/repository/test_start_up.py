@@ -20,6 +20,7 @@ HEAVY = ("torch", "torch._dynamo", "transformers", "timm", "mlflow", "ray", "pan
         ("pipelines.scoring.decoder", set()),
         ("pipelines.scoring.unit_writer", set()),
         ("pipelines.scoring.scorer", {"torch", "pandas"}),
+        ("pipelines.scoring.dataflow", {"ray", "pandas"}),
         ("pipelines.tracking.model_cache", set()),
         ("pipelines.stages.score", set()),
         ("pipelines.stages.shard", {"ray", "pandas"}),

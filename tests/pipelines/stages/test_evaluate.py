@@ -18,6 +18,7 @@ from ecor.evaluation.record import difference_of_folders, read_evaluation, read_
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
 from pipelines.stages import evaluate
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, row, write_labels
 from tests.support.processes import ctrl_c_at_file
 
@@ -29,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tracking(place: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{place}/mlflow.db", experiment="evaluation")
+    return new_database(place, experiment="evaluation")
 
 
 def config_of(place: Path, *names: str, output: str = "evaluation", **kwargs) -> EvaluateConfig:

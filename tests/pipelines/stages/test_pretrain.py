@@ -33,6 +33,7 @@ from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned
 from pipelines.training.pretrainer import Pretraining, PretrainState
+from tests.support.mlflow_databases import new_database
 
 SMALL_CLIP = {
     "embed_dim": 16,
@@ -291,7 +292,7 @@ def cluster() -> Iterator[ClusterConfig]:
 
 @pytest.fixture
 def tracking(tmp_path: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return new_database(tmp_path)
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
@@ -71,7 +72,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+    return new_database(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(scope="module")

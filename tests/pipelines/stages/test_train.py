@@ -50,6 +50,7 @@ from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.train_state import TrainState
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines
 from tests.support.in_process_training import finished, tuning_of
+from tests.support.mlflow_databases import new_database
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
 from tests.support.tiny_models import NAMES
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
@@ -306,7 +307,7 @@ def cluster() -> Iterator[ClusterConfig]:
 
 @pytest.fixture
 def tracking(tmp_path: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return new_database(tmp_path)
 
 
 @pytest.mark.slow
