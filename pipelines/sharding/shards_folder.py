@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import pyarrow.parquet as pq
+
 from ecor.data.shard_manifest import (
     MANIFEST_NAME,
     ShardManifest,
@@ -14,6 +16,7 @@ from ecor.data.shard_manifest import (
     write_text,
 )
 from ecor.storage import filesystem as store
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
 from pipelines.sharding.folder_layout import Source
 from pipelines.sharding.inspection import (
@@ -23,6 +26,7 @@ from pipelines.sharding.shard_writer import How, all_intact
 from pipelines.storage.work_ledger import WorkLedger
 
 LEDGER, WORK = "_ledger", "_work"
+QUARANTINE = "quarantine.parquet"
 
 
 def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
@@ -90,8 +94,23 @@ def _is_shard_file(name: str) -> bool:
     return name.endswith((".tar", ".index.parquet", ".tmp"))
 
 
+def read_rejected(job: ShardJob, *, manifests: Mapping[str, ShardManifest]) -> dict[str, int]:
+    """Rejected images by reason, as the quarantine table has them; without reasons where someone has removed it."""
+    path = store.join(job.output, QUARANTINE)
+    if not store.exists(path):
+        return {"unknown": sum(manifest.num_rejected for manifest in manifests.values())}
+    with store.open_file(path) as file:
+        return Counter(pq.ParquetFile(file).read(columns=["reason"], use_threads=False)["reason"].to_pylist())
+
+
 def write_summary(
-    job: ShardJob, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
+    job: ShardJob,
+    *,
+    manifests: Mapping[str, ShardManifest],
+    source: Source,
+    how: Counter[How],
+    balance: Balance,
+    seconds: float,
 ) -> None:
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]
@@ -107,6 +126,7 @@ def write_summary(
         "layout": source.layout,
         **totals,
         "num_ignored": source.num_ignored,
+        "balance": balance.to_record(),
         "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
         "num_shards_written": num_written,
         "num_shards_taken_over": how["taken over"],

@@ -4,7 +4,8 @@ The order is one permutation of all samples per (seed, epoch). A step takes the 
 takes those that are r modulo W. So a run can stop anywhere and resume with another number of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,12 @@ class Split(SampleIndex):
     """All labelled ids; −1 where a sample has fewer than L."""
     first_turn: Int[Tensor, " N"]
     """Where each sample starts in taking its rationales in turn."""
-    num_unlabelled: int
-    """Samples of the split that are left out: no category, or no rationale."""
+    left_out: Mapping[str, int]
+    """Samples of the split without a category, or without a rationale: `no_category`, `no_rationale`."""
+
+    @property
+    def num_unlabelled(self) -> int:
+        return sum(self.left_out.values())
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -79,14 +84,15 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
             f"{manifest.vocabulary_digest}: reshard, or pass the vocabulary of that manifest"
         )
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
-    rows = [
-        (shard, row, crc32(key.encode()), vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels)))
-        for shard, index in enumerate(indexes)
-        for row, (key, category, labels) in enumerate(
-            zip(*(index[name].to_pylist() for name in ("key", "category", "rationales")), strict=True)
-        )
-        if category is not None and labels
-    ]
+    rows, left_out = [], Counter[str]()
+    for shard, index in enumerate(indexes):
+        columns = (index[name].to_pylist() for name in ("key", "category", "rationales"))
+        for row, (key, category, labels) in enumerate(zip(*columns, strict=True)):
+            if category is None or not labels:
+                left_out["no_category" if category is None else "no_rationale"] += 1
+                continue
+            ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
+            rows.append((shard, row, crc32(key.encode()), *ids))
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
     shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
@@ -100,7 +106,7 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
         categories=torch.tensor(categories),
         rationales=torch.tensor([ids + [-1] * (longest - len(ids)) for ids in labelled]),
         first_turn=torch.tensor(turns),
-        num_unlabelled=manifest.num_samples - len(rows),
+        left_out=left_out,
     )
 
 

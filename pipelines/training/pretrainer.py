@@ -27,6 +27,7 @@ from ecor.training.contrastive import (
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
 from pipelines.config.training import PretrainConfig
+from pipelines.training.sample_use import merge_uses
 from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 
@@ -47,6 +48,8 @@ class PretrainState:
     """Spent on these steps."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+    uses: Tensor | None = None
+    """Which samples were read so far, as `pipelines.training.sample_use` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ class Pretraining:
         )
         self._num_unreadable, self._seconds = 0, 0.0
         self._unreadable: dict[str, str] = {}
+        self._uses: Tensor | None = None
 
     def module(self) -> Pretrainer:
         """What is trained: its forward gives the loss terms."""
@@ -209,6 +213,7 @@ class Pretraining:
             num_unreadable=sum(self.rank.all_gather(self._num_unreadable)),
             seconds=self._seconds,
             unreadable=self._unreadable,
+            uses=merge_uses(self.source.uses(), rank=self.rank, before=self._uses),
         )
 
     def _restore(self, progress: PretrainState) -> int:
@@ -217,4 +222,5 @@ class Pretraining:
         self._generator.set_state(progress.generator)
         self._num_unreadable = progress.num_unreadable if self.rank.index == 0 else 0
         self._seconds, self._unreadable = progress.seconds, progress.unreadable
+        self._uses = progress.uses
         return progress.step

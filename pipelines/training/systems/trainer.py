@@ -34,6 +34,7 @@ from pipelines.training.data_loader import (
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.sample_use import mark_samples, merge_uses
 from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
 
 POINTS_PER_EPOCH = 20
@@ -57,6 +58,8 @@ class TrainState:
     """Spent on finished epochs."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+    uses: dict[str, Tensor] = field(default_factory=dict)
+    """Which samples were read so far, by folder of the split; as `pipelines.training.sample_use` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,7 @@ class Trainer(ABC):
         self._num_unreadable = 0
         self._unreadable: dict[str, str] = {}
         self._opened: list[PictureReader] = []
+        self._uses = {each.folder: torch.zeros(len(each), dtype=torch.uint8) for each in (train, validation)}
 
     # What a system defines
 
@@ -270,6 +274,10 @@ class Trainer(ABC):
     def _saved(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
+        progress.uses = {
+            folder: merge_uses(uses, rank=self.rank, before=progress.uses.get(folder))
+            for folder, uses in self._uses.items()
+        }
         return progress
 
     def _state(self) -> dict[str, Tensor]:
@@ -308,6 +316,7 @@ class Trainer(ABC):
         for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
             for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
                 self._unreadable.setdefault(split.source(position), "")
+            mark_samples(self._uses[split.folder], wanted, readable=readable)
             yield wanted, pictures, readable
 
     def _taught(self, epoch: int) -> Int[Tensor, " N"]:
