@@ -107,7 +107,7 @@ def draw_scene(scene: Scene) -> Drawing:
         )
         legend |= {first + k: (index, text) for k, text in enumerate((None, *kind.rationales))}
     _occluders(rng, canvas, world=scene.world)
-    image, labels = canvas.finished()
+    image, labels = canvas.finish()
     counts = labels.histogram()
     visible = tuple(
         tuple(

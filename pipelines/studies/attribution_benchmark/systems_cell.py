@@ -31,7 +31,8 @@ from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
-from pipelines.training.systems.trainer import Trainer, TrainState
+from pipelines.training.systems.train_state import TrainState
+from pipelines.training.systems.trainer import Trainer
 
 Figures = dict[str, float]
 _EMBEDDED = BackboneConfig(precision="fp32")

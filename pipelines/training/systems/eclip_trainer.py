@@ -22,7 +22,8 @@ from pipelines.config.training import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_rows
-from pipelines.training.systems.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 
 class EclipTrainer(Trainer):
@@ -87,8 +88,8 @@ class EclipTrainer(Trainer):
             found[number :: self.rank.num_ranks] = part
         return found.to(self.rank.device)
 
-    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
-        return self._captions[1][self.train.folder] if self._has_captions else super()._taught(epoch)
+    def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
+        return self._captions[1][self.train.folder] if self._has_captions else super()._sample_rationales(epoch)
 
     def _open(self) -> None:
         if self._is_cached:
@@ -130,7 +131,7 @@ class EclipTrainer(Trainer):
         }
 
     @torch.no_grad()
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         """Against all sentences of the vocabulary: a loss that depends on no company of other images (ours)."""
         module, names = self.module(), self.names
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):

@@ -18,7 +18,8 @@ from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
-from pipelines.training.systems.trainer import Save, Trainer, TrainState, make_generator
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer, make_generator
 
 _CLASSIFIER = "classifier."
 
@@ -60,7 +61,7 @@ class LicoTrainer(Trainer):
         return make_generator(self.config.seed, step)
 
     @torch.no_grad()
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         classifier = self.classifier
         classifier.eval()
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):

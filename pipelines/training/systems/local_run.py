@@ -5,7 +5,8 @@ from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
-from pipelines.training.systems.trainer import Trainer, TrainState
+from pipelines.training.systems.train_state import TrainState
+from pipelines.training.systems.trainer import Trainer
 
 
 def build_local_trainer(config: TrainConfig, *, vocabulary: Vocabulary, rank: Rank | None = None) -> Trainer:

@@ -34,7 +34,8 @@ from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
-from pipelines.training.systems.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 NO_LIMIT = 2**62
 
@@ -169,7 +170,7 @@ class PromptTrainer(Trainer):
         self._open()
         self.prompts.load_state_dict(progress.best_tokens)
         recognizer = self._recognizer()
-        return self._calibrated(recognizer) if self.config.calibrate else recognizer
+        return self._calibrate(recognizer) if self.config.calibrate else recognizer
 
     def _recognizer(self) -> Recognizer:
         """The model as it stands; its text features are made anew and not kept on disk, as tokens change."""
@@ -181,7 +182,7 @@ class PromptTrainer(Trainer):
             text_config=replace(self.config.text, cache_dir=None),
         )
 
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         recognizer = self._recognizer()
         objective = objective_of(validation_objective(self.config.objective))
         for features, positions in self._validation_batches():
@@ -204,7 +205,7 @@ class PromptTrainer(Trainer):
             if len(kept):
                 yield pictures.select(kept.to(pictures.rationale.device)), torch.from_numpy(wanted)[kept]
 
-    def _calibrated(self, recognizer: Recognizer) -> Recognizer:
+    def _calibrate(self, recognizer: Recognizer) -> Recognizer:
         """With temperatures fitted on the validation pictures of all ranks."""
         mine = [
             (positions, features.rationale.cpu(), features.category.cpu())

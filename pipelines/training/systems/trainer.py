@@ -7,15 +7,12 @@ optimizer and a step number, and a resumed run equals one that never stopped.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add, or_
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -35,67 +32,12 @@ from pipelines.training.data_loader import (
     order_of_epoch,
 )
 from pipelines.training.sample_use import mark_samples, merge_uses
+from pipelines.training.systems.train_state import Save, TrainEvent, TrainState
+from pipelines.training.systems.training_curve import TrainingCurve
 from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
 
 POINTS_PER_EPOCH = 20
 """Of the training curves."""
-
-
-@dataclass(slots=True, kw_only=True)
-class TrainState:
-    """The state of a run: all that resuming needs."""
-
-    tokens: dict[str, Tensor]
-    """All learned tensors by name; for ECOR the prompt tokens."""
-    optimizer: dict[str, Any]
-    step: int = 0
-    """Updates done; the epoch and the position in it follow."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of every finished epoch."""
-    best_tokens: dict[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = -1
-    seconds: float = 0.0
-    """Spent on finished epochs."""
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
-    uses: dict[str, Tensor] = field(default_factory=dict)
-    """Which samples were read so far, by folder of the split; as `pipelines.training.sample_use` has it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainEvent:
-    """An event of a run: a point of its curves or the end of an epoch, with the state to save."""
-
-    metrics: dict[str, float]
-    epoch: int | None = None
-    """Of the epoch that ends here, from 0; None within an epoch."""
-    progress: TrainState
-    """The state of the run; it changes when the run continues."""
-    is_due: bool = False
-    """Whether the progress is to be saved: every `checkpoint_every_steps`."""
-
-    @property
-    def step(self) -> int:
-        """Updates done."""
-        return self.progress.step
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Points of the curves."""
-        return self.metrics
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Reasons why images could not be read so far, by source."""
-        return self.progress.unreadable
-
-
-class Save(Protocol):
-    """Writes the result of a run into a new folder."""
-
-    def __call__(
-        self, folder: Path, *, parents: Mapping[str, str], metrics: Mapping[str, float], run_id: str | None
-    ) -> object: ...
 
 
 class Trainer(ABC):
@@ -160,7 +102,7 @@ class Trainer(ABC):
         """What the module takes of each batch of pictures; and which of them could be read."""
 
     @abstractmethod
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
 
     @abstractmethod
@@ -215,7 +157,7 @@ class Trainer(ABC):
 
     def _epoch(self, module: nn.Module, *, progress: TrainState, optimizer: Optimizer) -> Iterator[TrainEvent]:
         epoch, first_step = divmod(progress.step, self.steps_per_epoch)
-        started, curve = time.perf_counter(), _Curve()
+        started, curve = time.perf_counter(), TrainingCurve()
         for batches in self._batches(epoch=epoch, first_step=first_step):
             outcome = training_step(
                 module,
@@ -230,14 +172,14 @@ class Trainer(ABC):
             curve.add(outcome.terms, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
             if progress.step % max(1, self.steps_per_epoch // POINTS_PER_EPOCH) == 0:
                 yield TrainEvent(metrics=curve.mean_over(self.rank), progress=progress)
-                curve = _Curve()
+                curve = TrainingCurve()
             if self._is_due(progress) and progress.step % self.steps_per_epoch != 0:
-                yield TrainEvent(metrics={}, progress=self._saved(progress), is_due=True)
+                yield TrainEvent(metrics={}, progress=self._update_state(progress), is_due=True)
         yield self._end_of_epoch(progress, started=started, num_steps=self.steps_per_epoch - first_step)
 
     def _end_of_epoch(self, progress: TrainState, *, started: float, num_steps: int) -> TrainEvent:
         trained_s = time.perf_counter() - started
-        metrics = self._validated()
+        metrics = self._validate()
         progress.unreadable = self._unreadable_reasons(before=progress.unreadable)
         metrics["num_unreadable"] = check_unreadable(
             self._num_unreadable,
@@ -255,11 +197,13 @@ class Trainer(ABC):
             progress.best_epoch, progress.best_tokens = epoch, self._state()
         progress.epochs.append(metrics)
         progress.seconds += time.perf_counter() - started
-        return TrainEvent(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
+        return TrainEvent(
+            metrics=metrics, epoch=epoch, progress=self._update_state(progress), is_due=self._is_due(progress)
+        )
 
-    def _validated(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Loss and strict verdicts on the validation split, each rank with its part of it."""
-        found = [step for steps in self.rank.all_gather(list(self._evaluated())) for step in steps]
+        found = [step for steps in self.rank.all_gather(list(self._evaluate())) for step in steps]
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
 
@@ -271,7 +215,7 @@ class Trainer(ABC):
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
         return merge_reasons(self.rank.all_gather(reasons), before=before)
 
-    def _saved(self, progress: TrainState) -> TrainState:
+    def _update_state(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
         progress.uses = {
@@ -294,7 +238,7 @@ class Trainer(ABC):
         order = order_of_epoch(len(self.train), seed=self.config.seed, epoch=epoch)
         numbers = range(first_step * accumulate, self.steps_per_epoch * accumulate)
         positions = [batch_positions(order, batch=n, batch_size=size, rank=self.rank) for n in numbers]
-        rationales = self._taught(epoch)
+        rationales = self._sample_rationales(epoch)
         ready: list[LabelledBatch] = []
         for wanted, pictures, readable in self._read(self.train, positions):
             unknown = torch.full((len(wanted),), -1)
@@ -319,7 +263,7 @@ class Trainer(ABC):
             mark_samples(self._uses[split.folder], wanted, readable=readable)
             yield wanted, pictures, readable
 
-    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
+    def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
         """What each training picture teaches in this epoch: a rationale, by id."""
         return self.train.rationales_of_epoch(epoch)
 
@@ -349,26 +293,3 @@ class Trainer(ABC):
 def make_generator(*numbers: int) -> torch.Generator:
     """A generator that the numbers decide."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-
-
-class _Curve:
-    """Sums of a few steps' metrics, on the device until a point of the curve is wanted."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._num_steps = 0
-
-    def add(self, terms: dict[str, Tensor], *, gradient_norm: Tensor, learning_rate: float) -> None:
-        loss = torch.stack(list(terms.values())).sum()
-        rate = torch.tensor(learning_rate, device=loss.device)
-        point = {**terms, "loss": loss, "gradient_norm": gradient_norm.detach(), "learning_rate": rate}
-        self._sums = {name: self._sums.get(name, 0) + value for name, value in point.items()}
-        self._num_steps += 1
-
-    def mean_over(self, rank: Rank) -> dict[str, float]:
-        """Means over the steps and the ranks; every rank must ask."""
-        means = torch.stack(list(self._sums.values())) / self._num_steps
-        if rank.num_ranks > 1:
-            dist.all_reduce(means)
-            means /= rank.num_ranks
-        return dict(zip(self._sums, means.tolist(), strict=True))
