@@ -52,7 +52,7 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
-        left_out = place.left_out or ("hidden" if any(map(is_junk, parts)) else None)
+        left_out = "hidden" if any(map(is_junk, source.split("/"))) else place.left_out
         if left_out is not None:
             yield {"source": escape_name(source), "left_out": left_out}
             continue

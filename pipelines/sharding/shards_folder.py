@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -139,10 +140,15 @@ def write_summary(
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
+    say(_summary_line(summary, num_shards=num_shards, how=how, output=job.output))
+
+
+def _summary_line(summary: Mapping[str, Any], *, num_shards: int, how: Counter[How], output: str) -> str:
     taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
     by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
-    say(
-        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_kept} kept, {num_written} written"
-        f"{taken_over}{by_others}), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in "
-        f"{seconds:.1f} s, {num_images / seconds:.1f} images/s: {job.output}"
+    return (
+        f"sharded {summary['num_samples']} images into {num_shards} shards ({summary['num_shards_kept']} kept, "
+        f"{summary['num_shards_written']} written{taken_over}{by_others}), {summary['num_rejected']} rejected, "
+        f"{summary['num_duplicates']} copies left out, in {summary['seconds']:.1f} s, "
+        f"{summary['images_per_second']:.1f} images/s: {output}"
     )

@@ -56,8 +56,7 @@ def run(
         attempts, committed = _claim_units(job, folder=folder)
         finished = folder.find_manifest()
         if finished is not None and len(committed) == len(job.input.units):
-            say(_finished_line(finished, output=config.output), to_stdout=True)
-            say_balance(JobStats(committed=committed).balance(job.input))
+            _say_finished(finished, committed=committed, job=job)
             return finished
         with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
             tally = JobStats(committed=committed)
@@ -65,17 +64,17 @@ def run(
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
             balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
-            seconds = time.perf_counter() - began
-            summary = _summary(job, tally=tally, reservation=reservation, balance=balance, seconds=seconds)
+            summary = _summary(job, tally=tally, reservation=reservation, balance=balance, began=began)
             _publish(job, folder=folder, predictions=predictions, summary=summary)
     say(summary_line(summary), to_stdout=True)
     say_balance(balance)
     return predictions
 
 
-def _finished_line(finished: PredictionSet, *, output: str) -> str:
+def _say_finished(finished: PredictionSet, *, committed: dict[str, CommittedUnit], job: ScoreJob) -> None:
     scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
-    return f"{scored}; units: {len(finished.parts)} kept, 0 done: {output}"
+    say(f"{scored}; units: {len(finished.parts)} kept, 0 done: {job.config.output}", to_stdout=True)
+    say_balance(JobStats(committed=committed).balance(job.input))
 
 
 @contextlib.contextmanager
@@ -214,12 +213,12 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
 
 
 def _summary(
-    job: ScoreJob, *, tally: JobStats, reservation: Reservation, balance: Balance, seconds: float
+    job: ScoreJob, *, tally: JobStats, reservation: Reservation, balance: Balance, began: float
 ) -> dict[str, Any]:
     return {
         "output": job.config.output,
         "model": job.model.uri,
-        **tally.summary(num_images=job.input.num_images, seconds=seconds),
+        **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
         "num_left_out": balance.num_left_out,
         "balance": balance.to_record(),
         "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},

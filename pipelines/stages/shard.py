@@ -7,11 +7,12 @@ interrupted run.
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ray.data import Dataset
 
-from ecor.data.shard_manifest import ShardManifest
+from ecor.data.shard_manifest import ShardInfo, ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
@@ -109,23 +110,42 @@ def shard_images(
     num_dropped = count_rows(dropped, columns=("split",))
     unique = map_blocks(marked, unique_rows).sort(["split", "key"])
     made = write_shards(job, blocks=materialize(unique).to_arrow_refs(), ledger=ledger, tell=say)
-    manifests = {
-        split: ShardManifest(
-            split=split,
-            shards=tuple(shard.info for shard in shards),
-            vocabulary_digest=job.vocabulary.digest,
-            num_samples=sum(shard.info.num_samples for shard in shards),
-            num_rejected=sum(count for (in_split, _), count in rejected.items() if in_split == split),
-            num_duplicates=num_dropped[(split,)],
-            config_digest=job.config_digest,
-            parents=job.parents,
-        )
-        for split, shards in made.items()
-    }
+    written = {split: [shard.info for shard in shards] for split, shards in made.items()}
+    manifests = make_manifests(job, shards=written, rejected=rejected, dropped=num_dropped)
     reasons = add_counts({reason: number} for (_, reason), number in rejected.items())
     balance_listing(scan, manifests=manifests, rejected=reasons)  # nothing is published that does not balance
     publish_shards(job, manifests)
     return manifests, Counter(shard.how for shards in made.values() for shard in shards)
+
+
+def make_manifests(
+    job: ShardJob,
+    *,
+    shards: Mapping[str, Sequence[ShardInfo]],
+    rejected: Mapping[tuple[str, ...], int],
+    dropped: Mapping[tuple[str, ...], int],
+) -> dict[str, ShardManifest]:
+    """The manifest of each split, of what was written.
+
+    Args:
+        job: the job.
+        shards: by split, in order.
+        rejected: numbers by split and reason.
+        dropped: numbers of copies by split.
+    """
+    return {
+        split: ShardManifest(
+            split=split,
+            shards=tuple(infos),
+            vocabulary_digest=job.vocabulary.digest,
+            num_samples=sum(info.num_samples for info in infos),
+            num_rejected=sum(number for (in_split, _), number in rejected.items() if in_split == split),
+            num_duplicates=dropped.get((split,), 0),
+            config_digest=job.config_digest,
+            parents=job.parents,
+        )
+        for split, infos in shards.items()
+    }
 
 
 def plan_job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, scan: Scan) -> ShardJob:
