@@ -18,7 +18,12 @@ _CIRCLE = tuple((math.cos(k * math.pi / 10), math.sin(k * math.pi / 10)) for k i
 
 
 def tint(colour: Colour, *, by: float) -> Colour:
-    """`colour` made lighter (`by` > 0, towards white at 1) or darker (`by` < 0, black at -1)."""
+    """Make a colour lighter or darker.
+
+    Args:
+        colour: RGB, 0 to 255.
+        by: above 0 lighter, up to white at 1; below 0 darker, down to black at -1.
+    """
     goal = 255 if by > 0 else 0
     r, g, b = (round(channel + (goal - channel) * abs(by)) for channel in colour)
     return r, g, b

@@ -10,23 +10,23 @@ from torch import Tensor
 
 @dataclass(slots=True, kw_only=True)
 class TrainState:
-    """The state of a run: all that resuming needs."""
+    """State of a run: everything that is needed to resume it."""
 
     tokens: dict[str, Tensor]
     """All learned tensors by name; for ECOR the prompt tokens."""
     optimizer: dict[str, Any]
     step: int = 0
-    """Updates done; the epoch and the position in it follow."""
+    """Number of updates done; it gives the epoch and the position in it."""
     epochs: list[dict[str, float]] = field(default_factory=list)
     """Metrics of every finished epoch."""
     best_tokens: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = -1
     seconds: float = 0.0
-    """Spent on finished epochs."""
+    """Duration of the finished epochs."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+    """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
     uses: dict[str, Tensor] = field(default_factory=dict)
-    """Which samples were read so far, by folder of the split; as `pipelines.training.sample_use` has it."""
+    """State of each sample, by folder of its split, as in `pipelines.training.sample_use`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class TrainEvent:
 
     metrics: dict[str, float]
     epoch: int | None = None
-    """Of the epoch that ends here, from 0; None within an epoch."""
+    """Number of the epoch that ends here, from 0; None within an epoch."""
     progress: TrainState
     """The state of the run; it changes when the run continues."""
     is_due: bool = False
@@ -43,7 +43,7 @@ class TrainEvent:
 
     @property
     def step(self) -> int:
-        """Updates done."""
+        """Number of updates done."""
         return self.progress.step
 
     @property

@@ -1,7 +1,7 @@
 """Train a system epoch by epoch with validation, early stopping and resumption, on one rank, without Ray or MLflow.
 
-Every random draw is a function of the seed and of its epoch or step. So the state of a run is what it learned, its
-optimizer and a step number, and a resumed run equals one that never stopped.
+The seed and the epoch or step decide every random draw. So the state of a run is its learned tensors, its optimizer and
+a step number, and a resumed run equals one that never stopped.
 """
 
 import time
@@ -37,17 +37,17 @@ from pipelines.training.systems.training_curve import TrainingCurve
 from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
 
 POINTS_PER_EPOCH = 20
-"""Of the training curves."""
+"""Points of the training curves per epoch."""
 
 
 class Trainer(ABC):
     """One rank's part of a run; all ranks take the same steps and report the same events in the same order.
 
-    A system defines what is learned, which input of an image it is learned from, and how it is validated.
+    A system defines what is learned, which input is made from an image, and how the result is validated.
     """
 
     learned: nn.Module
-    """Its state is what is saved; set by the system."""
+    """The module whose state is saved; set by the system."""
 
     def __init__(
         self,
@@ -62,12 +62,15 @@ class Trainer(ABC):
         """Open the backbone.
 
         Args:
-            config: settled settings.
-            vocabulary: of both splits.
-            train: what is learned from.
-            validation: what decides which state is kept.
-            rank: of this worker; with several, their process group is open.
+            config: resolved settings.
+            vocabulary: vocabulary of both splits.
+            train: samples to learn from.
+            validation: samples that decide which state is kept.
+            rank: this worker; with several, their process group is open.
             cache_dir: folder of this node for remote shards and image features.
+
+        Raises:
+            ValueError: as `ecor.clip.loading.load_backbone`.
         """
         self.config, self.fit = config, config.own_fit
         self.vocabulary = vocabulary
@@ -79,7 +82,7 @@ class Trainer(ABC):
         self.steps_per_epoch = num_batches(len(train), batch_size=self.images_per_step)
         self.num_steps = self.steps_per_epoch * config.num_epochs
         self.opening_s = 0.0
-        """Spent on verifying shards and computing image features."""
+        """Duration of verifying shards and computing image features."""
         self._num_unreadable = 0
         self._unreadable: dict[str, str] = {}
         self._opened: list[PictureReader] = []
@@ -89,28 +92,28 @@ class Trainer(ABC):
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """What is fitted: its forward gives the loss terms of a `LabelledBatch`, and its parameters are the learned."""
+        """Return the module to fit: its forward gives the loss terms of a `LabelledBatch`."""
 
     @abstractmethod
     def _open(self) -> None:
-        """Where ranks meet: shards are verified, or features computed, by all of them together."""
+        """Verify the shards or compute the features; all ranks do this together."""
 
     @abstractmethod
     def _pictures(
         self, split: Split, positions: list[Int[np.ndarray, " b"]]
     ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
-        """What the module takes of each batch of pictures; and which of them could be read."""
+        """Yield the module's input for each batch of pictures; and which of the pictures could be read."""
 
     @abstractmethod
     def _evaluate(self) -> Iterator[EvaluationSums]:
-        """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
+        """Yield loss and verdicts of this rank's readable validation pictures (`_validation_parts`)."""
 
     @abstractmethod
     def prepare_save(self, progress: TrainState) -> Save:
-        """What the best epoch made, ready to be saved; all ranks must call."""
+        """Prepare the result of the best epoch to be saved; all ranks must call."""
 
     def describe_metrics(self, metrics: Mapping[str, float]) -> str:
-        """Figures of an epoch for its printed line."""
+        """Format the metrics of an epoch for its printed line."""
         return (
             f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
             f"accuracy {metrics['validation_accuracy']:.1%}"
@@ -118,22 +121,25 @@ class Trainer(ABC):
 
     @property
     def num_sentences_cut(self) -> int | None:
-        """Sentences of the vocabulary that are longer than the text tower reads; None where nobody counted them."""
+        """Number of sentences of the vocabulary that the text tower truncates; None if they were not counted."""
         return None
 
     @cached_property
     def optimizer(self) -> Optimizer | None:
-        """None where there is nothing to learn: the model is then validated once."""
+        """The optimizer; None if there is nothing to learn: the model is then validated once."""
         return optimizer_of(self.fit, self.learned.parameters())
 
     # The loop
 
     def reports(self, module: nn.Module, *, progress: TrainState | None = None) -> Iterator[TrainEvent]:
-        """Learn from the beginning, or from where `progress` was, to the last epoch or to the end of patience.
+        """Train from the beginning, or from a saved state, until the last epoch ends or `patience` is used up.
 
         Args:
             module: `self.module()`, wrapped for several ranks or not.
             progress: a saved state of a run with the same settings.
+
+        Raises:
+            ValueError: when too many pictures, or all of the validation split, could not be read.
         """
         started = time.perf_counter()
         self._open()
@@ -150,7 +156,7 @@ class Trainer(ABC):
                 yield from self._epoch(module, progress=progress, optimizer=self.optimizer)
 
     def is_finished(self, progress: TrainState) -> bool:
-        """All epochs are done, or `patience` of them brought no better validation loss."""
+        """Whether all epochs are done, or `patience` of them brought no better validation loss."""
         num_done = len(progress.epochs)
         num_epochs = 1 if self.optimizer is None else self.config.num_epochs
         return num_done >= num_epochs or num_done - 1 - progress.best_epoch >= self.config.patience
@@ -202,7 +208,7 @@ class Trainer(ABC):
         )
 
     def _validate(self) -> dict[str, float]:
-        """Loss and strict verdicts on the validation split, each rank with its part of it."""
+        """Compute loss and strict verdicts on the validation split; each rank takes a part of it."""
         found = [step for steps in self.rank.all_gather(list(self._evaluate())) for step in steps]
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
@@ -211,7 +217,7 @@ class Trainer(ABC):
         return progress.step % self.config.checkpoint_every_steps == 0
 
     def _unreadable_reasons(self, *, before: Mapping[str, str]) -> dict[str, str]:
-        """Of both splits, on all ranks; every rank must ask."""
+        """Collect the reasons of both splits from all ranks; every rank must call."""
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
         return merge_reasons(self.rank.all_gather(reasons), before=before)
 
@@ -228,7 +234,7 @@ class Trainer(ABC):
         return {name: value.detach().cpu().clone() for name, value in self.learned.state_dict().items()}
 
     def _generator(self, step: int) -> torch.Generator:
-        """Draws a step's random numbers; each rank has its own."""
+        """Make the generator of a step's random numbers; each rank has its own."""
         return make_generator(self.config.seed, step, self.rank.index)
 
     # What a step learns from
@@ -256,7 +262,7 @@ class Trainer(ABC):
     def _read(
         self, split: Split, positions: list[Int[np.ndarray, " b"]]
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Pictures, Bool[Tensor, " b"]]]:
-        """Positions with `_pictures` of them; those that cannot be read are remembered."""
+        """Yield positions with their `_pictures`; unreadable ones are recorded."""
         for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
             for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
                 self._unreadable.setdefault(split.source(position), "")
@@ -264,7 +270,7 @@ class Trainer(ABC):
             yield wanted, pictures, readable
 
     def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
-        """What each training picture teaches in this epoch: a rationale, by id."""
+        """Choose the rationale that each training picture is trained with in this epoch, by id."""
         return self.train.rationales_of_epoch(epoch)
 
     def _validation_parts(self) -> list[Int[np.ndarray, " b"]]:
@@ -274,12 +280,12 @@ class Trainer(ABC):
 
     @property
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels."""
+        """The transform from pictures to pixels."""
         return self.backbone.preprocess
 
     @cached_property
     def _readers(self) -> dict[str, PictureReader]:
-        """Pictures of both splits, by folder."""
+        """Readers of the pictures of both splits, by folder."""
         return {split.folder: self._reader(split) for split in (self.train, self.validation)}
 
     def _reader(self, split: Split) -> PictureReader:
@@ -291,5 +297,5 @@ class Trainer(ABC):
 
 
 def make_generator(*numbers: int) -> torch.Generator:
-    """A generator that the numbers decide."""
+    """Make a generator that is seeded by these numbers."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))

@@ -8,7 +8,7 @@ from ecor.training.distributed import Rank
 
 
 class TrainingCurve:
-    """Sums of a few steps' metrics, on the device until a point of the curve is wanted."""
+    """Sums of the metrics of a few steps; they stay on the device until a point of the curve is needed."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -22,7 +22,7 @@ class TrainingCurve:
         self._num_steps += 1
 
     def mean_over(self, rank: Rank) -> dict[str, float]:
-        """Means over the steps and the ranks; every rank must ask."""
+        """Return means over the steps and the ranks; every rank must call."""
         means = torch.stack(list(self._sums.values())) / self._num_steps
         if rank.num_ranks > 1:
             dist.all_reduce(means)
