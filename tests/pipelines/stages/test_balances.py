@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -83,12 +83,7 @@ WITH_SPLITS = (
     "test-masks",
 )
 BROKEN = {-1: b"", -2: b"no picture", -3: b"\x89PNG\r\n\x1a\n cut"}
-few = settings(
-    max_examples=6,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def content(number: int) -> bytes:
@@ -310,7 +305,7 @@ class OnePixel:
         return BatchExplanation(each=(each,) * len(pixels), heatmaps=(heatmap,))
 
 
-@settings(few, max_examples=5)
+@settings(few, max_examples=3)
 @given(trees())
 def test_explain_accounts_for_every_file_and_no_overlay_replaces_another(tree: dict[str, int]):
     tree = tree | {"hat/n.png": 0, "hat/n.jpg": 0, "hat/n-2.png": 2}  # names that meet
@@ -445,7 +440,7 @@ def test_evaluate_accounts_for_every_image_of_all_sets(first: list, second: list
             write_prediction_set(folder, dataclasses.replace(record, num_rejected=num_rejected))
             folders.append(folder)
             expected.update("taken" if category else "left out" for category in truth)
-        config = EvaluateConfig(predictions=tuple(folders), output=f"{scratch}/out", num_resamples=10)
+        config = EvaluateConfig(predictions=tuple(folders), output=f"{scratch}/out", num_resamples=100)
         sources = [evaluate.source_of(path, name=Path(path).name) for path in folders]
         record = evaluate.record_of(config, sets=[evaluate.read_set(each) for each in sources])
         balances = balance_sets(record, sources=sources).values()
