@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipelines.runtime.ray_data import raise_causes, ray_data_settings
+from pipelines.runtime.ray_data import inline_actor_arguments, raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -43,10 +43,7 @@ def stream_units(
         TimeoutError: when the cluster makes no progress.
     """
     writing = {"folder": folder, "attempts": attempts, "parents": job.digests}
-    # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
-    # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
-    # setting silences that line alone, and without restarts a dead actor would end the job.
-    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), raise_causes():
+    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), inline_actor_arguments(), raise_causes():
         parts = _units_dataset(units)
         parts = _map_with_actors(
             parts,

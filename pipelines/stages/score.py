@@ -14,6 +14,7 @@ from typing import Any
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
 from pipelines.scoring.job import ScoreJob, plan_job
@@ -52,7 +53,7 @@ def run(
         attempts, committed = _claim_units(job, folder=folder)
         finished = folder.find_manifest()
         if finished is not None and len(committed) == len(job.input.units):
-            say(_finished_line(finished, output=config.output), to_stdout=True)
+            _say_finished(finished, committed=committed, job=job)
             return finished
         # Ray Data takes seconds to import, and a finished job does without
         from pipelines.runtime.cluster import cluster_machines, connect
@@ -61,16 +62,19 @@ def run(
             tally = JobStats(committed=committed)
             reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+            balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
-            summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
+            summary = _summary(job, tally=tally, reservation=reservation, balance=balance, began=began)
             _publish(job, folder=folder, predictions=predictions, summary=summary)
     say(summary_line(summary), to_stdout=True)
+    say_balance(balance)
     return predictions
 
 
-def _finished_line(finished: PredictionSet, *, output: str) -> str:
+def _say_finished(finished: PredictionSet, *, committed: dict[str, CommittedUnit], job: ScoreJob) -> None:
     scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
-    return f"{scored}; units: {len(finished.parts)} kept, 0 done: {output}"
+    say(f"{scored}; units: {len(finished.parts)} kept, 0 done: {job.config.output}", to_stdout=True)
+    say_balance(JobStats(committed=committed).balance(job.input))
 
 
 @contextlib.contextmanager
@@ -212,12 +216,15 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         yield run_id
 
 
-def _summary(job: ScoreJob, *, tally: JobStats, reservation: Reservation, seconds: float) -> dict[str, Any]:
+def _summary(
+    job: ScoreJob, *, tally: JobStats, reservation: Reservation, balance: Balance, began: float
+) -> dict[str, Any]:
     return {
         "output": job.config.output,
         "model": job.model.uri,
-        **tally.summary(num_images=job.input.num_images, seconds=seconds),
-        "num_left_out": sum(job.input.left_out.values()),
+        **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
+        "num_left_out": balance.num_left_out,
+        "balance": balance.to_record(),
         "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
     }
 
@@ -238,4 +245,5 @@ def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictio
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
     model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent})
+    model_registry.log_balance(job.tracking, run_id=run_id, balance=Balance.from_record(summary["balance"]))
     model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})

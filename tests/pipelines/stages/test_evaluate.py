@@ -73,7 +73,10 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking, capsy
     means = [each["strict/rr"].to_numpy().mean() for each in seen]
     assert gap.value == pytest.approx(means[0] - means[1], abs=1e-6)
     assert gap.low <= gap.value <= gap.high
-    assert f"ECOR less zero shot: strict RR {gap.value:+.3f} [" in capsys.readouterr().err
+    line = "evaluate: 244 listed = 240 taken + 0 copies + 4 rejected (4 unreadable) + 0 left out\n"
+    told = capsys.readouterr().err
+    assert f"ECOR less zero shot: strict RR {gap.value:+.3f} [" in told and told.endswith(line)
+    assert (summary["balance"]["listed"], summary["balance_of"]["ECOR"]["taken"]) == (244, 120)
 
     client = MlflowClient(tracking.uri)
     run = client.get_run(record.run_id)

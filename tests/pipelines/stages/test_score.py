@@ -46,6 +46,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -216,6 +217,7 @@ def test_files_that_are_no_images_by_their_names_are_counted_and_an_output_folde
         (tmp_path / name).touch()
     found = read_input(str(tmp_path), unit_size=100, without=str(tmp_path / "out"))
     assert found.num_images == 4 and found.left_out == {".heic": 2, "": 1}
+    assert found.num_listed == 11 and found.passed_over == {"hidden": 3, "output": 1}
     assert found.describe_left_out() == (
         "left out 3 files that are no images by their names: 2 .heic, 1 without a suffix"
     )
@@ -659,7 +661,11 @@ def test_a_job_that_could_not_begin_leaves_its_folder_to_the_mended_one(
 
 @pytest.mark.slow
 def test_bad_pictures_are_quarantined_and_too_many_stop_the_job_until_they_are_mended(
-    one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    one_cpu: None,
+    checkpoint: str,
+    tracking: TrackingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     good = write_pictures(tmp_path, num=6)
     broken, worse = tmp_path / "broken.png", tmp_path / "worse.png"
@@ -681,6 +687,13 @@ def test_bad_pictures_are_quarantined_and_too_many_stop_the_job_until_they_are_m
     assert read_predictions(config.output)["source"].to_pylist() == sources[:-1]
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert (summary["num_units_kept"], summary["num_units_done"]) == (2, 1), "only what is mended is done again"
+    balance = Balance.from_record(summary["balance"])
+    assert (balance.num_listed, balance.num_taken, balance.num_rejected) == (8, 7, 1)
+    capsys.readouterr()
+    score.run(config, tracking=tracking)
+    assert capsys.readouterr().err.endswith(f"{balance.line()}\n"), "the same line where nothing is left to do"
+    metrics = MlflowClient(tracking.uri).get_run(summary["run_id"]).data.metrics
+    assert {name: metrics[name] for name in balance.metrics()} == balance.metrics()
 
 
 @pytest.mark.slow
@@ -716,9 +729,11 @@ def test_a_killed_job_goes_on_with_every_row_once(
         log=tmp_path / "log",
         environment=environment,
     )
+    assert "core_worker" not in (tmp_path / "log").read_text(), "Ray complains of actors that it could not restart"
     score.run(config, tracking=tracking)
-    told = capsys.readouterr().out
+    told, line = capsys.readouterr()
     assert "scored 22 images (" in told  # some before
+    assert line.endswith("score: 22 listed = 22 taken + 0 copies + 0 rejected + 0 left out\n")
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert f"units: {summary['num_units_kept']} kept, {summary['num_units_done']} done (" in told
     assert summary["num_units_kept"] >= 1
