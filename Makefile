@@ -14,7 +14,8 @@ help:  ## list these commands
 demo: .venv/runtime  ## the whole job on drawn scenes; prints a table and the path of a page
 	$(BIN)/ecor demo
 
-# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order.
+# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order, the
+# longest files first (tests/support/order.py).
 # The second part also runs after failures in the first. At the end: the failed tests, and how to run one alone.
 test: .venv/dev  ## all tests, as CI runs them
 	@log=$$(mktemp); code=0; \
@@ -27,7 +28,7 @@ test: .venv/dev  ## all tests, as CI runs them
 	fi; rm -f $$log; exit $$code
 
 test-slow: .venv/dev  ## tests that start Ray, servers, browsers: about 25 minutes
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 7 minutes
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
