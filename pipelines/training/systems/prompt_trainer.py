@@ -79,8 +79,16 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint."""
-    methods: dict[ObjectiveName, MethodName] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint.
+
+    `three_term` is judged by `pooled`, whose weight is 1 until one is fitted.
+    """
+    methods: dict[ObjectiveName, MethodName] = {
+        "inverted": "inverted",
+        "independent": "independent",
+        "pairs": "pairs",
+        "three_term": "pooled",
+    }
     return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
 
 
