@@ -7,15 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
-from open_clip.model import set_model_preprocess_cfg
 from safetensors import SafetensorError
 from torch import nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
+from ecor.clip.open_clip_api import load_checkpoint, open_clip, set_model_preprocess_cfg
 from ecor.config import BackboneConfig, require
 from ecor.storage import filesystem
 
