@@ -298,7 +298,8 @@ class Recognizer:
         scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         joint = self.joint(features, scoring=scoring)
-        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method)
+        is_fitted_weight = scoring.pooling_weight in (None, self.temperatures.pooling_weight)
+        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method) and is_fitted_weight
         rows = rows_from_joint(
             joint,
             vocabulary=self.vocabulary,

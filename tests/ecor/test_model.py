@@ -134,7 +134,7 @@ def test_an_unreadable_picture_is_named(model: Recognizer, pictures: list[Path],
         model.predict(str(pictures[0]))
 
 
-@pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs"])
+@pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs", "pooled"])
 def test_rows_say_what_the_probabilities_say(model: Recognizer, method: MethodName) -> None:
     """Every column against a loop over the Joint."""
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

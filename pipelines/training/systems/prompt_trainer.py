@@ -80,8 +80,16 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint."""
-    methods: dict[ObjectiveName, MethodName] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint.
+
+    `three_term` is judged by `pooled`, whose weight is 1 until one is fitted.
+    """
+    methods: dict[ObjectiveName, MethodName] = {
+        "inverted": "inverted",
+        "independent": "independent",
+        "pairs": "pairs",
+        "three_term": "pooled",
+    }
     return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
 
 
