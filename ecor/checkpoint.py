@@ -242,7 +242,7 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
     config = record.model.backbone
     if record.has_backbone:
         inside = Path(record.folder) / BACKBONE / BACKBONE
-        config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors")
+        config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors", preprocess_of=None)
     return config if precision is None else replace(config, precision=precision)
 
 
@@ -264,6 +264,7 @@ def _find_checkpoint(folder: str | Path) -> str:
 
 def _digested_content(record: Checkpoint) -> dict[str, Any]:
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
+    content["model"]["backbone"] = record.model.backbone.to_record()
     return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
 
 

@@ -150,4 +150,5 @@ def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
 
 def _content(record: ArtifactRecord) -> dict[str, Any]:
     content = asdict(replace(record, settings=dict(record.settings)))
+    content["backbone"] = record.backbone.to_record()
     return {name: value for name, value in content.items() if name not in ("folder", "run_id")}

@@ -12,6 +12,7 @@ from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.prometheus import time_stage
+from pipelines.runtime.ray_folder import ray_folder
 
 # Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
@@ -100,7 +101,9 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
 
 def _local_options(config: ClusterConfig) -> dict[str, Any]:
     """Options of a cluster started here. Without the dashboard, Ray Train's state API repeats a warning."""
-    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True}
+    folder = ray_folder()
+    place = {} if folder is None else {"_temp_dir": folder}
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True, **place}
 
 
 def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:

@@ -81,7 +81,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
     """
     model = model_registry.resolve_model(config.model, tracking=tracking)
-    images = read_input(config.input, unit_size=config.unit_size)
+    images = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     preprocess = read_preprocess(model_cache.fetch_model(model, tracking=tracking))
     projection = None

@@ -193,10 +193,11 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
     return Listed(path=fields["path"], category=fields["category"], **names)
 
 
-def read_input(location: str, *, unit_size: int, without: str | None = None) -> Input:
+def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> Input:
     """Units of work of a split of shards, or of a table or a folder of images (runs of `unit_size`, sorted by path).
 
-    Files of a folder that lie in the folder `without` (where the output goes) are not listed.
+    Files of a folder that lie in the folder `without` (where the output goes) are not listed; links to folders in
+    it are followed only with `follow_links`.
 
     Raises ValueError, with what would do, for a place that is none of these or holds no image.
     """
@@ -217,7 +218,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None) -> 
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _input_of_folder(root, unit_size=unit_size, without=without)
+    return _input_of_folder(root, unit_size=unit_size, without=without, follow_links=follow_links)
 
 
 def _split(folder: str) -> Input:
@@ -226,10 +227,13 @@ def _split(folder: str) -> Input:
     return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
 
 
-def _read_folder(root: str, *, without: str | None) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _read_folder(root: str, *, without: str | None, follow_links: bool) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Relative path and size of every image file, at any depth; and other files by suffix. Hidden ones do not count."""
     rows, left_out = [], Counter[str]()
-    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(root), place=root).items():
+    files = retry_in_store(
+        lambda: filesystem.files_below(root, may_fail=is_junk, follow_links=follow_links), place=root
+    )
+    for path, num_bytes in files.items():
         if any(map(is_junk, path.split("/"))) or (without and is_within(f"{root}/{path}", folder=without)):
             continue
         suffix = PurePosixPath(path).suffix.lower()
@@ -275,8 +279,8 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
     return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
 
 
-def _input_of_folder(root: str, *, unit_size: int, without: str | None) -> Input:
-    described, left_out = _read_folder(root, without=without)
+def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> Input:
+    described, left_out = _read_folder(root, without=without, follow_links=follow_links)
     found = _input_of_files(
         [Listed(path=join_source(row["path"], root=root)) for row in described],
         described=described,

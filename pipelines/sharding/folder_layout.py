@@ -26,6 +26,8 @@ _SPLIT = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?))[ _-]?\d{0,4}"
 )
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
+_NAMED = 5
+"""Links in a line, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Place:
     split: str | None = None
     split_folder: str = ""
     """Within `root`."""
+    follow_links: bool = False
+    """Go into links to folders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,8 @@ class Source:
     """Files above the level of categories."""
     ignored_folders: tuple[str, ...] = ()
     """Folders beside the splits that hold no labelled images."""
+    linked_folders: tuple[str, ...] = ()
+    """Links to folders that are not followed, at the level of categories."""
 
     def describe(self) -> str:
         """One line: the layout that was recognised, what is left out, and the settings that overrule it."""
@@ -67,6 +73,9 @@ class Source:
         )
         left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
         left_out += [f"the folder {name}" for name in self.ignored_folders]
+        if links := self.linked_folders:
+            more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
+            left_out += [f"links to the folders {', '.join(links[:_NAMED])}{more} (--follow-links takes them)"]
         ends = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"{found}{ends} (--layout and --no-split-folders overrule this)"
 
@@ -101,18 +110,23 @@ def split_of(name: str) -> str | None:
 
 
 def _folder_source(config: ShardConfig, *, root: str) -> Source:
-    folders, num_ignored = _children(root)
+    follows = config.follow_links
+    folders, num_ignored = _children(root, follow_links=follows)
     folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
     splits = _split_folders(folders, place=config.input) if config.split_folders else {}
     places = []
     for split_folder in splits or [""]:
-        names, num_extra = _children(f"{root}/{split_folder}") if split_folder else (folders, 0)
+        names, num_extra = _children(f"{root}/{split_folder}", follow_links=follows) if split_folder else (folders, 0)
         num_ignored += num_extra
         for name in names:
             place = _place(root, f"{split_folder}/{name}".lstrip("/"), "folders")
-            places.append(replace(place, split=splits.get(split_folder), split_folder=split_folder))
+            split = splits.get(split_folder)
+            places.append(replace(place, split=split, split_folder=split_folder, follow_links=follows))
     if not places:
-        raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
+        raise ValueError(
+            f"{config.input} holds no folder of images: expected a folder per category (links to folders only with "
+            "--follow-links), or a table file"
+        )
     layout = config.layout
     if layout == "auto":
         layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
@@ -120,6 +134,8 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
     source = Source(
         root=root, layout=layout, places=(), vocabulary=None, num_ignored=num_ignored, ignored_folders=ignored
     )
+    if not follows:
+        source = replace(source, linked_folders=tuple(_linked_folders(root, splits=splits)))
     return _source(source, [replace(place, layout=layout) for place in places])
 
 
@@ -150,9 +166,20 @@ def _source(source: Source, places: Iterable[Place]) -> Source:
     return replace(source, places=tuple(places), vocabulary=vocabulary if filesystem.exists(vocabulary) else None)
 
 
-def _children(folder: str) -> tuple[list[str], int]:
+def _linked_folders(root: str, *, splits: Iterable[str]) -> list[str]:
+    """Links to folders in the input and in its splits, by path within the input."""
+    levels = ["", *(f"{split}/" for split in splits)]
+    return [
+        f"{level}{entry.name}"
+        for level in levels
+        for entry in filesystem.list_folder(f"{root}/{level}".rstrip("/"))
+        if entry.is_linked_folder and not is_junk(entry.name)
+    ]
+
+
+def _children(folder: str, *, follow_links: bool = False) -> tuple[list[str], int]:
     """Names of the folders in a folder, and the number of files beside them that may be images."""
-    found = retry_in_store(lambda: filesystem.list_folder(folder), place=folder)
+    found = retry_in_store(lambda: filesystem.list_folder(folder, follow_links=follow_links), place=folder)
     visible = [entry for entry in found if not is_junk(entry.name)]
     known = (VOCABULARY_NAME, TRUTH_NAME)
     num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)

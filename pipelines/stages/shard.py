@@ -35,6 +35,7 @@ from pipelines.sharding.dataflow import (
     unique_rows,
     write_quarantine,
 )
+from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.inspection import (
     ShardJob,
@@ -60,6 +61,8 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
     with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
         listing = list_all(source)
+        for line in describe_gaps(source, listing=listing):
+            say(line)
         job = plan_job(config, source=source, vocabulary=vocabulary, listing=listing)
         manifests, how = read_finished(job), Counter[How]()
         if manifests is None:
