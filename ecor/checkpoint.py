@@ -122,9 +122,13 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read the record of a checkpoint folder, or of the run folder that holds it; local or in a store.
+    """Read the record of a checkpoint folder, or of the run folder that holds it.
 
-    Raises ValueError if there is no checkpoint, or it was altered or has another format.
+    Args:
+        folder: local, or in a store.
+
+    Raises:
+        ValueError: when there is no checkpoint, or it was altered or has another format.
     """
     found = _find_checkpoint(folder)
     path = filesystem.join(found, RECORD)
@@ -154,9 +158,13 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def read_preprocess(folder: str | Path) -> Preprocess:
-    """Preprocessing of a saved model, from its record; older records lack it, then the model is loaded.
+    """Read the preprocessing of a saved model from its record; older records lack it, then the model is loaded.
 
-    Raises ValueError if there is no such model, or its record was altered.
+    Args:
+        folder: local, or in a store.
+
+    Raises:
+        ValueError: when there is no such model, or its record was altered.
     """
     return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
 
@@ -175,12 +183,13 @@ def load(
         folder: written by `save_checkpoint`, or the run folder that holds it as `checkpoint/`; local, or a URL that
             fsspec opens.
         device: where it runs.
-        precision: another than it was tuned with.
-        text: where text features are kept.
-        backbone: towers that are open already, instead of opening them again.
+        precision: another than it was tuned with; None: the same.
+        text: where text features are kept; None: the default.
+        backbone: towers that are open already; None: open those that the record names.
 
     Raises:
-        ValueError: when a part is missing or altered, or the backbone is not the one the tokens were tuned on.
+        ValueError: when there is no checkpoint, a part is missing or altered, or the backbone is not the one the tokens
+            were tuned on.
 
     Example:
         >>> import ecor

@@ -30,10 +30,16 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
     """Open the CLIP that `config` names, frozen, on `device`.
 
     Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
-    open_clip tag, a hub id, or this package (`embedded`); `pretrained="random"` gives untrained weights, the same each
-    time, for tests and timing. They get the activation and the preprocessing that they were trained with, from wherever
-    they come. ValueError if the name or tag is unknown, a file is missing or no weights, it is not known what weights
-    were trained with, weights cannot be fetched, or hold NaN or infinity.
+    open_clip tag, a hub id, or this package (`embedded`). `pretrained="random"` gives untrained weights, the same each
+    time, for tests and timing. Weights get the activation and the preprocessing that they were trained with.
+
+    Args:
+        config: which CLIP, and how to run it.
+        device: that holds the weights.
+
+    Raises:
+        ValueError: when the name or tag is unknown, a file is missing, is no weights or does not fit, nothing says what
+            weights were trained with, or weights cannot be fetched, or hold NaN or infinity.
     """
     config = config.with_absolute_paths()
     if config.compile:

@@ -27,7 +27,15 @@ class DrawnSource:
     def __init__(
         self, corpus: Corpus, *, seed: int, batch_size: int, caption_noise: float, has_attributes: bool
     ) -> None:
-        """`caption_noise` is the share of captions that describe another image of the batch."""
+        """Hold the corpus; batches are made step by step.
+
+        Args:
+            corpus: images with their truth.
+            seed: of order, captions and shifts.
+            batch_size: B.
+            caption_noise: share of images whose captions describe another image of the batch.
+            has_attributes: give the attributes of the auxiliary loss.
+        """
         self._corpus = corpus
         self._seed, self._batch_size, self._noise = seed, batch_size, caption_noise
         world = corpus.world
@@ -58,7 +66,9 @@ class DrawnSource:
         return {}
 
     def evaluate(self, clip: Any) -> dict[str, float]:
-        """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
+        """Measure zero-shot accuracy, and the rationales found, on each validation set with its best hand-written
+        template.
+        """
         figures: dict[str, float] = {}
         for name, images in self._validation_sets.items():
             best = max(zero_shot_table(clip, images), key=lambda row: row.category_accuracy)

@@ -35,13 +35,20 @@ def joint_probability(
     logit_scale: float,
     temperatures: Temperatures | None = None,
 ) -> Joint:
-    """log P(c, r | I) by the method that `scoring` names: `joint` (ECOR), `inverted`, `independent` or `pairs` (DROR).
+    """Compute log P(c, r | I) by the method that `scoring` names.
 
-    `logit_scale` is the multiplier s, not its logarithm. `temperatures` divide the logits of each method's own factors
-    (our choice for the rivals). All is computed in fp32, also under autocast, and differentiable with respect to the
-    features.
+    The methods are `joint` (ECOR, arXiv:2404.12839), `inverted`, `independent` and `pairs` (DROR, arXiv:2212.06202).
+    All is computed in fp32, also under autocast, and differentiable with respect to the features.
 
-    Raises ValueError for an unknown method. Source: ECOR (arXiv:2404.12839); `pairs`: DROR (arXiv:2212.06202).
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        scoring: method, and how many pairs to rank exactly.
+        logit_scale: the multiplier s, not its logarithm.
+        temperatures: divide the logits of each method's own factors (our choice for the rivals); None: all 1.
+
+    Raises:
+        ValueError: when the method is unknown.
     """
     methods: dict[str, Callable[..., Joint]] = {
         "joint": decode_joint,

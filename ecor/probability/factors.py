@@ -14,7 +14,14 @@ from ecor.config import Temperatures
 def rationale_log_prob(
     features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
 ) -> Float[Tensor, "B R"]:
-    """log P(r | I) of every rationale."""
+    """log P(r | I) of every rationale.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the rationale is used.
+    """
     scale = logit_scale / temperatures.rationale
     return scaled_similarity(features.rationale, text.rationales, scale=scale).log_softmax(dim=-1)
 
@@ -22,7 +29,14 @@ def rationale_log_prob(
 def category_log_prob(
     features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
 ) -> Float[Tensor, "B C"]:
-    """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP."""
+    """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the category is used.
+    """
     scale = logit_scale / temperatures.of("category")
     return scaled_similarity(features.category, text.categories, scale=scale).log_softmax(dim=-1)
 
@@ -35,9 +49,16 @@ def category_given_rationale_log_prob(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Float[Tensor, "B K C"]:
-    """log P(c | r, I) of every category, for K rationales of each image; a negative id gives NaN.
+    """log P(c | r, I) of every category, for K rationales of each image.
 
     With the labelled rationales this is the ablation `oracle`, with `random_rationales` `random`.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        rationales: ids; a negative one gives NaN.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the category given a rationale is used.
     """
     scale = logit_scale / temperatures.category_given_rationale
     return conditional_log_prob(
@@ -53,9 +74,16 @@ def rationale_given_category_log_prob(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Float[Tensor, "B K R"]:
-    """log P(r | c, I) of every rationale, for K categories of each image; a negative id gives NaN.
+    """log P(r | c, I) of every rationale, for K categories of each image.
 
     The softmax over r of the conditional sentence with c held fixed: the second factor of `inverted`.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        categories: ids; a negative one gives NaN.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the rationale given a category is used.
     """
     scale = logit_scale / temperatures.of("rationale_given_category")
     return conditional_log_prob(
@@ -85,7 +113,13 @@ def conditional_log_prob(
 
 
 def random_rationales(num_images: int, *, num_rationales: int, generator: torch.Generator) -> Int[Tensor, "B 1"]:
-    """A rationale per image, uniform over the vocabulary: what P(c | r, I) is worth without a reason."""
+    """Draw a rationale per image, uniform over the vocabulary: what P(c | r, I) is worth without a reason.
+
+    Args:
+        num_images: B.
+        num_rationales: of the vocabulary.
+        generator: its device is that of the result.
+    """
     return torch.randint(num_rationales, (num_images, 1), generator=generator, device=generator.device)
 
 
@@ -97,9 +131,14 @@ def scaled_similarity(image: Float[Tensor, "B D"], text: Float[Tensor, "N D"], *
 
 
 def max_cosine(features: Float[Tensor, "N D"], texts: Float[Tensor, "K D"]) -> Float[Tensor, " N"]:
-    """The largest cosine with any of some texts, both normalised.
+    """The largest cosine of each feature with any of the texts.
 
-    With the definitions of all leaves under a concept it is ConVis's score, with the concept's own its naive baseline.
+    With the definitions of all leaves under a concept it is ConVis's score (arXiv:2405.14563), with the concept's own
+    its naive baseline.
+
+    Args:
+        features: normalised.
+        texts: normalised.
     """
     return (features @ texts.to(features).T).amax(dim=-1)
 

@@ -74,7 +74,20 @@ def save_artifact(
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
 ) -> ArtifactRecord:
-    """Write the folder atomically; an existing one is replaced."""
+    """Save tensors and their record in a folder, atomically; an existing folder is replaced.
+
+    Args:
+        system: `eclip` or `lico`: the name of both files.
+        tensors: the learned tensors, by name.
+        folder: local.
+        settings: all settings that change the result, except the backbone: JSON values.
+        backbone: the backbone that the tensors were trained on.
+        backbone_digest: its digest.
+        vocabulary_digest: of the vocabulary that they were trained on.
+        parents: digests of the inputs, by name.
+        metrics: on validation.
+        run_id: MLflow run that made it.
+    """
     with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
@@ -97,7 +110,12 @@ def save_artifact(
 def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
     """Read the record of a folder, or of the run folder that holds it.
 
-    Raises ValueError if there is no record of that system, or it was altered or has another format.
+    Args:
+        folder: local, or in a store.
+        system: `eclip` or `lico`.
+
+    Raises:
+        ValueError: when there is no record of that system, or it was altered or has another format.
     """
     path = record_path(folder, system)
     if path is None:
@@ -120,7 +138,11 @@ def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
 
 
 def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
-    """Load the tensors; ValueError if the file is missing or altered."""
+    """Load the tensors of an artifact.
+
+    Raises:
+        ValueError: when the file is missing or altered, or holds no tensors.
+    """
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
         found = file_sha256(path) if path.is_file() else "missing"
@@ -133,14 +155,27 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
 
 
 def record_path(folder: str | Path, system: str) -> str | None:
-    """Address of a system's record in a folder or in its `checkpoint/`; None where there is none."""
+    """Find the address of a system's record; None where there is none.
+
+    Args:
+        folder: the folder of the record, or the run folder whose `checkpoint/` holds it.
+        system: `eclip` or `lico`.
+    """
     base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
     places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
     return next((place for place in places if filesystem.is_file(place)), None)
 
 
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
-    """Raise ValueError unless the artifact was trained on this backbone."""
+    """Check that an artifact was trained on a backbone.
+
+    Args:
+        record: of the artifact.
+        digest: of the backbone.
+
+    Raises:
+        ValueError: when the artifact was trained on another one.
+    """
     if record.backbone_digest != digest:
         raise ValueError(
             f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "

@@ -14,7 +14,7 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.prometheus import time_stage
 from pipelines.runtime.ray_folder import ray_folder
 
-# Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
+# Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
@@ -49,9 +49,13 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
 
 
 def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
-    """Resources of each machine of the cluster: name of the resource to amount.
+    """List the resources of each machine of the cluster: amount by name of the resource.
 
-    A joined cluster may scale up on demand: a task asks it for a CPU (or a GPU) and waits.
+    A joined cluster without such resources may grow on demand: a task asks for a CPU (or a GPU) and waits.
+
+    Args:
+        config: the cluster.
+        use_gpu: wait for a GPU instead of a CPU.
 
     Raises:
         TimeoutError: when there is none within `no_progress_timeout_s`.
@@ -67,7 +71,7 @@ def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[di
 
 
 def stall_error(timeout_s: float) -> TimeoutError:
-    """The error of a stage without progress; names the free resources of the cluster."""
+    """Make the error of a stage without progress; it names the free resources of the cluster."""
     total, free = ray.cluster_resources(), ray.available_resources()
     resources = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(
@@ -100,7 +104,7 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
 
 
 def _local_options(config: ClusterConfig) -> dict[str, Any]:
-    """Options of a cluster started here. Without the dashboard, Ray Train's state API repeats a warning."""
+    """Options of a cluster started here; without the dashboard, Ray Train's state API would repeat a warning."""
     folder = ray_folder()
     place = {} if folder is None else {"_temp_dir": folder}
     return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True, **place}

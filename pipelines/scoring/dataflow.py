@@ -28,7 +28,14 @@ def stream_units(
     attempts: Mapping[str, Attempt],
     reservation: Reservation,
 ) -> Iterator[PartReport]:
-    """Label the units and commit each under its attempt; yields reports of parts as they are written, in any order.
+    """Label the units and commit each under its attempt; yields a report of each written part, in any order.
+
+    Args:
+        job: model, input and settings.
+        units: the units to label.
+        folder: output folder.
+        attempts: claimed attempt of each unit, by the unit's name.
+        reservation: CPUs and GPUs of the actors.
 
     Raises:
         ValueError: for a unit that differs from its record, or a model that does not load.

@@ -75,10 +75,16 @@ class ScoreJob:
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
-    """Pin the model and list the input; the model is not loaded.
+    """Pin the model and list the input; the model is downloaded, but not loaded.
+
+    Args:
+        config: settings of the stage.
+        cluster: where the job runs.
+        tracking: the registry's server.
 
     Raises:
         ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
+        OSError: when the registry's server or a store fails.
     """
     model = model_registry.resolve_model(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)

@@ -194,12 +194,18 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
 
 
 def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> Input:
-    """Units of work of a split of shards, or of a table or a folder of images (runs of `unit_size`, sorted by path).
+    """Divide an input into units of work: a split of shards, a table of images, or a folder of images.
 
-    Files of a folder that lie in the folder `without` (where the output goes) are not listed; links to folders in
-    it are followed only with `follow_links`.
+    Args:
+        location: path or address of the input.
+        unit_size: images per unit of a folder (sorted by path) or a table (in its order); a split has a unit per shard.
+        without: a folder whose files are not listed: the output may lie inside the input.
+        follow_links: whether links to folders in a folder are followed.
 
-    Raises ValueError, with what would do, for a place that is none of these or holds no image.
+    Raises:
+        ValueError: for a place that is none of these, holds no image or has several splits, and for a table with
+            errors.
+        OSError: when a disk or a store fails.
     """
     root = absolute_address(location)
     if root.lower().endswith(TABLE_SUFFIXES):

@@ -84,7 +84,19 @@ def _scan_block(table: pa.Table) -> pa.Table:
 
 
 def inspect_all(job: ShardJob, *, listing: Dataset, ledger: WorkLedger) -> Dataset:
-    """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
+    """Read and validate every image; returns a row of INSPECTED_SCHEMA for each.
+
+    The rows are kept on disk until the stage is done, so that none is lost. If another job on this output inspects the
+    images, the call waits for its rows.
+
+    Args:
+        job: settings and vocabulary.
+        listing: rows of LISTING_SCHEMA.
+        ledger: units of this output.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     found = ledger.record(_INSPECTED)
     if found is not None and not store.exists(found["folder"]):
         ledger.discard(_INSPECTED, found)
@@ -117,7 +129,18 @@ def _read_part(batch: pa.Table) -> pa.Table:
 
 
 def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Counter[tuple[str, ...]]:
-    """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
+    """Write the quarantine table, and count the rejected images by split and reason.
+
+    Args:
+        job: settings and output folder.
+        found: rows of `inspect_all`.
+        ledger: units of this output. If too many images are rejected and nothing else is done, the next run inspects
+            the images again.
+
+    Raises:
+        ValueError: when more than `max_rejected` of the images are rejected.
+        OSError: when a disk or a store fails.
+    """
     rejected = map_blocks(found, _rejected_rows)
     write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
     counts = count_rows(rejected, columns=("split", "reason"))

@@ -131,9 +131,17 @@ def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
 
 
 def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
-    """Raise ValueError, naming an image, for a label that the vocabulary lacks and for names that become one.
+    """Check that the vocabulary has every label, and that no two different names become one.
 
-    `-1` and `1`, or `A-` and `a`, would be one category (`normalise_name`); `police_car` and `Police car` are meant so.
+    Names are normalised (`normalise_name`), so `-1` and `1`, or `A-` and `a`, would become one category. Spellings such
+    as `police_car` and `Police car` are allowed.
+
+    Args:
+        labels: the distinct labels of the images.
+        job: the vocabulary.
+
+    Raises:
+        ValueError: naming an image with such a label.
     """
     for kind in ("category", "rationale"):
         _check_spellings([(getattr(label, kind), label.source) for label in labels], kind=kind)

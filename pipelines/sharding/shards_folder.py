@@ -26,7 +26,14 @@ LEDGER, WORK = "_ledger", "_work"
 
 
 def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
-    """What a run that came to its end has left, if intact; ValueError when the folder holds something else's output."""
+    """Read the manifests of a finished run of this job; None if it is not finished, or a shard is missing or altered.
+
+    With `fresh`, the output is cleared instead.
+
+    Raises:
+        ValueError: when the folder holds the output of other settings or another input, or a manifest was altered.
+        OSError: when a disk or a store fails.
+    """
     if job.config.fresh:
         clear_output(job.output)
         return None
@@ -58,7 +65,17 @@ def _other_output_error(job: ShardJob, difference: str) -> ValueError:
 
 
 def publish_shards(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:
-    """Side files, then manifests; last, all that no manifest names goes."""
+    """Write the side files, then the manifest of each split.
+
+    Shards that no manifest names are removed before their split's manifest is written, and the work folder at the end.
+
+    Args:
+        job: vocabulary and output folder.
+        manifests: manifest of each split.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     write_side_files(job.output, vocabulary=job.vocabulary)
     for split, manifest in manifests.items():
         folder = f"{job.output}/{split}"
@@ -93,6 +110,18 @@ def _is_shard_file(name: str) -> bool:
 def write_summary(
     job: ShardJob, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
 ) -> None:
+    """Write `summary.json` into the output folder, and print the same figures as one line.
+
+    Args:
+        job: settings and output folder.
+        manifests: manifest of each split.
+        source: layout of the input.
+        how: number of shards that were written, taken over or made by another job; all others count as kept.
+        seconds: duration of the stage.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]
     num_kept = num_shards - num_written - how["by another job"]

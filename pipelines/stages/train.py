@@ -37,7 +37,8 @@ from pipelines.training.run_folder import SUMMARY, make_once
 from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
-from pipelines.training.systems.trainer import Trainer, TrainEvent, TrainState
+from pipelines.training.systems.train_state import TrainEvent, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 _NAMED = 5
 """Categories in a line, at most."""

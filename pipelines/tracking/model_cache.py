@@ -1,6 +1,6 @@
 """Download a pinned model once per machine, and check its digests at every use.
 
-MLflow is imported only for a download, so that a process that scores a cached model starts without it.
+MLflow is imported only for a download. So a process that scores with a cached model starts without it.
 """
 
 import os
@@ -27,7 +27,7 @@ class ModelVersion:
     """A pinned model: its name, its version and the digests that it must have."""
 
     asked_for: str
-    """The URI it was resolved from; an alias in it may have moved since."""
+    """The URI that was resolved; if it holds an alias, the alias may have moved since."""
     uri: str
     """`models:/<name>/<version>`, or the folder of a checkpoint."""
     name: str
@@ -43,9 +43,9 @@ class ModelVersion:
 
 
 def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
-    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
+    """Return a local folder with a pinned model's checkpoint; its digests are checked.
 
-    A checkpoint of this machine's disks stays where it is.
+    A model of the registry is downloaded once per machine. A checkpoint on a disk of this machine is not copied.
 
     Args:
         model: result of `model_registry.resolve_model`.
@@ -54,6 +54,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
 
     Raises:
         ValueError: when the digests differ from those of the registry's record.
+        OSError: when the server fails.
     """
     if model.version is None and filesystem.is_local(model.uri):
         return _check_digests(filesystem.local_path(model.uri), model=model)
@@ -70,7 +71,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
 
 
 def default_cache_dir() -> Path:
-    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
+    """Return the folder of downloads: `$ECOR_CACHE/models`, else `ecor/models` in XDG_CACHE_HOME or `~/.cache`."""
     own = os.environ.get("ECOR_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
     return base / "models"
@@ -102,7 +103,11 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
 
 
 def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
-    """Read the record of an output of `ecor train`, of any system; ValueError when it is missing or altered."""
+    """Read the record of an output of `ecor train`, of any system.
+
+    Raises:
+        ValueError: when it is missing or altered.
+    """
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
             return read_artifact(folder, system)

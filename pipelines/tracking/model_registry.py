@@ -1,6 +1,6 @@
 """Register checkpoints as versions of MLflow models, and resolve model URIs to pinned versions.
 
-Runs are in `mlflow_runs`, and what a model holds in `model_package`; the calls that stages need are here.
+`mlflow_runs` handles runs, and `model_package` the content of a model. Stages call the functions of this module.
 """
 
 import json
@@ -122,7 +122,17 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
 
 
 def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
-    """As `resolve_model`, but None for a registered model, alias or version that does not exist."""
+    """Pin a model as `resolve_model`, but return None for a registered model, alias or version that does not exist.
+
+    Args:
+        model_uri: as `resolve_model` takes it.
+        tracking: the registry's server; not used for a folder.
+
+    Raises:
+        ValueError: for a text that is no model URI and no checkpoint folder, and for a version that `ecor register` did
+            not make.
+        OSError: when the server fails.
+    """
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
         if parts is not None and _lookup(make_client(tracking), **parts.groupdict()) is None:
@@ -164,14 +174,14 @@ def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: boo
 
 
 def _find_same_version(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
-    """The newest version with these tags."""
+    """Find the newest version with these tags; None if there is none."""
     found = client.search_model_versions(f"name = '{name}' AND tag.`{_CHECKPOINT_TAG}` = '{tags[_CHECKPOINT_TAG]}'")
     same = [each for each in found if each.tags.get(_BACKBONE_INSIDE_TAG) == tags[_BACKBONE_INSIDE_TAG]]
     return max((str(each.version) for each in same), key=int, default=None)
 
 
 def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
-    """The run that trained the checkpoint if this server has it, else a new run for the registration."""
+    """Return the run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
     parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
@@ -215,7 +225,7 @@ def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
 
 
 def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
-    """MLflow's record of a version; None if it does not exist."""
+    """Get MLflow's record of a version; None if it does not exist."""
     try:
         if alias is not None:
             return client.get_model_version_by_alias(name, alias)

@@ -34,18 +34,26 @@ class Captioned(SampleIndex):
 
     captions: tuple[str, ...]
     num_without: int
-    """Samples that are left out: no caption."""
+    """Samples that are left out, because they have no caption."""
     paths: tuple[Path, ...]
-    """Of the shards, on this machine."""
+    """Paths of the shards on this machine."""
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
-    """The captioned samples of a split, its shards verified; every rank must ask, and reads a part of the captions.
+    """Read the captions of a split from verified shards; samples without a caption are left out.
 
-    ValueError when a shard is not as written, or no sample has a caption (`.txt` in the tar).
+    Every rank must call; each reads a part of the captions.
+
+    Args:
+        folder: the split's folder, local or in a store.
+        rank: this worker.
+        cache_dir: folder of this node for remote shards.
+
+    Raises:
+        ValueError: when a shard is missing or altered, or no sample has a caption (`.txt` in the tar).
     """
     manifest = read_shard_manifest(folder)
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
@@ -75,9 +83,17 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
 
 
 def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]:
-    """The caption of each labelled sample of a split, by position; empty where it has none. Every rank must ask.
+    """Read the caption of each labelled sample of a split, by position; empty where it has none.
 
-    ValueError when a shard is not as written.
+    Every rank must call; each reads a part of the captions.
+
+    Args:
+        split: the labelled samples.
+        rank: this worker.
+        cache_dir: folder of this node for remote shards.
+
+    Raises:
+        ValueError: when a shard is missing or altered.
     """
     found = _read_captions(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
     keys = [index["key"].to_pylist() for index in split.indexes]
@@ -92,7 +108,7 @@ def _read_captions(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, 
 
 
 def _captions(path: Path) -> dict[str, str]:
-    """By key, as the tar has them."""
+    """Read the captions of one tar, by key."""
     captions = {}
     with tarfile.open(path, "r:") as tar:
         for member in tar:
@@ -104,9 +120,9 @@ def _captions(path: Path) -> dict[str, str]:
 
 
 class CaptionedShards:
-    """Pictures in the order of the loader, as the model's own transform gives them, each with its one caption.
+    """Batches of captioned pictures in the loader's order; the model's own transform makes the pixels.
 
-    Nothing is known of a caption but its words: equal ones are no negatives of each other, all others are.
+    Equal captions are not negatives of each other; all others are, because nothing else is known of a caption.
     """
 
     num_attributes = 0
@@ -121,7 +137,7 @@ class CaptionedShards:
         return self._split.captions
 
     def unreadable(self) -> dict[str, str]:
-        return dict(self._reader.reasons)  # which grows while the next batch is read
+        return dict(self._reader.reasons)  # a copy: it grows while the next batch is read
 
     def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))

@@ -1,4 +1,4 @@
-"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate; a row per judgement."""
+"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate. Each judgement gives a row."""
 
 import json
 import time
@@ -39,7 +39,7 @@ IMAGES_PER_PASS = 256
 
 
 def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
-    """A split with image features of a model and the full ground truth."""
+    """Read a split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
     parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
@@ -50,7 +50,7 @@ def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> Lab
 
 
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    """Tune as the cell says, and evaluate the result: a row per judgement.
+    """Tune as the cell says, and evaluate the result; each judgement gives a row.
 
     Args:
         cell: the tuning and its judgements.
@@ -177,7 +177,10 @@ def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConf
 
 
 def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
-    """The wording that the cell names, or the best on validation images for its decoding, which is cached in a file."""
+    """Return the wording that the cell names, or the best one on validation images by its decoding.
+
+    The best one is cached in a file.
+    """
     if cell.wording is not None:
         return HAND_TEMPLATES[cell.wording]
     note = root / "wordings" / f"{world.folder.name}-{cell.decoding}-{backbone.digest[:16]}.json"

@@ -48,7 +48,7 @@ from pipelines.training.data_loader import (
 )
 from pipelines.training.run_folder import hold_output
 from pipelines.training.systems.prompt_trainer import resolve_config
-from pipelines.training.systems.trainer import TrainState
+from pipelines.training.systems.train_state import TrainState
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one

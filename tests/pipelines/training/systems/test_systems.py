@@ -1,7 +1,7 @@
 """ECLIP and LICO in the train stage: as in one process, on however many ranks; registered, fetched, looked through.
 
 Covers: `pipelines.training.systems.eclip_trainer`, `pipelines.training.systems.lico_trainer`,
-`pipelines.training.systems.registry`, `pipelines.training.systems.trainer`.
+`pipelines.training.systems.registry`, `pipelines.training.systems.train_state`, `pipelines.training.systems.trainer`.
 """
 
 import dataclasses
@@ -36,7 +36,8 @@ from pipelines.training.data_loader import read_split
 from pipelines.training.systems.eclip_trainer import EclipTrainer
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import resolve_config
-from pipelines.training.systems.trainer import Trainer, TrainState
+from pipelines.training.systems.train_state import TrainState
+from pipelines.training.systems.trainer import Trainer
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
@@ -128,7 +129,7 @@ def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path,
 def test_they_learn(world: Path, tmp_path: Path, system: str) -> None:
     learning = learning_of(config_of(world, tmp_path, system, num_epochs=6))
     learning._open()
-    (before,) = [learning._validated()]
+    (before,) = [learning._validate()]
     assert finished(learning).epochs[-1]["validation_loss"] < before["validation_loss"]
 
 
@@ -170,7 +171,7 @@ def test_captions_are_those_of_the_tars_and_are_learned_from(world: Path, tmp_pa
     expected = learning.backbone.encode_text(captions, fp32=True)
     torch.testing.assert_close(learning.names.captions, expected, atol=1e-5, rtol=1e-4)
     learning._open()
-    before = learning._validated()
+    before = learning._validate()
     after = finished(learning).epochs[-1]
     assert after["validation_loss_captions"] == after["validation_loss"] < before["validation_loss"]
 
