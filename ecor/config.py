@@ -134,11 +134,14 @@ class BackboneConfig:
 
     def with_absolute_paths(self) -> "BackboneConfig":
         """The same, with files and folders of this machine by absolute paths: records and workers keep them."""
-        pretrained = self.pretrained and _absolute_if_file(self.pretrained)
-        scheme, _, folder = self.name.rpartition("local-dir:")
-        if not scheme and self.name.startswith("local-dir:"):
-            return replace(self, name=f"local-dir:{Path(folder).expanduser().absolute()}", pretrained=pretrained)
-        return replace(self, name=_absolute_if_file(self.name), pretrained=pretrained)
+        name, pretrained = self.name, self.pretrained
+        if name.startswith("local-dir:"):
+            name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser().absolute()}"
+        elif name.endswith(".json"):
+            name = _absolute_if_file(name)
+        if pretrained is not None and pretrained not in ("embedded", "random"):
+            pretrained = _absolute_if_file(pretrained)
+        return replace(self, name=name, pretrained=pretrained)
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests; `preprocess_of` only if set, because older records lack it."""

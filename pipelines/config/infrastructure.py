@@ -87,7 +87,8 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     )
     path = sqlite_path(uri)
     if path is not None and not path.is_absolute():
-        uri = sqlite_uri(path)
+        _, marker, query = uri.partition("?")
+        uri = f"{sqlite_uri(path)}{marker}{query}"
     return replace(tracking, uri=uri)
 
 

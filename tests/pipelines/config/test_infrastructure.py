@@ -28,6 +28,8 @@ def test_a_plain_path_stays_as_it_was():
     assert sqlite_uri("/a b/mlflow.db") == "sqlite:////a b/mlflow.db"
     assert tracking_uri(TrackingConfig(uri="sqlite:////x.db")) == "sqlite:////x.db"
     assert sqlite_path("postgresql://host/db") is None
+    asked = tracking_uri(TrackingConfig(uri="sqlite:///runs/x.db?timeout=5"))
+    assert asked.endswith("runs/x.db?timeout=5") and sqlite_path(asked) == Path("runs/x.db").absolute()
 
 
 @pytest.mark.parametrize("uri", ["sqlite://mlflow.db", "sqlite:mlflow.db", "sqlite:/mlflow.db", "mlflow.db"])
