@@ -145,7 +145,7 @@ def _reject_all_but(kept: Sequence[int], *, part: Part, precision: str) -> Part:
     return replace(
         part,
         pixels=part.pixels[list(kept)],
-        origins=part.origins.take(list(kept)),
+        origins=part.origins.take(pa.array(kept, pa.int64())),
         rejected=(*part.rejected, *lost),
     )
 
