@@ -9,14 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from open_clip.model import set_model_preprocess_cfg
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
+from ecor.clip.open_clip_api import ModifiedResNet, SimpleTokenizer, VisionTransformer, set_model_preprocess_cfg
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
 from ecor.clip.towers.text_forward import replace_embeddings

@@ -9,15 +9,14 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import open_clip
 import torch
-from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
-from ecor.clip.tag_facts import file_facts, tag_facts
-from ecor.clip.weight_files import load_weights
+from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
+from ecor.clip.weights.tag_facts import file_facts, tag_facts
+from ecor.clip.weights.weight_files import load_weights
 from ecor.config import HUBS, BackboneConfig, require
 from ecor.storage import filesystem
 

@@ -67,6 +67,11 @@ class TextFeatures:
         return self._table is not None
 
     @property
+    def table(self) -> Float[Tensor, "R C D"] | None:
+        """Prompt_{c|R} of every pair, in the type that it is kept in; None where not all are in memory."""
+        return self._table
+
+    @property
     def num_truncated(self) -> int:
         """Sentences that did not fit the tower."""
         return self._encoder.num_truncated

@@ -66,7 +66,7 @@ def bootstrap(
     samples = np.concatenate([statistic(counts) for counts in resampled_counts(num_images, resampling=resampling)])
     ends = (1 - resampling.confidence) / 2
     undefined = np.isnan(samples).all(axis=0)
-    samples[:, undefined] = np.inf
+    samples[:, undefined] = 0.0  # replaced below; a column of NaN alone would warn
     low, high = np.nanquantile(samples, [ends, 1 - ends], axis=0)
     return value, np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 

@@ -15,7 +15,8 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
 from ecor.config import LicoConfig, Preprocess, parse_record, require
-from ecor.storage.artifact import read_artifact, read_tensors
+from ecor.storage.artifact import read_tensors
+from ecor.storage.model_records import read_artifact
 
 SYSTEM = "lico"
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import Temperatures, require
-from ecor.probability.factors import group_by_id, scaled_similarity
+from ecor.probability.factors import group_by_id
 from ecor.probability.joint import Joint
+from ecor.probability.pair_logits import scaled_similarity
 
 LARGEST_SET = 6
 SetConditional = Callable[[Int[Tensor, "B S m"]], Float[Tensor, "B S C"]]

@@ -21,8 +21,8 @@ from ecor.probability.factors import (
     group_by_id,
     rationale_given_category_log_prob,
     rationale_log_prob,
-    scaled_similarity,
 )
+from ecor.probability.pair_logits import scaled_similarity
 
 _TOLERANCE = 1e-7
 """Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ecor.config import require
@@ -63,6 +63,10 @@ class CaptionSource(Protocol):
 
     def unreadable(self) -> Mapping[str, str]:
         """Reasons for the first few unreadable images so far, by source."""
+        ...
+
+    def uses(self) -> UInt8[Tensor, " N"]:
+        """For each image of the source: 0 until it is read, then 1, or 2 if this rank could not read it."""
         ...
 
     def evaluate(self, clip: Clip) -> dict[str, float]:

@@ -23,6 +23,7 @@ from ecor.evaluation.record import (
 )
 from ecor.storage import filesystem
 from pipelines.reporting import evaluation_plots
+from pipelines.runtime.balance import Balance, add_balances
 
 SUMMARY_NAME = "summary.json"
 
@@ -35,6 +36,8 @@ class PredictionSource:
     name: str
     digest: str
     parents: Mapping[str, Any]
+    num_rows: int
+    """That its manifest, or the file's own header, names."""
     num_rejected: int
 
 
@@ -132,12 +135,29 @@ def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -
             evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
 
 
-def summarise_evaluation(record: Evaluation, folder: Path, *, seconds: float) -> dict[str, Any]:
+def balance_sets(record: Evaluation, *, sources: Sequence[PredictionSource]) -> dict[str, Balance]:
+    """By set: the images that its manifest names, and what the evaluation made of them."""
+    return {
+        result.name: Balance(
+            stage="evaluate",
+            num_listed=source.num_rows + source.num_rejected,
+            num_taken=result.num_images,
+            rejected={"unreadable": result.num_rejected},
+            left_out={"no_true_category": result.num_rows - result.num_images},
+        )
+        for result, source in zip(record.results, sources, strict=True)
+    }
+
+
+def summarise_evaluation(
+    record: Evaluation, folder: Path, *, balances: Mapping[str, Balance], seconds: float
+) -> dict[str, Any]:
     """Summarise an evaluation as JSON values, for scripts.
 
     Args:
         record: the evaluation.
         folder: local folder of the files to be published; the summary lists their names.
+        balances: of each set, as `balance_sets` returns them.
         seconds: duration of the stage.
     """
     files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
@@ -148,6 +168,8 @@ def summarise_evaluation(record: Evaluation, folder: Path, *, seconds: float) ->
         "run_id": record.run_id,
         "predictions": {each.name: each.predictions for each in record.results},
         "num_images": {each.name: each.num_images for each in record.results},
+        "balance": add_balances("evaluate", balances.values()).to_record(),
+        "balance_of": {name: each.to_record() for name, each in balances.items()},
         "strict_rr": {each.name: _value_of(each, "strict/rr") for each in record.results},
         "accuracy": {each.name: _value_of(each, "strict/accuracy") for each in record.results},
         "files": sorted(files),

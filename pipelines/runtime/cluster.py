@@ -19,7 +19,7 @@ _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor"
 
 
 @contextmanager
-def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
+def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool = True) -> Iterator[None]:
     """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
@@ -28,6 +28,8 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     Args:
         config: address and resources.
         stage: if given, the duration of the block is recorded under this name.
+        dashboard: whether a cluster started here has Ray's dashboard, eleven processes more. Without it, Ray Train's
+            state API repeats a warning.
 
     Raises:
         ValueError: when the cluster cannot be reached.
@@ -39,7 +41,9 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
-        _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
+        _init(
+            "local", options=_local_options(config, dashboard=dashboard)
+        )  # not None: Ray would join any cluster on this machine
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
         with time_stage(stage) if stage else nullcontext():
@@ -103,11 +107,11 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
         ) from error
 
 
-def _local_options(config: ClusterConfig) -> dict[str, Any]:
-    """Options of a cluster started here; without the dashboard, Ray Train's state API would repeat a warning."""
+def _local_options(config: ClusterConfig, *, dashboard: bool) -> dict[str, Any]:
+    """Options of a cluster started here."""
     folder = ray_folder()
     place = {} if folder is None else {"_temp_dir": folder}
-    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True, **place}
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": dashboard, **place}
 
 
 def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:

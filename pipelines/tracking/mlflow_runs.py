@@ -17,6 +17,7 @@ from mlflow.utils.time import get_current_time_millis
 from ecor.config import require
 from pipelines.config.infrastructure import TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.secrets import mask_secrets
+from pipelines.runtime.balance import Balance
 from pipelines.tracking.mlflow_client import (
     display_uri,
     first_line,
@@ -97,6 +98,11 @@ def log_metrics(
     with translate_mlflow_errors(tracking):
         for start in range(0, len(points), _METRICS_PER_CALL):
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
+
+
+def log_balance(tracking: TrackingConfig, *, run_id: str, balance: Balance) -> None:
+    """Log what became of all that a stage listed, as metrics `balance/…` of the stage's run."""
+    log_metrics(tracking, run_id=run_id, metrics=balance.metrics())
 
 
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:

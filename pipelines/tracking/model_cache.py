@@ -12,13 +12,12 @@ from typing import get_args
 
 from filelock import FileLock
 
-from ecor.checkpoint import Checkpoint, read_checkpoint
-from ecor.config import SystemName
+from ecor.config import SystemName, require
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord, read_artifact, record_path
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
-from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_artifact, read_checkpoint, record_path
+from pipelines.config.infrastructure import TrackingConfig, absolute_address, tracking_uri
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
 
@@ -40,6 +39,35 @@ class ModelVersion:
     backbone_digest: str
     run_id: str | None
     """MLflow run that trained it."""
+
+
+def pin_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
+    """As `model_registry.resolve_model`; MLflow is not imported for the folder of a checkpoint."""
+    if not model_uri.startswith("models:"):
+        return checkpoint_version(model_uri)
+    from pipelines.tracking.model_registry import resolve_model
+
+    return resolve_model(model_uri, tracking=tracking)
+
+
+def checkpoint_version(folder: str) -> ModelVersion:
+    """The checkpoint in a folder as a pinned model without a version; ValueError when there is none."""
+    require(
+        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
+        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
+        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
+    )
+    checkpoint = read_model_record(folder)
+    return ModelVersion(
+        asked_for=folder,
+        uri=absolute_address(checkpoint.folder),
+        name=folder,
+        version=None,
+        digest=checkpoint.model_digest,
+        vocabulary_digest=checkpoint.vocabulary_digest,
+        backbone_digest=checkpoint.backbone_digest,
+        run_id=checkpoint.run_id,
+    )
 
 
 def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:

@@ -9,7 +9,7 @@ from ecor.config import SystemName
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer
-from ecor.storage.artifact import record_path
+from ecor.storage.model_records import record_path
 from pipelines.config.infrastructure import TrackingConfig
 
 DEMO_MODEL = "ecor-demo"

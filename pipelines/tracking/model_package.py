@@ -20,10 +20,10 @@ from mlflow.types.schema import AnyType, Array, ColSpec, Object, Property
 from PIL import Image
 
 import ecor
-from ecor.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
+from ecor.checkpoint import load, save_checkpoint
 from ecor.config import ScoringConfig
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord
+from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_checkpoint
 
 ARTIFACT = "checkpoint"
 SERVED_MODEL = Path(__file__).with_name("pyfunc_model.py")

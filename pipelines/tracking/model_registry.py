@@ -9,24 +9,23 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.checkpoint import Checkpoint
-from ecor.config import SystemName, require
-from ecor.storage.artifact import ArtifactRecord, record_path
-from pipelines.config.infrastructure import TrackingConfig, absolute_address
+from ecor.config import require
+from ecor.storage.model_records import ArtifactRecord, Checkpoint
+from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.tracking.mlflow_client import display_uri, make_client, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
     finish_run,
     flatten,
     has_run,
+    log_balance,
     log_evaluation,
     log_folder,
     log_metrics,
@@ -34,13 +33,13 @@ from pipelines.tracking.mlflow_runs import (
     recorded_run,
     start_training_run,
 )
-from pipelines.tracking.model_cache import ModelVersion, read_model_record
-from pipelines.tracking.model_package import write_artifact, write_model
+from pipelines.tracking.model_cache import ModelVersion, checkpoint_version, read_model_record
 
 __all__ = [
     "find_version",
     "finish_run",
     "has_run",
+    "log_balance",
     "log_evaluation",
     "log_folder",
     "log_metrics",
@@ -98,7 +97,7 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
         ValueError: when the model, alias or version does not exist; the message lists those that do.
     """
     if not model_uri.startswith("models:"):
-        return _checkpoint_version(model_uri)
+        return checkpoint_version(model_uri)
     parts = _URI.fullmatch(model_uri)
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
@@ -140,25 +139,6 @@ def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | 
     return resolve_model(model_uri, tracking=tracking)
 
 
-def _checkpoint_version(folder: str) -> ModelVersion:
-    require(
-        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
-        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
-        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
-    )
-    checkpoint = read_model_record(folder)
-    return ModelVersion(
-        asked_for=folder,
-        uri=absolute_address(checkpoint.folder),
-        name=folder,
-        version=None,
-        digest=checkpoint.model_digest,
-        vocabulary_digest=checkpoint.vocabulary_digest,
-        backbone_digest=checkpoint.backbone_digest,
-        run_id=checkpoint.run_id,
-    )
-
-
 def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: bool) -> dict[str, str]:
     return {
         _DIGEST_TAGS["digest"]: checkpoint.model_digest,
@@ -196,6 +176,11 @@ def _log_model(
 
     The steps of `mlflow.pyfunc.log_model`, without its global state (tracking URI and run).
     """
+    # Both import what a served model needs; a job that only looks up a version does without
+    from mlflow.models import Model
+
+    from pipelines.tracking.model_package import write_artifact, write_model
+
     settings = checkpoint.settings if isinstance(checkpoint, ArtifactRecord) else asdict(checkpoint.model)
     params = {name: str(value) for name, value in flatten(settings)}
     logged = client.create_logged_model(

@@ -24,6 +24,7 @@ from pipelines.training.data_loader import (
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.sample_use import Uses, mark_samples
 
 _CAPTION = ".txt"
 
@@ -67,6 +68,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
         for row, key in enumerate(index["key"].to_pylist())
         if found[shard].get(key)
     ]
+    num_rows = sum(index.num_rows for index in indexes)
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a caption: label them, and reshard")
     shards, numbers, captions = zip(*rows, strict=True)
@@ -77,7 +79,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
         shard_of=np.array(shards),
         row_of=np.array(numbers),
         captions=captions,
-        num_without=manifest.num_samples - len(rows),
+        num_without=num_rows - len(rows),
         paths=tuple(paths),
     )
 
@@ -132,6 +134,11 @@ class CaptionedShards:
         self._seed, self._batch_size = seed, batch_size
         self._reader = PictureReader(split, paths=split.paths, preprocess=backbone.preprocess, num_threads=num_threads)
         self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+        self._uses = torch.zeros(len(split), dtype=torch.uint8)
+
+    @property
+    def split(self) -> Captioned:
+        return self._split
 
     def texts(self) -> tuple[str, ...]:
         return self._split.captions
@@ -143,7 +150,9 @@ class CaptionedShards:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
         positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())
         captions, own = match_captions([self._split.captions[position] for position in positions])
-        pixels, readable = self._reader.pixels(positions[part.of(len(positions))])
+        mine = positions[part.of(len(positions))]
+        pixels, readable = self._reader.pixels(mine)
+        mark_samples(self._uses, mine, readable=readable)
         return CaptionedImages(
             images=self._backbone.normalise(pixels),
             readable=readable,
@@ -152,6 +161,9 @@ class CaptionedShards:
             true=own,
             attributes=torch.zeros((len(positions), 0), dtype=torch.bool),
         )
+
+    def uses(self) -> Uses:
+        return self._uses
 
     def evaluate(self, clip: Clip) -> dict[str, float]:
         return {}

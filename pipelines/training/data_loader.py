@@ -4,7 +4,8 @@ The order is one permutation of all samples per (seed, epoch). Each step takes t
 takes every W-th of these, from the r-th on. So a run can stop anywhere and resume with another number of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,14 @@ class Split(SampleIndex):
     """Ids of all labelled rationales; −1 where a sample has fewer than L."""
     first_turn: Int[Tensor, " N"]
     """A number per sample that decides which of its rationales is taken first."""
-    num_unlabelled: int
-    """Samples of the split that are left out, because they have no category or no rationale."""
+    left_out: Mapping[str, int]
+    """Samples of the split that are left out, because they have no category or no rationale, by `no_category` and
+    `no_rationale`."""
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Number of samples that are left out."""
+        return sum(self.left_out.values())
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -84,14 +91,15 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
             f"{manifest.vocabulary_digest}: reshard, or pass the vocabulary of that manifest"
         )
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
-    rows = [
-        (shard, row, crc32(key.encode()), vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels)))
-        for shard, index in enumerate(indexes)
-        for row, (key, category, labels) in enumerate(
-            zip(*(index[name].to_pylist() for name in ("key", "category", "rationales")), strict=True)
-        )
-        if category is not None and labels
-    ]
+    rows, left_out = [], Counter[str]()
+    for shard, index in enumerate(indexes):
+        columns = (index[name].to_pylist() for name in ("key", "category", "rationales"))
+        for row, (key, category, labels) in enumerate(zip(*columns, strict=True)):
+            if category is None or not labels:
+                left_out["no_category" if category is None else "no_rationale"] += 1
+                continue
+            ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
+            rows.append((shard, row, crc32(key.encode()), *ids))
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
     shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
@@ -105,7 +113,7 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
         categories=torch.tensor(categories),
         rationales=torch.tensor([ids + [-1] * (longest - len(ids)) for ids in labelled]),
         first_turn=torch.tensor(turns),
-        num_unlabelled=manifest.num_samples - len(rows),
+        left_out=left_out,
     )
 
 

@@ -27,6 +27,7 @@ from ecor.training.contrastive import (
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
 from pipelines.config.training import PretrainConfig
+from pipelines.training.sample_use import merge_uses
 from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 
@@ -47,6 +48,8 @@ class PretrainState:
     """Duration of these steps."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
+    uses: Tensor | None = None
+    """State of each sample, as in `pipelines.training.sample_use`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ class Pretraining:
         )
         self._num_unreadable, self._seconds = 0, 0.0
         self._unreadable: dict[str, str] = {}
+        self._uses: Tensor | None = None
 
     def module(self) -> Pretrainer:
         """Return the module to train: its forward gives the loss terms."""
@@ -216,6 +220,7 @@ class Pretraining:
             num_unreadable=sum(self.rank.all_gather(self._num_unreadable)),
             seconds=self._seconds,
             unreadable=self._unreadable,
+            uses=merge_uses(self.source.uses(), rank=self.rank, before=self._uses),
         )
 
     def _restore(self, progress: PretrainState) -> int:
@@ -224,4 +229,5 @@ class Pretraining:
         self._generator.set_state(progress.generator)
         self._num_unreadable = progress.num_unreadable if self.rank.index == 0 else 0
         self._seconds, self._unreadable = progress.seconds, progress.unreadable
+        self._uses = progress.uses
         return progress.step

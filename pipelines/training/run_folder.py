@@ -17,6 +17,7 @@ import ecor
 from ecor.config import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import WorkLedger
@@ -191,6 +192,18 @@ def is_finished(output: str, *, digest: str, made_of: str) -> bool:
                 f"choose another output, or start over with --fresh",
             )
     return filesystem.exists(filesystem.join(output, SUMMARY))
+
+
+def say_recorded_balance(output: str) -> None:
+    """Print what became of all samples, as the summary of a finished run has it."""
+    summary = json.loads(filesystem.read(filesystem.join(absolute_address(output), SUMMARY)))
+    if (balance := recorded_balance(summary)) is not None:
+        say_balance(balance)
+
+
+def recorded_balance(summary: Mapping[str, Any]) -> Balance | None:
+    """What became of all samples; None in a summary of an earlier version."""
+    return Balance.from_record(summary["balance"]) if "balance" in summary else None
 
 
 def _environment() -> dict[str, str]:

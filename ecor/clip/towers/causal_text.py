@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ecor.clip.feature_types import unit_features
+from ecor.clip.open_clip_api import ResidualAttentionBlock, SimpleTokenizer, TextTransformer, open_clip
 from ecor.clip.towers.text_forward import text_pool, text_projection_of
 
 Tokens = tuple[int, ...]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
+from ecor.clip.open_clip_api import ModifiedResNet
 from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_block
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecor.checkpoint import load, read_checkpoint, save_checkpoint
+from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
@@ -26,6 +26,7 @@ from ecor.config import (
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file
+from ecor.storage.model_records import read_checkpoint
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.factors import factor_metrics

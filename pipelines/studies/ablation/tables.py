@@ -59,36 +59,60 @@ def comparison_tables(
         return None
     order = _set_order()
     names = sorted(rows[columns].unique(), key=lambda value: (order.get(value, 0), value))
-    tables, drawn = [], {}
-    for figure, title in figures.items():
+    found = [_FigureCells.read(rows, figure=figure, arms=arms, columns=columns, values=names) for figure in figures]
+    titled = list(zip(figures.values(), found, strict=True))
+    plot = f"results-{name}.png"
+    plots.draw_arms({title: cells.drawn_means() for title, cells in titled}, path=folder / plot)
+    tables = tuple(cells.markdown(title=f"{title}, %", against=against) for title, cells in titled)
+    return Comparison(tables=tables, plot=plot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FigureCells:
+    """One figure of several arms, by the values of a column."""
+
+    arms: Sequence[str]
+    values: Sequence[object]
+    cells: Mapping[tuple[str, object], "pd.Series[float]"]
+    """Of an arm and a value: the figure per repetition; empty where nothing was measured."""
+
+    @classmethod
+    def read(
+        cls, rows: pd.DataFrame, *, figure: str, arms: Sequence[str], columns: str, values: Sequence[object]
+    ) -> "_FigureCells":
         cells = {
             (arm, value): by_repetition(rows[(rows["arm"] == arm) & (rows[columns] == value)], figure)
             for arm in arms
-            for value in names
+            for value in values
         }
-        means = {arm: _mean_over([cells[arm, value] for value in names]) for arm in arms}
-        body = [
-            (
-                arm,
-                *(_format_mean(cells[arm, value]) for value in names),
-                _format_mean(means[arm]),
-                *(() if against is None else ("" if arm == against else _format_gap(means[arm], means.get(against)),)),
-            )
-            for arm in arms
-        ]
-        header = ("", *map(str, names), "mean", *([f"minus {against}"] if against else []))
-        tables.append(MarkdownTable(title=f"{title}, %", header=header, rows=tuple(body)))
-        drawn[title] = {
+        return cls(arms=arms, values=values, cells=cells)
+
+    def mean(self, arm: str) -> "pd.Series[float]":
+        """Per repetition, over all values."""
+        return _mean_over([self.cells[arm, value] for value in self.values])
+
+    def drawn_means(self) -> dict[str, dict[str, RepeatedMean]]:
+        """Means over repetitions by arm and value, where there are any."""
+        return {
             arm: {
-                str(value): mean_over_repetitions(cells[arm, value].to_numpy())
-                for value in names
-                if len(cells[arm, value])
+                str(value): mean_over_repetitions(self.cells[arm, value].to_numpy())
+                for value in self.values
+                if len(self.cells[arm, value])
             }
-            for arm in arms
+            for arm in self.arms
         }
-    plot = f"results-{name}.png"
-    plots.draw_arms(drawn, path=folder / plot)
-    return Comparison(tables=tuple(tables), plot=plot)
+
+    def markdown(self, *, title: str, against: str | None) -> MarkdownTable:
+        """A row per arm; the last columns are the mean and its difference from the arm `against`."""
+        base = self.mean(against) if against is not None and against in self.arms else None
+        body = []
+        for arm in self.arms:
+            cells = [*(_format_mean(self.cells[arm, value]) for value in self.values), _format_mean(self.mean(arm))]
+            if against is not None:
+                cells.append("" if arm == against else _format_gap(self.mean(arm), base))
+            body.append((arm, *cells))
+        header = ("", *map(str, self.values), "mean", *([f"minus {against}"] if against else []))
+        return MarkdownTable(title=title, header=header, rows=tuple(body))
 
 
 def figures_table(rows: pd.DataFrame, *, title: str, figures: Mapping[str, tuple[str, float, str]]) -> MarkdownTable:

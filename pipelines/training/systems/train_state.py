@@ -25,6 +25,8 @@ class TrainState:
     """Duration of the finished epochs."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
+    uses: dict[str, Tensor] = field(default_factory=dict)
+    """State of each sample, by folder of its split, as in `pipelines.training.sample_use`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from pipelines.training.data_loader import (
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.sample_use import mark_samples, merge_uses
 from pipelines.training.systems.train_state import Save, TrainEvent, TrainState
 from pipelines.training.systems.training_curve import TrainingCurve
 from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
@@ -85,6 +86,7 @@ class Trainer(ABC):
         self._num_unreadable = 0
         self._unreadable: dict[str, str] = {}
         self._opened: list[PictureReader] = []
+        self._uses = {each.folder: torch.zeros(len(each), dtype=torch.uint8) for each in (train, validation)}
 
     # What a system defines
 
@@ -222,6 +224,10 @@ class Trainer(ABC):
     def _update_state(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
+        progress.uses = {
+            folder: merge_uses(uses, rank=self.rank, before=progress.uses.get(folder))
+            for folder, uses in self._uses.items()
+        }
         return progress
 
     def _state(self) -> dict[str, Tensor]:
@@ -260,6 +266,7 @@ class Trainer(ABC):
         for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
             for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
                 self._unreadable.setdefault(split.source(position), "")
+            mark_samples(self._uses[split.folder], wanted, readable=readable)
             yield wanted, pictures, readable
 
     def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:

@@ -12,8 +12,9 @@ from ecor.data.prediction_schema import origins_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.attributions import AttributionSettings
 from pipelines.scoring.decoder import Part
+from pipelines.scoring.job import ScorerSettings
 from pipelines.scoring.scored_part import ScoredPart
-from pipelines.scoring.scorer import Scorer, ScorerSettings
+from pipelines.scoring.scorer import Scorer
 from pipelines.tracking import model_registry
 from tests.support.overflowing_model import overflowing_recognizer, white_and_grey
 

@@ -24,7 +24,7 @@ from ecor.explain.methods.similarity import Eclip
 from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import parse_pipeline
 from pipelines.config.stages import RegisterConfig
 from pipelines.config.training import TrainConfig
@@ -38,6 +38,7 @@ from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.train_state import TrainState
 from pipelines.training.systems.trainer import Trainer
+from tests.support.mlflow_databases import new_database
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
@@ -212,7 +213,7 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     """And it is recorded, registered as a version, fetched with its digests checked, and ready for use."""
     from mlflow import MlflowClient
 
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = new_database(tmp_path)
     config = config_of(world, tmp_path / "run", system, num_workers=2, cpus_per_worker=0.5, **PLAIN_STEPS)
     record = train.run(config, cluster=cluster, tracking=tracking)
     assert isinstance(record, ArtifactRecord) and train.run(config, cluster=cluster, tracking=tracking) == record

@@ -17,7 +17,7 @@ from ecor.clip import loading
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import build_random_clip
 from ecor.clip.loading import load_backbone
-from ecor.clip.tag_facts import file_facts, tag_facts
+from ecor.clip.weights.tag_facts import file_facts, tag_facts
 from ecor.config import BackboneConfig, Preprocess
 from ecor.storage import filesystem
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import open_clip
-
+from ecor.clip.open_clip_api import open_clip
 from ecor.config import require
 from ecor.storage import filesystem
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
-from open_clip.factory import load_checkpoint
 from safetensors import SafetensorError
 from torch import nn
+
+from ecor.clip.open_clip_api import load_checkpoint
 
 _HEAD_BYTES = 512
 _MOST_CHARS = 160

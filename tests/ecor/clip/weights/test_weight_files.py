@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ecor.clip.weight_files import load_weights
+from ecor.clip.weights.weight_files import load_weights
 
 
 class Tower(torch.nn.Module):
