@@ -4,8 +4,9 @@ Nothing heavy is imported here, so that a command line built from these types an
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -30,6 +31,8 @@ FACTORS: dict[MethodName, tuple[Factor, ...]] = {
 """The softmaxes that each decoding multiplies."""
 STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Schemes of addresses that settings, records and tables may name."""
+HUBS = ("hf-hub:", "local-dir:")
+"""How names of backbones begin that lead to a folder with weights and settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,9 @@ class BackboneConfig:
     """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
     compile: bool = False
     """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
+    preprocess_of: str | None = None
+    """If `pretrained` is a file: the open_clip tag whose preprocessing and activation its weights have. None: what
+    `open_clip_config.json` beside the file says, else what all tags of the name have in common."""
 
     def __post_init__(self) -> None:
         for place in (self.name, self.pretrained or ""):  # records of checkpoints name places too
@@ -128,6 +134,26 @@ class BackboneConfig:
                 f"{scheme}:// is not read: name a backbone by a local path, or an address that begins with "
                 f"{', '.join(f'{each}://' for each in STORES)}",
             )
+
+    def with_absolute_paths(self) -> "BackboneConfig":
+        """The same, with files and folders of this machine by absolute paths: records and workers keep them."""
+        name, pretrained = self.name, self.pretrained
+        if name.startswith("local-dir:"):
+            name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser().absolute()}"
+        elif name.endswith(".json"):
+            name = _absolute_if_file(name)
+        if pretrained is not None and pretrained not in ("embedded", "random"):
+            pretrained = _absolute_if_file(pretrained)
+        return replace(self, name=name, pretrained=pretrained)
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests; `preprocess_of` only if set, because older records lack it."""
+        return {name: value for name, value in asdict(self).items() if name != "preprocess_of" or value}
+
+
+def _absolute_if_file(place: str) -> str:
+    path = Path(place.removeprefix("file://")).expanduser()
+    return str(path.absolute()) if path.is_file() else place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
