@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import gammaln
 from scipy.stats import beta, binom, hypergeom
 
 from ecor.config import require
@@ -149,20 +150,20 @@ def certify(sequence: TestSequence, *, num_wrong: Int[np.ndarray, " T"], promise
     """
     if sequence.start is None:
         return None
-    tails = p_value(
-        num_wrong=num_wrong, num_judged=sequence.num_judged, num_labels=sequence.num_labels, promise=promise
-    )
-    failed = np.flatnonzero(tails[sequence.start :] > 1 - promise.sure)
-    last = sequence.start + (int(failed[0]) if len(failed) else len(tails) - sequence.start) - 1
-    if last < sequence.start:
-        return None
-    return CertifiedSet(
-        threshold=float(sequence.thresholds[last]),
-        num_labels=int(sequence.num_labels[last]),
-        num_judged=int(sequence.num_judged[last]),
-        num_wrong=int(num_wrong[last]),
-        p_value=float(tails[last]),
-    )
+    found = None
+    for index in range(sequence.start, len(sequence.thresholds)):
+        counts = {"num_judged": sequence.num_judged[[index]], "num_labels": sequence.num_labels[[index]]}
+        tail = float(p_value(num_wrong=num_wrong[[index]], **counts, promise=promise)[0])
+        if tail > 1 - promise.sure:
+            break
+        found = CertifiedSet(
+            threshold=float(sequence.thresholds[index]),
+            num_labels=int(sequence.num_labels[index]),
+            num_judged=int(sequence.num_judged[index]),
+            num_wrong=int(num_wrong[index]),
+            p_value=tail,
+        )
+    return found
 
 
 def count_above(sequence: TestSequence, scores: Float[np.ndarray, " M"]) -> Int[np.ndarray, " T"]:
@@ -185,9 +186,11 @@ def _choose_start(
     num_labels: np.ndarray, num_judged: np.ndarray, *, risk: np.ndarray | None, promise: Promise
 ) -> int | None:
     """The threshold whose test most probably passes if the labels are wrong as often as predicted."""
-    # A test can pass where it passes without a wrong judgement
-    tails = p_value(num_wrong=np.zeros_like(num_judged), num_judged=num_judged, num_labels=num_labels, promise=promise)
-    possible = np.flatnonzero(tails <= 1 - promise.sure)
+    # A test can pass where it passes without a wrong judgement: log of choose(N − W, n) / choose(N, n), in floats
+    good = num_labels - promise.max_wrong(num_labels) - 1
+    left = np.maximum(good - num_judged, 0)
+    log_tail = gammaln(good + 1) - gammaln(left + 1) + gammaln(num_labels - num_judged + 1) - gammaln(num_labels + 1)
+    possible = np.flatnonzero((good < num_judged) | (log_tail <= np.log(1 - promise.sure)))
     if not len(possible):
         return None
     judged = num_judged[possible]

@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args
 from ecor.config import parse_record, require
 from ecor.data.vocabulary import normalise_name
 
-Verdict = Literal["accept", "correct", "rationale_not_visible", "out_of_vocabulary", "skip", "undo"]
+Verdict = Literal["accept", "correct", "rationale_not_visible", "wrong", "out_of_vocabulary", "skip", "undo"]
 """What a reviewer says of a label:
 
 accept                  the category is right, and the image shows the rationale
 correct                 `after` says what the image shows
 rationale_not_visible   the category is right, but the image does not show the rationale
+wrong                   the category is wrong, and the reviewer does not say what is right
 out_of_vocabulary       the image shows none of the categories
 skip                    seen, and left open
 undo                    takes back the same reviewer's last decision on this image that still counts
@@ -96,7 +97,7 @@ class Decision:
     @property
     def is_rationale_visible(self) -> bool | None:
         """Whether the image shows the label's rationale; None where this decision leaves it open."""
-        if self.verdict in ("skip", "undo", "out_of_vocabulary"):
+        if self.verdict in ("skip", "undo", "wrong", "out_of_vocabulary"):
             return None
         if self.after is not None:
             return normalise_name(self.before.rationale) in map(normalise_name, self.after.rationales)

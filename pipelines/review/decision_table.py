@@ -41,7 +41,7 @@ DECISION_SCHEMA = pa.schema(
         _column("labels_digest", pa.string(), "the labels that the decision is about", unit="sha256"),
         _column("reviewer", pa.string(), "name of the person or tool"),
         _column("time", pa.timestamp("us", tz="UTC"), "when it was decided", unit="UTC"),
-        _column("verdict", pa.string(), "accept, correct, rationale_not_visible, out_of_vocabulary or skip"),
+        _column("verdict", pa.string(), "accept, correct, rationale_not_visible, wrong, out_of_vocabulary or skip"),
         _column("category_before", pa.string(), "category of the label"),
         _column("rationale_before", pa.string(), "rationale of the label"),
         _column("confidence_before", pa.float64(), "probability of both", unit="probability"),

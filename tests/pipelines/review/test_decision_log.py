@@ -73,6 +73,7 @@ def test_a_decision_that_contradicts_itself_is_refused(changes, told):
         (DECISION, True, True),
         (replace(DECISION, verdict="rationale_not_visible"), True, False),
         (replace(DECISION, verdict="out_of_vocabulary"), False, None),
+        (replace(DECISION, verdict="wrong"), False, None),
         (replace(DECISION, verdict="skip"), None, None),
         (replace(DECISION, verdict="correct", after=Correction(category="Zebra", rationales=("mane",))), True, False),
         (
@@ -93,7 +94,8 @@ def test_every_cut_of_a_log_is_recognised_and_loses_only_what_was_cut(tmp_path):
     (name,) = list_logs(tmp_path / "whole")
     data = (tmp_path / "whole" / name).read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
-    for cut in range(len(data)):
+    near_ends = {end + step for end in ends for step in (-2, -1, 0, 1)} - {len(data) + 1}
+    for cut in sorted({*range(0, len(data), 11), *near_ends}):
         (tmp_path / name).write_bytes(data[:cut])
         read = list(read_log(tmp_path, name))
         num_whole = sum(end - 1 <= cut for end in ends)  # without its line break a decision is complete too

@@ -29,8 +29,8 @@ def decisions(tmp_path) -> DecisionSet:
 def append(decisions: DecisionSet, reviewer: str, *made: tuple[str, str], start_s: float = 0.0) -> None:
     """Decisions as (key, verdict), a second apart; a verdict `=name` is a correction."""
     with decisions.open_log(reviewer) as log:
-        for number, (key, verdict) in enumerate(made):
-            log.append(
+        log.append(
+            *(
                 replace(
                     DECISION,
                     labels_digest=decisions.of.labels_digest,
@@ -40,7 +40,9 @@ def append(decisions: DecisionSet, reviewer: str, *made: tuple[str, str], start_
                     verdict="correct" if verdict.startswith("=") else verdict,
                     after=Correction(category=verdict[1:]) if verdict.startswith("=") else None,
                 )
+                for number, (key, verdict) in enumerate(made)
             )
+        )
 
 
 def view(decisions: DecisionSet) -> dict[tuple[str, str], dict]:
