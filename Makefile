@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: help demo test test-fast test-slow soak check-open-clip docs wheel check-wheel lint format lock audit clean
+.PHONY: help demo test test-fast test-slow test-portable soak check-open-clip docs wheel check-wheel lint format lock audit clean
 
 help:  ## list these commands
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "%-16s %s\n", $$1, $$2}'
@@ -14,7 +14,8 @@ help:  ## list these commands
 demo: .venv/runtime  ## the whole job on drawn scenes; prints a table and the path of a page
 	$(BIN)/ecor demo
 
-# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order.
+# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order, the
+# longest files first (tests/support/order.py).
 # The second part also runs after failures in the first. At the end: the failed tests, and how to run one alone.
 test: .venv/dev  ## all tests, as CI runs them
 	@log=$$(mktemp); code=0; \
@@ -23,14 +24,18 @@ test: .venv/dev  ## all tests, as CI runs them
 	done; \
 	if [ $$code -ne 0 ]; then \
 	    echo; echo "failed (run one alone: $(BIN)/pytest 'NODE'):"; \
-	    sed -nE 's/^(FAILED|ERROR) ([^ ]+).*/  \2/p' $$log; \
+	    sed -nE '/^(FAILED|ERROR) tests\// { s/^[A-Z]+ /  /; s/ - .*//; p; }' $$log; \
 	fi; rm -f $$log; exit $$code
 
 test-slow: .venv/dev  ## tests that start Ray, servers, browsers: about 25 minutes
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 7 minutes
 	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
+
+# One setting after another: processors, threads, Pythons (from uv), missing programs, locale, home, odd folder.
+test-portable: .venv/dev | $(UV)  ## tests as on other machines, up to an hour; PORTABLE="--only threads" for some
+	UV="$(UV)" $(BIN)/python tests/repository/portable.py $(PORTABLE)
 
 # A hundred faults (kills, full disks) in shard and score on a cluster of two nodes, then damage to pictures and tars: 35 to 90 minutes.
 soak: .venv/dev  ## faults and damage, 35 to 90 minutes; SOAK="--kills 10 --minutes 5" for a short one

@@ -8,9 +8,8 @@ backbone/            optional: architecture and weights, for machines without a 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -19,61 +18,15 @@ from safetensors.torch import load_file, save_file
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import (
-    BackboneConfig,
-    ModelConfig,
-    Precision,
-    Preprocess,
-    PromptConfig,
-    SystemName,
-    Temperatures,
-    TemplateConfig,
-    TextConfig,
-    parse_record,
-)
+from ecor.config import BackboneConfig, Precision, Preprocess, TextConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem
-from ecor.storage.artifact import CHECKPOINT_FOLDER, record_path
 from ecor.storage.atomic_write import write_folder
-from ecor.storage.digests import file_sha256, json_digest
+from ecor.storage.digests import file_sha256
+from ecor.storage.model_records import RECORD, Checkpoint, checkpoint_content, read_checkpoint
 
-FORMAT_VERSION = 1
-RECORD, TOKENS, VOCABULARY, BACKBONE = "checkpoint.json", "tokens.safetensors", "vocabulary.json", "backbone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """The record of a saved model."""
-
-    folder: str
-    """Its address; not part of the digest."""
-    model: ModelConfig
-    temperatures: Temperatures
-    calibrated_on: str | None
-    """Digest of the vocabulary that the temperatures were fitted on."""
-    model_digest: str
-    """`Recognizer.digest`: of all that decides its numbers except the vocabulary."""
-    backbone_digest: str
-    vocabulary_digest: str
-    tokens_sha256: str
-    """Of tokens.safetensors."""
-    has_backbone: bool
-    """Whether the folder contains the backbone's weights."""
-    parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the saved tokens, on validation."""
-    run_id: str | None = None
-    """MLflow run that made it."""
-    preprocess: Preprocess | None = None
-    """Preprocessing of the backbone, for decoders that do not load the model; None in older records."""
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the record without folder, run and preprocessing."""
-        return json_digest(_digested_content(self))
+TOKENS, VOCABULARY, BACKBONE = "tokens.safetensors", "vocabulary.json", "backbone"
 
 
 def save_checkpoint(
@@ -116,47 +69,19 @@ def save_checkpoint(
             preprocess=recognizer.backbone.preprocess,
         )
         beside = {"run_id": run_id, "preprocess": asdict(recognizer.backbone.preprocess), "digest": record.digest}
-        text = json.dumps({**_digested_content(record), **beside}, indent=1, sort_keys=True)
+        text = json.dumps({**checkpoint_content(record), **beside}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
     return record
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read the record of a checkpoint folder, or of the run folder that holds it; local or in a store.
-
-    Raises ValueError if there is no checkpoint, or it was altered or has another format.
-    """
-    found = _find_checkpoint(folder)
-    path = filesystem.join(found, RECORD)
-    try:
-        values = json.loads(filesystem.read(path))
-        digest = values.pop("digest")
-        model = values.pop("model")
-        records = {
-            "folder": found,
-            "model": ModelConfig(
-                backbone=parse_record(BackboneConfig, model["backbone"]),
-                prompts=parse_record(PromptConfig, model["prompts"]),
-                templates=parse_record(TemplateConfig, model["templates"]),
-            ),
-            "temperatures": parse_record(Temperatures, values.pop("temperatures")),
-            "preprocess": _parse_preprocess(values.pop("preprocess", None)),
-        }
-        version = values.get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
-            raise ValueError(f"it has format {version}, this version of ecor reads {FORMAT_VERSION}")
-        record = parse_record(Checkpoint, {**values, **records})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint's record ({error}): save the model again") from error
-    if record.digest != digest:
-        raise ValueError(f"{path} was altered: it says {digest}, its content has {record.digest}")
-    return record
-
-
 def read_preprocess(folder: str | Path) -> Preprocess:
-    """Preprocessing of a saved model, from its record; older records lack it, then the model is loaded.
+    """Read the preprocessing of a saved model from its record; older records lack it, then the model is loaded.
 
-    Raises ValueError if there is no such model, or its record was altered.
+    Args:
+        folder: local, or in a store.
+
+    Raises:
+        ValueError: when there is no such model, or its record was altered.
     """
     return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
 
@@ -175,12 +100,13 @@ def load(
         folder: written by `save_checkpoint`, or the run folder that holds it as `checkpoint/`; local, or a URL that
             fsspec opens.
         device: where it runs.
-        precision: another than it was tuned with.
-        text: where text features are kept.
-        backbone: towers that are open already, instead of opening them again.
+        precision: another than it was tuned with; None: the same.
+        text: where text features are kept; None: the default.
+        backbone: towers that are open already; None: open those that the record names.
 
     Raises:
-        ValueError: when a part is missing or altered, or the backbone is not the one the tokens were tuned on.
+        ValueError: when there is no checkpoint, a part is missing or altered, or the backbone is not the one the tokens
+            were tuned on.
 
     Example:
         >>> import ecor
@@ -244,35 +170,6 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
         inside = Path(record.folder) / BACKBONE / BACKBONE
         config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors")
     return config if precision is None else replace(config, precision=precision)
-
-
-def _find_checkpoint(folder: str | Path) -> str:
-    if filesystem.is_local(folder):
-        folder = filesystem.local_path(folder)
-    for candidate in (str(folder).rstrip("/"), filesystem.join(folder, CHECKPOINT_FOLDER)):
-        if filesystem.is_file(filesystem.join(candidate, RECORD)):
-            return candidate
-    for system in get_args(SystemName):
-        if record_path(folder, system) is not None:
-            raise ValueError(
-                f"{folder} was made by `ecor train --system {system}` and labels no pictures: `ecor explain` takes it"
-            )
-    raise ValueError(
-        f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {RECORD}: name a folder of `ecor train`"
-    )
-
-
-def _digested_content(record: Checkpoint) -> dict[str, Any]:
-    content = {**asdict(record), "temperatures": record.temperatures.to_record()}
-    return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
-
-
-def _parse_preprocess(values: Mapping[str, Any] | None) -> Preprocess | None:
-    """Parse preprocessing from JSON, whose lists become tuples."""
-    if values is None:
-        return None
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return parse_record(Preprocess, lists)
 
 
 def _tokens_sha256(path: Path) -> str:

@@ -51,7 +51,16 @@ Kind = TypeVar("Kind")
 
 
 def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a dataclass from JSON values; ValueError for missing or unknown fields, with the nearest known name."""
+    """Build a dataclass from JSON values.
+
+    Args:
+        kind: the dataclass.
+        values: one per field, by name; fields with a default may be left out.
+
+    Raises:
+        ValueError: when `values` is no object, lacks a field or has an unknown one (the message names the nearest), or
+            when the dataclass refuses a value.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
     known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
@@ -65,13 +74,30 @@ def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ValueError with `message` (what was given, and what would do) unless `condition` holds."""
+    """Check a condition.
+
+    Args:
+        condition: true where all is well.
+        message: the value that was given, and what would do instead.
+
+    Raises:
+        ValueError: with `message`, when the condition is false.
+    """
     if not condition:
         raise ValueError(message)
 
 
 def require_at_least(name: str, value: float | int, lowest: float | int) -> None:
-    """Raise ValueError naming the setting and its value when it is below `lowest`."""
+    """Check the lower limit of a setting.
+
+    Args:
+        name: of the setting, for the message.
+        value: as given.
+        lowest: the smallest value that is allowed.
+
+    Raises:
+        ValueError: when `value` is below `lowest`.
+    """
     require(value >= lowest, f"{name} must be at least {lowest}, got {value}")
 
 

@@ -52,7 +52,7 @@ Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 
 
 class Predictions(Sequence[ExplainablePrediction]):
-    """The labels of some pictures, in their order: a list of records, and a table."""
+    """The labels of some pictures, in their order: a sequence of `ExplainablePrediction`, and a table."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -89,9 +89,9 @@ class Predictions(Sequence[ExplainablePrediction]):
 class Recognizer:
     """CLIP with ECOR's two prompts and the names it chooses from (arXiv:2404.12839).
 
-    Without learned tokens it is zero-shot CLIP: the same numbers as open_clip's. Names it was never tuned on are taken
-    with `with_vocabulary`; the temperatures then stay, and its rows are marked uncalibrated, as are those of a decoding
-    that has a factor without a fitted temperature.
+    Without learned tokens it is zero-shot CLIP: the same numbers as open_clip's. `with_vocabulary` gives the same model
+    with other names. The temperatures then stay, and rows are marked uncalibrated. So are those of a decoding that has
+    a factor without a fitted temperature.
     """
 
     def __init__(
@@ -113,12 +113,15 @@ class Recognizer:
             backbone: frozen towers.
             prompts: learned tokens for that backbone.
             vocabulary: categories and rationales to choose from.
-            templates: the words around the names; ValueError when a placeholder is missing.
-            temperatures: one per factor.
+            templates: the words around the names; None: the default.
+            temperatures: one per factor; None: all 1.
             calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
-            text_config: where text features are kept.
+            text_config: where text features are kept; None: the default.
             name: of the model, for the rows it makes.
             version: in the registry, for the rows it makes.
+
+        Raises:
+            ValueError: when a template lacks a placeholder, or has another one.
         """
         self.backbone = backbone
         self.prompts = prompts
@@ -136,7 +139,16 @@ class Recognizer:
     def zero_shot(
         cls, vocabulary: Names, *, backbone: Backbone | None = None, templates: TemplateConfig | None = None
     ) -> "Recognizer":
-        """Plain CLIP with hand-written sentences: no learned token. `backbone` None: the embedded model."""
+        """Build plain CLIP with hand-written sentences: no learned token.
+
+        Args:
+            vocabulary: a vocabulary, {category: [rationale, …]}, or the path of a vocabulary file.
+            backbone: frozen towers; None: the embedded model.
+            templates: the words around the names; None: the default.
+
+        Raises:
+            ValueError: when the vocabulary cannot be read (`read_vocabulary`), or a template lacks a placeholder.
+        """
         backbone = backbone or load_backbone(BackboneConfig())
         prompts = PromptLearner(PromptConfig(rationale_tokens=0, category_tokens=0, visual_tokens=0), backbone)
         names = as_vocabulary(vocabulary)
@@ -148,17 +160,29 @@ class Recognizer:
         return Recognizer(**{**parts, **changes})
 
     def with_vocabulary(self, vocabulary: Names) -> "Recognizer":
-        """The same model choosing from other names (zero-shot transfer); towers and tokens are shared."""
+        """Return the same model choosing from other names (zero-shot transfer); towers and tokens are shared.
+
+        Args:
+            vocabulary: a vocabulary, {category: [rationale, …]}, or the path of a vocabulary file.
+
+        Raises:
+            ValueError: when the vocabulary cannot be read (`read_vocabulary`).
+        """
         return self._like(vocabulary=as_vocabulary(vocabulary))
 
     def with_temperatures(self, temperatures: Temperatures) -> "Recognizer":
-        """The same model with temperatures that were fitted on its vocabulary."""
+        """Return the same model with temperatures that were fitted on its vocabulary."""
         like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest)
         like._text = self._text
         return like
 
     def with_name(self, name: str, *, version: str | None = None) -> "Recognizer":
-        """The same model under the name and version that its rows shall carry."""
+        """Return the same model with another name, for the rows it makes.
+
+        Args:
+            name: of the model.
+            version: in the registry.
+        """
         like = self._like(name=name, version=version)
         like._text = self._text
         return like
@@ -230,7 +254,12 @@ class Recognizer:
 
     @torch.no_grad()
     def joint(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures, *, scoring: ScoringConfig | None = None) -> Joint:
-        """log P(c, r | I) by the method that `scoring` names, with this model's temperatures."""
+        """Compute log P(c, r | I) by the method that `scoring` names, with this model's temperatures.
+
+        Args:
+            images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them, or their features.
+            scoring: how to decode; None: the default.
+        """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         return joint_probability(
             features,
@@ -263,8 +292,8 @@ class Recognizer:
         Args:
             images: B pictures as pixels, or their features.
             origins: B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`, in the same order.
-            scoring: how to decode.
-            provenance: pass `Recognizer.provenance` kept from before to save its digests per batch.
+            scoring: how to decode; None: the default.
+            provenance: `Recognizer.provenance` kept from before, so that its digests are not computed for each batch.
         """
         scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
@@ -292,12 +321,13 @@ class Recognizer:
         Args:
             images: PIL images, arrays [H W 3] of 8-bit RGB, paths, or bytes of image files; a pandas Series is read by
                 position, whatever its index.
-            vocabulary: other names than the model's own (zero-shot transfer).
-            scoring: method and number of pairs to keep.
+            vocabulary: other names than the model's own (zero-shot transfer); None: its own.
+            scoring: method and number of pairs to keep; None: the default.
             batch_size: pictures per forward pass.
 
         Raises:
-            ValueError: naming the picture that cannot be read, or the type that is no list of pictures.
+            ValueError: when a picture cannot be read, or `images` is no list of pictures; the message names the picture
+                or the type.
 
         Example:
             >>> import ecor
@@ -326,7 +356,11 @@ class Recognizer:
 
 
 def as_vocabulary(names: Names) -> Vocabulary:
-    """A vocabulary from any form a user has it in; ValueError as the readers raise it."""
+    """Return a vocabulary from any form a user has it in.
+
+    Raises:
+        ValueError: when it cannot be read (`read_vocabulary`, `vocabulary_from_mapping`).
+    """
     if isinstance(names, Vocabulary):
         return names
     return vocabulary_from_mapping(names) if isinstance(names, Mapping) else read_vocabulary(names)

@@ -42,7 +42,7 @@ def exit_code(command: Callable[[], None]) -> int:
 
 
 def _write_error(text: str) -> None:
-    """Write to stderr, with all passwords and keys of this process masked: others can read the logs of jobs."""
+    """Write to stderr. All passwords and keys of this process are masked, because others can read the logs of jobs."""
     sys.stderr.write(mask_secrets(text, secrets=own_environment_secrets()))
 
 
@@ -55,7 +55,7 @@ REMEDIES: dict[type[OSError], str] = {
 
 
 def _error_line(error: ValueError | OSError) -> str:
-    """An error as one line; of an error that crossed Ray, its cause."""
+    """Format an error as one line; for an error that came through Ray, its cause."""
     cause = getattr(error, "cause", None)
     root = cause if isinstance(cause, ValueError | OSError) else error
     if isinstance(root, OSError) and root.filename is not None and type(root) in REMEDIES:
@@ -75,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _accept_any_text() -> None:
-    """A terminal without UTF-8 gets escapes for the characters it lacks, not an error after the work is done."""
+    """Write characters that the terminal lacks as escapes: printing a name must not fail after the work is done."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,6 +9,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.support.order import duration_rank
+
 install_import_hook("ecor", "beartype.beartype")
 settings.register_profile("ecor", deadline=None)  # a machine that is busy is no fault of the code
 settings.load_profile("ecor")
@@ -16,11 +18,18 @@ settings.load_profile("ecor")
 if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_workers))
 
+# The processes that tests start (Ray's workers, commands) compile the project once, not each for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Every Ray that tests start asks for this token, and every process they start has it, whoever started the fork server.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: duration_rank(item.nodeid))  # stable: within a file, and among the others, as found
 
 
 @pytest.fixture(scope="session")

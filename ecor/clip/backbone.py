@@ -9,14 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from open_clip.model import set_model_preprocess_cfg
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
+from ecor.clip.open_clip_api import ModifiedResNet, SimpleTokenizer, VisionTransformer, set_model_preprocess_cfg
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
 from ecor.clip.towers.text_forward import replace_embeddings
@@ -123,7 +120,12 @@ class Backbone(nn.Module):
         return model
 
     def save(self, folder: str | Path, *, stem: str = "backbone") -> tuple[Path, Path]:
-        """Write `<stem>.json` and `<stem>.safetensors`, which `load_backbone` accepts as name and pretrained."""
+        """Write `<stem>.json` and `<stem>.safetensors`, which `load_backbone` accepts as name and pretrained.
+
+        Args:
+            folder: local.
+            stem: name of both files, without the extension.
+        """
         return write_clip(self.model.state_dict(), Path(folder), architecture=self.architecture, stem=stem)
 
     @property
@@ -148,13 +150,19 @@ class Backbone(nn.Module):
         tokens: Float[Tensor, "depth M width"] | None = None,
         fp32: bool = False,
     ) -> Float[Tensor, "B D"]:
-        """Normalised fp32 features; 8-bit images are normalised here, others are taken as normalised.
+        """Compute normalised fp32 features of images.
 
-        `tokens` are visual prompts (VPT, arXiv:2203.12119): `tokens[0]` stands between the class token and the patches
-        from the first block on; each further `tokens[i]` replaces them at block i. Our choices: they join after the
-        tower's first layer norm, as a block's input, and leave before pooling, so that no pool counts them as patches.
-        `fp32` leaves the configured autocast off. ValueError if the image tower is no open_clip ViT or has fewer blocks
-        than `tokens`.
+        Args:
+            images: 8-bit pixels, normalised here; or floating-point values that are already normalised.
+            tokens: visual prompts (VPT, arXiv:2203.12119). `tokens[0]` stands between the class token and the patches
+                from the first block on; each further `tokens[i]` replaces them at block i. Not in the paper: they join
+                after the tower's first layer norm, as a block's input, and leave before pooling, so that no pool counts
+                them as patches.
+            fp32: leave the configured autocast off.
+
+        Raises:
+            ValueError: when there are tokens, and the image tower is no open_clip ViT, has fewer blocks than `tokens`,
+                or has another width.
         """
         self.check_tokens(tokens)
         pixels = images.to(self.device) if images.is_floating_point() else self.normalise(images)
@@ -163,7 +171,14 @@ class Backbone(nn.Module):
         return unit_features(features)
 
     def check_tokens(self, tokens: Float[Tensor, "depth M W"] | None) -> None:
-        """Raise ValueError unless the image tower accepts these visual prompt tokens."""
+        """Check that the image tower accepts visual prompt tokens.
+
+        Args:
+            tokens: of any prompt learner; None is always accepted.
+
+        Raises:
+            ValueError: when the image tower is no open_clip ViT, has fewer blocks, or has another width.
+        """
         if tokens is None:
             return
         if self.vit is None:
@@ -179,11 +194,17 @@ class Backbone(nn.Module):
     def encode_text(
         self, texts: Sequence[str], *, context: Float[Tensor, "M W"] | None = None, fp32: bool = False
     ) -> Float[Tensor, "N D"]:
-        """Normalised fp32 features by open_clip's own padded forward: the reference, which works for any tower.
+        """Compute normalised fp32 features of texts by open_clip's own padded forward: the reference, for any tower.
 
-        `context` are learned embeddings between the start token and the words (CoOp, arXiv:2109.01134). Sentences
-        that do not fit the context length are truncated; their end token is kept. `fp32` leaves the configured
-        autocast off.
+        Sentences that do not fit the context length are truncated; their end token is kept.
+
+        Args:
+            texts: at least one.
+            context: learned embeddings between the start token and the words (CoOp, arXiv:2109.01134).
+            fp32: leave the configured autocast off.
+
+        Raises:
+            ValueError: when there is no text, or the context leaves no room for words.
         """
         require(len(texts) > 0, "no text to encode")
         passes = [texts[i : i + _TEXTS_PER_PASS] for i in range(0, len(texts), _TEXTS_PER_PASS)]
@@ -203,6 +224,13 @@ class Backbone(nn.Module):
         """Token ids of each text, padded or truncated, with places after the start token for learned embeddings.
 
         The start token fills these places: it is neither padding nor end token, so masks and pooling stay correct.
+
+        Args:
+            texts: one per row.
+            num_learned: places for learned embeddings.
+
+        Raises:
+            ValueError: when these places leave no room for words.
         """
         room = self.context_length - num_learned
         require(
@@ -221,7 +249,8 @@ class Backbone(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with start and end token, neither padded nor truncated.
 
-        ValueError for tokenizers other than CLIP's own, which no unpadded route needs.
+        Raises:
+            ValueError: when the tokenizer is not CLIP's own; no unpadded route exists for others.
         """
         tokenizer = self.tokenizer
         if not isinstance(tokenizer, SimpleTokenizer):
@@ -242,7 +271,11 @@ class Backbone(nn.Module):
         return [len(self.tokenizer.tokenizer(text).input_ids) for text in texts]
 
     def word_embeddings(self, words: str) -> Float[Tensor, "L W"]:
-        """The token embeddings of some words, without start and end token (fp32, detached)."""
+        """The token embeddings of some words, without start and end token (fp32, detached).
+
+        Raises:
+            ValueError: when there is no word in it.
+        """
         start = self.num_start_tokens
         if isinstance(self.tokenizer, SimpleTokenizer):
             ids = self.tokenizer.encode(words)

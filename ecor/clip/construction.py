@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ecor.clip.open_clip_api import HFTokenizer, SimpleTokenizer, open_clip
 from ecor.config import Preprocess
 
 _TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # sources of weights; not architecture

@@ -22,7 +22,15 @@ def encode_blocks(
     width: int,
     is_there: Callable[[range], bool] = lambda block: False,
 ) -> None:
-    """Encode and store block by block; log the remaining time if it is long."""
+    """Encode and store block by block; log the remaining time if it is long.
+
+    Args:
+        blocks: ranges of rows.
+        encode: gives the features of a block's rows.
+        keep: stores features from a row on.
+        width: sentences per row, for the log.
+        is_there: whether a block is stored already; then it is skipped.
+    """
     started = logged = time.monotonic()
     for done, block in enumerate(blocks):
         now = time.monotonic()

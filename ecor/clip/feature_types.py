@@ -45,6 +45,15 @@ class TextFeatureTable(Protocol):
         """Prompt_{c|R} of one category with every rationale."""
 
 
+@runtime_checkable
+class TableInMemory(Protocol):
+    """A `TextFeatureTable` that may have all sentences in memory."""
+
+    @property
+    def table(self) -> Float[Tensor, "R C D"] | None:
+        """Prompt_{c|R} of every pair, or None where rows are read or encoded one by one."""
+
+
 def unit_features(features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     """L2-normalised, in fp32 (fp64 stays)."""
     return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

@@ -7,15 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
-from open_clip.model import set_model_preprocess_cfg
 from safetensors import SafetensorError
 from torch import nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
+from ecor.clip.open_clip_api import load_checkpoint, open_clip, set_model_preprocess_cfg
 from ecor.config import BackboneConfig, require
 from ecor.storage import filesystem
 
@@ -24,9 +22,16 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
     """Open the CLIP that `config` names, frozen, on `device`.
 
     Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
-    open_clip tag, a hub id, or this package (`embedded`); `pretrained="random"` gives untrained weights, the same each
-    time, for tests and timing. ValueError if the name or tag is unknown, a file is missing, weights cannot be fetched,
-    or hold NaN or infinity.
+    open_clip tag, a hub id, or this package (`embedded`). `pretrained="random"` gives untrained weights, the same each
+    time, for tests and timing.
+
+    Args:
+        config: which CLIP, and how to run it.
+        device: that holds the weights.
+
+    Raises:
+        ValueError: when the name or tag is unknown, a file is missing or does not fit, or weights cannot be fetched, or
+            hold NaN or infinity.
     """
     found = _find_files(config)
     parts = _from_files(*found) if found else _from_open_clip(config)

@@ -12,9 +12,14 @@ from ecor.config import PromptConfig, require
 class PromptLearner(nn.Module):
     """The learned tokens of Prompt_R and Prompt_{c|R}, all that its state_dict holds; without tokens, zero-shot CLIP.
 
-    `generator` draws the normal initialisation (on CPU, so that every device starts alike). ValueError if visual tokens
-    are asked of an image tower that is no open_clip ViT, or of more blocks than it has, or if the context tokens leave
-    no room for words.
+    Args:
+        config: numbers and places of the tokens.
+        backbone: the CLIP that they are made for.
+        generator: draws the normal initialisation, on the CPU, so that every device starts alike.
+
+    Raises:
+        ValueError: when visual tokens are asked of an image tower that is no open_clip ViT, or of more blocks than it
+            has; when the context tokens leave no room for words; when `init_words` holds no word.
     """
 
     rationale_context: nn.Parameter | None

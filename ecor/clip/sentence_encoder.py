@@ -25,14 +25,21 @@ from ecor.data.vocabulary import Vocabulary
 class SentenceEncoder:
     """Text features of a vocabulary's sentences, differentiable with respect to the learned contexts.
 
-    `rationale_context` and `category_context` are [M W], or None. The sentence of a category alone takes the category
-    context (our choice: it is Prompt_{c|R} without its reason). Sentences that do not fit the tower are cut, their end
-    token kept, and counted in `num_truncated`. Towers that are not plain causal ones are read whole and padded, by
-    open_clip's own forward: right, but slow.
+    The sentence of a category alone takes the category context. Not in the paper: it is Prompt_{c|R} without its
+    reason. Sentences that do not fit the tower are cut, their end token kept, and counted in `num_truncated`. Towers
+    that are not plain causal ones are read whole and padded, by open_clip's own forward: right, but slow.
 
-    `sentences_per_pass` bounds the sentences encoded at once (None: what suits the device), `cache_bytes` what a
-    `detached()` encoder keeps of the categories' beginnings between calls. ValueError if a template is malformed or a
-    context leaves no room for words.
+    Args:
+        backbone: whose text tower is used.
+        vocabulary: names that go into the sentences.
+        templates: of the sentences.
+        rationale_context: learned embeddings of Prompt_R.
+        category_context: learned embeddings of Prompt_{c|R}.
+        sentences_per_pass: most sentences encoded at once; None: what suits the device.
+        cache_bytes: most bytes of the categories' beginnings that an encoder with frozen contexts keeps between calls.
+
+    Raises:
+        ValueError: when a template is malformed, or a context leaves no room for words.
     """
 
     def __init__(
@@ -103,6 +110,10 @@ class SentenceEncoder:
         """Prompt_{c|R} of some rationales with some categories, or with all.
 
         One call with many rationales is cheaper than many calls: a category's beginning is read once per call.
+
+        Args:
+            rationale_ids: G of them.
+            category_ids: C of them; None: all.
         """
         rationales = rationale_ids.tolist()
         categories = list(range(self.num_categories)) if category_ids is None else category_ids.tolist()

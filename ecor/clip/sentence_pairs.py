@@ -35,10 +35,17 @@ class SentencePairs:
 def split_pairs(
     backbone: Backbone, *, vocabulary: Vocabulary, template: str, longest_start: int
 ) -> SentencePairs | None:
-    """None where no white space stands between the two names, so that sentences cannot be cut there.
+    """Tokenize the names of a vocabulary as beginnings and endings of Prompt_{c|R}; None where this cannot be done.
 
-    CLIP's tokenizer never joins words over white space, and its cleaning leaves plain printable ASCII alone but for
-    entities ("&…;"): names of that kind tokenise in parts as in the whole; sentences with others are compared.
+    It cannot where no white space stands between the two names. CLIP's tokenizer never joins words over white space,
+    and its cleaning leaves plain printable ASCII alone but for entities ("&…;"): names of that kind tokenise in parts
+    as in the whole; sentences with others are compared.
+
+    Args:
+        backbone: with CLIP's own tokenizer.
+        vocabulary: categories and rationales.
+        template: of Prompt_{c|R}.
+        longest_start: most tokens of the common start.
     """
     (before, first, *_), (between, *_), *rest = Formatter().parse(template)
     after = rest[0][0] if rest else ""
@@ -71,7 +78,12 @@ def _is_plain(text: str) -> bool:
 
 
 def common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
-    """The longest common prefix, with at least one token left of each sentence."""
+    """Find the longest common prefix, with at least one token left of each sentence.
+
+    Args:
+        sentences: at least one.
+        longest: most tokens of the prefix.
+    """
     shortest, furthest = min(sentences), max(sentences)
     limit = min(longest, min(map(len, sentences)) - 1)
     same = 0

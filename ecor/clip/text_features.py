@@ -67,6 +67,11 @@ class TextFeatures:
         return self._table is not None
 
     @property
+    def table(self) -> Float[Tensor, "R C D"] | None:
+        """Prompt_{c|R} of every pair, in the type that it is kept in; None where not all are in memory."""
+        return self._table
+
+    @property
     def num_truncated(self) -> int:
         """Sentences that did not fit the tower."""
         return self._encoder.num_truncated
@@ -198,7 +203,7 @@ class TextFeatures:
 def build_text_features(
     encoder: SentenceEncoder, *, config: TextConfig, device: torch.device | str | None = None
 ) -> TextFeatures:
-    """Text features of a vocabulary with the current contexts, stored as its size and `config` require.
+    """Build text features of a vocabulary with the current contexts, stored as its size and `config` require.
 
     Up to `config.table_budget_bytes`: a table in memory, encoded at once (by way of the file if there is `cache_dir`).
     Above: a sparse file, memory-mapped, filled ahead or row by row as rows are asked for; rows are never dropped, and
@@ -210,7 +215,7 @@ def build_text_features(
         device: of the returned features; None: the backbone's.
 
     Raises:
-        ValueError: if the disk has too little space for the rows, or a file of another shape exists.
+        ValueError: when the disk has too little space for the rows, or a file of another shape exists.
     """
     device = encoder.backbone.device if device is None else torch.device(device)
     return TextFeatures(encoder.with_frozen_contexts(), config=config, device=device)

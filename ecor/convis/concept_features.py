@@ -38,16 +38,28 @@ class ConceptFeatures:
         )
 
     def of(self, names: Sequence[str]) -> Float[Tensor, "T D"]:
-        """The features of some concepts. ValueError for a name that the lexicon lacks."""
+        """Return the features of some concepts.
+
+        Raises:
+            ValueError: when the lexicon lacks a name.
+        """
         return self.features[self._ids(names)]
 
     def kinds(self, name: str) -> Int[Tensor, " K"]:
-        """Ids of the concept and of all its descendants. ValueError for a name that the lexicon lacks."""
+        """Return the ids of a concept and of all its descendants.
+
+        Raises:
+            ValueError: when the lexicon lacks the name.
+        """
         self._ids([name])
         return self._ids(self.lexicon.descendants(name))
 
     def leaves(self, name: str) -> Int[Tensor, " K"]:
-        """Those of `kinds` without descendants."""
+        """Return those of `kinds` that have no descendants.
+
+        Raises:
+            ValueError: when the lexicon lacks the name.
+        """
         self._ids([name])
         return self._ids([kind for kind in self.lexicon.descendants(name) if kind not in self._has_kinds])
 
@@ -65,13 +77,16 @@ def encode_concepts(
     read: Callable[[str], str] | None = None,
     cache_dir: str | Path | None = None,
 ) -> ConceptFeatures:
-    """Encode what defines each concept, in fp32.
+    """Encode the text of each concept, in fp32.
 
     Args:
         backbone: whose text tower reads.
-        lexicon: whose concepts.
+        lexicon: of the concepts.
         read: the text of a concept; None: its definition alone, without its name (as ConVis, arXiv:2405.14563).
         cache_dir: folder that keeps the features, by a digest of tower and texts; None: nothing is kept.
+
+    Raises:
+        ValueError: when the lexicon has fewer than two concepts.
     """
     texts = [(read or lexicon.definition)(name) for name in lexicon.concepts]
     num_cut = sum(count > backbone.context_length for count in backbone.token_counts(texts))

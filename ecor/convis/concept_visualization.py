@@ -38,7 +38,12 @@ class Windows:
         return len(self.tops) * len(self.lefts)
 
     def spread(self, values: Float[Tensor, "*leading N"], *, over: tuple[int, int]) -> Float[Tensor, "*leading H W"]:
-        """The sum, at each pixel of a picture, of the values of the patches that contain it."""
+        """Sum, at each pixel of a picture, the values of the patches that contain it.
+
+        Args:
+            values: one per patch, row by row.
+            over: H and W of the picture.
+        """
         rows, columns = (
             _contains(starts, length=length, side=side).to(values)
             for starts, length, side in zip((self.tops, self.lefts), over, self.size, strict=True)
@@ -102,7 +107,7 @@ class ConVis:
             images: 8-bit, or normalised as the tower takes them.
 
         Raises:
-            ValueError: without `concepts`, or for those of another tower.
+            ValueError: when there are no `concepts`, or they are of another tower.
         """
         require(
             self.concepts is not None,
@@ -178,22 +183,27 @@ class ConceptRanks:
         return self.maps([concept])[:, 0]
 
     def maps(self, concepts: Sequence[str]) -> Float[Tensor, "B T H W"]:
-        """One map per concept: the mean share of the lexicon that its best kind beats or equals, between 0 and 1.
+        """Make one map per concept: the mean share of the lexicon that its best kind beats or equals, between 0 and 1.
 
-        Raises ValueError for a concept that the lexicon lacks, or none.
+        Raises:
+            ValueError: when no concept is given, or the lexicon lacks one.
         """
         require(len(concepts) > 0, "no concept to explain")
         best = [self.ranks[..., self.concepts.kinds(name)].amin(dim=-1) for name in concepts]
         return self._spread(torch.stack(best, dim=1))
 
     def text_maps(self, texts: Float[Tensor, "T D"] | Float[Tensor, "B T D"]) -> Float[Tensor, "B T H W"]:
-        """Maps of normalised text features, each ranked among the concepts as one without kinds."""
+        """Make maps of normalised text features, each ranked among the concepts as one without kinds."""
         every = self.features @ self.concepts.features.to(self.features).T
         own = self.features @ texts.to(self.features).mT
         return self._spread(ranks_among(own, every).mT)
 
     def heatmap(self, concepts: Sequence[str]) -> Heatmap:
-        """`maps` with their names."""
+        """Make a `Heatmap` of `maps`, with the concepts as names of its texts.
+
+        Raises:
+            ValueError: as `maps`.
+        """
         return Heatmap(scores=self.maps(concepts), method="convis", texts=tuple(concepts), input_size=self.input_size)
 
     def _spread(self, ranks: Int[Tensor, "B T N"]) -> Float[Tensor, "B T H W"]:
@@ -212,15 +222,25 @@ class ConceptRanks:
 def ranks_among(
     similarity: Float[Tensor, "*leading T"], every: Float[Tensor, "*leading S"]
 ) -> Int[Tensor, "*leading T"]:
-    """Number of values in `every` above each similarity; values within rounding count as equal (ours)."""
+    """Count the values in `every` above each similarity; values within rounding count as equal (ours).
+
+    Args:
+        similarity: T values.
+        every: S values to rank among.
+    """
     ascending = every.sort(dim=-1).values
     return every.shape[-1] - torch.searchsorted(ascending, similarity.contiguous() + _ROUNDING, right=True)
 
 
 def windows_of(size: tuple[int, int], *, share: float, steps: int) -> Windows:
-    """All patches of a share of the picture's sides that show some of it, on a grid through its top left corner.
+    """Lay all patches of a share of the picture's sides that show some of it, on a grid through its top left corner.
 
     At 224 pixels these are the reference's, less those that lie wholly in the noise around the picture.
+
+    Args:
+        size: H and W of the picture.
+        share: side of a patch in shares of the picture's.
+        steps: between patches from one side of the picture to the other.
     """
     sides = [max(1, round(share * length)) for length in size]
     starts = []

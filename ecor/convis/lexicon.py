@@ -24,13 +24,25 @@ class Lexicon(Protocol):
         """All names, each once, in an order that stays."""
 
     def definition(self, concept: str) -> str:
-        """What the text tower reads; ValueError for an unknown concept."""
+        """Return the text that the text tower reads for a concept.
+
+        Raises:
+            ValueError: when the concept is unknown.
+        """
 
     def parents(self, concept: str) -> tuple[str, ...]:
-        """Parents of a concept; empty for a root. ValueError for an unknown concept."""
+        """Return the parents of a concept; none for a root.
+
+        Raises:
+            ValueError: when the concept is unknown.
+        """
 
     def descendants(self, concept: str) -> tuple[str, ...]:
-        """The concept itself and all its kinds, in the order of `concepts`. ValueError for an unknown concept."""
+        """Return the concept itself and all its kinds, in the order of `concepts`.
+
+        Raises:
+            ValueError: when the concept is unknown.
+        """
 
 
 class ListLexicon:
@@ -44,7 +56,7 @@ class ListLexicon:
             parents: of each concept that has some.
 
         Raises:
-            ValueError: for names in `parents` without a definition, and for cycles.
+            ValueError: when a name in `parents` has no definition, or concepts are kinds of themselves.
         """
         self._definitions = dict(definitions)
         self._parents = {name: tuple(parents.get(name, ())) for name in self._definitions}
@@ -88,10 +100,16 @@ def lexicon_digest(lexicon: Lexicon) -> str:
 
 
 def read_lexicon(path: filesystem.Address) -> ListLexicon:
-    """A taxonomy from a JSON file: {concept: {"definition": text, "kind_of": [concept, …]}, …}; roots have no kind_of.
+    """Read a taxonomy from a JSON file: {concept: {"definition": text, "kind_of": [concept, …]}, …}.
 
-    The file is on a disk or in a store. Raises ValueError, naming the file, for anything else, for definitions that are
-    missing, and for cycles.
+    Roots have no `kind_of`.
+
+    Args:
+        path: on a disk or in a store.
+
+    Raises:
+        ValueError: naming the file, when it cannot be read or is no such JSON, a definition is missing, or concepts are
+            kinds of themselves.
     """
     try:
         found = json.loads(filesystem.read(path))

@@ -66,7 +66,11 @@ class WordNetLexicon:
         return tuple(self._offsets)
 
     def synset(self, concept: str) -> "Synset":
-        """The record behind a name; ValueError for a name that WordNet does not have."""
+        """Return the record behind a name.
+
+        Raises:
+            ValueError: when WordNet has no such noun synset.
+        """
         require(concept in self._offsets, f"WordNet has no noun synset {concept!r}: write them as dog.n.01")
         return self._synsets[self._offsets[concept]]
 
@@ -99,9 +103,12 @@ class WordNetLexicon:
         return tuple(dict.fromkeys(form for form in candidates if form in self._senses))
 
     def taxonomy(self, words: Iterable[str]) -> ListLexicon:
-        """All meanings of some words, and all that they are kinds of, up to the root (ConVis builds its graph so).
+        """Build a lexicon of all meanings of some words, and of all that they are kinds of, up to the root.
 
-        Words that WordNet lacks are left out; ValueError if it lacks all of them.
+        ConVis builds its graph so. Words that WordNet lacks are left out.
+
+        Raises:
+            ValueError: when it lacks all of them.
         """
         seeds = [self._offsets[name] for word in words for name in self.synsets(word)]
         require(bool(seeds), "none of the words is a noun of WordNet")

@@ -27,7 +27,18 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, vocabulary: Vocabulary, preprocess: Preprocess, epoch: int = 0) -> Batch:
-    """Decode samples and convert their names to ids. Raises ImageError for bad images, ValueError for unknown names."""
+    """Decode samples and convert their names to ids.
+
+    Args:
+        samples: B of them; none gives an empty batch.
+        vocabulary: gives the ids.
+        preprocess: of the model that takes the batch.
+        epoch: counted from 0; it selects one of each sample's rationales (`label_ids`).
+
+    Raises:
+        ImageError: when an image cannot be used.
+        ValueError: when the vocabulary lacks a name.
+    """
     pixels = [image_to_pixels(decode_image(sample.image), preprocess=preprocess) for sample in samples]
     labels = [label_ids(sample, vocabulary=vocabulary, epoch=epoch) for sample in samples]
     height, width = preprocess.image_size

@@ -26,7 +26,12 @@ class Frame:
 
 
 def frame_of(source_size: tuple[int, int], *, preprocess: Preprocess) -> Frame:
-    """The frame that `image_to_pixels` gives a picture of that height and width, in any resize mode."""
+    """Compute the frame that `image_to_pixels` gives a picture, in any resize mode.
+
+    Args:
+        source_size: height and width of the picture, in pixels.
+        preprocess: of the tower.
+    """
     resized = resized_size(source_size, preprocess=preprocess)
     offsets = []
     for length, target in zip(resized, preprocess.image_size, strict=True):
@@ -68,11 +73,23 @@ class Heatmap:
         return minmax(self.scores)
 
     def on_input(self, *, raw: bool = False) -> Float[Tensor, "B T H W"]:
-        """Maps resized to the tower's input; normalised before (as the ITSM reference does), unless `raw`."""
+        """Resize the maps to the tower's input.
+
+        Args:
+            raw: resize the scores as they are; otherwise each map is normalised before (as the ITSM reference does).
+        """
         return resize_maps(self.scores if raw else self.normalised, self.input_size)
 
     def on_source(self, index: int, *, frame: Frame) -> Float[Tensor, "T H W"]:
-        """The normalised maps of image `index` on its source picture; 0 where the tower did not see it."""
+        """Place the normalised maps of an image on its source picture; 0 where the tower did not see it.
+
+        Args:
+            index: position of the image among the B images.
+            frame: of that image, as `frame_of` gives it.
+
+        Raises:
+            ValueError: when the frame is of another input size.
+        """
         require(
             frame.input_size == self.input_size,
             f"the frame is of an input of {frame.input_size} pixels, the map of {self.input_size}: make it anew",
@@ -97,7 +114,12 @@ def minmax(maps: Float[Tensor, "*leading h w"]) -> Float[Tensor, "*leading h w"]
 
 
 def resize_maps(maps: Float[Tensor, "B T h w"], size: tuple[int, int]) -> Float[Tensor, "B T H W"]:
-    """Bilinear, pixels as areas (align_corners=False)."""
+    """Resize maps bilinearly, with pixels as areas (align_corners=False).
+
+    Args:
+        maps: of any values.
+        size: H and W of the result.
+    """
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 

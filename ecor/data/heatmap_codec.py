@@ -33,7 +33,7 @@ class EvidenceMap:
 
     @property
     def normalised(self) -> Float[np.ndarray, "h w"]:
-        """From 0 (least) to 1 (most); a constant map is all zeros."""
+        """Cells from 0 (least) to 1 (most); a constant map is all zeros."""
         cells = np.frombuffer(self.values, dtype=np.uint8).reshape(self.height, self.width)
         return cells.astype(np.float32) / STEPS
 
@@ -71,7 +71,9 @@ class Evidence:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Evidence | None":
-        """Of a row of predictions, as `Table.to_pylist` gives it; None for an image that was not explained."""
+        """Read the evidence of a row of predictions, as `Table.to_pylist` gives it; None for an image that was not
+        explained.
+        """
         values = row.get(EVIDENCE)
         if values is None:
             return None
@@ -79,7 +81,12 @@ class Evidence:
 
 
 def quantize(scores: Float[np.ndarray, "h w"], *, rationale: str | None) -> EvidenceMap:
-    """Quantize raw scores to 8 bits per cell."""
+    """Quantize a map of raw scores to 8 bits per cell.
+
+    Args:
+        scores: of one map, finite.
+        rationale: the explained one; None: the category, given the kept rationales.
+    """
     low, high = float(scores.min()), float(scores.max())
     span = high - low
     steps = np.zeros(scores.shape) if span == 0 else np.round(STEPS * (scores.astype(np.float64) - low) / span)

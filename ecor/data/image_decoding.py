@@ -78,7 +78,15 @@ class ImageHeader:
 
 
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Format and size, without decoding a pixel; ImageError when it is no image, or larger than `max_pixels`."""
+    """Read format and size of an image, without decoding a pixel.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: with the reason `empty`, `not_an_image`, `unsupported_mode`, `too_large`, `truncated` or `corrupt`.
+    """
 
     def header(data: bytes) -> ImageHeader:
         with _open_image(data, max_pixels=max_pixels) as image:
@@ -90,9 +98,15 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
 
-    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits. Raises ImageError
-    with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used), `truncated`,
-    `corrupt` or `unsupported_mode`.
+    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used),
+            `truncated`, `corrupt` or `unsupported_mode`.
     """
 
     def picture(data: bytes) -> Image.Image:
@@ -105,7 +119,13 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image given in any accepted form; all forms give the same pixels as `decode_image`.
 
-    Raises ImageError as `decode_image`, and OSError for a path that cannot be read.
+    Args:
+        picture: a PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: as `decode_image`; with the reason `not_an_image` also for an array of another shape or type.
+        OSError: when a path cannot be read.
     """
     if isinstance(picture, str | Path):
         return decode_image(Path(picture).read_bytes(), max_pixels=max_pixels)
@@ -120,7 +140,15 @@ def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.I
 
 
 def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An opened picture as `decode_image` gives it; ImageError as there."""
+    """Convert an opened picture to what `decode_image` gives.
+
+    Args:
+        image: opened by Pillow; it need not be loaded.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
     _check_size(image.width, image.height, max_pixels=max_pixels)
     try:
         image.load()
@@ -136,9 +164,17 @@ def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image
 def image_to_pixels(
     image: Image.Image, *, preprocess: Preprocess, max_pixels: int = MAX_PIXELS
 ) -> UInt8[np.ndarray, "3 H W"]:
-    """Resize and crop: (pixels / 255 - mean) / std is open_clip's evaluation transform of the same RGB picture.
+    """Resize and crop a picture to the pixels of a tower's input.
 
-    Raises ImageError (`too_elongated`) for a picture that resizing would blow up beyond `max_pixels`.
+    (pixels / 255 - mean) / std is then open_clip's evaluation transform of the same RGB picture.
+
+    Args:
+        image: RGB.
+        preprocess: of the tower.
+        max_pixels: most pixels of the resized picture, before it is cropped.
+
+    Raises:
+        ImageError: with the reason `too_elongated`, when the resized picture would be larger.
     """
     height, width = preprocess.image_size
     resized_height, resized_width = resized_size((image.height, image.width), preprocess=preprocess)
@@ -152,7 +188,12 @@ def image_to_pixels(
 
 
 def resized_size(size: tuple[int, int], *, preprocess: Preprocess) -> tuple[int, int]:
-    """Height and width that a picture of `size` (height, width) is resized to, before it is cropped or padded."""
+    """Height and width that a picture is resized to, before it is cropped or padded.
+
+    Args:
+        size: height and width of the picture.
+        preprocess: of the tower.
+    """
     (height, width), mode = preprocess.image_size, preprocess.resize_mode
     if mode == "squash":
         return height, width

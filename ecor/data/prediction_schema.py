@@ -155,7 +155,12 @@ OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
 def origins_table(keys: Sequence[str], **columns: Any) -> pa.Table:
     """Build a table with `ORIGIN_SCHEMA` from some of its columns; the others are null (`source`: the key).
 
-    Raises ValueError for a column that the schema does not have.
+    Args:
+        keys: one per row.
+        columns: values by the name of the column, one per row.
+
+    Raises:
+        ValueError: when the schema does not have a column.
     """
     unknown = set(columns) - set(ORIGIN_SCHEMA.names)
     if unknown:
@@ -197,9 +202,14 @@ def iterate_predictions(table: pa.Table) -> Iterator[ExplainablePrediction]:
 
 
 def check_schema(table: pa.Table, *, source: str) -> pa.Table:
-    """The same table when it has `PREDICTION_SCHEMA`; ValueError naming the first column that differs otherwise.
+    """Return the same table, when it has `PREDICTION_SCHEMA`. Optional columns stay; any other is left out.
 
-    Optional columns stay; any other is left out.
+    Args:
+        table: as it was read.
+        source: name of the table in errors.
+
+    Raises:
+        ValueError: naming the first column that differs, or the version of the schema when it is another one.
     """
     version = (table.schema.metadata or {}).get(b"ecor.schema_version", SCHEMA_VERSION.encode()).decode()
     if version != SCHEMA_VERSION:

@@ -101,7 +101,15 @@ class PredictionSet:
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "manifest") -> "PredictionSet":
-        """Raises ValueError, naming `source`, where the text is not such a manifest or was altered by hand."""
+        """Read a manifest.
+
+        Args:
+            text: JSON, as `to_json` gives it.
+            source: name of the manifest in errors.
+
+        Raises:
+            ValueError: when the text is not such a manifest, or was altered by hand.
+        """
         try:
             values = json.loads(text)
             digest = values.pop("digest")
@@ -124,7 +132,14 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
 
     A local file appears under its name only when it is complete.
 
-    Raises ValueError when the table does not have `PREDICTION_SCHEMA`.
+    Args:
+        folder: any address fsspec writes.
+        table: of `PREDICTION_SCHEMA`, with or without the optional columns.
+        name: of the file.
+        unit: the unit of work that the rows are of.
+
+    Raises:
+        ValueError: when a column of the table differs from the schema.
     """
     data = encode_parquet(check_schema(table, source=f"part {name}"))
     filesystem.write(filesystem.join(folder, name), data)
@@ -148,14 +163,20 @@ def encode_parquet(table: pa.Table) -> bytes:
 
 
 def write_prediction_set(folder: str, predictions: PredictionSet) -> None:
-    """Write `folder`/manifest.json, the last step of a scoring job."""
+    """Write `folder`/manifest.json, the last step of a scoring job.
+
+    Args:
+        folder: that holds the parts.
+        predictions: names every part.
+    """
     filesystem.write(filesystem.join(folder, MANIFEST_NAME), predictions.to_json().encode())
 
 
 def read_prediction_set(folder: str) -> PredictionSet:
-    """The manifest of a finished folder of labels.
+    """Read the manifest of a finished folder of labels.
 
-    Raises ValueError when there is none (scoring has not finished there) or it was altered.
+    Raises:
+        ValueError: when there is none (scoring has not finished there), or it was altered.
     """
     path = filesystem.join(folder, MANIFEST_NAME)
     try:
@@ -166,9 +187,15 @@ def read_prediction_set(folder: str) -> PredictionSet:
 
 
 def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one part, checked against its record.
+    """Read the rows of one part, and check them against its record.
 
-    Raises ValueError naming the part when its bytes or its number of rows are not those of the manifest.
+    Args:
+        folder: of the labels.
+        part: of the folder's manifest.
+        columns: to return, in this order; None: all.
+
+    Raises:
+        ValueError: naming the part, when it is missing, or its bytes or number of rows are not those of the manifest.
     """
     path = filesystem.join(folder, part.name)
     try:
@@ -188,15 +215,32 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
 
 
 def iterate_parts(folder: str, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The verified tables of a folder of labels in the manifest's order, one in memory at a time."""
+    """Yield the verified tables of a folder of labels in the manifest's order, one in memory at a time.
+
+    Args:
+        folder: of the labels.
+        columns: to return, in this order; None: all.
+
+    Raises:
+        ValueError: when the folder has no manifest, or a part is missing, altered or short.
+    """
     for part in read_prediction_set(folder).parts:
         yield read_part(folder, part, columns=columns)
 
 
 def read_predictions(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a folder of labels, every part verified against the manifest; or of one Parquet file, unverified.
+    """Read all rows of a folder of labels, or of one Parquet file.
 
-    Raises ValueError naming the part that is missing, altered or short.
+    Every part of a folder is verified against the manifest; a single file is not.
+
+    Args:
+        path: of the folder, or of a file that ends in `.parquet`; local, or in a store.
+        columns: to return, in this order; None: all.
+
+    Raises:
+        ValueError: when the folder has no manifest, a part is missing, altered or short, or a column differs from the
+            schema.
+        FileNotFoundError: when there is no such Parquet file.
     """
     path = str(path)
     if path.endswith(".parquet"):

@@ -28,8 +28,16 @@ class Sample:
 def label_ids(sample: Sample, *, vocabulary: Vocabulary, epoch: int = 0) -> tuple[int, int]:
     """Ids of a sample's category and of the one rationale it teaches in `epoch`; -1 for what is not labelled.
 
-    Epochs take a sample's rationales in turn, each sample starting elsewhere (by its key): a function of the sample
-    and the epoch alone, so that neither ranks nor restarts change it. Raises ValueError for names the vocabulary lacks.
+    Epochs take a sample's rationales in turn, and each sample starts at a place given by its key. So the ids depend on
+    the sample and the epoch alone, and neither ranks nor restarts change them.
+
+    Args:
+        sample: with or without labels.
+        vocabulary: gives the ids.
+        epoch: counted from 0.
+
+    Raises:
+        ValueError: when the vocabulary lacks a name.
     """
     category = -1 if sample.category is None else vocabulary.category_id(sample.category)
     if not sample.rationales:

@@ -60,12 +60,26 @@ class ShardManifest:
 
 
 def write_shard_manifest(manifest: ShardManifest, folder: str | Path) -> None:
-    """Write `<folder>/manifest.json` in one step: last, so that it is there only when all it names is."""
+    """Write `<folder>/manifest.json` in one step.
+
+    It is written last, so that it exists only when all that it names exists.
+
+    Args:
+        manifest: of the split.
+        folder: of the split, any address fsspec writes.
+    """
     write_text(_format_json({**asdict(manifest), "digest": manifest.digest}), folder=folder, name=MANIFEST_NAME)
 
 
 def read_shard_manifest(folder: str | Path) -> ShardManifest:
-    """Read the manifest of a split; ValueError if there is none, or if it was changed after it was written."""
+    """Read the manifest of a split.
+
+    Args:
+        folder: of the split.
+
+    Raises:
+        ValueError: when there is none, it is no manifest, or it was changed after it was written.
+    """
     url = filesystem.join(folder, MANIFEST_NAME)
     try:
         fields = json.loads(filesystem.read(url))
@@ -82,7 +96,13 @@ def read_shard_manifest(folder: str | Path) -> ShardManifest:
 
 
 def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: TemplateConfig | None = None) -> None:
-    """Beside the splits: `vocabulary.json`, and the class names and template CLIP_benchmark looks for."""
+    """Write the files beside the splits: `vocabulary.json`, and the class names and template that CLIP_benchmark needs.
+
+    Args:
+        folder: that holds the splits.
+        vocabulary: of the shards.
+        templates: whose sentence of a category alone is written; None: the default.
+    """
     template = category_sentence(templates or TemplateConfig(), "{c}")
     write_text(vocabulary.to_json() + "\n", folder=folder, name=VOCABULARY_NAME)
     write_text("\n".join(vocabulary.categories) + "\n", folder=folder, name="classnames.txt")
@@ -90,7 +110,13 @@ def write_side_files(folder: str | Path, *, vocabulary: Vocabulary, templates: T
 
 
 def write_text(text: str, *, folder: str | Path, name: str) -> None:
-    """Write a small file in one step."""
+    """Write a small text file (UTF-8) in one step.
+
+    Args:
+        text: its content.
+        folder: any address fsspec writes.
+        name: of the file.
+    """
     filesystem.write(filesystem.join(folder, name), text.encode())
 
 

@@ -57,10 +57,15 @@ class ShardEntry:
 
 
 def sample_key(source: str, *, sha256: str) -> str:
-    """A key without a dot: content first, so that sorted keys mix the categories, then the source's path and name.
+    """Build the key of a sample: without a dot, and given by the image's content and its source alone.
 
-    Twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the file
-    name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters.
+    It holds twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the
+    file name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters. The content comes first,
+    so that sorted keys mix the categories.
+
+    Args:
+        source: path or address of the image.
+        sha256: of the image's bytes, in hex.
     """
     name = source.rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name.rpartition(".")[0] or name)[:40]
@@ -77,9 +82,16 @@ def write_shard(
 ) -> ShardInfo:
     """Write `<folder>/<name>` and its index; neither is seen under its name before it is whole.
 
-    `folder` is any address fsspec writes. Entries must come in the order of their keys; one is held at a time. Raises
-    ValueError for keys that are unsorted, repeated, dotted or too long for a tar, for names the vocabulary lacks, and
-    for an image that does not hash to its entry's `sha256`.
+    Args:
+        entries: in the order of their keys; one is held at a time.
+        folder: any address fsspec writes.
+        name: of the tar, which ends in `.tar`.
+        vocabulary: gives the ids of the categories.
+        templates: of the captions; None: the default.
+
+    Raises:
+        ValueError: when keys are unsorted, repeated, dotted or too long for a tar, the vocabulary lacks a category, an
+            image does not hash to its entry's `sha256`, or the name does not end in `.tar`.
     """
     if not name.endswith(".tar"):
         raise ValueError(f"a shard's name ends in .tar, got {name!r}")
@@ -107,7 +119,15 @@ def write_shard(
 
 
 def verify_shard(folder: str | Path, info: ShardInfo) -> None:
-    """Read the tar and its index; ValueError, naming the shard and what was expected, when one is not as written."""
+    """Read the tar and its index, and compare both with their record.
+
+    Args:
+        folder: of the split.
+        info: the shard's record in the manifest.
+
+    Raises:
+        ValueError: naming the shard and what was expected, when a file is missing or not as written.
+    """
     expected = {info.name: info.sha256, info.index: info.index_sha256}
     for name, sha256 in expected.items():
         try:
@@ -125,9 +145,19 @@ def verify_shard(folder: str | Path, info: ShardInfo) -> None:
 def fetch_shard(
     folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None, num_attempts: int = 3
 ) -> Path:
-    """Local path of a verified tar: where it lies, or for a remote `folder` a copy in `cache_dir` kept by digest.
+    """Return the local path of a verified tar: its own, or for a remote `folder` that of a copy, kept by digest.
 
-    Every attempt reads from the beginning. Raises ValueError as `verify_shard` does, OSError when the store fails.
+    Every attempt reads from the beginning.
+
+    Args:
+        folder: of the split.
+        info: the shard's record in the manifest.
+        cache_dir: local folder of the copies; None: one in the system's temporary folder.
+        num_attempts: most attempts to read from a store.
+
+    Raises:
+        ValueError: when a local tar or its index is missing or not as written.
+        OSError: when the store fails, or gives other bytes, in every attempt.
     """
     if filesystem.is_local(folder):
         verify_shard(folder, info)
@@ -146,11 +176,19 @@ def fetch_shard(
 
 
 def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | None = None) -> Iterator[Sample]:
-    """All samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
+    """Yield all samples of a shard in the tar's order, after the whole tar was verified (see `fetch_shard`).
 
-    A tar that was made by something else, with a manifest that fits, is held to the format: ValueError, naming the
-    member, for keys that are unsorted, repeated or hold a slash, for what is no plain file, for a sample without
-    exactly one image and one `.json` that is of it, and for one that is not as the shard's index says.
+    A tar that another program made, with a manifest that fits, must keep the format too.
+
+    Args:
+        folder: of the split.
+        info: the shard's record in the manifest.
+        cache_dir: as for `fetch_shard`.
+
+    Raises:
+        ValueError: naming the member, when keys are unsorted, repeated or hold a slash, a member is no plain file, a
+            sample lacks its one image or its `.json`, or a sample differs from the shard's index; as `fetch_shard`.
+        OSError: as `fetch_shard`.
     """
     path, num_samples, where = fetch_shard(folder, info, cache_dir=cache_dir), 0, f"shard {folder}/{info.name}"
     rows = {row["key"]: row for row in read_index(folder, info).to_pylist()}
@@ -167,7 +205,17 @@ def read_shard(folder: str | Path, info: ShardInfo, *, cache_dir: str | Path | N
 
 
 def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) -> pa.Table:
-    """The index of a shard (`INDEX_SCHEMA`), verified by digest and count; ValueError when it is not as written."""
+    """Read the index of a shard (`INDEX_SCHEMA`), and verify its digest and count.
+
+    Args:
+        folder: of the split.
+        info: the shard's record in the manifest.
+        num_attempts: most attempts to read the file.
+
+    Raises:
+        ValueError: when it is not as written.
+        OSError: when it cannot be read.
+    """
     data = with_retries(
         lambda: filesystem.read(filesystem.join(folder, info.index)), pauses_s=_NO_PAUSE * (num_attempts - 1)
     )
@@ -181,9 +229,15 @@ def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) ->
 
 
 def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> list[Sample]:
-    """The samples at these rows of a shard's index, in that order, by seeking in a tar on this machine.
+    """Read some samples of a tar on this machine, by seeking.
 
-    `path` is what `fetch_shard` gave. Raises ValueError when an image does not hash to what the index says.
+    Args:
+        path: as `fetch_shard` returns it.
+        index: as `read_index` returns it.
+        rows: positions in the index, in the order of the result.
+
+    Raises:
+        ValueError: when an image does not hash to the digest in the index.
     """
     samples = []
     with Path(path).open("rb") as tar:

@@ -53,10 +53,19 @@ def write_sample(
     vocabulary: Vocabulary,
     templates: TemplateConfig,
 ) -> int:
-    """Write a sample's members, with more JSON values for its `.json`; bytes from the start to its image's first one.
+    """Write a sample's members, and return the byte offset of its image in the tar.
 
-    Raises ValueError for a key that is empty, too long for a tar, or holds a dot or a slash, and for a category that
-    the vocabulary lacks.
+    Args:
+        sample: with an image as encoded bytes.
+        out: the tar.
+        sha256: of the image's bytes, in hex.
+        provenance: more JSON values for the `.json` member; labels win over them.
+        vocabulary: gives the id for the `.cls` member.
+        templates: of the caption in the `.txt` member.
+
+    Raises:
+        ValueError: when the key is empty, too long for a tar, or holds a dot or a slash, or the vocabulary lacks the
+            category.
     """
     if "." in sample.key or "/" in sample.key or not sample.key:
         raise ValueError(f"key {sample.key!r} of {sample.source} must not be empty nor hold a dot or a slash")
@@ -102,7 +111,15 @@ def _header_template() -> tuple[bytes, int]:
 
 
 def tar_header(name: str, *, num_bytes: int) -> bytes:
-    """`TarInfo.tobuf` with fixed metadata, ten times as fast: only name, size and checksum (POSIX ustar) differ."""
+    """Header of a tar member (POSIX ustar): as `TarInfo.tobuf` with fixed metadata, ten times as fast.
+
+    Args:
+        name: of the member, at most 100 bytes.
+        num_bytes: size of its content.
+
+    Raises:
+        ValueError: when the name or the content is too long.
+    """
     encoded, size = name.encode(), b"%011o" % num_bytes
     if len(encoded) > 100 or len(size) > 11:
         raise ValueError(f"tar member {name!r} of {num_bytes} bytes: names have at most 100 bytes, files 8 GiB")
@@ -116,10 +133,15 @@ def _padding(num_bytes: int, *, block: int, at_least: int = 0) -> int:
 
 
 def read_samples(path: Path, *, where: str) -> Iterator[Sample]:
-    """All samples of a tar in its order; ValueError that begins with `where`, and names the member, for what is none.
+    """Yield all samples of a tar in its order.
 
-    That are keys that are unsorted, repeated or hold a slash, what is no plain file, and samples without exactly one
-    image and one `.json` that is of it.
+    Args:
+        path: of the tar, on this machine.
+        where: begins the messages of errors.
+
+    Raises:
+        ValueError: naming the member, when keys are unsorted, repeated or hold a slash, a member is no plain file, or a
+            sample lacks its one image or the `.json` that describes it; also when the tar is damaged or cut short.
     """
     before = ""
     try:
@@ -177,7 +199,12 @@ def _sample_from_members(key: str, members: Sequence[tuple[tarfile.TarInfo, byte
 
 
 def sample_from_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
-    """Build a sample from its `.json` or its row of the index, and its image."""
+    """Build a sample from its labels and its image.
+
+    Args:
+        row: the sample's `.json` with its `extension`, or its row of the index.
+        image: encoded, as it came.
+    """
     visible = row["visible_rationales"]
     return Sample(
         key=row["key"],

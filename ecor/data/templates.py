@@ -12,7 +12,11 @@ _PLACEHOLDERS = {
 
 
 def check_templates(templates: TemplateConfig) -> None:
-    """Raise ValueError, naming the template, unless each has exactly its own plain placeholders, each once."""
+    """Check that each template has exactly its own plain placeholders, each once.
+
+    Raises:
+        ValueError: naming the template that has not.
+    """
     for name, expected in _PLACEHOLDERS.items():
         template = getattr(templates, name)
         if sorted(_placeholders(template, name=name)) != sorted(expected):
@@ -21,17 +25,33 @@ def check_templates(templates: TemplateConfig) -> None:
 
 
 def rationale_sentence(templates: TemplateConfig, rationale: str) -> str:
-    """Prompt_R around one rationale."""
+    """Build Prompt_R around one rationale.
+
+    Args:
+        templates: checked by `check_templates`.
+        rationale: its name.
+    """
     return templates.rationale.format(rationale=rationale)
 
 
 def category_sentence(templates: TemplateConfig, category: str) -> str:
-    """The sentence of a category alone."""
+    """Build the sentence of a category alone.
+
+    Args:
+        templates: checked by `check_templates`.
+        category: its name.
+    """
     return templates.category.format(category=category)
 
 
 def pair_sentence(templates: TemplateConfig, category: str, rationale: str) -> str:
-    """Prompt_{c|R} around a category and one rationale."""
+    """Build Prompt_{c|R} around a category and one rationale.
+
+    Args:
+        templates: checked by `check_templates`.
+        category: its name.
+        rationale: its name.
+    """
     return templates.category_given_rationale.format(category=category, rationale=rationale)
 
 

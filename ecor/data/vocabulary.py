@@ -25,11 +25,14 @@ def normalise_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What may be seen, and why it may be believed; the only translator between names and ids.
+    """The names of categories and rationales, and their ids; the only translator between both.
 
     A rationale that several categories share is one id. Rationales are numbered by first appearance, so that the flat
-    JSON of `to_json` says everything. Raises ValueError for names that are empty, repeated or not normalised, and for
-    ids that point nowhere.
+    JSON of `to_json` says everything.
+
+    Raises:
+        ValueError: when names are empty, repeated or not normalised, or ids point nowhere or are not numbered by first
+            appearance.
     """
 
     categories: tuple[str, ...]
@@ -77,11 +80,19 @@ class Vocabulary:
         return json.dumps(names, ensure_ascii=False, indent=1)
 
     def category_id(self, name: str) -> int:
-        """Id of a category, whatever its spelling; ValueError with the nearest name when it is unknown."""
+        """Id of a category, in any spelling.
+
+        Raises:
+            ValueError: when it is unknown; the message names the nearest one.
+        """
         return _find(name, ids=self._category_ids, kind="category")
 
     def rationale_id(self, name: str) -> int:
-        """Id of a rationale, whatever its spelling; ValueError with the nearest name when it is unknown."""
+        """Id of a rationale, in any spelling.
+
+        Raises:
+            ValueError: when it is unknown; the message names the nearest one.
+        """
         return _find(name, ids=self._rationale_ids, kind="rationale")
 
     def has_rationale(self, name: str) -> bool:
@@ -90,10 +101,17 @@ class Vocabulary:
 
 
 def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str = "mapping") -> Vocabulary:
-    """Vocabulary of {category: [rationale, …]} in the mapping's order.
+    """Build a vocabulary of {category: [rationale, …]}, in the mapping's order.
 
-    Names are normalised; a rationale repeated within a category counts once (real files do it). Raises ValueError,
-    naming `source` and the key, for empty names and for two categories that normalise to the same name.
+    Names are normalised; a rationale repeated within a category counts once (real files do it).
+
+    Args:
+        mapping: lists of rationales by category; a list may be empty.
+        source: name of the mapping in errors.
+
+    Raises:
+        ValueError: naming the source and the key, when there is no category, a name is empty or no text, or two
+            categories normalise to the same name.
     """
     categories: dict[str, str] = {}
     ids: dict[str, int] = {}
@@ -113,11 +131,19 @@ def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str
 
 
 def parse_vocabulary(text: str, *, source: str = "text", sub_rationales: bool = False) -> Vocabulary:
-    """Vocabulary of a JSON text: DROR's flat form, or its level-2 form {category: [{rationale: [sub, …]}, …]}.
+    """Build a vocabulary of a JSON text: DROR's flat form {category: [rationale, …]}, or its level-2 form.
 
-    `sub_rationales` appends the sub-rationales of a level-2 file to their category, each behind its rationale; without
-    it (our default) the first level alone is read. Raises ValueError, naming `source` and the line or key, for text
-    that is not such JSON, repeated keys, empty names, and names that normalise to the same category.
+    The level-2 form is {category: [{rationale: [sub-rationale, …]}, …]}.
+
+    Args:
+        text: of the file.
+        source: name of the text in errors.
+        sub_rationales: append the sub-rationales to their category, each behind its rationale. Not in the paper:
+            without it, the default, only the first level is read.
+
+    Raises:
+        ValueError: naming the source and the line or key, when the text is not such JSON, keys are repeated, names are
+            empty, or two categories normalise to the same name.
     """
     try:
         loaded = json.loads(text, object_pairs_hook=lambda pairs: _strict_object(pairs, source=source))
@@ -135,11 +161,18 @@ def parse_vocabulary(text: str, *, source: str = "text", sub_rationales: bool = 
 
 
 def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabulary:
-    """Vocabulary of a file: `.json` (see `parse_vocabulary`), or `.csv` or `.parquet` with a row per pair.
+    """Read a vocabulary from a file: JSON (see `parse_vocabulary`), or a table with a row per pair.
 
-    CSV and Parquet have the columns `category` and `rationale`; categories are numbered by first appearance. A
-    category without rationales is its only row, with an empty cell (CSV) or a null (Parquet): our choice. `path` may
-    be any address fsspec opens. Raises ValueError, naming the file and the line, row or key, for everything else.
+    A table has the columns `category` and `rationale`; categories are numbered by first appearance. Not in the paper: a
+    category without rationales is its only row, with an empty cell (CSV) or a null (Parquet).
+
+    Args:
+        path: any address fsspec opens; its suffix is `.json`, `.csv` or `.parquet`.
+        sub_rationales: of a JSON file of level 2, see `parse_vocabulary`.
+
+    Raises:
+        ValueError: naming the file and the line, row or key, when there is no such file, or it does not hold a
+            vocabulary.
     """
     name, suffix = str(path), PurePosixPath(str(path)).suffix.lower()
     if suffix not in (".json", ".csv", ".parquet"):

@@ -61,13 +61,27 @@ class CaptionedBatch:
 
 
 def corpus_digest(world: DrawnWorld, *, num_images: int, seed: int) -> str:
-    """sha256 of the arguments, of what exists in the world and of `DRAWING_VERSION`: equal digests, equal corpora."""
+    """sha256 of the arguments, of what exists in the world and of `DRAWING_VERSION`: equal digests, equal corpora.
+
+    Args:
+        world: whose things are drawn.
+        num_images: in the corpus.
+        seed: of the scenes.
+    """
     what = {name: kind.rationales for name, kind in world.kinds.items()}
     return json_digest([DRAWING_VERSION, world.name, what, num_images, seed], sort_keys=False)
 
 
 def cached_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processes: int, folder: Path) -> Corpus:
-    """The corpus, drawn once into `folder` by one of the processes that ask for it; its pixels are mapped, not read."""
+    """Draw the corpus once, in one of the processes that ask for it, and open it; its pixels are mapped, not read.
+
+    Args:
+        world: whose things are drawn.
+        num_images: in the corpus.
+        seed: of the scenes.
+        num_processes: that draw.
+        folder: of the cache, on a local disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / corpus_digest(world, num_images=num_images, seed=seed)
     with FileLock(f"{kept}.lock"):
@@ -88,7 +102,14 @@ def cached_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processe
 
 
 def draw_corpus(world: DrawnWorld, *, num_images: int, seed: int, num_processes: int) -> Corpus:
-    """Scenes of every kind, more varied in size and in missing parts than the evaluation sets."""
+    """Draw scenes of every kind, more varied in size and in missing parts than the evaluation sets.
+
+    Args:
+        world: whose things are drawn.
+        num_images: in the corpus.
+        seed: of the scenes.
+        num_processes: that draw; the result does not depend on it.
+    """
     keys = [f"corpus/{seed}/{k}" for k in range(num_images)]
     tasks = [keys[k : k + _IMAGES_PER_TASK] for k in range(0, num_images, _IMAGES_PER_TASK)]
     if num_processes == 1 or len(tasks) == 1:
@@ -140,7 +161,14 @@ def _corpus_set(world: DrawnWorld, *, size: float, part_missing: float) -> World
 
 
 def write_captions(corpus: Corpus, rows: Int[np.ndarray, " B"], *, rng: random.Random, noise: float) -> CaptionedBatch:
-    """Two true captions and a contradiction per image; a share `noise` of the true ones describes another image."""
+    """Write two true captions and a contradiction per image, or fewer where less can be said.
+
+    Args:
+        corpus: images with their truth.
+        rows: positions of the batch's images in the corpus.
+        rng: of all choices.
+        noise: share of images whose captions describe another image of the batch.
+    """
     world, texts = corpus.world, dict[str, tuple[int, Claim]]()
     own_pairs = []
     for b, row in enumerate(rows):

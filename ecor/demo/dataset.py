@@ -36,9 +36,17 @@ class LabelledDrawing:
 def labelled_drawings(
     *, set_name: str, split: str, num_images: int, seed: int, categories: tuple[str, ...] | None = None
 ) -> Iterator[LabelledDrawing]:
-    """The images of a split, categories in turn; a longer split begins with the same images as a shorter one.
+    """Draw the images of a split, categories in turn; a longer split begins with the same images as a shorter one.
 
-    `categories` draws a smaller world of some of the set's categories.
+    Args:
+        set_name: a set of a drawn world (`ecor.demo.worlds.registry.all_sets`).
+        split: `train`, `validation` or `test`.
+        num_images: in the split.
+        seed: of the scenes.
+        categories: draw only these; None: all of the set.
+
+    Raises:
+        ValueError: when there is no such set or split, or the set lacks one of the categories.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -66,6 +74,15 @@ def write_dataset(root: Path, *, set_name: str, num_images: dict[str, int], seed
     Beside the images: `<root>/vocabulary.json` (DROR's flat form) and per split `truth.jsonl`, one object per image:
     file, category, rationale, visible_rationales, the path of its label map (under `<split>-masks/`, relative to the
     root), what each label means, and the other things in view. The same arguments give the same bytes.
+
+    Args:
+        root: local folder; created where it is missing.
+        set_name: a set of a drawn world.
+        num_images: by the name of the split.
+        seed: of the scenes.
+
+    Raises:
+        ValueError: when there is no such set or split.
     """
     if unknown := set(num_images) - set(SPLITS):
         raise ValueError(f"no split {', '.join(sorted(unknown))}: choose among {', '.join(SPLITS)}")

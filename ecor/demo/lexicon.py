@@ -247,7 +247,15 @@ def demo_lexicon() -> ListLexicon:
 
 
 def categories_under(concept: str, *, lexicon: Lexicon) -> tuple[str, ...]:
-    """The categories that are kinds of a concept, in the world's order. ValueError for an unknown concept."""
+    """Return the categories that are kinds of a concept, in the world's order.
+
+    Args:
+        concept: by name.
+        lexicon: that holds it.
+
+    Raises:
+        ValueError: when the lexicon does not know the concept.
+    """
     found = set(lexicon.descendants(concept))
     return tuple(name for name in FAMILIAR.categories if name in found)
 

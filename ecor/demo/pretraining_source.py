@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES, Corpus, write_captions
 from ecor.demo.tiny_clip import normalise_pixels
@@ -27,11 +28,20 @@ class DrawnSource:
     def __init__(
         self, corpus: Corpus, *, seed: int, batch_size: int, caption_noise: float, has_attributes: bool
     ) -> None:
-        """`caption_noise` is the share of captions that describe another image of the batch."""
+        """Hold the corpus; batches are made step by step.
+
+        Args:
+            corpus: images with their truth.
+            seed: of order, captions and shifts.
+            batch_size: B.
+            caption_noise: share of images whose captions describe another image of the batch.
+            has_attributes: give the attributes of the auxiliary loss.
+        """
         self._corpus = corpus
         self._seed, self._batch_size, self._noise = seed, batch_size, caption_noise
         world = corpus.world
         self.num_attributes = len(world.named) + len(world.rationales) if has_attributes else 0
+        self._uses = torch.zeros(len(corpus.pixels), dtype=torch.uint8)
 
     def texts(self) -> list[str]:
         world = self._corpus.world
@@ -43,6 +53,7 @@ class DrawnSource:
         epoch, place = divmod(step, len(corpus.pixels) // size)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(corpus.pixels))
         rows = order[place * size : (place + 1) * size]
+        self._uses[rows] = 1
         made = write_captions(corpus, rows, rng=random.Random(f"{self._seed}/{step}"), noise=self._noise)
         pixels = _augment(corpus.pixels[rows], rng=np.random.default_rng((self._seed, 1, step)))[part.of(size)]
         return CaptionedImages(
@@ -57,8 +68,13 @@ class DrawnSource:
     def unreadable(self) -> dict[str, str]:
         return {}
 
+    def uses(self) -> Tensor:
+        return self._uses
+
     def evaluate(self, clip: Any) -> dict[str, float]:
-        """By set: zero-shot accuracy of the best hand-written template, labelled and visible rationales found."""
+        """Measure zero-shot accuracy, and the rationales found, on each validation set with its best hand-written
+        template.
+        """
         figures: dict[str, float] = {}
         for name, images in self._validation_sets.items():
             best = max(zero_shot_table(clip, images), key=lambda row: row.category_accuracy)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ecor.clip.open_clip_api import open_clip
 
 MODEL_NAME = "ecor-demo"
 _FOLDER = Path(__file__).parent / "weights"

@@ -90,7 +90,17 @@ class SetValidity:
 
 
 def draw_split(set_name: str, *, split: str, num_images: int, seed: int) -> SplitImages:
-    """Draw a split and index its truth."""
+    """Draw a split and index its truth.
+
+    Args:
+        set_name: a set of a drawn world.
+        split: `train`, `validation` or `test`.
+        num_images: in the split.
+        seed: of the images.
+
+    Raises:
+        ValueError: when there is no such set or split.
+    """
     vocabulary = set_vocabulary(set_name)
     categories = tuple(vocabulary)
     rationales = tuple(dict.fromkeys(text for texts in vocabulary.values() for text in texts))
@@ -113,7 +123,12 @@ def validation_images(set_name: str, *, num_images: int, seed: int = 0) -> Split
 
 
 def zero_shot_table(clip: nn.Module, images: SplitImages) -> list[ZeroShotRow]:
-    """Zero-shot figures per category template."""
+    """Measure zero-shot accuracies for each category template.
+
+    Args:
+        clip: the open_clip model.
+        images: of one split.
+    """
     features_BD = encode_images(clip, images.pixels)
     rationale_B = (features_BD @ _texts(clip, RATIONALE_TEMPLATE, r=images.rationales).T).argmax(1)
     rows = []
@@ -133,14 +148,26 @@ def zero_shot_table(clip: nn.Module, images: SplitImages) -> list[ZeroShotRow]:
 def probe_hits(
     clip: nn.Module, *, train: SplitImages, validation: SplitImages, test: SplitImages
 ) -> Bool[Tensor, " B"]:
-    """Which test images a linear classifier on frozen features gets right; its penalty is chosen on validation."""
+    """Return which test images a linear classifier on frozen features gets right.
+
+    Args:
+        clip: the open_clip model.
+        train: fits the classifier.
+        validation: chooses its penalty.
+        test: to be classified.
+    """
     held_out = (encode_images(clip, validation.pixels), validation.category)
     probe = select_probe(encode_images(clip, train.pixels), train.category, validation=held_out)
     return probe.logits(encode_images(clip, test.pixels)).argmax(1) == test.category
 
 
 def composition_hits(clip: nn.Module, images: SplitImages) -> Bool[Tensor, " B"]:
-    """Which images are nearer to "There is {part}." than the same scene without that part; chance is a half."""
+    """Return which images are nearer to "There is {part}." than the same scene without that part; chance is a half.
+
+    Args:
+        clip: the open_clip model.
+        images: of one split.
+    """
     lacking = np.stack([np.asarray(draw_scene(without_part(d.scene, d.rationale)).image) for d in images.drawings])
     texts_BD = _texts(clip, RATIONALE_TEMPLATE, r=images.rationales)[images.rationale]
     similar_B = (encode_images(clip, images.pixels) * texts_BD).sum(1)
@@ -148,7 +175,12 @@ def composition_hits(clip: nn.Module, images: SplitImages) -> Bool[Tensor, " B"]
 
 
 def best_grid_iou(images: SplitImages, *, num_cells: int = 8) -> float:
-    """The mean IoU with visible parts that the best choice of cells of a num_cells x num_cells grid reaches."""
+    """Mean IoU with visible parts that the best choice of a grid's cells reaches.
+
+    Args:
+        images: of one split.
+        num_cells: of the grid, per side.
+    """
     side = NUM_PIXELS // num_cells
     best = []
     for item in images.drawings:
@@ -176,7 +208,18 @@ def _share(right: Bool[Tensor, " B"]) -> float:
 
 
 def measure_validity(clip: nn.Module, *, set_name: str, num_train: int, num_images: int, seed: int) -> SetValidity:
-    """Every figure of one set: `num_train` images for the probe, `num_images` to choose by and as many to judge by."""
+    """Measure every figure of one set.
+
+    Args:
+        clip: the open_clip model to measure with.
+        set_name: a set of a drawn world.
+        num_train: images to fit the probe on.
+        num_images: images to choose template and penalty by, and as many to measure on.
+        seed: of the images.
+
+    Raises:
+        ValueError: when there is no set of that name.
+    """
     numbers = {"train": num_train, "validation": num_images, "test": num_images}
     train, validation, test = (
         draw_split(set_name, split=split, num_images=number, seed=seed) for split, number in numbers.items()

@@ -20,6 +20,13 @@ def class_attention(tower: ImageTower, pixels: Float[Tensor, "B 3 H W"]) -> Floa
     """The class token's attention to patches in the last block, its mean over heads.
 
     Of a tower that pools patches by their mean: the mean over all queries (ours). Of a ResNet: of its attention pool.
+
+    Args:
+        tower: with attention.
+        pixels: normalised.
+
+    Raises:
+        ValueError: when the tower gives no attention.
     """
     tower.require_capability("attention", asked_by="guidance")
     trace = tower.trace(pixels)
@@ -39,7 +46,11 @@ GUIDANCE: dict[str, Guidance] = {"class_attention": class_attention, "rollout": 
 
 
 def guidance_of(name: str) -> Guidance:
-    """The guidance of that name; ValueError lists the names."""
+    """Return the guidance of a name.
+
+    Raises:
+        ValueError: when there is none; the message lists the names.
+    """
     require(name in GUIDANCE, f"unknown guidance {name!r}: choose from {', '.join(GUIDANCE)}")
     return GUIDANCE[name]
 
@@ -50,7 +61,14 @@ def guided_patches(
 ) -> Float[Tensor, "B P E"]:
     """Projected patch tokens with the guidance of each patch as last channel (E = D + 1).
 
-    ValueError for guidance of another number of patches, or below zero.
+    Args:
+        tower: with patch tokens in the space of the texts.
+        pixels: normalised.
+        guidance: gives one weight per patch.
+
+    Raises:
+        ValueError: when the tower gives no such patch tokens, or the guidance is of another number of patches, or below
+            zero.
     """
     tower.require_capability("patch_tokens", asked_by=SYSTEM)
     patches_BPD = project_patches(tower, tower.trace(pixels))
@@ -64,13 +82,23 @@ def guided_patches(
 
 
 def mask_by_threshold(guidance: Float[Tensor, "B P"], *, threshold: float) -> Bool[Tensor, "B P"]:
-    """Patches of at least `threshold` times the image's mean; where none is, the strongest (ours)."""
+    """Choose the patches of at least `threshold` times the image's mean; where there is none, the strongest (ours).
+
+    Args:
+        guidance: of each patch, not negative.
+        threshold: a multiple of the mean.
+    """
     strongest = guidance == guidance.amax(dim=1, keepdim=True)
     return (guidance >= threshold * guidance.mean(dim=1, keepdim=True)) | strongest
 
 
 def mask_by_mass(guidance: Float[Tensor, "B P"], *, keep_mass: float) -> Bool[Tensor, "B P"]:
-    """The fewest patches, strongest first, that hold that share of the guidance; equal ones from the top left."""
+    """Choose the fewest patches, strongest first, that hold a share of the guidance; equal ones from the top left.
+
+    Args:
+        guidance: of each patch, not negative.
+        keep_mass: the share.
+    """
     ranked, order = guidance.sort(dim=1, descending=True, stable=True)
     before = ranked.cumsum(dim=1) - ranked
     total = guidance.sum(dim=1, keepdim=True)
@@ -100,7 +128,16 @@ def average_pool(
 def pool_patches(
     patches: Float[Tensor, "B P D"], guidance: Float[Tensor, "B P"], *, config: EclipConfig
 ) -> Float[Tensor, "B D"]:
-    """One feature per image, as the settings say; not normalised."""
+    """Pool patches to one feature per image, not normalised.
+
+    Args:
+        patches: projected.
+        guidance: of each patch, not negative.
+        config: names the pooling and the mask.
+
+    Raises:
+        ValueError: when the pooling is unknown.
+    """
     mask_of = {
         "threshold": partial(mask_by_threshold, threshold=config.threshold),
         "mass": partial(mask_by_mass, keep_mass=config.keep_mass),

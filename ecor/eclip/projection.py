@@ -18,7 +18,8 @@ from ecor.config import EclipConfig, require
 from ecor.eclip.guidance import SYSTEM, pool_patches
 from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem
-from ecor.storage.artifact import read_artifact, read_tensors, record_path, require_backbone
+from ecor.storage.artifact import read_tensors, require_backbone
+from ecor.storage.model_records import read_artifact, record_path
 from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
 from ecor.training.negative_sampling import distinct_ids, positions_in
@@ -35,7 +36,12 @@ class SentenceFeatures:
 
 
 class Projection(nn.Module):
-    """ECLIP's learned linear map of patch tokens, optionally also of texts. It starts as the identity (ours)."""
+    """ECLIP's learned linear map of patch tokens, optionally also of texts. It starts as the identity (ours).
+
+    Args:
+        dim: D of the space of the texts.
+        has_text: learn a map of texts too.
+    """
 
     def __init__(self, dim: int, *, has_text: bool) -> None:
         super().__init__()
@@ -43,13 +49,20 @@ class Projection(nn.Module):
         self.text_projection = nn.Parameter(torch.eye(dim)) if has_text else None
 
     def as_method(self) -> Eclip:
-        """For maps, as `ecor.explain.attribute` takes it."""
+        """Return the method for maps, as `ecor.explain.attribute` takes it."""
         text = None if self.text_projection is None else self.text_projection.detach().clone()
         return Eclip(projection=self.projection.detach().clone(), text_projection=text)
 
 
 class EclipModule(nn.Module):
-    """Compute ECLIP's loss terms for guided patches with labels; the projection is its only parameter."""
+    """Compute ECLIP's loss terms for guided patches with labels; the projection is its only parameter.
+
+    Args:
+        projection: to be learned.
+        names: features of the sentences.
+        logit_scale: s, not its logarithm.
+        config: pooling, mask and kinds of sentences.
+    """
 
     def __init__(
         self, projection: Projection, *, names: SentenceFeatures, logit_scale: float, config: EclipConfig
@@ -68,8 +81,13 @@ class EclipModule(nn.Module):
     ) -> dict[str, Tensor]:
         """Symmetric InfoNCE of the images of all ranks and their distinct sentences (`clip_loss`).
 
-        Labels are ids, −1 where unknown; with captions, `rationales` are ids of captions. With both kinds of sentences,
-        each has half of the weight (ours).
+        With both kinds of sentences, each has half of the weight (ours).
+
+        Args:
+            pictures: patches with guidance, as `guided_patches` gives them.
+            categories: ids, −1 where unknown.
+            rationales: ids, −1 where unknown; with captions, ids of captions.
+            generator: not used; every trained module takes one.
         """
         features = gather_features(self.features(pictures))
         labels = {"rationales": rationales, "categories": categories, "captions": rationales}
@@ -83,7 +101,7 @@ class EclipModule(nn.Module):
 
     @property
     def kinds(self) -> dict[str, Float[Tensor, "T D"]]:
-        """The sentences that images are compared with, by what they are."""
+        """The sentences that images are compared with, by kind: rationales, categories or captions."""
         names, _, config = self._frozen
         if config.texts == "captions":
             require(names.captions is not None, "captions are to be learned from, and there are none")
@@ -99,21 +117,23 @@ class EclipModule(nn.Module):
         return normalize(pool_patches(patches @ self.learned.projection, guidance, config=config), dim=-1)
 
     def logits(self, features: Float[Tensor, "B D"], texts: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
-        """Of pooled features with all of some sentences."""
+        """Scaled similarities of pooled features with sentences."""
         if self.learned.text_projection is not None:
             texts = normalize(texts @ self.learned.text_projection, dim=-1)
         return self._frozen[1] * features @ texts.T
 
 
 def read_projection(path: str | Path, *, backbone_digest: str | None = None) -> dict[str, Float[Tensor, "D F"]]:
-    """ECLIP's trained `projection`, and `text_projection` where there is one.
+    """Read ECLIP's trained `projection`, and `text_projection` where there is one.
 
     Args:
         path: what `ecor train --system eclip` made (its run, or `checkpoint/`), or a safetensors file.
-        backbone_digest: of the backbone whose patches it will be used on; only a run tells which it was learned on.
+        backbone_digest: of the backbone whose patches it will be used on; None: not checked. Only a run names the
+            backbone it was learned on.
 
     Raises:
-        ValueError: for a place that is not there, was altered or holds something else, and for another backbone.
+        ValueError: when the place does not exist, was altered or holds something else, or the projection was learned on
+            another backbone.
     """
     if record_path(path, SYSTEM) is not None:
         record = read_artifact(path, SYSTEM)

@@ -44,26 +44,45 @@ class Resampling:
 def bootstrap(
     statistic: Statistic, *, num_images: int, resampling: Resampling
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
-    """Values, lower and upper ends of their percentile intervals, over images drawn with replacement.
+    """Values of a statistic, with the ends of their percentile intervals over images drawn with replacement.
 
     One draw serves all numbers of the statistic, as counts per image: a mean is then a row of a matrix product, and
     numbers that are compared are compared on the same draws. Samples in which a number is not defined (NaN) are left
     out of its interval. Source: Efron, 1979; percentile intervals are our choice, for they cost no leave-one-out pass.
 
-    Raises ValueError without images.
+    Args:
+        statistic: maps counts of images to M numbers.
+        num_images: N of these counts.
+        resampling: level, number and seed.
+
+    Returns:
+        Values, lower ends, upper ends.
+
+    Raises:
+        ValueError: when there are no images.
     """
     require_at_least("the number of images", num_images, 1)
     value = statistic(np.ones((1, num_images)))[0]
     samples = np.concatenate([statistic(counts) for counts in resampled_counts(num_images, resampling=resampling)])
     ends = (1 - resampling.confidence) / 2
     undefined = np.isnan(samples).all(axis=0)
-    samples[:, undefined] = np.inf
+    samples[:, undefined] = 0.0  # replaced below; a column of NaN alone would warn
     low, high = np.nanquantile(samples, [ends, 1 - ends], axis=0)
     return value, np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 
 
 def estimates(statistic: Statistic, *, num_images: int, sizes: Sequence[int], resampling: Resampling) -> list[Estimate]:
-    """The numbers of a statistic with their intervals; `sizes` says of how many images each is."""
+    """Return the numbers of a statistic with their intervals.
+
+    Args:
+        statistic: maps counts of images to numbers.
+        num_images: to draw from.
+        sizes: number of images that each number was measured on.
+        resampling: level, number and seed.
+
+    Raises:
+        ValueError: when there are no images.
+    """
     ends = bootstrap(statistic, num_images=num_images, resampling=resampling)
     return [
         Estimate(value=value, low=low, high=high, num_images=size)
@@ -96,7 +115,12 @@ def mean_statistic(values: Float[np.ndarray, "M N"]) -> Statistic:
 
 
 def mean_estimates(values: dict[str, Float[np.ndarray, " N"]], *, resampling: Resampling) -> dict[str, Estimate]:
-    """Named means over images, each over those where it is defined (not NaN); names defined nowhere are left out."""
+    """Named means over images, each over those where it is defined (not NaN); names defined nowhere are left out.
+
+    Args:
+        values: one per image, by name.
+        resampling: level, number and seed.
+    """
     defined = {name: each for name, each in values.items() if not np.isnan(each).all()}
     if not defined:
         return {}
@@ -117,9 +141,13 @@ class RepeatedMean:
 
 
 def mean_over_repetitions(values: Float[np.ndarray, " N"]) -> RepeatedMean:
-    """The mean of one value per repetition; repetitions must not share what the interval is to speak of.
+    """The mean of one value per repetition, with its interval.
 
-    Raises ValueError without values.
+    Args:
+        values: of repetitions that differ in everything that the interval should cover (seeds, images).
+
+    Raises:
+        ValueError: when there are no values.
     """
     num = len(values)
     require_at_least("the number of repetitions", num, 1)

@@ -80,7 +80,12 @@ class Correctness:
 
 
 def strict_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
-    """The most probable pair, its category and its rationale judged each on its own."""
+    """Judge category and rationale of the most probable pair, each on its own.
+
+    Args:
+        answers: ranked predictions.
+        truth: of the same images.
+    """
     return Correctness(
         category=answers.pair_categories[:, 0] == truth.categories,
         rationale=is_member(answers.pair_rationales[:, 0], truth.rationales),
@@ -88,7 +93,12 @@ def strict_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
 
 
 def two_stage_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
-    """The most probable rationale first, then the most probable category given it: the hard form of ECOR's order."""
+    """Judge the most probable rationale, and the most probable category given it: the hard form of ECOR's order.
+
+    Args:
+        answers: ranked predictions.
+        truth: of the same images.
+    """
     return Correctness(
         category=answers.two_stage_categories == truth.categories,
         rationale=is_member(answers.two_stage_rationales, truth.rationales),
@@ -101,6 +111,10 @@ def dror_vote_rule(answers: RankedAnswers, truth: Truth) -> Correctness:
     Pairs are scanned in order up to the first that is true (a hit). The category is the most frequent one so far, of
     equals the first seen. Where it is right, the rationale is right on a hit; where it is wrong, the rationale is right
     when it stands with that category among the five. The scan stops at the truth: a rule for benchmarks only.
+
+    Args:
+        answers: ranked predictions.
+        truth: of the same images.
     """
     categories, rationales = answers.pair_categories[:, :VOTES], answers.pair_rationales[:, :VOTES]
     rationale_true = np.stack([is_member(column, truth.rationales) for column in rationales.T], axis=1)
@@ -130,9 +144,13 @@ def is_member(ids: Int[np.ndarray, " N"], sets: Int[np.ndarray, "N L"]) -> Bool[
 
 
 def read_labels(table: pa.Table) -> Labels:
-    """A table with `ecor.data.prediction_schema.PREDICTION_SCHEMA` as numbers; names that mean the same are one id.
+    """Convert a table of predictions to ids; names that normalise to the same text are one id.
 
-    Raises ValueError for a row without a ranked pair.
+    Args:
+        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
+
+    Raises:
+        ValueError: when a row has no ranked pair.
     """
     pairs = combine_chunks(table["pairs"])
     if table.num_rows and pc.min(pc.list_value_length(pairs)).as_py() == 0:

@@ -16,14 +16,19 @@ class LinearProbe:
     bias: Float[Tensor, " C"]
 
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
-        """One per class."""
+        """One logit per class."""
         return features @ self.weight.T + self.bias
 
 
 def fit_probe(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, penalty: float) -> LinearProbe:
-    """Least cross-entropy plus `penalty` times the squared weights, by L-BFGS; classes are 0 to the largest label.
+    """Fit a probe: least cross-entropy plus `penalty` times the squared weights, by L-BFGS.
 
     Fitted in doubles, so that the same minimum is found on every processor; the result has the features' type.
+
+    Args:
+        features: of training images.
+        labels: classes 0 to the largest label.
+        penalty: 0 or more.
     """
     dtype, features = features.dtype, features.double()
     weight = features.new_zeros(int(labels.max()) + 1, features.shape[1]).requires_grad_()
@@ -47,7 +52,14 @@ def select_probe(
     validation: tuple[Float[Tensor, "M D"], Int[Tensor, " M"]],
     penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2),
 ) -> LinearProbe:
-    """The probe whose penalty gets most of the validation images right; the first of equals."""
+    """Fit a probe for each penalty, and return the one that gets most validation images right; the first of equals.
+
+    Args:
+        features: of training images.
+        labels: classes 0 to the largest label.
+        validation: features and labels to choose by.
+        penalties: on the squared weights.
+    """
     fits = [fit_probe(features, labels, penalty=penalty) for penalty in penalties]
     held_out, truth = validation
     return max(fits, key=lambda fit: int((fit.logits(held_out).argmax(1) == truth).sum()))

@@ -60,7 +60,12 @@ class ReliabilityBin:
 
 
 def observations(answers: RankedAnswers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
-    """Every metric that is a mean over images, image by image; NaN for images it is not defined for."""
+    """Compute every metric that is a mean over images, image by image; NaN for images it is not defined for.
+
+    Args:
+        answers: ranked predictions.
+        truth: of the same images.
+    """
     has_category, explained = truth.categories >= 0, truth.explained
     found = {}
     for name, rule in RULES.items():
@@ -202,9 +207,15 @@ def differences(
 ) -> dict[str, Estimate]:
     """First less second, metric by metric, with intervals of the paired difference over the images in both.
 
-    `first` and `second` are tables of `observations_table`.
+    Args:
+        first: a table of `observations_table`.
+        second: another one.
+        names: of both, for errors.
+        metrics: names to compare; None: all that both have.
+        resampling: level, number and seed; None: the default.
 
-    Raises ValueError when they have no image in common, or lack a metric that is asked for.
+    Raises:
+        ValueError: when the tables have no image in common, or one lacks a metric that is asked for.
     """
     common = np.intersect1d(first["key"].to_numpy(), second["key"].to_numpy())
     require(

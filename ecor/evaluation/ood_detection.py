@@ -27,12 +27,21 @@ class Detection:
 
 
 def max_logit(features: Float[Tensor, "N D"], probe: LinearProbe) -> Float[Tensor, " N"]:
-    """The largest logit of a classifier of the known categories (arXiv:1911.11132)."""
+    """The largest logit of a classifier of the known categories (arXiv:1911.11132).
+
+    Args:
+        features: of images.
+        probe: fitted on features of the same tower.
+    """
     return probe.logits(features).amax(dim=-1)
 
 
 def auroc(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " Q"]) -> float:
-    """The probability that a positive scores higher than a negative, ties counted half. ValueError without either."""
+    """The probability that a positive scores higher than a negative, ties counted half.
+
+    Raises:
+        ValueError: when there are no positives or no negatives, or a score is not finite.
+    """
     _check(positive, negative)
     return float(_win_matrix(positive, negative).mean())
 
@@ -40,7 +49,15 @@ def auroc(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " Q"]) 
 def fpr_at_tpr(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " Q"], *, tpr: float = 0.95) -> float:
     """The share of negatives at or above the highest threshold that at least a share `tpr` of positives reaches.
 
-    Which class is positive changes the number: say so. ValueError without either class.
+    The number depends on which class is positive: say so with it.
+
+    Args:
+        positive: scores.
+        negative: scores.
+        tpr: a share.
+
+    Raises:
+        ValueError: when there are no positives or no negatives, or a score is not finite.
     """
     _check(positive, negative)
     num_kept = np.ceil(tpr * len(positive) - 1e-9).astype(int)
@@ -50,7 +67,16 @@ def fpr_at_tpr(positive: Float[np.ndarray, " P"], negative: Float[np.ndarray, " 
 def detection_measures(
     known: Float[np.ndarray, " P"], unknown: Float[np.ndarray, " Q"], *, resampling: Resampling | None = None
 ) -> Detection:
-    """All measures of one score, with intervals over pictures drawn with replacement. ValueError without either."""
+    """All measures of one score, with intervals over images drawn with replacement.
+
+    Args:
+        known: scores of images of known categories.
+        unknown: scores of other images.
+        resampling: level, number and seed; None: the default.
+
+    Raises:
+        ValueError: when there are no known or no unknown images, or a score is not finite.
+    """
     _check(known, unknown)
     wins = _win_matrix(known, unknown)
     orders = [_ThresholdTable(known, unknown), _ThresholdTable(-unknown, -known)]

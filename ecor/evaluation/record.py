@@ -92,7 +92,11 @@ class Evaluation:
         return text_sha256(replace(self, run_id=None)._content())
 
     def of(self, predictions: str) -> Result:
-        """The result for the predictions with that digest; ValueError where there is none."""
+        """Return the result for the predictions with that digest.
+
+        Raises:
+            ValueError: when there is none; the message names those there are.
+        """
         for result in self.results:
             if result.predictions == predictions:
                 return result
@@ -107,7 +111,15 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "evaluation") -> "Evaluation":
-        """Raises ValueError, naming `source`, where the text is not such a record or was altered by hand."""
+        """Read a record.
+
+        Args:
+            text: JSON, as `to_json` gives it.
+            source: name of the record in errors.
+
+        Raises:
+            ValueError: when the text is not such a record, or was altered by hand.
+        """
         try:
             values = json.loads(text)
             digest = values.pop("digest")
@@ -138,7 +150,7 @@ def evaluate(
     num_bins: int = 15,
     labels: Labels | None = None,
 ) -> Result:
-    """Every metric of a table of predictions with known truth, with intervals.
+    """Compute every metric of a table of predictions with known truth, with intervals.
 
     Args:
         table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
@@ -146,11 +158,12 @@ def evaluate(
         predictions: digest of the set.
         parents: what the set was made from.
         num_rejected: images without a row.
-        resampling: level, number and seed of the bootstrap.
+        resampling: level, number and seed of the bootstrap; None: the default.
         num_bins: of the calibration error.
-        labels: `known_labels` of the table, by those who have them already.
+        labels: `known_labels` of the table, where they were read before; None: read here.
 
-    Raises ValueError when no row has a known category, or a key occurs twice.
+    Raises:
+        ValueError: when no row has a known category, a key occurs twice, or a row has no ranked pair.
     """
     resampling = resampling or Resampling()
     labels = labels or known_labels(table, name=name)
@@ -181,7 +194,15 @@ def evaluate(
 
 
 def known_labels(table: pa.Table, *, name: str) -> Labels:
-    """The rows whose true category is known; ValueError where there are none, or keys are not unique."""
+    """Read the rows whose true category is known.
+
+    Args:
+        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
+        name: of the set, for errors.
+
+    Raises:
+        ValueError: when there are none, a key occurs twice among them, or a row has no ranked pair.
+    """
     require(table.num_rows > 0, f"{name} has no predictions: there is nothing to evaluate")
     known = table.filter(table["category_true"].is_valid())
     require(
@@ -205,7 +226,11 @@ def share(column: pa.ChunkedArray) -> float:
 
 
 def read_evaluation(folder: str) -> Evaluation:
-    """The record in a folder written by `ecor evaluate`; ValueError where there is none or it was altered."""
+    """Read the record in a folder written by `ecor evaluate`.
+
+    Raises:
+        ValueError: when there is none, or it was altered.
+    """
     path = filesystem.join(folder, EVALUATION_NAME)
     try:
         return Evaluation.from_json(filesystem.read(path).decode(), source=path)
@@ -214,18 +239,29 @@ def read_evaluation(folder: str) -> Evaluation:
 
 
 def read_observations(folder: str, *, name: str) -> pa.Table:
-    """The metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`."""
+    """Read the metrics of one set of predictions, image by image, from a folder written by `ecor evaluate`.
+
+    Args:
+        folder: of the evaluation.
+        name: of the set; of another name there are no rows.
+    """
     with filesystem.open_file(filesystem.join(folder, OBSERVATIONS_NAME)) as file:
         table = pq.ParquetFile(file).read(use_threads=False)
     return table.filter(pa.compute.equal(table["name"], name)).drop_columns(["name"])
 
 
 def difference_of_folders(first: str, second: str, *, metric: str = HEADLINE) -> Estimate:
-    """One metric of the first set in `first` less that in `second`, paired by image: what promotion asks.
+    """One metric of the first set in `first` less that in `second`, paired by image; promotion decides by it.
 
     Level, number and seed of the bootstrap are those of the evaluation in `first`.
 
-    Raises ValueError when a folder is no evaluation, or the two have no image or not that metric in common.
+    Args:
+        first: folder of an evaluation.
+        second: folder of another one.
+        metric: by the names of `ecor.evaluation.metrics`.
+
+    Raises:
+        ValueError: when a folder is no evaluation, or the two have no image or not that metric in common.
     """
     records = [read_evaluation(folder) for folder in (first, second)]
     tables = [

@@ -37,7 +37,7 @@ def attribute(
     names: Sequence[str] | None = None,
     batch_size: int = 16,
 ) -> Heatmap:
-    """Maps of B images and T texts by one method. The tower is unchanged afterwards, also after an error.
+    """Make maps of B images and T texts by one method. The tower is unchanged afterwards, also after an error.
 
     Args:
         tower: image tower with its visual prompts.
@@ -48,7 +48,7 @@ def attribute(
         batch_size: images per pass.
 
     Raises:
-        ValueError: if the tower cannot give what the method requires, or shapes do not fit.
+        ValueError: when the tower lacks what the method requires, there is no image or no text, or shapes do not fit.
     """
     name = method_name(method)
     if method.requires is not None:
@@ -79,11 +79,22 @@ def attribute_among(
     names: Sequence[str] | None = None,
     batch_size: int = 16,
 ) -> Heatmap:
-    """As `attribute`; a method that needs distractors and has none gets the vocabulary without the image's own texts.
+    """Make maps as `attribute` does, with distractors from a vocabulary.
+
+    A method that needs distractors and has none gets the vocabulary without the image's own texts.
 
     Args:
+        tower: as for `attribute`.
+        images: as for `attribute`.
+        texts: features of T texts of each image.
+        method: as for `attribute`.
         vocabulary: features of all texts; those that are not the image's own are the distractors.
         own: ids of each image's texts in the vocabulary, all different.
+        names: as for `attribute`.
+        batch_size: images per pass.
+
+    Raises:
+        ValueError: as `attribute`.
     """
     if not _lacks_distractors(method):
         return attribute(tower, images, texts, method=method, names=names, batch_size=batch_size)
@@ -124,7 +135,8 @@ def explain(
         settings: of the named method.
 
     Raises:
-        ValueError: for unknown methods, settings and names, and towers that cannot give what the method requires.
+        ValueError: when there is no target, a method, a setting or a name is unknown, or the tower lacks what the
+            method requires.
     """
     require(len(targets) > 0, "no target to explain")
     require(isinstance(by, str) or not settings, "give settings to the method itself, or the method by name")
@@ -175,11 +187,23 @@ def explain_joint(
     batch_size: int = 16,
     **settings: Any,
 ) -> JointHeatmaps:
-    """One map per kept rationale and one for the best category given them (ECOR's joint, arXiv:2404.12839).
+    """Make a map per kept rationale and one of the best category given them (ECOR's joint, arXiv:2404.12839).
 
-    The category's map is of one text feature: Prompt_{c|R} with each kept rationale, weighted by P(r | c, I) among the
-    kept (ours). Methods that need distractors get the vocabulary's other rationales, or its other categories by name.
-    Arguments as `explain` has them; `num_rationales` is cut to how many the joint kept.
+    Not in the paper: the category's map is of one text feature, Prompt_{c|R} with each kept rationale, weighted by
+    P(r | c, I) among the kept. Methods that need distractors get the vocabulary's other rationales, or its other
+    categories by name.
+
+    Args:
+        model: left unchanged.
+        images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
+        by: a method, or its name.
+        num_rationales: K; cut to the number that the joint kept.
+        scoring: settings of the joint; None: the default.
+        batch_size: images per pass.
+        settings: of the named method.
+
+    Raises:
+        ValueError: when a method or a setting is unknown, or the tower lacks what the method requires.
     """
     method = build_method(by, **settings) if isinstance(by, str) else by
     joint = model.joint(images, scoring=scoring)

@@ -46,7 +46,7 @@ def overlay(
     *,
     seen: Bool[np.ndarray, "H W"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in grey under the colours of a map.
+    """Draw the picture in grey under the colours of a map.
 
     Args:
         picture: 8-bit RGB.
@@ -54,7 +54,7 @@ def overlay(
         seen: pixels that the model saw; the others are dimmed and get no colour. None: all.
 
     Raises:
-        ValueError: for a map with values beyond 0 and 1.
+        ValueError: when the map has values beyond 0 and 1.
     """
     lowest, highest = float(map_HW.min()), float(map_HW.max())
     require(lowest >= -1e-4 and highest <= 1 + 1e-4, f"a map goes from 0 to 1, this one from {lowest} to {highest}")
@@ -75,7 +75,19 @@ def panels_png(
     panel_inches: float = 2.1,
     dpi: int = 110,
 ) -> bytes:
-    """A figure of panels side by side with one colour bar, as PNG; the same arguments give the same bytes."""
+    """Draw panels side by side with one colour bar, as PNG; the same arguments give the same bytes.
+
+    Args:
+        picture: 8-bit RGB.
+        panels: maps with titles, row by row.
+        seen: pixels that the model saw; None: all.
+        most_columns: panels in a row at most.
+        panel_inches: width of a panel.
+        dpi: dots per inch.
+
+    Raises:
+        ValueError: when there is no panel, or a map has values beyond 0 and 1.
+    """
     require(bool(panels), "no panel to draw")
     num_rows = -(-len(panels) // most_columns)
     titles = [_title_lines(panel) for panel in panels]

@@ -57,7 +57,7 @@ Target = Category | Rationale | CategoryGivenRationale | FreeText | Concept
 
 
 def target_name(target: Target) -> str:
-    """For people."""
+    """Name of a target, for people."""
     if isinstance(target, CategoryGivenRationale):
         return f"{target.category} because of {target.rationale}"
     return target.sentence if isinstance(target, FreeText) else target.name
@@ -65,7 +65,15 @@ def target_name(target: Target) -> str:
 
 @torch.no_grad()
 def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
-    """The normalised feature of the sentence that the tuned model reads; ValueError for names it does not have."""
+    """Compute the normalised feature of the sentence that the tuned model reads.
+
+    Args:
+        model: tuned or zero-shot.
+        target: what to explain.
+
+    Raises:
+        ValueError: when the vocabulary, or the lexicon of a concept, lacks a name.
+    """
     names = model.vocabulary
     match target:
         case Category(name=name):
@@ -82,10 +90,18 @@ def target_feature(model: Recognizer, target: Target) -> Float[Tensor, " D"]:
 
 @torch.no_grad()
 def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Tensor, "..."]]:
-    """Settings for methods that need distractors, for targets of one kind (ours).
+    """Return settings for methods that need distractors.
 
-    `distractors` are the vocabulary's other texts of the same prompt; for concepts, all concepts that are not among
-    their descendants. Where there are none, as for free text, `redundant` is the feature of the empty sentence.
+    Not in the papers: `distractors` are the vocabulary's other texts of the same prompt; for concepts, all concepts
+    that are not among their descendants. Where there are none, as for free text, `redundant` is the feature of the
+    empty sentence.
+
+    Args:
+        model: tuned or zero-shot.
+        targets: of one kind.
+
+    Raises:
+        ValueError: when the vocabulary, or the lexicon of a concept, lacks a name.
     """
     first, names = targets[0], model.vocabulary
     match first:
@@ -110,7 +126,14 @@ def contrast(model: Recognizer, targets: Sequence[Target]) -> dict[str, Float[Te
 
 
 def tower_of(model: Recognizer, target: Target) -> ImageTower:
-    """The image tower with the visual prompts that the target's prompt was tuned with; free text has the category's."""
+    """Return the image tower with the visual prompts that the target's prompt was tuned with.
+
+    Free text and concepts have those of the category.
+
+    Args:
+        model: tuned or zero-shot.
+        target: what to explain.
+    """
     if model.prompts.visual is None:
         return ImageTower(backbone=model.backbone)
     place = 0 if isinstance(target, Rationale) else -1

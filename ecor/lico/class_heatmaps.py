@@ -23,7 +23,7 @@ def class_heatmap(
     by: str = "grad_cam",
     **settings: Any,
 ) -> Heatmap:
-    """Heat maps of a classifier for K classes of each image.
+    """Make heat maps of a classifier for K classes of each image.
 
     Args:
         classifier: in evaluation mode.
@@ -33,8 +33,8 @@ def class_heatmap(
         settings: of `rise` and `occlusion`, as the methods of these names have them.
 
     Raises:
-        ValueError: for other methods: they compare patches with a text, which a classifier has none of; and for
-            settings that a method does not have.
+        ValueError: when the method is another one (others compare patches with a text, and a classifier has none), or
+            does not have a setting.
     """
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose from {', '.join(CLASS_METHODS)}")
     rule = build_method(by, **settings)

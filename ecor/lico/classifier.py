@@ -15,7 +15,8 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
 from ecor.config import LicoConfig, Preprocess, parse_record, require
-from ecor.storage.artifact import read_artifact, read_tensors
+from ecor.storage.artifact import read_tensors
+from ecor.storage.model_records import read_artifact
 
 SYSTEM = "lico"
 
@@ -24,7 +25,11 @@ class ClipMaps(nn.Module):
     """The image tower of a CLIP, opened before it pools: an adaptation, for LICO's own encoders are convolutional."""
 
     def __init__(self, backbone: Backbone) -> None:
-        """A copy of the tower, with its weights, to be trained; ValueError for towers without patches or maps."""
+        """Copy the tower, with its weights, to be trained.
+
+        Raises:
+            ValueError: when the tower has neither patches nor maps.
+        """
         super().__init__()
         require(
             backbone.vit is not None or backbone.resnet is not None,
@@ -39,7 +44,11 @@ class ClipMaps(nn.Module):
 
 
 def torchvision_maps(name: str) -> nn.Module:
-    """A model of torchvision with random weights, up to its last feature maps; ValueError for others than CNNs."""
+    """Build a model of torchvision with random weights, up to its last feature maps.
+
+    Raises:
+        ValueError: when torchvision has no such model, or it is no CNN.
+    """
     known = torchvision.models.list_models(module=torchvision.models)
     require(name in known, f"torchvision has no model {name!r}: choose from {', '.join(known)}")
     model: Any = torchvision.models.get_model(name, weights=None)
@@ -51,7 +60,15 @@ def torchvision_maps(name: str) -> nn.Module:
 
 
 def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
-    """Build the encoder that `config.encoder` names; it maps normalised pixels to its last feature maps."""
+    """Build the encoder that `config.encoder` names; it maps normalised pixels to its last feature maps.
+
+    Args:
+        config: names `clip`, or a model of torchvision.
+        backbone: whose image tower is copied for `clip`.
+
+    Raises:
+        ValueError: when the encoder is unknown, or has no feature maps.
+    """
     if config.encoder == CLIP:
         return ClipMaps(backbone)
     require(
@@ -62,7 +79,15 @@ def build_encoder(config: LicoConfig, backbone: Backbone) -> nn.Module:
 
 
 def encoder_preprocess(config: LicoConfig, backbone: Backbone) -> Preprocess:
-    """The backbone's preprocessing, with the image size of the config if it is set."""
+    """Return the backbone's preprocessing, with the image size of the config if it is set.
+
+    Args:
+        config: names encoder and image size.
+        backbone: gives the preprocessing.
+
+    Raises:
+        ValueError: when a size is set for the encoder `clip`, which has its own.
+    """
     if config.image_size is None:
         return backbone.preprocess
     require(config.encoder != CLIP, f"a tower has its own size: leave lico.image_size, or take {TORCHVISION}<name>")
@@ -107,7 +132,12 @@ class Classifier(nn.Module):
         return self.logits(self.maps(pixels))
 
     def grad_cam(self, pixels: Float[Tensor, "B 3 H W"], classes: Int[Tensor, " B"]) -> Float[Tensor, "B h w"]:
-        """Grad-CAM of one class per image: ReLU of the maps weighted by the class's mean gradient."""
+        """Grad-CAM of one class per image: ReLU of the maps weighted by the class's mean gradient.
+
+        Args:
+            pixels: normalised.
+            classes: ids of categories.
+        """
         height, width = self.grid
         weights = self.head.weight[classes] / (height * width)
         return torch.einsum("bfhw,bf->bhw", self.maps(pixels), weights).relu()
@@ -122,9 +152,14 @@ class _ClassifierRecord:
 
 
 def load_classifier(folder: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
-    """The classifier that `ecor train --system lico` made, in evaluation mode.
+    """Load the classifier that `ecor train --system lico` made, in evaluation mode.
 
-    ValueError when a part is missing or altered.
+    Args:
+        folder: of the classifier, or the run folder that holds it; local, or in a store.
+        device: that holds the weights.
+
+    Raises:
+        ValueError: when a part is missing or altered, or the backbone cannot be opened.
     """
     record = read_artifact(folder, SYSTEM)
     stored = parse_record(_ClassifierRecord, record.settings)

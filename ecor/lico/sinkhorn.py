@@ -14,7 +14,7 @@ from ecor.config import require, require_at_least
 def sinkhorn_plan(
     cost: Float[Tensor, "B N M"], *, epsilon: float, max_iterations: int = 100, tolerance: float = 1e-3
 ) -> Float[Tensor, "B N M"]:
-    """The entropic plan between uniform marginals 1/N and 1/M: Sinkhorn in the log domain (arXiv:1306.0895).
+    """Compute the entropic plan between uniform marginals 1/N and 1/M: Sinkhorn in the log domain (arXiv:1306.0895).
 
     It ends when the potentials' mean change over rows (and images) is below the tolerance. The last update is of the
     columns, so that those add up exactly.
@@ -26,7 +26,7 @@ def sinkhorn_plan(
         tolerance: of the change, in units of cost.
 
     Raises:
-        ValueError: for an epsilon that is not positive, or no iteration.
+        ValueError: when epsilon is not positive, or there is no iteration.
     """
     require(epsilon > 0, f"epsilon must be positive, got {epsilon}")
     require_at_least("max_iterations", max_iterations, 1)
@@ -54,7 +54,17 @@ def transport_cost(
     """Transport cost between an image's feature maps and the tokens of its text: sum of plan times cost, per image.
 
     The cost of two rows is the squared distance of the normalised ones. The plan is held fixed, gradients pass through
-    the cost (as LICO's authors do); arguments as `sinkhorn_plan`.
+    the cost (as LICO's authors do).
+
+    Args:
+        image: N flattened feature maps of each image.
+        language: M tokens of its text.
+        epsilon: as for `sinkhorn_plan`.
+        max_iterations: as for `sinkhorn_plan`.
+        tolerance: as for `sinkhorn_plan`.
+
+    Raises:
+        ValueError: as `sinkhorn_plan`.
     """
     rows, columns = normalize(image, dim=-1), normalize(language, dim=-1)
     cost = 2 - 2 * rows @ columns.transpose(1, 2)

@@ -26,7 +26,17 @@ class LanguageBranch(nn.Module):
     """Encode category names to one row per prompt token, as long as a flattened feature map (G of the paper)."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], length: int, config: LicoConfig) -> None:
-        """`length` is of a flattened feature map; ValueError for text towers that are not plain causal ones."""
+        """Draw the learned context and layers.
+
+        Args:
+            backbone: whose text tower reads the prompts.
+            categories: names.
+            length: of a flattened feature map.
+            config: context, its place, and dropout.
+
+        Raises:
+            ValueError: when the text tower is no plain causal one, or context and names are longer than it reads.
+        """
         super().__init__()
         tower = backbone.causal_text
         require(
@@ -48,10 +58,13 @@ class LanguageBranch(nn.Module):
         self._frozen: tuple[CausalText, list[list[int]], LicoConfig] = (tower, words, config)
 
     def forward(self, ids: Int[Tensor, " U"], *, generator: torch.Generator | None = None) -> Float[Tensor, "U M F"]:
-        """Rows of some categories: the context tokens, then the end token, which has read the name.
+        """Encode some categories: a row for each context token, then one for the end token, which has read the name.
 
         In a causal tower, context before the name cannot know it: those rows are alike for all categories.
-        `generator` draws the order of the context and what dropout drops; None: neither.
+
+        Args:
+            ids: of categories.
+            generator: draws the order of the context and what dropout drops; None: neither.
         """
         tower, words, config = self._frozen
         context: Tensor = self.context
@@ -91,7 +104,17 @@ class LicoModule(nn.Module):
     """Compute LICO's loss terms for labelled images; the language branch exists only if a loss needs it."""
 
     def __init__(self, backbone: Backbone, *, categories: Sequence[str], config: LicoConfig, seed: int = 0) -> None:
-        """Draw what is new from the seed; the global generators stay as they are."""
+        """Draw all new weights from the seed; the global generators stay as they are.
+
+        Args:
+            backbone: of the encoder and the prompts.
+            categories: names.
+            config: encoder and loss.
+            seed: of the weights.
+
+        Raises:
+            ValueError: when the encoder is unknown, or the text tower is no plain causal one.
+        """
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -115,9 +138,13 @@ class LicoModule(nn.Module):
         rationales: Int[Tensor, " B"],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """CE + α L_MM + β L_OT, each a mean over the images of all ranks; rationales have no part in it.
+        """Compute CE, α L_MM and β L_OT (the loss is their sum), each a mean over the images of all ranks.
 
-        `generator` must be in the same state on all ranks: each encodes the prompts of the whole batch.
+        Args:
+            pictures: 8-bit pixels.
+            categories: ids, −1 where unknown.
+            rationales: not used.
+            generator: in the same state on all ranks, because each encodes the prompts of the whole batch.
         """
         maps = self.classifier.maps(self.classifier.normalise(pictures))
         known = categories >= 0

@@ -9,7 +9,6 @@ Only K rationales per image are evaluated; a table over all pairs is never built
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ from ecor.probability.factors import (
     category_log_prob,
     rationale_given_category_log_prob,
     rationale_log_prob,
-    scaled_similarity,
 )
 from ecor.probability.joint import Joint
+from ecor.probability.pair_logits import fits_at_once, gather_rows, logits_given_rationale, stream_pair_logits
 
 
 def joint_probability(
@@ -35,13 +34,20 @@ def joint_probability(
     logit_scale: float,
     temperatures: Temperatures | None = None,
 ) -> Joint:
-    """log P(c, r | I) by the method that `scoring` names: `joint` (ECOR), `inverted`, `independent` or `pairs` (DROR).
+    """Compute log P(c, r | I) by the method that `scoring` names.
 
-    `logit_scale` is the multiplier s, not its logarithm. `temperatures` divide the logits of each method's own factors
-    (our choice for the rivals). All is computed in fp32, also under autocast, and differentiable with respect to the
-    features.
+    The methods are `joint` (ECOR, arXiv:2404.12839), `inverted`, `independent` and `pairs` (DROR, arXiv:2212.06202).
+    All is computed in fp32, also under autocast, and differentiable with respect to the features.
 
-    Raises ValueError for an unknown method. Source: ECOR (arXiv:2404.12839); `pairs`: DROR (arXiv:2212.06202).
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        scoring: method, and how many pairs to rank exactly.
+        logit_scale: the multiplier s, not its logarithm.
+        temperatures: divide the logits of each method's own factors (our choice for the rivals); None: all 1.
+
+    Raises:
+        ValueError: when the method is unknown.
     """
     methods: dict[str, Callable[..., Joint]] = {
         "joint": decode_joint,
@@ -71,13 +77,15 @@ def decode_joint(
     log_prob_BR = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
     num_categories = text.categories.shape[0]
 
-    def score(images: Tensor, ids: Tensor) -> Tensor:
+    def score(images: Tensor | None, ids: Tensor) -> Tensor:
+        chosen, first = (features, log_prob_BR) if images is None else (features.select(images), log_prob_BR[images])
         given = category_given_rationale_log_prob(
-            features.select(images), text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
+            chosen, text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
         )
-        return log_prob_BR[images].gather(1, ids).unsqueeze(-1) + given
+        return first.gather(1, ids).unsqueeze(-1) + given
 
-    kept = expand_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories)
+    at_once = fits_at_once(features, text)
+    kept = expand_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories, at_once=at_once)
     mass_BC = kept.log_prob.logsumexp(dim=1)
     rest = rest_log_prob(log_prob_BR, ids=kept.ids, evaluated=kept.evaluated)
     return Joint(
@@ -108,13 +116,15 @@ def decode_inverted(
     log_prob_BC = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
     num_rationales, num_categories = text.rationales.shape[0], log_prob_BC.shape[1]
 
-    def score(images: Tensor, ids: Tensor) -> Tensor:
+    def score(images: Tensor | None, ids: Tensor) -> Tensor:
+        chosen, first = (features, log_prob_BC) if images is None else (features.select(images), log_prob_BC[images])
         given = rationale_given_category_log_prob(
-            features.select(images), text, categories=ids, logit_scale=logit_scale, temperatures=temperatures
+            chosen, text, categories=ids, logit_scale=logit_scale, temperatures=temperatures
         )
-        return log_prob_BC[images].gather(1, ids).unsqueeze(-1) + given
+        return first.gather(1, ids).unsqueeze(-1) + given
 
-    kept = expand_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales)
+    at_once = fits_at_once(features, text)
+    kept = expand_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales, at_once=at_once)
     num_kept = min(num_rationales, max(scoring.top_k, scoring.keep_rationales))
     rationales = kept.log_prob.amax(dim=1).topk(num_kept, dim=-1).indices
     held_BKk = kept.log_prob.gather(2, rationales.unsqueeze(1).expand(-1, kept.ids.shape[1], -1)).transpose(1, 2)
@@ -166,33 +176,33 @@ def decode_pairs(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Joint:
-    """DROR: one softmax over all pairs of Prompt_{c|R}, streamed row by row; its sums over c and over r are exact.
+    """DROR: one softmax over all pairs of Prompt_{c|R}, streamed in blocks; its sums over c and over r are exact.
 
     Keeps the rationales with the best pairs, at least `top_k` of them, so that the best pairs are exact too.
     """
-    temperatures = replace(temperatures, category_given_rationale=temperatures.of("pair"))
-    scale = logit_scale / temperatures.category_given_rationale
+    scale = logit_scale / temperatures.of("pair")
     best, totals, category_total = [], [], None
-    for rationale in range(text.rationales.shape[0]):
-        logits = scaled_similarity(features.category, text.row(rationale), scale=scale)
-        best.append(logits.amax(dim=-1))
-        totals.append(logits.logsumexp(dim=-1))
-        category_total = logits if category_total is None else torch.logaddexp(category_total, logits)
+    for logits_BGC in stream_pair_logits(features.category, text, scale=scale):
+        best.append(logits_BGC.amax(dim=-1))
+        totals.append(logits_BGC.logsumexp(dim=-1))
+        block_BC = logits_BGC.logsumexp(dim=1)
+        category_total = block_BC if category_total is None else torch.logaddexp(category_total, block_BC)
     assert category_total is not None, "a vocabulary has at least one rationale"
-    total_BR = torch.stack(totals, dim=1)
+    total_BR = torch.cat(totals, dim=1)
     partition = total_BR.logsumexp(dim=-1, keepdim=True)
     num_kept = min(total_BR.shape[1], max(scoring.top_k, scoring.keep_rationales))
-    ids = torch.stack(best, dim=1).topk(num_kept, dim=-1).indices
+    ids = torch.cat(best, dim=1).topk(num_kept, dim=-1).indices
     log_prob_BR = total_BR - partition
-    log_prob = log_prob_BR.gather(1, ids).unsqueeze(-1) + category_given_rationale_log_prob(
-        features, text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
-    )
+    if logits_BGC.shape[1] == total_BR.shape[1]:  # one block: its product is not repeated
+        kept_BKC = gather_rows(logits_BGC, ids)
+    else:
+        kept_BKC = logits_given_rationale(features.category, text, rationales=ids, scale=scale)
     certain = total_BR.new_ones(len(features), dtype=torch.bool)
     return Joint(
         method="pairs",
         rationales=ids,
         rationale_log_prob=log_prob_BR.gather(1, ids),
-        log_prob=log_prob,
+        log_prob=kept_BKC - partition.unsqueeze(-1),
         category_log_prob=category_total - partition,
         rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, evaluated=torch.ones_like(ids).bool()),
         pairs_exact=certain,

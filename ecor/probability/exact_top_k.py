@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ecor.config import ScoringConfig
+
+Score = Callable[[Tensor | None, Tensor], Tensor]
+"""Images [b] (None: all) and ids of the first factor [b k] to log-probabilities of pairs [b k N]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,27 +29,68 @@ class TopCandidates:
 
 def expand_until_exact(
     first_log_prob: Float[Tensor, "B F"],
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: Score,
     *,
     scoring: ScoringConfig,
     width: int,
+    at_once: bool,
 ) -> TopCandidates:
     """Evaluate the best K of the first factor; double K for images whose best `top_k` pairs are not yet exact.
 
-    `score(images [b], ids [b k])` gives [b k N] log-probabilities of pairs, each at most the first factor's.
+    `score` gives log-probabilities of pairs, each at most the first factor's.
+    `at_once` scores the largest K that is allowed in one call and derives from it what doubling would have found:
+    the same result, without a loop that waits for the device.
     """
-    num_images, num_first = first_log_prob.shape
+    stages = candidate_stages(first_log_prob.shape[1], scoring=scoring, width=width)
+    expand = _expand_at_once if at_once else _expand_step_by_step
+    return expand(first_log_prob, score, stages=stages, num_pairs=min(scoring.top_k, width * stages[-1]))
+
+
+def candidate_stages(num_first: int, *, scoring: ScoringConfig, width: int) -> list[int]:
+    """The values of K, ascending: doubled from the first that can hold `top_k` pairs up to the limit."""
     enough = math.ceil(scoring.top_k / width)
     limit = min(num_first, max(scoring.max_keep_rationales, enough))
-    num_kept = min(limit, max(scoring.keep_rationales, enough))
-    ordered = first_log_prob.topk(min(num_first, limit + 1), dim=-1)
+    stages = [min(limit, max(scoring.keep_rationales, enough))]
+    while stages[-1] < limit:
+        stages.append(min(limit, 2 * stages[-1]))
+    return stages
+
+
+def _expand_at_once(first_log_prob: Tensor, score: Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
+    num_first, limit = first_log_prob.shape[1], stages[-1]
+    ordered = first_log_prob.detach().topk(min(num_first, limit + 1), dim=-1)
+    ids = ordered.indices if limit == num_first else ordered.indices[:, :limit]
+    log_prob = score(None, ids)
+    # A pair beyond K is at most the first factor's value there. So the best pairs among the best K are the best of all
+    # exactly if the last of the best is above that value.
+    last_B1 = log_prob.detach().flatten(1).topk(num_pairs, dim=-1).values[:, -1:]
+    beyond = pad(ordered.values, (0, 1), value=-math.inf)
+    exact_BS = last_B1 > torch.stack([beyond[:, num_kept] for num_kept in stages], dim=1)
+    num_doubled_B1 = (~exact_BS).sum(dim=1, keepdim=True).clamp(max=len(stages) - 1)
+    num_kept_B1 = (stages[0] * 2**num_doubled_B1).clamp(max=limit)
+    largest = int(num_kept_B1.max())  # the only wait for the device
+    evaluated = torch.arange(largest, device=ids.device) < num_kept_B1
+    return TopCandidates(
+        ids=ids[:, :largest],
+        log_prob=log_prob[:, :largest].masked_fill(~evaluated.unsqueeze(-1), -math.inf),
+        evaluated=evaluated,
+        exact=exact_BS[:, -1],
+    )
+
+
+def _expand_step_by_step(first_log_prob: Tensor, score: Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
+    num_images, num_first = first_log_prob.shape
+    ordered = first_log_prob.topk(min(num_first, stages[-1] + 1), dim=-1)
     exact = first_log_prob.new_zeros(num_images, dtype=torch.bool)
-    best = first_log_prob.new_full((num_images, min(scoring.top_k, width * limit)), -math.inf)
+    best = first_log_prob.new_full((num_images, num_pairs), -math.inf)
     blocks, masks, seen = [], [], 0
-    while num_kept > seen and not bool(exact.all()):
+    for num_kept in stages:
         images = (~exact).nonzero().squeeze(1)
+        if not len(images):
+            break
         block = score(images, ordered.indices[images, seen:num_kept])
-        blocks.append(block.new_full((num_images, num_kept - seen, width), -math.inf).index_copy(0, images, block))
+        unseen = block.new_full((num_images, num_kept - seen, block.shape[-1]), -math.inf)
+        blocks.append(unseen.index_copy(0, images, block))
         masks.append((~exact).unsqueeze(1).expand(-1, num_kept - seen))
         with torch.no_grad():
             candidates = torch.cat([best[images], block.flatten(1)], dim=1)
@@ -54,7 +99,7 @@ def expand_until_exact(
                 exact = torch.ones_like(exact)
             else:
                 exact = exact | (best[:, -1] > ordered.values[:, num_kept])
-        seen, num_kept = num_kept, min(limit, 2 * num_kept)
+        seen = num_kept
     return TopCandidates(
         ids=ordered.indices[:, :seen],
         log_prob=torch.cat(blocks, dim=1),

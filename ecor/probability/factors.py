@@ -1,7 +1,6 @@
 """The factors of every decoder: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -9,12 +8,20 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.config import Temperatures
+from ecor.probability.pair_logits import logits_given_category, logits_given_rationale, scaled_similarity
 
 
 def rationale_log_prob(
     features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
 ) -> Float[Tensor, "B R"]:
-    """log P(r | I) of every rationale."""
+    """log P(r | I) of every rationale.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the rationale is used.
+    """
     scale = logit_scale / temperatures.rationale
     return scaled_similarity(features.rationale, text.rationales, scale=scale).log_softmax(dim=-1)
 
@@ -22,7 +29,14 @@ def rationale_log_prob(
 def category_log_prob(
     features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
 ) -> Float[Tensor, "B C"]:
-    """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP."""
+    """log P(c | I) from the sentence of the category alone, as in plain zero-shot CLIP.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the category is used.
+    """
     scale = logit_scale / temperatures.of("category")
     return scaled_similarity(features.category, text.categories, scale=scale).log_softmax(dim=-1)
 
@@ -35,14 +49,19 @@ def category_given_rationale_log_prob(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Float[Tensor, "B K C"]:
-    """log P(c | r, I) of every category, for K rationales of each image; a negative id gives NaN.
+    """log P(c | r, I) of every category, for K rationales of each image.
 
     With the labelled rationales this is the ablation `oracle`, with `random_rationales` `random`.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        rationales: ids; a negative one gives NaN.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the category given a rationale is used.
     """
     scale = logit_scale / temperatures.category_given_rationale
-    return conditional_log_prob(
-        features.category, text.row, held=rationales, width=text.categories.shape[0], scale=scale
-    )
+    return logits_given_rationale(features.category, text, rationales=rationales, scale=scale).log_softmax(dim=-1)
 
 
 def rationale_given_category_log_prob(
@@ -53,53 +72,41 @@ def rationale_given_category_log_prob(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Float[Tensor, "B K R"]:
-    """log P(r | c, I) of every rationale, for K categories of each image; a negative id gives NaN.
+    """log P(r | c, I) of every rationale, for K categories of each image.
 
     The softmax over r of the conditional sentence with c held fixed: the second factor of `inverted`.
+
+    Args:
+        features: of B images.
+        text: features of the vocabulary's sentences.
+        categories: ids; a negative one gives NaN.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the rationale given a category is used.
     """
     scale = logit_scale / temperatures.of("rationale_given_category")
-    return conditional_log_prob(
-        features.category, text.column, held=categories, width=text.rationales.shape[0], scale=scale
-    )
-
-
-def conditional_log_prob(
-    image: Float[Tensor, "B D"],
-    sentences: Callable[[int], Float[Tensor, "N D"]],
-    *,
-    held: Int[Tensor, "B K"],
-    width: int,
-    scale: float,
-) -> Float[Tensor, "B K N"]:
-    """Log-softmax over the `width` sentences of each held name, for K names of each image; a negative id gives NaN.
-
-    One matrix product per distinct name, over the images that have it: a gather of [B K N D] features would cost
-    gigabytes.
-    """
-    dtype = torch.promote_types(image.dtype, torch.float32)
-    flat = image.new_full((held.numel(), width), math.nan, dtype=dtype)
-    for name, slots in group_by_id(held.flatten()):
-        images = torch.div(slots, held.shape[1], rounding_mode="floor")
-        flat[slots] = scaled_similarity(image[images], sentences(name), scale=scale).log_softmax(dim=-1)
-    return flat.unflatten(0, tuple(held.shape))
+    return logits_given_category(features.category, text, categories=categories, scale=scale).log_softmax(dim=-1)
 
 
 def random_rationales(num_images: int, *, num_rationales: int, generator: torch.Generator) -> Int[Tensor, "B 1"]:
-    """A rationale per image, uniform over the vocabulary: what P(c | r, I) is worth without a reason."""
+    """Draw a rationale per image, uniform over the vocabulary: what P(c | r, I) is worth without a reason.
+
+    Args:
+        num_images: B.
+        num_rationales: of the vocabulary.
+        generator: its device is that of the result.
+    """
     return torch.randint(num_rationales, (num_images, 1), generator=generator, device=generator.device)
 
 
-def scaled_similarity(image: Float[Tensor, "B D"], text: Float[Tensor, "N D"], *, scale: float) -> Float[Tensor, "B N"]:
-    """Logits s · v · t in fp32 (fp64 stays), also under autocast."""
-    dtype = torch.promote_types(image.dtype, torch.float32)
-    with torch.autocast(image.device.type, enabled=False):
-        return scale * image.to(dtype) @ text.to(device=image.device, dtype=dtype).T
-
-
 def max_cosine(features: Float[Tensor, "N D"], texts: Float[Tensor, "K D"]) -> Float[Tensor, " N"]:
-    """The largest cosine with any of some texts, both normalised.
+    """The largest cosine of each feature with any of the texts.
 
-    With the definitions of all leaves under a concept it is ConVis's score, with the concept's own its naive baseline.
+    With the definitions of all leaves under a concept it is ConVis's score (arXiv:2405.14563), with the concept's own
+    its naive baseline.
+
+    Args:
+        features: normalised.
+        texts: normalised.
     """
     return (features @ texts.to(features).T).amax(dim=-1)
 

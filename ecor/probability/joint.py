@@ -54,7 +54,12 @@ class RankedPairs(NamedTuple):
 
 
 def ranked_pairs(joint: Joint, k: int) -> RankedPairs:
-    """The best k pairs of each image, or all K·C where that is fewer; −inf marks pairs that were not evaluated."""
+    """Rank the best k pairs of each image, or all K·C where that is fewer; −inf marks pairs that were not evaluated.
+
+    Args:
+        joint: of B images.
+        k: pairs per image.
+    """
     num_categories = joint.log_prob.shape[-1]
     best = joint.log_prob.flatten(1).topk(min(k, joint.log_prob[0].numel()), dim=-1)
     kept = torch.div(best.indices, num_categories, rounding_mode="floor")

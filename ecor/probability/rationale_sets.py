@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config import Temperatures, require
-from ecor.probability.factors import group_by_id, scaled_similarity
+from ecor.probability.factors import group_by_id
 from ecor.probability.joint import Joint
+from ecor.probability.pair_logits import scaled_similarity
 
 LARGEST_SET = 6
 SetConditional = Callable[[Int[Tensor, "B S m"]], Float[Tensor, "B S C"]]
@@ -33,15 +34,22 @@ class RankedSets(NamedTuple):
 def ranked_sets(
     joint: Joint, k: int, *, size: int, beam: int = 32, conditional: SetConditional | None = None
 ) -> RankedSets:
-    """The best k pairs of a category and a set of `size` rationales: log P(c, {r} | I), by beam search.
+    """Rank the best k pairs of a category and a set of rationales, by log P(c, {r} | I), with beam search.
 
     P({r} | I) is Plackett–Luce without replacement from P(r | I), and P(c | {r}, I) the mixture of P(c | r, I) with
-    weights P(r | I) renormalised over the set (our reading of ECOR, which leaves both open): `size` 1 is `joint`,
-    and the sum over all sets and categories is one. Sets grow from their most probable members; `beam` of each size
-    are kept, so the ranking is exact among the K kept rationales when `beam` is at least the number of sets.
-    `conditional` replaces the mixture, for instance by `sentence_conditional`.
+    weights P(r | I) renormalised over the set (our reading of ECOR, which leaves both open): `size` 1 is `joint`, and
+    the sum over all sets and categories is one. Sets grow from their most probable members. The ranking is exact among
+    the K kept rationales when `beam` is at least the number of sets.
 
-    Raises ValueError for a size below 1, above LARGEST_SET, or above the rationales kept.
+    Args:
+        joint: of B images.
+        k: pairs per image.
+        size: m, the rationales in a set.
+        beam: sets of each size that are kept.
+        conditional: replaces the mixture, for instance `sentence_conditional`.
+
+    Raises:
+        ValueError: when the size is below 1, above `LARGEST_SET`, or above the rationales kept, or the beam is below 1.
     """
     check_set_size(size, available=joint.rationales.shape[1])
     require(beam >= 1, f"beam must be at least 1, got {beam}")
@@ -74,8 +82,12 @@ def sentence_conditional(
 ) -> SetConditional:
     """log P(c | {r}, I) from one long sentence per set and category ("because there are {r1}, {r2}, …").
 
-    `encode` gives the features of a set's sentences with every category, the set's ids in order of P(r | I), best
-    first; each distinct set is encoded once per call.
+    Args:
+        features: of B images.
+        encode: gives the features of a set's sentences with every category, for the set's ids in order of P(r | I),
+            best first; called once per distinct set.
+        logit_scale: s, not its logarithm.
+        temperatures: that of the category given a rationale is used.
     """
     scale = logit_scale / temperatures.category_given_rationale
 
@@ -98,9 +110,16 @@ def set_log_prob(
 ) -> Float[Tensor, "B S"]:
     """log P({r} | I) of sets of distinct rationales: Plackett–Luce without replacement (our choice).
 
-    `log_prob` is log P(r | I) of K rationales, `rest` the log of what all others hold together, `sets` positions in
-    K. The sum over all orders of drawing, taken subset by subset: f(S) = Σ_{i in S} f(S∖i) · p_i / (1 − p(S∖i)).
-    What is left, 1 − p(S∖i), is summed from the others, not subtracted from one: a p near 1 loses no digits.
+    The sum over all orders of drawing, taken subset by subset: f(S) = Σ_{i in S} f(S∖i) · p_i / (1 − p(S∖i)).
+    The remainder 1 − p(S∖i) is summed from the others, not subtracted from one: a p near 1 loses no digits.
+
+    Args:
+        log_prob: log P(r | I) of K rationales.
+        rest: log of the probability of all others together.
+        sets: positions in K.
+
+    Raises:
+        ValueError: when the sets are larger than `LARGEST_SET` or K.
     """
     size = sets.shape[-1]
     check_set_size(size, available=log_prob.shape[1])
@@ -150,7 +169,15 @@ def nan_to_neg_inf(log_prob: Tensor) -> Tensor:
 
 
 def check_set_size(size: int, *, available: int) -> None:
-    """Raise ValueError unless sets of that size can be drawn and summed."""
+    """Check that sets of a size can be drawn and summed.
+
+    Args:
+        size: rationales in a set.
+        available: rationales that were kept.
+
+    Raises:
+        ValueError: when the size is below 1, above `LARGEST_SET`, or above `available`.
+    """
     require(1 <= size <= LARGEST_SET, f"a set holds 1 to {LARGEST_SET} rationales, got {size}")
     require(size <= available, f"a set of {size} needs as many kept rationales, got {available}: keep more")
 

@@ -21,8 +21,8 @@ from ecor.probability.factors import (
     group_by_id,
     rationale_given_category_log_prob,
     rationale_log_prob,
-    scaled_similarity,
 )
+from ecor.probability.pair_logits import scaled_similarity
 
 _TOLERANCE = 1e-7
 """Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""
@@ -33,12 +33,14 @@ COLDEST, HOTTEST = 0.01, 100.0
 
 
 def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> float:
-    """The temperature T with the least negative log-likelihood of softmax(logits / T) (arXiv:1706.04599).
+    """Fit the temperature T with the least negative log-likelihood of softmax(logits / T) (arXiv:1706.04599).
 
-    Log-probabilities serve as well as logits: they differ by a constant per row. Rows whose target is negative are
-    left out.
+    Args:
+        logits: or log-probabilities, which differ by a constant per row.
+        targets: ids; rows with a negative one are left out.
 
-    Raises ValueError when no row has a target.
+    Raises:
+        ValueError: when no row has a target.
     """
     known = targets >= 0
     require(bool(known.any()), "no temperature can be fitted: none of the validation rows has a known target")
@@ -72,13 +74,21 @@ def fit_temperatures(
     logit_scale: float,
     methods: Collection[MethodName] = tuple(FACTORS),
 ) -> Temperatures:
-    """One temperature per factor, with the labelled rationale or category given where the factor is conditional.
+    """Fit one temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
-    Images are to be held-out ones. Labels are ids, −1 where unknown: such an image counts for the factors it can.
-    Factors of the decodings `methods` are fitted, those of `joint` always. `inverted` needs the sentences of every
-    labelled category with all rationales, `pairs` all sentences, read about twenty times.
+    An image with one label counts for the factors that need no other. `inverted` needs the sentences of every labelled
+    category with all rationales; `pairs` all sentences, read about twenty times.
 
-    Raises ValueError when a factor has no labelled image.
+    Args:
+        features: of held-out images.
+        text: features of the vocabulary's sentences.
+        categories: ids, −1 where unknown.
+        rationales: ids, −1 where unknown.
+        logit_scale: s, not its logarithm.
+        methods: decodings whose factors are fitted; those of `joint` always are.
+
+    Raises:
+        ValueError: when a factor has no labelled image.
     """
     require(
         bool((rationales >= 0).any()),
@@ -122,9 +132,17 @@ def fit_pair_temperature(
     rationales: Int[Tensor, " B"],
     logit_scale: float,
 ) -> float:
-    """The temperature of one softmax over all pairs, whose logits are streamed row by row at each trial.
+    """Fit the temperature of one softmax over all pairs, whose logits are streamed row by row at each trial.
 
-    Raises ValueError when no image has both labels.
+    Args:
+        features: of held-out images.
+        text: features of the vocabulary's sentences.
+        categories: ids, −1 where unknown.
+        rationales: ids, −1 where unknown.
+        logit_scale: s, not its logarithm.
+
+    Raises:
+        ValueError: when no image has both labels.
     """
     images = ((categories >= 0) & (rationales >= 0)).nonzero().squeeze(1)
     require(bool(len(images)), "no temperature can be fitted: none of the validation images has a known pair")
@@ -164,14 +182,25 @@ class Reliability:
 
 
 def bin_of(confidence: Float[np.ndarray, " N"], *, num_bins: int) -> Int[np.ndarray, " N"]:
-    """Bins of equal width, each with its upper border: 0 is in the first, 1 in the last."""
+    """Find the bin of each confidence, among bins of equal width that hold their upper border; 0 is in the first.
+
+    Args:
+        confidence: between 0 and 1.
+        num_bins: over [0, 1].
+    """
     return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 
 def reliability(
     confidence: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], *, num_bins: int = 15
 ) -> Reliability:
-    """How often images of each confidence are right (expected calibration error: arXiv:1706.04599)."""
+    """Compare confidence and accuracy bin by bin (expected calibration error: arXiv:1706.04599).
+
+    Args:
+        confidence: of N images, between 0 and 1.
+        right: whether their answers are.
+        num_bins: of equal width.
+    """
     bins = bin_of(confidence, num_bins=num_bins)
     counts = np.bincount(bins, minlength=num_bins)
     with np.errstate(invalid="ignore"):

@@ -18,10 +18,12 @@ CLIENTS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 def store_of(address: Address) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it.
+    """Return the fsspec file system of an address, and the path in it.
 
-    Chained URLs (`a::b`) are not read: in a name, "::" is two colons. Raises ValueError for a protocol that fsspec does
-    not know, or whose client is not installed.
+    Chained URLs (`a::b`) are not read: in a name, "::" is two colons.
+
+    Raises:
+        ValueError: when fsspec does not know the protocol, or its client is not installed.
     """
     url = os.fspath(address)
     protocol = url.partition("://")[0] if "://" in url else "file"

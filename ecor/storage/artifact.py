@@ -6,7 +6,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ecor.config import BackboneConfig, parse_record
+from ecor.config import BackboneConfig
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import write_folder
-from ecor.storage.digests import file_sha256, json_digest
-
-CHECKPOINT_FOLDER = "checkpoint"
-"""Folder of the checkpoint in a run's output."""
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactRecord:
-    """Record of a learned artifact other than a Recognizer."""
-
-    folder: str
-    """Its address; not part of the digest."""
-    system: str
-    """The system that made it: `eclip` or `lico`."""
-    settings: Mapping[str, Any]
-    """All settings that change the result, except the backbone: JSON values."""
-    backbone: BackboneConfig
-    """The backbone it was trained on."""
-    backbone_digest: str
-    vocabulary_digest: str
-    """Of the vocabulary it was trained on."""
-    tensors_sha256: str
-    """Of the tensors' file."""
-    parents: Mapping[str, str] = field(default_factory=dict)
-    """Digests of its inputs, by name (train_manifest, validation_manifest, config)."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """On validation."""
-    run_id: str | None = None
-    """MLflow run that made it."""
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the record without folder and run."""
-        return json_digest(_content(self))
-
-    @property
-    def model_digest(self) -> str:
-        """sha256 of system, settings, backbone and tensors: of everything that changes its results."""
-        facts = [self.system, dict(self.settings), self.backbone_digest, self.tensors_sha256]
-        return json_digest(facts)
+from ecor.storage.digests import file_sha256
+from ecor.storage.model_records import ArtifactRecord, artifact_content
 
 
 def save_artifact(
@@ -74,7 +33,20 @@ def save_artifact(
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
 ) -> ArtifactRecord:
-    """Write the folder atomically; an existing one is replaced."""
+    """Save tensors and their record in a folder, atomically; an existing folder is replaced.
+
+    Args:
+        system: `eclip` or `lico`: the name of both files.
+        tensors: the learned tensors, by name.
+        folder: local.
+        settings: all settings that change the result, except the backbone: JSON values.
+        backbone: the backbone that the tensors were trained on.
+        backbone_digest: its digest.
+        vocabulary_digest: of the vocabulary that they were trained on.
+        parents: digests of the inputs, by name.
+        metrics: on validation.
+        run_id: MLflow run that made it.
+    """
     with write_folder(folder) as unfinished:
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished / f"{system}.safetensors")
         record = ArtifactRecord(
@@ -89,38 +61,19 @@ def save_artifact(
             metrics=dict(metrics or {}),
             run_id=run_id,
         )
-        text = json.dumps({**_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True)
+        text = json.dumps(
+            {**artifact_content(record), "run_id": run_id, "digest": record.digest}, indent=1, sort_keys=True
+        )
         (unfinished / f"{system}.json").write_text(text + "\n", encoding="utf-8")
     return record
 
 
-def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
-    """Read the record of a folder, or of the run folder that holds it.
-
-    Raises ValueError if there is no record of that system, or it was altered or has another format.
-    """
-    path = record_path(folder, system)
-    if path is None:
-        raise ValueError(
-            f"neither {folder} nor its folder {CHECKPOINT_FOLDER}/ holds a {system}.json: name a folder of "
-            f"`ecor train --system {system}`"
-        )
-    try:
-        values = json.loads(filesystem.read(path))
-        digest = values.pop("digest")
-        backbone = parse_record(BackboneConfig, values.pop("backbone"))
-        record = parse_record(ArtifactRecord, {**values, "backbone": backbone, "folder": path.rpartition("/")[0]})
-        if record.format_version != FORMAT_VERSION:
-            raise ValueError(f"it has format {record.format_version}, this version of ecor reads {FORMAT_VERSION}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of {system} ({error}): save it again") from error
-    if record.digest != digest:
-        raise ValueError(f"{path} was altered: it says {digest}, its content has {record.digest}")
-    return record
-
-
 def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
-    """Load the tensors; ValueError if the file is missing or altered."""
+    """Load the tensors of an artifact.
+
+    Raises:
+        ValueError: when the file is missing or altered, or holds no tensors.
+    """
     with filesystem.local_folder(record.folder) as folder:
         path = folder / f"{record.system}.safetensors"
         found = file_sha256(path) if path.is_file() else "missing"
@@ -132,22 +85,18 @@ def read_tensors(record: ArtifactRecord) -> dict[str, Tensor]:
             raise ValueError(f"{path} holds no tensors ({error}): save it again") from error
 
 
-def record_path(folder: str | Path, system: str) -> str | None:
-    """Address of a system's record in a folder or in its `checkpoint/`; None where there is none."""
-    base = filesystem.local_path(folder) if filesystem.is_local(folder) else folder
-    places = [filesystem.join(each, f"{system}.json") for each in (base, filesystem.join(base, CHECKPOINT_FOLDER))]
-    return next((place for place in places if filesystem.is_file(place)), None)
-
-
 def require_backbone(record: ArtifactRecord, *, digest: str) -> None:
-    """Raise ValueError unless the artifact was trained on this backbone."""
+    """Check that an artifact was trained on a backbone.
+
+    Args:
+        record: of the artifact.
+        digest: of the backbone.
+
+    Raises:
+        ValueError: when the artifact was trained on another one.
+    """
     if record.backbone_digest != digest:
         raise ValueError(
             f"{record.folder} was learned on backbone {record.backbone_digest} ({record.backbone.name}), not on "
             f"{digest}: open that one"
         )
-
-
-def _content(record: ArtifactRecord) -> dict[str, Any]:
-    content = asdict(replace(record, settings=dict(record.settings)))
-    return {name: value for name, value in content.items() if name not in ("folder", "run_id")}

@@ -55,7 +55,15 @@ def write_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def move_into_place(finished: Path, target: Path) -> None:
-    """Move a finished folder to its place on the same file system; an old folder is removed afterwards."""
+    """Move a finished folder to its place; an old folder is removed afterwards.
+
+    Args:
+        finished: on the file system of `target`.
+        target: its place.
+
+    Raises:
+        OSError: when it cannot be moved; the old folder is then put back.
+    """
     replaced = _temporary_name(target)
     if target.exists():
         target.replace(replaced)

@@ -13,7 +13,13 @@ from ecor.storage import filesystem
 def json_digest(
     value: Any, *, sort_keys: bool = True, ensure_ascii: bool = True, separators: tuple[str, str] | None = None
 ) -> str:
-    """Digest of a JSON value; the options are those of `json.dumps`.
+    """Digest of a JSON value.
+
+    Args:
+        value: of JSON types.
+        sort_keys: as in `json.dumps`.
+        ensure_ascii: as in `json.dumps`.
+        separators: as in `json.dumps`.
 
     Example:
         >>> json_digest({"b": 1, "a": 2}) == json_digest({"a": 2, "b": 1})
@@ -33,10 +39,13 @@ def bytes_sha256(data: bytes) -> str:
 
 
 def file_sha256(address: filesystem.Address) -> str:
-    """Digest of a file, read in chunks; FileNotFoundError if it does not exist.
+    """Digest of a file, read in chunks.
 
     Args:
         address: a local path, or a URL that `ecor.storage.filesystem` opens.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
     """
     with filesystem.open_file(address) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,15 @@ class FeatureFile:
     """A sparse `.npy` grid [N K D] on a local disk, filled row by row by any number of processes.
 
     A second file holds one flag byte per row, set after the row is on the disk. A row may be written twice, with the
-    same values. This process keeps nothing in memory. ValueError if a file of another shape or type exists.
+    same values. This process keeps nothing in memory.
+
+    Args:
+        path: of the grid; the file is created where it is missing.
+        shape: N, K, D.
+        dtype: of the values in the file.
+
+    Raises:
+        ValueError: when a file of another shape or type exists.
     """
 
     def __init__(self, path: Path, *, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
@@ -45,7 +53,12 @@ class FeatureFile:
         return [int(row) for row in wanted[self._flags[wanted] == 0]]
 
     def write(self, first: int, features: NDArray[np.floating]) -> None:
-        """Write rows from `first` on. They are flagged as filled only once they are on the disk."""
+        """Write rows; they are flagged as filled only once they are on the disk.
+
+        Args:
+            first: position of the first row.
+            features: of as many rows as shall be written, [n K D].
+        """
         data = np.ascontiguousarray(features, dtype=self.dtype)
         _write_at(self.path, data.tobytes(), offset=self._offset + first * self.row_bytes)
         _write_at(self._flags_path, b"\x01" * len(data), offset=self._flags.offset + first)
@@ -71,7 +84,12 @@ def _create_once(path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 
 def save_array_once(path: Path, array: NDArray[np.floating]) -> None:
-    """Save an array as a `.npy` file, unless the file exists."""
+    """Save an array as a `.npy` file, unless the file exists.
+
+    Args:
+        path: of the file; a missing folder is created.
+        array: of any shape.
+    """
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:  # given a path, numpy would append .npy

@@ -66,7 +66,12 @@ def modification_time(address: Address) -> datetime | None:
 
 
 def num_bytes(address: Address) -> int:
-    """Size of a file. Raises FileNotFoundError if it does not exist, IsADirectoryError for a folder."""
+    """Size of a file.
+
+    Raises:
+        FileNotFoundError: when it does not exist.
+        IsADirectoryError: when the address is a folder.
+    """
     store, path = store_of(address)
     with translate_errors(address):
         info = store.info(path)
@@ -108,7 +113,16 @@ def files_below(folder: Address) -> dict[str, int]:
 
 
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
-    """Read a file, or its bytes from `start` up to `end` (exclusive). Raises FileNotFoundError if it does not exist."""
+    """Read a file, or a part of its bytes.
+
+    Args:
+        address: of the file.
+        start: the first byte; None: from the beginning.
+        end: the byte after the last one; None: to the end.
+
+    Raises:
+        FileNotFoundError: when it does not exist.
+    """
     store, path = store_of(address)
     with translate_errors(address):
         return store.cat_file(path, start=start, end=end)
@@ -193,6 +207,11 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
 
     On local disks this is a rename. In stores, the file `last` is removed first and written last: where it exists, the
     folder is complete.
+
+    Args:
+        source: local.
+        folder: local or in a store.
+        last: name of a file in `source`.
     """
     if not is_local(folder):
         remove(join(folder, last))
@@ -204,7 +223,13 @@ def replace_folder(source: Path, folder: Address, *, last: str) -> None:
 
 
 def publish_files(source: Path, folder: Address, *, last: str) -> None:
-    """Copy the files of a local folder one by one to any folder, the file `last` at the end."""
+    """Copy the files of a local folder one by one to another folder.
+
+    Args:
+        source: local.
+        folder: local or in a store; its other files stay.
+        last: name of the file that is copied at the end.
+    """
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
     for name in sorted(names, key=lambda each: each == last):
         within, _, file = name.rpartition("/")

@@ -25,7 +25,7 @@ def with_retries(
         on_retry: called before each pause.
 
     Raises:
-        OSError: what the last attempt raised, or one that is `final`.
+        OSError: when the last attempt fails, or an error is `final`.
     """
     for pause_s in pauses_s:
         try:

@@ -38,24 +38,30 @@ class TableRow:
         """The text of a cell; None where it is empty. A whole number is its digits: a category may be called 0.
 
         Raises:
-            ValueError: for a value of another type, and for text that UTF-8 cannot hold.
+            ValueError: when the value is of another type, or UTF-8 cannot hold the text.
         """
         value = self.cells.get(column)
         return None if value is None else self._text(value, column=column)
 
     def path(self, column: str) -> str:
-        """The path or address in a cell; ValueError where it is empty or no text."""
+        """The path or address in a cell.
+
+        Raises:
+            ValueError: when the cell is empty or holds no text.
+        """
         value = self.cells.get(column)
         if not value or not isinstance(value, str):
             raise self.error(column, "must be a path or an address")
         return self._text(value, column=column)
 
     def names(self, column: str) -> list[str] | None:
-        """The names of a cell: a list; or a text that is a JSON list, a Python list (as pandas writes it), or has "|"
-        between names (our choice). None where the cell is empty.
+        """The names of a cell; None where it is empty.
+
+        A cell holds a list; or a text that is a JSON list, a Python list (as pandas writes it), or has "|" between
+        names (our choice).
 
         Raises:
-            ValueError: for a value that is none of these.
+            ValueError: when the cell holds none of these.
         """
         value = self.cells.get(column)
         if value is None:
@@ -95,7 +101,7 @@ class TableRow:
 def read_rows(
     address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[TableRow]:
-    """Rows of a table, in order, a few thousand in memory at a time.
+    """Yield the rows of a table, in order, a few thousand in memory at a time.
 
     A CSV file may be separated by commas, semicolons or tabs; its first line names the columns.
 
@@ -105,9 +111,9 @@ def read_rows(
         optional: columns that are read where they are there.
 
     Raises:
-        ValueError: naming the file and, where there is one, its line or row: no such file, another suffix, text that
-            is not UTF-8, a row that cannot be parsed, a column that is missing, there twice, or called nearly as one
-            that is asked for.
+        ValueError: naming the file and, where there is one, its line or row, when there is no such file, its suffix is
+            another one, its text is not UTF-8, a row cannot be parsed, or a column is missing, there twice, or called
+            nearly as one that is asked for.
     """
     path = str(address)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
@@ -118,10 +124,10 @@ def read_rows(
 
 
 def read_json_lines(address: filesystem.Address) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a JSON Lines file, each with its place; empty lines are skipped.
+    """Yield the objects of a JSON Lines file, each with its place; empty lines are skipped.
 
     Raises:
-        ValueError: naming the file and the line, for a line that is no JSON object or no UTF-8.
+        ValueError: naming the file and the line, when a line is no JSON object or not UTF-8.
     """
     path, number = str(address), 0
     with _opened_text(path, newline=None) as file:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ecor.config import require
@@ -65,6 +65,10 @@ class CaptionSource(Protocol):
         """Reasons for the first few unreadable images so far, by source."""
         ...
 
+    def uses(self) -> UInt8[Tensor, " N"]:
+        """For each image of the source: 0 until it is read, then 1, or 2 if this rank could not read it."""
+        ...
+
     def evaluate(self, clip: Clip) -> dict[str, float]:
         """Evaluate a model with the full token table on held-out images; empty if the source has none."""
         ...
@@ -100,7 +104,12 @@ class TokenTable:
     """Tokenizes captions over a small table of the tokens that occur, so that few embeddings are trained."""
 
     def __init__(self, tokenizer: Tokenizer, *, texts: Sequence[str]) -> None:
-        """`texts` hold, together, every token of the captions that will come."""
+        """Find the tokens that occur.
+
+        Args:
+            tokenizer: CLIP's own.
+            texts: hold, together, every token of the captions that will come.
+        """
         self._tokenizer = tokenizer
         distinct = list(dict.fromkeys(texts))
         passes = [distinct[k : k + _TEXTS_PER_PASS] for k in range(0, len(distinct), _TEXTS_PER_PASS)]
@@ -110,9 +119,11 @@ class TokenTable:
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, captions: Sequence[str]) -> tuple[Int[Tensor, "t L"], Int[Tensor, " t"]]:
-        """Rows of the table, cut after the longest caption, and where each caption ends.
+        """Tokenize captions: rows of the table, cut after the longest caption, and the position of each caption's end
+        token.
 
-        ValueError for a caption with a token that is not in the table.
+        Raises:
+            ValueError: when a caption has a token that is not in the table.
         """
         if len(self._known) > _MAX_CACHED_TEXTS:
             self._known.clear()
@@ -133,7 +144,16 @@ class TokenTable:
 
 
 def tokenize_batch(images: CaptionedImages, *, table: TokenTable, part: BatchPart) -> PretrainingBatch:
-    """The batch with the rank's part of its captions as rows of the table."""
+    """Tokenize the rank's part of a batch's captions, as rows of the table.
+
+    Args:
+        images: a batch from its source.
+        table: of the source's tokens.
+        part: of the rank.
+
+    Raises:
+        ValueError: when a caption has a token that is not in the table.
+    """
     size = -(-len(images.captions) // part.num)
     mine = images.captions[part.of(len(images.captions))]
     tokens, ends = table((*mine, *images.captions[-1:] * (size - len(mine))))

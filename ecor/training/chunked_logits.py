@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.probability.factors import scaled_similarity
+from ecor.probability.pair_logits import scaled_similarity
 from ecor.training.negative_sampling import Candidates
 
 

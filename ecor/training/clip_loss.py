@@ -43,7 +43,9 @@ def clip_loss(
 def shared_text_loss(logits: Float[Tensor, "B T"], targets: Int[Tensor, " B"]) -> Float[Tensor, ""]:
     """`clip_loss` of images that have one text each, in which images of one text compete.
 
-    Images without a text (−1) are in neither direction.
+    Args:
+        logits: scaled similarities of images and distinct texts.
+        targets: position of each image's text; an image with −1 is in neither direction.
     """
     own = targets[:, None] == torch.arange(logits.shape[1], device=targets.device)
     unlabelled = (targets < 0)[:, None].expand_as(own)

@@ -22,7 +22,12 @@ from ecor.training.distributed import gather_features, gather_ids
 
 
 def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the visible attributes, summed over attributes: an auxiliary loss for early training."""
+    """Binary cross-entropy of the visible attributes, summed over attributes: an auxiliary loss for early training.
+
+    Args:
+        logits: of B images.
+        present: whether each image shows each attribute.
+    """
     loss_BA = functional.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
     return loss_BA.sum(1).mean()
 
@@ -80,10 +85,21 @@ class TokenDropout(nn.Module):
 def build_pretrainer(
     backbone: Backbone, *, num_rows: int, num_attributes: int, seed: int, part: BatchPart
 ) -> tuple[Pretrainer, TokenDropout | None, torch.Generator]:
-    """An untrained model of the backbone's architecture with a token table of `num_rows`; what drops its image tokens
-    (None for towers that are no ViT), and the generator of those draws, all from the seed.
+    """Build an untrained model of the backbone's architecture; all random numbers come from the seed.
 
-    ValueError when the text tower is not CLIP's own.
+    Args:
+        backbone: gives the architecture; its weights are not used.
+        num_rows: of the token table.
+        num_attributes: of the auxiliary loss; 0: none.
+        seed: of the weights and of the token dropout.
+        part: of the batch that this rank processes.
+
+    Returns:
+        The model; the module that drops its image tokens (None for towers that are no ViT); the generator of those
+            draws.
+
+    Raises:
+        ValueError: when the text tower is not CLIP's own.
     """
     require(
         backbone.causal_text is not None and backbone.text is backbone.model,
@@ -104,7 +120,13 @@ def build_pretrainer(
 
 
 def pretraining_optimizer(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with CLIP's betas; only matrices decay."""
+    """Build AdamW with CLIP's betas; only matrices decay.
+
+    Args:
+        model: whose parameters with a gradient are trained.
+        learning_rate: to begin with; `pretraining_step` sets it anew.
+        weight_decay: of matrices.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
@@ -123,9 +145,16 @@ def pretraining_step(
     max_logit_scale: float = 50.0,
     autocast: torch.dtype | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """One update; returns its loss terms, detached.
+    """Update the model once, and return the loss terms of the batch, detached.
 
-    `max_logit_scale` bounds exp(logit_scale), `autocast` is the dtype of the towers.
+    Args:
+        module: from `build_pretrainer`, wrapped or not.
+        optimizer: from `pretraining_optimizer`.
+        batch: this rank's part.
+        learning_rate: of this step.
+        attribute_weight: of the auxiliary loss.
+        max_logit_scale: bounds exp(logit_scale).
+        autocast: dtype of the towers; None: no autocast.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
@@ -143,9 +172,12 @@ def pretraining_step(
 
 
 def full_weights(clip: Clip, *, rows: Int[Tensor, " U"], num_rows: int) -> dict[str, Tensor]:
-    """State dict for open_clip: fp16, with a token table of `num_rows`.
+    """Build a state dict for open_clip, in fp16 and with a full token table.
 
-    `rows` are the ids of the small table's tokens. All other tokens share the mean row, which compresses well.
+    Args:
+        clip: trained with a small token table.
+        rows: ids of the small table's tokens. All other tokens share the mean row, which compresses well.
+        num_rows: of the full table.
     """
     state = {
         name: (value.detach().half() if value.is_floating_point() else value.detach()).cpu().contiguous()
@@ -158,7 +190,12 @@ def full_weights(clip: Clip, *, rows: Int[Tensor, " U"], num_rows: int) -> dict[
 
 
 def write_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file in one step, readable by all."""
+    """Write a safetensors file in one step, readable by all.
+
+    Args:
+        weights: by name.
+        path: of the file; a missing folder is created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(weights, partial)

@@ -34,9 +34,13 @@ class Rank:
 
 
 def mean_over_ranks(values: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
-    """The sum over this rank's images over the mean number of valid images per rank.
+    """Divide the sum over this rank's images by the mean number of valid images per rank.
 
-    Its mean over ranks is the mean over all valid images, also where ranks hold unequal numbers of them.
+    The mean of the result over ranks is the mean over all valid images, also where ranks hold unequal numbers of them.
+
+    Args:
+        values: one per image; 0 where not valid.
+        valid: which images count.
     """
     count = valid.sum()
     if is_distributed():

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.probability.factors import scaled_similarity
+from ecor.probability.pair_logits import scaled_similarity
 from ecor.training.chunked_logits import (
     LossBatch,
     category_given_rationale_logits,

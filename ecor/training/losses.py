@@ -36,10 +36,9 @@ __all__ = ["Objective", "Sentences", "objective_of"]
 class Objective:
     """A training objective: the sum of named loss terms, each a mean over images.
 
-    Labels are ids, −1 where unknown: such an image counts in the terms for which its labels are known.
-    Between ranks of a process group
-    (while gradients are recorded) the mean of a term over ranks is its mean over all images, so that averaging
-    gradients as DDP does equals one process with the whole batch; every rank must bring as many images. Under
+    Labels are ids, −1 where unknown: such an image counts in the terms for which its labels are known. Between ranks of
+    a process group (while gradients are recorded) the mean of a term over ranks is its mean over all images, so that
+    averaging gradients as DDP does equals one process with the whole batch; every rank must bring as many images. Under
     `no_grad` nothing is exchanged: a rank may evaluate alone.
     """
 
@@ -58,7 +57,16 @@ class Objective:
         logit_scale: float,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The named terms; `generator` draws sampled negatives."""
+        """Compute the named loss terms.
+
+        Args:
+            image: features of B images.
+            categories: ids, −1 where unknown.
+            rationales: ids, −1 where unknown.
+            sentences: encode the vocabulary's sentences, with gradient where text tokens are learned.
+            logit_scale: s, not its logarithm.
+            generator: draws sampled negatives.
+        """
         return self.terms(
             LossBatch(
                 image=image,
@@ -74,7 +82,11 @@ class Objective:
 
 
 def objective_of(config: ObjectiveConfig) -> Objective:
-    """The objective that `config` names; ValueError listing the known names for any other."""
+    """Return the objective that `config` names.
+
+    Raises:
+        ValueError: when the name is unknown; the message lists the known ones.
+    """
     objectives = {
         "two_term": two_term_loss,
         "in_batch_pairs": in_batch_pairs_loss,
@@ -146,7 +158,7 @@ def two_term_loss(batch: LossBatch) -> dict[str, Tensor]:
 
 
 def inverted_loss(batch: LossBatch) -> dict[str, Tensor]:
-    """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.joint.inverted` decodes.
+    """The rival's order: −log P(c* | I) − log P(r* | c*, I), as `ecor.probability.decoders.decode_inverted` decodes.
 
     P(c | I) is a softmax over categories alone, P(r | c*, I) one over rationales of Prompt_{c|R} with c* held fixed.
     Sampled as ECOR's two terms are, with categories and rationales changing places.

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 
 def pairwise_distances(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N N"]:
-    """Euclidean; equal rows have no gradient, where that of the root is infinite."""
+    """Euclidean distances of rows; equal rows have no gradient, where that of the root is infinite."""
     return torch.cdist(rows[None], rows[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
 
 

@@ -23,7 +23,14 @@ class Candidates:
 
 
 def draw_candidates(always: Int[Tensor, " A"], *, num: int, size: int, generator: torch.Generator | None) -> Candidates:
-    """About `size` of `num` ids: those in `always`, and others drawn uniformly without replacement, at least one."""
+    """Draw about `size` of `num` ids: those in `always`, and others uniformly without replacement, at least one.
+
+    Args:
+        always: distinct ids.
+        num: ids to draw from, 0 to num - 1.
+        size: with those in `always`; all ids where there are not more.
+        generator: of the draw; None: torch's global one.
+    """
     if size >= num:
         return Candidates(ids=torch.arange(num, device=always.device), log_q=torch.zeros(num, device=always.device))
     is_other = torch.ones(num, dtype=torch.bool, device=always.device).index_fill(0, always, value=False)
@@ -43,6 +50,11 @@ def distinct_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
 
 
 def positions_in(ascending: Int[Tensor, " N"], ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """Position of each id in `ascending`; −1 for an id that is negative or not in it."""
+    """Find the position of each id in `ascending`; −1 for an id that is negative or not in it.
+
+    Args:
+        ascending: distinct ids, at least one.
+        ids: to find.
+    """
     found = torch.searchsorted(ascending, ids).clamp(max=len(ascending) - 1)
     return found.where(ascending[found] == ids, -1)

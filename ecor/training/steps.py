@@ -60,7 +60,14 @@ class PromptTuningModule(nn.Module):
     def __init__(
         self, *, backbone: Backbone, prompts: PromptLearner, sentences: Sentences, objective: Objective
     ) -> None:
-        """`sentences` must be encoded from the tokens of `prompts`, or be constant where no text token is learned."""
+        """Hold the tokens, and what they are tuned with.
+
+        Args:
+            backbone: frozen towers.
+            prompts: the learned tokens.
+            sentences: encoded from the tokens of `prompts`, or constant where no text token is learned.
+            objective: gives the loss terms.
+        """
         super().__init__()
         self.prompts = prompts
         self._frozen = (backbone, sentences, objective)  # a tuple, so that nothing in it is registered
@@ -73,7 +80,14 @@ class PromptTuningModule(nn.Module):
         rationales: Int[Tensor, " B"],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Named terms, means over images; the loss is their sum. `generator` draws sampled negatives."""
+        """Compute named loss terms, means over images; the loss is their sum.
+
+        Args:
+            pictures: pixels; or features where no visual token is learned.
+            categories: ids, −1 where unknown.
+            rationales: ids, −1 where unknown.
+            generator: draws sampled negatives.
+        """
         backbone, sentences, objective = self._frozen
         if not isinstance(pictures, ImageFeatures):
             pictures = self.prompts.image_features(backbone, pictures)
@@ -91,7 +105,12 @@ class ConstantSentences:
     """Precomputed text features as `Sentences`: for tuning visual tokens only, and for validation."""
 
     def __init__(self, text: TextFeatureTable, *, by_columns: bool = False) -> None:
-        """`by_columns` reads pairs category by category, as `inverted` does: each side may be encoded when read."""
+        """Hold the features.
+
+        Args:
+            text: features of the vocabulary's sentences.
+            by_columns: read pairs category by category, as `inverted` does: each side may be encoded when read.
+        """
         self._text, self._by_columns = text, by_columns
         self.num_rationales = text.rationales.shape[0]
         self.num_categories = text.categories.shape[0]
@@ -116,7 +135,15 @@ class ConstantSentences:
 
 
 def optimizer_of(config: FitConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """AdamW, or SGD with momentum (DROR's choice); ValueError when there is nothing to learn."""
+    """Build AdamW, or SGD with momentum (DROR's choice).
+
+    Args:
+        config: names the optimizer and its settings.
+        parameters: those with a gradient are learned.
+
+    Raises:
+        ValueError: when there is nothing to learn.
+    """
     learned = [parameter for parameter in parameters if parameter.requires_grad]
     require(bool(learned), "there is no token to tune: set rationale_tokens, category_tokens or visual_tokens above 0")
     if config.optimizer == "sgd":
@@ -145,19 +172,19 @@ def training_step(
     num_steps: int,
     generator: torch.Generator | None = None,
 ) -> StepOutcome:
-    """One update from the averaged gradients of some batches; ranks exchange gradients once, at the last.
+    """Update the module once, from the averaged gradients of some batches; ranks exchange gradients once, at the last.
 
     Args:
         module: the module that is fitted, wrapped or not; its forward takes a batch's parts, and gives named terms.
         batches: `config.accumulate` of them, equally large.
         optimizer: from `optimizer_of`.
         config: schedule and clipping.
-        step: which, from 0.
+        step: number of the step, from 0.
         num_steps: of the whole run.
         generator: draws sampled negatives, or what else the module draws.
 
     Raises:
-        ValueError: when the loss is not finite.
+        ValueError: when the gradient is not finite.
     """
     rate = warmup_cosine(
         step,
@@ -234,7 +261,7 @@ def evaluation_step(
     objective: Objective,
     scoring: ScoringConfig,
 ) -> EvaluationSums:
-    """Loss terms and strict verdicts of one validation batch.
+    """Compute loss terms and strict verdicts of one validation batch.
 
     Args:
         recognizer: the model as it stands; its text features are made once and used by all batches.

@@ -46,7 +46,7 @@ def check_addresses(settings: Any, *, prefix: str = "") -> None:
 
 @lru_cache(maxsize=256)
 def address_settings(kind: type) -> Mapping[str, AddressKind]:
-    """Fields of a dataclass whose type is an address, also within a tuple or an optional; name to kind."""
+    """Map the name of each address field of a dataclass to its kind; tuples of addresses and optional ones count."""
     hints = get_type_hints(kind, include_extras=True)
     kinds = {each.name: _address_kind(hints[each.name]) for each in fields(kind)}
     return {name: found for name, found in kinds.items() if found is not None}
@@ -70,6 +70,10 @@ def check_address(address: str, *, name: str) -> None:
     """Check that a text is a local path or the address of a store.
 
     A scheme that the program has registered with fsspec is accepted too.
+
+    Args:
+        address: the text to check.
+        name: name of the setting, for the error.
 
     Raises:
         ValueError: for a command to run, a chained address, an unknown scheme, or an address that holds credentials.

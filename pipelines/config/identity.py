@@ -1,6 +1,6 @@
 """Select the settings that shape a stage's output; a run resumes only where these are equal.
 
-A setting shapes the output unless its field says otherwise, so that a new one cannot be forgotten.
+A setting shapes the output unless its field says otherwise, so a new setting counts by default.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ecor.config import SystemName
 
 _KEY = "shapes_output"
 NOT_IN_OUTPUT: Mapping[str, Any] = MappingProxyType({_KEY: False})
-"""Metadata of a setting that does not change the output, or whose content is identified by a digest."""
+"""Metadata of a setting that does not change the output, or whose content is already in a digest."""
 
 
 def shapes_output_of(*systems: SystemName) -> Mapping[str, Any]:
@@ -21,7 +21,7 @@ def shapes_output_of(*systems: SystemName) -> Mapping[str, Any]:
 
 
 def output_settings(config: Any) -> dict[str, Any]:
-    """The settings that shape a stage's output, by name, as JSON values.
+    """Select the settings that shape a stage's output, by name, as JSON values.
 
     Args:
         config: settings of a stage, a dataclass. If fields name systems, those of `config.system` count.

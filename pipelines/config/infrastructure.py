@@ -1,6 +1,6 @@
 """Settings of the Ray cluster and of MLflow tracking, shared by all stages.
 
-Every stage's settings are made of these. Nothing heavy is imported here.
+This module imports nothing heavy.
 """
 
 import os
@@ -11,7 +11,7 @@ from ecor.config import require
 
 
 def absolute_address(place: str) -> str:
-    """A local path made absolute (workers run in other folders), or a URI without its trailing slash."""
+    """Make a local path absolute, because workers run in other folders; a URI only loses its trailing slash."""
     return (
         place.rstrip("/")
         if "://" in place and not place.startswith("file://")
@@ -54,7 +54,7 @@ class TrackingConfig:
 
 
 def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
-    """The same settings with an absolute URI, so that workers with another folder or environment can use them.
+    """Return the settings with an absolute URI, which workers with another folder or environment can use.
 
     None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
     """
@@ -66,7 +66,7 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
 
 
 def tracking_uri(tracking: TrackingConfig) -> str:
-    """The URI of `resolve_tracking(tracking)`."""
+    """Return the URI of `resolve_tracking(tracking)`."""
     uri = resolve_tracking(tracking).uri
     assert uri is not None, "resolve_tracking always sets the URI"
     return uri

@@ -38,9 +38,16 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
 
 
 def parse_pipeline(settings: Mapping[str, Any], *, source: str) -> PipelineConfig:
-    """Check the settings of a pipeline, given as nested tables; folders that are not named are put below `output`.
+    """Check the settings of a pipeline, given as nested tables.
 
-    Raises ValueError as `read_pipeline`.
+    Folders that are not named are put below `output`.
+
+    Args:
+        settings: a table per stage, as in the TOML file.
+        source: name of the file, for errors.
+
+    Raises:
+        ValueError: as `read_pipeline`.
     """
     unknown = _unknown_settings(PipelineConfig, settings)
     if unknown:
@@ -62,7 +69,7 @@ def _error_line(error: Mapping[str, Any]) -> str:
 
 
 def _unknown_settings(kind: type, settings: Mapping[str, Any], *, prefix: str = "") -> list[str]:
-    """A message for every name that is no field of `kind`, at any depth."""
+    """Make a message for every name that is no field of `kind`, at any depth."""
     assert is_dataclass(kind)
     hints = get_type_hints(kind)
     known = [each.name for each in fields(kind)]

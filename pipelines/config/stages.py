@@ -1,6 +1,6 @@
 """Settings of the stages: one frozen dataclass per command, checked when it is made.
 
-The command line and the TOML file are both made from these types. Nothing heavy is imported here.
+The command line and the TOML file are both made from these types. This module imports nothing heavy.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Settings of the studies on drawn scenes: one frozen dataclass per command.
 
-As in `pipelines.config.stages`, nothing heavy is imported here.
+Like `pipelines.config.stages`, this module imports nothing heavy.
 """
 
 from dataclasses import dataclass, field

@@ -21,11 +21,11 @@ class ComparedPredictions:
 
         Args:
             folder: folder of `ecor score`, or a Parquet file.
-            name: how the page calls them.
+            name: name of these predictions on the page.
             of: the predictions of the page.
 
         Raises:
-            ValueError: when a folder's predictions are of other images than `of`.
+            ValueError: when a folder's predictions are of other images than `of`, or a part is missing or altered.
         """
         theirs = of if folder.endswith(".parquet") else read_prediction_set(folder)
         require(
@@ -38,17 +38,22 @@ class ComparedPredictions:
         self._keys, self._pairs = rows["key"].combine_chunks(), rows.select(PAIR)
 
     def rows_of(self, keys: pa.Array | pa.ChunkedArray) -> pa.Table:
-        """Category, rationale and confidence for each key; null for a key without prediction."""
+        """Find category, rationale and confidence for each key; null for a key without prediction."""
         return self._pairs.take(pc.index_in(keys, value_set=self._keys))
 
 
 def read_comparisons(
     folders: Sequence[str], *, names: Sequence[str], of: PredictionSet
 ) -> tuple[ComparedPredictions, ...]:
-    """Read the predictions of several folders; without `names` they are called like their folders.
+    """Read the predictions of several folders, to compare them with those of the page.
+
+    Args:
+        folders: folders of `ecor score`, or Parquet files.
+        names: a name for each on the page; empty: the names of the folders.
+        of: the predictions of the page.
 
     Raises:
-        ValueError: when the numbers of names and folders differ, and for predictions of other images.
+        ValueError: when the numbers of names and folders differ, and as `ComparedPredictions`.
     """
     require(
         not names or len(names) == len(folders),
@@ -61,7 +66,13 @@ def read_comparisons(
 def other_predictions(
     names: Sequence[str], answers: Sequence[pa.Table], *, rows: Sequence[int]
 ) -> list[tuple[OtherPrediction, ...]]:
-    """The predictions of each of the compared sets for some rows of their `answers`; missing ones are skipped."""
+    """Collect for each of some rows what the compared sets predict; a set without a prediction is left out.
+
+    Args:
+        names: name of each compared set.
+        answers: result of `ComparedPredictions.rows_of` for each set, all for the same keys.
+        rows: positions of the rows in these tables.
+    """
     columns = [answer.take(rows).to_pylist() for answer in answers]
     return [
         tuple(

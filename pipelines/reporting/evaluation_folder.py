@@ -1,4 +1,4 @@
-"""The folder of an evaluation: its tables, plots and summary, and their publication."""
+"""Write the tables, plots and summary of an evaluation, and publish them in its output folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,35 +23,43 @@ from ecor.evaluation.record import (
 )
 from ecor.storage import filesystem
 from pipelines.reporting import evaluation_plots
+from pipelines.runtime.balance import Balance, add_balances
 
 SUMMARY_NAME = "summary.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionSource:
-    """One set of predictions."""
+    """Name, place and digests of one set of predictions."""
 
     path: str
     name: str
     digest: str
     parents: Mapping[str, Any]
+    num_rows: int
+    """That its manifest, or the file's own header, names."""
     num_rejected: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledSet:
-    """A set that was read, and parsed once for all that is made of it."""
+    """A set of predictions in memory, with the labels and metrics that its tables and plots share."""
 
     source: PredictionSource
     table: pa.Table
     labels: Labels
-    """Of the rows whose true category is known."""
+    """Labels of the rows whose true category is known."""
     observations: pa.Table
-    """Every metric of each of them."""
+    """Every metric of each of these rows."""
 
 
 def check_evaluation_output(output: str) -> None:
-    """Raise ValueError for a folder whose files are of another kind."""
+    """Refuse an output folder that holds the files of another stage.
+
+    Raises:
+        ValueError: when the folder holds predictions or shards.
+        OSError: when the store fails.
+    """
     require(
         not filesystem.exists(filesystem.join(output, MANIFEST_NAME)),
         f"{output} holds predictions or shards: choose another folder for the evaluation",
@@ -59,7 +67,12 @@ def check_evaluation_output(output: str) -> None:
 
 
 def write_tables(record: Evaluation, folder: Path) -> None:
-    """metrics.csv, per_category.csv and, of several sets, comparisons.csv."""
+    """Write metrics.csv, per_category.csv and, for several sets, comparisons.csv; a table without rows is left out.
+
+    Args:
+        record: the evaluation.
+        folder: an existing local folder.
+    """
     metrics = [
         {"set": result.name, "metric": name, **asdict(estimate)}
         for result in record.results
@@ -90,7 +103,12 @@ def write_tables(record: Evaluation, folder: Path) -> None:
 
 
 def write_observations(sets: Sequence[LabelledSet], folder: Path) -> None:
-    """Every metric of every image, so that a difference can be tested later without scoring again."""
+    """Write every metric of every image, so that a difference can be tested later without scoring again.
+
+    Args:
+        sets: the evaluated sets.
+        folder: an existing local folder.
+    """
     seen = [
         each.observations.add_column(0, "name", pa.array([each.source.name] * len(each.observations), pa.string()))
         for each in sets
@@ -99,7 +117,13 @@ def write_observations(sets: Sequence[LabelledSet], folder: Path) -> None:
 
 
 def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -> None:
-    """The figures that the sets have images for."""
+    """Draw the plots of an evaluation; a plot that no image has labels for is left out.
+
+    Args:
+        record: the evaluation.
+        sets: the evaluated sets, in the order of the record's results.
+        folder: an existing local folder.
+    """
     if any(result.num_explained for result in record.results):
         evaluation_plots.draw_rules(record.results, folder / "rules.png")
     if record.comparisons:
@@ -111,8 +135,31 @@ def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -
             evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
 
 
-def summarise_evaluation(record: Evaluation, folder: Path, *, seconds: float) -> dict[str, Any]:
-    """What was done, for scripts."""
+def balance_sets(record: Evaluation, *, sources: Sequence[PredictionSource]) -> dict[str, Balance]:
+    """By set: the images that its manifest names, and what the evaluation made of them."""
+    return {
+        result.name: Balance(
+            stage="evaluate",
+            num_listed=source.num_rows + source.num_rejected,
+            num_taken=result.num_images,
+            rejected={"unreadable": result.num_rejected},
+            left_out={"no_true_category": result.num_rows - result.num_images},
+        )
+        for result, source in zip(record.results, sources, strict=True)
+    }
+
+
+def summarise_evaluation(
+    record: Evaluation, folder: Path, *, balances: Mapping[str, Balance], seconds: float
+) -> dict[str, Any]:
+    """Summarise an evaluation as JSON values, for scripts.
+
+    Args:
+        record: the evaluation.
+        folder: local folder of the files to be published; the summary lists their names.
+        balances: of each set, as `balance_sets` returns them.
+        seconds: duration of the stage.
+    """
     files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
     return {
         "stage": "evaluate",
@@ -121,6 +168,8 @@ def summarise_evaluation(record: Evaluation, folder: Path, *, seconds: float) ->
         "run_id": record.run_id,
         "predictions": {each.name: each.predictions for each in record.results},
         "num_images": {each.name: each.num_images for each in record.results},
+        "balance": add_balances("evaluate", balances.values()).to_record(),
+        "balance_of": {name: each.to_record() for name, each in balances.items()},
         "strict_rr": {each.name: _value_of(each, "strict/rr") for each in record.results},
         "accuracy": {each.name: _value_of(each, "strict/accuracy") for each in record.results},
         "files": sorted(files),
@@ -132,15 +181,24 @@ def _value_of(result: Result, metric: str) -> float | None:
 
 
 def publish_evaluation(folder: Path, output: str) -> None:
-    """Bring the files to their place, local or remote: what was there of an older evaluation goes first, the record
-    comes last."""
+    """Copy the files of an evaluation to its output folder; the record is written last.
+
+    Files of an older evaluation in the output folder are removed first.
+
+    Args:
+        folder: local folder with all files.
+        output: output folder, local or in a store.
+
+    Raises:
+        OSError: when the disk or the store fails.
+    """
     for name in [EVALUATION_NAME, *_files_of_older(output)]:
         filesystem.remove(filesystem.join(output, name))
     filesystem.publish_files(folder, output, last=EVALUATION_NAME)
 
 
 def _files_of_older(output: str) -> list[str]:
-    """The files of the evaluation that was in the folder, as its summary lists them; none without one."""
+    """List the files of the evaluation that is in the folder, from its summary; none without a summary."""
     try:
         files = json.loads(filesystem.read(filesystem.join(output, SUMMARY_NAME)))["files"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -29,10 +29,10 @@ PICTURE_QUALITY = 82
 """WebP quality of the thumbnails (our choice: about 6 kB at 192 pixels)."""
 NUM_READERS = 8
 HASH_LENGTH = 12
-"""Hexadecimal digits of the content that a key of `ecor.data.shards.sample_key` begins with."""
+"""Hexadecimal digits of the content's hash at the start of a key (`ecor.data.shards.sample_key`)."""
 IS_RIGHT = {"r": True, "w": False, "?": None}
 Indices = Mapping[str, Mapping[str, str] | str]
-"""By shard: the expected hash of each image, by key; or the reason why it is unknown."""
+"""Expected hashes of the images of each shard by key, or the reason why they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class GalleryItem:
 
     row: ExplainablePrediction
     outcome: str
-    """As `outcome_codes` has it."""
+    """Code of the outcome, see `outcome_codes`."""
     others: tuple[OtherPrediction, ...] = ()
     """Other predictions of the same image."""
 
@@ -52,7 +52,7 @@ class GallerySample:
 
     labels: tuple[GalleryItem, ...]
     num_of: Mapping[str, int]
-    """Rows per outcome, as `outcome_codes` has them."""
+    """Number of rows by code of the outcome, see `outcome_codes`."""
     num_calibrated: int
     num_exact: int
 
@@ -62,7 +62,10 @@ class GallerySample:
 
 
 def outcome_codes(table: pa.Table) -> list[str]:
-    """Outcome of each image by the strict_rule rule: category, then rationale; `r` right, `w` wrong, `?` unknown."""
+    """Code the outcome of each image by the strict rule: a letter for the category, then one for the rationale.
+
+    The letters are `r` right, `w` wrong and `?` unknown.
+    """
     labels = read_labels(table)
     verdicts = strict_rule(labels.answers, labels.truth)
     known = labels.truth.categories >= 0, (labels.truth.rationales >= 0).any(axis=1)
@@ -78,10 +81,19 @@ def sample_gallery(
 ) -> GallerySample:
     """Sample at most `num_rows` predictions, equally from all outcomes; outcomes with fewer leave more to the others.
 
-    With other predictions `beside`, each outcome is divided into images with and without a different prediction.
-
     Within an outcome, the rows with the lowest keyed hash are taken: a uniform sample in one pass that depends on the
     seed and the keys alone, not on the order of rows or files. Memory holds one part and the rows sampled so far.
+
+    Args:
+        folder: folder of the predictions.
+        predictions: its manifest.
+        num_rows: largest size of the sample.
+        seed: seed of the sample.
+        beside: other predictions of the same images. They divide each outcome into images on which a prediction differs
+            and other images.
+
+    Raises:
+        ValueError: when a part of the predictions is missing or altered.
     """
     lowest: dict[str, list[tuple[bytes, GalleryItem]]] = {}
     num_of: Counter[str] = Counter()
@@ -107,7 +119,12 @@ def sample_gallery(
 
 
 def equal_shares(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
-    """Number to take of each kind: equal numbers as far as available, `total` together, or all if there are fewer."""
+    """Divide a sample equally among kinds; a kind with too few rows leaves the rest to the others.
+
+    Args:
+        num_of: number of rows of each kind.
+        total: size of the sample; with fewer rows, all are taken.
+    """
     parts: dict[str, int] = {}
     for position, (name, available) in enumerate(sorted(num_of.items(), key=lambda item: (item[1], item[0]))):
         left = total - sum(parts.values())
@@ -116,7 +133,7 @@ def equal_shares(num_of: Mapping[str, int], *, total: int) -> dict[str, int]:
 
 
 def _kinds(table: pa.Table, *, outcomes: Sequence[str], answers: Sequence[pa.Table]) -> list[str]:
-    """Outcomes, divided by whether other predictions name a different pair."""
+    """Divide the outcomes by whether another prediction names a different pair."""
     disputed = np.zeros(len(outcomes), dtype=bool)
     for answer in answers:
         for name in ("category", "rationale"):
@@ -155,6 +172,15 @@ def _interleave(queues: Sequence[Sequence[GalleryItem]]) -> Iterator[GalleryItem
 
 
 def make_cards(labels: Sequence[GalleryItem], *, parents: PredictionParents, size_px: int) -> Iterator[Card]:
+    """Read the pictures of a sample in parallel, and yield a card for each, in order.
+
+    A picture that cannot be read gives a card with the reason.
+
+    Args:
+        labels: the sample.
+        parents: inputs of the predictions; pictures are read from there.
+        size_px: longer side of a thumbnail.
+    """
     with ThreadPoolExecutor(NUM_READERS) as readers:
         indices = _read_indices([label.row for label in labels], parents=parents, readers=readers)
         yield from readers.map(

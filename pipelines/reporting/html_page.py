@@ -27,7 +27,7 @@ class EmbeddedImage:
     """An image inside the page."""
 
     data: bytes
-    """Encoded."""
+    """The encoded image."""
     kind: str
     """MIME type."""
     width: int
@@ -57,7 +57,7 @@ class Outcome:
     """One cell of the two by two table of outcomes under the strict rule."""
 
     code: str
-    """`rr`, `rw`, `wr` or `ww`: is the category right, is the rationale."""
+    """`rr`, `rw`, `wr` or `ww`: category right or wrong, then rationale right or wrong."""
     words: str
     share: MetricValue
     count: int
@@ -148,7 +148,7 @@ class Card:
     missing: str
     """Why there is no picture; empty if there is one."""
     category_right: bool | None
-    """Under the strict rule; None if the truth is unknown."""
+    """Judged by the strict rule; None if the truth is unknown."""
     rationale_right: bool | None
     others: tuple[OtherPrediction, ...] = ()
     """Other predictions of the same image."""
@@ -165,7 +165,7 @@ class Card:
 
     @property
     def rationales(self) -> tuple[RankedRationale, ...]:
-        """The most probable ones, best first."""
+        """The most probable rationales, best first."""
         return self.prediction.rationales[:MOST_RATIONALES]
 
     @property
@@ -175,7 +175,7 @@ class Card:
 
     @property
     def search(self) -> str:
-        """Text for the search of the page."""
+        """All names and places of the card, for the search of the page."""
         row = self.prediction
         predicted = [row.category, row.rationale, *(each.rationale for each in self.rationales)]
         predicted += [name for each in self.others for name in (each.category, each.rationale)]
@@ -183,7 +183,7 @@ class Card:
         return "\n".join([*predicted, *true, row.key, row.source])
 
     def mark(self, rationale: str) -> str:
-        """`labelled` or `visible` if the truth has the rationale, else empty."""
+        """Say how the truth holds a rationale: `labelled`, `visible`, or empty if it does not."""
         if rationale in (self.prediction.rationales_true or ()):
             return "labelled"
         return "visible" if rationale in (self.prediction.visible_rationales or ()) else ""
@@ -258,10 +258,10 @@ def percent_points(share: float) -> str:
 
 
 def bar_width(share: float) -> str:
-    """CSS width of a bar, limited to 0 to 100 %."""
+    """Format the width of a bar for CSS, limited to 0 to 100 %."""
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
 def policy_digest(text: str) -> str:
-    """The source expression of an inline style or script in a content security policy."""
+    """Make the source expression that allows an inline style or script in a content security policy."""
     return "sha256-" + base64.b64encode(bytes.fromhex(text_sha256(str(text)))).decode()

@@ -55,7 +55,12 @@ OWN_PLOTS = {
 
 
 def metric_tables(evaluation: Evaluation, result: Result) -> Iterator[MetricTable]:
-    """Tables of the predictions of the page, and of those they were compared with."""
+    """Yield the tables of an evaluation that the page shows.
+
+    Args:
+        evaluation: all sets that were evaluated together; several of them give a table that compares them.
+        result: result of the page's predictions.
+    """
     if len(evaluation.results) > 1:
         yield _methods_table(evaluation, result)
     yield _rules_table(result)
@@ -123,7 +128,12 @@ def _metric_cells(result: Result, metrics: tuple[str, ...]) -> tuple[MetricValue
 
 
 def metric_cell(result: Result, metric: str) -> MetricValue | None:
-    """A metric with its interval; None if it is unknown."""
+    """Return a metric with its interval; None if it is unknown.
+
+    Args:
+        result: result of one set of predictions.
+        metric: name of the metric, such as `strict/rr`.
+    """
     estimate = result.metrics.get(metric)
     if estimate is None or math.isnan(estimate.value):
         return None
@@ -137,8 +147,17 @@ def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
 
 
 def read_plots(folder: str, evaluation: Evaluation, result: Result) -> Iterator[Plot]:
-    """Read the existing plots of a set of predictions from the folder of an evaluation."""
-    # file names as `ecor evaluate` makes them
+    """Read the existing plots of a set of predictions from the folder of an evaluation.
+
+    Args:
+        folder: output of `ecor evaluate`, local or in a store.
+        evaluation: its record. Plots of all sets are read only if there are several.
+        result: result of the set.
+
+    Raises:
+        OSError: when the store fails.
+    """
+    # the file names that `ecor evaluate` gives
     own = {f"{kind}-{slug(result.name)}.png": title for kind, title in OWN_PLOTS.items()}
     shared = SHARED_PLOTS if len(evaluation.results) > 1 else {}
     for name, title in {**shared, **own}.items():

@@ -12,9 +12,9 @@ from ecor.explain.overlay import overlay
 from pipelines.reporting.html_page import EmbeddedImage, Overlay
 
 OVERLAY_PX = 128
-"""Longer side (ours)."""
+"""Longer side of an overlay (our choice)."""
 QUALITY = 75
-"""Of WebP (ours: some 2 kB each)."""
+"""WebP quality (our choice: about 2 kB per overlay)."""
 
 
 def draw_overlays(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:

@@ -18,16 +18,26 @@ def shorten(name: str) -> str:
 
 
 def new_figure(*, width: float, height: float) -> Figure:
-    """An empty figure of a size in inches."""
+    """Make an empty figure.
+
+    Args:
+        width: inches.
+        height: inches.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 144) -> None:
-    """Write a PNG; the same figure gives the same bytes.
+    """Write a figure as PNG; the same figure gives the same bytes.
 
-    Names are text: a dollar sign starts no formula. Characters that the font lacks are drawn as boxes.
+    Names are shown as they are: a dollar sign starts no formula. Characters that the font lacks are drawn as boxes.
+
+    Args:
+        figure: the figure; its top and right spines are hidden.
+        path: local file.
+        dpi: pixels per inch.
     """
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

@@ -13,12 +13,12 @@ from ray.data import DataContext
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.prometheus import time_stage
 
-# Ray Data keeps loggers of its own, which ray.init's level does not reach; errors still show
+# Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
-def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
+def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool = True) -> Iterator[None]:
     """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
@@ -27,6 +27,8 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     Args:
         config: address and resources.
         stage: if given, the duration of the block is recorded under this name.
+        dashboard: whether a cluster started here has Ray's dashboard, eleven processes more. Without it, Ray Train's
+            state API repeats a warning.
 
     Raises:
         ValueError: when the cluster cannot be reached.
@@ -38,7 +40,9 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
-        _init("local", options=_local_options(config))  # not None: Ray would join any cluster on this machine
+        _init(
+            "local", options=_local_options(config, dashboard=dashboard)
+        )  # not None: Ray would join any cluster on this machine
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
         with time_stage(stage) if stage else nullcontext():
@@ -48,9 +52,13 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
 
 
 def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
-    """Resources of each machine of the cluster: name of the resource to amount.
+    """List the resources of each machine of the cluster: amount by name of the resource.
 
-    A joined cluster may scale up on demand: a task asks it for a CPU (or a GPU) and waits.
+    A joined cluster without such resources may grow on demand: a task asks for a CPU (or a GPU) and waits.
+
+    Args:
+        config: the cluster.
+        use_gpu: wait for a GPU instead of a CPU.
 
     Raises:
         TimeoutError: when there is none within `no_progress_timeout_s`.
@@ -66,7 +74,7 @@ def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[di
 
 
 def stall_error(timeout_s: float) -> TimeoutError:
-    """The error of a stage without progress; names the free resources of the cluster."""
+    """Make the error of a stage without progress; it names the free resources of the cluster."""
     total, free = ray.cluster_resources(), ray.available_resources()
     resources = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU"))
     return TimeoutError(
@@ -98,9 +106,9 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
         ) from error
 
 
-def _local_options(config: ClusterConfig) -> dict[str, Any]:
-    """Options of a cluster started here. Without the dashboard, Ray Train's state API repeats a warning."""
-    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": True}
+def _local_options(config: ClusterConfig, *, dashboard: bool) -> dict[str, Any]:
+    """Options of a cluster started here."""
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": dashboard}
 
 
 def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:

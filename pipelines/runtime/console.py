@@ -10,19 +10,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def say(line: str, *, to_stdout: bool = False) -> None:
-    """Print one line, never folded or coloured, on stderr: names in it are no markup."""
+    """Print one line as it is: long lines are not folded, and names in it are neither coloured nor read as markup.
+
+    Args:
+        line: the line.
+        to_stdout: print to stdout instead of stderr.
+    """
     Console(stderr=not to_stdout).print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager
 def progress_bar(title: str, *, total: int, unit: str, say_every: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show a bar with rate and time left on stderr, where a person watches; yields `advance(num_done=1)`.
+    """Show a bar with rate and time left on stderr, if it is a terminal; yields `advance(num_done=1)`.
 
     Args:
-        title: what is done.
-        total: how much of it there is.
-        unit: what is counted, in the plural.
-        say_every: where nobody watches, a line each time so many are done, and one at the end; None for no lines.
+        title: name of the work.
+        total: number of units.
+        unit: name of the units, in the plural.
+        say_every: without a terminal, print a line after each `say_every` units and one at the end; None: no lines.
     """
     columns = (
         TextColumn(title),
@@ -48,7 +53,12 @@ def progress_bar(title: str, *, total: int, unit: str, say_every: int | None = N
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share for people: `87%`, `61.2%`; never 0% or 100% for what is only close to it."""
+    """Format a share for people: `87%`, `61.2%`; only an exact 0 or 1 becomes 0% or 100%.
+
+    Args:
+        share: between 0 and 1.
+        digits: decimal places. A share that would be rounded to 0 or 1 is written as `<1%` or `>99%`.
+    """
     text, nothing, everything = (f"{100 * each:.{digits}f}%" for each in (share, 0.0, 1.0))
     step = 10.0**-digits
     if text == nothing and share > 0:

@@ -1,7 +1,7 @@
 """Counters and histograms for Prometheus, exported by the Ray metrics agent of each node.
 
 Ray exports a counter as `ray_<name>_total`, a histogram as `ray_<name>_bucket`, `_sum` and `_count`. Without a
-connection to Ray nothing is counted. Counts are of work done: a unit that is redone counts again.
+connection to Ray nothing is counted. A unit of work that is done twice counts twice.
 """
 
 import sys
@@ -22,7 +22,7 @@ class Metric:
     kind: Literal["counter", "histogram"]
     tags: tuple[str, ...]
     boundaries: tuple[float, ...] = ()
-    """Of a histogram's buckets, in its unit."""
+    """Boundaries of a histogram's buckets, in its unit."""
 
     @property
     def exported_names(self) -> tuple[str, ...]:
@@ -97,14 +97,26 @@ METRICS = (
 
 
 def count(metric: Metric, number: float = 1, **tags: str) -> None:
-    """Add to a counter; nothing happens for 0."""
+    """Add to a counter; no-op for 0 and without a connection to Ray.
+
+    Args:
+        metric: a counter of `METRICS`.
+        number: amount to add.
+        **tags: value of each tag of the metric.
+    """
     counter = _ray_metric(metric)
     if counter is not None and number:
         counter.inc(number, tags=tags)
 
 
 def observe(metric: Metric, value: float, **tags: str) -> None:
-    """Add a value to a histogram."""
+    """Add a value to a histogram; no-op without a connection to Ray.
+
+    Args:
+        metric: a histogram of `METRICS`.
+        value: in the unit of the metric.
+        **tags: value of each tag of the metric.
+    """
     histogram = _ray_metric(metric)
     if histogram is not None:
         histogram.observe(value, tags=tags)

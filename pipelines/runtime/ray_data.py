@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext, Dataset
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+from ray.data._internal.logical.interfaces import PhysicalPlan, Rule
+from ray.data._internal.logical.optimizers import get_physical_ruleset
 from ray.data.context import ShuffleStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
@@ -24,12 +27,22 @@ from pipelines.runtime.cluster import stall_error
 
 
 def map_blocks(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
-    """Apply a function to whole blocks on workers; Ray Data passes empty blocks through unchanged."""
+    """Apply a function to whole blocks on workers; Ray Data passes empty blocks through unchanged.
+
+    Args:
+        dataset: the blocks.
+        change: takes a block and returns a new one. It is sent to the workers.
+    """
     return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
 
 
 def count_rows(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """Count the rows of each combination of values, on workers."""
+    """Count the rows of each combination of values, on workers.
+
+    Args:
+        dataset: the rows.
+        columns: columns whose values are combined, in this order.
+    """
     counts: Counter[tuple[str, ...]] = Counter()
     for row in map_blocks(dataset, partial(_count_block, columns=tuple(columns))).iter_rows():
         for values, count in json.loads(row["counts"]):
@@ -43,7 +56,18 @@ def _count_block(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
 
 
 def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
-    """Write a dataset as one Parquet file, sorted by source; one worker collects and writes it."""
+    """Write a dataset as one Parquet file, sorted by its column `source`; one worker collects and writes it.
+
+    Args:
+        dataset: rows with the columns of the schema.
+        schema: columns of the file.
+        folder: address of the folder.
+        name: name of the file.
+
+    Raises:
+        TimeoutError: when the worker does not end within the no-progress timeout.
+        OSError: when the disk or the store fails.
+    """
     wait_for_all([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
 
 
@@ -58,9 +82,15 @@ def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) 
 def ray_data_settings(
     cluster: ClusterConfig, *, bars: bool = False, max_block_bytes: int | None = None
 ) -> Iterator[None]:
-    """Settings of Ray Data for the block: a shuffle that runs on one CPU, bars on a terminal, errors shown once."""
+    """Change Ray Data's settings for the block: its shuffle runs on one CPU, and errors are shown once.
+
+    Args:
+        cluster: gives the no-progress timeout.
+        bars: show Ray Data's progress bars, if stderr is a terminal.
+        max_block_bytes: largest size of a block; None: Ray Data's default.
+    """
     context = DataContext.get_current().copy()
-    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # the default's actors never start on one CPU
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # actors of the default never start on one CPU
     context.enable_progress_bars = bars and sys.stderr.isatty()
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
@@ -78,8 +108,41 @@ def ray_data_settings(
 
 
 @contextmanager
+def inline_actor_arguments() -> Iterator[None]:
+    """Plan actors of Ray Data whose arguments travel with the request that starts them, not by the object store.
+
+    Ray Data stores its settings and the mapped class of every actor as objects. An actor that restarts needs them
+    again, and Ray warns that it cannot restart when they are lost (ray issues 53727, 57733). Arguments by value are
+    kept in the actor's record as long as it may restart. Ray itself still stores those larger than 100 kB.
+    """
+
+    class InlineActorArguments(Rule):
+        """A rule of Ray Data's planner; sets attributes that Ray Data otherwise sets to references on first use."""
+
+        def apply(self, plan: PhysicalPlan) -> PhysicalPlan:
+            for operator in plan.dag.post_order_iter():
+                if isinstance(operator, ActorPoolMapOperator):
+                    operator.__dict__["_map_transformer_ref"] = operator._map_transformer
+                    operator.__dict__["_data_context_ref"] = operator.data_context
+            return plan
+
+    rules = get_physical_ruleset()
+    rules.add(InlineActorArguments)
+    try:
+        yield
+    finally:
+        rules.remove(InlineActorArguments)
+
+
+@contextmanager
 def raise_causes() -> Iterator[None]:
-    """Raise the cause of an error that crossed Ray: ValueError and OSError keep their type."""
+    """Raise the cause of an error that came through Ray, so that the user sees the message of the worker.
+
+    Raises:
+        ValueError: raised by a worker.
+        OSError: raised by a worker.
+        TimeoutError: when Ray Data made no progress within the timeout.
+    """
     try:
         yield
     except ExecutionTimeoutError as error:
@@ -96,8 +159,8 @@ def raise_causes() -> Iterator[None]:
 def materialize(dataset: Dataset) -> Dataset:
     """Compute all blocks of a dataset within the no-progress timeout.
 
-    For sorted or grouped datasets: Ray Data reports no progress for these, and would wait forever for a lost cluster.
-    Only rows about images are sorted, never images, so one timeout is enough (our choice).
+    Use it for sorted or grouped datasets: Ray Data reports no progress for these, and would wait forever for a lost
+    cluster. Only rows about images are sorted, never images, so one timeout is enough (our choice).
 
     Raises:
         TimeoutError: when the blocks are not ready in time.
@@ -121,7 +184,11 @@ def materialize(dataset: Dataset) -> Dataset:
 
 
 def iter_completed(tasks: Sequence[Any]) -> Iterator[Any]:
-    """Yield Ray tasks as they end; TimeoutError when none ends within the no-progress timeout."""
+    """Yield Ray tasks in the order in which they end.
+
+    Raises:
+        TimeoutError: when no task ends within the no-progress timeout; the remaining tasks are then cancelled.
+    """
     waiting = list(tasks)
     while waiting:
         ended, waiting = ray.wait(waiting, num_returns=1, timeout=_no_progress_timeout_s())
@@ -133,7 +200,11 @@ def iter_completed(tasks: Sequence[Any]) -> Iterator[Any]:
 
 
 def wait_for_all(tasks: Sequence[Any]) -> list[Any]:
-    """Results of Ray tasks, in the order of the tasks; TimeoutError as `iter_completed`."""
+    """Wait for Ray tasks, and return their results in the order of the tasks.
+
+    Raises:
+        TimeoutError: as `iter_completed`.
+    """
     for _ in iter_completed(tasks):
         pass
     return ray.get(list(tasks))

@@ -13,9 +13,16 @@ Result = TypeVar("Result")
 
 
 def retry_in_store(operation: Callable[[], Result], *, place: str) -> Result:
-    """`with_retries` for an operation on the store that holds `place`; at once, without retries, on a local disk.
+    """Run an operation on a store, with retries after short pauses; on a local disk it runs once.
 
-    A local disk that fails (it is full) stays so.
+    An error of a local disk does not pass by itself: a full disk stays full.
+
+    Args:
+        operation: reads from or writes to the store.
+        place: any address in this store.
+
+    Raises:
+        OSError: the error of the last attempt. A file that exists, is missing or may not be read is not tried again.
     """
     return with_retries(
         operation,

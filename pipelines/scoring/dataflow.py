@@ -6,15 +6,15 @@ Pixels and rows pass from actor to actor in Ray's object store; the driver gets 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipelines.runtime.ray_data import raise_causes, ray_data_settings
+from pipelines.runtime.ray_data import inline_actor_arguments, raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
-from pipelines.scoring.job import ScoreJob, shared_text_config
+from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.resources import Reservation
-from pipelines.scoring.scorer import ScorerActor, ScorerSettings
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json
 from pipelines.storage.work_ledger import Attempt
@@ -28,7 +28,14 @@ def stream_units(
     attempts: Mapping[str, Attempt],
     reservation: Reservation,
 ) -> Iterator[PartReport]:
-    """Label the units and commit each under its attempt; yields reports of parts as they are written, in any order.
+    """Label the units and commit each under its attempt; yields a report of each written part, in any order.
+
+    Args:
+        job: model, input and settings.
+        units: the units to label.
+        folder: output folder.
+        attempts: claimed attempt of each unit, by the unit's name.
+        reservation: CPUs and GPUs of the actors.
 
     Raises:
         ValueError: for a unit that differs from its record, or a model that does not load.
@@ -36,10 +43,7 @@ def stream_units(
         TimeoutError: when the cluster makes no progress.
     """
     writing = {"folder": folder, "attempts": attempts, "parents": job.digests}
-    # Ray tells stderr once per job that an actor "has constructor arguments in the object store and max_restarts > 0"
-    # (ray issues 53727, 57733): Ray Data puts the arguments of every actor there, and holds them until the job ends. No
-    # setting silences that line alone, and without restarts a dead actor would end the job.
-    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), raise_causes():
+    with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), inline_actor_arguments(), raise_causes():
         parts = _units_dataset(units)
         parts = _map_with_actors(
             parts,
@@ -101,3 +105,22 @@ def _map_with_actors(
         num_gpus=gpus or None,
         compute=ActorPoolStrategy(min_size=1, max_size=num_actors),
     )
+
+
+class ScorerActor:
+    """A `Scorer` for Ray Data. An error while it loads the model is raised by the first call: for errors in an actor's
+    constructor, Ray keeps the text only, not the type."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        from pipelines.scoring.scorer import Scorer  # torch: the driver does without
+
+        self._failure: ValueError | OSError | None = None
+        try:
+            self._scorer = Scorer(settings)
+        except (ValueError, OSError) as error:
+            self._failure = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._failure is not None:
+            raise self._failure
+        return self._scorer(rows)

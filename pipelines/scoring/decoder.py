@@ -92,10 +92,16 @@ def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
 
 
 def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
-    """Decode a unit in parts of `num_images` images, unreadable ones included; an empty unit has one empty part.
+    """Decode a unit in parts; an empty unit has one empty part.
+
+    Args:
+        unit: the unit; an image that cannot be read becomes a rejection.
+        preprocess: the model's transform.
+        num_images: images per part, unreadable ones included.
 
     Raises:
-        ValueError: when the unit's container differs from its record. An unreadable image is a rejection.
+        ValueError: when the unit's container differs from its record.
+        OSError: when a disk or a store fails.
     """
     found = unit.read()
     num_parts = max(1, math.ceil(unit.num_images / num_images))

@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ecor.checkpoint import read_preprocess
-from ecor.config import Preprocess, TextConfig
+from ecor.config import Precision, Preprocess, ScoringConfig, TextConfig
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.scoring.attributions import AttributionSettings, read_attribution_settings
 from pipelines.scoring.work_units import Input, read_input
-from pipelines.tracking import model_cache, model_registry
+from pipelines.tracking import model_cache
 from pipelines.tracking.model_cache import ModelVersion
-from pipelines.tracking.model_loading import load_projection
+
+if TYPE_CHECKING:
+    from pipelines.scoring.attributions import AttributionSettings
 
 _DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
 
@@ -32,7 +34,7 @@ class ScoreJob:
     vocabulary: Vocabulary | None
     """Vocabulary to use instead of the model's own."""
     preprocess: Preprocess
-    evidence: AttributionSettings | None
+    evidence: "AttributionSettings | None"
     """Which images get heat maps, and how."""
 
     @property
@@ -74,20 +76,42 @@ class ScoreJob:
         return num_rejected > self.config.max_rejected * self.input.num_images
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSettings:
+    """Settings of a scoring actor; sent to the actor's machine."""
+
+    model: ModelVersion
+    tracking: TrackingConfig
+    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
+    vocabulary: str | None
+    """JSON of the vocabulary to use instead of the model's own."""
+    scoring: ScoringConfig
+    text: TextConfig
+    batch_size: int
+    precision: Precision
+    use_gpu: bool
+    num_threads: int
+    """Torch threads on the CPU; Ray's default is one."""
+    evidence: "AttributionSettings | None" = None
+    """Which rows get heat maps; None: no heat maps, and no column for them."""
+
+
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
-    """Pin the model and list the input; the model is not loaded.
+    """Pin the model and list the input; the model is downloaded, but not loaded.
+
+    Args:
+        config: settings of the stage.
+        cluster: where the job runs.
+        tracking: the registry's server.
 
     Raises:
         ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
+        OSError: when the registry's server or a store fails.
     """
-    model = model_registry.resolve_model(config.model, tracking=tracking)
+    model = model_cache.pin_model(config.model, tracking=tracking)
     images = read_input(config.input, unit_size=config.unit_size)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = read_preprocess(model_cache.fetch_model(model, tracking=tracking))
-    projection = None
-    if config.explain_projection is not None:
-        digest = model.backbone_digest
-        projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
+    preprocess = _read_preprocess(model_cache.fetch_model(model, tracking=tracking))
     return ScoreJob(
         config=config,
         model=model,
@@ -96,8 +120,35 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         input=images,
         vocabulary=vocabulary,
         preprocess=preprocess,
-        evidence=read_attribution_settings(config, num_images=images.num_images, projection=projection),
+        evidence=_read_evidence(config, model=model, tracking=tracking, num_images=images.num_images),
     )
+
+
+def _read_preprocess(folder: Path) -> Preprocess:
+    """As `ecor.checkpoint.read_preprocess`; torch is imported for older records only."""
+    found = read_checkpoint(folder).preprocess
+    if found is not None:
+        return found
+    from ecor.checkpoint import read_preprocess
+
+    return read_preprocess(folder)
+
+
+def _read_evidence(
+    config: ScoreConfig, *, model: ModelVersion, tracking: TrackingConfig, num_images: int
+) -> "AttributionSettings | None":
+    """Which images get heat maps; torch is imported only where the settings speak of them."""
+    names = ("explain", "explain_projection", "explain_lexicon", "explain_settings")
+    if not any(getattr(config, name) for name in names):
+        return None
+    from pipelines.scoring.attributions import read_attribution_settings
+    from pipelines.tracking.model_loading import load_projection
+
+    projection = None
+    if config.explain_projection is not None:
+        digest = model.backbone_digest
+        projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
+    return read_attribution_settings(config, num_images=num_images, projection=projection)
 
 
 def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipelines.runtime.balance import Balance
 from pipelines.scoring.predictions_folder import CommittedUnit
 from pipelines.scoring.scored_part import StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
-from pipelines.scoring.work_units import Rejection, Unit
+from pipelines.scoring.work_units import Input, Rejection, Unit
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +60,15 @@ class JobStats:
         self.num_rejected += sum(len(each.rejected) for each in new.values())
 
     @property
+    def num_rows(self) -> int:
+        """Rows of the Parquet files of all units that are done."""
+        return sum(each.part.num_rows for each in self.committed.values())
+
+    def balance(self, images: Input) -> Balance:
+        """What became of all that is listed; the units of `images` are done."""
+        return images.balance("score", num_taken=self.num_rows, rejected=self.rejected)
+
+    @property
     def rejected(self) -> list[Rejection]:
         return [each for unit in self.committed.values() for each in unit.rejected]
 
@@ -66,7 +76,7 @@ class JobStats:
         """Counts and rates of a job of `num_images` images that took `seconds`."""
         return {
             "num_images": num_images,
-            "num_rows": sum(each.part.num_rows for each in self.committed.values()),
+            "num_rows": self.num_rows,
             "num_rejected": self.num_rejected,
             "num_units": len(self.committed),
             "num_units_kept": self.num_kept,

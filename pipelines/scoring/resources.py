@@ -31,13 +31,17 @@ class Reservation:
 def reserve_resources(config: ScoreConfig, *, machines: Sequence[Mapping[str, float]]) -> Reservation:
     """Divide the CPUs and GPUs of a cluster between decoders and scorers; both get a share, even of a single CPU.
 
-    An actor runs on one machine. Without GPUs the default is one scorer per machine with three quarters of its CPUs.
-    On equal machines, decoders then never block all scorers, nor scorers all decoders, wherever Ray places them.
-    Machines with less than half of the CPUs of the largest one only decode. With GPUs each scorer has its own; if
-    there are more scorers than GPUs, the rest start when the cluster has grown. Ray counts in steps of 0.0001.
+    An actor runs on one machine. Without GPUs the default is one scorer per machine with three quarters of its CPUs. On
+    equal machines, decoders then never block all scorers, nor scorers all decoders, wherever Ray places them. Machines
+    with less than half of the CPUs of the largest one only decode. With GPUs each scorer has its own. If there are more
+    scorers than GPUs, the rest start when the cluster has grown. Ray counts in steps of 0.0001.
+
+    Args:
+        config: settings of the stage.
+        machines: amount of each resource by name, for each machine.
 
     Raises:
-        ValueError: when GPUs are asked for and the cluster has none.
+        ValueError: when the cluster has no CPU, or no GPU although GPUs are asked for.
     """
     cpus = [machine["CPU"] for machine in machines if machine.get("CPU", 0.0) > 0]
     require(len(cpus) > 0, "the cluster has no CPU to decode on")

@@ -4,7 +4,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,37 +11,16 @@ import torch
 from filelock import FileLock
 
 from ecor.checkpoint import load
-from ecor.config import Precision, ScoringConfig, TextConfig
 from ecor.data.prediction_schema import schema_for
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.explain.methods.registry import Method
 from ecor.model import Recognizer
-from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
+from pipelines.scoring.job import ScorerSettings
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
-from pipelines.tracking.model_cache import ModelVersion, fetch_model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerSettings:
-    """Settings of a scoring actor; sent to the actor's machine."""
-
-    model: ModelVersion
-    tracking: TrackingConfig
-    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
-    vocabulary: str | None
-    """JSON of the vocabulary to use instead of the model's own."""
-    scoring: ScoringConfig
-    text: TextConfig
-    batch_size: int
-    precision: Precision
-    use_gpu: bool
-    num_threads: int
-    """Torch threads on the CPU; Ray's default is one."""
-    evidence: AttributionSettings | None = None
-    """Which rows get heat maps; None: no heat maps, and no column for them."""
+from pipelines.tracking.model_cache import fetch_model
 
 
 class Scorer:
@@ -117,23 +95,6 @@ class Scorer:
             provenance=self.provenance,
         )
         return rows, StepTimings(encode=encoded - began, text=time.perf_counter() - encoded)
-
-
-class ScorerActor:
-    """A `Scorer` for Ray Data. An error while it loads the model is raised by the first call: for errors in an actor's
-    constructor, Ray keeps the text only, not the type."""
-
-    def __init__(self, settings: ScorerSettings) -> None:
-        self._failure: ValueError | OSError | None = None
-        try:
-            self._scorer = Scorer(settings)
-        except (ValueError, OSError) as error:
-            self._failure = error
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        if self._failure is not None:
-            raise self._failure
-        return self._scorer(rows)
 
 
 def open_pinned_model(settings: ScorerSettings) -> Recognizer:

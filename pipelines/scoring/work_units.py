@@ -5,7 +5,7 @@ A unit knows how to read its images. It is small, and travels to the machine tha
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
@@ -19,6 +19,7 @@ from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, text_sha256
 from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
 from pipelines.config.infrastructure import absolute_address
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import (
     MissingError,
@@ -156,8 +157,12 @@ class Input:
     units: tuple[Unit, ...]
     once_mended: str
     """What to do when pictures of it were mended: the digest may be another one then."""
+    num_listed: int
+    """Samples of the manifest, rows of the table, or files of the folder, left-out ones included."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no images by their names, by suffix (in lower case; empty for none)."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Other files of a folder that are left out: `hidden` ones, and those in the `output` folder."""
 
     def describe_left_out(self) -> str | None:
         """One line on the files that are left out; None where there are none."""
@@ -172,6 +177,17 @@ class Input:
     @property
     def num_images(self) -> int:
         return sum(unit.num_images for unit in self.units)
+
+    def balance(self, stage: str, *, num_taken: int, rejected: Iterable[Rejection]) -> Balance:
+        """What became of all that is listed here."""
+        by_suffix = {suffix or "no_suffix": number for suffix, number in self.left_out.items()}
+        return Balance(
+            stage=stage,
+            num_listed=self.num_listed,
+            num_taken=num_taken,
+            rejected=Counter(each.reason for each in rejected),
+            left_out={**by_suffix, **self.passed_over},
+        )
 
 
 def unit_to_json(unit: Unit) -> str:
@@ -194,11 +210,17 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
 
 
 def read_input(location: str, *, unit_size: int, without: str | None = None) -> Input:
-    """Units of work of a split of shards, or of a table or a folder of images (runs of `unit_size`, sorted by path).
+    """Divide an input into units of work: a split of shards, a table of images, or a folder of images.
 
-    Files of a folder that lie in the folder `without` (where the output goes) are not listed.
+    Args:
+        location: path or address of the input.
+        unit_size: images per unit of a folder (sorted by path) or a table (in its order); a split has a unit per shard.
+        without: a folder whose files are not listed: the output may lie inside the input.
 
-    Raises ValueError, with what would do, for a place that is none of these or holds no image.
+    Raises:
+        ValueError: for a place that is none of these, holds no image or has several splits, and for a table with
+            errors.
+        OSError: when a disk or a store fails.
     """
     root = absolute_address(location)
     if root.lower().endswith(TABLE_SUFFIXES):
@@ -223,23 +245,42 @@ def read_input(location: str, *, unit_size: int, without: str | None = None) -> 
 def _split(folder: str) -> Input:
     manifest = read_shard_manifest(folder)
     units = tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards)
-    return Input(digest=manifest.digest, units=units, once_mended="shard them and run again, both with --fresh")
+    return Input(
+        digest=manifest.digest,
+        units=units,
+        once_mended="shard them and run again, both with --fresh",
+        num_listed=manifest.num_samples,
+    )
 
 
-def _read_folder(root: str, *, without: str | None) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Relative path and size of every image file, at any depth; and other files by suffix. Hidden ones do not count."""
-    rows, left_out = [], Counter[str]()
-    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(root), place=root).items():
-        if any(map(is_junk, path.split("/"))) or (without and is_within(f"{root}/{path}", folder=without)):
-            continue
+@dataclass(slots=True)
+class _Folder:
+    """The files of a folder, at any depth."""
+
+    num_files: int
+    images: list[dict[str, Any]] = field(default_factory=list)
+    """Relative path and size of each."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Both as `Input` has them."""
+
+
+def _read_folder(root: str, *, without: str | None) -> _Folder:
+    files = retry_in_store(lambda: filesystem.files_below(root), place=root)
+    found = _Folder(num_files=len(files))
+    for path, num_bytes in files.items():
         suffix = PurePosixPath(path).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
-            rows.append({"path": path, "size": num_bytes})
+        if any(map(is_junk, path.split("/"))):
+            found.passed_over["hidden"] += 1
+        elif without and is_within(f"{root}/{path}", folder=without):
+            found.passed_over["output"] += 1
+        elif suffix in IMAGE_SUFFIXES:
+            found.images.append({"path": path, "size": num_bytes})
         else:
-            left_out[suffix] += 1
-    if not rows:
+            found.left_out[suffix] += 1
+    if not found.images:
         raise ValueError(f"{root} holds no image: files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
-    return rows, left_out
+    return found
 
 
 def _read_table(path: str) -> list[TableRow]:
@@ -276,14 +317,14 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
 
 
 def _input_of_folder(root: str, *, unit_size: int, without: str | None) -> Input:
-    described, left_out = _read_folder(root, without=without)
+    folder = _read_folder(root, without=without)
     found = _input_of_files(
-        [Listed(path=join_source(row["path"], root=root)) for row in described],
-        described=described,
+        [Listed(path=join_source(row["path"], root=root)) for row in folder.images],
+        described=folder.images,
         unit_size=unit_size,
         once_mended="run again, with --fresh where a name or a size has changed",
     )
-    return replace(found, left_out=left_out)
+    return replace(found, num_listed=folder.num_files, left_out=folder.left_out, passed_over=folder.passed_over)
 
 
 def _input_of_files(
@@ -294,7 +335,7 @@ def _input_of_files(
         ListingUnit(name=f"{number:06d}", files=tuple(run)) for number, run in enumerate(_runs(files, size=unit_size))
     )
     digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))
-    return Input(digest=digest, units=units, once_mended=once_mended)
+    return Input(digest=digest, units=units, once_mended=once_mended, num_listed=len(described))
 
 
 def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
 
+from ecor.data.shard_manifest import ShardManifest
 from ecor.storage import filesystem as store
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SEEN, count
 from pipelines.runtime.ray_data import (
@@ -34,7 +36,7 @@ from pipelines.sharding.inspection import (
     labels_in,
 )
 from pipelines.sharding.listing import list_images
-from pipelines.sharding.shards_folder import WORK
+from pipelines.sharding.shards_folder import QUARANTINE, WORK
 from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
@@ -53,7 +55,8 @@ _INSPECTED = "inspected"
 
 
 def list_all(source: Source) -> Dataset:
-    places = [{"place": json.dumps(asdict(place))} for place in source.places]
+    """All files of the input, left-out ones included, as rows of LISTING_SCHEMA."""
+    places = [{"place": json.dumps(asdict(place))} for place in (*source.places, *source.left_out_places)]
     one_each = ray.data.from_items(places, override_num_blocks=len(places))
     tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
     return tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize()
@@ -64,27 +67,90 @@ def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
         yield from list_images(Place(**json.loads(place)))
 
 
-def scan_listing(listing: Dataset) -> tuple[str, list[Label]]:
-    """A digest of the listing, whatever its order, and the distinct labels in it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What one pass over a listing finds."""
+
+    fingerprint: str
+    """Digest of the images, whatever their order."""
+    labels: tuple[Label, ...]
+    """The distinct ones."""
+    splits: tuple[str, ...]
+    """Those that the input gives its images."""
+    num_listed: int
+    """Images, and files that are left out; of a table its rows."""
+    left_out: Mapping[str, int]
+    """By kind."""
+
+
+def scan_listing(listing: Dataset, *, source: Source) -> Scan:
+    """Digest, labels and numbers of a listing of the source."""
+    return merge_scans(map_blocks(listing, scan_block).iter_rows(), num_rows=listing.count(), source=source)
+
+
+def merge_scans(rows: Iterable[Mapping[str, Any]], *, num_rows: int, source: Source) -> Scan:
+    """Put together what `scan_block` found in each block of a listing of `num_rows` rows."""
     total, num_images = 0, 0
     sources: dict[tuple[Any, ...], Label] = {}
-    for row in map_blocks(listing, _scan_block).iter_rows():
+    splits: set[str] = set()
+    left_out = Counter(source.left_out)
+    for row in rows:
         total += int(row["sum"], 16)
         num_images += row["num_images"]
+        splits.update(json.loads(row["splits"]))
+        left_out.update(json.loads(row["left_out"]))
         for label in (Label(**fields) for fields in json.loads(row["labels"])):
             name = (label.split, label.category, label.rationale, label.is_visible)
             sources[name] = min(label, sources.get(name, label), key=lambda each: each.source)
-    return digest_of([num_images, total % 2**256]), [sources[name] for name in sorted(sources, key=str)]
+    return Scan(
+        fingerprint=digest_of([num_images, total % 2**256]),
+        labels=tuple(sources[name] for name in sorted(sources, key=str)),
+        splits=tuple(sorted(splits)),
+        num_listed=num_rows + sum(source.left_out.values()),
+        left_out=left_out,
+    )
 
 
-def _scan_block(table: pa.Table) -> pa.Table:
-    total = sum(int(digest_of(row), 16) for row in table.to_pylist())
-    labels = json.dumps([asdict(label) for label in labels_in(table)])
-    return pa.Table.from_pylist([{"num_images": table.num_rows, "sum": f"{total:x}", "labels": labels}])
+def balance_listing(scan: Scan, *, manifests: Mapping[str, ShardManifest], rejected: Mapping[str, int]) -> Balance:
+    """The listing on one side; on the other what the manifests and the quarantine table hold."""
+    return Balance(
+        stage="shard",
+        num_listed=scan.num_listed,
+        num_taken=sum(manifest.num_samples for manifest in manifests.values()),
+        num_copies=sum(manifest.num_duplicates for manifest in manifests.values()),
+        rejected=rejected,
+        left_out=scan.left_out,
+    )
+
+
+def scan_block(table: pa.Table) -> pa.Table:
+    """One row of what a block of a listing holds; only images count for the digest."""
+    images = table.filter(pc.is_null(table["left_out"])).drop_columns(["left_out"])
+    left_out = Counter(table["left_out"].drop_null().to_pylist())
+    found = {
+        "num_images": images.num_rows,
+        "sum": f"{sum(int(digest_of(row), 16) for row in images.to_pylist()):x}",
+        "labels": json.dumps([asdict(label) for label in labels_in(table)]),
+        "splits": json.dumps(images["split"].unique().drop_null().to_pylist()),
+        "left_out": json.dumps(left_out),
+    }
+    return pa.Table.from_pylist([found])
 
 
 def inspect_all(job: ShardJob, *, listing: Dataset, ledger: WorkLedger) -> Dataset:
-    """Findings about every image (INSPECTED_SCHEMA): kept on disk until the stage is done, so that none is lost."""
+    """Read and validate every image; returns a row of INSPECTED_SCHEMA for each.
+
+    The rows are kept on disk until the stage is done, so that none is lost. If another job on this output inspects the
+    images, the call waits for its rows.
+
+    Args:
+        job: settings and vocabulary.
+        listing: rows of LISTING_SCHEMA.
+        ledger: units of this output.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     found = ledger.record(_INSPECTED)
     if found is not None and not store.exists(found["folder"]):
         ledger.discard(_INSPECTED, found)
@@ -117,9 +183,20 @@ def _read_part(batch: pa.Table) -> pa.Table:
 
 
 def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Counter[tuple[str, ...]]:
-    """Write the quarantine table; counts by (split, reason), or ValueError when there are more than allowed."""
+    """Write the quarantine table, and count the rejected images by split and reason.
+
+    Args:
+        job: settings and output folder.
+        found: rows of `inspect_all`.
+        ledger: units of this output. If too many images are rejected and nothing else is done, the next run inspects
+            the images again.
+
+    Raises:
+        ValueError: when more than `max_rejected` of the images are rejected.
+        OSError: when a disk or a store fails.
+    """
     rejected = map_blocks(found, _rejected_rows)
-    write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name="quarantine.parquet")
+    write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name=QUARANTINE)
     counts = count_rows(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     count(IMAGES_SEEN, num_images, stage="shard")

@@ -40,6 +40,8 @@ class Place:
     split: str | None = None
     split_folder: str = ""
     """Within `root`."""
+    left_out: str | None = None
+    """Why all its files are left out; None for a place of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,17 @@ class Source:
     """Address of the `vocabulary.json` that lies in the input."""
     num_ignored: int = 0
     """Files above the level of categories."""
+    num_hidden: int = 0
+    """Hidden files, and files of operating systems, above the level of categories."""
     ignored_folders: tuple[str, ...] = ()
     """Folders beside the splits that hold no labelled images."""
+    left_out_places: tuple[Place, ...] = ()
+    """Folders that are listed only to count their files."""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Files that the driver has seen, and no worker lists, by kind."""
+        return {"beside_folders": self.num_ignored, "hidden": self.num_hidden}
 
     def describe(self) -> str:
         """One line: the layout that was recognised, what is left out, and the settings that overrule it."""
@@ -101,24 +112,38 @@ def split_of(name: str) -> str | None:
 
 
 def _folder_source(config: ShardConfig, *, root: str) -> Source:
-    folders, num_ignored = _children(root)
-    folders = [name for name in folders if name.removesuffix("-masks") not in set(folders) - {name}]
+    top = _look_into(root)
+    masks = [name for name in top.folders if name.removesuffix("-masks") in set(top.folders) - {name}]
+    folders = [name for name in top.folders if name not in masks]
     splits = _split_folders(folders, place=config.input) if config.split_folders else {}
-    places = []
-    for split_folder in splits or [""]:
-        names, num_extra = _children(f"{root}/{split_folder}") if split_folder else (folders, 0)
-        num_ignored += num_extra
-        for name in names:
-            place = _place(root, f"{split_folder}/{name}".lstrip("/"), "folders")
-            places.append(replace(place, split=splits.get(split_folder), split_folder=split_folder))
+    levels = {name: _look_into(f"{root}/{name}") for name in splits} or {"": replace(top, folders=tuple(folders))}
+    places = [
+        replace(
+            _place(root, f"{split_folder}/{name}".lstrip("/"), "folders"),
+            split=splits.get(split_folder),
+            split_folder=split_folder,
+        )
+        for split_folder, level in levels.items()
+        for name in level.folders
+    ]
     if not places:
         raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
     layout = config.layout
     if layout == "auto":
         layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
     ignored = tuple(name for name in folders if splits and name not in splits)
+    seen = {"": top, **levels}
+    kinds = dict.fromkeys(masks, "masks") | dict.fromkeys(ignored, "unlabelled_folder")
+    kinds |= {f"{place}/{name}".lstrip("/"): "hidden" for place, each in seen.items() for name in each.hidden_folders}
     source = Source(
-        root=root, layout=layout, places=(), vocabulary=None, num_ignored=num_ignored, ignored_folders=ignored
+        root=root,
+        layout=layout,
+        places=(),
+        vocabulary=None,
+        num_ignored=sum(len(level.files) for level in seen.values()),
+        num_hidden=sum(level.num_hidden for level in seen.values()),
+        ignored_folders=ignored,
+        left_out_places=tuple(replace(_place(root, name, layout), left_out=kind) for name, kind in kinds.items()),
     )
     return _source(source, [replace(place, layout=layout) for place in places])
 
@@ -150,22 +175,36 @@ def _source(source: Source, places: Iterable[Place]) -> Source:
     return replace(source, places=tuple(places), vocabulary=vocabulary if filesystem.exists(vocabulary) else None)
 
 
-def _children(folder: str) -> tuple[list[str], int]:
-    """Names of the folders in a folder, and the number of files beside them that may be images."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """Names in a folder."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    """Those that may be images."""
+    hidden_folders: tuple[str, ...]
+    num_hidden: int
+    """Hidden files."""
+
+
+def _look_into(folder: str) -> _Level:
     found = retry_in_store(lambda: filesystem.list_folder(folder), place=folder)
-    visible = [entry for entry in found if not is_junk(entry.name)]
-    known = (VOCABULARY_NAME, TRUTH_NAME)
-    num_files = sum(not entry.is_folder and entry.name not in known for entry in visible)
-    return [entry.name for entry in visible if entry.is_folder], num_files
+    folders, files = ([each.name for each in found if each.is_folder is kind] for kind in (True, False))
+    return _Level(
+        folders=tuple(name for name in folders if not is_junk(name)),
+        files=tuple(name for name in files if not is_junk(name) and name not in (VOCABULARY_NAME, TRUTH_NAME)),
+        hidden_folders=tuple(filter(is_junk, folders)),
+        num_hidden=sum(map(is_junk, files)),
+    )
 
 
 def _has_numbered_folder(folder: str) -> bool:
     """Whether the first folders below a category lead to `<rationale>/<digits>`; `<category>/2021` is none."""
-    rationales, _ = _children(folder)
+    rationales = _look_into(folder).folders
     below = next((name for name in rationales if not name.isdigit()), None)
     while below is not None:
         folder = f"{folder}/{below}"
-        folders, _ = _children(folder)
+        folders = _look_into(folder).folders
         if any(name.isdigit() for name in folders):
             return True
         below = folders[0] if folders else None

@@ -107,7 +107,7 @@ def labels_in(listing: pa.Table) -> list[Label]:
     """The distinct labels of listed images, each with its first source."""
     labels: dict[tuple[Any, ...], str] = {}
     for row in listing.to_pylist():
-        if row["problem"] is not None:
+        if row["problem"] is not None or row["left_out"] is not None:
             continue
         rationales = [(rationale, False) for rationale in (*row["rationales"], None)]
         for rationale, is_visible in [*rationales, *((name, True) for name in row["visible_rationales"] or ())]:
@@ -131,9 +131,17 @@ def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
 
 
 def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
-    """Raise ValueError, naming an image, for a label that the vocabulary lacks and for names that become one.
+    """Check that the vocabulary has every label, and that no two different names become one.
 
-    `-1` and `1`, or `A-` and `a`, would be one category (`normalise_name`); `police_car` and `Police car` are meant so.
+    Names are normalised (`normalise_name`), so `-1` and `1`, or `A-` and `a`, would become one category. Spellings such
+    as `police_car` and `Police car` are allowed.
+
+    Args:
+        labels: the distinct labels of the images.
+        job: the vocabulary.
+
+    Raises:
+        ValueError: naming an image with such a label.
     """
     for kind in ("category", "rationale"):
         _check_spellings([(getattr(label, kind), label.source) for label in labels], kind=kind)
@@ -162,11 +170,11 @@ def _words(name: str) -> str:
 
 
 def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
-    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each of LISTING_SCHEMA, in that order.
+    """Read, hash and validate images: a row of INSPECTED_SCHEMA for each image of LISTING_SCHEMA, in that order.
 
     A disk or a store that fails is an OSError, and no row.
     """
-    rows = listing.to_pylist()
+    rows = [row for row in listing.to_pylist() if row["left_out"] is None]
     contents = _contents([row["source"] for row in rows], root=job.root)
     split_ends = _split_ends(job)
     found = [_finding(row, data, job=job, split_ends=split_ends) for row, data in zip(rows, contents, strict=True)]

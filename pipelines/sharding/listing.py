@@ -26,13 +26,14 @@ LISTING_SCHEMA = pa.schema(
         pa.field("truth", pa.string()),  # JSON
         pa.field("num_bytes", pa.int64()),
         pa.field("problem", pa.string()),  # why it has no place in the layout
+        pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
     ]
 )
 _ROWS_AT_ONCE = 4096
 
 
 def list_images(place: Place) -> Iterator[pa.Table]:
-    """The images of a place, in order of their paths, as tables with LISTING_SCHEMA."""
+    """All files of a place, in order of their paths, as tables with LISTING_SCHEMA; of a table its rows."""
     rows = _table_rows(place) if place.layout == "table" else _folder_rows(place)
     batch: list[dict[str, Any]] = []
     for row in rows:
@@ -51,7 +52,9 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
-        if any(map(is_junk, parts)):
+        left_out = "hidden" if any(map(is_junk, source.split("/"))) else place.left_out
+        if left_out is not None:
+            yield {"source": escape_name(source), "left_out": left_out}
             continue
         row = {"source": escape_name(source), "split": place.split, "num_bytes": num_bytes}
         if not is_utf8(source):

@@ -39,9 +39,20 @@ class Made:
 def write_shards(
     job: ShardJob, *, blocks: Sequence[Any], ledger: WorkLedger, tell: Callable[[str], None]
 ) -> dict[str, list[Made]]:
-    """Each split's shards, in order; `blocks` are sorted by split and key.
+    """Write the shards of each split, and return them in order.
 
-    Shards that another job on this output makes are waited for; `tell` hears of it.
+    If another job on this output writes a shard, the call waits for it.
+
+    Args:
+        job: settings and output folder.
+        blocks: references to tables of images, sorted by split and key.
+        ledger: units of this output.
+        tell: called with a line for each other job that is waited for.
+
+    Raises:
+        ValueError: when an image has changed since it was inspected, or cannot be read any more.
+        OSError: when a disk or a store fails.
+        TimeoutError: when no shard is finished within the no-progress timeout.
     """
     counts = wait_for_all([_split_counts.remote(block) for block in blocks])
     job_reference, committed = ray.put(job), ledger.read_commits()

@@ -4,6 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from ecor.data.shard_manifest import (
     MANIFEST_NAME,
@@ -14,6 +17,7 @@ from ecor.data.shard_manifest import (
     write_text,
 )
 from ecor.storage import filesystem as store
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
 from pipelines.sharding.folder_layout import Source
 from pipelines.sharding.inspection import (
@@ -23,10 +27,18 @@ from pipelines.sharding.shard_writer import How, all_intact
 from pipelines.storage.work_ledger import WorkLedger
 
 LEDGER, WORK = "_ledger", "_work"
+QUARANTINE = "quarantine.parquet"
 
 
 def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
-    """What a run that came to its end has left, if intact; ValueError when the folder holds something else's output."""
+    """Read the manifests of a finished run of this job; None if it is not finished, or a shard is missing or altered.
+
+    With `fresh`, the output is cleared instead.
+
+    Raises:
+        ValueError: when the folder holds the output of other settings or another input, or a manifest was altered.
+        OSError: when a disk or a store fails.
+    """
     if job.config.fresh:
         clear_output(job.output)
         return None
@@ -58,7 +70,17 @@ def _other_output_error(job: ShardJob, difference: str) -> ValueError:
 
 
 def publish_shards(job: ShardJob, manifests: Mapping[str, ShardManifest]) -> None:
-    """Side files, then manifests; last, all that no manifest names goes."""
+    """Write the side files, then the manifest of each split.
+
+    Shards that no manifest names are removed before their split's manifest is written, and the work folder at the end.
+
+    Args:
+        job: vocabulary and output folder.
+        manifests: manifest of each split.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     write_side_files(job.output, vocabulary=job.vocabulary)
     for split, manifest in manifests.items():
         folder = f"{job.output}/{split}"
@@ -90,9 +112,36 @@ def _is_shard_file(name: str) -> bool:
     return name.endswith((".tar", ".index.parquet", ".tmp"))
 
 
+def read_rejected(job: ShardJob, *, manifests: Mapping[str, ShardManifest]) -> dict[str, int]:
+    """Rejected images by reason, as the quarantine table has them; without reasons where someone has removed it."""
+    path = store.join(job.output, QUARANTINE)
+    if not store.exists(path):
+        return {"unknown": sum(manifest.num_rejected for manifest in manifests.values())}
+    with store.open_file(path) as file:
+        return Counter(pq.ParquetFile(file).read(columns=["reason"], use_threads=False)["reason"].to_pylist())
+
+
 def write_summary(
-    job: ShardJob, *, manifests: Mapping[str, ShardManifest], source: Source, how: Counter[How], seconds: float
+    job: ShardJob,
+    *,
+    manifests: Mapping[str, ShardManifest],
+    source: Source,
+    how: Counter[How],
+    balance: Balance,
+    seconds: float,
 ) -> None:
+    """Write `summary.json` into the output folder, and print the same figures as one line.
+
+    Args:
+        job: settings and output folder.
+        manifests: manifest of each split.
+        source: layout of the input.
+        how: number of shards that were written, taken over or made by another job; all others count as kept.
+        seconds: duration of the stage.
+
+    Raises:
+        OSError: when a disk or a store fails.
+    """
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]
     num_kept = num_shards - num_written - how["by another job"]
@@ -107,6 +156,7 @@ def write_summary(
         "layout": source.layout,
         **totals,
         "num_ignored": source.num_ignored,
+        "balance": balance.to_record(),
         "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
         "num_shards_written": num_written,
         "num_shards_taken_over": how["taken over"],
@@ -119,10 +169,15 @@ def write_summary(
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
+    say(_summary_line(summary, num_shards=num_shards, how=how, output=job.output))
+
+
+def _summary_line(summary: Mapping[str, Any], *, num_shards: int, how: Counter[How], output: str) -> str:
     taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
     by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
-    say(
-        f"sharded {totals['num_samples']} images into {num_shards} shards ({num_kept} kept, {num_written} written"
-        f"{taken_over}{by_others}), {totals['num_rejected']} rejected, {totals['num_duplicates']} copies left out, in "
-        f"{seconds:.1f} s, {num_images / seconds:.1f} images/s: {job.output}"
+    return (
+        f"sharded {summary['num_samples']} images into {num_shards} shards ({summary['num_shards_kept']} kept, "
+        f"{summary['num_shards_written']} written{taken_over}{by_others}), {summary['num_rejected']} rejected, "
+        f"{summary['num_duplicates']} copies left out, in {summary['seconds']:.1f} s, "
+        f"{summary['images_per_second']:.1f} images/s: {output}"
     )

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from ecor.config import require
 from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
@@ -25,6 +27,7 @@ from ecor.evaluation.record import (
     read_evaluation,
     slug,
 )
+from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
@@ -33,6 +36,7 @@ from pipelines.reporting.evaluation_folder import (
     SUMMARY_NAME,
     LabelledSet,
     PredictionSource,
+    balance_sets,
     check_evaluation_output,
     publish_evaluation,
     summarise_evaluation,
@@ -40,6 +44,7 @@ from pipelines.reporting.evaluation_folder import (
     write_plots,
     write_tables,
 )
+from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 
@@ -63,21 +68,24 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     finished = finished_record(config, sources=sources)
     if finished is not None:
         report_figures(finished, output=config.output, seconds=time.perf_counter() - started)
+        say_balance(add_balances("evaluate", balance_sets(finished, sources=sources).values()))
         return finished
     sets = [read_set(source) for source in sources]
     record = record_of(config, sets=sets)
+    balances = balance_sets(record, sources=sources)
+    balance = add_balances("evaluate", balances.values())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_tables(record, folder)
         write_observations(sets, folder)
         write_plots(record, sets, folder)
-        record = log_to_mlflow(record, folder, tracking=tracking or TrackingConfig())
+        record = log_to_mlflow(record, folder, balance=balance, tracking=tracking or TrackingConfig())
         seconds = time.perf_counter() - started
-        (folder / SUMMARY_NAME).write_text(
-            json.dumps(summarise_evaluation(record, folder, seconds=seconds), indent=1) + "\n"
-        )
+        summary = summarise_evaluation(record, folder, balances=balances, seconds=seconds)
+        (folder / SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n")
         publish_evaluation(folder, config.output)
     report_figures(record, output=config.output, seconds=seconds)
+    say_balance(balance)
     return record
 
 
@@ -94,13 +102,18 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
 def source_of(path: str, *, name: str) -> PredictionSource:
     """Where a set comes from, as its manifest says; a single Parquet file is identified by its bytes."""
     if path.endswith(".parquet"):
-        return PredictionSource(path=path, name=name, digest=file_sha256(path), parents={}, num_rejected=0)
+        with filesystem.open_file(path) as file:
+            num_rows = pq.ParquetFile(file).metadata.num_rows
+        return PredictionSource(
+            path=path, name=name, digest=file_sha256(path), parents={}, num_rows=num_rows, num_rejected=0
+        )
     manifest = read_prediction_set(path)
     return PredictionSource(
         path=path,
         name=name,
         digest=manifest.digest,
         parents=asdict(manifest.parents),
+        num_rows=manifest.num_rows,
         num_rejected=manifest.num_rejected,
     )
 
@@ -112,12 +125,12 @@ def read_set(source: PredictionSource) -> LabelledSet:
     return LabelledSet(source=source, table=table, labels=labels, observations=observations_table(labels))
 
 
-def log_to_mlflow(record: Evaluation, folder: Path, *, tracking: TrackingConfig) -> Evaluation:
+def log_to_mlflow(record: Evaluation, folder: Path, *, balance: Balance, tracking: TrackingConfig) -> Evaluation:
     """The record with its MLflow run, which gets the folder's files; the record lies among them, before and after."""
     path = folder / EVALUATION_NAME
     path.write_text(record.to_json(), encoding="utf-8")
     run_id = model_registry.log_evaluation(
-        tracking, metrics=logged_metrics(record), folder=folder, tags=tags_of(record)
+        tracking, metrics={**logged_metrics(record), **balance.metrics()}, folder=folder, tags=tags_of(record)
     )
     record = replace(record, run_id=run_id)
     path.write_text(record.to_json(), encoding="utf-8")

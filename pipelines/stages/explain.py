@@ -1,8 +1,11 @@
-"""Explain photos on this machine: an overlay of where the evidence is for each, and a table of labels."""
+"""Explain photos on this machine: an overlay of where the evidence is for each, and a table of labels.
 
-from collections import Counter
+The output folder holds a PNG per photo, and `summary.json`: how many photos were listed, explained, rejected, left out.
+"""
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +25,20 @@ from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ExplainConfig
+from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import percent, say
 from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
 from pipelines.scoring.work_units import (
     IMAGE_SUFFIXES,
     ImageItem,
+    Input,
     Listed,
     ListingUnit,
     Rejection,
-    Unit,
     read_input,
 )
 
+SUMMARY_NAME = "summary.json"
 _PX = 512
 """Longer side of a picture in a figure."""
 
@@ -80,23 +85,44 @@ def run(
         ValueError: for a model, method or picture that is not there. A bad picture of a folder is only reported.
     """
     _check_request(config, images=images, texts=texts)
-    units = [(place, *_units(place, output=config.output)) for place in images]
+    places = [_place(each, output=config.output) for each in images]
     tracking = resolve_tracking(tracking or TrackingConfig())
     model = open_predictor(config, texts=texts, concepts=concepts, settings=settings, tracking=tracking)
-    done, num_rejected, taken = list[Explained](), 0, Counter[str]()
-    for place, base, unit in units:
-        for batch in _batches(unit.read(), size=config.batch_size):
-            rejected = [each for each in batch if isinstance(each, Rejection)]
-            for each in rejected:
-                require(base is not None, f"{place} cannot be explained: {each.reason}, {each.detail}")
-                say(f"left out {each.source}: {each.reason}, {each.detail}")
-            num_rejected += len(rejected)
-            shown = [_assign_name(each, base=base, taken=taken) for each in batch if isinstance(each, Shown)]
-            done += _explain_batch(shown, model=model, output=config.output)
-    require(bool(done), f"none of the {num_rejected} pictures of {', '.join(images)} can be read")
+    done, balances, names = list[Explained](), list[Balance](), set[str]()
+    for place in places:
+        explained, rejected = _explain_place(place, config=config, model=model, names=names)
+        done += explained
+        num_overlays = len({each.path for each in explained})
+        balances.append(place.images.balance("explain", num_taken=num_overlays, rejected=rejected))
+    balance = add_balances("explain", balances)
+    require(bool(done), f"none of the {balance.num_rejected} pictures of {', '.join(images)} can be read")
     Console().print(table_of(done))
-    say(_closing_line(len(done), num_rejected=num_rejected, method=model.method, output=config.output))
+    say(_closing_line(len(done), num_rejected=balance.num_rejected, method=model.method, output=config.output))
+    _write_summary(balance, method=model.method, output=config.output)
+    say_balance(balance)
     return done
+
+
+def _explain_place(
+    place: "_Place", *, config: ExplainConfig, model: Predictor, names: set[str]
+) -> tuple[list[Explained], list[Rejection]]:
+    """Explain the pictures of a place, and print a line for each that cannot be read."""
+    explained, rejected = list[Explained](), list[Rejection]()
+    for batch in _batches(_read_all(place.images), size=config.batch_size):
+        for each in batch:
+            if isinstance(each, Rejection):
+                require(place.folder is not None, f"{place.address} cannot be explained: {each.reason}, {each.detail}")
+                say(f"left out {each.source}: {each.reason}, {each.detail}")
+                rejected.append(each)
+        shown = [_assign_name(each, base=place.folder, taken=names) for each in batch if isinstance(each, Shown)]
+        explained += _explain_batch(shown, model=model, output=config.output)
+    return explained, rejected
+
+
+def _write_summary(balance: Balance, *, method: str, output: str) -> None:
+    """What was explained and what was not, beside the overlays."""
+    summary = {"stage": "explain", "method": method, "balance": balance.to_record()}
+    filesystem.write_json(filesystem.join(output, SUMMARY_NAME), summary)
 
 
 def _closing_line(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
@@ -132,8 +158,18 @@ def table_of(explained: Iterable[Explained]) -> Table:
     return table
 
 
-def _units(place: str, *, output: str) -> tuple[str | None, Unit]:
-    """The images of a place; and the folder that names are relative to, None for a file that was named itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A photo, a folder, a table or a split that was asked for."""
+
+    address: str
+    folder: str | None
+    """That names are relative to; None for a photo that was named itself."""
+    images: Input
+
+
+def _place(place: str, *, output: str) -> _Place:
+    """The images of a place.
 
     Overlays of an earlier run that lie in a folder of photos are not taken as photos.
     """
@@ -142,30 +178,22 @@ def _units(place: str, *, output: str) -> tuple[str | None, Unit]:
         found = read_input(place, unit_size=2**31, without=absolute_address(output))
         if (line := found.describe_left_out()) is not None:
             say(line)
-        return path, _Together(units=found.units)
+        return _Place(address=place, folder=path, images=found)
     if not filesystem.exists(place):
         raise ValueError(f"{place}: there is no such photo or folder")
     require(
         Path(path).suffix.lower() in IMAGE_SUFFIXES,
         f"{place} is no photo: its name should end in one of {', '.join(sorted(IMAGE_SUFFIXES))}",
     )
-    return None, ListingUnit(name="0", files=(Listed(path=place),))
+    photo = ListingUnit(name="0", files=(Listed(path=place),))
+    return _Place(
+        address=place, folder=None, images=Input(digest="", units=(photo,), once_mended="run again", num_listed=1)
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Together:
-    """All units of an input."""
-
-    units: tuple[Unit, ...]
-    name: str = "all"
-
-    @property
-    def num_images(self) -> int:
-        return sum(unit.num_images for unit in self.units)
-
-    def read(self) -> Iterator[ImageItem | Rejection]:
-        for unit in self.units:
-            yield from unit.read()
+def _read_all(images: Input) -> Iterator[ImageItem | Rejection]:
+    for unit in images.units:
+        yield from unit.read()
 
 
 def _batches(found: Iterable[ImageItem | Rejection], *, size: int) -> Iterator[list[Shown | Rejection]]:
@@ -187,13 +215,14 @@ def _decoded(picture: ImageItem) -> Shown | Rejection:
         return Rejection(source=picture.source, stage="decode", reason=error.reason, detail=error.detail)
 
 
-def _assign_name(shown: Shown, *, base: str | None, taken: Counter[str]) -> Shown:
+def _assign_name(shown: Shown, *, base: str | None, taken: set[str]) -> Shown:
     """With the name of its overlay: its path below the folder, in one word; a second one of that name gets a number."""
     path = shown.source
     relative = path.removeprefix(base.rstrip("/") + "/") if base else path.rsplit("/", 1)[-1]
     name = relative.rpartition(".")[0].replace("://", "-").strip("/").replace("/", "-") or "picture"
-    taken[name] += 1
-    return Shown(name=name if taken[name] == 1 else f"{name}-{taken[name]}", picture=shown.picture, source=shown.source)
+    free = next(each for each in chain([name], (f"{name}-{number}" for number in count(2))) if each not in taken)
+    taken.add(free)
+    return Shown(name=free, picture=shown.picture, source=shown.source)
 
 
 def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained]:

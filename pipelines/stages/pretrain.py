@@ -33,12 +33,14 @@ from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import PretrainConfig
+from pipelines.runtime.balance import Balance
 from pipelines.tracking import model_registry
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.events import publish_events
 from pipelines.training.pretrainer import PretrainEvent, Pretraining, PretrainState
 from pipelines.training.ray_runner import Job, own_rank
-from pipelines.training.run_folder import SUMMARY, make_once
+from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
+from pipelines.training.sample_use import balance_training
 from pipelines.training.saved_states import load_state, save_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
@@ -97,6 +99,7 @@ def run(
         cluster=cluster,
         tracking=tracking,
     )
+    say_recorded_balance(config.output)
     return read_pretrained(config.output)
 
 
@@ -130,6 +133,8 @@ def read_pretrained(folder: str | Path) -> Pretrained:
 
 
 def _publish(state: Path, run_id: str, *, output: str, tracking: TrackingConfig) -> None:
+    if (balance := recorded_balance(json.loads((state / SUMMARY).read_text()))) is not None:
+        model_registry.log_balance(tracking, run_id=run_id, balance=balance)
     with tempfile.TemporaryDirectory() as scratch:
         for name in (MODEL, WEIGHTS, SUMMARY):
             shutil.copyfile(state / name, Path(scratch) / name)
@@ -241,6 +246,7 @@ def _summary(
         "num_steps": report.step,
         "num_samples": report.step * job.config.batch_size,
         "num_tokens": len(pretraining.table.rows),
+        "balance": balance_samples(pretraining.source, progress=report.progress, config=job.config).to_record(),
         "num_unreadable": report.progress.num_unreadable,
         "unreadable": report.unreadable,
         "training_s": report.progress.seconds,
@@ -248,6 +254,19 @@ def _summary(
         "peak_memory_bytes": peak_kib * 1024,
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if job.config.use_gpu else None,
     }
+
+
+def balance_samples(source: CaptionSource, *, progress: PretrainState, config: PretrainConfig) -> Balance:
+    """What became of the samples of the split, or of the drawings, once a run is at its end."""
+    assert progress.uses is not None, "an event with progress has counted"
+    if not isinstance(source, CaptionedShards):
+        return balance_training("pretrain", num_listed=config.num_images, uses=[progress.uses])
+    return balance_training(
+        "pretrain",
+        num_listed=source.split.manifest.num_samples,
+        uses=[progress.uses],
+        left_out=[{"no_caption": source.split.num_without}],
+    )
 
 
 def _line(report: PretrainEvent, *, num_steps: int, batch_size: int) -> str:

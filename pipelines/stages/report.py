@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from pipelines.reporting.gallery import GallerySample, make_cards, sample_galler
 from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome, Page, Plot, render
 from pipelines.reporting.metric_tables import metric_cell, metric_tables, read_plots
 from pipelines.reporting.risk_coverage import read_risk_coverage
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import percent, say
 
 OUTCOMES = {
@@ -54,14 +55,16 @@ def run(config: ReportConfig) -> str:
         evaluation.of(predictions.digest)  # one of other labels is refused before any picture is read
     certificate = _read_certificate(config, predictions)
     drawn, cards = _gallery(config, predictions)
+    balance = balance_page(predictions, drawn=drawn, cards=cards)
     page = _page(config, predictions, evaluation=evaluation, certificate=certificate, drawn=drawn, cards=cards)
     filesystem.write(config.output, render(page).encode())
     seconds = time.perf_counter() - started
-    summary = _summary(predictions, page=page, path=config.output, seconds=seconds)
+    summary = _summary(predictions, page=page, balance=balance, path=config.output, seconds=seconds)
     filesystem.write(
         f"{config.output.removesuffix(PurePosixPath(config.output).suffix)}.summary.json", summary.encode()
     )
     say(f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}")
+    say_balance(balance)
     return config.output
 
 
@@ -112,13 +115,26 @@ def _followed(cards: Iterable[Card], *, drawn: GallerySample) -> tuple[Card, ...
     )  # fmt: skip
 
 
-def _summary(predictions: PredictionSet, *, page: Page, path: str, seconds: float) -> str:
+def balance_page(predictions: PredictionSet, *, drawn: GallerySample, cards: Sequence[Card]) -> Balance:
+    """The images that the manifest of the labels names, and those that the page shows."""
+    num_missing = sum(card.picture is None for card in cards)
+    return Balance(
+        stage="report",
+        num_listed=predictions.num_rows + predictions.num_rejected,
+        num_taken=len(cards) - num_missing,
+        rejected={"unreadable": predictions.num_rejected},
+        left_out={"beyond_max_images": drawn.num_rows - len(drawn.labels), "not_found_again": num_missing},
+    )
+
+
+def _summary(predictions: PredictionSet, *, page: Page, balance: Balance, path: str, seconds: float) -> str:
     values = {
         "stage": "report",
         "seconds": round(seconds, 3),
         "page": path,
         "predictions_digest": predictions.digest,
         "num_rows": predictions.num_rows,
+        "balance": balance.to_record(),
         "num_cards": len(page.cards),
         "num_missing": sum(card.picture is None for card in page.cards),
         "outcomes": {outcome.code: outcome.count for outcome in page.outcomes},

@@ -14,17 +14,15 @@ from typing import Any
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.cluster import cluster_machines, connect
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
-from pipelines.scoring.dataflow import stream_units
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
 from pipelines.scoring.resources import Reservation, reserve_resources
 from pipelines.scoring.unit_writer import SavedUnit
 from pipelines.storage.work_ledger import Attempt
-from pipelines.tracking import model_registry
 
 
 def run(
@@ -55,22 +53,28 @@ def run(
         attempts, committed = _claim_units(job, folder=folder)
         finished = folder.find_manifest()
         if finished is not None and len(committed) == len(job.input.units):
-            say(_finished_line(finished, output=config.output), to_stdout=True)
+            _say_finished(finished, committed=committed, job=job)
             return finished
-        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
+        # Ray Data takes seconds to import, and a finished job does without
+        from pipelines.runtime.cluster import cluster_machines, connect
+
+        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score", dashboard=False):
             tally = JobStats(committed=committed)
             reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+            balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
-            summary = _summary(job, tally=tally, reservation=reservation, seconds=time.perf_counter() - began)
+            summary = _summary(job, tally=tally, reservation=reservation, balance=balance, began=began)
             _publish(job, folder=folder, predictions=predictions, summary=summary)
     say(summary_line(summary), to_stdout=True)
+    say_balance(balance)
     return predictions
 
 
-def _finished_line(finished: PredictionSet, *, output: str) -> str:
+def _say_finished(finished: PredictionSet, *, committed: dict[str, CommittedUnit], job: ScoreJob) -> None:
     scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
-    return f"{scored}; units: {len(finished.parts)} kept, 0 done: {output}"
+    say(f"{scored}; units: {len(finished.parts)} kept, 0 done: {job.config.output}", to_stdout=True)
+    say_balance(JobStats(committed=committed).balance(job.input))
 
 
 @contextlib.contextmanager
@@ -130,6 +134,8 @@ def _score_claimed(
     reservation: Reservation,
     attempts: Mapping[str, Attempt],
 ) -> None:
+    from pipelines.scoring.dataflow import stream_units  # Ray Data: not for a finished job
+
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     num_claimed = len(units)
     with progress_bar("scoring", total=sum(unit.num_images for unit in units.values()), unit="images") as advance:
@@ -200,6 +206,8 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         "ecor.input": job.config.input,
         **{f"ecor.{name}": digest for name, digest in job.digests.items()},
     }
+    from pipelines.tracking import model_registry  # MLflow: not for a finished job
+
     known = folder.run_id if model_registry.has_run(job.tracking, run_id=folder.run_id) else None
     with model_registry.recorded_run(
         job.tracking, name="score", params=asdict(job.config), tags=tags, run_id=known
@@ -208,12 +216,15 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         yield run_id
 
 
-def _summary(job: ScoreJob, *, tally: JobStats, reservation: Reservation, seconds: float) -> dict[str, Any]:
+def _summary(
+    job: ScoreJob, *, tally: JobStats, reservation: Reservation, balance: Balance, began: float
+) -> dict[str, Any]:
     return {
         "output": job.config.output,
         "model": job.model.uri,
-        **tally.summary(num_images=job.input.num_images, seconds=seconds),
-        "num_left_out": sum(job.input.left_out.values()),
+        **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
+        "num_left_out": balance.num_left_out,
+        "balance": balance.to_record(),
         "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
     }
 
@@ -229,7 +240,10 @@ def _publish(
 
 
 def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
+    from pipelines.tracking import model_registry
+
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
     model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent})
+    model_registry.log_balance(job.tracking, run_id=run_id, balance=Balance.from_record(summary["balance"]))
     model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})

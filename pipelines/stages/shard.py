@@ -7,14 +7,16 @@ interrupted run.
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ray.data import Dataset
 
-from ecor.data.shard_manifest import ShardManifest
+from ecor.data.shard_manifest import ShardInfo, ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
+from pipelines.runtime.balance import add_counts, say_balance
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_data import (
@@ -27,6 +29,8 @@ from pipelines.runtime.ray_data import (
 )
 from pipelines.sharding.dataflow import (
     DUPLICATES_SCHEMA,
+    Scan,
+    balance_listing,
     duplicate_rows,
     inspect_all,
     list_all,
@@ -42,7 +46,13 @@ from pipelines.sharding.inspection import (
     vocabulary_of,
 )
 from pipelines.sharding.shard_writer import How, write_shards
-from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, write_summary
+from pipelines.sharding.shards_folder import (
+    LEDGER,
+    publish_shards,
+    read_finished,
+    read_rejected,
+    write_summary,
+)
 from pipelines.storage.work_ledger import WorkLedger
 
 
@@ -58,25 +68,29 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
+    with connect(cluster, stage="shard", dashboard=False), ray_data_settings(cluster, bars=True), raise_causes():
         listing = list_all(source)
-        job = plan_job(config, source=source, vocabulary=vocabulary, listing=listing)
+        scan = scan_listing(listing, source=source)
+        job = plan_job(config, source=source, vocabulary=vocabulary, scan=scan)
         manifests, how = read_finished(job), Counter[How]()
         if manifests is None:
-            manifests, how = make_shards(job, listing=listing, cluster=cluster)
-        write_summary(job, manifests=manifests, source=source, how=how, seconds=time.perf_counter() - started)
+            manifests, how = make_shards(job, listing=listing, scan=scan, cluster=cluster)
+        seconds = time.perf_counter() - started
+        balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
+        write_summary(job, manifests=manifests, source=source, how=how, balance=balance, seconds=seconds)
+    say_balance(balance)
     return manifests
 
 
 def make_shards(
-    job: ShardJob, *, listing: Dataset, cluster: ClusterConfig
+    job: ShardJob, *, listing: Dataset, scan: Scan, cluster: ClusterConfig
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output finishes first."""
     ledger = WorkLedger(f"{job.output}/{LEDGER}/{job.name}", lease_s=cluster.lease_s)
     with ledger.hold_lease():
         try:
             with raise_causes():
-                return shard_images(job, listing=listing, ledger=ledger)
+                return shard_images(job, listing=listing, scan=scan, ledger=ledger)
         except OSError:
             manifests = read_finished(replace(job, config=replace(job.config, fresh=False)))
             if manifests is None:
@@ -85,7 +99,7 @@ def make_shards(
 
 
 def shard_images(
-    job: ShardJob, *, listing: Dataset, ledger: WorkLedger
+    job: ShardJob, *, listing: Dataset, scan: Scan, ledger: WorkLedger
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Inspect the images, drop rejected and duplicate ones, write the rest; returns manifests, and shards by how."""
     found = inspect_all(job, listing=listing, ledger=ledger)
@@ -96,35 +110,54 @@ def shard_images(
     num_dropped = count_rows(dropped, columns=("split",))
     unique = map_blocks(marked, unique_rows).sort(["split", "key"])
     made = write_shards(job, blocks=materialize(unique).to_arrow_refs(), ledger=ledger, tell=say)
-    manifests = {
-        split: ShardManifest(
-            split=split,
-            shards=tuple(shard.info for shard in shards),
-            vocabulary_digest=job.vocabulary.digest,
-            num_samples=sum(shard.info.num_samples for shard in shards),
-            num_rejected=sum(count for (in_split, _), count in rejected.items() if in_split == split),
-            num_duplicates=num_dropped[(split,)],
-            config_digest=job.config_digest,
-            parents=job.parents,
-        )
-        for split, shards in made.items()
-    }
+    written = {split: [shard.info for shard in shards] for split, shards in made.items()}
+    manifests = make_manifests(job, shards=written, rejected=rejected, dropped=num_dropped)
+    reasons = add_counts({reason: number} for (_, reason), number in rejected.items())
+    balance_listing(scan, manifests=manifests, rejected=reasons)  # nothing is published that does not balance
     publish_shards(job, manifests)
     return manifests, Counter(shard.how for shards in made.values() for shard in shards)
 
 
-def plan_job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, listing: Dataset) -> ShardJob:
+def make_manifests(
+    job: ShardJob,
+    *,
+    shards: Mapping[str, Sequence[ShardInfo]],
+    rejected: Mapping[tuple[str, ...], int],
+    dropped: Mapping[tuple[str, ...], int],
+) -> dict[str, ShardManifest]:
+    """The manifest of each split, of what was written.
+
+    Args:
+        job: the job.
+        shards: by split, in order.
+        rejected: numbers by split and reason.
+        dropped: numbers of copies by split.
+    """
+    return {
+        split: ShardManifest(
+            split=split,
+            shards=tuple(infos),
+            vocabulary_digest=job.vocabulary.digest,
+            num_samples=sum(info.num_samples for info in infos),
+            num_rejected=sum(number for (in_split, _), number in rejected.items() if in_split == split),
+            num_duplicates=dropped.get((split,), 0),
+            config_digest=job.config_digest,
+            parents=job.parents,
+        )
+        for split, infos in shards.items()
+    }
+
+
+def plan_job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, scan: Scan) -> ShardJob:
     """Settle the vocabulary and the splits. Raises ValueError for labels that the vocabulary lacks."""
-    fingerprint, labels = scan_listing(listing)
-    given = tuple(sorted({label.split for label in labels if label.split is not None}))
     job = ShardJob(
         config=config,
         root=source.root,
-        vocabulary=vocabulary or vocabulary_of(labels),
-        given_splits=given,
+        vocabulary=vocabulary or vocabulary_of(scan.labels),
+        given_splits=scan.splits,
         from_vocabulary=source.layout == "folders",
-        parents={"input": fingerprint},
+        parents={"input": scan.fingerprint},
         output=absolute_address(config.output),
     )
-    check_labels(labels, job=job)
+    check_labels(scan.labels, job=job)
     return job

@@ -17,12 +17,18 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.checkpoint import RECORD, Checkpoint, read_checkpoint
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
-from ecor.storage.artifact import CHECKPOINT_FOLDER, ArtifactRecord, read_artifact
 from ecor.storage.digests import json_digest
+from ecor.storage.model_records import (
+    CHECKPOINT_FOLDER,
+    RECORD,
+    ArtifactRecord,
+    Checkpoint,
+    read_artifact,
+    read_checkpoint,
+)
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
@@ -30,11 +36,13 @@ from pipelines.config.training import TrainConfig
 from pipelines.tracking import model_registry
 from pipelines.training.events import publish_events
 from pipelines.training.ray_runner import Job, own_rank
-from pipelines.training.run_folder import SUMMARY, make_once
+from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
+from pipelines.training.sample_use import balance_splits
 from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
-from pipelines.training.systems.trainer import Trainer, TrainEvent, TrainState
+from pipelines.training.systems.train_state import TrainEvent, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 
 def run(
@@ -67,6 +75,7 @@ def run(
         cluster=cluster,
         tracking=tracking,
     )
+    say_recorded_balance(config.output)
     return _read(config)
 
 
@@ -78,6 +87,8 @@ def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: Trackin
     record = _read(config)
     summary = {**json.loads((state / SUMMARY).read_text()), "checkpoint_digest": record.digest}
     model_registry.log_metrics(tracking, run_id=run_id, metrics={f"best_{k}": v for k, v in record.metrics.items()})
+    if (balance := recorded_balance(summary)) is not None:
+        model_registry.log_balance(tracking, run_id=run_id, balance=balance)
     filesystem.write_json(filesystem.join(output, SUMMARY), summary)
     model_registry.log_folder(tracking, run_id=run_id, folder=state / CHECKPOINT_FOLDER)
 
@@ -165,6 +176,7 @@ def _summary(learning: Trainer, progress: TrainState, *, job: Job[TrainConfig], 
         "system": job.config.system,
         "num_train": len(learning.train),
         "num_validation": len(learning.validation),
+        "balance": balance_splits(learning.train, learning.validation, uses=progress.uses).to_record(),
         "num_unlabelled": learning.train.num_unlabelled + learning.validation.num_unlabelled,
         "num_sentences_cut": learning.num_sentences_cut,
         "num_unreadable": progress.epochs[-1]["num_unreadable"],

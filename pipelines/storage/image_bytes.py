@@ -10,7 +10,7 @@ from pipelines.config.addresses import check_address
 from pipelines.runtime.retries import retry_in_store
 
 MAX_BYTES = 2**30
-"""Largest encoded image (our choice): an image of the largest decoded size is smaller in every format."""
+"""Largest encoded image (our choice): an image of the largest decoded size needs fewer bytes in every format."""
 _MAX_NAME_BYTES = 1024
 """Limit of S3 and of Google Cloud Storage for the name of an object."""
 _FILE_ERRORS = frozenset(
@@ -27,7 +27,7 @@ _JUNK = frozenset(
 
 
 class UnreadableError(OSError):
-    """A file that is no image file, may not be read, or does not exist: reading it again cannot help."""
+    """A file that is no image file, may not be read, or does not exist: another attempt would fail too."""
 
 
 class MissingError(UnreadableError):
@@ -127,12 +127,17 @@ def is_utf8(name: str) -> bool:
 
 
 def escape_name(name: str) -> str:
-    """A name as valid UTF-8; other characters become `\\udc..`."""
+    r"""Escape the characters of a name that are not valid UTF-8, as `\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def is_within(address: str, *, folder: str) -> bool:
-    """Whether an address is a folder or lies in it."""
+    """Whether an address is a folder or lies in it.
+
+    Args:
+        address: absolute path or URI.
+        folder: absolute path or URI, in the same form.
+    """
     return f"{address.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
@@ -142,5 +147,10 @@ def is_junk(name: str) -> bool:
 
 
 def join_source(source: str, *, root: str) -> str:
-    """Where an image lies: `source` is within `root` unless it is an address of its own."""
+    """Return the address of an image: `source` below `root`, unless it is an absolute path or a URI.
+
+    Args:
+        source: as a table or a listing names the image.
+        root: address of its folder.
+    """
     return source if "://" in source or source.startswith("/") else f"{root}/{source}"

@@ -15,8 +15,9 @@ def open_lexicon(name: str) -> ListLexicon:
 
     Args:
         name: `demo`; the path of a JSON file (`ecor.convis.lexicon.read_lexicon`); or `wordnet:<path>`, a text file of
-            words, one per line: all their meanings and all hypernyms of these. WordNet's files are Debian's
-            wordnet-base, $WNSEARCHDIR, or `wordnet:<path>,<folder>`. Each path may be an address of a store.
+            one word per line. A WordNet lexicon holds all meanings of the words and all hypernyms of these. WordNet's
+            files are Debian's wordnet-base, $WNSEARCHDIR, or `wordnet:<path>,<folder>`. Each path may be an address of
+            a store.
 
     Raises:
         ValueError: for a file of another kind, and as `WordNetLexicon` and `check_address`.
@@ -38,7 +39,15 @@ def open_lexicon(name: str) -> ListLexicon:
 
 
 def open_concepts(name: str, *, backbone: Backbone) -> ConceptFeatures:
-    """Encode the concepts of `open_lexicon` with a text tower; prints how many definitions are truncated."""
+    """Encode the concepts of a lexicon with a text tower; prints how many definitions are truncated.
+
+    Args:
+        name: as `open_lexicon` takes it.
+        backbone: its text tower encodes the definitions.
+
+    Raises:
+        ValueError: as `open_lexicon`.
+    """
     concepts = encode_concepts(backbone, open_lexicon(name))
     if concepts.num_cut:
         say(

@@ -20,13 +20,13 @@ class RecordStore:
     """The records of one folder, by name; operations on a remote store are retried."""
 
     def __init__(self, folder: str | Path) -> None:
-        """`folder` is local or in a store; the first record creates it."""
+        """Open the records of a folder, local or in a store; the first record creates the folder."""
         self.folder = str(folder)
 
     def create(self, name: str, record: Mapping[str, Any]) -> bool:
         """Write a record unless one of this name exists; returns whether it was written.
 
-        As exclusive as `ecor.storage.filesystem.create` is in that store.
+        How far this is exclusive depends on the store: see `ecor.storage.filesystem.create`.
         """
         address = self._address(name)
         return self._retry(lambda: filesystem.create(address, _encode(record)))
@@ -44,7 +44,11 @@ class RecordStore:
         self._retry(lambda: filesystem.write(address, _encode(record)))
 
     def read(self, name: str) -> Record | None:
-        """The record of this name, or None; ValueError when it is damaged."""
+        """Read the record of this name; None if there is none.
+
+        Raises:
+            ValueError: when it is damaged.
+        """
         address = self._address(name)
         try:
             return _parse(self._retry(lambda: filesystem.read(address)), where=address)
@@ -52,18 +56,18 @@ class RecordStore:
             return None
 
     def names(self) -> list[str]:
-        """Names of all records, sorted."""
+        """List the names of all records, sorted."""
         found = self._retry(lambda: filesystem.names_in(self.folder))
         return sorted(unquote(name.removesuffix(_SUFFIX)) for name in found if name.endswith(_SUFFIX))
 
     def read_all(self, names: Sequence[str]) -> dict[str, Record]:
-        """The existing records of these names, read in parallel."""
+        """Read those of these records that exist, in parallel."""
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             records = dict(zip(names, pool.map(self.read, names), strict=True))
         return {name: record for name, record in records.items() if record is not None}
 
     def modified_at(self, name: str) -> datetime | None:
-        """When a record was last written, by the store's clock; None when it does not exist."""
+        """Return the time of a record's last write, by the store's clock; None if it does not exist."""
         address = self._address(name)
         return self._retry(lambda: filesystem.modification_time(address))
 

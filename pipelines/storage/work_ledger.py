@@ -65,10 +65,16 @@ class _Head:
 
 
 class WorkLedger:
-    """The units of one output, as one job reads and claims them; it can be sent to the job's workers."""
+    """The units of one output, as one job reads and claims them; a ledger can be sent to the job's workers."""
 
     def __init__(self, folder: str | Path, *, lease_s: float = 60.0, owner: str | None = None) -> None:
-        """`folder` is any address that fsspec writes, of this output alone; `owner` names the job (default: new)."""
+        """Open the ledger of an output.
+
+        Args:
+            folder: any address that fsspec writes; used for this output alone.
+            lease_s: seconds for which a renewed lease is valid.
+            owner: name of the job; None: a new one.
+        """
         self.folder = str(folder)
         self.lease_s = lease_s
         self.owner = owner or uuid.uuid4().hex[:8]
@@ -77,7 +83,7 @@ class WorkLedger:
         self._reported_owners: set[str] = set()
 
     def read_commits(self) -> dict[str, Record]:
-        """All committed units and their records, sorted by name."""
+        """Read the commit records of all committed units, sorted by name."""
         heads = self._heads()
         return {unit: heads[unit].record["commit"] for unit in sorted(heads) if "commit" in heads[unit].record}
 
@@ -86,7 +92,7 @@ class WorkLedger:
         return not self.leases.names() and not self.read_commits()
 
     def record(self, unit: str) -> Record | None:
-        """The commit record of a unit; None when it is not done."""
+        """Read the commit record of a unit; None if it is not done."""
         head = self._head(unit)
         return None if head is None else head.record.get("commit")
 
@@ -150,7 +156,12 @@ class WorkLedger:
         return None if head is None else head.record.get("commit")
 
     def wait(self, units: Sequence[str], *, tell: Callable[[str], None]) -> None:
-        """Sleep, then let the caller look again at units of other jobs; `tell` is called once per other job."""
+        """Sleep for a short time, before the caller looks again at units that other jobs hold.
+
+        Args:
+            units: the units to wait for.
+            tell: called with a line for each other job, once per job.
+        """
         heads = self._heads()
         held = [heads[unit].record for unit in units if unit in heads and "claim" in heads[unit].record]
         for owner in sorted({each["owner"] for each in held} - self._reported_owners - {self.owner}):
@@ -178,7 +189,7 @@ class WorkLedger:
         return {unit: _Head(number=last[unit], record=records[name]) for unit, name in names.items() if name in records}
 
     def _head(self, unit: str, *, start: int = 0) -> _Head | None:
-        """The last record of a chain, read record by record: chains are short, so no folder is listed."""
+        """Read the last record of a chain, record by record: chains are short, so no folder is listed."""
         head = None
         for number in count(start):
             record = self.chains.read(_record_name(unit, number))

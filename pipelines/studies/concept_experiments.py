@@ -1,7 +1,7 @@
 """Experiments of ConVis on drawn scenes: detect unknown categories, and locate things, by definitions.
 
-The experiments of ConVis (arXiv:2405.14563) on drawn scenes, with the demo's own lexicon. Images are of seeds of their
-own, which no other experiment here looks at.
+These are the experiments of ConVis (arXiv:2405.14563), with the demo's own lexicon. No other experiment here uses the
+seeds of their images.
 """
 
 import random
@@ -38,20 +38,20 @@ PAIRS = (
     ("fruit", "tool"),
     ("animal", "made thing"),
 )
-"""Concepts whose kinds are known, and those whose kinds are not: near and far ones, as in ConVis's six."""
+"""Concepts with known categories, each with a concept of unknown ones: near and far pairs, like the six of ConVis."""
 DELTAS = (0.3, 0.5, 0.7)
-"""Overlaps of MaxBoxAccV2."""
+"""Thresholds of the overlap in MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionRow:
-    """Detection of unknown categories by one score."""
+    """Result of one score that detects unknown categories."""
 
     known: str
-    """Concept whose kinds are known."""
+    """Concept whose categories are known."""
     unknown: str
     num_known: int
-    """Categories."""
+    """Number of known categories."""
     num_unknown: int
     score: str
     detection: Detection
@@ -59,7 +59,7 @@ class DetectionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisationRow:
-    """Localization of a concept by the maps of one method."""
+    """Result of one method that locates things by maps."""
 
     pictures: str
     """`named` or `never named`: whether pretraining used the names of the categories."""
@@ -80,13 +80,23 @@ def detection_rows(
     pairs: Sequence[tuple[str, str]] = PAIRS,
     resampling: Resampling | None = None,
 ) -> Iterator[DetectionRow]:
-    """For each pair of concepts, detect pictures of the second one's categories among those of the first one's.
+    """For each pair of concepts, detect pictures of the second concept's categories among those of the first.
 
     Scores: the largest cosine with the definition of a known leaf (ConVis); the cosine with the known concept's own
     definition ("naive"); the largest cosine with a known category's name (ours); the largest logit of a linear probe of
-    the known categories, learned from `num_train` pictures, its penalty chosen on a quarter as many others.
+    the known categories.
 
-    Raises ValueError for a pair that shares a category.
+    Args:
+        backbone: the model.
+        concepts: encoded definitions.
+        num_train: pictures to train the probe; its penalty is chosen on a quarter as many others.
+        num_images: test pictures of known categories per pair, and the same number of unknown ones.
+        seed: seed of the pictures.
+        pairs: known and unknown concept of each pair.
+        resampling: bootstrap of the intervals.
+
+    Raises:
+        ValueError: for a pair that shares a category, and for an unknown concept.
     """
     for known, unknown in pairs:
         names = {concept: categories_under(concept, lexicon=concepts.lexicon) for concept in (known, unknown)}
@@ -116,7 +126,7 @@ def _detection_scores(
     num_images: int,
     seed: int,
 ) -> dict[str, tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]]:
-    """Each score of pictures of the known categories and of the unknown."""
+    """Compute each score for pictures of known and of unknown categories."""
     known = names[root]
 
     def features(categories: Sequence[str], *, split: Split, num: int) -> tuple[Tensor, Tensor]:
@@ -151,11 +161,19 @@ def localisation_rows(
     steps: int = 14,
     resampling: Resampling | None = None,
 ) -> Iterator[LocalisationRow]:
-    """Localization of the one thing in a picture by maps: MaxBoxAcc and V2, at the best threshold over all pictures.
+    """Locate the one thing in a picture by maps: MaxBoxAcc and V2, at the best threshold over all pictures.
 
-    `num_images` pictures of categories that pretraining named, and as many of those whose names it never said. Methods:
-    ConVis with so many `steps` (and as its reference weighs patches), ITSM and Grad-ECLIP of the definition's feature,
-    a bell in the middle of every picture, and noise.
+    Methods: ConVis (and as its reference weighs patches), ITSM and Grad-ECLIP of the definition's feature, a Gaussian
+    in the middle of every picture, and noise.
+
+    Args:
+        backbone: the model.
+        concepts: encoded definitions.
+        num_images: pictures of categories that pretraining named, and the same number of those that it never named.
+        seed: seed of the pictures.
+        rule: rule that makes boxes from maps.
+        steps: steps of ConVis from one side of the picture to the other.
+        resampling: bootstrap of the intervals.
     """
     named = tuple(FAMILIAR.categories[place] for place in FAMILIAR.named)
     for kind, categories in (("named", named), ("never named", FAMILIAR.unnamed)):
@@ -179,7 +197,10 @@ def box_estimates(
     rule: BoxRule,
     resampling: Resampling | None = None,
 ) -> tuple[Estimate, Estimate]:
-    """MaxBoxAcc at 0.5 and MaxBoxAccV2 with intervals over images; the best threshold is found again each time."""
+    """Estimate MaxBoxAcc at 0.5 and MaxBoxAccV2 with intervals over images.
+
+    The best threshold is found again for each resample.
+    """
     largest = hits(overlaps(maps, boxes, rule=rule, largest_only=True), delta=0.5, rule=rule).double().numpy()
     found = overlaps(maps, boxes, rule=rule, largest_only=False)
     any_region = np.stack([hits(found, delta=delta, rule=rule).double().numpy() for delta in DELTAS])
@@ -202,7 +223,7 @@ def _method_maps(
     explained: Mapping[str, Sequence[str]],
     steps: int,
 ) -> Iterator[tuple[str, str, Float[Tensor, "N H W"]]]:
-    """What is explained, by which method, and the maps on the drawings."""
+    """Yield the explained target, the name of the method, and its maps on the drawings."""
     tower, names = ImageTower(backbone=backbone), list(zip(*explained.values(), strict=True))
     frame = frame_of(pictures.source_size, preprocess=backbone.preprocess)
     texts = torch.stack([concepts.of(each) for each in names])
@@ -231,7 +252,7 @@ def _maps_on_drawings(
 
 
 def _gaussian(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
-    """A Gaussian in the middle, a quarter of the picture wide."""
+    """A Gaussian in the middle; its standard deviation is a quarter of the side."""
     down, across = (torch.linspace(-1, 1, length) for length in size)
     return torch.exp(-2 * (down[:, None] ** 2 + across**2))[None]
 

@@ -30,7 +30,7 @@ class Pictures:
     """Drawn scenes with one thing in front."""
 
     pixels: UInt8[Tensor, "N 3 H W"]
-    """As the tower takes them."""
+    """Input of the image tower."""
     categories: tuple[str, ...]
     boxes: Int[Tensor, "N 4"]
     """Box around the visible part of the thing in the drawing: first and last row and column."""
@@ -41,9 +41,18 @@ class Pictures:
 def draw_pictures(
     categories: Sequence[str], *, split: Split, num_images: int, seed: int, backbone: Backbone, alone: bool = False
 ) -> Pictures:
-    """Scenes of some categories in turn; a second thing, where there is one, is of the same categories.
+    """Draw scenes of some categories in turn; a second thing, if there is one, is of the same categories.
 
-    `alone`: one thing per scene, put away from the middle, where it would be found without looking.
+    Args:
+        categories: names of the categories.
+        split: part of each picture's seed, so that splits differ.
+        num_images: number of pictures.
+        seed: seed of the pictures.
+        backbone: its transform makes the pixels.
+        alone: draw one thing per scene, at a random place, because the middle would be found without looking.
+
+    Raises:
+        ValueError: when there is no category.
     """
     require(bool(categories), "no category to draw")
     world = WorldSet(
@@ -68,7 +77,7 @@ def draw_pictures(
 
 
 def _draw_scene(world: WorldSet, *, category: str, key: str, moved: float) -> Drawing:
-    """The first of the scenes of a key in which a part of the thing in front can be seen."""
+    """Draw the first scene of a key that shows a part of the thing in front."""
     for attempt in range(100):
         scene = compose(world, seed=f"{key}/{attempt}", category=category)
         if moved:

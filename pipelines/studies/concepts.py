@@ -25,13 +25,13 @@ RULE_NOTES = {
 }
 DETECTION_HEADER = ("known / unknown", "score", "AUROC", "FPR95, unknown positive", "FPR95, known positive")
 LOCALISATION_HEADER = ("pictures of", "explained", "method", "MaxBoxAcc", "MaxBoxAccV2")
-"""Headers of the two tables."""
+"""Header of the table of localization."""
 CSV_HEADER = ("table", "case", "method", "figure", "value", "low", "high", "num_images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConceptFigure:
-    """One number of one table."""
+    """One number of a table."""
 
     table: str
     case: str
@@ -43,7 +43,8 @@ class ConceptFigure:
 def run(config: ConceptsConfig) -> Path:
     """Print both tables, row by row, and write them; returns the path of the page.
 
-    Raises ValueError as `ecor.clip.loading.load_backbone`.
+    Raises:
+        ValueError: as `ecor.clip.loading.load_backbone`.
     """
     steps = 14
     if config.quick:
@@ -79,7 +80,7 @@ def run(config: ConceptsConfig) -> Path:
 
 
 def _detection_figures(rows: Iterable[DetectionRow]) -> Iterator[list[ConceptFigure]]:
-    """The figures of each row, then the means over pairs."""
+    """Yield the figures of each row, then the means over pairs."""
     by_score: dict[str, list[list[ConceptFigure]]] = {}
     for row in rows:
         measures = row.detection.auroc, row.detection.fpr95_unknown, row.detection.fpr95_known
@@ -100,7 +101,7 @@ def _detection_figures(rows: Iterable[DetectionRow]) -> Iterator[list[ConceptFig
 
 
 def _mean(figures: Sequence[ConceptFigure]) -> Estimate:
-    """Over pairs, with Student's t over them."""
+    """Mean over pairs, with the interval of Student's t."""
     mean = mean_over_repetitions(np.array([each.estimate.value for each in figures]))
     return Estimate(
         value=mean.value,
@@ -119,7 +120,7 @@ def _localisation_figures(row: LocalisationRow) -> list[ConceptFigure]:
 
 
 def _print_rows(header: Sequence[str], rows: Iterable[list[ConceptFigure]]) -> Iterator[list[ConceptFigure]]:
-    """Print rows as they pass."""
+    """Print each row, and pass it on."""
     for line in _heading(header):
         print(line, flush=True)  # noqa: T201
     for row in rows:

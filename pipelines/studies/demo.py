@@ -49,7 +49,7 @@ SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
-"""Epochs of each tuning, as in the study: with visual tokens every epoch reads all images again."""
+"""Epochs of each tuning, as in the study; with visual tokens every epoch reads all images again."""
 COLUMNS = {
     "strict/rr": "RR",
     "strict/rw": "RW",

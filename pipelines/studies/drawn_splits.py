@@ -25,7 +25,7 @@ class Sizes:
     """Numbers of images and epochs of a cell; the same for all cells."""
 
     train_per_category: int = 16
-    """As in the few-shot settings of CoOp (arXiv:2109.01134)."""
+    """Training images per category, as in the few-shot settings of CoOp (arXiv:2109.01134)."""
     least_train: int = 320
     """Smallest number of training images."""
     num_validation: int = 300
@@ -58,12 +58,26 @@ class DrawnWorld:
         return vocabulary_from_mapping({category: names[category] for category in self.categories})
 
     def truth(self, split: str) -> Path:
-        """An .npz file of N images: pixels [N 3 H W], categories, rationales [N], visible [N R], num_things [N]."""
+        """Return the path of the ground truth of a split, an .npz file of N images.
+
+        It holds pixels [N 3 H W], categories, rationales [N], visible [N R] and num_things [N].
+        """
         return self.folder / f"{split}.npz"
 
 
 def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> DrawnWorld:
-    """Locate the folder of a world. Fewer categories are sampled by the seed; a larger sample contains the smaller."""
+    """Locate the folder of a drawn world; nothing is drawn yet.
+
+    Args:
+        root: folder that all cells share.
+        set_name: name of the set.
+        num_categories: number of categories, sampled by the seed; None: all. A larger sample contains each smaller one.
+        seed: seed of the drawings.
+        sizes: numbers of images.
+
+    Raises:
+        ValueError: for an unknown set.
+    """
     categories, name = world_set(set_name).categories, f"{set_name}-{seed}"
     if num_categories is not None:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]

@@ -21,22 +21,27 @@ class MarkdownTable:
 
     @property
     def markdown(self) -> str:
-        """The title in bold, and the table."""
+        """Format the title in bold, and the table."""
         return f"**{self.title}**\n\n{markdown_table(self.header, self.rows)}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, without a newline at its end; a cell that holds `|` becomes two cells."""
+    """Format a Markdown table, without a newline at its end.
+
+    Args:
+        header: titles of the columns.
+        rows: texts of the cells. A cell that holds `|` becomes two cells.
+    """
     return "\n".join([table_row(header), "|" + "---|" * len(header), *map(table_row, rows)])
 
 
 def table_row(cells: Sequence[str]) -> str:
-    """One line of a table; `"---"` for every cell makes the line below its header."""
+    """Format one line of a table; `"---"` for every cell makes the line below its header."""
     return f"| {' | '.join(cells)} |"
 
 
 def read_introduction(page: Path) -> str:
-    """The hand-written introduction of a page, from `<name>-words.md` beside it; empty if there is none."""
+    """Read the hand-written introduction of a page, from `<name>-words.md` beside it; empty if there is none."""
     words = page.with_name(f"{page.stem}-words.md")
     return words.read_text(encoding="utf-8").strip() if words.is_file() else ""
 

@@ -21,7 +21,7 @@ _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient:
-    """Make MLflow's client of a server.
+    """Make an MLflow client of a server.
 
     Args:
         tracking: the server.
@@ -47,7 +47,12 @@ def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient
 
 
 def refusal_message(error: Exception, *, uri: str) -> str | None:
-    """The message for a server that answers and refuses the request, which a retry cannot change; else None."""
+    """Return the message for a request that the server refuses, so that a retry cannot help; None for any other error.
+
+    Args:
+        error: an error of MLflow.
+        uri: address of the server, without credentials.
+    """
     if "error code 401" in str(error):
         return (
             f"the MLflow server {uri} refuses the user and password: set MLFLOW_TRACKING_USERNAME and "
@@ -73,14 +78,14 @@ def _password() -> str | None:
 
 @lru_cache
 def _check_credentials(uri: str, user: str | None, password: str | None) -> None:
-    """One request with the credentials of the environment; cached, because servers check passwords slowly."""
+    """Send one request with the credentials of the environment; cached, because servers check passwords slowly."""
     MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 
 def extract_credentials(tracking: TrackingConfig) -> str:
     """Move user and password from the URI to MLflow's environment variables, and return the URI without them.
 
-    MLflow's own messages would show them.
+    MLflow's own messages would show them otherwise.
     """
     uri, user, password = split_credentials(tracking_uri(tracking))
     if user is not None:
@@ -90,13 +95,18 @@ def extract_credentials(tracking: TrackingConfig) -> str:
 
 
 def display_uri(tracking: TrackingConfig) -> str:
-    """The URI for messages and records, with credentials masked."""
+    """Return the URI for messages and records, with credentials masked."""
     return mask_secrets(tracking_uri(tracking))
 
 
 @contextmanager
 def translate_mlflow_errors(tracking: TrackingConfig) -> Iterator[None]:
-    """Turn MlflowException into ValueError (the server refuses) or OSError (the server has failed for minutes)."""
+    """Translate MLflow's errors into errors that tell the user what to do.
+
+    Raises:
+        ValueError: when the server refuses the request.
+        OSError: when the server failed, and MLflow's own retries did not help.
+    """
     try:
         yield
     except MlflowException as error:

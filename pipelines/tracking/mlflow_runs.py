@@ -1,6 +1,6 @@
 """Start, log to and finish MLflow runs, without MLflow's global state.
 
-No call here uses MLflow's global state: every client is made for the URI of a `TrackingConfig`.
+Every client is made for the URI of a `TrackingConfig`.
 """
 
 import logging
@@ -17,6 +17,7 @@ from mlflow.utils.time import get_current_time_millis
 from ecor.config import require
 from pipelines.config.infrastructure import TrackingConfig, tracking_uri
 from pipelines.config.secrets import mask_secrets
+from pipelines.runtime.balance import Balance
 from pipelines.tracking.mlflow_client import (
     display_uri,
     first_line,
@@ -41,17 +42,18 @@ def start_training_run(
     tags: Mapping[str, str],
     run_id: str | None = None,
 ) -> str:
-    """Open an MLflow run, or reattach to `run_id` after a restart, and return its id.
+    """Open an MLflow run, or reopen `run_id` after a restart, and return its id.
 
     Args:
         tracking: the server; pass `resolve_tracking(tracking)` to workers, which have another current folder.
         name: the run's name.
         params: settings; nested mappings become dotted names, values longer than MLflow's limit are cut.
         tags: digests and lineage.
-        run_id: of the run to resume; its parameters stay as they are.
+        run_id: run to resume; its parameters stay as they are.
 
     Raises:
         ValueError: when the server does not answer, or `run_id` is not known there.
+        OSError: when the server fails.
     """
     client = make_client(tracking)
     with translate_mlflow_errors(tracking):
@@ -66,7 +68,7 @@ def start_training_run(
 
 
 def has_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
-    """Whether the server has this run (None is no run)."""
+    """Whether the server has this run; False for None."""
     if run_id is None:
         return False
     try:
@@ -78,7 +80,18 @@ def has_run(tracking: TrackingConfig, *, run_id: str | None) -> bool:
 def log_metrics(
     tracking: TrackingConfig, *, run_id: str, metrics: Mapping[str, float], step: int | None = None
 ) -> None:
-    """Add a point to the curve of each metric; `step` is the x axis (0 when None)."""
+    """Add a point to the curve of each metric.
+
+    Args:
+        tracking: the server.
+        run_id: the run.
+        metrics: values by name.
+        step: position on the x axis; None: 0.
+
+    Raises:
+        ValueError: when the server refuses the request.
+        OSError: when the server fails.
+    """
     now = get_current_time_millis()
     points = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
     client = make_client(tracking, probe=False)
@@ -87,14 +100,39 @@ def log_metrics(
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
 
 
+def log_balance(tracking: TrackingConfig, *, run_id: str, balance: Balance) -> None:
+    """Log what became of all that a stage listed, as metrics `balance/…` of the stage's run."""
+    log_metrics(tracking, run_id=run_id, metrics=balance.metrics())
+
+
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:
-    """Upload every file of a local folder as artifacts of the run."""
+    """Upload every file of a local folder as an artifact of the run.
+
+    Args:
+        tracking: the server.
+        run_id: the run.
+        folder: local folder.
+
+    Raises:
+        ValueError: when the server refuses the request.
+        OSError: when the server fails.
+    """
     with silence_mlflow(), translate_mlflow_errors(tracking):
         make_client(tracking, probe=False).log_artifacts(run_id, str(folder))
 
 
 def log_tags(tracking: TrackingConfig, *, run_id: str, tags: Mapping[str, str]) -> None:
-    """Add tags that are known only at the end of a run: digests and locations of its output."""
+    """Add tags that are known only at the end of a run: digests and locations of its output.
+
+    Args:
+        tracking: the server.
+        run_id: the run.
+        tags: values by name.
+
+    Raises:
+        ValueError: when the server refuses the request.
+        OSError: when the server fails.
+    """
     client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
@@ -105,7 +143,17 @@ def finish_run(
 ) -> None:
     """Close the run with its outcome.
 
-    After an error, a server that does not answer is only a warning, so that it does not hide or delay the error.
+    If the run failed and the server does not answer, this is only a warning, so that it does not hide or delay the
+    error.
+
+    Args:
+        tracking: the server.
+        run_id: the run.
+        status: the outcome.
+
+    Raises:
+        ValueError: when the server refuses to close a finished run.
+        OSError: when the server fails to close a finished run.
     """
     if status == "FINISHED":
         with translate_mlflow_errors(tracking):
@@ -120,7 +168,18 @@ def finish_run(
 def log_evaluation(
     tracking: TrackingConfig, *, metrics: Mapping[str, float], folder: Path, tags: Mapping[str, str]
 ) -> str:
-    """Record an evaluation (metrics, the folder's tables and plots, lineage tags) as its own run; return its id."""
+    """Record an evaluation as a run of its own; returns the run's id.
+
+    Args:
+        tracking: the server.
+        metrics: values by name.
+        folder: local folder of tables and plots.
+        tags: digests and lineage.
+
+    Raises:
+        ValueError: when the server does not answer or refuses the request.
+        OSError: when the server fails.
+    """
     with recorded_run(tracking, name="evaluate", params={}, tags=tags) as run_id:
         log_metrics(tracking, run_id=run_id, metrics=metrics)
         log_folder(tracking, run_id=run_id, folder=folder)
@@ -136,7 +195,10 @@ def recorded_run(
     tags: Mapping[str, str],
     run_id: str | None = None,
 ) -> Iterator[str]:
-    """Open a run for the block, and close it as FINISHED, KILLED (Ctrl-C) or FAILED (any other error)."""
+    """Open a run for the block, and close it as FINISHED, KILLED (Ctrl-C) or FAILED (any other error).
+
+    Args and errors are those of `start_training_run` and `finish_run`.
+    """
     run_id = start_training_run(tracking, name=name, params=params, tags=tags, run_id=run_id)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
@@ -159,7 +221,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
         return experiment.experiment_id
     try:
         return client.create_experiment(tracking.experiment, artifact_location=_artifact_location(tracking))
-    except MlflowException:  # another process made it first
+    except MlflowException:  # another process created it first
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
             raise
@@ -167,7 +229,7 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
 
 
 def _artifact_location(tracking: TrackingConfig) -> str | None:
-    """Beside the database for SQLite; a server decides for itself."""
+    """Folder of artifacts: beside the database for SQLite; None where the server decides."""
     uri = tracking_uri(tracking)
     if not uri.startswith("sqlite:///"):
         return None
@@ -192,7 +254,7 @@ def _log_params(client: MlflowClient, *, run_id: str, params: Mapping[str, Any])
 
 
 def flatten(params: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as dotted names with values."""
+    """Flatten nested settings to dotted names with values."""
     for name, value in params.items():
         if isinstance(value, Mapping):
             yield from flatten(value, prefix=f"{prefix}{name}.")

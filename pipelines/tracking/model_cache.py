@@ -1,6 +1,6 @@
 """Download a pinned model once per machine, and check its digests at every use.
 
-MLflow is imported only for a download, so that a process that scores a cached model starts without it.
+MLflow is imported only for a download. So a process that scores with a cached model starts without it.
 """
 
 import os
@@ -12,13 +12,12 @@ from typing import get_args
 
 from filelock import FileLock
 
-from ecor.checkpoint import Checkpoint, read_checkpoint
-from ecor.config import SystemName
+from ecor.config import SystemName, require
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord, read_artifact, record_path
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
-from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_artifact, read_checkpoint, record_path
+from pipelines.config.infrastructure import TrackingConfig, absolute_address, tracking_uri
 from pipelines.runtime.prometheus import MODEL_CACHE, count
 
 
@@ -27,7 +26,7 @@ class ModelVersion:
     """A pinned model: its name, its version and the digests that it must have."""
 
     asked_for: str
-    """The URI it was resolved from; an alias in it may have moved since."""
+    """The URI that was resolved; if it holds an alias, the alias may have moved since."""
     uri: str
     """`models:/<name>/<version>`, or the folder of a checkpoint."""
     name: str
@@ -42,10 +41,39 @@ class ModelVersion:
     """MLflow run that trained it."""
 
 
-def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
-    """The local folder of a pinned model's checkpoint, downloaded once per machine and checked against its digests.
+def pin_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
+    """As `model_registry.resolve_model`; MLflow is not imported for the folder of a checkpoint."""
+    if not model_uri.startswith("models:"):
+        return checkpoint_version(model_uri)
+    from pipelines.tracking.model_registry import resolve_model
 
-    A checkpoint of this machine's disks stays where it is.
+    return resolve_model(model_uri, tracking=tracking)
+
+
+def checkpoint_version(folder: str) -> ModelVersion:
+    """The checkpoint in a folder as a pinned model without a version; ValueError when there is none."""
+    require(
+        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
+        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
+        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
+    )
+    checkpoint = read_model_record(folder)
+    return ModelVersion(
+        asked_for=folder,
+        uri=absolute_address(checkpoint.folder),
+        name=folder,
+        version=None,
+        digest=checkpoint.model_digest,
+        vocabulary_digest=checkpoint.vocabulary_digest,
+        backbone_digest=checkpoint.backbone_digest,
+        run_id=checkpoint.run_id,
+    )
+
+
+def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
+    """Return a local folder with a pinned model's checkpoint; its digests are checked.
+
+    A model of the registry is downloaded once per machine. A checkpoint on a disk of this machine is not copied.
 
     Args:
         model: result of `model_registry.resolve_model`.
@@ -54,6 +82,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
 
     Raises:
         ValueError: when the digests differ from those of the registry's record.
+        OSError: when the server fails.
     """
     if model.version is None and filesystem.is_local(model.uri):
         return _check_digests(filesystem.local_path(model.uri), model=model)
@@ -70,7 +99,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
 
 
 def default_cache_dir() -> Path:
-    """`models` in ECOR_CACHE, else in `ecor` of XDG_CACHE_HOME, else of `.cache` in the home folder."""
+    """Return the folder of downloads: `$ECOR_CACHE/models`, else `ecor/models` in XDG_CACHE_HOME or `~/.cache`."""
     own = os.environ.get("ECOR_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
     return base / "models"
@@ -102,7 +131,11 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
 
 
 def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
-    """Read the record of an output of `ecor train`, of any system; ValueError when it is missing or altered."""
+    """Read the record of an output of `ecor train`, of any system.
+
+    Raises:
+        ValueError: when it is missing or altered.
+    """
     for system in get_args(SystemName):
         if record_path(folder, system) is not None:
             return read_artifact(folder, system)

@@ -9,7 +9,7 @@ from ecor.config import SystemName
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer
-from ecor.storage.artifact import record_path
+from ecor.storage.model_records import record_path
 from pipelines.config.infrastructure import TrackingConfig
 
 DEMO_MODEL = "ecor-demo"
@@ -44,7 +44,16 @@ def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = No
 
 
 def model_folder(model: str, *, tracking: TrackingConfig) -> str:
-    """The folder of a model; a version of the registry is downloaded. ValueError when it does not exist."""
+    """Return the folder of a model; a version of the registry is downloaded first.
+
+    Args:
+        model: `models:/…`, or a folder, which is returned as it is.
+        tracking: the registry's server.
+
+    Raises:
+        ValueError: when the model is not in the registry, or the download does not have its digests.
+        OSError: when the server fails.
+    """
     if not model.startswith("models:"):
         return model
     from pipelines.tracking import (
@@ -56,11 +65,21 @@ def model_folder(model: str, *, tracking: TrackingConfig) -> str:
 
 
 def detect_system(folder: str) -> SystemName:
-    """The system that trained the artifact in a folder; `ecor` without a record of another one."""
+    """Find the system that trained the artifact in a folder; `ecor` without a record of another one."""
     others = (name for name in get_args(SystemName) if name != "ecor" and record_path(folder, name) is not None)
     return cast(SystemName, next(others, "ecor"))
 
 
 def load_projection(place: str, *, tracking: TrackingConfig, backbone_digest: str) -> dict[str, Tensor]:
-    """The projection for the method `eclip`, from a folder, a file or the registry (`ecor.eclip.projection`)."""
+    """Load the projection for the method `eclip`.
+
+    Args:
+        place: `models:/…`, a folder of `ecor train --system eclip`, or a safetensors file.
+        tracking: the registry's server.
+        backbone_digest: digest of the backbone that will use the projection.
+
+    Raises:
+        ValueError: as `model_folder`; for a place without a projection, and for a projection of another backbone.
+        OSError: when the server fails.
+    """
     return read_projection(model_folder(place, tracking=tracking), backbone_digest=backbone_digest)

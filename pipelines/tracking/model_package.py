@@ -20,10 +20,10 @@ from mlflow.types.schema import AnyType, Array, ColSpec, Object, Property
 from PIL import Image
 
 import ecor
-from ecor.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
+from ecor.checkpoint import load, save_checkpoint
 from ecor.config import ScoringConfig
 from ecor.storage import filesystem
-from ecor.storage.artifact import ArtifactRecord
+from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_checkpoint
 
 ARTIFACT = "checkpoint"
 SERVED_MODEL = Path(__file__).with_name("pyfunc_model.py")
@@ -42,7 +42,7 @@ REQUIREMENTS = (
     "torch",
     "torchvision",
 )
-"""Packages that `ecor` imports to label an image."""
+"""Packages that `ecor` imports to score an image."""
 CODE_PACKAGES = ("storage", "data", "clip", "probability")
 """Packages of `ecor` that a served model needs, besides the top-level modules."""
 
@@ -56,7 +56,7 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
         model: MLflow's record, with the ids of the run and the logged model.
         with_backbone: include the backbone's weights if the checkpoint does not.
     """
-    # Recorded warnings are dropped: MLflow asks for type hints, in spite of filters, where a signature says more
+    # Recorded warnings are dropped: despite filters, MLflow asks for type hints, which say less than the signature
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
         packed = _pack_checkpoint(checkpoint, Path(scratch) / ARTIFACT, with_backbone=with_backbone)
         mlflow.pyfunc.save_model(
@@ -72,19 +72,25 @@ def write_model(checkpoint: Checkpoint, target: Path, *, model: Model, with_back
 
 
 def write_artifact(record: ArtifactRecord, target: Path, *, model: Model) -> None:
-    """Write an artifact of another system as an MLflow model folder with the flavor `ecor`, which cannot be served."""
+    """Write an artifact of another system as an MLflow model folder. It has the flavor `ecor`, and cannot be served.
+
+    Args:
+        record: record of the artifact.
+        target: a folder that does not exist yet.
+        model: MLflow's record, with the ids of the run and the logged model.
+    """
     shutil.copytree(record.folder, target / "artifacts" / ARTIFACT)
     model.add_flavor("ecor", system=record.system, data=f"artifacts/{ARTIFACT}", ecor_version=ecor.__version__)
     model.save(str(target / "MLmodel"))
 
 
 def pinned_requirements() -> list[str]:
-    """The installed versions, without build tags (`2.13.0+cpu`), which other machines do not have."""
+    """Pin the installed versions, without build tags (`2.13.0+cpu`), which other package indexes do not have."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
 def signature() -> ModelSignature:
-    """The signature of a served model; see `pipelines.tracking.pyfunc_model.ServedRecognizer`.
+    """Make the signature of a served model; see `pipelines.tracking.pyfunc_model.ServedRecognizer`.
 
     The input column has no name, because MLflow would then refuse a plain list. The vocabulary is a JSON text, because
     a mapping would fix its keys in the signature.
@@ -120,13 +126,13 @@ def signature() -> ModelSignature:
 
 
 def default_params() -> dict[str, str | int]:
-    """Defaults of the parameters; an empty vocabulary means the model's own."""
+    """Return the defaults of the parameters; an empty vocabulary means the model's own."""
     scoring = ScoringConfig()
     return {"top_k": scoring.top_k, "method": scoring.method, "vocabulary": ""}
 
 
 def example_input() -> pd.DataFrame:
-    """One grey image in base64, a valid input of every model."""
+    """Make one grey image in base64, a valid input of every model."""
     png = io.BytesIO()
     Image.new("RGB", (8, 8), (128, 128, 128)).save(png, format="PNG")
     return pd.DataFrame({"image": [base64.b64encode(png.getvalue()).decode()]})
@@ -155,13 +161,13 @@ def _needs_embedded(checkpoint: Checkpoint) -> bool:
 def _copy_code(target: Path, *, with_weights: bool) -> Path:
     """Copy the packages of `ecor` that a served model needs.
 
-    Few files, because MLflow servers send them one by one: no `explain`, no `demo`; the embedded weights only if the
-    model uses them.
+    MLflow servers send files one by one, so there are few: no `explain`, no `demo`, and the embedded weights only if
+    the model uses them.
     """
     assert ecor.__file__ is not None
     package = Path(ecor.__file__).parent
     target.mkdir()
-    for path in package.glob("*.py*"):  # the stub too: `ecor` loads its public names from it
+    for path in package.glob("*.py*"):  # also the stub, from which `ecor` loads its public names
         shutil.copy(path, target)
     for name in CODE_PACKAGES:
         shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))

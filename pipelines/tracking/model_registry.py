@@ -1,6 +1,6 @@
 """Register checkpoints as versions of MLflow models, and resolve model URIs to pinned versions.
 
-Runs are in `mlflow_runs`, and what a model holds in `model_package`; the calls that stages need are here.
+`mlflow_runs` handles runs, and `model_package` the content of a model. Stages call the functions of this module.
 """
 
 import json
@@ -9,24 +9,23 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.checkpoint import Checkpoint
-from ecor.config import SystemName, require
-from ecor.storage.artifact import ArtifactRecord, record_path
-from pipelines.config.infrastructure import TrackingConfig, absolute_address
+from ecor.config import require
+from ecor.storage.model_records import ArtifactRecord, Checkpoint
+from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.tracking.mlflow_client import display_uri, make_client, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
     finish_run,
     flatten,
     has_run,
+    log_balance,
     log_evaluation,
     log_folder,
     log_metrics,
@@ -34,13 +33,13 @@ from pipelines.tracking.mlflow_runs import (
     recorded_run,
     start_training_run,
 )
-from pipelines.tracking.model_cache import ModelVersion, read_model_record
-from pipelines.tracking.model_package import write_artifact, write_model
+from pipelines.tracking.model_cache import ModelVersion, checkpoint_version, read_model_record
 
 __all__ = [
     "find_version",
     "finish_run",
     "has_run",
+    "log_balance",
     "log_evaluation",
     "log_folder",
     "log_metrics",
@@ -101,7 +100,7 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
         ValueError: when the model, alias or version does not exist; the message lists those that do.
     """
     if not model_uri.startswith("models:"):
-        return _checkpoint_version(model_uri)
+        return checkpoint_version(model_uri)
     parts = _URI.fullmatch(model_uri)
     if parts is None:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
@@ -125,7 +124,17 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
 
 
 def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | None:
-    """As `resolve_model`, but None for a registered model, alias or version that does not exist."""
+    """Pin a model as `resolve_model`, but return None for a registered model, alias or version that does not exist.
+
+    Args:
+        model_uri: as `resolve_model` takes it.
+        tracking: the registry's server; not used for a folder.
+
+    Raises:
+        ValueError: for a text that is no model URI and no checkpoint folder, and for a version that `ecor register` did
+            not make.
+        OSError: when the server fails.
+    """
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
         if parts is not None and _lookup(make_client(tracking), **parts.groupdict()) is None:
@@ -150,25 +159,6 @@ def record_contest(version: ModelVersion, *, input_digest: str, tracking: Tracki
         client.set_model_version_tag(version.name, version.version, _CONTEST_TAG + input_digest[:16], input_digest)
 
 
-def _checkpoint_version(folder: str) -> ModelVersion:
-    require(
-        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
-        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
-        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
-    )
-    checkpoint = read_model_record(folder)
-    return ModelVersion(
-        asked_for=folder,
-        uri=absolute_address(checkpoint.folder),
-        name=folder,
-        version=None,
-        digest=checkpoint.model_digest,
-        vocabulary_digest=checkpoint.vocabulary_digest,
-        backbone_digest=checkpoint.backbone_digest,
-        run_id=checkpoint.run_id,
-    )
-
-
 def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: bool) -> dict[str, str]:
     return {
         _DIGEST_TAGS["digest"]: checkpoint.model_digest,
@@ -184,14 +174,14 @@ def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: boo
 
 
 def _find_same_version(client: MlflowClient, *, name: str, tags: Mapping[str, str]) -> str | None:
-    """The newest version with these tags."""
+    """Find the newest version with these tags; None if there is none."""
     found = client.search_model_versions(f"name = '{name}' AND tag.`{_CHECKPOINT_TAG}` = '{tags[_CHECKPOINT_TAG]}'")
     same = [each for each in found if each.tags.get(_BACKBONE_INSIDE_TAG) == tags[_BACKBONE_INSIDE_TAG]]
     return max((str(each.version) for each in same), key=int, default=None)
 
 
 def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: TrackingConfig) -> str:
-    """The run that trained the checkpoint if this server has it, else a new run for the registration."""
+    """Return the run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
     parents = {f"{_PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()}
@@ -206,6 +196,11 @@ def _log_model(
 
     The steps of `mlflow.pyfunc.log_model`, without its global state (tracking URI and run).
     """
+    # Both import what a served model needs; a job that only looks up a version does without
+    from mlflow.models import Model
+
+    from pipelines.tracking.model_package import write_artifact, write_model
+
     settings = checkpoint.settings if isinstance(checkpoint, ArtifactRecord) else asdict(checkpoint.model)
     params = {name: str(value) for name, value in flatten(settings)}
     logged = client.create_logged_model(
@@ -235,7 +230,7 @@ def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
 
 
 def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
-    """MLflow's record of a version; None if it does not exist."""
+    """Get MLflow's record of a version; None if it does not exist."""
     try:
         if alias is not None:
             return client.get_model_version_by_alias(name, alias)

@@ -1,6 +1,6 @@
-"""The MLflow pyfunc model: images as bytes, paths or base64 to labels with probabilities.
+"""The MLflow pyfunc model: it labels images (bytes, paths or base64), with probabilities.
 
-The file is copied into the model (models from code, no pickle) and runs where this project is not installed: it may
+The file is copied into the model (models from code, no pickle) and runs where this project is not installed. So it may
 import `ecor`, which is part of the model, and nothing of `pipelines`.
 """
 
@@ -26,7 +26,7 @@ from ecor.model import Recognizer
 
 BATCH_SIZE = 64
 MAX_VOCABULARIES = 4
-MAX_PATH_LENGTH = 1024  # characters; no image file in base64 is as short
+MAX_PATH_LENGTH = 1024  # characters; an image file in base64 is longer
 _RANKED = ("pairs", "categories", "rationales")
 _CERTAINTY = ("kept_mass", "pairs_exact", "calibrated", "method")
 _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model_digest", "vocabulary_digest")
@@ -35,13 +35,13 @@ _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model
 class ServedRecognizer(PythonModel):  # type: ignore[misc]
     """`ecor.Recognizer` behind MLflow's pyfunc interface.
 
-    The input is a table with one column, or a list. An image is bytes, the path of a file
-    on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs, `method`,
-    and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
+    The input is a table with one column, or a list. An image is bytes, the path of a file on the machine that answers,
+    or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs, `method`, and `vocabulary`, a JSON text
+    {category: [rationale, …]} to choose from instead of the model's own names.
 
     The output has a row per image, in order: `category`, `rationale`, `confidence` (of that pair), `pairs`,
-    `categories`, `rationales` (best first, with probabilities), what is known of their certainty, digests, and `error`.
-    An image that cannot be read has nothing but an `error`.
+    `categories`, `rationales` (best first, with probabilities), the columns on their certainty, digests, and `error`.
+    For an image that cannot be read, only `error` is filled.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -49,7 +49,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         self.recognizer = ecor.load(context.artifacts["checkpoint"], device=device)
         self.others: OrderedDict[str, Recognizer] = OrderedDict()
 
-    # MLflow would make a signature of type hints; the model has one already
+    # no type hints: MLflow would make a signature from them, but the model has one already
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         settings = dict(params or {})
         scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
@@ -66,7 +66,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
         )
 
     def _recognizer_for(self, vocabulary: str) -> Recognizer:
-        """The model with other names; the last few are cached: their sentences cost more than an image."""
+        """Return the model for other names; the last few are cached: encoding sentences costs more than an image."""
         if not vocabulary:
             return self.recognizer
         names = parse_vocabulary(vocabulary, source="the parameter vocabulary")
@@ -78,7 +78,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
 
 def _list_images(model_input: Any) -> list[Any]:
-    """The images of a table, a mapping, a list, or one image; MLflow may put a whole list into one cell."""
+    """List the images of a table, a mapping, a list, or one image; MLflow may put a whole list into one cell."""
     if isinstance(model_input, Mapping) and "b64" not in model_input:
         model_input = model_input.get("image", next(iter(model_input.values()), []))
     elif isinstance(model_input, pd.DataFrame):
@@ -89,14 +89,14 @@ def _list_images(model_input: Any) -> list[Any]:
 
 
 def _is_image(value: Any) -> bool:
-    """Whether a value stands for one image, readable or not: no list of images, nor an array of texts."""
+    """Whether a value stands for one image, readable or not; a list or an array of texts does not."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "OSU" and value.ndim <= 3
     return not isinstance(value, list | tuple | pd.Series)
 
 
 def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:
-    """A row per image; the readable ones are scored in one batch."""
+    """Make a row per image; the readable ones are scored in one batch."""
     pixels, errors = {}, {}
     for number, image in enumerate(images):
         try:
@@ -117,7 +117,7 @@ def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: Sco
 
 
 def _with_probabilities(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of predictions with probabilities in place of their logarithms."""
+    """Replace the logarithms in a row of predictions by probabilities."""
     ranked = {name: [_with_probability(entry) for entry in row[name]] for name in _RANKED}
     return {**{name: row[name] for name in _COLUMNS}, **ranked, "error": None}
 
@@ -128,10 +128,13 @@ def _with_probability(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_bytes(image: Any) -> bytes:
-    """The bytes of an image file, given as bytes, path or base64; ImageError for a text that is neither.
+    """Read the bytes of an image file, given as bytes, path or base64.
 
-    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is). Base64 may be of the
-    URL-safe alphabet, with line breaks, without padding, and in an object `{"b64": …}` as for TensorFlow Serving.
+    A text that names an existing file is a path, even if it is valid base64 (`photos/a` is). Base64 may use the
+    URL-safe alphabet, have line breaks or no padding, and be in an object `{"b64": …}` as for TensorFlow Serving.
+
+    Raises:
+        ImageError: for a text that is neither a path nor base64, and for any other type.
     """
     if isinstance(image, Mapping) and isinstance(image.get("b64"), str):
         return _decode_base64(image["b64"])
@@ -149,7 +152,7 @@ def _read_bytes(image: Any) -> bytes:
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
-    except (OSError, ValueError):  # base64 is longer than a name may be, or holds what none may hold
+    except (OSError, ValueError):  # base64 is too long for a name, or holds characters that no name may have
         return False
 
 

@@ -24,6 +24,7 @@ from pipelines.training.data_loader import (
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.sample_use import Uses, mark_samples
 
 _CAPTION = ".txt"
 
@@ -34,18 +35,26 @@ class Captioned(SampleIndex):
 
     captions: tuple[str, ...]
     num_without: int
-    """Samples that are left out: no caption."""
+    """Samples that are left out, because they have no caption."""
     paths: tuple[Path, ...]
-    """Of the shards, on this machine."""
+    """Paths of the shards on this machine."""
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
-    """The captioned samples of a split, its shards verified; every rank must ask, and reads a part of the captions.
+    """Read the captions of a split from verified shards; samples without a caption are left out.
 
-    ValueError when a shard is not as written, or no sample has a caption (`.txt` in the tar).
+    Every rank must call; each reads a part of the captions.
+
+    Args:
+        folder: the split's folder, local or in a store.
+        rank: this worker.
+        cache_dir: folder of this node for remote shards.
+
+    Raises:
+        ValueError: when a shard is missing or altered, or no sample has a caption (`.txt` in the tar).
     """
     manifest = read_shard_manifest(folder)
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
@@ -59,6 +68,7 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
         for row, key in enumerate(index["key"].to_pylist())
         if found[shard].get(key)
     ]
+    num_rows = sum(index.num_rows for index in indexes)
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a caption: label them, and reshard")
     shards, numbers, captions = zip(*rows, strict=True)
@@ -69,15 +79,23 @@ def read_captioned(folder: str, *, rank: Rank, cache_dir: Path) -> Captioned:
         shard_of=np.array(shards),
         row_of=np.array(numbers),
         captions=captions,
-        num_without=manifest.num_samples - len(rows),
+        num_without=num_rows - len(rows),
         paths=tuple(paths),
     )
 
 
 def captions_of(split: Split, *, rank: Rank, cache_dir: Path) -> tuple[str, ...]:
-    """The caption of each labelled sample of a split, by position; empty where it has none. Every rank must ask.
+    """Read the caption of each labelled sample of a split, by position; empty where it has none.
 
-    ValueError when a shard is not as written.
+    Every rank must call; each reads a part of the captions.
+
+    Args:
+        split: the labelled samples.
+        rank: this worker.
+        cache_dir: folder of this node for remote shards.
+
+    Raises:
+        ValueError: when a shard is missing or altered.
     """
     found = _read_captions(fetch_shards(split, rank=rank, cache_dir=cache_dir), rank=rank)
     keys = [index["key"].to_pylist() for index in split.indexes]
@@ -92,7 +110,7 @@ def _read_captions(paths: Sequence[Path], *, rank: Rank) -> dict[int, dict[str, 
 
 
 def _captions(path: Path) -> dict[str, str]:
-    """By key, as the tar has them."""
+    """Read the captions of one tar, by key."""
     captions = {}
     with tarfile.open(path, "r:") as tar:
         for member in tar:
@@ -104,9 +122,9 @@ def _captions(path: Path) -> dict[str, str]:
 
 
 class CaptionedShards:
-    """Pictures in the order of the loader, as the model's own transform gives them, each with its one caption.
+    """Batches of captioned pictures in the loader's order; the model's own transform makes the pixels.
 
-    Nothing is known of a caption but its words: equal ones are no negatives of each other, all others are.
+    Equal captions are not negatives of each other; all others are, because nothing else is known of a caption.
     """
 
     num_attributes = 0
@@ -116,18 +134,25 @@ class CaptionedShards:
         self._seed, self._batch_size = seed, batch_size
         self._reader = PictureReader(split, paths=split.paths, preprocess=backbone.preprocess, num_threads=num_threads)
         self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+        self._uses = torch.zeros(len(split), dtype=torch.uint8)
+
+    @property
+    def split(self) -> Captioned:
+        return self._split
 
     def texts(self) -> tuple[str, ...]:
         return self._split.captions
 
     def unreadable(self) -> dict[str, str]:
-        return dict(self._reader.reasons)  # which grows while the next batch is read
+        return dict(self._reader.reasons)  # a copy: it grows while the next batch is read
 
     def batch(self, step: int, *, part: BatchPart) -> CaptionedImages:
         epoch, place = divmod(step, num_batches(len(self._split), batch_size=self._batch_size))
         positions = batch_positions(self._order(epoch), batch=place, batch_size=self._batch_size, rank=Rank())
         captions, own = match_captions([self._split.captions[position] for position in positions])
-        pixels, readable = self._reader.pixels(positions[part.of(len(positions))])
+        mine = positions[part.of(len(positions))]
+        pixels, readable = self._reader.pixels(mine)
+        mark_samples(self._uses, mine, readable=readable)
         return CaptionedImages(
             images=self._backbone.normalise(pixels),
             readable=readable,
@@ -136,6 +161,9 @@ class CaptionedShards:
             true=own,
             attributes=torch.zeros((len(positions), 0), dtype=torch.bool),
         )
+
+    def uses(self) -> Uses:
+        return self._uses
 
     def evaluate(self, clip: Clip) -> dict[str, float]:
         return {}

@@ -1,10 +1,11 @@
 """Load batches of labelled images from verified shards, in an order that seed and epoch decide.
 
-The order is one permutation of all samples per (seed, epoch). A step takes the next positions of it, and rank r of W
-takes those that are r modulo W. So a run can stop anywhere and resume with another number of ranks.
+The order is one permutation of all samples per (seed, epoch). Each step takes the next positions of it, and rank r of W
+takes every W-th of these, from the r-th on. So a run can stop anywhere and resume with another number of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +29,18 @@ from pipelines.training.unreadable import MOST_NAMED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleIndex:
-    """Where the samples of one split lie, by position; pictures are read when they are asked for."""
+    """Places of the samples of one split, by position; pictures are read only when they are needed."""
 
     folder: str
     manifest: ShardManifest
     indexes: tuple[pa.Table, ...]
-    """Of each shard."""
+    """Index of each shard."""
     shard_of: Int[np.ndarray, " N"]
     row_of: Int[np.ndarray, " N"]
     """Row in the shard's index."""
 
     def source(self, position: int) -> str:
-        """Where a sample came from, as it was when it was sharded."""
+        """Return the source of a sample, as it was recorded when it was sharded."""
         source: str = self.indexes[self.shard_of[position]]["source"][int(self.row_of[position])].as_py()
         return source
 
@@ -50,27 +51,38 @@ class Split(SampleIndex):
 
     categories: Int[Tensor, " N"]
     rationales: Int[Tensor, "N L"]
-    """All labelled ids; −1 where a sample has fewer than L."""
+    """Ids of all labelled rationales; −1 where a sample has fewer than L."""
     first_turn: Int[Tensor, " N"]
-    """Where each sample starts in taking its rationales in turn."""
-    num_unlabelled: int
-    """Samples of the split that are left out: no category, or no rationale."""
+    """A number per sample that decides which of its rationales is taken first."""
+    left_out: Mapping[str, int]
+    """Samples of the split that are left out, because they have no category or no rationale, by `no_category` and
+    `no_rationale`."""
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Number of samples that are left out."""
+        return sum(self.left_out.values())
 
     def __len__(self) -> int:
         return len(self.categories)
 
     def rationales_of_epoch(self, epoch: int) -> Int[Tensor, " N"]:
-        """The one rationale each sample teaches in this epoch: in turn, as `label_ids` has it."""
+        """Return the rationale that each sample is trained with in this epoch; its labelled ones take turns."""
         counts = (self.rationales >= 0).sum(dim=1)
         turn = (self.first_turn + epoch) % counts
         return self.rationales.gather(1, turn[:, None])[:, 0]
 
 
 def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
-    """The samples of a split that have a category and a rationale.
+    """List the samples of a split that have a category and a rationale.
 
-    Raises ValueError when the folder was sharded with another vocabulary, an index is not as written, or no sample
-    has both labels.
+    Args:
+        folder: the split's folder, local or in a store.
+        vocabulary: the vocabulary that gives the ids.
+
+    Raises:
+        ValueError: when the folder was sharded with another vocabulary, the manifest or an index was altered, or no
+            sample has both labels.
     """
     manifest = read_shard_manifest(folder)
     if manifest.vocabulary_digest != vocabulary.digest:
@@ -79,14 +91,15 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
             f"{manifest.vocabulary_digest}: reshard, or pass the vocabulary of that manifest"
         )
     indexes = tuple(read_index(folder, info) for info in manifest.shards)
-    rows = [
-        (shard, row, crc32(key.encode()), vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels)))
-        for shard, index in enumerate(indexes)
-        for row, (key, category, labels) in enumerate(
-            zip(*(index[name].to_pylist() for name in ("key", "category", "rationales")), strict=True)
-        )
-        if category is not None and labels
-    ]
+    rows, left_out = [], Counter[str]()
+    for shard, index in enumerate(indexes):
+        columns = (index[name].to_pylist() for name in ("key", "category", "rationales"))
+        for row, (key, category, labels) in enumerate(zip(*columns, strict=True)):
+            if category is None or not labels:
+                left_out["no_category" if category is None else "no_rationale"] += 1
+                continue
+            ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
+            rows.append((shard, row, crc32(key.encode()), *ids))
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
     shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
@@ -100,41 +113,64 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
         categories=torch.tensor(categories),
         rationales=torch.tensor([ids + [-1] * (longest - len(ids)) for ids in labelled]),
         first_turn=torch.tensor(turns),
-        num_unlabelled=manifest.num_samples - len(rows),
+        left_out=left_out,
     )
 
 
 def order_of_epoch(num_samples: int, *, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
-    """A permutation that the seed and the epoch decide."""
+    """Shuffle the positions of all samples; seed and epoch alone decide the order.
+
+    Args:
+        num_samples: number of samples.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+    """
     return np.random.default_rng([seed, epoch]).permutation(num_samples)
 
 
 def num_batches(num_samples: int, *, batch_size: int) -> int:
-    """Whole batches of an epoch: its tail is dropped (another one each epoch), but there is always one batch."""
+    """Count the whole batches of an epoch, at least one.
+
+    The samples that remain are dropped; each epoch drops others.
+
+    Args:
+        num_samples: number of samples.
+        batch_size: samples per batch, over all ranks.
+    """
     return max(1, num_samples // batch_size)
 
 
 def batch_positions(order: Int[np.ndarray, " N"], *, batch: int, batch_size: int, rank: Rank) -> Int[np.ndarray, " b"]:
-    """This rank's samples of a batch. Where there are fewer samples than a batch holds, the order starts again."""
+    """Return this rank's positions of one batch.
+
+    With fewer samples than a batch holds, the order starts again within the batch.
+
+    Args:
+        order: result of `order_of_epoch`.
+        batch: number of the batch, from 0.
+        batch_size: samples per batch, over all ranks.
+        rank: this worker.
+    """
     taken = np.take(order, np.arange(batch * batch_size, (batch + 1) * batch_size), mode="wrap")
     return taken[rank.index :: rank.num_ranks]
 
 
 class PictureReader:
-    """Positions of a split in, pixels out: from shards that were verified once, decoded on a few threads."""
+    """Read the pictures at given positions from verified shards, and decode them on a few threads."""
 
     def __init__(self, split: SampleIndex, *, paths: Sequence[Path], preprocess: Preprocess, num_threads: int) -> None:
         self.reasons: dict[str, str] = {}
-        """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+        """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
         self._split = split
         self._paths = paths
         self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(max_workers=num_threads)
 
     def pixels(self, positions: Int[np.ndarray, " B"]) -> tuple[Tensor, Tensor]:
-        """Pixels [B 3 H W] (8 bit), and which of them could be read [B]; the others are black.
+        """Return pixels [B 3 H W] (8 bit), and which of the pictures could be read [B]; the others are black.
 
-        Raises ValueError when a picture's bytes are not those that were sharded.
+        Raises:
+            ValueError: when a picture's bytes are not those that were sharded.
         """
         images = self._pool.map(self._one, self._samples(positions))
         pixels = np.zeros((len(positions), 3, *self._preprocess.image_size), np.uint8)
@@ -157,16 +193,24 @@ class PictureReader:
     def _one(self, sample: Sample) -> np.ndarray | None:
         try:
             return image_to_pixels(decode_image(sample.image), preprocess=self._preprocess)
-        except ImageError as error:  # the caller counts it; sharding with full validation finds them beforehand
+        except ImageError as error:  # the caller counts it; sharding with `decode` finds it beforehand
             if len(self.reasons) < MOST_NAMED:
                 self.reasons[sample.source] = str(error)
             return None
 
 
 def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Path]:
-    """Local paths of all shards of a split, each verified (and fetched, where remote) by one rank of every node.
+    """Verify all shards of a split, download remote ones, and return their local paths.
 
-    Raises ValueError on every rank when one of them found a shard that is missing or not as written.
+    Every rank must call; the ranks of a node share the work.
+
+    Args:
+        split: the split.
+        rank: this worker.
+        cache_dir: folder of this node for remote shards.
+
+    Raises:
+        ValueError: on every rank, when one of them found a shard that is missing or altered.
     """
     mine: dict[int, Path | str] = {}
     for number, info in enumerate(split.manifest.shards):
@@ -181,7 +225,7 @@ def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Pat
 
 
 def _fetch(folder: str, info: ShardInfo, *, cache_dir: Path) -> Path | str:
-    """The path, or what is wrong with it: an error must reach all ranks, or the others wait for this one."""
+    """Return the path or the error message: an error must reach all ranks, or the others would wait for this one."""
     try:
         return fetch_shard(folder, info, cache_dir=cache_dir / "shards")
     except (ValueError, OSError) as error:
@@ -189,7 +233,15 @@ def _fetch(folder: str, info: ShardInfo, *, cache_dir: Path) -> Path | str:
 
 
 def ahead(positions: Iterator[Int[np.ndarray, " B"]], *, reader: PictureReader) -> Iterator[tuple[Tensor, Tensor]]:
-    """`reader.pixels` of each batch, one batch read while the one before is used."""
+    """Yield the pictures of each batch while the next batch is being read.
+
+    Args:
+        positions: positions of each batch.
+        reader: its `pixels` reads a batch, in another thread.
+
+    Raises:
+        ValueError: as `PictureReader.pixels`.
+    """
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = None
         for wanted in positions:

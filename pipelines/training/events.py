@@ -11,11 +11,11 @@ from pipelines.training.unreadable import unreadable_lines
 
 
 class RunProgress(Protocol):
-    """How far a run is."""
+    """State of a run: its step, and the images that it could not read."""
 
     @property
     def step(self) -> int:
-        """Updates done."""
+        """Number of updates done."""
 
     @property
     def unreadable(self) -> Mapping[str, str]:
@@ -23,7 +23,7 @@ class RunProgress(Protocol):
 
 
 class RunEvent(RunProgress, Protocol):
-    """A moment of a run that is worth recording."""
+    """An event of a run that is recorded, with its points of the curves."""
 
     @property
     def figures(self) -> Mapping[str, float]:
@@ -43,16 +43,16 @@ def publish_events(
     num_steps: int,
     describe: Callable[[Event], str | None],
 ) -> Iterator[Event]:
-    """Yield the events in order; rank 0 publishes each before.
+    """Yield the events in order; rank 0 publishes each event first.
 
     Args:
-        events: of the run; all ranks have the same ones.
-        job: whose MLflow run and driver hear of them.
-        rank: of this worker.
+        events: events of the run, the same on all ranks.
+        job: names the MLflow run and the queue of lines for the driver.
+        rank: this worker.
         stage: `train` or `pretrain`, for Prometheus.
-        resumed: how far the run was when it stopped; None for a new run.
-        num_steps: of the whole run.
-        describe: the line of an event for the terminal, or None.
+        resumed: state from which the run resumes; None for a new run.
+        num_steps: steps of the whole run.
+        describe: gives the line of an event for the terminal, or None.
     """
     step = 0 if resumed is None else resumed.step
     reported = set() if resumed is None else set(resumed.unreadable)

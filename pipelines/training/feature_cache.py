@@ -1,6 +1,6 @@
 """Compute the image features of a split once, by all ranks together, into one file per node.
 
-Where only text tokens are learned, or a projection, an epoch is then text encoding and small matrix products.
+If only text tokens or a projection are learned, an epoch then needs no image tower.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,18 +28,21 @@ def cached_features(
     rank: Rank,
     folder: Path,
 ) -> tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]:
-    """Normalised fp32 features of all samples (memory-mapped), and which pictures could be read.
+    """Return normalised fp32 features of all samples (memory-mapped), and which pictures could be read.
 
-    The file is named by a digest of split, backbone, precision and device: all runs on the same data share it, and it
+    The file is named by a digest of split, backbone, precision and device. So all runs on the same data share it. It
     may be deleted between runs.
 
     Args:
         split: the samples.
         backbone: frozen tower; no visual tokens.
-        reader: opens the pictures of the split; called where the file is missing on some node.
+        reader: opens the pictures of the split; called only if the file is missing on some node.
         batch_size: pictures per forward pass.
-        rank: of this worker; all ranks must call.
-        folder: of this node.
+        rank: this worker; all ranks must call.
+        folder: folder of this node for such files.
+
+    Raises:
+        ValueError: as `PictureReader.pixels`.
     """
     return cached_rows(
         split,
@@ -64,9 +67,22 @@ def cached_rows(
     rank: Rank,
     folder: Path,
 ) -> tuple[Float[Tensor, "N W"], Bool[Tensor, " N"]]:
-    """fp32 numbers of all samples (memory-mapped), and which pictures could be read; arguments as `cached_features`.
+    """Return a row of fp32 numbers per sample (memory-mapped), and which pictures could be read.
 
-    `encode` makes a row of `width` numbers of each picture in a batch of pixels, `content` says what decides them.
+    The file is shared as in `cached_features`.
+
+    Args:
+        split: the samples.
+        encode: makes the rows of a batch of pixels.
+        width: numbers per row.
+        content: everything that decides the rows, besides the split and the kind of device; it names the file.
+        reader: opens the pictures of the split; called only if the file is missing on some node.
+        batch_size: pictures per call of `encode`.
+        rank: this worker; all ranks must call.
+        folder: folder of this node for such files.
+
+    Raises:
+        ValueError: as `PictureReader.pixels`.
     """
     content = [split.manifest.digest, *content, torch.device(rank.device).type]
     path = folder / f"{json_digest(content)}.npy"
@@ -81,7 +97,7 @@ def cached_rows(
 def _blocks(
     split: Split, *, encode: Callable[[Tensor], Tensor], width: int, reader: PictureReader, batch_size: int, rank: Rank
 ) -> Iterator[Float[Tensor, "B W"]]:
-    """The split's rows in order, each block from all ranks; a picture that cannot be read is a row of NaN."""
+    """Yield the split's rows in order, each block from all ranks; an unreadable picture is a row of NaN."""
     starts = range(0, len(split), batch_size * rank.num_ranks)
     firsts = [start + rank.index * batch_size for start in starts]
     parts = [np.arange(first, max(first, min(first + batch_size, len(split)))) for first in firsts]

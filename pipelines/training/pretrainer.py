@@ -1,7 +1,7 @@
 """Pretrain a small CLIP step by step on captioned images, on one rank, without Ray or MLflow.
 
-Every batch is a function of the seed and the step, and the state of the generator that drops image tokens is saved. So
-a run that resumes, or that resumes with another number of ranks, equals one that never stopped.
+Seed and step decide every batch, and the state of the generator that drops image tokens is saved. So a run that
+resumes, also with another number of ranks, equals one that never stopped.
 """
 
 import time
@@ -27,45 +27,48 @@ from ecor.training.contrastive import (
 from ecor.training.distributed import Rank
 from ecor.training.schedules import warmup_cosine
 from pipelines.config.training import PretrainConfig
+from pipelines.training.sample_use import merge_uses
 from pipelines.training.unreadable import check_unreadable, merge_reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainState:
-    """The state of a run: all that resuming needs."""
+    """State of a run: everything that is needed to resume it."""
 
     weights: dict[str, Tensor]
-    """Of the model with its small token table and its attribute head."""
+    """Weights of the model with its small token table and its attribute head."""
     optimizer: dict[str, Any]
     generator: Tensor
-    """State of the draws of dropped image tokens."""
+    """State of the generator that drops image tokens."""
     step: int
-    """Updates done."""
+    """Number of updates done."""
     num_unreadable: int
     """Pictures that could not be read, on all ranks."""
     seconds: float
-    """Spent on these steps."""
+    """Duration of these steps."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
+    """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read, by source."""
+    uses: Tensor | None = None
+    """State of each sample, as in `pipelines.training.sample_use`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainEvent:
-    """An event of a run: points of its curves, with the state where it is to be saved."""
+    """An event of a run: points of its curves, with the state if it must be saved."""
 
     step: int
     metrics: dict[str, float]
     """Means since the last report, and `images_per_s`."""
     judged: dict[str, float]
-    """What the source judges of the model, on rank 0, where it is time for it."""
+    """Results of the source's own evaluation, on rank 0, every `judge_every_steps`."""
     unreadable: dict[str, str]
-    """Why pictures could not be read so far, by source: of the first `MOST_NAMED`."""
+    """Reason why each of the first `MOST_NAMED` unreadable pictures could not be read so far, by source."""
     progress: PretrainState | None
-    """Where it is to be saved."""
+    """State to be saved; None if it need not be saved now."""
 
     @property
     def figures(self) -> dict[str, float]:
-        """Points of the curves, and what the source judges."""
+        """Points of the curves, and results of the source's evaluation."""
         return self.metrics | self.judged
 
 
@@ -76,10 +79,10 @@ class Pretraining:
         """Make the first weights from the seed.
 
         Args:
-            config: of the run.
-            backbone: of the architecture to train, with any weights; on the CPU. The model is judged in it.
-            source: of the batches.
-            rank: of this worker; with several, their process group is open.
+            config: settings of the run.
+            backbone: a model of the architecture to train, with any weights, on the CPU. It also evaluates the weights.
+            source: gives the batches.
+            rank: this worker; with several, their process group is open.
 
         Raises:
             ValueError: when the architecture does not fit the settings or the source.
@@ -105,24 +108,28 @@ class Pretraining:
         )
         self._num_unreadable, self._seconds = 0, 0.0
         self._unreadable: dict[str, str] = {}
+        self._uses: Tensor | None = None
 
     def module(self) -> Pretrainer:
-        """What is trained: its forward gives the loss terms."""
+        """Return the module to train: its forward gives the loss terms."""
         return self._pretrainer
 
     def weights(self) -> dict[str, Tensor]:
-        """The model as it stands, as open_clip loads it: fp16, with the full token table."""
+        """Return the present weights as open_clip loads them: fp16, with the full token table."""
         num_rows = self.backbone.token_embedding.num_embeddings
         return full_weights(self._pretrainer.clip, rows=self.table.rows, num_rows=num_rows)
 
     def reports(
         self, module: Pretrainer | DistributedDataParallel, *, progress: PretrainState | None = None
     ) -> Iterator[PretrainEvent]:
-        """Train from the beginning, or from where `progress` was, to the last step.
+        """Train from the beginning, or from a saved state, to the last step.
 
         Args:
             module: `self.module()`, wrapped for several ranks or not.
             progress: a saved state of a run with the same settings.
+
+        Raises:
+            ValueError: when too many pictures could not be read.
         """
         config, first_step = self.config, 0 if progress is None else self._restore(progress)
         began, terms = time.perf_counter(), list[dict[str, Tensor]]()
@@ -157,7 +164,7 @@ class Pretraining:
         )
 
     def _batches(self, first_step: int) -> Iterator[tuple[int, PretrainingBatch]]:
-        """Each step's batch, made while the step before is done."""
+        """Yield the batch of each step; it is made while the step before runs."""
         last_step = self.config.last_step
         if first_step >= last_step:
             return
@@ -174,7 +181,11 @@ class Pretraining:
         return tokenize_batch(self.source.batch(step, part=self._part), table=self.table, part=self._part)
 
     def _curves(self, terms: list[dict[str, Tensor]], *, seconds: float, done: int) -> dict[str, float]:
-        """Means of the steps since the last point; ValueError when too many pictures could not be read."""
+        """Average the steps since the last point.
+
+        Raises:
+            ValueError: when too many pictures could not be read.
+        """
         self._unreadable = merge_reasons(self.rank.all_gather(self.source.unreadable()), before=self._unreadable)
         num_unreadable = check_unreadable(
             self._num_unreadable,
@@ -194,7 +205,7 @@ class Pretraining:
         }
 
     def _judged(self) -> dict[str, float]:
-        """Of the model as it would be written now; the other ranks wait at the next step."""
+        """Evaluate the present weights; the other ranks wait at the next step."""
         if self.rank.index != 0:
             return {}
         self.backbone.model.load_state_dict(self.weights())
@@ -209,6 +220,7 @@ class Pretraining:
             num_unreadable=sum(self.rank.all_gather(self._num_unreadable)),
             seconds=self._seconds,
             unreadable=self._unreadable,
+            uses=merge_uses(self.source.uses(), rank=self.rank, before=self._uses),
         )
 
     def _restore(self, progress: PretrainState) -> int:
@@ -217,4 +229,5 @@ class Pretraining:
         self._generator.set_state(progress.generator)
         self._num_unreadable = progress.num_unreadable if self.rank.index == 0 else 0
         self._seconds, self._unreadable = progress.seconds, progress.unreadable
+        self._uses = progress.uses
         return progress.step

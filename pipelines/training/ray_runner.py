@@ -31,7 +31,7 @@ _START_S = 60.0
 
 
 class Placement(Protocol):
-    """Settings that say where a run's workers are."""
+    """Settings that say how many workers a run has, and what they need."""
 
     @property
     def num_workers(self) -> int: ...
@@ -57,7 +57,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[Config]):
-    """The settings of every worker."""
+    """Settings of a run, the same for every worker."""
 
     config: Config
     parents: dict[str, str]
@@ -82,22 +82,22 @@ def fit_on_workers(
     messages: Queue,
     patience_s: float,
 ) -> ray.train.Checkpoint:
-    """Run `work` on every worker, from the last state of a run of this name in `output`, if any, to its end.
+    """Run `work` on every worker to its end; a run of the same name in `output` resumes from its last state.
 
     Args:
-        work: what a worker does; its last `saved_states.save_state` is what is returned.
-        settings: of each worker, as plain values: Ray's controller unpickles them too, and need not import what the
-            workers do.
-        placement: how many workers, where.
+        work: function that each worker runs; the state that it saves last (`saved_states.save_state`) is returned.
+        settings: settings of each worker, as plain values: Ray's controller unpickles them too, without the workers'
+            imports.
+        placement: number of workers, and their resources.
         output: folder of the run.
-        name: of the run; Ray resumes any run of the same name there.
+        name: name of the run; Ray resumes any run of this name there.
         messages: lines for the driver to print.
         patience_s: how long to wait for the CPUs and GPUs of all workers.
 
     Raises:
-        ValueError: a worker's own, which says what to do.
-        TimeoutError: when the cluster does not give what the workers need.
-        OSError: a worker's own (a store or MLflow's server that is gone), or when workers died more often than
+        ValueError: raised by a worker.
+        TimeoutError: when the cluster does not have what the workers need.
+        OSError: raised by a worker (a store or MLflow's server does not answer), or when workers died more often than
             `max_failures`.
     """
     start_s = min(patience_s, _START_S)
@@ -115,7 +115,7 @@ def fit_on_workers(
             name=name,
             storage_path=path,
             storage_filesystem=None if filesystem.is_local(output) else PyFileSystem(FSSpecHandler(file_system)),
-            failure_config=FailureConfig(  # by default Ray asks for the workers' resources for ever
+            failure_config=FailureConfig(  # by default Ray waits for the workers' resources for ever
                 max_failures=placement.max_failures, controller_failure_limit=int(patience_s / start_s) - 1
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -133,7 +133,7 @@ def fit_on_workers(
 
 
 def queue_here() -> Queue:
-    """On the driver's own machine: workers tell their lines there, and any other machine may go."""
+    """Make a queue for the workers' lines on the driver's machine: any other machine may leave the cluster."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
@@ -150,7 +150,7 @@ def _print_messages(messages: Queue) -> Iterator[None]:
             except Empty:
                 continue
             except RayError:
-                return  # the queue went with the cluster
+                return  # the queue ended with the cluster
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
@@ -164,7 +164,7 @@ def _print_messages(messages: Queue) -> Iterator[None]:
 
 @contextmanager
 def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
-    """Ray Train reads these where its controller starts."""
+    """Set environment variables that Ray Train reads where its controller starts."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -178,19 +178,19 @@ def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray's own Ctrl-C handler would stay in place, swallow the interrupt and end the process; this one has none."""
+    """A TorchTrainer without Ray's Ctrl-C handler, which would remain, hide the interrupt and end the process."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
 
     def stop(self) -> None:
-        """End the run's workers; their last saved state stays."""
+        """End the run's workers; their last saved state is kept."""
         with suppress(RayError, AttributeError):
             ray.get(self._controller.abort.remote(), timeout=30)
 
 
 def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
-    """What a person can act on: a worker's own ValueError or OSError, an empty cluster, a dead worker; else `error`."""
+    """Find the cause that a user can act on: an error of a worker, missing resources, a dead worker; else `error`."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "cause", None) or getattr(failure, "health_check_failure", None) or failure
         for kind in (ValueError, OSError):
@@ -210,7 +210,7 @@ def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
 
 
 def own_rank() -> Rank:
-    """Which worker this is."""
+    """Return the rank of this worker."""
     context = ray.train.get_context()
     return Rank(
         index=context.get_world_rank(),

@@ -1,7 +1,7 @@
 """Claim, record, resume and publish the output folder of a stage that learns.
 
-The folder holds `summary.json`, which is written last, beside what was made; until then also `run.json` (what is being
-made, and its MLflow run) and `ray/` (the states that the same command resumes from).
+The folder holds the products and `summary.json`, which is written last. Until then it also holds `run.json` (digest and
+MLflow run) and `ray/` (the states from which the same command resumes).
 """
 
 import json
@@ -17,6 +17,7 @@ import ecor
 from ecor.config import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import WorkLedger
@@ -27,7 +28,7 @@ from pipelines.training.saved_states import STATES, has_states, states_folder
 SUMMARY, RUN = "summary.json", "run.json"
 _LEDGER, _RUN = "_ledger", "run"
 _NAME_LENGTH = 16
-"""Characters of the digest by which Ray Train knows a run."""
+"""Characters of the digest that Ray Train uses as the name of a run."""
 Work = Callable[[dict[str, Any]], None]
 
 
@@ -45,24 +46,24 @@ def make_once(
 ) -> None:
     """Fill the output of a stage that learns, unless a run with the same parents has filled it.
 
-    The same command resumes from the last saved state, in the same MLflow run. An output that another job works on is
-    waited for.
+    The same command resumes from the last saved state, in the same MLflow run. If another job works on the output, the
+    call waits for it.
 
     Args:
-        config: of the stage, a dataclass.
-        name: of the stage, and of the MLflow run.
-        parents: digests of what the run is made from; `config` is the digest of the settings and of all the others.
-        made_of: what that digest is of, for people.
+        config: settings of the stage, a dataclass.
+        name: name of the stage, and of the MLflow run.
+        parents: digests of the inputs of the run; `config` is the digest of the settings and of all the others.
+        made_of: names in errors what this digest is made from.
         products: files and folders in the output that the run makes.
-        work: what a worker does; its settings are the fields of a `Job`.
-        publish: takes the folder of the last state and the MLflow run, and puts the products in their places. It
-            writes the summary last.
-        cluster: where.
+        work: function that each worker runs; its settings are the fields of a `Job`.
+        publish: takes the folder of the last state and the MLflow run, moves the products to their places, and writes
+            the summary last.
+        cluster: where the workers run.
         tracking: where the run is recorded.
 
     Raises:
         ValueError: when the output holds another run (naming both digests), and as `fit_on_workers`.
-        OSError: when another job has taken the run over meanwhile, or a worker died.
+        OSError: when another job has taken over the run, or a worker died.
     """
     output, digest = absolute_address(config.output), parents["config"]
     if not config.fresh and is_finished(output, digest=digest, made_of=made_of):
@@ -96,7 +97,7 @@ def make_once(
 
 @contextmanager
 def _fit(job: Job[Settings], *, work: Work, output: str, patience_s: float) -> Iterator[Path]:
-    """The folder of the last state of a run to its end, on this machine."""
+    """Run the job to its end, and yield a local folder with its last state."""
     last_state = fit_on_workers(
         work,
         {each.name: getattr(job, each.name) for each in fields(job)},
@@ -121,7 +122,7 @@ def record_run(
     tracking: TrackingConfig,
     products: Sequence[str],
 ) -> Iterator[str]:
-    """The MLflow run, reattached to after an end of any kind; closed with the outcome."""
+    """Open the MLflow run, or reopen the one of an interrupted run; close it with the outcome."""
     path = filesystem.join(output, RUN)
     run_id = json.loads(filesystem.read(path))["run_id"] if filesystem.exists(path) else None
     run_id = model_registry.start_training_run(
@@ -138,7 +139,7 @@ def record_run(
         raise
     except ValueError:
         if not has_states(output):
-            clear_output(output, products=products)  # nothing was learned: the mended command may have the folder
+            clear_output(output, products=products)  # nothing was learned: a corrected command may use the folder
         raise
     finally:
         model_registry.finish_run(tracking, run_id=run_id, status=status)
@@ -146,10 +147,10 @@ def record_run(
 
 @contextmanager
 def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
-    """Wait until no other job works on this output; nobody else begins to before this ends.
+    """Wait until no other job works on this output, and keep other jobs away until the block ends.
 
-    What it gives is called before anything is published: OSError when this job showed no sign of life for `lease_s`,
-    and another one resumes from its last saved state.
+    Yields a function to call before anything is published. It raises OSError if another job has taken over the run,
+    because this job did not renew its lease for `lease_s`.
     """
     ledger = WorkLedger(filesystem.join(output, _LEDGER), lease_s=lease_s)
     with ledger.hold_lease():
@@ -162,7 +163,7 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
 
         yield fence
     if filesystem.exists(filesystem.join(output, SUMMARY)):
-        ledger.clear()  # who waits for this run finds it finished
+        ledger.clear()  # a job that waits for this run finds it finished
 
 
 def clear_output(output: str, *, products: Sequence[str]) -> None:
@@ -172,9 +173,15 @@ def clear_output(output: str, *, products: Sequence[str]) -> None:
 
 
 def is_finished(output: str, *, digest: str, made_of: str) -> bool:
-    """Whether the run of this digest is finished here; ValueError when the output is of another run.
+    """Whether the run of this digest is finished in this output.
 
-    `made_of` names, in the error, what the digest is of.
+    Args:
+        output: folder of the run.
+        digest: digest of the run.
+        made_of: names in the error what the digest is made from.
+
+    Raises:
+        ValueError: when the output holds another run.
     """
     for name in (SUMMARY, RUN):
         if filesystem.exists(filesystem.join(output, name)):
@@ -185,6 +192,18 @@ def is_finished(output: str, *, digest: str, made_of: str) -> bool:
                 f"choose another output, or start over with --fresh",
             )
     return filesystem.exists(filesystem.join(output, SUMMARY))
+
+
+def say_recorded_balance(output: str) -> None:
+    """Print what became of all samples, as the summary of a finished run has it."""
+    summary = json.loads(filesystem.read(filesystem.join(absolute_address(output), SUMMARY)))
+    if (balance := recorded_balance(summary)) is not None:
+        say_balance(balance)
+
+
+def recorded_balance(summary: Mapping[str, Any]) -> Balance | None:
+    """What became of all samples; None in a summary of an earlier version."""
+    return Balance.from_record(summary["balance"]) if "balance" in summary else None
 
 
 def _environment() -> dict[str, str]:

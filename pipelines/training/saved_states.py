@@ -1,8 +1,8 @@
 """Save the state of a training run through Ray Train, and load the last one to resume from.
 
-Ray lists the states in a snapshot file that it does not write atomically: a controller that is killed while it writes
-leaves an empty file, and no later run would start. Here such a file is removed, and the newest state that can be read
-takes the place of the list.
+Ray lists the states in a snapshot file, and does not write this file atomically: a controller that is killed at that
+moment leaves an empty file, and no later run would start. This module removes such a file, and takes the newest
+readable state instead.
 """
 
 import io
@@ -27,7 +27,7 @@ _PREFIX = "checkpoint_"
 
 
 def states_folder(output: str, *, name: str) -> str:
-    """The address of a run's states; `name` is the one that Ray Train knows the run by."""
+    """Return the address of a run's states; `name` is the run's name in Ray Train."""
     return filesystem.join(filesystem.join(output, STATES), name)
 
 
@@ -38,9 +38,9 @@ def has_states(output: str) -> bool:
 
 
 def remove_unusable_snapshot(folder: str) -> bool:
-    """Remove Ray's list of the states where this Ray cannot read it; True when there was such a list.
+    """Remove Ray's list of the states if this Ray cannot read it; returns whether it was removed.
 
-    It cannot read one that is cut off, nor (so Ray demands) one that another version of Ray wrote.
+    Ray cannot read a truncated list, and refuses the list of another version of Ray.
     """
     path = filesystem.join(folder, SNAPSHOT)
     if not filesystem.exists(path):
@@ -55,7 +55,14 @@ def remove_unusable_snapshot(folder: str) -> bool:
 
 
 def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path | None = None) -> None:
-    """Hand the state to Ray; all ranks meet here. What `folder` holds already goes with it."""
+    """Save the state of a run through Ray Train; every rank must call.
+
+    Args:
+        state: the state; only that of rank 0 is saved.
+        step: number of updates done.
+        rank: this worker.
+        folder: rank 0 also saves the files in this folder; None: the state alone.
+    """
     checkpoint = None
     with tempfile.TemporaryDirectory() as scratch:
         folder = folder or Path(scratch)
@@ -66,7 +73,7 @@ def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path 
 
 
 def load_state(folder: str) -> dict[str, Any] | None:
-    """The last saved state of the run whose states are in `folder`; None when it has saved none."""
+    """Load the last saved state of the run whose states are in `folder`; None if there is none."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return _newest_state(folder)
@@ -81,11 +88,11 @@ def _newest_state(folder: str) -> dict[str, Any] | None:
             data = filesystem.read(filesystem.join(filesystem.join(folder, name), _STATE))
             state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         except (FileNotFoundError, RuntimeError, EOFError):
-            continue  # its upload was cut off
+            continue  # its upload was interrupted
         return state
     return None
 
 
 def _state_names(folder: str) -> list[str]:
-    """Names of the states in the order of time, which Ray writes into them."""
+    """Names of the states in the order of time: Ray writes the time into the names."""
     return sorted(name for name in filesystem.names_in(folder) if name.startswith(_PREFIX))

@@ -6,11 +6,19 @@ from ecor.config import require
 from ecor.training.distributed import Rank
 
 MOST_NAMED = 20
-"""Unreadable images that are reported by name; all are counted."""
+"""Number of unreadable images that are reported by name; all are counted."""
 
 
 def merge_reasons(found: Iterable[Mapping[str, str]], *, before: Mapping[str, str]) -> dict[str, str]:
-    """Reasons by source, of all ranks and of the run so far: at most `MOST_NAMED`; a reason replaces an empty one."""
+    """Merge the reasons why images could not be read; a reason replaces an empty one.
+
+    Args:
+        found: reasons by source, one mapping per rank.
+        before: reasons by source of the run so far.
+
+    Returns:
+        At most `MOST_NAMED` reasons by source, those of `before` first.
+    """
     named = dict(before)
     for reasons in found:
         named.update({source: reason for source, reason in reasons.items() if not named.get(source)})
@@ -21,14 +29,14 @@ def merge_reasons(found: Iterable[Mapping[str, str]], *, before: Mapping[str, st
 def check_unreadable(
     num_unreadable: int, *, num_images: int, reasons: Mapping[str, str], max_rejected: float, rank: Rank
 ) -> int:
-    """The number of unreadable images on all ranks; every rank must call.
+    """Count the unreadable images of all ranks; every rank must call.
 
     Args:
-        num_unreadable: on this rank.
-        num_images: that all ranks were to read.
-        reasons: by source; the first are named in the error.
+        num_unreadable: number on this rank.
+        num_images: number of images for all ranks to read.
+        reasons: reasons by source; the first are named in the error.
         max_rejected: largest share that is allowed.
-        rank: of this worker.
+        rank: this worker.
 
     Raises:
         ValueError: when the share is larger.
@@ -44,7 +52,7 @@ def check_unreadable(
 
 
 def unreadable_lines(reasons: Mapping[str, str], *, reported: Container[str]) -> list[str]:
-    """A line for each image that was not reported before."""
+    """Format a line for each image that was not reported before."""
     lines = [
         f"cannot read {source}" + (f": {reason}" if reason else " (found when its features were made)")
         for source, reason in reasons.items()

@@ -1,4 +1,7 @@
-"""What is saved is loaded, bit for bit; what was altered, or does not belong together, is refused."""
+"""What is saved is loaded, bit for bit; what was altered, or does not belong together, is refused.
+
+Covers: `ecor.storage.model_records`.
+"""
 
 import json
 import shutil

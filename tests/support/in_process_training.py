@@ -4,7 +4,7 @@ from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
-from pipelines.training.systems.trainer import TrainState
+from pipelines.training.systems.train_state import TrainState
 from tests.support.tiny_splits import VOCABULARY
 
 

@@ -35,6 +35,7 @@ from pipelines.scoring.predictions_folder import QUARANTINE_NAME
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
+from tests.support.mlflow_databases import new_database
 from tests.support.processes import hear_ctrl_c
 from tests.support.tiny_models import NAMES, tiny_checkpoint
 
@@ -257,7 +258,7 @@ def _keys_in_tars(output: Path) -> Counter[str]:
 def score_stage(shards: Path, *, address: str, folder: Path) -> Stage:
     """`ecor score` of the train split of `shards`, with a tiny model that is made in `folder`."""
     checkpoint = tiny_checkpoint(folder / "run").folder
-    tracking = TrackingConfig(uri=f"sqlite:///{folder}/runs.db")
+    tracking = new_database(folder)
     expected = rows_without_a_cluster(shards / "train", checkpoint=checkpoint, tracking=tracking)
 
     def words(output: Path) -> list[str]:

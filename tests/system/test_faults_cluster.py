@@ -16,6 +16,7 @@ from ecor.config import BackboneConfig
 from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR
 from pipelines.config.training import TrainConfig
 from tests.support.in_process_training import finished, tuning_of
+from tests.support.mlflow_databases import new_database
 from tests.support.tiny_splits import write_world as write_shards
 from tests.system.faults import (
     Job,
@@ -124,11 +125,12 @@ def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(ma
         checkpoint_every_steps=2,
         cache_dir=str(tmp_path / "cache"),
     )
+    tracking = new_database(tmp_path)
     words = [
         *("train", "--shards", config.shards, "--output", config.output, "--backbone.name", config.backbone.name),
         *("--backbone.pretrained", "random", "--num-epochs", "4", "--patience", "4", "--batch-size", "4"),
         *("--checkpoint-every-steps", "2", "--num-workers", "2", "--max-failures", "1"),
-        *("--cluster.address", machines.address, "--tracking.uri", f"sqlite:///{tmp_path}/runs.db"),
+        *("--cluster.address", machines.address, "--tracking.uri", str(tracking.uri)),
     ]
     job = Job(words, log=tmp_path / "log")
     until = time.monotonic() + PATIENCE_S
@@ -142,9 +144,7 @@ def test_training_that_loses_a_machine_goes_on_from_its_last_state_on_another(ma
     assert saved.keys() == expected.keys()
     for name, value in saved.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
-    run = MlflowClient(f"sqlite:///{tmp_path}/runs.db").get_run(
-        json.loads((output / "summary.json").read_text())["run_id"]
-    )
+    run = MlflowClient(tracking.uri).get_run(json.loads((output / "summary.json").read_text())["run_id"])
     assert run.info.status == "FINISHED"
 
 

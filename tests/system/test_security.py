@@ -182,7 +182,7 @@ def test_weights_that_are_a_pickle_do_not_run(tmp_path):
     clip = tmp_path / "clip.json"
     clip.write_text(json.dumps(TINY_CLIP))
     for name, write in (
-        ("old.pt", lambda path: path.write_bytes(pickle.dumps(Runs(tmp_path / "ran")))),
+        ("old.pt", lambda path: path.write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol=2))),
         ("new.pt", lambda path: torch.save({"a": Runs(tmp_path / "ran")}, path)),
     ):
         write(tmp_path / name)

@@ -22,6 +22,7 @@ from pipelines.config.pipeline_file import read_pipeline
 from pipelines.config.stages import PipelineConfig
 from pipelines.runtime import cluster
 from pipelines.stages import score, shard
+from tests.support.mlflow_databases import new_database
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'ecor[dev]'")
@@ -82,7 +83,7 @@ def config(
         [cluster]
         num_cpus = 2
         [tracking]
-        uri = "sqlite:///{folder}/mlflow.db"
+        uri = "{new_database(folder).uri}"
     """
     filesystem.write(f"{BUCKET}/pipeline.toml", text.encode())
     with cluster.connect(ClusterConfig(num_cpus=2)):

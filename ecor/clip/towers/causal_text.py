@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ecor.clip.feature_types import unit_features
+from ecor.clip.open_clip_api import ResidualAttentionBlock, SimpleTokenizer, TextTransformer, open_clip
 from ecor.clip.towers.text_forward import text_pool, text_projection_of
 
 Tokens = tuple[int, ...]
@@ -56,7 +54,14 @@ class KVCache:
 
 
 def causal_text_of(text: Any, tokenizer: Any) -> CausalText | None:
-    """Parts of a plain text tower (causal, read at the end token, CLIP's own tokenizer); None for other towers."""
+    """Return the parts of a plain text tower; None for other towers.
+
+    A plain tower is causal, is read at the end token, and has CLIP's own tokenizer.
+
+    Args:
+        text: the tower, or an open_clip CLIP that holds it.
+        tokenizer: its tokenizer.
+    """
     plain_tokens = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
     plain_tower = isinstance(text, open_clip.CLIP) or (isinstance(text, TextTransformer) and text.cls_emb is None)
     if not (plain_tokens and plain_tower and _reads_end_token(text, end_token=tokenizer.eot_token_id)):
@@ -81,7 +86,13 @@ def _reads_end_token(text: Any, *, end_token: int) -> bool:
 
 
 def cache_prefix(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M W"] | None) -> KVCache:
-    """Cache of the common prefix: start token, learned embeddings, and the words that all sentences share."""
+    """Cache the prefix that all sentences share.
+
+    Args:
+        tower: a plain causal tower.
+        tokens: ids of the prefix; the start token is the first.
+        context: learned embeddings, which follow the start token.
+    """
     x_1LW = tower.token_embedding(torch.tensor([tokens], device=tower.positional_embedding.device))
     if context is not None:
         x_1LW = torch.cat([x_1LW[:, :1], context.to(x_1LW.dtype)[None], x_1LW[:, 1:]], dim=1)
@@ -89,14 +100,27 @@ def cache_prefix(tower: CausalText, tokens: Tokens, *, context: Float[Tensor, "M
 
 
 def cache_continuations(tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...]) -> KVCache:
-    """Cache of H continuations of one length, each after the prefixes in `before`."""
+    """Cache H continuations of the prefixes in `before`.
+
+    Args:
+        tower: a plain causal tower.
+        tokens: H continuations of one length.
+        before: caches in the order of the sentence, each with one row or H rows.
+    """
     return _run_blocks(tower, _embed(tower, tokens, before=before), before=before)[1]
 
 
 def last_features(
     tower: CausalText, tokens: Sequence[Tokens], *, before: tuple[KVCache, ...], num_heads: int
 ) -> Float[Tensor, "H T D"]:
-    """Normalised fp32 features of T endings of one length, each after all H beginnings in `before`."""
+    """Compute normalised fp32 features of every ending after every beginning.
+
+    Args:
+        tower: a plain causal tower.
+        tokens: T endings of one length.
+        before: caches in the order of the sentence, each with one row or H rows.
+        num_heads: H, the number of beginnings.
+    """
     x_NLW = _embed(tower, tokens, before=before).repeat(num_heads, 1, 1)
     last_NW = _run_blocks(tower, x_NLW, before=before, last_only=True)[0][:, -1]
     features_ND = tower.project(tower.ln_final(last_NW))
@@ -159,9 +183,13 @@ def _causal_mask(num_queries: int, keys: Tensor) -> Tensor | None:
 
 
 def token_features(tower: CausalText, embedded: Float[Tensor, "N L W"]) -> Float[Tensor, "N L D"]:
-    """Projected features at each token, not normalised, with gradient to `embedded`.
+    """Compute the projected feature at each token, not normalised, with gradient to `embedded`.
 
     Later tokens do not change a feature, so sentences may be padded with any token.
+
+    Args:
+        tower: a plain causal tower.
+        embedded: token embeddings, without positions.
     """
     x_NLW = _run_blocks(tower, embedded + tower.positional_embedding[: embedded.shape[1]], before=())[0]
     return tower.project(tower.ln_final(x_NLW))

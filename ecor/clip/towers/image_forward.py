@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
+from ecor.clip.open_clip_api import ModifiedResNet
 from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_block
 
 
@@ -29,7 +29,13 @@ class ImagePass:
 
 
 def encode_pixels(model: Any, pixels: Tensor, prompts: Tensor | None) -> Tensor:
-    """open_clip's own forward, or with visual prompts [depth M W] the same steps of a ViT with the prompts inserted."""
+    """Compute image features, not normalised: open_clip's own forward, or the same steps with visual prompts inserted.
+
+    Args:
+        model: an open_clip CLIP; with prompts, one whose image tower is a ViT.
+        pixels: normalised, [B 3 H W].
+        prompts: [depth M W], a row for each of the first `depth` blocks.
+    """
     if prompts is None or prompts.shape[1] == 0:
         return model.encode_image(pixels)
     vit = model.visual
@@ -46,7 +52,14 @@ def run_vit(
     prompts: Float[Tensor, "depth M width"] | None = None,
     single_head_blocks: int = 0,
 ) -> ImagePass:
-    """Run a ViT block by block; its last `single_head_blocks` blocks attend with one head (`run_block`)."""
+    """Run a ViT block by block.
+
+    Args:
+        vit: an open_clip VisionTransformer.
+        pixels: normalised.
+        prompts: visual prompts, a row for each of the first `depth` blocks.
+        single_head_blocks: last blocks that attend with one head (`run_block`).
+    """
     x_BLW = start_graph(vit._embeds(pixels))
     resblocks, blocks = vit.transformer.resblocks, []
     for index, resblock in enumerate(resblocks):
@@ -81,7 +94,14 @@ def project_tokens(vit: Any, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B
 
 
 def feature_maps(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F h w"]:
-    """The last maps of a ResNet; of a ViT the patch tokens of its last block, normed where its pool norms them too."""
+    """Compute the last feature maps: of a ResNet its last layer; of a ViT the patch tokens of its last block.
+
+    Patch tokens are normed where the tower's own pool norms them too.
+
+    Args:
+        visual: a ModifiedResNet or a VisionTransformer.
+        pixels: normalised.
+    """
     if isinstance(visual, ModifiedResNet):
         return visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
     tokens_BLW = visual.transformer(visual._embeds(pixels))
@@ -103,7 +123,12 @@ def token_maps(vit: Any, tokens: Float[Tensor, "B L W"]) -> Float[Tensor, "B W h
 
 
 def last_tensors(vit: Any, *, num_blocks: int) -> list[Tensor]:
-    """Weights of a ViT's last blocks and of all behind them: projection, last norm, then block by block backwards."""
+    """Weights of a ViT's last blocks and of all behind them: projection, last norm, then block by block backwards.
+
+    Args:
+        vit: an open_clip VisionTransformer.
+        num_blocks: blocks to include, counted from the end.
+    """
     blocks = list(vit.transformer.resblocks)
     parts = [vit.ln_post, *reversed(blocks[len(blocks) - num_blocks :])]
     return [*([] if vit.proj is None else [vit.proj]), *(each for part in parts for each in part.parameters())]

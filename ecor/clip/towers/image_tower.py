@@ -72,7 +72,15 @@ class ImageTower:
         return frozenset(CAPABILITIES) - ({"class_token"} if vit.pool_type == "avg" else set())
 
     def require_capability(self, capability: Capability, *, asked_by: str) -> None:
-        """Raise ValueError, naming tower and capability, unless the tower has the capability."""
+        """Check that the tower has a capability.
+
+        Args:
+            capability: a key of `CAPABILITIES`.
+            asked_by: what needs it, for the message.
+
+        Raises:
+            ValueError: when the tower lacks it; the message names both.
+        """
         require(
             capability in self.capabilities,
             f"{asked_by} needs {CAPABILITIES[capability]}, which the image tower of {self.backbone.config.name!r} (a "
@@ -100,12 +108,12 @@ class ImageTower:
 
         Args:
             pixels: normalised.
-            gradients: keep the graph, so that `torch.autograd.grad` of anything late by anything early can be had. It
+            gradients: keep the graph, so that `torch.autograd.grad` can differentiate late tensors by early ones. It
                 begins after the embedding, or at the pixels where they require a gradient.
             single_head_blocks: last blocks that attend with one head, as Grad-ECLIP's reference implementation does.
 
         Raises:
-            ValueError: for towers that are neither an open_clip ViT nor a ModifiedResNet.
+            ValueError: when the tower is neither an open_clip ViT nor a ModifiedResNet, or its blocks cannot be traced.
         """
         self.require_capability("activations", asked_by="a trace")
         with full_precision(self.backbone), torch.set_grad_enabled(gradients):
@@ -139,6 +147,13 @@ def full_precision(backbone: Backbone) -> Iterator[None]:
 
 
 def score_gradients(scores: Float[Tensor, "B T"], of: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """For each text in turn, the gradient of its scores by each tensor; images do not mix, so one pass serves all."""
+    """Yield, text by text, the gradient of its scores by each tensor.
+
+    The scores of different images do not depend on each other, so one backward pass serves all images.
+
+    Args:
+        scores: with a graph.
+        of: tensors of that graph.
+    """
     for text in range(scores.shape[1]):
         yield torch.autograd.grad(scores[:, text].sum(), of, retain_graph=text + 1 < scores.shape[1])

@@ -43,9 +43,16 @@ def is_open_clip_tower(text: Any) -> bool:
 
 
 def run_text_tower(text: Any, ids: Int[Tensor, "N L"], *, context: Tensor | None = None, start: int = 1) -> TextPass:
-    """Run a text tower block by block, with learned embeddings `context` [M W] in the places from `start` on.
+    """Run a text tower block by block.
 
-    ValueError if the tower reads its feature at no token.
+    Args:
+        text: an open_clip CLIP or TextTransformer.
+        ids: token ids; where `context` goes, any ids.
+        context: learned embeddings [M W].
+        start: position of the first of them.
+
+    Raises:
+        ValueError: when the tower reads its feature at no token.
     """
     embedded = text.token_embedding(ids)
     if context is not None:
@@ -63,8 +70,13 @@ def run_text_tower(text: Any, ids: Int[Tensor, "N L"], *, context: Tensor | None
 def encode_captions(model: Any, tokens: Int[Tensor, "t L"], *, ends: Int[Tensor, " t"]) -> Float[Tensor, "t D"]:
     """Text features of an open_clip CLIP, not normalised, without encoding padding.
 
-    open_clip's own `encode_text` wants sequences of the full context; the tower is causal, so what stands after the end
-    token changes nothing and the positional embedding and the mask may be cut to L.
+    open_clip's own `encode_text` needs sequences of the full context. The tower is causal, so tokens after the end
+    token change nothing, and the positional embedding and the mask may be cut to L.
+
+    Args:
+        model: an open_clip CLIP with a causal text tower.
+        tokens: token ids of t texts, at most as long as the context.
+        ends: position of each end token.
     """
     num_tokens = tokens.shape[1]
     x_tLD = model.token_embedding(tokens) + model.positional_embedding[:num_tokens]
@@ -81,7 +93,13 @@ def insert_embeddings(embedded: Tensor, context: Tensor, *, start: int) -> Tenso
 
 @contextmanager
 def replace_embeddings(embedding: nn.Module, context: Tensor, *, start: int) -> Iterator[None]:
-    """Replace the output of `embedding` by `context` from position `start` on, inside the block only."""
+    """Replace a part of the output of an embedding layer, inside the block only.
+
+    Args:
+        embedding: the token embedding of a text tower.
+        context: [M W], put in the place of M tokens of every text.
+        start: position of the first of them.
+    """
 
     def insert(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return insert_embeddings(output, context, start=start)
@@ -101,7 +119,15 @@ def text_pool(text: Any) -> TextPool:
 
 
 def feature_positions(text: Any, *, ids: Int[Tensor, "N L"]) -> Int[Tensor, " N"]:
-    """The token that each feature is read at. ValueError if the tower reads it at none."""
+    """Positions of the tokens that the features are read at.
+
+    Args:
+        text: an open_clip CLIP or TextTransformer.
+        ids: token ids.
+
+    Raises:
+        ValueError: when the tower reads its feature at no token.
+    """
     if getattr(text, "cls_emb", None) is not None:
         return torch.full((len(ids),), ids.shape[1], device=ids.device)
     pool = text_pool(text)

@@ -40,13 +40,13 @@ def trace_text(
     """Recompute the text tower's forward pass and keep intermediate tensors.
 
     Args:
-        backbone: whose text tower is lent.
+        backbone: whose text tower is traced.
         texts: N sentences.
         context: learned embeddings, as `Backbone.encode_text` takes them.
         gradients: keep the graph; it begins after the embedding.
 
     Raises:
-        ValueError: for text towers of other libraries, or that read their feature at no token.
+        ValueError: when the text tower is of another library, or reads its feature at no token.
     """
     text = backbone.text
     require(

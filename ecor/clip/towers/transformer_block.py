@@ -39,10 +39,17 @@ class Block:
 def run_block(
     block: Any, entered: Float[Tensor, "B L W"], *, mask: Tensor | None = None, single_head: bool = False
 ) -> Block:
-    """An open_clip ResidualAttentionBlock or CustomResidualAttentionBlock, step by step.
+    """Run an open_clip ResidualAttentionBlock or CustomResidualAttentionBlock step by step.
 
-    `mask` is added to the attention logits ([L L], or [B*A L L]). `single_head` attends as if there were one head, as
-    the reference implementation of Grad-ECLIP does; ValueError for blocks that normalise or scale each head.
+    Args:
+        block: of either type.
+        entered: the tokens that enter.
+        mask: added to the attention logits, [L L] or [B*A L L].
+        single_head: attend as if there were one head, as the reference implementation of Grad-ECLIP does.
+
+    Raises:
+        ValueError: when attention is a scaled cosine; with `single_head`, when the block normalises or scales each
+            head.
     """
     module = block.attn
     per_head = any(isinstance(getattr(module, name, None), nn.LayerNorm) for name in ("ln_q", "ln_k"))
@@ -78,7 +85,13 @@ def run_block(
 def attention_weights(
     query: Float[Tensor, "B A Q E"], key: Float[Tensor, "B A K E"], *, mask: Tensor | None = None
 ) -> Float[Tensor, "B A Q K"]:
-    """softmax(q kᵀ / √E), with true heads."""
+    """Attention of queries to keys: softmax(q kᵀ / √E), head by head.
+
+    Args:
+        query: Q tokens.
+        key: K tokens.
+        mask: added to the logits, [Q K] or [B*A Q K].
+    """
     logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if mask is not None:
         logits = logits + (mask if mask.ndim == 2 else mask.view(logits.shape))
@@ -86,7 +99,12 @@ def attention_weights(
 
 
 def attention_branch(block: Any, attended: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
-    """Output of a block's attention branch, from concatenated heads."""
+    """Output of a block's attention branch, before the residual sum.
+
+    Args:
+        block: an open_clip block of either type.
+        attended: attention times value, heads side by side.
+    """
     inner = getattr(block.attn, "ln_inner", nn.Identity())
     return block.ls_1(getattr(block, "ln_attn", nn.Identity())(block.attn.out_proj(inner(attended))))
 

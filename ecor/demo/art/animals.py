@@ -2,7 +2,7 @@
 
 import math
 
-from ecor.demo.art.canvas import Colour, Pen, bezier, star, tinted
+from ecor.demo.art.canvas import Colour, Pen, bezier, star, tint
 
 WHITE, BLACK, GREY = (245, 245, 240), (30, 30, 34), (140, 142, 150)
 BROWN, TAN, ORANGE = (125, 80, 48), (205, 165, 110), (235, 135, 40)
@@ -12,7 +12,7 @@ RED, YELLOW, GREEN, BLUE, PINK = (210, 45, 45), (245, 205, 60), (80, 160, 75), (
 def _four_legs(pen: Pen, coat: Colour, *, top: float, foot: float, width: float = 0.13, spread: float = 0.42) -> None:
     swing = pen.rng.uniform(-0.1, 0.1)
     for x, shade in ((-spread + 0.14, -0.25), (spread - 0.14, -0.25), (-spread, 0.0), (spread, 0.0)):
-        pen.line(tinted(coat, by=shade), width, (x, top), (x + (swing if shade else -swing), foot))
+        pen.line(tint(coat, by=shade), width, (x, top), (x + (swing if shade else -swing), foot))
 
 
 def _hooves(pen: Pen, *, foot: float, width: float = 0.075, spread: float = 0.42) -> None:
@@ -119,12 +119,12 @@ def elephant(pen: Pen) -> None:
     pen.ellipse(hide, 0.58, -0.25, 0.3, 0.32)
     with pen.part("a long trunk"):
         pen.curve(hide, 0.17, (0.78, -0.2), (1.0, 0.25), (0.82, 0.66))
-        pen.curve(tinted(hide, by=-0.4), 0.03, (0.88, 0.0), (0.95, 0.02), (0.99, -0.02))
-        pen.curve(tinted(hide, by=-0.4), 0.03, (0.85, 0.3), (0.9, 0.32), (0.97, 0.3))
+        pen.curve(tint(hide, by=-0.4), 0.03, (0.88, 0.0), (0.95, 0.02), (0.99, -0.02))
+        pen.curve(tint(hide, by=-0.4), 0.03, (0.85, 0.3), (0.9, 0.32), (0.97, 0.3))
     with pen.part("white curved tusks"):
         pen.curve((255, 250, 225), 0.08, (0.66, 0.0), (0.7, 0.3), (0.92, 0.26))
     with pen.part("large flapping ears"):
-        pen.ellipse(tinted(hide, by=-0.25), 0.36, -0.22, 0.24, 0.36, 10)
+        pen.ellipse(tint(hide, by=-0.25), 0.36, -0.22, 0.24, 0.36, 10)
         pen.ellipse(PINK, 0.36, -0.2, 0.13, 0.24, 10)
     with pen.part("a fringed saddle blanket"):
         _blanket(pen, -0.2, -0.42)
@@ -159,7 +159,7 @@ def _cat_head(pen: Pen, coat: Colour) -> None:
     for x in (0.42, 0.78):
         pen.ellipse(coat, x, -0.46, 0.1)
     pen.ellipse(coat, 0.6, -0.24, 0.28, 0.27)
-    pen.ellipse(tinted(coat, by=0.5), 0.64, -0.12, 0.15, 0.12)
+    pen.ellipse(tint(coat, by=0.5), 0.64, -0.12, 0.15, 0.12)
     pen.polygon(BLACK, (0.57, -0.2), (0.71, -0.2), (0.64, -0.11))
     pen.eye(0.5, -0.31, 0.05)
     pen.eye(0.72, -0.31, 0.05)
@@ -260,9 +260,9 @@ def deer(pen: Pen) -> None:
 def rabbit(pen: Pen) -> None:
     fur = pen.colour(WHITE, (185, 165, 145), GREY)
     with pen.part("a round fluffy tail"):
-        pen.polygon(tinted(fur, by=0.5), *star(-0.62, 0.45, 0.22, 0.17, num=8))
+        pen.polygon(tint(fur, by=0.5), *star(-0.62, 0.45, 0.22, 0.17, num=8))
     pen.ellipse(fur, -0.15, 0.42, 0.5, 0.4)
-    pen.ellipse(tinted(fur, by=-0.1), -0.3, 0.72, 0.3, 0.13)
+    pen.ellipse(tint(fur, by=-0.1), -0.3, 0.72, 0.3, 0.13)
     pen.line(fur, 0.14, (0.25, 0.5), (0.3, 0.8))
     with pen.part("long upright ears"):
         for x, turn in ((0.26, -14), (0.5, 8)):
@@ -279,16 +279,16 @@ def rabbit(pen: Pen) -> None:
 def pig(pen: Pen) -> None:
     skin = pen.colour(PINK, (235, 175, 165))
     with pen.part("a curly tail"):
-        pen.ring(tinted(skin, by=-0.25), 0.06, -0.76, -0.12, 0.12)
-        pen.line(tinted(skin, by=-0.25), 0.06, (-0.56, 0.0), (-0.68, -0.06))
+        pen.ring(tint(skin, by=-0.25), 0.06, -0.76, -0.12, 0.12)
+        pen.line(tint(skin, by=-0.25), 0.06, (-0.56, 0.0), (-0.68, -0.06))
     _four_legs(pen, skin, top=0.3, foot=0.75, width=0.17, spread=0.38)
     pen.ellipse(skin, -0.05, 0.12, 0.6, 0.42)
     pen.ellipse(skin, 0.5, -0.08, 0.32, 0.31)
     with pen.part("floppy triangular ears"):
-        pen.polygon(tinted(skin, by=-0.2), (0.26, -0.3), (0.46, -0.34), (0.24, -0.02))
-        pen.polygon(tinted(skin, by=-0.2), (0.6, -0.36), (0.78, -0.28), (0.84, -0.02))
+        pen.polygon(tint(skin, by=-0.2), (0.26, -0.3), (0.46, -0.34), (0.24, -0.02))
+        pen.polygon(tint(skin, by=-0.2), (0.6, -0.36), (0.78, -0.28), (0.84, -0.02))
     with pen.part("a flat round snout"):
-        pen.ellipse(tinted(skin, by=-0.25), 0.62, 0.04, 0.18, 0.15)
+        pen.ellipse(tint(skin, by=-0.25), 0.62, 0.04, 0.18, 0.15)
         pen.ellipse(BLACK, 0.56, 0.04, 0.04, 0.06)
         pen.ellipse(BLACK, 0.69, 0.04, 0.04, 0.06)
     pen.eye(0.48, -0.16, 0.05)
@@ -299,14 +299,14 @@ def sheep(pen: Pen) -> None:
     face = pen.colour(BLACK, (60, 50, 50))
     for x in (-0.36, -0.2, 0.2, 0.36):
         pen.line(face, 0.1, (x, 0.3), (x, 0.82))
-    pen.ellipse(tinted(fleece, by=-0.12), -0.03, 0.08, 0.5, 0.34)
+    pen.ellipse(tint(fleece, by=-0.12), -0.03, 0.08, 0.5, 0.34)
     with pen.part("curly white wool"):
         for k in range(12):
             angle = k * math.pi / 6
             pen.ellipse(fleece, -0.03 + 0.48 * math.cos(angle), 0.06 + 0.32 * math.sin(angle), 0.17)
         pen.ellipse(fleece, -0.03, 0.06, 0.48, 0.32)
         for x, y in ((-0.3, 0.0), (0.0, -0.12), (-0.1, 0.2), (0.2, 0.08)):
-            pen.ring(tinted(fleece, by=-0.25), 0.03, x, y, 0.07)
+            pen.ring(tint(fleece, by=-0.25), 0.03, x, y, 0.07)
     pen.ellipse(face, 0.62, -0.12, 0.17, 0.24, -15)
     pen.ellipse(face, 0.44, -0.18, 0.12, 0.06, 20)
     pen.eye(0.64, -0.2, 0.05)
@@ -320,8 +320,8 @@ def cat(pen: Pen) -> None:
     with pen.part("a tail curled upwards"):
         pen.curve(fur, 0.13, (0.3, 0.7), (0.95, 0.8), (0.72, 0.02))
     pen.ellipse(fur, 0.0, 0.5, 0.38, 0.42)
-    pen.line(tinted(fur, by=0.2), 0.12, (-0.13, 0.5), (-0.13, 0.88))
-    pen.line(tinted(fur, by=0.2), 0.12, (0.13, 0.5), (0.13, 0.88))
+    pen.line(tint(fur, by=0.2), 0.12, (-0.13, 0.5), (-0.13, 0.88))
+    pen.line(tint(fur, by=0.2), 0.12, (0.13, 0.5), (0.13, 0.88))
     with pen.part("pointed ears"):
         for x in (-0.3, 0.3):
             pen.polygon(fur, (x * 1.4, -0.25), (x * 1.35, -0.86), (x * 0.25, -0.5))
@@ -342,16 +342,16 @@ def dog(pen: Pen) -> None:
     with pen.part("a wagging tail"):
         pen.curve(fur, 0.12, (-0.3, 0.62), (-0.8, 0.62), (-0.76, 0.12))
     pen.ellipse(fur, 0.0, 0.52, 0.36, 0.42)
-    pen.line(tinted(fur, by=0.2), 0.13, (-0.13, 0.5), (-0.13, 0.9))
-    pen.line(tinted(fur, by=0.2), 0.13, (0.13, 0.5), (0.13, 0.9))
+    pen.line(tint(fur, by=0.2), 0.13, (-0.13, 0.5), (-0.13, 0.9))
+    pen.line(tint(fur, by=0.2), 0.13, (0.13, 0.5), (0.13, 0.9))
     pen.ellipse(fur, 0.0, -0.25, 0.38, 0.38)
-    pen.ellipse(tinted(fur, by=0.5), 0.0, -0.06, 0.2, 0.18)
+    pen.ellipse(tint(fur, by=0.5), 0.0, -0.06, 0.2, 0.18)
     pen.ellipse(BLACK, 0.0, -0.14, 0.09, 0.07)
     pen.eye(-0.15, -0.35, 0.07)
     pen.eye(0.15, -0.35, 0.07)
     with pen.part("floppy hanging ears"):
-        pen.ellipse(tinted(fur, by=-0.4), -0.42, -0.18, 0.14, 0.34, 14)
-        pen.ellipse(tinted(fur, by=-0.4), 0.42, -0.18, 0.14, 0.34, -14)
+        pen.ellipse(tint(fur, by=-0.4), -0.42, -0.18, 0.14, 0.34, 14)
+        pen.ellipse(tint(fur, by=-0.4), 0.42, -0.18, 0.14, 0.34, -14)
     with pen.part("a tongue hanging out"):
         pen.ellipse((235, 80, 100), 0.02, 0.16, 0.09, 0.16)
     with pen.part("a collar with a tag"):
@@ -406,11 +406,11 @@ def owl(pen: Pen) -> None:
     plumage = pen.colour((130, 90, 60), (110, 100, 95), (160, 120, 80))
     pen.ellipse(plumage, 0.0, 0.15, 0.52, 0.68)
     with pen.part("feathered ear tufts"):
-        pen.polygon(tinted(plumage, by=-0.35), (-0.46, -0.22), (-0.52, -0.8), (-0.1, -0.46))
-        pen.polygon(tinted(plumage, by=-0.35), (0.46, -0.22), (0.52, -0.8), (0.1, -0.46))
+        pen.polygon(tint(plumage, by=-0.35), (-0.46, -0.22), (-0.52, -0.8), (-0.1, -0.46))
+        pen.polygon(tint(plumage, by=-0.35), (0.46, -0.22), (0.52, -0.8), (0.1, -0.46))
     with pen.part("a speckled breast"):
         pen.ellipse((235, 215, 180), 0.0, 0.38, 0.34, 0.4)
-        pen.dots(tinted(plumage, by=-0.4), 0.0, 0.38, 0.3, 0.36, num=10, size=0.05)
+        pen.dots(tint(plumage, by=-0.4), 0.0, 0.38, 0.3, 0.36, num=10, size=0.05)
     with pen.part("huge round eyes"):
         for x in (-0.22, 0.22):
             pen.ellipse((250, 235, 180), x, -0.2, 0.23)
@@ -433,8 +433,8 @@ def penguin(pen: Pen) -> None:
     with pen.part("a white belly"):
         pen.ellipse(WHITE, 0.0, 0.28, 0.3, 0.5)
     with pen.part("flippers at the sides"):
-        pen.ellipse(tinted(back, by=0.18), -0.52, 0.18, 0.12, 0.42, 22)
-        pen.ellipse(tinted(back, by=0.18), 0.52, 0.18, 0.12, 0.42, -22)
+        pen.ellipse(tint(back, by=0.18), -0.52, 0.18, 0.12, 0.42, 22)
+        pen.ellipse(tint(back, by=0.18), 0.52, 0.18, 0.12, 0.42, -22)
     pen.ellipse(WHITE, -0.12, -0.54, 0.1)
     pen.ellipse(WHITE, 0.12, -0.54, 0.1)
     pen.ellipse(BLACK, -0.11, -0.54, 0.05)
@@ -445,13 +445,13 @@ def penguin(pen: Pen) -> None:
 def flamingo(pen: Pen) -> None:
     plumage = pen.colour((245, 130, 150), (250, 150, 140))
     with pen.part("long thin pink legs"):
-        pen.line(tinted(plumage, by=-0.15), 0.06, (-0.1, 0.2), (-0.12, 0.95), (0.02, 0.95))
-        pen.line(tinted(plumage, by=-0.15), 0.06, (0.08, 0.2), (0.28, 0.52), (0.02, 0.6))
+        pen.line(tint(plumage, by=-0.15), 0.06, (-0.1, 0.2), (-0.12, 0.95), (0.02, 0.95))
+        pen.line(tint(plumage, by=-0.15), 0.06, (0.08, 0.2), (0.28, 0.52), (0.02, 0.6))
     with pen.part("a curved slender neck"):
         pen.curve(plumage, 0.12, (0.26, 0.0), (0.95, -0.2), (0.42, -0.5))
         pen.curve(plumage, 0.12, (0.42, -0.5), (0.2, -0.72), (0.46, -0.84))
     pen.ellipse(plumage, -0.08, 0.05, 0.46, 0.26, 10)
-    pen.ellipse(tinted(plumage, by=-0.25), -0.16, 0.05, 0.3, 0.15, 10)
+    pen.ellipse(tint(plumage, by=-0.25), -0.16, 0.05, 0.3, 0.15, 10)
     pen.ellipse(plumage, 0.5, -0.82, 0.14, 0.12)
     with pen.part("a hooked beak with a black tip"):
         pen.polygon((250, 225, 210), (0.58, -0.9), (0.84, -0.78), (0.72, -0.68), (0.58, -0.74))
@@ -510,7 +510,7 @@ def duck(pen: Pen) -> None:
     pen.ellipse(body, -0.1, 0.3, 0.58, 0.34)
     pen.polygon(body, (-0.5, 0.15), (-0.86, -0.08), (-0.58, 0.45))
     with pen.part("a folded wing"):
-        pen.ellipse(tinted(body, by=-0.3), -0.16, 0.28, 0.34, 0.17, 15)
+        pen.ellipse(tint(body, by=-0.3), -0.16, 0.28, 0.34, 0.17, 15)
     pen.line(body, 0.22, (0.34, 0.2), (0.42, -0.3))
     pen.ellipse(body, 0.46, -0.38, 0.26, 0.24)
     with pen.part("a shiny green head"):
@@ -523,7 +523,7 @@ def duck(pen: Pen) -> None:
 
 def fish(pen: Pen) -> None:
     body = pen.colour(ORANGE, (240, 90, 70), YELLOW, BLUE)
-    fin = tinted(body, by=-0.3)
+    fin = tint(body, by=-0.3)
     with pen.part("a forked tail fin"):
         pen.polygon(fin, (-0.4, 0.0), (-0.95, -0.46), (-0.76, 0.0), (-0.95, 0.46))
     pen.polygon(fin, (-0.25, -0.3), (0.1, -0.66), (0.3, -0.3))
@@ -532,7 +532,7 @@ def fish(pen: Pen) -> None:
         for row in (-0.16, 0.0, 0.16):
             for k in range(4):
                 x = -0.34 + 0.17 * k + (0.08 if row == 0.0 else 0.0)
-                pen.curve(tinted(body, by=0.65), 0.045, (x, row - 0.09), (x + 0.14, row), (x, row + 0.09))
+                pen.curve(tint(body, by=0.65), 0.045, (x, row - 0.09), (x + 0.14, row), (x, row + 0.09))
     pen.eye(0.48, -0.1, 0.08)
     with pen.part("a trail of air bubbles"):
         for x, y, r in ((0.78, -0.3, 0.09), (0.88, -0.54, 0.07), (0.74, -0.76, 0.1)):
@@ -543,7 +543,7 @@ def fish(pen: Pen) -> None:
 def shark(pen: Pen) -> None:
     hide = pen.colour((110, 130, 155), (90, 105, 125))
     with pen.part("a tall triangular dorsal fin"):
-        pen.polygon(tinted(hide, by=-0.2), (-0.2, -0.15), (0.02, -0.72), (0.28, -0.15))
+        pen.polygon(tint(hide, by=-0.2), (-0.2, -0.15), (0.02, -0.72), (0.28, -0.15))
     pen.polygon(hide, (-0.55, 0.02), (-0.98, -0.5), (-0.82, 0.02), (-0.96, 0.36))
     pen.polygon(hide, (1.0, -0.02), (0.55, -0.24), (0.0, -0.27), (-0.7, 0.0), (0.0, 0.3), (0.6, 0.3))
     pen.polygon((235, 240, 245), (0.85, 0.1), (0.6, 0.3), (0.0, 0.3), (-0.4, 0.14), (0.2, 0.16))
@@ -586,8 +586,8 @@ def octopus(pen: Pen) -> None:
     with pen.part("rings of pale suckers"):
         for k in range(8):
             x = -0.42 + 0.12 * k
-            pen.ellipse(tinted(skin, by=0.75), x * 1.25, 0.48 + 0.1 * (k % 2), 0.055)
-            pen.ellipse(tinted(skin, by=0.75), x * 0.95, 0.3 + 0.05 * (k % 2), 0.05)
+            pen.ellipse(tint(skin, by=0.75), x * 1.25, 0.48 + 0.1 * (k % 2), 0.055)
+            pen.ellipse(tint(skin, by=0.75), x * 0.95, 0.3 + 0.05 * (k % 2), 0.05)
     pen.eye(-0.16, -0.2, 0.11)
     pen.eye(0.16, -0.2, 0.11)
 
@@ -597,7 +597,7 @@ def crab(pen: Pen) -> None:
     for x in (-1.0, 1.0):
         for k in range(3):
             pen.line(
-                tinted(shell, by=-0.2),
+                tint(shell, by=-0.2),
                 0.08,
                 (x * 0.3, 0.2),
                 (x * (0.62 + 0.1 * k), 0.1 + 0.2 * k),
@@ -607,7 +607,7 @@ def crab(pen: Pen) -> None:
         for x in (-1.0, 1.0):
             pen.line(shell, 0.11, (x * 0.4, 0.1), (x * 0.72, -0.24))
             pen.ellipse(shell, x * 0.76, -0.46, 0.22, 0.26)
-            pen.polygon(tinted(shell, by=-0.7), (x * 0.76, -0.42), (x * 0.72, -0.76), (x * 0.92, -0.7))
+            pen.polygon(tint(shell, by=-0.7), (x * 0.76, -0.42), (x * 0.72, -0.76), (x * 0.92, -0.7))
     with pen.part("eyes on stalks"):
         for x in (-0.16, 0.16):
             pen.line(shell, 0.07, (x, 0.0), (x, -0.38))
@@ -629,8 +629,8 @@ def turtle(pen: Pen) -> None:
     pen.polygon(shell, (-0.72, 0.4), (-0.62, -0.1), (-0.3, -0.42), (0.1, -0.46), (0.46, -0.22), (0.64, 0.4))
     with pen.part("a shell of hexagon plates"):
         for x, y in ((-0.42, 0.12), (-0.05, 0.12), (0.32, 0.12), (-0.24, -0.2), (0.14, -0.2)):
-            pen.polygon(tinted(shell, by=0.55), *star(x, y, 0.16, 0.145, num=3))
-            pen.polygon(tinted(shell, by=0.2), *star(x, y, 0.08, 0.075, num=3))
+            pen.polygon(tint(shell, by=0.55), *star(x, y, 0.16, 0.145, num=3))
+            pen.polygon(tint(shell, by=0.2), *star(x, y, 0.08, 0.075, num=3))
 
 
 def snail(pen: Pen) -> None:
@@ -649,7 +649,7 @@ def snail(pen: Pen) -> None:
     pen.ellipse(shell, -0.12, 0.05, 0.5)
     with pen.part("a spiral on the shell"):
         turns = [(k * 0.45, 0.4 - 0.02 * k) for k in range(19)]
-        pen.line(tinted(shell, by=-0.6), 0.08, *((-0.12 + r * math.cos(a), 0.05 + r * math.sin(a)) for a, r in turns))
+        pen.line(tint(shell, by=-0.6), 0.08, *((-0.12 + r * math.cos(a), 0.05 + r * math.sin(a)) for a, r in turns))
 
 
 def butterfly(pen: Pen) -> None:
@@ -659,9 +659,9 @@ def butterfly(pen: Pen) -> None:
         pen.ellipse(wing, x * 0.38, 0.36, 0.28, 0.36, x * -30)
     with pen.part("wings with coloured rings"):
         for x in (-1.0, 1.0):
-            pen.ellipse(tinted(wing, by=-0.55), x * 0.5, -0.36, 0.2)
+            pen.ellipse(tint(wing, by=-0.55), x * 0.5, -0.36, 0.2)
             pen.ellipse((250, 240, 200), x * 0.5, -0.36, 0.11)
-            pen.ellipse(tinted(wing, by=-0.55), x * 0.4, 0.4, 0.14)
+            pen.ellipse(tint(wing, by=-0.55), x * 0.4, 0.4, 0.14)
     pen.ellipse((60, 45, 40), 0.0, 0.05, 0.08, 0.5)
     with pen.part("curled antennae"):
         for x in (-1.0, 1.0):
@@ -737,7 +737,7 @@ def snake(pen: Pen) -> None:
     with pen.part("a diamond pattern along the back"):
         for k in range(1, 22, 3):
             x, y = path[k]
-            pen.polygon(tinted(skin, by=-0.65), (x - 0.1, y), (x, y - 0.1), (x + 0.1, y), (x, y + 0.1))
+            pen.polygon(tint(skin, by=-0.65), (x - 0.1, y), (x, y - 0.1), (x + 0.1, y), (x, y + 0.1))
     pen.ellipse(skin, 0.76, -0.34, 0.22, 0.16, -10)
     pen.eye(0.8, -0.4, 0.05)
     with pen.part("a forked tongue"):

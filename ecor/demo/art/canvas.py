@@ -17,8 +17,13 @@ SHADOW_BRIGHTNESS = 0.5
 _CIRCLE = tuple((math.cos(k * math.pi / 10), math.sin(k * math.pi / 10)) for k in range(20))
 
 
-def tinted(colour: Colour, *, by: float) -> Colour:
-    """`colour` made lighter (`by` > 0, towards white at 1) or darker (`by` < 0, black at -1)."""
+def tint(colour: Colour, *, by: float) -> Colour:
+    """Make a colour lighter or darker.
+
+    Args:
+        colour: RGB, 0 to 255.
+        by: above 0 lighter, up to white at 1; below 0 darker, down to black at -1.
+    """
     goal = 255 if by > 0 else 0
     r, g, b = (round(channel + (goal - channel) * abs(by)) for channel in colour)
     return r, g, b
@@ -181,7 +186,7 @@ class Canvas:
         for stroke in strokes:
             points = [(cx + ax * x + ay * y, cy + bx * x + by * y) for x, y in stroke.points]
             label = first_label + 1 + stroke.part if first_label else 0
-            colour = tinted(stroke.colour, by=wash * 0.4 if stroke.width else wash) if wash else stroke.colour
+            colour = tint(stroke.colour, by=wash * 0.4 if stroke.width else wash) if wash else stroke.colour
             if stroke.width:
                 width = max(2, round(stroke.width * at.scale * side))
                 self._paint.line(points, fill=colour, width=width, joint="curve" if width > 4 else None)
@@ -196,7 +201,7 @@ class Canvas:
                     self._darken.polygon(self._shifted(points), fill=255)
                     self._darken.polygon(points, fill=0)
                 if outline:
-                    contour = tinted(stroke.colour, by=edge)
+                    contour = tint(stroke.colour, by=edge)
                     self._paint.line([*points, points[0]], fill=contour, width=round(outline * SUPERSAMPLING))
 
     def _shifted(self, points: Sequence[Point]) -> list[Point]:
@@ -204,7 +209,7 @@ class Canvas:
         dx, dy = (SUPERSAMPLING * step for step in self._shadow)
         return [(x + dx, y + dy) for x, y in points]
 
-    def finished(self) -> tuple[Image.Image, Image.Image]:
+    def finish(self) -> tuple[Image.Image, Image.Image]:
         """The antialiased image, and the label at the centre of each of its pixels."""
         size = (self._side // SUPERSAMPLING,) * 2
         if self._shadow:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ecor.demo.art.canvas import Colour, Pen, tinted
+from ecor.demo.art.canvas import Colour, Pen, tint
 from ecor.demo.art.silhouettes import Spot
 
 DARK: Colour = (34, 30, 36)
@@ -76,7 +76,7 @@ def _horns(patch: Patch, colour: Colour, form: int) -> None:
         lean = patch.rng.uniform(-0.3, 0.3)
         patch.polygon(colour, (-0.5, 0.15), (0.5, 0.15), (lean, -1.15))
         for v in (-0.1, -0.45):
-            patch.line(tinted(colour, by=-0.45), 0.04, (-0.4 - 0.35 * v, v), (0.4 + 0.35 * v, v - 0.1))
+            patch.line(tint(colour, by=-0.45), 0.04, (-0.4 - 0.35 * v, v), (0.4 + 0.35 * v, v - 0.1))
 
 
 def _antennae(patch: Patch, colour: Colour, form: int) -> None:
@@ -98,7 +98,7 @@ def _feathers(patch: Patch, colour: Colour, form: int) -> None:
 
 
 def _hat(patch: Patch, colour: Colour, form: int) -> None:
-    band = tinted(colour, by=-0.5)
+    band = tint(colour, by=-0.5)
     if form == 0:
         patch.polygon(colour, (-0.9, 0.15), (0.9, 0.15), (patch.rng.uniform(-0.2, 0.2), -1.15))
         patch.polygon(band, (-0.9, 0.15), (0.9, 0.15), (0.75, -0.08), (-0.75, -0.08))
@@ -160,7 +160,7 @@ def _tail_fin(patch: Patch, colour: Colour, form: int) -> None:
         arc = [(1.05 * math.cos(a / 10), 1.05 * math.sin(a / 10)) for a in range(-9, 10, 3)]
         patch.polygon(colour, (-0.2, 0), *arc)
         for x, y in arc[1:-1:2]:
-            patch.line(tinted(colour, by=-0.45), 0.03, (0, 0), (x * 0.95, y * 0.95))
+            patch.line(tint(colour, by=-0.45), 0.03, (0, 0), (x * 0.95, y * 0.95))
     else:
         patch.polygon(colour, (-0.2, -0.15), (0.4, -0.2), (1.1, -1.0), (0.75, 0), (1.1, 1.0), (0.4, 0.2), (-0.2, 0.15))
 
@@ -183,7 +183,7 @@ def _engine(patch: Patch, colour: Colour, form: int) -> None:
         patch.polygon(
             colour, (-0.1, -0.4), (0.6, -0.55), (0.45, -0.25), (1.15, 0.05), (0.45, 0.2), (0.6, 0.6), (-0.1, 0.4)
         )
-        patch.polygon(tinted(colour, by=0.6), (-0.1, -0.2), (0.55, 0.02), (-0.1, 0.2))
+        patch.polygon(tint(colour, by=0.6), (-0.1, -0.2), (0.55, 0.02), (-0.1, 0.2))
 
 
 def _saw_tail(patch: Patch, colour: Colour, form: int) -> None:
@@ -233,7 +233,7 @@ def _ears(patch: Patch, colour: Colour, form: int) -> None:
         patch.oval(colour, 0.15, -0.1, 0.28, 0.85, -12)
     else:
         patch.ball(colour, 0.25, -0.75, 0.23)
-        patch.ball(tinted(colour, by=-0.5), 0.25, -0.75, 0.1)
+        patch.ball(tint(colour, by=-0.5), 0.25, -0.75, 0.1)
 
 
 def _feelers(patch: Patch, colour: Colour, form: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from ecor.demo.art.canvas import Colour, star, tinted
+from ecor.demo.art.canvas import Colour, star, tint
 from ecor.demo.art.growths import DARK, PartKind, Patch
 
 
@@ -43,7 +43,7 @@ def _tiles(patch: Patch, colour: Colour, form: int) -> None:
                     patch.polygon(colour, (u, v), (u + 0.4, v), (u + 0.4, v + 0.53), (u, v + 0.53))
     else:
         patch.polygon(colour, (0, -1), (0.75, 0), (0, 1), (-0.75, 0))
-        patch.polygon(tinted(colour, by=-0.55), (0, -0.4), (0.3, 0), (0, 0.4), (-0.3, 0))
+        patch.polygon(tint(colour, by=-0.55), (0, -0.4), (0.3, 0), (0, 0.4), (-0.3, 0))
 
 
 def _emblem(patch: Patch, colour: Colour, form: int) -> None:
@@ -79,7 +79,7 @@ def _pocket(patch: Patch, colour: Colour, form: int) -> None:
     if form == 0:
         arc = [(0.75 * math.cos(a / 4), -0.3 + 1.1 * math.sin(a / 4)) for a in range(0, 13)]
         patch.polygon(colour, *arc)
-        patch.line(tinted(colour, by=-0.55), 0.06, (-0.75, -0.3), (0.75, -0.3))
+        patch.line(tint(colour, by=-0.55), 0.06, (-0.75, -0.3), (0.75, -0.3))
     else:
         patch.line(colour, 0.12, (0, -0.95), (0, 0.95))
         patch.line(colour, 0.12, (-0.7, 0), (0.7, 0))
@@ -97,7 +97,7 @@ def _beak(patch: Patch, colour: Colour, form: int) -> None:
         patch.polygon(colour, (-0.5, 0.05), (0.5, 0.05), (0, 1.15))
     else:
         patch.oval(colour, 0, 0.5, 0.95, 0.45)
-        patch.line(tinted(colour, by=-0.55), 0.04, (-0.85, 0.5), (0.85, 0.5))
+        patch.line(tint(colour, by=-0.55), 0.04, (-0.85, 0.5), (0.85, 0.5))
 
 
 def _mouth(patch: Patch, colour: Colour, form: int) -> None:

@@ -3,7 +3,7 @@
 import math
 
 from ecor.demo.art.animals import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, PINK, RED, WHITE, YELLOW
-from ecor.demo.art.canvas import Pen, star, tinted, zigzag
+from ecor.demo.art.canvas import Pen, star, tint, zigzag
 
 WOOD, STEEL, GOLD, LEAF = (165, 110, 60), (180, 188, 200), (240, 195, 70), (70, 150, 60)
 
@@ -15,10 +15,10 @@ def hammer(pen: Pen) -> None:
     pen.box(if_metal, -0.1, -0.72, 0.12, -0.36)
     with pen.part("a heavy flat striking face"):
         pen.box(if_metal, 0.1, -0.68, 0.45, -0.4)
-        pen.box(tinted(if_metal, by=-0.3), 0.42, -0.78, 0.6, -0.3)
+        pen.box(tint(if_metal, by=-0.3), 0.42, -0.78, 0.6, -0.3)
     with pen.part("a forked nail claw"):
         pen.curve(if_metal, 0.13, (-0.08, -0.62), (-0.5, -0.66), (-0.66, -0.28))
-        pen.curve(tinted(if_metal, by=0.25), 0.09, (-0.08, -0.5), (-0.34, -0.5), (-0.46, -0.22))
+        pen.curve(tint(if_metal, by=0.25), 0.09, (-0.08, -0.5), (-0.34, -0.5), (-0.46, -0.22))
 
 
 def axe(pen: Pen) -> None:
@@ -27,7 +27,7 @@ def axe(pen: Pen) -> None:
     head = pen.colour((120, 125, 135), RED, (70, 75, 85))
     pen.box(head, -0.2, -0.74, 0.16, -0.32)
     with pen.part("a wide sharp blade"):
-        pen.polygon(tinted(head, by=0.15), (0.14, -0.7), (0.6, -0.98), (0.72, -0.5), (0.6, -0.04), (0.14, -0.36))
+        pen.polygon(tint(head, by=0.15), (0.14, -0.7), (0.6, -0.98), (0.72, -0.5), (0.6, -0.04), (0.14, -0.36))
         pen.curve((235, 240, 245), 0.09, (0.6, -0.96), (0.84, -0.5), (0.6, -0.06))
     with pen.part("leather wrapped around the grip"):
         for k in range(4):
@@ -41,7 +41,7 @@ def scissors(pen: Pen) -> None:
         pen.ring(plastic, 0.12, 0.32, 0.64, 0.24)
     with pen.part("two crossed blades"):
         pen.polygon(STEEL, (-0.26, 0.46), (-0.14, 0.4), (0.36, -0.7), (0.34, -0.98), (0.2, -0.8))
-        pen.polygon(tinted(STEEL, by=-0.18), (0.26, 0.46), (0.14, 0.4), (-0.36, -0.7), (-0.34, -0.98), (-0.2, -0.8))
+        pen.polygon(tint(STEEL, by=-0.18), (0.26, 0.46), (0.14, 0.4), (-0.36, -0.7), (-0.34, -0.98), (-0.2, -0.8))
     with pen.part("a screw at the pivot"):
         pen.ellipse(GOLD, 0.0, 0.08, 0.12)
         pen.line(BLACK, 0.04, (-0.07, 0.08), (0.07, 0.08))
@@ -79,7 +79,7 @@ def umbrella(pen: Pen) -> None:
     top = [(0.95 * math.cos(math.pi * (1 + k / 12)), 0.1 + 0.85 * math.sin(math.pi * (1 + k / 12))) for k in range(13)]
     pen.polygon(cloth, *top, (0.63, 0.0), (0.32, 0.12), (0.0, 0.0), (-0.32, 0.12), (-0.63, 0.0))
     with pen.part("a canopy with pale panels"):
-        pale = tinted(cloth, by=0.75)
+        pale = tint(cloth, by=0.75)
         pen.polygon(pale, (0.0, -0.75), (-0.63, 0.0), (-0.32, 0.12))
         pen.polygon(pale, (0.0, -0.75), (0.63, 0.0), (0.32, 0.12))
     with pen.part("falling raindrops"):
@@ -90,7 +90,7 @@ def umbrella(pen: Pen) -> None:
 def chair(pen: Pen) -> None:
     wood = pen.colour(WOOD, BROWN, WHITE, (60, 50, 50))
     for x in (-0.36, 0.42):
-        pen.line(tinted(wood, by=-0.25), 0.09, (x, 0.2), (x * 1.1, 0.95))
+        pen.line(tint(wood, by=-0.25), 0.09, (x, 0.2), (x * 1.1, 0.95))
     pen.line(wood, 0.1, (-0.44, 0.95), (-0.44, -0.9))
     pen.line(wood, 0.1, (0.34, 0.3), (0.34, 0.95))
     with pen.part("a slatted backrest"):
@@ -109,7 +109,7 @@ def bed(pen: Pen) -> None:
     wood = pen.colour(WOOD, BROWN, (90, 60, 50))
     with pen.part("a carved headboard"):
         pen.polygon(wood, (-0.98, 0.7), (-0.98, -0.45), (-0.88, -0.62), (-0.78, -0.45), (-0.78, 0.7))
-        pen.ellipse(tinted(wood, by=-0.4), -0.88, -0.62, 0.12)
+        pen.ellipse(tint(wood, by=-0.4), -0.88, -0.62, 0.12)
     pen.box(wood, -0.9, 0.32, 0.95, 0.5)
     pen.line(wood, 0.12, (0.9, 0.1), (0.9, 0.75))
     pen.line(wood, 0.12, (-0.85, 0.4), (-0.85, 0.75))
@@ -189,7 +189,7 @@ def teapot(pen: Pen) -> None:
     pen.curve(clay, 0.1, (-0.42, 0.0), (-1.05, 0.1), (-0.46, 0.55))
     pen.ellipse(clay, 0.0, 0.28, 0.56, 0.48)
     with pen.part("a lid with a round knob"):
-        pen.ellipse(tinted(clay, by=-0.3), 0.0, -0.18, 0.34, 0.12)
+        pen.ellipse(tint(clay, by=-0.3), 0.0, -0.18, 0.34, 0.12)
         pen.ellipse(GOLD, 0.0, -0.36, 0.12)
     with pen.part("painted flowers on the side"):
         for x, y in ((-0.2, 0.3), (0.2, 0.4)):
@@ -217,7 +217,7 @@ def apple(pen: Pen) -> None:
     skin = pen.colour(RED, (120, 180, 60), (225, 190, 70))
     pen.ellipse(skin, -0.24, 0.15, 0.46, 0.6)
     pen.ellipse(skin, 0.24, 0.15, 0.46, 0.6)
-    pen.ellipse(tinted(skin, by=0.5), -0.42, -0.1, 0.09, 0.18, 20)
+    pen.ellipse(tint(skin, by=0.5), -0.42, -0.1, 0.09, 0.18, 20)
     with pen.part("a leaf on the stem"):
         pen.line((95, 60, 35), 0.08, (0.0, -0.36), (0.06, -0.8))
         pen.ellipse(LEAF, 0.32, -0.72, 0.26, 0.12, -20)
@@ -424,8 +424,8 @@ def candle(pen: Pen) -> None:
         pen.polygon((255, 240, 150), (0.0, -0.84), (0.08, -0.64), (0.0, -0.54), (-0.08, -0.64))
     with pen.part("drips of melted wax"):
         for x, y in ((-0.18, 0.1), (-0.02, -0.1), (0.16, 0.22)):
-            pen.line(tinted(wax, by=0.45), 0.1, (x, -0.38), (x, y))
-            pen.ellipse(tinted(wax, by=0.45), x, y, 0.075)
+            pen.line(tint(wax, by=0.45), 0.1, (x, -0.38), (x, y))
+            pen.ellipse(tint(wax, by=0.45), x, y, 0.075)
     with pen.part("a saucer with a finger ring"):
         metal = pen.colour(GOLD, STEEL)
         pen.ellipse(metal, 0.0, 0.76, 0.56, 0.14)
@@ -452,7 +452,7 @@ def book(pen: Pen) -> None:
 def sword(pen: Pen) -> None:
     metal = pen.colour(STEEL, (215, 220, 230), spread=10)
     pen.polygon(metal, (-0.11, 0.4), (-0.11, -0.8), (0.0, -1.08), (0.11, -0.8), (0.11, 0.4))
-    pen.line(tinted(metal, by=-0.4), 0.035, (0.0, -0.9), (0.0, 0.4))
+    pen.line(tint(metal, by=-0.4), 0.035, (0.0, -0.9), (0.0, 0.4))
     with pen.part("a golden cross guard"):
         pen.box(GOLD, -0.46, 0.36, 0.46, 0.5)
         pen.ellipse(GOLD, -0.46, 0.43, 0.1)
@@ -489,4 +489,4 @@ def lollipop(pen: Pen) -> None:
         bow = pen.colour(YELLOW, (120, 80, 190), GREEN)
         pen.polygon(bow, (0.0, 0.42), (-0.38, 0.24), (-0.38, 0.6))
         pen.polygon(bow, (0.0, 0.42), (0.38, 0.24), (0.38, 0.6))
-        pen.ellipse(tinted(bow, by=-0.4), 0.0, 0.42, 0.09)
+        pen.ellipse(tint(bow, by=-0.4), 0.0, 0.42, 0.09)

@@ -19,10 +19,10 @@ class Spot:
         """A point in units of the thing; (0, 0) is where parts are fixed."""
         return self.x + self.rx * u, self.y + self.ry * v
 
-    def stretched(self, across: float, along: float) -> "Spot":
+    def stretch(self, across: float, along: float) -> "Spot":
         return Spot(x=self.x * across, y=self.y * along, rx=self.rx * across, ry=self.ry * along)
 
-    def mirrored(self) -> "Spot":
+    def mirror(self) -> "Spot":
         return Spot(x=-self.x, y=self.y, rx=-self.rx, ry=self.ry)
 
 
@@ -34,11 +34,11 @@ class Silhouette:
     # by sort of part: "top" (parts grow up), "rear" and "side" (outwards), "foot" (down), "hide" and "face" (on it)
     spots: dict[str, Spot]
 
-    def stretched(self, across: float, along: float) -> "Silhouette":
+    def stretch(self, across: float, along: float) -> "Silhouette":
         """The body made wider and taller by two factors."""
         outlines = tuple(tuple((x * across, y * along) for x, y in outline) for outline in self.outlines)
         return Silhouette(
-            outlines=outlines, spots={name: spot.stretched(across, along) for name, spot in self.spots.items()}
+            outlines=outlines, spots={name: spot.stretch(across, along) for name, spot in self.spots.items()}
         )
 
     def draw(self, pen: Pen, colour: Colour) -> None:

@@ -3,7 +3,7 @@
 import math
 
 from ecor.demo.art.animals import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, RED, TAN, WHITE, YELLOW
-from ecor.demo.art.canvas import Colour, Pen, star, tinted
+from ecor.demo.art.canvas import Colour, Pen, star, tint
 
 GLASS, STEEL, STONE = (185, 220, 240), (190, 195, 205), (170, 165, 160)
 
@@ -186,7 +186,7 @@ def tractor(pen: Pen) -> None:
 def train(pen: Pen) -> None:
     paint = pen.colour((40, 60, 50), BLACK, (120, 30, 40), (40, 60, 110))
     with pen.part("a smoking chimney"):
-        pen.polygon(tinted(paint, by=-0.3), (0.42, -0.1), (0.36, -0.5), (0.66, -0.5), (0.6, -0.1))
+        pen.polygon(tint(paint, by=-0.3), (0.42, -0.1), (0.36, -0.5), (0.66, -0.5), (0.6, -0.1))
         for k in range(3):
             pen.ellipse((215, 215, 215), 0.42 - 0.24 * k, -0.66 - 0.07 * k, 0.14 + 0.03 * k)
     pen.box(paint, -0.9, -0.52, -0.32, 0.36)
@@ -209,14 +209,14 @@ def airplane(pen: Pen) -> None:
     trim = pen.colour(RED, BLUE, GREEN)
     with pen.part("an upright tail fin"):
         pen.polygon(trim, (-0.6, -0.06), (-0.92, -0.55), (-0.72, -0.55), (-0.36, -0.08))
-    pen.polygon(tinted(paint, by=-0.25), (0.1, -0.06), (-0.14, -0.46), (0.0, -0.46), (0.36, -0.06))
+    pen.polygon(tint(paint, by=-0.25), (0.1, -0.06), (-0.14, -0.46), (0.0, -0.46), (0.36, -0.06))
     pen.ellipse(paint, 0.02, 0.02, 0.95, 0.18)
     pen.polygon(GLASS, (0.72, -0.08), (0.62, 0.0), (0.88, 0.0))
     with pen.part("a line of small round portholes"):
         for k in range(7):
             pen.ellipse((50, 90, 150), -0.5 + 0.16 * k, -0.02, 0.055)
     with pen.part("swept-back wings with engines"):
-        pen.polygon(tinted(paint, by=-0.35), (0.3, 0.08), (-0.3, 0.66), (-0.08, 0.66), (0.56, 0.1))
+        pen.polygon(tint(paint, by=-0.35), (0.3, 0.08), (-0.3, 0.66), (-0.08, 0.66), (0.56, 0.1))
         pen.ellipse(trim, 0.12, 0.42, 0.17, 0.08)
 
 
@@ -331,13 +331,13 @@ def house(pen: Pen) -> None:
 def castle(pen: Pen) -> None:
     wall = pen.colour(STONE, (190, 175, 150), (150, 150, 165))
     for x in (-0.66, 0.66):
-        pen.box(tinted(wall, by=-0.12), x - 0.22, -0.4, x + 0.22, 0.85)
+        pen.box(tint(wall, by=-0.12), x - 0.22, -0.4, x + 0.22, 0.85)
     pen.box(wall, -0.5, -0.06, 0.5, 0.85)
     with pen.part("battlements on the walls"):
         for x in (-0.82, -0.5, 0.5, 0.82):
-            pen.box(tinted(wall, by=-0.25), x - 0.07, -0.54, x + 0.07, -0.38)
+            pen.box(tint(wall, by=-0.25), x - 0.07, -0.54, x + 0.07, -0.38)
         for k in range(4):
-            pen.box(tinted(wall, by=-0.25), -0.4 + 0.23 * k, -0.2, -0.28 + 0.23 * k, -0.04)
+            pen.box(tint(wall, by=-0.25), -0.4 + 0.23 * k, -0.2, -0.28 + 0.23 * k, -0.04)
     with pen.part("flags flying from the towers"):
         cloth = pen.colour(RED, BLUE, YELLOW)
         for x in (-0.66, 0.66):

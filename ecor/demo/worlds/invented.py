@@ -111,7 +111,7 @@ class Assembly:
             spot = self.family.body.spots[part.kind.spot]
             with pen.part(part.text):
                 colour = pen.colour(COLOURS[part.colour], spread=16)
-                for place in (spot, spot.mirrored()) if part.kind.spot == "side" else (spot,):
+                for place in (spot, spot.mirror()) if part.kind.spot == "side" else (spot,):
                     part.kind.draw(Patch(pen, place), colour, part.form)
 
 
@@ -150,7 +150,7 @@ def _families(rng: random.Random) -> list[Family]:
     """As many as the categories need, no two of the same shape and proportions."""
     shapes = [(body, proportion) for body in SILHOUETTES.values() for proportion in PROPORTIONS]
     chosen = rng.sample(shapes, -(-NUM_CATEGORIES // FAMILY_SIZE))
-    return [Family(body=body.stretched(*ratio), papers=tuple(rng.sample(MUTED, 2))) for body, ratio in chosen]
+    return [Family(body=body.stretch(*ratio), papers=tuple(rng.sample(MUTED, 2))) for body, ratio in chosen]
 
 
 class _PartDealer:

@@ -19,7 +19,11 @@ _MADE: Mapping[str, Callable[[], DrawnWorld]] = {
 
 @cache
 def get_world(name: str) -> DrawnWorld:
-    """The world called `name`; ValueError lists the names there are."""
+    """Return the world of a name.
+
+    Raises:
+        ValueError: when there is none; the message lists the names.
+    """
     if name not in _MADE:
         raise ValueError(f"no drawn world {name!r}: choose one of {', '.join(_MADE)}")
     return _MADE[name]()
@@ -32,13 +36,21 @@ def all_sets() -> Mapping[str, WorldSet]:
 
 
 def world_set(name: str) -> WorldSet:
-    """The set called `name`; ValueError lists the names there are."""
+    """Return the set of a name.
+
+    Raises:
+        ValueError: when there is none; the message lists the names.
+    """
     if name not in all_sets():
         raise ValueError(f"no set {name!r} in the drawn worlds: choose one of {', '.join(all_sets())}")
     return all_sets()[name]
 
 
 def set_vocabulary(set_name: str) -> dict[str, list[str]]:
-    """The categories of a set with their rationales, in DROR's flat form."""
+    """Return the categories of a set with their rationales, in DROR's flat form.
+
+    Raises:
+        ValueError: when there is no set of that name.
+    """
     chosen = world_set(set_name)
     return {category: list(chosen.kinds[category].rationales) for category in chosen.categories}

@@ -51,7 +51,13 @@ class Drawing:
 
 
 def compose(world: WorldSet, *, seed: str, category: str | None = None) -> Scene:
-    """A random scene of a set: `category` (or a random one) in front, sometimes a second thing behind it."""
+    """Compose a random scene of a set: one thing in front, sometimes a second one behind it.
+
+    Args:
+        world: the set.
+        seed: of all choices.
+        category: of the thing in front; None: a random one.
+    """
     rng, size = random.Random(seed), random.Random(f"{seed}/size").uniform(*world.size)
     main = category or rng.choice(world.categories)
     others = [c for c in world.categories if c != main]
@@ -80,13 +86,18 @@ def _random_thing(rng: random.Random, category: str, *, x: float, y: float, scal
 
 
 def without_part(scene: Scene, rationale: str) -> Scene:
-    """The same scene, whose first thing lacks one more part."""
+    """Return the same scene, whose first thing lacks one more part.
+
+    Args:
+        scene: not yet drawn.
+        rationale: the part to leave out.
+    """
     first = replace(scene.things[0], left_out=scene.things[0].left_out | {rationale})
     return replace(scene, things=(first, *scene.things[1:]))
 
 
 def draw_scene(scene: Scene) -> Drawing:
-    """The pixels of a scene and what can be seen in them."""
+    """Draw the pixels of a scene, and record what can be seen in them."""
     rng = random.Random(scene.seed)
     kinds, look = scene.world.kinds, scene.world.look
     canvas = look.ground(rng)
@@ -107,7 +118,7 @@ def draw_scene(scene: Scene) -> Drawing:
         )
         legend |= {first + k: (index, text) for k, text in enumerate((None, *kind.rationales))}
     _occluders(rng, canvas, world=scene.world)
-    image, labels = canvas.finished()
+    image, labels = canvas.finish()
     counts = labels.histogram()
     visible = tuple(
         tuple(

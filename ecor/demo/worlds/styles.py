@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ecor.demo.art.canvas import Canvas, Colour, Pen, Placement, tinted
+from ecor.demo.art.canvas import Canvas, Colour, Pen, Placement, tint
 
 NUM_PIXELS = 64
 WHOLE = Placement(x=0.0, y=0.0, scale=1.0, stretch=1.0, turn=0.0)
@@ -49,7 +49,7 @@ def _pencil_ground(rng: random.Random) -> Canvas:
 def _blot(pen: Pen, paler: float, size: float) -> None:
     """An ellipse, a triangle or a line."""
     rng = pen.rng
-    colour = tinted((rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230)), by=paler)
+    colour = tint((rng.randint(60, 230), rng.randint(60, 230), rng.randint(60, 230)), by=paler)
     x, y, r = rng.random(), rng.random(), rng.uniform(0.04, 0.1) * size
     shape = rng.randrange(3)
     if shape == 0:
@@ -69,7 +69,7 @@ def _paper_ground(rng: random.Random) -> Canvas:
     base = _blank(rng).colour(*DEEP, spread=16)
     shadow = (rng.choice((-1, 1)) * rng.uniform(0.9, 1.5), rng.uniform(0.9, 1.5))
     canvas = Canvas(num_pixels=NUM_PIXELS, background=base, shadow=shadow)
-    pen, tone = _blank(rng), tinted(base, by=rng.uniform(0.1, 0.22))
+    pen, tone = _blank(rng), tint(base, by=rng.uniform(0.1, 0.22))
     rng.choice((_hatching, _dot_grid, _strips))(pen, tone)
     canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0, is_raised=False)
     return _with_clutter(canvas, rng=rng, scrap=_snippet, paler=-0.35)
@@ -98,7 +98,7 @@ def _strips(pen: Pen, tone: Colour) -> None:
 def _snippet(pen: Pen, paler: float, size: float) -> None:
     """A scrap of paper: a crooked quadrangle."""
     rng = pen.rng
-    colour = tinted(pen.colour(*MUTED, spread=30), by=paler)
+    colour = tint(pen.colour(*MUTED, spread=30), by=paler)
     x, y, r, turn = rng.random(), rng.random(), rng.uniform(0.05, 0.1) * size, rng.uniform(0, math.pi)
     corners = ((turn + k * math.pi / 2 + rng.uniform(-0.4, 0.4), r * rng.uniform(0.5, 1.1)) for k in range(4))
     pen.polygon(colour, *((x + far * math.cos(angle), y + far * math.sin(angle)) for angle, far in corners))
@@ -120,7 +120,7 @@ def _slate_ground(rng: random.Random) -> Canvas:
     base = _blank(rng).colour((34, 46, 42), (38, 40, 48), spread=10)
     canvas, pen = Canvas(num_pixels=NUM_PIXELS, background=base), _blank(rng)
     for _ in range(rng.randint(2, 5)):
-        tone = tinted(base, by=rng.uniform(0.05, 0.14))
+        tone = tint(base, by=rng.uniform(0.05, 0.14))
         width, height, turn = rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.15), rng.randint(0, 90)
         pen.ellipse(tone, rng.random(), rng.random(), width, height, turn)
     canvas.draw(pen.strokes, at=WHOLE, first_label=0, outline=0.0)

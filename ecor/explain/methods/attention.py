@@ -76,7 +76,7 @@ def word_relevance(
     context: Float[Tensor, "M W"] | None = None,
     num_blocks: int | None = None,
 ) -> list[Float[Tensor, " words"]]:
-    """The same rule for the other modality: how much each token between start and end speaks for the image.
+    """Chefer et al.'s rule for the text: how much each token between start and end speaks for the image.
 
     Args:
         backbone: whose text tower is read.

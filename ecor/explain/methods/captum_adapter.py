@@ -12,22 +12,26 @@ class CosineForward(nn.Module):
     """A differentiable [B 3 H W] -> [B T] in fp32, through the tower's own forward, so that its hooks fire.
 
     `captum.attr.Occlusion(CosineForward(tower, texts))` and `pytorch_grad_cam.GradCAM(CosineForward(tower, texts),
-    layers)` work unchanged.
-    Pixels are normalised ones (`tower.pixels`); they must require a gradient for hooks to see one, because
-    the tower itself is frozen.
+    layers)` work unchanged. Pixels are normalised ones (`tower.pixels`). They must require a gradient for hooks to see
+    one, because the tower itself is frozen.
     """
 
     texts: Tensor
 
     def __init__(self, tower: ImageTower, texts: Float[Tensor, "T D"]) -> None:
-        """`texts` are normalised features, the same for all images."""
+        """Hold the tower and the texts.
+
+        Args:
+            tower: image tower with its visual prompts.
+            texts: normalised features, the same for all images.
+        """
         super().__init__()
         self.tower = tower
         self.model = tower.backbone
         self.register_buffer("texts", texts.to(tower.backbone.device), persistent=False)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
-        """Cosines."""
+        """Cosines of images and texts."""
         return self.tower.features(pixels) @ self.texts.T
 
 

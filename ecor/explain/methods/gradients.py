@@ -132,7 +132,7 @@ class GradCam:
 
 
 def cosines(features: Float[Tensor, "B D"], texts: Float[Tensor, "B T D"]) -> Float[Tensor, "B T"]:
-    """Of normalised features with each image's normalised texts."""
+    """Cosines of normalised features with each image's normalised texts."""
     return (texts @ features[..., None])[..., 0]
 
 

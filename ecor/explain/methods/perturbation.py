@@ -54,13 +54,18 @@ class Rise:
         )
 
     def masks(self, size: tuple[int, int]) -> Float[Tensor, "N H W"]:
-        """The same for all pictures of a size."""
+        """Draw the masks, the same for all pictures of a size."""
         num_masks, cells = (2000, 8) if self.compat else (self.num_masks, self.cells)
         generator = torch.Generator().manual_seed(self.seed)
         return random_masks(num_masks, size=size, cells=cells, keep=self.keep, generator=generator)
 
     def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
-        """Of any score of altered pictures."""
+        """Make maps of any score of altered pictures.
+
+        Args:
+            score: of altered copies of the image.
+            image: normalised.
+        """
         masks = self.masks((image.shape[-2], image.shape[-1])).to(image.device)
         return rise_map(score, image, masks, keep=self.keep, batch_size=self.batch_size)
 
@@ -94,7 +99,12 @@ class Occlusion:
         return torch.stack([self.map_of(score, image) for score, image in _image_scores(tower, pixels, texts)])
 
     def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
-        """Of any score of altered pictures."""
+        """Make maps of any score of altered pictures.
+
+        Args:
+            score: of altered copies of the image.
+            image: normalised.
+        """
         size = (image.shape[-2], image.shape[-1])
         windows = sliding_windows(size, window=self.window, stride=self.stride).to(image.device)
         return occlusion_map(score, image, windows, fill=self.fill, batch_size=self.batch_size)
@@ -103,7 +113,17 @@ class Occlusion:
 def random_masks(
     num_masks: int, *, size: tuple[int, int], cells: int, keep: float, generator: torch.Generator
 ) -> Float[Tensor, "N H W"]:
-    """RISE's masks: a random binary grid, enlarged bilinearly to one cell more than the picture, cut out at random."""
+    """Draw RISE's masks: a random binary grid, enlarged bilinearly, and cut at a random place.
+
+    The enlarged grid is one cell larger than the picture, per side.
+
+    Args:
+        num_masks: N.
+        size: H and W.
+        cells: of the grid, per side.
+        keep: probability of a cell to be visible.
+        generator: of grids and places, on the CPU.
+    """
     height, width = size
     cell_height, cell_width = -(-height // cells), -(-width // cells)
     grid = (torch.rand(num_masks, 1, cells, cells, generator=generator) < keep).float()
@@ -124,7 +144,15 @@ def rise_map(
     keep: float,
     batch_size: int = 64,
 ) -> Float[Tensor, "T H W"]:
-    """sum of score * mask, over N * keep."""
+    """Sum of score * mask over all masks, divided by N * keep.
+
+    Args:
+        score: of altered copies of the image.
+        image: normalised.
+        masks: 1 where the image stays visible.
+        keep: probability of a cell to be visible.
+        batch_size: altered copies per pass.
+    """
     total: Tensor | float = 0.0
     for part in masks.split(batch_size):
         total = total + torch.einsum("nt,nhw->thw", score(image * part[:, None]), part)
@@ -133,7 +161,13 @@ def rise_map(
 
 
 def sliding_windows(size: tuple[int, int], *, window: int, stride: int) -> Float[Tensor, "N H W"]:
-    """1 inside each window; the last of a row or column is cut off at the border."""
+    """Masks that are 1 inside each window; the last of a row or column is cut off at the border.
+
+    Args:
+        size: H and W.
+        window: side in pixels.
+        stride: pixels between windows.
+    """
     axes = []
     for length in size:
         num_steps = 1 + max(0, -(-(length - window) // stride))
@@ -151,7 +185,15 @@ def occlusion_map(
     fill: float,
     batch_size: int = 64,
 ) -> Float[Tensor, "T H W"]:
-    """Mean, over the windows that cover a pixel, of score(image) - score(image with the window filled)."""
+    """Mean, over the windows that cover a pixel, of score(image) - score(image with the window filled).
+
+    Args:
+        score: of altered copies of the image.
+        image: normalised.
+        windows: 1 inside each window.
+        fill: normalised value of hidden pixels.
+        batch_size: altered copies per pass.
+    """
     whole = score(image[None])[0]
     total: Tensor | float = 0.0
     for part in windows.split(batch_size):

@@ -37,7 +37,13 @@ class Method(Protocol):
     def __call__(
         self, tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T h w"]:
-        """Raw maps of B normalised images and their T normalised text features."""
+        """Make raw maps, high where the evidence for the text is.
+
+        Args:
+            tower: read only.
+            pixels: normalised.
+            texts: normalised text features, T of each image.
+        """
 
 
 METHODS: dict[str, type[Method]] = {
@@ -58,10 +64,15 @@ METHODS: dict[str, type[Method]] = {
 
 
 def build_method(name: str, **settings: Any) -> Method:
-    """The method of that name with those settings.
+    """Build the method of a name.
+
+    Args:
+        name: a key of `METHODS`.
+        settings: fields of its class.
 
     Raises:
-        ValueError: for a name or a setting that does not exist, naming those that do, or a value out of range.
+        ValueError: when the name or a setting does not exist (the message names those that do), or a value is out of
+            range.
     """
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     known = {field.name for field in fields(METHODS[name])}  # type: ignore[arg-type]
@@ -82,7 +93,15 @@ PREPARED = {"training": ("projection", "projection"), "lexicon": ("concepts", "l
 
 
 def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Description of what a method still needs; None if it can be used."""
+    """Say in words what a method still needs; None when it can be used.
+
+    Args:
+        name: a key of `METHODS`.
+        settings: that the method shall have.
+
+    Raises:
+        ValueError: when the name is unknown.
+    """
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kind = METHODS[name]
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
@@ -93,7 +112,15 @@ def missing_requirement(name: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def build_prepared_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """The method; ValueError for one that lacks something, and as `ecor.explain.build_method` raises it."""
+    """Build the method of a name, when it lacks nothing.
+
+    Args:
+        name: a key of `METHODS`.
+        settings: fields of its class.
+
+    Raises:
+        ValueError: when the method lacks something (`missing_requirement`), or `build_method` refuses it.
+    """
     missing = missing_requirement(name, settings)
     require(missing is None, str(missing))
     return build_method(name, **settings)

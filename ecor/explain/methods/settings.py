@@ -10,10 +10,15 @@ from ecor.explain.methods.registry import METHODS
 
 
 def read_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """A method's own settings from words such as `num_masks=500` or `compat=reference`.
+    """Parse a method's settings from words such as `num_masks=500` or `compat=reference`.
 
-    Raises ValueError for what is no setting that can be written so, naming those that can, and for a value of another
-    kind.
+    Args:
+        name: a key of `METHODS`.
+        given: words, one per setting.
+
+    Raises:
+        ValueError: when the name is unknown, a word sets nothing that can be written so (the message names what can),
+            or a value is of another kind.
     """
     require(name in METHODS, f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     kinds = {field.name: field.type for field in fields(METHODS[name])}  # type: ignore[arg-type]

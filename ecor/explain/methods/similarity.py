@@ -138,24 +138,38 @@ class ClipSurgery:
 def feature_surgery(
     image: Float[Tensor, "B D"], patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B T D"], *, sharpness: float
 ) -> Float[Tensor, "B T P"]:
-    """Cosines weighted by how well each text fits the image, minus their mean over texts (closed form)."""
+    """Cosines weighted by how well each text fits the image, minus their mean over texts (closed form).
+
+    Args:
+        image: normalised feature.
+        patches: normalised, in the space of the texts.
+        texts: normalised; all of them share what is subtracted.
+        sharpness: τ of the weights.
+    """
     prob = (sharpness * similarity(image[:, None], texts)).softmax(dim=1)
     weighted = similarity(patches, texts) * (prob / prob.mean(dim=1, keepdim=True))
     return weighted - weighted.mean(dim=1, keepdim=True)
 
 
 def similarity(patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B T D"]) -> Float[Tensor, "B T P"]:
-    """Dot products."""
+    """Dot products of patches and texts."""
     return texts @ patches.transpose(1, 2)
 
 
 def similarity_to_texts(patches: Float[Tensor, "B P D"], texts: Float[Tensor, "B T D"]) -> Float[Tensor, "B T P"]:
-    """Cosines."""
+    """Cosines of patches and texts."""
     return similarity(normalize(patches, dim=-1), normalize(texts, dim=-1))
 
 
 @torch.no_grad()
 def project_patches(tower: ImageTower, trace: ImageTrace) -> Float[Tensor, "B P D"]:
-    """Patch tokens in the space of the texts, with the layer norm and projection that the pooled feature takes."""
+    """Project patch tokens into the space of the texts.
+
+    They take the layer norm and the projection that the pooled feature takes.
+
+    Args:
+        tower: with patch tokens.
+        trace: of the images, by that tower.
+    """
     with full_precision(tower.backbone):
         return trace.patches(tower.project(trace.blocks[-1].left))

@@ -37,7 +37,11 @@ CONVIS = BoxRule(corners_touch=False, at_threshold=True, at_overlap=False)
 
 
 def box_of(mask: Bool[Tensor, "H W"]) -> Int[Tensor, " 4"]:
-    """The smallest box around a mask. ValueError for a mask without a pixel."""
+    """The smallest box around a mask.
+
+    Raises:
+        ValueError: when the mask has no pixel.
+    """
     require(bool(mask.any()), "a mask without a pixel has no box")
     rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
     return torch.stack([rows[0], columns[0], rows[-1], columns[-1]])
@@ -58,6 +62,15 @@ def max_box_acc(
     """Share of images whose largest region's box overlaps the true one by `delta`, at the best threshold for all.
 
     The largest region is the one with most pixels (the benchmark takes the largest contour).
+
+    Args:
+        maps: one per image.
+        boxes: the true ones.
+        delta: IoU of a hit.
+        rule: for boxes and hits.
+
+    Raises:
+        ValueError: when there are no maps, or not as many boxes.
     """
     found = overlaps(maps, boxes, rule=rule, largest_only=True)
     shares = hits(found, delta=delta, rule=rule).mean(dim=0)
@@ -72,21 +85,47 @@ def max_box_acc_v2(
     deltas: tuple[float, ...] = (0.3, 0.5, 0.7),
     rule: BoxRule = WSOL,
 ) -> float:
-    """The mean over `deltas` of the best share, where any region of a map may give the box."""
+    """The mean over `deltas` of the best share, where any region of a map may give the box.
+
+    Args:
+        maps: one per image.
+        boxes: the true ones.
+        deltas: IoU of a hit.
+        rule: for boxes and hits.
+
+    Raises:
+        ValueError: when there are no maps, or not as many boxes.
+    """
     found = overlaps(maps, boxes, rule=rule, largest_only=False)
     best = [hits(found, delta=delta, rule=rule).mean(dim=0).max() for delta in deltas]
     return float(torch.stack(best).mean())
 
 
 def hits(overlap: Float[Tensor, "N K"], *, delta: float, rule: BoxRule) -> Float[Tensor, "N K"]:
-    """Which overlaps count."""
+    """Return 1 for overlaps that count as hits, 0 for others.
+
+    Args:
+        overlap: IoU.
+        delta: IoU of a hit.
+        rule: whether an overlap of just `delta` is one.
+    """
     return (overlap >= delta if rule.at_overlap else overlap > delta).float()
 
 
 def overlaps(
     maps: Float[Tensor, "N H W"], boxes: Int[Tensor, "N 4"], *, rule: BoxRule, largest_only: bool
 ) -> Float[Tensor, "N K"]:
-    """The best overlap of each map's boxes at each threshold; 0 where there is no region."""
+    """The best IoU of each map's boxes with the true box at each of K thresholds; 0 where there is no region.
+
+    Args:
+        maps: one per image, of any range.
+        boxes: the true ones.
+        rule: gives the thresholds.
+        largest_only: only the region with most pixels gives a box.
+
+    Raises:
+        ValueError: when there are no maps, or not as many boxes.
+    """
     require(len(maps) == len(boxes) > 0, f"{len(maps)} maps for {len(boxes)} boxes")
     normed = minmax(maps).cpu()
     rows = []

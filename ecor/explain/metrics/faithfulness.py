@@ -31,7 +31,7 @@ class Curve:
 
     @property
     def area(self) -> Float[Tensor, " B"]:
-        """Under the curve (trapezoids)."""
+        """Area under the curve (trapezoids)."""
         return torch.trapezoid(self.scores, self.share.to(self.scores), dim=1)
 
 
@@ -53,7 +53,7 @@ def deletion(
         fill: normalised value; 0 is the mean colour.
 
     Raises:
-        ValueError: for maps of another size, or a step outside (0, 1].
+        ValueError: when the maps are of another size, or the step is outside (0, 1].
     """
     return _perturbation_curve(score, pixels, torch.full_like(pixels, fill), maps, step=step)
 
@@ -61,7 +61,17 @@ def deletion(
 def insertion(
     score: Score, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B h w"], *, step: float = 0.036
 ) -> Curve:
-    """The score while the most salient pixels of a blurred picture become sharp (RISE): high area is good."""
+    """The score while the most salient pixels of a blurred picture become sharp (RISE): high area is good.
+
+    Args:
+        score: of altered pictures, B at a time.
+        pixels: normalised.
+        maps: of the pictures' own size.
+        step: share of pixels per step.
+
+    Raises:
+        ValueError: when the maps are of another size, or the step is outside (0, 1].
+    """
     return _perturbation_curve(score, blur(pixels), pixels, maps, step=step)
 
 
@@ -113,23 +123,39 @@ class Confidence:
 
 @torch.no_grad()
 def confidence(score: Score, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B H W"]) -> Confidence:
-    """Scores of pictures, and of normalised pixels times the map taken from 0 to 1."""
+    """Score pictures, and normalised pixels times the map taken from 0 to 1.
+
+    Args:
+        score: of B pictures.
+        pixels: normalised.
+        maps: of the pictures' own size.
+    """
     return Confidence(whole=score(pixels), left=score(pixels * minmax(maps)[:, None]))
 
 
 def rank_correlation(one: Float[Tensor, "N H W"], other: Float[Tensor, "N H W"]) -> Float[Tensor, " N"]:
-    """Spearman's, of pairs of maps; ties share their mean rank; 0 where a map is constant."""
+    """Spearman's correlation of pairs of maps; ties share their mean rank; 0 where a map is constant.
+
+    Args:
+        one: N maps.
+        other: N maps of the same size.
+    """
     return _pearson(_ranks(one.flatten(1)), _ranks(other.flatten(1)))
 
 
 def randomise_weights(tower: ImageTower, *, num_blocks: int, seed: int = 0) -> ImageTower:
-    """A copy of the tower whose last blocks, and all behind them, have random weights (arXiv:1810.03292).
+    """Return a copy of the tower whose last blocks, and all behind them, have random weights (arXiv:1810.03292).
 
-    Each tensor's numbers are drawn anew from a normal distribution with their own mean and standard deviation (ours),
-    so that activations keep their size. The sanity check: maps of a method that reads the weights must change.
+    The sanity check: maps of a method that reads the weights must change. Not in the paper: each tensor's numbers are
+    drawn from a normal distribution with their own mean and standard deviation, so that activations keep their size.
+
+    Args:
+        tower: of a ViT; left unchanged.
+        num_blocks: blocks to randomise, counted from the end.
+        seed: of the drawn weights.
 
     Raises:
-        ValueError: for towers without blocks, or fewer than asked for.
+        ValueError: when the tower has no blocks, or fewer than asked for.
     """
     backbone = deepcopy(tower.backbone)
     vit = backbone.vit
@@ -149,6 +175,10 @@ def flip_equivariance(maps_of: Maps, pixels: Float[Tensor, "B 3 H W"]) -> Float[
     """Cosine of the map of the mirrored picture with the mirrored map: 1 where a method follows the picture.
 
     Both maps are taken from 0 to 1; two constant maps agree (1), a constant one and another do not (0).
+
+    Args:
+        maps_of: makes maps of pictures.
+        pixels: normalised.
     """
     ours, theirs = (minmax(each).flatten(1) for each in (maps_of(pixels.flip(-1)), maps_of(pixels).flip(-1)))
     both_constant = (ours.amax(dim=1) == 0) & (theirs.amax(dim=1) == 0)

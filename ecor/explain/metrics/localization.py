@@ -29,7 +29,16 @@ class AtThreshold:
 def intersection_over_union(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, thresholds: tuple[float, ...] = THRESHOLDS
 ) -> Float[Tensor, "N K"]:
-    """IoU of map >= threshold with the mask, per pair and threshold. ValueError for a mask without a pixel."""
+    """IoU of map >= threshold with the mask, per pair and threshold.
+
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+        thresholds: K of them, of maps taken from 0 to 1.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel.
+    """
     _check(maps, masks)
     normed = minmax(maps)
     columns = []
@@ -43,7 +52,16 @@ def intersection_over_union(
 def mean_iou_oracle(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, thresholds: tuple[float, ...] = THRESHOLDS
 ) -> AtThreshold:
-    """mIoU as CLIP Surgery's author explains maps: the mean over pairs, at the one threshold that suits all best."""
+    """mIoU as CLIP Surgery's author explains maps: the mean over pairs, at the one threshold that suits all best.
+
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+        thresholds: to choose from.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel.
+    """
     means = intersection_over_union(maps, masks, thresholds=thresholds).double().mean(dim=0)
     best = int(means.argmax())
     return AtThreshold(value=float(means[best]), threshold=thresholds[best])
@@ -61,7 +79,12 @@ def mean_iou_at_mean(maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"])
 def score_contrast(maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"]) -> Float[Tensor, " N"]:
     """Mean of the map inside the mask minus its mean outside, in percent; negative is the opposite of the truth.
 
-    ValueError for masks without a pixel inside or outside.
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel inside or none outside.
     """
     _check(maps, masks)
     require(not bool(masks.all(dim=(1, 2)).any()), "a mask covers its whole image: there is nothing outside to compare")
@@ -73,7 +96,16 @@ def score_contrast(maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"]) -
 def mean_score_contrast(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, images: Int[Tensor, " N"]
 ) -> float:
-    """mSC: the mean over the names of an image, then over images. `images` says which image a pair is of."""
+    """mSC: the mean of the contrasts of an image's names, then the mean over images.
+
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+        images: id of the image of each pair.
+
+    Raises:
+        ValueError: as `score_contrast`.
+    """
     contrast = score_contrast(maps, masks)
     _, index = images.unique(return_inverse=True)
     counts = index.bincount()
@@ -83,9 +115,17 @@ def mean_score_contrast(
 def pointing_hit(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, tolerance: int = 0
 ) -> Float[Tensor, " N"]:
-    """Whether the map's maximum lies in the mask, or within `tolerance` pixels of it (pointing game, arXiv:1608.00507).
+    """Whether the map's maximum lies in the mask, or close to it (pointing game, arXiv:1608.00507).
 
-    Of several maxima, the share that hits: a constant map hits as often as chance (ours).
+    Not in the paper: of several maxima, the share that hits, so that a constant map hits as often as chance.
+
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+        tolerance: pixels that a hit may lie outside the mask.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel.
     """
     _check(maps, masks)
     best = maps == maps.amax(dim=(1, 2), keepdim=True)
@@ -96,7 +136,14 @@ def pointing_hit(
 def pointing_game_multi(maps: Float[Tensor, "B k H W"], objects: Bool[Tensor, "B k H W"]) -> Float[Tensor, "B k"]:
     """For k objects side by side: whether each object's own map is highest on it (FIxLIP's recognition; chance 1/k).
 
-    The maximum is looked for on the objects only. ValueError where objects overlap.
+    Only the maximum over the objects' pixels counts.
+
+    Args:
+        maps: of each object.
+        objects: their masks.
+
+    Raises:
+        ValueError: when objects overlap, or one has no pixel.
     """
     require(bool((objects.sum(dim=1) <= 1).all()), "objects overlap: each pixel may belong to one of them")
     anywhere = objects.any(dim=1, keepdim=True).expand_as(objects)
@@ -111,8 +158,16 @@ def energy_inside(
 ) -> Float[Tensor, " N"]:
     """Share of the map that lies in the mask (energy pointing game, arXiv:1910.01279).
 
-    Maps are shifted to be positive by `minmax`, or their negative part is cut off with `relu`: the two rank methods
-    differently. A map without energy counts as spread evenly (ours).
+    A map without energy counts as spread evenly (ours).
+
+    Args:
+        maps: of N pairs, of any range.
+        masks: of the same pairs.
+        relu: cut off the negative part; otherwise `minmax` shifts maps to be positive. The two rank methods
+            differently.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel.
     """
     _check(maps, masks)
     energy = maps.relu() if relu else minmax(maps)

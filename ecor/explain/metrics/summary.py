@@ -25,7 +25,16 @@ NUM_BINS = 256
 def localization_estimates(
     maps: Float[Tensor, "N H W"], masks: Bool[Tensor, "N H W"], *, resampling: Resampling
 ) -> dict[str, Estimate]:
-    """The measures of `LOCALISATION`, of N pairs; ValueError for masks without a pixel, or that cover all."""
+    """Compute the measures of `LOCALISATION` over N pairs, with intervals.
+
+    Args:
+        maps: of N pairs, each of an image of its own.
+        masks: of the same pairs.
+        resampling: level, number and seed.
+
+    Raises:
+        ValueError: when there are no maps, or a mask has no pixel inside or none outside.
+    """
     found = _Figures.of(maps, masks)
     names = list(LOCALISATION)
     known = estimates(found.statistic, num_images=len(maps), sizes=[len(maps)] * len(names), resampling=resampling)
@@ -121,7 +130,12 @@ def _array(values: Tensor) -> np.ndarray:
 
 
 def pad_with_nan(values: Mapping[str, Float[Tensor, " N"] | None], *, num: int) -> dict[str, Float[np.ndarray, " N"]]:
-    """Columns of N figures; of what is None, or known of the first pairs only, the rest is NaN: not defined."""
+    """Fill columns up to N figures with NaN (not defined).
+
+    Args:
+        values: figures of the first images, by name; None: of none.
+        num: N.
+    """
     columns = {}
     for name, known in values.items():
         column = np.full(num, np.nan)

@@ -1,4 +1,4 @@
-"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate; a row per judgement."""
+"""Run one cell of the ablation study: tune as `ecor train` does, and evaluate. Each judgement gives a row."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecor.checkpoint import load, read_checkpoint, save_checkpoint
+from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
@@ -26,6 +26,7 @@ from ecor.config import (
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file
+from ecor.storage.model_records import read_checkpoint
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.factors import factor_metrics
@@ -39,7 +40,7 @@ IMAGES_PER_PASS = 256
 
 
 def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
-    """A split with image features of a model and the full ground truth."""
+    """Read a split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
     parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
@@ -50,7 +51,7 @@ def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> Lab
 
 
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
-    """Tune as the cell says, and evaluate the result: a row per judgement.
+    """Tune as the cell says, and evaluate the result; each judgement gives a row.
 
     Args:
         cell: the tuning and its judgements.
@@ -177,7 +178,10 @@ def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConf
 
 
 def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
-    """The wording that the cell names, or the best on validation images for its decoding, which is cached in a file."""
+    """Return the wording that the cell names, or the best one on validation images by its decoding.
+
+    The best one is cached in a file.
+    """
     if cell.wording is not None:
         return HAND_TEMPLATES[cell.wording]
     note = root / "wordings" / f"{world.folder.name}-{cell.decoding}-{backbone.digest[:16]}.json"

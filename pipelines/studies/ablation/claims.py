@@ -1,7 +1,7 @@
 """Test the claims of the ECOR paper on the rows of the ablation study, in one table.
 
-The claims are the paper's (ECOR, arXiv:2404.12839), as its ablations and its benchmark state them; each is put as a
-difference within repetitions that would be above zero if it held.
+The claims are those of the paper's ablations and benchmark (ECOR, arXiv:2404.12839). Each is tested as a difference
+within repetitions, which is above zero if the claim holds.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ FIGURES = ("rr", "visible_rr")
 
 
 def claims_table(rows: pd.DataFrame) -> MarkdownTable | None:
-    """Each claim with its differences in RR and visible RR, and a verdict from the interval of the first.
+    """Tabulate each claim with its differences in RR and visible RR, and a verdict by the difference in RR.
 
-    "yes": the whole 95 % interval lies above zero; "no, the opposite": below; "not shown": it holds zero. None where
-    no claim can be judged.
+    "yes": the whole 95 % interval lies above zero; "no, the opposite": below zero; "not shown": the interval holds
+    zero. Returns None if no claim can be judged.
     """
     body = []
     for words, difference in _CLAIMS.items():
@@ -47,7 +47,7 @@ def _verdict(differences: "pd.Series[float]") -> str:
 def _metric_by_set(
     rows: pd.DataFrame, figure: str, *, objective: ObjectiveName | None, decoding: MethodName
 ) -> pd.Series:
-    """A method's figure per repetition and set."""
+    """Mean of a metric of one method, per repetition and set."""
     chosen = rows[rows["wording_is_chosen"] & (rows["decoding_judged"] == decoding)]
     if objective is None:
         chosen = chosen[chosen["objective"].isna() & (chosen["decoding"] == decoding)]
@@ -76,7 +76,7 @@ def _tuned_minus_zero_shot(rows: pd.DataFrame, figure: str) -> "pd.Series[float]
 
 
 def _growing_lead(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:
-    """The lead of joint on all categories of the growing set less its lead on the fewest."""
+    """Lead of joint on all categories of the growing set, minus its lead on the smallest number of categories."""
 
     def difference(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
         own = growing_rows(own_test_rows(rows, whole=False))
@@ -90,7 +90,7 @@ def _growing_lead(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series
 
 
 def _transfer_gain(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
-    """Tokens tuned on another set less no tokens, mean over all pairs of sets."""
+    """Metric of tokens tuned on another set, minus that without tokens; mean over all pairs of sets."""
     judged = rows[rows["wording_is_chosen"] & (rows["decoding_judged"] == "joint") & (rows["set_size"] == 1)]
     elsewhere = judged[
         (judged["objective"] == "two_term") & (judged["tokens"] == "text") & (judged["test_set"] != judged["set_name"])

@@ -1,4 +1,4 @@
-"""Relate the dependence of category and rationale to what joint decoding gains (question: why)."""
+"""Relate the dependence of category and rationale to the gain of joint decoding (question: why)."""
 
 from pathlib import Path
 
@@ -25,11 +25,11 @@ FACTOR_FIGURES = {
     "ece_category_given": ("calibration error of P(c given r, I), r labelled", 100, "%"),
     "ece_category": ("calibration error of P(c given I), its own sentence", 100, "%"),
 }
-"""Columns of the CSV about the factors: title, scale and unit."""
+"""Columns of the CSV on the factors: title, scale and unit."""
 
 
 def dependence_answer(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    """Metrics of the factors, and the correlation of dependence with the gain of joint over independent decoding."""
+    """Tabulate metrics of the factors, and correlate dependence with the gain of joint over independent decoding."""
     own = own_test_rows(rows)
     own = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
     if "dependence" not in own:
@@ -62,7 +62,7 @@ def dependence_answer(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 
 def _joint_gains(joint: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
-    """RR of joint less that of independent decoding, per set and repetition."""
+    """RR of joint minus RR of independent decoding, per set and repetition."""
     keys = [*REPETITION, "set_name"]
     both = joint.merge(apart[[*keys, "rr"]].drop_duplicates(keys), on=keys, suffixes=("", "_apart"))
     return both.assign(gain=both["rr"] - both["rr_apart"])[[*keys, "dependence", "gain"]]

@@ -1,8 +1,8 @@
 """Measure why the joint wins or loses: dependence, entropy and calibration of its two factors.
 
 The order P(r | I) · P(c | r, I) can differ from two separate answers only where category and rationale depend on each
-other given the image, and it helps only where a true reason makes the true category likelier. Both are measured here,
-and how far each factor's confidence can be trusted.
+other given the image. It helps only where a true reason makes the true category more probable. This module measures
+both, and how reliable the confidence of each factor is.
 """
 
 import torch
@@ -16,23 +16,23 @@ from ecor.probability.temperature_scaling import reliability
 from pipelines.studies.ablation.figures import LabelledImages
 
 IMAGES_AT_ONCE = 100
-"""All rationales with all categories are held for so many images."""
+"""Images per block: memory holds all rationales with all categories of one block."""
 
 
 @torch.no_grad()
 def factor_metrics(recognizer: Recognizer, images: LabelledImages) -> dict[str, float]:
-    """What the two factors of the joint say of N images, under these names:
+    """Measure the two factors of the joint on N images, under these names:
 
     - `misfit`: share of images whose best category and best rationale, found separately, do not belong together;
-    - `dependence`: mean mutual information of category and rationale given the image, Σ P(c, r | I) log
-      P(c, r | I) / (P(c | I) P(r | I)), nats; zero where the order does not matter;
+    - `dependence`: mean mutual information of category and rationale given the image, Σ P(c, r | I) log P(c, r | I) /
+      (P(c | I) P(r | I)), nats; zero where the order does not matter;
     - `entropy`, `entropy_given`: mean entropy of P(c | I) and of P(c | r, I) under P(r | I), nats; their difference is
       the dependence;
     - `true_given_visible`, `true_given_hidden`: mean P(true c | r, I) over rationales that the image shows, and over
       those that it does not show;
-    - `ece_rationale`, `ece_category`, `ece_category_given`: expected calibration errors (15 bins) of the best of
-      P(r | I) against the labelled rationale, of the best of P(c | I) by the category's own sentence, and of the best
-      of P(c | r, I) with the labelled rationale given.
+    - `ece_rationale`, `ece_category`, `ece_category_given`: expected calibration errors (15 bins) of the best of P(r |
+      I) against the labelled rationale, of the best of P(c | I) by the category's own sentence, and of the best of P(c
+      | r, I) with the labelled rationale given.
     """
     parts = [
         _part_metrics(recognizer, images.select(part))
@@ -86,5 +86,5 @@ def _membership(vocabulary: Vocabulary) -> Bool[Tensor, "C R"]:
 
 
 def _mean_where(values: Float[Tensor, "N R"], chosen: Bool[Tensor, "N R"]) -> Float[Tensor, " N"]:
-    """Mean over the chosen ones of each image; NaN where there is none."""
+    """Mean over the chosen rationales of each image; NaN where there is none."""
     return (values * chosen).sum(dim=1) / chosen.sum(dim=1)

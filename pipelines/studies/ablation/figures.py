@@ -1,7 +1,7 @@
 """Metrics of a model on test images with full ground truth: one row of the ablation study.
 
-Six ways to choose a category and a rationale are judged alike: the four decodings of `ecor.probability`, and two that
-show what a reason is worth: `oracle` uses the labelled rationale, `random` uses any.
+Six ways to choose a category and a rationale are judged by the same rules: the four decodings of `ecor.probability`,
+and two that show how much a reason is worth. Of these, `oracle` uses the labelled rationale, and `random` uses any.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
 SetRule = Literal["mixture", "sentence"]
 NUM_SETS = 4
-"""Candidate sets of rationales per image: each costs a long sentence per category."""
+"""Candidate sets of rationales per image; each needs the encoding of a long sentence per category."""
 FIGURES = {
     "strict/rr": "rr",
     "strict/rw": "rw",
@@ -36,22 +36,22 @@ FIGURES = {
     "dror_vote/rr": "vote_rr",
     "marginal/accuracy": "marginal_accuracy",
 }
-"""Metrics of `ecor.evaluation.metrics` that a row of the study has, and their names there."""
+"""Metrics of `ecor.evaluation.metrics` in a row of the study, and their names there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImages:
-    """Images of the drawn world as ids of a vocabulary; N of them show R rationales or not."""
+    """N images of the drawn world with ids of a vocabulary, and which of its R rationales each shows."""
 
     features: ImageFeatures
     categories: Int[Tensor, " N"]
     rationales: Int[Tensor, " N"]
-    """The one that is labelled."""
+    """Id of the labelled rationale."""
     visible: Bool[Tensor, "N R"]
     num_things: Int[Tensor, " N"]
 
     def select(self, images: Int[Tensor, " n"]) -> "LabelledImages":
-        """Some of the images, in the order given."""
+        """Select some of the images, in the given order."""
         return LabelledImages(
             features=self.features.select(images),
             categories=self.categories[images],
@@ -65,10 +65,15 @@ class LabelledImages:
 def row_metrics(
     recognizer: Recognizer, images: LabelledImages, *, decoding: Decoding, seed: int = 0
 ) -> dict[str, float]:
-    """Shares of images, between 0 and 1, under the names that `FIGURES` gives.
+    """Measure shares of images, between 0 and 1, under the names of `FIGURES`.
 
-    `oracle` and `random` choose no rationale that a vote could be about, and have no marginal. `seed` draws the
-    rationales of `random`.
+    `oracle` and `random` choose no rationale themselves: they have no figures of the vote and of the marginal.
+
+    Args:
+        recognizer: the model.
+        images: the test images.
+        decoding: how category and rationale are chosen.
+        seed: seed of the rationales of `random`.
     """
     if decoding == "oracle" or decoding == "random":
         return _given_rationale_metrics(recognizer, images, decoding=decoding, seed=seed)
@@ -119,10 +124,21 @@ def _given_rationale_metrics(
 
 @torch.no_grad()
 def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, rule: SetRule) -> dict[str, float]:
-    """Metrics of the best category with a set of `size` rationales: shares of images with a right category, whose set …
+    """Measure the best category with a set of rationales, as shares of images.
 
-    `rr`: … holds the labelled rationale; `visible_rr`: … is visible as a whole; `visible`: the mean share of the set's
-    members that the image shows. An image that shows fewer than `size` cannot be right as a whole.
+    - `accuracy`: the category is right;
+    - `rr`: it is right, and the set holds the labelled rationale;
+    - `visible_rr`: it is right, and the image shows the whole set, which needs at least `size` visible rationales;
+    - `visible`: mean share of the set that the image shows.
+
+    Args:
+        recognizer: the model.
+        images: the test images.
+        size: rationales per set.
+        rule: how a set conditions the category.
+
+    Raises:
+        ValueError: for an unknown rule.
     """
     require(rule in ("mixture", "sentence"), f"unknown rule {rule!r} for sets: choose mixture or sentence")
     joint = recognizer.joint(images.features, scoring=ScoringConfig())
@@ -147,7 +163,7 @@ def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, ru
 
 
 def _long_sentences(recognizer: Recognizer, rationales: tuple[int, ...]) -> Float[Tensor, "C D"]:
-    """Prompt_{c|R} of every category with several rationales, one after the other."""
+    """Encode Prompt_{c|R} of every category with several rationales, separated by commas."""
     names = recognizer.vocabulary
     joined = ", ".join(names.rationales[r] for r in rationales)
     together = recognizer.with_vocabulary({category: [joined] for category in names.categories})

@@ -1,11 +1,11 @@
 """The grid of the ablation study: what each cell tunes, on which images, and how it is judged.
 
-A cell is one tuning (or none) with every judgement of its result. MethodName, repetitions and choice of settings:
+A cell is one tuning (or none) with every judgement of its result. Rules for all cells:
 
-- a repetition draws its own images and starts tokens of its own; the repetitions go round the pretraining seeds;
-- learning rate and number of tokens are chosen per method by strict RR on validation images of two sets and a seed that
-  no other cell uses, from one grid for all methods;
-- wording is the hand-written one that labels best without tuning, by the method's own decoding, on validation images.
+- each repetition has its own images and initial tokens; repetitions take the pretraining seeds in turn;
+- learning rate and number of tokens are chosen per method by strict RR on validation images of two sets, with a seed
+  that no other cell uses, and from one grid for all methods;
+- the wording is the hand-written one with the best untuned labels on validation images, by the method's own decoding.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ METHODS: Mapping[MethodName, ObjectiveName] = {
     "independent": "independent",
     "pairs": "pairs",
 }
-"""Decoding to its own loss."""
+"""The loss that belongs to each decoding."""
 DECODING_OF: Mapping[ObjectiveName, MethodName] = {
     "two_term": "joint",
     "in_batch_pairs": "joint",
@@ -33,12 +33,12 @@ DECODING_OF: Mapping[ObjectiveName, MethodName] = {
     "independent": "independent",
     "pairs": "pairs",
 }
-"""Loss to the decoding that validates it."""
+"""The decoding that validates each loss."""
 DECODINGS: tuple[Decoding, ...] = ("joint", "inverted", "independent", "pairs", "oracle", "random")
 SET_RULES: tuple[SetRule, ...] = ("mixture", "sentence")
 TOKENS = ("text", "visual-shallow", "visual-deep", "both", "separate")
-"""Kinds of learned tokens: in the text tower, in the image tower's first block or in all, in both towers, and in both
-with visual tokens of its own for each prompt."""
+"""Kinds of learned tokens: in the text tower; in the image tower's first block, or in all its blocks; in both towers,
+shared by both prompts or with separate visual tokens for each."""
 SELECTION_SEED = 900
 FIRST_SEED = 2000
 """Seed of the images of the first repetition; these images had no influence on the design of the world or the study."""
@@ -71,7 +71,7 @@ class Judgement:
 
     @property
     def name(self) -> str:
-        """Tells it from the other judgements of a cell."""
+        """Identifies the judgement among those of a cell."""
         rule = f" {self.set_rule} of {self.set_size}" if self.set_size > 1 else ""
         return f"{self.decoding}{rule} on {self.test_set}/{self.split}"
 
@@ -85,27 +85,27 @@ class Cell:
     """Seed of the images, the initial tokens and the training order."""
     set_name: str
     num_categories: int | None = None
-    """Categories of the set, sampled by the seed; None: all."""
+    """Number of categories of the set, sampled by the seed; None: all."""
     objective: ObjectiveName | None
-    """None: not tuned, temperatures only."""
+    """Loss of the tuning; None: only temperatures are fitted."""
     tokens: str = "text"
     num_tokens: int = 0
     learning_rate: float = 0.0
     wording: int | None = None
-    """Index of a hand-written template; None: the best one on validation without tuning."""
+    """Index of a hand-written template; None: the best one on validation images without tuning."""
     decoding: MethodName = "joint"
-    """What validation and the choice of wording decode by."""
+    """Decoding for validation and for the choice of the wording."""
     judgements: tuple[Judgement, ...]
 
     def digest_of(self, sizes: Mapping[str, Any]) -> str:
-        """Names the tuning: the same settings on the same number of images are not tuned twice."""
+        """Return the digest of the tuning: the same settings with the same numbers of images are not tuned twice."""
         settings = {name: value for name, value in asdict(self).items() if name != "judgements"}
         return json_digest({**settings, **sizes})[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What is asked of which world, and how often each cell is repeated; a role names the set `<world>-<role>`."""
+    """Questions, world and number of repetitions of a study; the role of a set gives its name, `<world>-<role>`."""
 
     world: WorldName = "demo"
     questions: tuple[str, ...] = tuple(QUESTIONS)
@@ -158,12 +158,12 @@ class Study:
 
     @property
     def repetitions(self) -> tuple[tuple[int, int], ...]:
-        """(pretraining seed, seed) of each."""
+        """Pretraining seed and seed of each repetition."""
         return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
 
     @property
     def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:
-        """The (objective, kind of tokens) whose settings are to be chosen."""
+        """Objective and kind of tokens of each tuning whose settings must be chosen."""
         found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in METHODS.values()]
         if "negatives" in self.questions:
             found += [("in_batch_pairs", "text"), ("in_batch_categories", "text")]
@@ -173,7 +173,7 @@ class Study:
 
 
 def selection_cells(study: Study) -> list[Cell]:
-    """Every setting of the grid for every objective and kind of tokens, judged on validation images."""
+    """List every setting of the grid for every objective and kind of tokens, judged on validation images."""
     return [
         Cell(
             pretraining_seed=0,
@@ -194,7 +194,7 @@ def selection_cells(study: Study) -> list[Cell]:
 
 
 def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
-    """All cells of the study; a cell of several questions occurs once, with all their judgements."""
+    """List all cells of the study; a cell that serves several questions occurs once, with all their judgements."""
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
@@ -234,7 +234,7 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Repetition:
-    """What the cells of a repetition share."""
+    """Settings that the cells of a repetition share."""
 
     pretraining_seed: int
     seed: int
@@ -268,7 +268,7 @@ class _Repetition:
 
 
 def _add_judgements(cell: Cell, *, study: Study) -> Cell:
-    """Add judgements to a cell, which cost little compared with its tuning."""
+    """Add the judgements that the questions ask for; they cost little compared with the tuning."""
     asked, found = set(study.questions), list(cell.judgements)
     is_plain = cell.wording is None and cell.num_categories is None and cell.tokens in ("text", "none")
     is_ours = is_plain and cell.decoding == "joint" and cell.objective in ("two_term", None)

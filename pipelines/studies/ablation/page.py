@@ -60,7 +60,7 @@ def write_results_page(
 
 
 def _settings_table(grid: pd.DataFrame) -> markdown.MarkdownTable:
-    """What was chosen on validation images, and what the whole grid gave."""
+    """Tabulate the settings chosen on validation images, and the results of the whole grid."""
     records: Sequence[dict[str, object]] = grid.to_dict("records")  # type: ignore[assignment]
     means = grid.groupby(["objective", "tokens", "learning_rate", "num_tokens"])["rr"].mean()
     careful = one_standard_error_settings(records)

@@ -12,11 +12,11 @@ from ecor.evaluation.confidence_intervals import RepeatedMean
 from pipelines.reporting.plotting import INK, PALE, new_figure, save_figure
 
 STUDY_DPI = 96
-"""Its plots are kept beside the page, in version control."""
+"""Low resolution, because the plots are kept beside the page, in version control."""
 
 
 def draw_arms(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *, path: Path) -> None:
-    """Means with intervals: a panel per figure, a row per arm, a colour per column of the table."""
+    """Draw means with intervals: a panel per figure, a row per arm, a colour per column of the table."""
     arms = list(next(iter(figures.values())))
     columns = list(dict.fromkeys(name for panel in figures.values() for arm in panel.values() for name in arm))
     figure = new_figure(width=2.2 + 3.0 * len(figures), height=1.2 + len(arms) * (0.16 + 0.09 * len(columns)))
@@ -43,7 +43,7 @@ def draw_arms(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *
 
 
 def draw_relation(points: pd.DataFrame, *, x: str, y: str, colour: str, marker: str, path: Path) -> None:
-    """One dot per row: a figure (x, its own unit) against a difference of shares (y), in percentage points."""
+    """Draw one dot per row: a figure (x, in its own unit) against a difference of shares (y, in percentage points)."""
     figure = new_figure(width=6.5, height=4.2)
     axes = figure.subplots()
     names, kinds = sorted(points[colour].unique()), sorted(points[marker].unique())

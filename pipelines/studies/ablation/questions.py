@@ -21,12 +21,12 @@ from pipelines.studies.markdown import MarkdownTable
 
 
 def answer_question(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
-    """Answer a question from test rows, and write its plot into the folder; None without rows for it."""
+    """Answer a question from test rows, and write its plot into the folder; None if it has no rows."""
     return _ANSWERS[question](rows, folder)
 
 
 def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    """Question 1: every arm with its own loss and decoding; untuned ones by every decoding."""
+    """Answer question 1: every arm with its own loss and decoding; untuned arms with every decoding."""
     own = own_test_rows(rows)
     plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
     arms: dict[str, pd.DataFrame] = {}

@@ -1,7 +1,7 @@
 """Run the ablation study on Ray: measure the missing cells, append to the CSV, write the page.
 
-Each cell is one task. Rows are appended as cells end, so that the same command resumes; the page is made from the CSV
-alone.
+Each cell is one task. Rows are appended when a cell ends, so that the same command resumes. The page is made from the
+CSV alone.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +44,7 @@ QUICK = Study(
     vocabulary_sizes=(5, 10),
 )
 QUICK_PRETRAINING = 6_400
-"""Samples, where no weights come with the world."""
+"""Samples of a quick pretraining, for worlds without embedded weights."""
 
 
 def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking: TrackingConfig | None = None) -> Path:
@@ -101,7 +101,7 @@ def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
 def _make_clip(
     seed: int, *, work: Path, config: AblateConfig, cluster: ClusterConfig | None, tracking: TrackingConfig | None
 ) -> BackboneConfig:
-    """The CLIP of a pretraining seed, pretrained here unless it comes with the package."""
+    """Return the CLIP of a pretraining seed; it is pretrained here unless the package contains it."""
     settings = pretraining_config(seed, work=work, config=config)
     if settings is None:
         return BackboneConfig(precision="fp32")
@@ -152,24 +152,24 @@ def _measure(
 
 
 def _remaining(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
-    """The cell with the judgements that are not done."""
+    """Return the cell with only those judgements that are not done."""
     name = cell.digest_of(asdict(sizes))
     return replace(cell, judgements=tuple(each for each in cell.judgements if (name, each.name) not in done))
 
 
 def _row_keys(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
-    """Cell and judgement of every row that the cells will have."""
+    """Cell and judgement of every row that the cells give."""
     return {(cell.digest_of(asdict(sizes)), each.name) for cell in cells for each in cell.judgements}
 
 
 def _select_rows(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
-    """Rows of the CSV that are these cells': it may hold other sizes and settings too."""
+    """Read the rows of these cells from the CSV, which may also hold rows of other sizes and settings."""
     wanted = _row_keys(cells, sizes=sizes)
     return [row for row in _read_records(root) if (row["cell"], row["judgement"]) in wanted]
 
 
 def _read_records(root: Path) -> list[dict[str, Any]]:
-    """All rows, each with the name of its judgement, which the file has in parts."""
+    """Read all rows, and add the name of the judgement, which the file holds in several columns."""
     rows = [{str(name): value for name, value in row.items()} for row in read_rows(root / RESULTS).to_dict("records")]
     return [{**row, "judgement": _judgement(row).name} for row in rows]
 
@@ -185,6 +185,6 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
 
 
 def _append_rows(rows: list[dict[str, Any]], *, root: Path) -> None:
-    """The CSV with more rows; never seen half-written."""
+    """Append rows to the CSV; no reader sees a partial file."""
     table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
     append_rows(table, root / RESULTS, float_format="%.4g")

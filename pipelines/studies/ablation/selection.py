@@ -10,16 +10,16 @@ Setting = TypeVar("Setting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenSettings:
-    """Settings that validated best for one objective and kind of tokens."""
+    """Settings chosen on validation images for one objective and kind of tokens."""
 
     learning_rate: float
     num_tokens: int
 
 
 def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
-    """The settings with the best mean RR over sets, per objective and kind of tokens.
+    """Choose the settings with the best mean RR over sets, per objective and kind of tokens.
 
-    `rows` are those of `grid.selection_cells`. Ties go to the smaller learning rate, then to fewer tokens.
+    `rows` are those of `grid.selection_cells`. Among equals, the smaller learning rate wins, then fewer tokens.
     """
     return {
         method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
@@ -28,10 +28,10 @@ def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Ch
 
 
 def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
-    """The smallest learning rate, then the fewest tokens, within one standard error of the best settings.
+    """Choose the smallest learning rate, then the fewest tokens, within one standard error of the best settings.
 
-    The one-standard-error rule (Breiman et al., 1984), with the binomial error over the images of the best settings: a
-    smaller rate is safer for a model that this study has not seen.
+    This is the one-standard-error rule (Breiman et al., 1984), with the binomial error over the images of the best
+    settings. A smaller rate is safer for a model that this study has not seen.
     """
     found = {}
     for method, scores in _mean_rr(rows).items():
@@ -42,7 +42,7 @@ def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple
 
 
 def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSettings]:
-    """Kind of tokens and settings that ship as defaults: the careful choice among all kinds, for the two-term loss."""
+    """Choose the default kind of tokens and settings, by the one-standard-error rule for the two-term loss."""
     ours = [row for row in rows if row["objective"] == "two_term"]
     scores = {
         (tokens, settings): score for (_, tokens), found in _mean_rr(ours).items() for settings, score in found.items()

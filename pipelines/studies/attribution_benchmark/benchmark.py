@@ -42,11 +42,11 @@ _COLUMNS = (*_SHARED, "measure", "value", "low", "high", "num_looked_at")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkCell:
-    """What is measured at once: a row of the table, of one kind of targets."""
+    """A row of the table for one kind of targets; its measures are taken together."""
 
     kind: TargetKind
     row: str
-    """A method, a prior, or `the model`."""
+    """Name of a method or a prior, or `the model`."""
     method: Method | None = None
 
     def digest(self, common: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ class BenchmarkCell:
 
 
 def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = None) -> Path:
-    """Measure what is not in the CSV yet, and write the page from the CSV; returns its path.
+    """Measure all cells that are not in the CSV yet, and write the page from the CSV; returns its path.
 
     Raises:
         ValueError: for unknown names, for a model that ranks too few images right, and for a page without rows.
@@ -82,7 +82,10 @@ def run(config: ExplainBenchmarkConfig, *, tracking: TrackingConfig | None = Non
 def _available_methods(
     config: ExplainBenchmarkConfig, *, tracking: TrackingConfig, model: Recognizer | None = None
 ) -> tuple[dict[str, Method], list[str]]:
-    """The methods that can run, and why the others cannot; without a model, none that needs a projection or lexicon."""
+    """List the methods that can run, and why the others cannot.
+
+    Without a model, methods that need a projection or a lexicon are in neither list if the settings name one.
+    """
     settings: dict[str, dict[str, Any]] = {"rise": {"num_masks": config.rise_masks}}
     named = {"eclip": config.projection, "convis": config.lexicon}
     if config.projection is not None and model is not None:
@@ -95,7 +98,7 @@ def _available_methods(
     for name in config.methods or METHODS:
         missing = missing_requirement(name, settings.get(name, {}))
         if missing is not None and named.get(name) is not None and model is None:
-            continue  # it will have it
+            continue  # it runs once there is a model
         if missing is not None:
             left_out.append(missing)
         else:
@@ -126,7 +129,7 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
         for cell in missing:
             try:
                 figures = _evaluate_cell(cell, cases, trial=trial)
-            except ValueError as error:  # a tower that cannot give what a method needs
+            except ValueError as error:  # the tower lacks something that the method needs
                 say(f"left out: {error}")
                 continue
             _append_figures(cell, figures, cases=cases, config=config, digest=cell.digest(common), root=root)
@@ -162,7 +165,7 @@ def _append_figures(
     digest: str,
     root: Path,
 ) -> None:
-    """The CSV with a row per measure more; never seen half-written."""
+    """Append a row per measure to the CSV; no reader sees a partial file."""
     shared = (digest, config.model, config.set_name, config.seed, config.num_cases, cell.kind, cell.row)
     new = [(*shared, name, found.value, found.low, found.high, cases.num_looked_at) for name, found in figures.items()]
     append_rows(pd.DataFrame(new, columns=list(_COLUMNS)), root / RESULTS, float_format="%.5g")
@@ -180,7 +183,7 @@ def _read_rows(root: Path) -> pd.DataFrame:
 
 
 def _page_parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str, Any]]:
-    """What is shown of each kind of targets: of the rows that have the asked model, set, seed and number of images."""
+    """Prepare a part of the page per kind of targets, from the rows with the asked model, set, seed and size."""
     rows = _read_rows(root)
     asked = {"model": config.model, "set": config.set_name, "seed": config.seed, "num_cases": config.num_cases}
     for column, value in asked.items():
@@ -195,7 +198,7 @@ def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:
 
 
 def _method_settings(method: Method | None) -> dict[str, Any] | None:
-    """Settings as JSON values, tensors by their digest."""
+    """Settings of a method as JSON values; tensors by their digests."""
     if method is None:
         return None
     assert is_dataclass(method)
@@ -211,7 +214,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """A JSON value; of features of a lexicon, the digests of its tensors."""
+    """Convert a value to JSON; features of a lexicon become the digests of their tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_dataclass(value):
@@ -222,7 +225,7 @@ def _json_value(value: Any) -> Any:
 
 @contextmanager
 def _torch_threads(number: int) -> Iterator[None]:
-    """So many threads of torch, inside."""
+    """Use this number of torch threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

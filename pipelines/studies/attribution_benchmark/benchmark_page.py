@@ -23,7 +23,7 @@ MODEL_ROW = "the model"
 
 
 def console_tables(part: Mapping[str, Any]) -> Iterator[Table]:
-    """Tables of one kind of targets for a terminal, without intervals."""
+    """Make the tables of one kind of targets for a terminal, without intervals."""
     for each in part["tables"]:
         table = Table(title=f"{part['kind']}: {each.title}", box=None, pad_edge=False, title_justify="left")
         for number, title in enumerate(each.header):
@@ -50,7 +50,7 @@ def write_benchmark_page(
 
 
 def page_part(kind: TargetKind, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the template shows of one kind of targets."""
+    """Prepare the values that the template shows for one kind of targets."""
     found = {
         (str(row["method"]), str(row["measure"])): Estimate(
             value=row["value"], low=row["low"], high=row["high"], num_images=int(row["num_cases"])

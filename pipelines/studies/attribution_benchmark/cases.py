@@ -26,7 +26,7 @@ from ecor.model import Recognizer
 TargetKind = Literal["rationale", "category"]
 _BATCH = 64
 _MAX_IMAGES_PER_CASE = 40
-"""Images looked at for each that is ranked right, before giving up."""
+"""Images drawn per case before the search for cases fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,29 +37,32 @@ class Cases:
     names: tuple[str, ...]
     """The name of each case."""
     present: tuple[frozenset[str], ...]
-    """All names of that kind that can be seen in each image, of a second thing too."""
+    """All names of that kind that each image shows, also those of a second thing."""
     pixels: UInt8[Tensor, "N 3 H W"]
     lacking: UInt8[Tensor, "N 3 H W"]
-    """The same scenes without it."""
+    """The same scenes without the named part or thing."""
     masks: Bool[Tensor, "N H W"]
-    """Pixels of the tower's input that show it."""
+    """Pixels of the tower's input that show the named part or thing."""
     vocabulary: Float[Tensor, "V D"]
     """Text features of all names of that kind."""
     ids: Int[Tensor, " N"]
     """Id of each image's name."""
     tower: ImageTower
-    """With the visual prompts that such names are compared with."""
+    """Image tower with the visual prompts of that kind of names."""
     logit_scale: float
     num_looked_at: int
-    """Images that were drawn to find these."""
+    """Images that were drawn to find these cases."""
 
     @property
     def texts(self) -> Float[Tensor, "N 1 D"]:
-        """Each image's own text feature."""
+        """Text feature of each image's own name."""
         return self.vocabulary[self.ids][:, None]
 
     def prob(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-        """Probability of each image's own name among all of its kind, of altered pictures in the same order."""
+        """Return the probability of each image's own name among all names of its kind.
+
+        `pixels` are altered pictures in the same order.
+        """
         features = torch.cat([self.tower.features(part) for part in pixels.split(128)])
         prob_NV = (self.logit_scale * features @ self.vocabulary.T).softmax(dim=-1)
         return prob_NV.gather(1, self.ids[:, None])[:, 0]
@@ -110,7 +113,7 @@ def _draw_batches(set_name: str, *, num_images: int, seed: int) -> Iterator[list
 
 
 def _right_id(item: LabelledDrawing, scores: Float[Tensor, " V"], *, model: Recognizer, kind: TargetKind) -> int | None:
-    """The id of the image's name if the model ranks it right, else None."""
+    """Return the id of the image's name if the model ranks it right, else None."""
     names = model.vocabulary
     if kind == "category":
         number = names.category_id(item.category)
@@ -136,7 +139,7 @@ def _image_without(item: LabelledDrawing, *, kind: TargetKind) -> Image.Image:
 
 
 def _mask(item: LabelledDrawing, *, kind: TargetKind, model: Recognizer) -> Bool[Tensor, "H W"]:
-    """On the tower's input: a pixel counts when half of it shows the thing."""
+    """Mask the tower's input: a pixel counts if at least half of it shows the thing."""
     own = [label for label, (owner, text) in item.drawing.legend.items() if owner == 0]
     if kind == "rationale":
         own = [label for label in own if item.drawing.legend[label][1] == item.rationale]

@@ -1,7 +1,7 @@
 """Mosaics of four pictures, to test whether the heat map of a name is highest in its own picture.
 
-FIxLIP's game of recognition, of drawings: a map that follows its text is highest in the picture that the text is about;
-chance is a quarter.
+This is FIxLIP's recognition game on drawings: a map that follows its text is highest in the picture that the text
+describes. Chance is a quarter.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ NUM_TILES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mosaics:
-    """G pictures of four cases each, of which none shows another's name."""
+    """G mosaics of four cases each; no picture shows the name of another one in its mosaic."""
 
     pixels: UInt8[Tensor, "G 3 H W"]
     tiles: Bool[Tensor, "4 H W"]
-    """Where each of the four is: upper left, upper right, lower left, lower right."""
+    """Places of the four: upper left, upper right, lower left, lower right."""
     members: Int[Tensor, "G 4"]
     """Numbers of the cases."""
 
@@ -36,7 +36,7 @@ class Mosaics:
 
 
 def make_mosaics(cases: Cases) -> Mosaics | None:
-    """Put each case into the first mosaic that it fits; incomplete mosaics are dropped, None if none is complete."""
+    """Put each case into the first mosaic that it fits; None if no mosaic is complete. Incomplete ones are dropped."""
     members = _groups(cases)
     if not members:
         return None

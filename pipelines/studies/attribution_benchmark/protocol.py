@@ -31,7 +31,7 @@ from pipelines.studies.attribution_benchmark.cases import Cases
 from pipelines.studies.attribution_benchmark.mosaics import make_mosaics
 
 Prior = Callable[[Bool[Tensor, "N H W"], tuple[int, int]], Float[Tensor, "N h w"]]
-"""Maps that no tower makes: masks and the tower's grid in."""
+"""Makes maps without a model, from the masks and the size of the tower's grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class EvaluationSettings:
 
     resampling: Resampling
     num_checked: int
-    """Images for the checks that make maps anew: random weights, mirrored pictures."""
+    """Images for the checks that need new maps: random weights, mirrored pictures."""
     step: float = 0.036
     """Share of pixels per step of insertion and deletion."""
     batch_size: int = 16
@@ -49,23 +49,23 @@ class EvaluationSettings:
 
 
 def oracle_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """How much of each cell the mask covers: about the best that a map on this grid can be."""
+    """Share of each cell that the mask covers: about the best possible map on this grid."""
     return adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
 
 
 def inverse_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """The opposite of the oracle."""
+    """Return the opposite of the oracle: high outside the mask."""
     return 1 - oracle_prior(masks, grid)
 
 
 def centre_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """A Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
+    """Return a Gaussian in the middle with a standard deviation of a quarter of the side (our choice)."""
     axes = [torch.exp(-(((torch.arange(num) + 0.5) / num - 0.5) ** 2) / (2 * 0.25**2)) for num in grid]
     return torch.outer(axes[0], axes[1]).expand(len(masks), -1, -1)
 
 
 def noise_prior(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
-    """Chance."""
+    """Uniform noise: the result of chance."""
     return torch.rand(len(masks), *grid, generator=torch.Generator().manual_seed(0))
 
 
@@ -75,11 +75,11 @@ PRIORS: dict[str, Prior] = {
     "random": noise_prior,
     "inverse": inverse_prior,
 }
-"""Rows that make the table honest."""
+"""Maps without a model, which show how good or bad a figure of the table is."""
 
 
 def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
-    """Every measure of a method, by name as in `ecor.explain.metrics.measure_table.MEASURES`."""
+    """Evaluate a method by every measure; names are those of `ecor.explain.metrics.measure_table.MEASURES`."""
     began = time.perf_counter()
     with peak_memory() as peak:
         heatmap = _heatmap(method, cases.tower, cases, images=cases.pixels)
@@ -99,7 +99,7 @@ def evaluate_method(method: Method, cases: Cases, *, trial: EvaluationSettings) 
 
 
 def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> dict[str, Estimate]:
-    """Every measure of maps that are made without a model."""
+    """Evaluate maps that are made without a model by every measure that applies."""
     height, width = cases.masks.shape[1:]
     maps = resize_maps(prior(cases.masks, patch_grid(cases.tower))[:, None], (height, width))[:, 0]
     mosaics, recognised = make_mosaics(cases), None
@@ -112,7 +112,7 @@ def evaluate_prior(prior: Prior, cases: Cases, *, trial: EvaluationSettings) -> 
 
 
 def patch_grid(tower: ImageTower) -> tuple[int, int]:
-    """The tower's grid of patches; 7 x 7 for one whose grid is not known."""
+    """Return the tower's grid of patches; 7 x 7 if it is not known."""
     if "activations" not in tower.capabilities:
         return 7, 7
     height, width = tower.backbone.preprocess.image_size
@@ -136,7 +136,7 @@ def _evaluate_maps(
 
 
 def _recognition(method: Method, cases: Cases) -> Tensor | None:
-    """Does each name's map find its own picture among four? None for too few cases."""
+    """Test whether the map of each name is highest in its own picture of a mosaic; None for too few cases."""
     mosaics = make_mosaics(cases)
     if mosaics is None:
         return None
@@ -150,7 +150,7 @@ def _recognition(method: Method, cases: Cases) -> Tensor | None:
 def _sanity_checks(
     method: Method, cases: Cases, *, heatmap: Heatmap, trial: EvaluationSettings
 ) -> dict[str, Tensor | None]:
-    """Do maps change when the weights are random, and follow a picture that is mirrored? None where not known."""
+    """Test whether maps change with random weights, and follow a mirrored picture; None where this is not known."""
     num = min(trial.num_checked, len(cases.pixels))
     few = cases.pixels[:num]
     flip = flip_equivariance(
@@ -165,7 +165,7 @@ def _sanity_checks(
 
 
 def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor) -> Heatmap:
-    """Heat maps of the first images of the cases, or of altered ones in the same order."""
+    """Make heat maps of the first images of the cases, or of altered ones in the same order."""
     num = len(images)
     return attribute_among(
         tower, images, cases.texts[:num], method=method, vocabulary=cases.vocabulary, own=cases.ids[:num, None]
@@ -174,7 +174,7 @@ def _heatmap(method: Method, tower: ImageTower, cases: Cases, *, images: Tensor)
 
 @dataclass(slots=True)
 class PeakMemory:
-    """Bytes, once the block has ended; NaN where the system does not tell."""
+    """Peak memory in bytes, known when the block has ended; NaN if the system does not report it."""
 
     bytes: float = float("nan")
 
@@ -190,8 +190,8 @@ def peak_memory() -> Iterator[PeakMemory]:
         peak.bytes = float(torch.cuda.max_memory_allocated() - before)
         return
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system: it would be used again unseen
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest mark
+        ctypes.CDLL(None).malloc_trim(0)  # return free memory to the system: its reuse would not be measured
+        Path("/proc/self/clear_refs").write_text("5")  # reset the kernel's peak (VmHWM)
         before_rss = _read_memory("VmRSS")
     except (OSError, AttributeError, StopIteration):
         yield peak
@@ -201,6 +201,6 @@ def peak_memory() -> Iterator[PeakMemory]:
 
 
 def _read_memory(name: str) -> float:
-    """Bytes of a line of /proc/self/status, which has kB."""
+    """Read a line of /proc/self/status, which counts kB, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * float(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

@@ -1,6 +1,6 @@
 """Train one arm of the ECLIP, LICO and prompt studies in process, and evaluate its heat maps.
 
-What is learned is learned by the loop of `ecor train`, on shards of drawn scenes; maps are judged by the parts' pixels.
+The loop of `ecor train` trains each arm on shards of drawn scenes. The pixels of the parts judge its maps.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,8 @@ from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
-from pipelines.training.systems.trainer import Trainer, TrainState
+from pipelines.training.systems.train_state import TrainState
+from pipelines.training.systems.trainer import Trainer
 
 Figures = dict[str, float]
 _EMBEDDED = BackboneConfig(precision="fp32")
@@ -44,9 +45,9 @@ class Effort:
     set_name: str = "demo-main"
     sizes: Sizes
     num_cases: int
-    """Pairs of an image and a name, that maps are judged on."""
+    """Pairs of an image and a name on which maps are judged."""
     num_pictures: int
-    """That insertion and deletion are measured on."""
+    """Images for insertion and deletion."""
     num_masks: int
     """Masks of RISE."""
 
@@ -66,7 +67,7 @@ QUICK = Effort(
 
 
 def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
-    """The drawings of a seed, drawn once."""
+    """Draw the world of a seed, unless it is drawn already."""
     world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
     return world
@@ -77,9 +78,9 @@ def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **setting
 
     Args:
         world: the world with the shards.
-        system: what to train.
+        system: name of the system.
         root: folder for features, shared by cells.
-        settings: other settings of `TrainConfig`.
+        **settings: other settings of `TrainConfig`.
 
     Returns:
         The trainer, whose `learned` holds the best epoch, and its final state.
@@ -122,7 +123,7 @@ KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
 def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tuple[Method, Figures]:
-    """The method `eclip` with a projection that was learned by a pooling, and its figures on validation images."""
+    """Train the projection of the method `eclip` with a pooling; returns the method and its validation metrics."""
     learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)
     best = progress.epochs[progress.best_epoch]
@@ -147,7 +148,7 @@ def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[st
 
 
 def map_figures(chosen: Method, cases: Cases, *, texts: Float[Tensor, "N 1 D"] | None = None) -> Figures:
-    """Localization metrics of a method's maps; `texts` replace the text features of the cases."""
+    """Measure the localization of a method's maps; `texts` replace the text features of the cases."""
     heatmap = attribute(cases.tower, cases.pixels, cases.texts if texts is None else texts, method=chosen)
     maps = heatmap.on_input()[:, 0]
     oracle = mean_iou_oracle(maps, cases.masks)
@@ -171,7 +172,11 @@ LICO_ARMS: dict[str, LicoConfig] = {
 
 
 def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
-    """Accuracy on test images; insertion and deletion of the true class's probability, by Grad-CAM and by RISE."""
+    """Train and evaluate one arm of the LICO study.
+
+    It measures accuracy on test images, and insertion and deletion of the true class's probability, by Grad-CAM and
+    RISE.
+    """
     world = draw_effort_world(effort, seed=seed, root=root)
     learning, progress = train_system(world, system="lico", root=root, lico=LICO_ARMS[arm])
     assert isinstance(learning, LicoTrainer)
@@ -192,7 +197,7 @@ def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], categories: Int[Tensor, " N"]) -> float:
-    """Share of images whose most probable category is the true one."""
+    """Measure the share of images whose most probable category is the true one."""
     parts = [classifier(classifier.normalise(part)).argmax(dim=-1) for part in images.split(64)]
     return float((torch.cat(parts) == categories).float().mean())
 
@@ -201,7 +206,7 @@ def accuracy(classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], categorie
 def classifier_maps(
     classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], classes: Int[Tensor, " N"], *, num_masks: int
 ) -> dict[str, Float[Tensor, "N H W"]]:
-    """Maps of each image's class, on its pixels, by Grad-CAM and by RISE."""
+    """Make maps of each image's class, on its pixels, by Grad-CAM and by RISE."""
     pixels = classifier.normalise(images)
     size = (pixels.shape[2], pixels.shape[3])
     coarse = classifier.grad_cam(pixels, classes)[:, None]
@@ -223,7 +228,7 @@ def faithfulness(
     classes: Int[Tensor, " N"],
     maps: Float[Tensor, "N H W"],
 ) -> Figures:
-    """Areas under the curves of RISE (arXiv:1806.07421): high insertion and low deletion are good."""
+    """Measure areas under the curves of RISE (arXiv:1806.07421): high insertion and low deletion are good."""
     pixels, rows = classifier.normalise(images), torch.arange(len(images))
 
     def score(altered: Tensor) -> Tensor:
@@ -241,7 +246,11 @@ PROMPT_METHODS = ("itsm", "grad_eclip")
 
 
 def prompt_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str, Figures]:
-    """Maps of rationales by a tuned model, with its own visual tokens, on cases that the untuned model ranks right."""
+    """Train and evaluate one arm of the prompt study.
+
+    Maps of rationales are made by the tuned model, with its own visual tokens, on cases that the untuned model ranks
+    right.
+    """
     world = draw_effort_world(effort, seed=seed, root=root)
     objective = ObjectiveConfig(
         manifold_weight=PROMPT_ARMS[arm], max_sentences_per_step=effort.sizes.max_sentences_per_step

@@ -1,7 +1,7 @@
 """Run the studies of ECLIP, LICO and prompts over seeds, and write a CSV and a page.
 
-Arms are trained one after the other in this process. Rows are appended as arms end, so that the same command resumes;
-the page is made from the CSV alone.
+Arms are trained one after the other in this process. Rows are appended when an arm ends, so that the same command
+resumes. The page is made from the CSV alone.
 """
 
 import time
@@ -35,13 +35,13 @@ from pipelines.studies.result_rows import append_rows, read_rows
 
 RESULTS, PAGE = "explain-studies.csv", "explain-studies.md"
 FIRST_SEED, QUICK_SEED = 700, 790
-"""Of images that no other experiment here uses."""
+"""First seeds of the images; no other experiment here uses them."""
 KEY = ["cell", "study", "arm", "seed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricColumn:
-    """A figure of the tables."""
+    """A column of the tables."""
 
     title: str
     scale: float = 100.0
@@ -59,7 +59,7 @@ class StudySpec:
     """The baseline arm of the differences."""
     figures: Callable[..., dict[str, Figures]]
     columns: Mapping[str, Mapping[str, MetricColumn]]
-    """By kind of name."""
+    """Columns by name of the metric, for each kind of name."""
 
 
 _MAPS = {
@@ -177,7 +177,7 @@ def _head(effort: Effort, *, command: str, is_quick: bool) -> str:
 
 
 def _section(asked: StudySpec, rows: pd.DataFrame) -> str:
-    """Tables of a study, by kind of name; empty where it has no rows."""
+    """Format the tables of a study, by kind of name; empty if it has no rows."""
     if not len(rows):
         return ""
     tables = []
@@ -199,7 +199,7 @@ def _section(asked: StudySpec, rows: pd.DataFrame) -> str:
 
 
 def _format_mean(values: "pd.Series[float]", column: MetricColumn, sign: str = "") -> str:
-    """Mean and half the width of its interval."""
+    """Format a mean, and half the width of its interval."""
     values = values.dropna()
     if not len(values):
         return "–"

@@ -22,19 +22,24 @@ from pipelines.config.training import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_rows
-from pipelines.training.systems.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 
 class EclipTrainer(Trainer):
-    """One rank's part of a run that learns a projection; its towers are frozen."""
+    """One rank's part of a run that trains a projection; its towers are frozen."""
 
     def __init__(self, config: TrainConfig, *, guidance: Guidance | None = None, **parts: Any) -> None:
         """Open the backbone and encode the sentences.
 
         Args:
-            config: settled settings.
-            guidance: instead of the one that `config.eclip` names; not cached, for nothing names it.
-            parts: as `Trainer` takes them.
+            config: resolved settings.
+            guidance: replaces the one that `config.eclip` names. Its patches are not cached, because no name identifies
+                it.
+            **parts: as `Trainer` takes them.
+
+        Raises:
+            ValueError: when the image tower gives no patch tokens, and as `Trainer`.
         """
         super().__init__(config, **parts)
         self._is_cached = config.eclip.cache and guidance is None
@@ -51,8 +56,7 @@ class EclipTrainer(Trainer):
 
     @cached_property
     def names(self) -> SentenceFeatures:
-        """The vocabulary's sentences without learned tokens, encoded once; and the captions, where they are learned
-        from."""
+        """The vocabulary's sentences without learned tokens, and the captions if they are used, each encoded once."""
         backbone, templates = self.backbone, self.config.templates
         text = Recognizer.zero_shot(self.vocabulary, backbone=backbone, templates=templates).text
         captions = self._encoded_captions() if self._has_captions else None
@@ -66,7 +70,7 @@ class EclipTrainer(Trainer):
 
     @cached_property
     def _captions(self) -> tuple[list[str], dict[str, Int[Tensor, " N"]]]:
-        """The different captions of both splits; which of them each sample has, by folder, −1 for none."""
+        """The distinct captions of both splits; and the caption of each sample by folder, −1 for none."""
         splits = (self.train, self.validation)
         found = {each.folder: captions_of(each, rank=self.rank, cache_dir=self.cache_dir) for each in splits}
         different = list(dict.fromkeys(caption for captions in found.values() for caption in captions if caption))
@@ -78,7 +82,7 @@ class EclipTrainer(Trainer):
 
     @torch.no_grad()
     def _encoded_captions(self) -> Float[Tensor, "N D"]:
-        """Each rank reads a part of them."""
+        """Encode the distinct captions; each rank encodes a part of them."""
         different = self._captions[0]
         mine = different[self.rank.index :: self.rank.num_ranks]
         features = self.backbone.encode_text(mine, fp32=True) if mine else torch.zeros(0, self.backbone.embed_dim)
@@ -87,8 +91,8 @@ class EclipTrainer(Trainer):
             found[number :: self.rank.num_ranks] = part
         return found.to(self.rank.device)
 
-    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
-        return self._captions[1][self.train.folder] if self._has_captions else super()._taught(epoch)
+    def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
+        return self._captions[1][self.train.folder] if self._has_captions else super()._sample_rationales(epoch)
 
     def _open(self) -> None:
         if self._is_cached:
@@ -112,7 +116,7 @@ class EclipTrainer(Trainer):
 
     @cached_property
     def _rows(self) -> dict[str, tuple[Float[Tensor, "N W"], Bool[Tensor, " N"]]]:
-        """Guided patches of both splits, by folder: a row per picture."""
+        """Guided patches of both splits by folder, a row per picture."""
         height, width = self.preprocess.image_size
         num_patches = self._patches(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1]
         return {
@@ -130,8 +134,8 @@ class EclipTrainer(Trainer):
         }
 
     @torch.no_grad()
-    def _evaluated(self) -> Iterator[EvaluationSums]:
-        """Against all sentences of the vocabulary: a loss that depends on no company of other images (ours)."""
+    def _evaluate(self) -> Iterator[EvaluationSums]:
+        """Compare pictures with all sentences of the vocabulary: the loss must not depend on other images (ours)."""
         module, names = self.module(), self.names
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
             assert isinstance(pictures, Tensor)

@@ -18,7 +18,8 @@ from ecor.storage.artifact import save_artifact
 from ecor.training.steps import EvaluationSums
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
-from pipelines.training.systems.trainer import Save, Trainer, TrainState, make_generator
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer, make_generator
 
 _CLASSIFIER = "classifier."
 
@@ -27,14 +28,14 @@ class LicoTrainer(Trainer):
     """One rank's part of a run that trains a classifier; the text tower is frozen."""
 
     def __init__(self, config: TrainConfig, **parts: Any) -> None:
-        """Open the backbone and draw what is new from the seed; `parts` as `Trainer` takes them."""
+        """Open the backbone, and draw the new weights from the seed; `parts` as `Trainer` takes them."""
         super().__init__(config, **parts)
         module = LicoModule(self.backbone, categories=self.vocabulary.categories, config=config.lico, seed=config.seed)
         self.learned = self._module = module.to(self.rank.device)
 
     @property
     def classifier(self) -> Classifier:
-        """As it stands."""
+        """The classifier with its present weights."""
         return self._module.classifier
 
     @property
@@ -56,11 +57,11 @@ class LicoTrainer(Trainer):
         yield from ahead(iter(positions), reader=self._readers[split.folder])
 
     def _generator(self, step: int) -> torch.Generator:
-        """The same on all ranks: each encodes the prompts of the whole batch."""
+        """Make the step's generator, the same on all ranks: each rank encodes the prompts of the whole batch."""
         return make_generator(self.config.seed, step)
 
     @torch.no_grad()
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         classifier = self.classifier
         classifier.eval()
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):

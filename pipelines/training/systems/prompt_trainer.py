@@ -34,16 +34,17 @@ from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
-from pipelines.training.systems.trainer import Save, Trainer, TrainState
+from pipelines.training.systems.train_state import Save, TrainState
+from pipelines.training.systems.trainer import Trainer
 
 NO_LIMIT = 2**62
 
 
 def resolve_config(config: TrainConfig) -> TrainConfig:
-    """The settings with presets written out, and with places that every worker finds.
+    """Write out presets, and make paths absolute so that every worker finds the files.
 
-    DROR's recipe replaces `fit` and `objective`. One softmax over pairs never reads Prompt_R, nor does the inverted
-    order, so that prompt gets no learned tokens with these objectives (our choice: they would keep their random start).
+    DROR's recipe replaces `fit` and `objective`. With one softmax over pairs or the inverted order, Prompt_R is never
+    used. So it gets no learned tokens with these objectives (our choice: they would keep their random start).
     """
     if config.preset == "dror":
         objective = replace(config.objective, name="pairs")
@@ -59,7 +60,7 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
 
 
 def _with_absolute_paths(backbone: BackboneConfig) -> BackboneConfig:
-    """Names that are files of this machine, made absolute, and addresses."""
+    """Make addresses and names of existing files absolute."""
 
     def found(name: str) -> str:
         return absolute_address(name) if "://" in name or Path(name).is_file() else name
@@ -68,9 +69,9 @@ def _with_absolute_paths(backbone: BackboneConfig) -> BackboneConfig:
 
 
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
-    """What validation loss means: the objective over the full vocabulary, without sampling.
+    """Choose the objective of the validation loss: the same loss over the full vocabulary, without sampling.
 
-    In-batch losses depend on the company an image is in, so their tokens are judged by ECOR's two terms, and without
+    In-batch losses depend on the other images of the batch. So their tokens are judged by ECOR's two terms, without
     matching manifolds (our choice).
     """
     in_batch: tuple[ObjectiveName, ...] = ("in_batch_pairs", "in_batch_categories")
@@ -79,15 +80,15 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Decoding of validation verdicts: a rival's loss by the rival's decoding, ECOR's losses by the joint."""
+    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint."""
     methods: dict[ObjectiveName, MethodName] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
     return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
 
 
 def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[MethodName, ...]:
-    """Decodings that get temperatures: all where every sentence is at hand, else those that need no more of them.
+    """Choose the decodings that get temperatures: all if every sentence is in memory, else those that need no others.
 
-    These are the objective's own decoding, `joint` and `independent` (our choice).
+    The latter are the objective's own decoding, `joint` and `independent` (our choice).
     """
     return tuple(FACTORS) if text.is_table else ("joint", "independent", validation_scoring(config).method)
 
@@ -110,7 +111,7 @@ class PromptTrainer(Trainer):
         return self._recognizer().encoder.num_truncated
 
     def module(self) -> PromptTuningModule:
-        """What is tuned: its forward gives the loss terms."""
+        """Return the module to tune: its forward gives the loss terms."""
         objective = objective_of(self.config.objective)
         return PromptTuningModule(
             backbone=self.backbone, prompts=self.prompts, sentences=self._sentences(), objective=objective
@@ -119,7 +120,7 @@ class PromptTrainer(Trainer):
     # What a step learns from
 
     def _sentences(self) -> Sentences:
-        """Encoded anew in each step where text tokens are learned, else once."""
+        """Encode the sentences: in each step if text tokens are learned, else once."""
         prompts = self.config.prompts
         if prompts.rationale_tokens or prompts.category_tokens:
             return self._recognizer().encoder
@@ -129,7 +130,7 @@ class PromptTrainer(Trainer):
     def _pictures(
         self, split: Split, positions: list[Int[np.ndarray, " b"]]
     ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
-        """Pixels, or cached features where no visual token is learned; and which of the pictures could be read."""
+        """Yield pixels, or cached features if no visual token is learned; and which of the pictures could be read."""
         if not self.config.prompts.tunes_text_only:
             yield from ahead(iter(positions), reader=self._readers[split.folder])
             return
@@ -165,14 +166,14 @@ class PromptTrainer(Trainer):
         return partial(save_checkpoint, self.best_recognizer(progress))
 
     def best_recognizer(self, progress: TrainState) -> Recognizer:
-        """The best tokens and, where asked for, temperatures fitted on validation; all ranks must call."""
+        """Load the best tokens and, if asked for, fit temperatures on validation; all ranks must call."""
         self._open()
         self.prompts.load_state_dict(progress.best_tokens)
         recognizer = self._recognizer()
-        return self._calibrated(recognizer) if self.config.calibrate else recognizer
+        return self._calibrate(recognizer) if self.config.calibrate else recognizer
 
     def _recognizer(self) -> Recognizer:
-        """The model as it stands; its text features are made anew and not kept on disk, as tokens change."""
+        """Make a model with the present tokens; its text features are not kept on disk, because tokens change."""
         return Recognizer(
             backbone=self.backbone,
             prompts=self.prompts,
@@ -181,7 +182,7 @@ class PromptTrainer(Trainer):
             text_config=replace(self.config.text, cache_dir=None),
         )
 
-    def _evaluated(self) -> Iterator[EvaluationSums]:
+    def _evaluate(self) -> Iterator[EvaluationSums]:
         recognizer = self._recognizer()
         objective = objective_of(validation_objective(self.config.objective))
         for features, positions in self._validation_batches():
@@ -195,7 +196,7 @@ class PromptTrainer(Trainer):
             )
 
     def _validation_batches(self) -> Iterator[tuple[ImageFeatures, Int[Tensor, " b"]]]:
-        """Features of this rank's readable validation pictures with the tokens as they are, and their positions."""
+        """Yield features of this rank's readable validation pictures with the present tokens, and their positions."""
         for wanted, pictures, readable in self._read(self.validation, self._validation_parts()):
             if not isinstance(pictures, ImageFeatures):
                 with torch.no_grad():
@@ -204,8 +205,8 @@ class PromptTrainer(Trainer):
             if len(kept):
                 yield pictures.select(kept.to(pictures.rationale.device)), torch.from_numpy(wanted)[kept]
 
-    def _calibrated(self, recognizer: Recognizer) -> Recognizer:
-        """With temperatures fitted on the validation pictures of all ranks."""
+    def _calibrate(self, recognizer: Recognizer) -> Recognizer:
+        """Add temperatures, fitted on the validation pictures of all ranks."""
         mine = [
             (positions, features.rationale.cpu(), features.category.cpu())
             for features, positions in self._validation_batches()

@@ -15,16 +15,19 @@ from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.trainer import Trainer
 
 SYSTEMS: Mapping[SystemName, type[Trainer]] = {"ecor": PromptTrainer, "eclip": EclipTrainer, "lico": LicoTrainer}
-"""What `ecor train` can learn, by name."""
+"""Trainers by name of the system."""
 
 
 def build_trainer(config: TrainConfig, *, vocabulary: Vocabulary, rank: Rank) -> Trainer:
-    """The trainer of `config.system` on the splits of `config.shards`.
+    """Build the trainer of `config.system` on the splits of `config.shards`.
 
     Args:
         config: resolved settings (`prompt_trainer.resolve_config`).
-        vocabulary: of the shards.
-        rank: of this worker; with several, their process group is open.
+        vocabulary: vocabulary of the shards.
+        rank: this worker; with several, their process group is open.
+
+    Raises:
+        ValueError: as `read_split` and `ecor.clip.loading.load_backbone`.
     """
     return SYSTEMS[config.system](
         config,

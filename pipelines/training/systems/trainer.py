@@ -1,21 +1,18 @@
 """Train a system epoch by epoch with validation, early stopping and resumption, on one rank, without Ray or MLflow.
 
-Every random draw is a function of the seed and of its epoch or step. So the state of a run is what it learned, its
-optimizer and a step number, and a resumed run equals one that never stopped.
+The seed and the epoch or step decide every random draw. So the state of a run is its learned tensors, its optimizer and
+a step number, and a resumed run equals one that never stopped.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add, or_
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,75 +31,23 @@ from pipelines.training.data_loader import (
     num_batches,
     order_of_epoch,
 )
+from pipelines.training.sample_use import mark_samples, merge_uses
+from pipelines.training.systems.train_state import Save, TrainEvent, TrainState
+from pipelines.training.systems.training_curve import TrainingCurve
 from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
 
 POINTS_PER_EPOCH = 20
-"""Of the training curves."""
-
-
-@dataclass(slots=True, kw_only=True)
-class TrainState:
-    """The state of a run: all that resuming needs."""
-
-    tokens: dict[str, Tensor]
-    """All learned tensors by name; for ECOR the prompt tokens."""
-    optimizer: dict[str, Any]
-    step: int = 0
-    """Updates done; the epoch and the position in it follow."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of every finished epoch."""
-    best_tokens: dict[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = -1
-    seconds: float = 0.0
-    """Spent on finished epochs."""
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Why pictures could not be read, by source: of the first `MOST_NAMED`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainEvent:
-    """An event of a run: a point of its curves or the end of an epoch, with the state to save."""
-
-    metrics: dict[str, float]
-    epoch: int | None = None
-    """Of the epoch that ends here, from 0; None within an epoch."""
-    progress: TrainState
-    """The state of the run; it changes when the run continues."""
-    is_due: bool = False
-    """Whether the progress is to be saved: every `checkpoint_every_steps`."""
-
-    @property
-    def step(self) -> int:
-        """Updates done."""
-        return self.progress.step
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Points of the curves."""
-        return self.metrics
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Reasons why images could not be read so far, by source."""
-        return self.progress.unreadable
-
-
-class Save(Protocol):
-    """Writes the result of a run into a new folder."""
-
-    def __call__(
-        self, folder: Path, *, parents: Mapping[str, str], metrics: Mapping[str, float], run_id: str | None
-    ) -> object: ...
+"""Points of the training curves per epoch."""
 
 
 class Trainer(ABC):
     """One rank's part of a run; all ranks take the same steps and report the same events in the same order.
 
-    A system defines what is learned, which input of an image it is learned from, and how it is validated.
+    A system defines what is learned, which input is made from an image, and how the result is validated.
     """
 
     learned: nn.Module
-    """Its state is what is saved; set by the system."""
+    """The module whose state is saved; set by the system."""
 
     def __init__(
         self,
@@ -117,12 +62,15 @@ class Trainer(ABC):
         """Open the backbone.
 
         Args:
-            config: settled settings.
-            vocabulary: of both splits.
-            train: what is learned from.
-            validation: what decides which state is kept.
-            rank: of this worker; with several, their process group is open.
+            config: resolved settings.
+            vocabulary: vocabulary of both splits.
+            train: samples to learn from.
+            validation: samples that decide which state is kept.
+            rank: this worker; with several, their process group is open.
             cache_dir: folder of this node for remote shards and image features.
+
+        Raises:
+            ValueError: as `ecor.clip.loading.load_backbone`.
         """
         self.config, self.fit = config, config.own_fit
         self.vocabulary = vocabulary
@@ -134,37 +82,38 @@ class Trainer(ABC):
         self.steps_per_epoch = num_batches(len(train), batch_size=self.images_per_step)
         self.num_steps = self.steps_per_epoch * config.num_epochs
         self.opening_s = 0.0
-        """Spent on verifying shards and computing image features."""
+        """Duration of verifying shards and computing image features."""
         self._num_unreadable = 0
         self._unreadable: dict[str, str] = {}
         self._opened: list[PictureReader] = []
+        self._uses = {each.folder: torch.zeros(len(each), dtype=torch.uint8) for each in (train, validation)}
 
     # What a system defines
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """What is fitted: its forward gives the loss terms of a `LabelledBatch`, and its parameters are the learned."""
+        """Return the module to fit: its forward gives the loss terms of a `LabelledBatch`."""
 
     @abstractmethod
     def _open(self) -> None:
-        """Where ranks meet: shards are verified, or features computed, by all of them together."""
+        """Verify the shards or compute the features; all ranks do this together."""
 
     @abstractmethod
     def _pictures(
         self, split: Split, positions: list[Int[np.ndarray, " b"]]
     ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
-        """What the module takes of each batch of pictures; and which of them could be read."""
+        """Yield the module's input for each batch of pictures; and which of the pictures could be read."""
 
     @abstractmethod
-    def _evaluated(self) -> Iterator[EvaluationSums]:
-        """Loss and verdicts of this rank's readable validation pictures (`_validation_parts`), with what is learned."""
+    def _evaluate(self) -> Iterator[EvaluationSums]:
+        """Yield loss and verdicts of this rank's readable validation pictures (`_validation_parts`)."""
 
     @abstractmethod
     def prepare_save(self, progress: TrainState) -> Save:
-        """What the best epoch made, ready to be saved; all ranks must call."""
+        """Prepare the result of the best epoch to be saved; all ranks must call."""
 
     def describe_metrics(self, metrics: Mapping[str, float]) -> str:
-        """Figures of an epoch for its printed line."""
+        """Format the metrics of an epoch for its printed line."""
         return (
             f"loss {metrics['validation_loss']:.3f}  RR {metrics['validation_rr']:.1%}  "
             f"accuracy {metrics['validation_accuracy']:.1%}"
@@ -172,22 +121,25 @@ class Trainer(ABC):
 
     @property
     def num_sentences_cut(self) -> int | None:
-        """Sentences of the vocabulary that are longer than the text tower reads; None where nobody counted them."""
+        """Number of sentences of the vocabulary that the text tower truncates; None if they were not counted."""
         return None
 
     @cached_property
     def optimizer(self) -> Optimizer | None:
-        """None where there is nothing to learn: the model is then validated once."""
+        """The optimizer; None if there is nothing to learn: the model is then validated once."""
         return optimizer_of(self.fit, self.learned.parameters())
 
     # The loop
 
     def reports(self, module: nn.Module, *, progress: TrainState | None = None) -> Iterator[TrainEvent]:
-        """Learn from the beginning, or from where `progress` was, to the last epoch or to the end of patience.
+        """Train from the beginning, or from a saved state, until the last epoch ends or `patience` is used up.
 
         Args:
             module: `self.module()`, wrapped for several ranks or not.
             progress: a saved state of a run with the same settings.
+
+        Raises:
+            ValueError: when too many pictures, or all of the validation split, could not be read.
         """
         started = time.perf_counter()
         self._open()
@@ -204,14 +156,14 @@ class Trainer(ABC):
                 yield from self._epoch(module, progress=progress, optimizer=self.optimizer)
 
     def is_finished(self, progress: TrainState) -> bool:
-        """All epochs are done, or `patience` of them brought no better validation loss."""
+        """Whether all epochs are done, or `patience` of them brought no better validation loss."""
         num_done = len(progress.epochs)
         num_epochs = 1 if self.optimizer is None else self.config.num_epochs
         return num_done >= num_epochs or num_done - 1 - progress.best_epoch >= self.config.patience
 
     def _epoch(self, module: nn.Module, *, progress: TrainState, optimizer: Optimizer) -> Iterator[TrainEvent]:
         epoch, first_step = divmod(progress.step, self.steps_per_epoch)
-        started, curve = time.perf_counter(), _Curve()
+        started, curve = time.perf_counter(), TrainingCurve()
         for batches in self._batches(epoch=epoch, first_step=first_step):
             outcome = training_step(
                 module,
@@ -226,14 +178,14 @@ class Trainer(ABC):
             curve.add(outcome.terms, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
             if progress.step % max(1, self.steps_per_epoch // POINTS_PER_EPOCH) == 0:
                 yield TrainEvent(metrics=curve.mean_over(self.rank), progress=progress)
-                curve = _Curve()
+                curve = TrainingCurve()
             if self._is_due(progress) and progress.step % self.steps_per_epoch != 0:
-                yield TrainEvent(metrics={}, progress=self._saved(progress), is_due=True)
+                yield TrainEvent(metrics={}, progress=self._update_state(progress), is_due=True)
         yield self._end_of_epoch(progress, started=started, num_steps=self.steps_per_epoch - first_step)
 
     def _end_of_epoch(self, progress: TrainState, *, started: float, num_steps: int) -> TrainEvent:
         trained_s = time.perf_counter() - started
-        metrics = self._validated()
+        metrics = self._validate()
         progress.unreadable = self._unreadable_reasons(before=progress.unreadable)
         metrics["num_unreadable"] = check_unreadable(
             self._num_unreadable,
@@ -251,11 +203,13 @@ class Trainer(ABC):
             progress.best_epoch, progress.best_tokens = epoch, self._state()
         progress.epochs.append(metrics)
         progress.seconds += time.perf_counter() - started
-        return TrainEvent(metrics=metrics, epoch=epoch, progress=self._saved(progress), is_due=self._is_due(progress))
+        return TrainEvent(
+            metrics=metrics, epoch=epoch, progress=self._update_state(progress), is_due=self._is_due(progress)
+        )
 
-    def _validated(self) -> dict[str, float]:
-        """Loss and strict verdicts on the validation split, each rank with its part of it."""
-        found = [step for steps in self.rank.all_gather(list(self._evaluated())) for step in steps]
+    def _validate(self) -> dict[str, float]:
+        """Compute loss and strict verdicts on the validation split; each rank takes a part of it."""
+        found = [step for steps in self.rank.all_gather(list(self._evaluate())) for step in steps]
         require(bool(found), f"no picture of the split {self.config.validation_split} can be read")
         return {f"validation_{name}": value for name, value in reduce(add, found).means().items()}
 
@@ -263,20 +217,24 @@ class Trainer(ABC):
         return progress.step % self.config.checkpoint_every_steps == 0
 
     def _unreadable_reasons(self, *, before: Mapping[str, str]) -> dict[str, str]:
-        """Of both splits, on all ranks; every rank must ask."""
+        """Collect the reasons of both splits from all ranks; every rank must call."""
         reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
         return merge_reasons(self.rank.all_gather(reasons), before=before)
 
-    def _saved(self, progress: TrainState) -> TrainState:
+    def _update_state(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
+        progress.uses = {
+            folder: merge_uses(uses, rank=self.rank, before=progress.uses.get(folder))
+            for folder, uses in self._uses.items()
+        }
         return progress
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.learned.state_dict().items()}
 
     def _generator(self, step: int) -> torch.Generator:
-        """Draws a step's random numbers; each rank has its own."""
+        """Make the generator of a step's random numbers; each rank has its own."""
         return make_generator(self.config.seed, step, self.rank.index)
 
     # What a step learns from
@@ -286,7 +244,7 @@ class Trainer(ABC):
         order = order_of_epoch(len(self.train), seed=self.config.seed, epoch=epoch)
         numbers = range(first_step * accumulate, self.steps_per_epoch * accumulate)
         positions = [batch_positions(order, batch=n, batch_size=size, rank=self.rank) for n in numbers]
-        rationales = self._taught(epoch)
+        rationales = self._sample_rationales(epoch)
         ready: list[LabelledBatch] = []
         for wanted, pictures, readable in self._read(self.train, positions):
             unknown = torch.full((len(wanted),), -1)
@@ -304,14 +262,15 @@ class Trainer(ABC):
     def _read(
         self, split: Split, positions: list[Int[np.ndarray, " b"]]
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Pictures, Bool[Tensor, " b"]]]:
-        """Positions with `_pictures` of them; those that cannot be read are remembered."""
+        """Yield positions with their `_pictures`; unreadable ones are recorded."""
         for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
             for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
                 self._unreadable.setdefault(split.source(position), "")
+            mark_samples(self._uses[split.folder], wanted, readable=readable)
             yield wanted, pictures, readable
 
-    def _taught(self, epoch: int) -> Int[Tensor, " N"]:
-        """What each training picture teaches in this epoch: a rationale, by id."""
+    def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
+        """Choose the rationale that each training picture is trained with in this epoch, by id."""
         return self.train.rationales_of_epoch(epoch)
 
     def _validation_parts(self) -> list[Int[np.ndarray, " b"]]:
@@ -321,12 +280,12 @@ class Trainer(ABC):
 
     @property
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels."""
+        """The transform from pictures to pixels."""
         return self.backbone.preprocess
 
     @cached_property
     def _readers(self) -> dict[str, PictureReader]:
-        """Pictures of both splits, by folder."""
+        """Readers of the pictures of both splits, by folder."""
         return {split.folder: self._reader(split) for split in (self.train, self.validation)}
 
     def _reader(self, split: Split) -> PictureReader:
@@ -338,28 +297,5 @@ class Trainer(ABC):
 
 
 def make_generator(*numbers: int) -> torch.Generator:
-    """A generator that the numbers decide."""
+    """Make a generator that is seeded by these numbers."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-
-
-class _Curve:
-    """Sums of a few steps' metrics, on the device until a point of the curve is wanted."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._num_steps = 0
-
-    def add(self, terms: dict[str, Tensor], *, gradient_norm: Tensor, learning_rate: float) -> None:
-        loss = torch.stack(list(terms.values())).sum()
-        rate = torch.tensor(learning_rate, device=loss.device)
-        point = {**terms, "loss": loss, "gradient_norm": gradient_norm.detach(), "learning_rate": rate}
-        self._sums = {name: self._sums.get(name, 0) + value for name, value in point.items()}
-        self._num_steps += 1
-
-    def mean_over(self, rank: Rank) -> dict[str, float]:
-        """Means over the steps and the ranks; every rank must ask."""
-        means = torch.stack(list(self._sums.values())) / self._num_steps
-        if rank.num_ranks > 1:
-            dist.all_reduce(means)
-            means /= rank.num_ranks
-        return dict(zip(self._sums, means.tolist(), strict=True))

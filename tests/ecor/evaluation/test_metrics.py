@@ -3,6 +3,7 @@
 Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.record`.
 """
 
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -249,6 +250,13 @@ def test_undefined_values_do_not_count():
     assert (one.value, one.low, one.high) == (1, 1, 1)
     with pytest.raises(ValueError, match="number of images must be at least 1"):
         bootstrap(lambda counts: counts, num_images=0, resampling=FEW)
+
+
+def test_a_number_that_no_sample_defines_has_no_interval_and_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value, low, high = bootstrap(lambda counts: counts * [1.0, np.nan], num_images=2, resampling=FEW)
+    assert np.isnan([low[1], high[1]]).all() and low[0] <= value[0] <= high[0]
 
 
 def test_a_paired_difference_is_surer_than_two_intervals():

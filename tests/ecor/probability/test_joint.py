@@ -105,13 +105,14 @@ def test_rows_called_exact_hold_the_best_pairs(method, seed, num_categories, num
     )
     exact = joint.pairs_exact
     found, truth = ranked_pairs(joint, top_k), ranked_pairs(everything, top_k)
-    torch.testing.assert_close(found.log_prob[exact], truth.log_prob[exact], atol=1e-5, rtol=1e-5)
+    rounding = max(1e-5, 5e-7 * scale)  # of fp32 logits as large as the scale
+    torch.testing.assert_close(found.log_prob[exact], truth.log_prob[exact], atol=rounding, rtol=1e-5)
     assert ((joint.kept_mass >= 0) & (joint.kept_mass <= 1)).all()
     held = joint.log_prob.flatten(1).logsumexp(1).exp()
-    torch.testing.assert_close(joint.kept_mass, held, atol=1e-5, rtol=0)
-    best = everything.category_log_prob.argmax(-1)
-    assert (joint.category_log_prob.argmax(-1) == best)[joint.category_certain].all()
-    rounding = max(1e-5, 5e-7 * scale)  # of fp32 logits as large as the scale
+    torch.testing.assert_close(joint.kept_mass, held, atol=rounding, rtol=0)
+    chosen = everything.category_log_prob.gather(1, joint.category_log_prob.argmax(-1, keepdim=True)).squeeze(1)
+    behind = everything.category_log_prob.amax(-1) - chosen  # two categories may differ by less than rounding
+    assert (behind <= rounding)[joint.category_certain].all()
     torch.testing.assert_close(joint.category_log_prob.logsumexp(-1), torch.zeros(3), atol=rounding, rtol=0)
 
 

@@ -32,7 +32,11 @@ from tests.support.tiny_models import tiny_recognizer
 
 
 def drawn(log_prob: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
-    return torch.multinomial(log_prob.exp(), 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
+    """Labels of these chances, the same on every processor: how `multinomial` draws depends on it."""
+    generator = torch.Generator().manual_seed(seed)
+    where = torch.rand(len(log_prob), 1, dtype=torch.float64, generator=generator)
+    sums = log_prob.double().exp().cumsum(dim=-1)
+    return torch.searchsorted(sums / sums[:, -1:], where, right=True).squeeze(1)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])

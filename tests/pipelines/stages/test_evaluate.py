@@ -18,6 +18,7 @@ from ecor.evaluation.record import difference_of_folders, read_evaluation, read_
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import EvaluateConfig
 from pipelines.stages import evaluate
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, row, write_labels
 from tests.support.processes import ctrl_c_at_file
 
@@ -29,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tracking(place: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{place}/mlflow.db", experiment="evaluation")
+    return new_database(place, experiment="evaluation")
 
 
 def config_of(place: Path, *names: str, output: str = "evaluation", **kwargs) -> EvaluateConfig:
@@ -72,7 +73,10 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking, capsy
     means = [each["strict/rr"].to_numpy().mean() for each in seen]
     assert gap.value == pytest.approx(means[0] - means[1], abs=1e-6)
     assert gap.low <= gap.value <= gap.high
-    assert f"ECOR less zero shot: strict RR {gap.value:+.3f} [" in capsys.readouterr().err
+    line = "evaluate: 244 listed = 240 taken + 0 copies + 4 rejected (4 unreadable) + 0 left out\n"
+    told = capsys.readouterr().err
+    assert f"ECOR less zero shot: strict RR {gap.value:+.3f} [" in told and told.endswith(line)
+    assert (summary["balance"]["listed"], summary["balance_of"]["ECOR"]["taken"]) == (244, 120)
 
     client = MlflowClient(tracking.uri)
     run = client.get_run(record.run_id)

@@ -4,6 +4,7 @@ Covers: `ecor.explain.methods.registry`, `ecor.explain.methods.settings`, `ecor.
 `pipelines.scoring.predictors`, `pipelines.tracking.model_loading`.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,9 @@ def test_an_overlay_per_photo_and_the_models_own_numbers(checkpoint: str, photos
     config = ExplainConfig(model=checkpoint, output=str(tmp_path / "out"), num_rationales=2, batch_size=3)
     done = run(config, images=[str(photos)], texts=["a red ball"])
     assert len(done) == 4
-    assert sorted(each.path for each in done) == sorted((tmp_path / "out").iterdir())
+    assert sorted(each.path for each in done) == sorted((tmp_path / "out").glob("*.png"))
+    balance = json.loads((tmp_path / "out" / "summary.json").read_text())["balance"]
+    assert (balance["listed"], balance["taken"]) == (4, 4)
     labels = model.predict([each.shown.source for each in done])
     for each, label in zip(done, labels, strict=True):
         answer = each.answer
@@ -99,8 +102,9 @@ def test_one_photo_by_the_command_and_names_that_collide(
     args = ["explain", "--model", checkpoint, "--text", "a red ball", "--text", "snow", photo, photo]
     assert main([*args, "--output", str(tmp_path)]) == EXIT_DONE
     stem = Path(photo).stem
-    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png"}
-    told = capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png", "summary.json"}
+    told, lines = capsys.readouterr()
+    assert lines.endswith("explain: 2 listed = 2 taken + 0 copies + 0 rejected + 0 left out\n")
     assert "“a red ball”" in told and "“snow”" in told and "%" in told
     (label,) = load(checkpoint).predict([photo])
     for name in (label.categories[0].category, *(each.rationale for each in label.rationales[:3])):

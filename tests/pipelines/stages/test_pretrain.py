@@ -33,6 +33,7 @@ from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
 from pipelines.training.caption_loader import read_captioned
 from pipelines.training.pretrainer import Pretraining, PretrainState
+from tests.support.mlflow_databases import new_database
 
 SMALL_CLIP = {
     "embed_dim": 16,
@@ -291,7 +292,7 @@ def cluster() -> Iterator[ClusterConfig]:
 
 @pytest.fixture
 def tracking(tmp_path: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return new_database(tmp_path)
 
 
 @pytest.mark.slow
@@ -309,6 +310,8 @@ def test_the_stage_makes_the_model_that_plain_open_clip_loads(
     record = pretrain.run(config, cluster=cluster, tracking=tracking)
     told = capsys.readouterr().err
     assert "step 120/120" in told and "demo-small/zero_shot" in told
+    line = "pretrain: 24 listed = 24 taken + 0 copies + 0 rejected + 0 left out\n"
+    assert told.endswith(line)
     expected = weights_of(config)
     found = load_file(record.weights)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -335,7 +338,8 @@ def test_the_stage_makes_the_model_that_plain_open_clip_loads(
     torch.testing.assert_close(ours.encode_text(["a zebra", "a fox with a tail"]), texts)
 
     assert pretrain.run(config, cluster=cluster, tracking=tracking) == record
-    assert f"pretrain: finished before, nothing to do: {config.output}\n" in capsys.readouterr().err
+    assert f"pretrain: finished before, nothing to do: {config.output}\n{line}" in capsys.readouterr().err
+    assert run.data.metrics["balance/taken"] == 24
     with pytest.raises(ValueError, match=f"holds run {record.digest}, .* make run .*--fresh"):
         pretrain.run(dataclasses.replace(config, seed=1), cluster=cluster, tracking=tracking)
     Path(record.weights).write_bytes(b"altered")

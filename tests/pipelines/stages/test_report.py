@@ -251,6 +251,8 @@ def test_same_labels_and_settings_give_the_same_bytes(tmp_path: Path) -> None:
     assert made(tmp_path) == made(tmp_path)
     assert made(tmp_path) != made(tmp_path, max_images=5)
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "report.summary.json"}
+    balance = json.loads((tmp_path / "page" / "report.summary.json").read_text())["balance"]
+    assert (balance["listed"], balance["taken"], balance["left_out"]) == (15, 5, {"beyond_max_images": 7})
 
 
 def test_after_ctrl_c_there_is_the_whole_page_or_none(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pickle
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -55,6 +58,7 @@ from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
@@ -69,7 +73,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+    return new_database(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
-    with cluster.connect(ClusterConfig(num_cpus=1)):
+    with cluster.connect(ClusterConfig(num_cpus=1), dashboard=False):
         yield
 
 
@@ -213,6 +217,7 @@ def test_files_that_are_no_images_by_their_names_are_counted_and_an_output_folde
         (tmp_path / name).touch()
     found = read_input(str(tmp_path), unit_size=100, without=str(tmp_path / "out"))
     assert found.num_images == 4 and found.left_out == {".heic": 2, "": 1}
+    assert found.num_listed == 11 and found.passed_over == {"hidden": 3, "output": 1}
     assert found.describe_left_out() == (
         "left out 3 files that are no images by their names: 2 .heic, 1 without a suffix"
     )
@@ -605,6 +610,22 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     assert keys == keys_of(Path(copied.input))
 
 
+@pytest.mark.slow
+def test_a_finished_job_imports_neither_ray_nor_torch(done: ScoreConfig, tracking: TrackingConfig) -> None:
+    """What its records say is all that it needs, and the registry, which alone knows what an alias means."""
+    words = ["score", "--input", done.input, "--output", done.output, "--model", done.model, "--batch-size", "4"]
+    words += ["--scoring.top-k", "3", "--tracking.uri", str(tracking.uri)]
+    code = f"""
+import sys
+from pipelines.__main__ import main
+print(main({words}), *(name for name in ("ray", "torch", "open_clip") if name in sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, told, last = run.stdout.splitlines()
+    assert told.startswith("22 images were scored before")
+    assert last == "0", run.stdout
+
+
 def keys_of(split: Path) -> list[str]:
     units = read_input(str(split), unit_size=1).units
     return [each.key for unit in units for each in unit.read() if isinstance(each, ImageItem)]
@@ -640,7 +661,11 @@ def test_a_job_that_could_not_begin_leaves_its_folder_to_the_mended_one(
 
 @pytest.mark.slow
 def test_bad_pictures_are_quarantined_and_too_many_stop_the_job_until_they_are_mended(
-    one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path
+    one_cpu: None,
+    checkpoint: str,
+    tracking: TrackingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     good = write_pictures(tmp_path, num=6)
     broken, worse = tmp_path / "broken.png", tmp_path / "worse.png"
@@ -662,6 +687,13 @@ def test_bad_pictures_are_quarantined_and_too_many_stop_the_job_until_they_are_m
     assert read_predictions(config.output)["source"].to_pylist() == sources[:-1]
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert (summary["num_units_kept"], summary["num_units_done"]) == (2, 1), "only what is mended is done again"
+    balance = Balance.from_record(summary["balance"])
+    assert (balance.num_listed, balance.num_taken, balance.num_rejected) == (8, 7, 1)
+    capsys.readouterr()
+    score.run(config, tracking=tracking)
+    assert capsys.readouterr().err.endswith(f"{balance.line()}\n"), "the same line where nothing is left to do"
+    metrics = MlflowClient(tracking.uri).get_run(summary["run_id"]).data.metrics
+    assert {name: metrics[name] for name in balance.metrics()} == balance.metrics()
 
 
 @pytest.mark.slow
@@ -697,9 +729,11 @@ def test_a_killed_job_goes_on_with_every_row_once(
         log=tmp_path / "log",
         environment=environment,
     )
+    assert "core_worker" not in (tmp_path / "log").read_text(), "Ray complains of actors that it could not restart"
     score.run(config, tracking=tracking)
-    told = capsys.readouterr().out
+    told, line = capsys.readouterr()
     assert "scored 22 images (" in told  # some before
+    assert line.endswith("score: 22 listed = 22 taken + 0 copies + 0 rejected + 0 left out\n")
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert f"units: {summary['num_units_kept']} kept, {summary['num_units_done']} done (" in told
     assert summary["num_units_kept"] >= 1

@@ -33,6 +33,7 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import EXIT_INTERRUPTED
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
@@ -134,7 +135,7 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(by_one_worker):
-    with connect(ClusterConfig(num_cpus=2)):
+    with connect(ClusterConfig(num_cpus=2), dashboard=False):
         yield
 
 
@@ -392,6 +393,9 @@ def test_every_image_is_somewhere(by_one_worker):
     samples, summary = samples_of(by_one_worker), summary_of(by_one_worker)
     assert set(samples) == {"train", "validation", "test"}
     assert (summary["num_samples"], summary["num_duplicates"], summary["num_rejected"]) == (26, 2, 2)
+    balance = Balance.from_record(summary["balance"])
+    assert (balance.num_listed, balance.num_taken, balance.num_copies, balance.num_rejected) == (31, 26, 2, 2)
+    assert balance.left_out == {"masks": 1}
     assert len(samples["test"]) == 4
     everything = [sample for split in samples.values() for sample in split]
     assert len({sample.key for sample in everything}) == 26

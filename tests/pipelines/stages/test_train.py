@@ -33,6 +33,7 @@ from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.training import TrainConfig
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
 from pipelines.stages import train
 from pipelines.stages.train import _cut_sentences
@@ -46,13 +47,15 @@ from pipelines.training.data_loader import (
     read_split,
 )
 from pipelines.training.run_folder import hold_output
+from pipelines.training.sample_use import balance_splits
 from pipelines.training.systems.prompt_trainer import resolve_config
-from pipelines.training.systems.trainer import TrainState
+from pipelines.training.systems.train_state import TrainState
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines
 from tests.support.in_process_training import finished, tuning_of
+from tests.support.mlflow_databases import new_database
 from tests.support.processes import cpus_held, hear_ctrl_c, kill_one
 from tests.support.tiny_models import NAMES
-from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
+from tests.support.tiny_splits import NUM_TRAIN, NUM_VALIDATION, VOCABULARY, sample, write_split, write_world
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +194,8 @@ def test_going_on_equals_never_stopping_bit_for_bit(
         assert torch.equal(again.tokens[name], value), name
         assert torch.equal(again.best_tokens[name], whole.best_tokens[name]), name
     assert [e["validation_loss"] for e in again.epochs] == [e["validation_loss"] for e in whole.epochs]
+    lines = [balance_splits(stopped.train, stopped.validation, uses=each.uses).line() for each in (whole, again)]
+    assert lines[0] == lines[1] and f"train: {NUM_TRAIN + NUM_VALIDATION} listed = " in lines[0]
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(world: Path, tmp_path: Path) -> None:
@@ -227,7 +232,10 @@ def test_a_picture_that_cannot_be_read_teaches_nothing(tmp_path: Path, world: Pa
     assert progress.unreadable[broken.source].startswith("not_an_image: 40 bytes")
     (line,) = unreadable_lines(progress.unreadable, reported=())
     assert line == f"cannot read {broken.source}: {progress.unreadable[broken.source]}"
-    again = finished(tuning_of(config)).unreadable
+    tuning = tuning_of(config)
+    balance = balance_splits(tuning.train, tuning.validation, uses=progress.uses)
+    assert (balance.num_listed, balance.num_taken, balance.num_rejected) == (6, 4, 2)
+    again = finished(tuning).unreadable
     assert again == (progress.unreadable if prompts is VISUAL else {broken.source: ""}), "features are not made again"
     assert all(torch.isfinite(value).all() for value in progress.tokens.values())
     with pytest.raises(ValueError, match=rf"1 of 4 images cannot be read \({broken.source}\), more than"):
@@ -306,7 +314,7 @@ def cluster() -> Iterator[ClusterConfig]:
 
 @pytest.fixture
 def tracking(tmp_path: Path) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return new_database(tmp_path)
 
 
 @pytest.mark.slow
@@ -347,6 +355,8 @@ def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
     assert (summary["num_train"], summary["num_steps"], summary["run_id"]) == (NUM_TRAIN, 15, record.run_id)
     assert (summary["num_sentences_cut"], summary["num_unreadable"], summary["unreadable"]) == (0, 0, {})
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint", "summary.json"]
+    balance = Balance.from_record(summary["balance"])
+    assert balance.num_listed == NUM_TRAIN + NUM_VALIDATION and set(balance.left_out) <= {"not_drawn"}
 
     run = MlflowClient(tracking_uri=tracking.uri).get_run(record.run_id)
     assert run.info.status == "FINISHED"
@@ -355,6 +365,7 @@ def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
     curve = MlflowClient(tracking_uri=tracking.uri).get_metric_history(record.run_id, "loss")
     assert len(curve) == 15
     assert "validation_rr" in run.data.metrics and "images_per_s" in run.data.metrics
+    assert {name: run.data.metrics[name] for name in balance.metrics()} == balance.metrics()
 
     assert "before" not in capsys.readouterr().err
     assert train.run(config, cluster=cluster, tracking=tracking) == record

@@ -37,13 +37,14 @@ from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfi
 from pipelines.stages import evaluate, promote
 from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+    return new_database(tmp_path_factory.mktemp("mlflow"))
 
 
 def client(tracking: TrackingConfig) -> MlflowClient:

@@ -33,6 +33,7 @@ from pipelines.config.stages import RegisterConfig
 from pipelines.tracking import model_registry as registry
 from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_package import REQUIREMENTS
+from tests.support.mlflow_databases import new_database
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
 
 STANDS_ALONE = """
@@ -50,7 +51,7 @@ print(json.dumps({"ecor": ecor.__file__, "rows": rows.to_dict(orient="records")}
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+    return new_database(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(scope="module")

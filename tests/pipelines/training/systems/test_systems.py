@@ -1,7 +1,7 @@
 """ECLIP and LICO in the train stage: as in one process, on however many ranks; registered, fetched, looked through.
 
 Covers: `pipelines.training.systems.eclip_trainer`, `pipelines.training.systems.lico_trainer`,
-`pipelines.training.systems.registry`, `pipelines.training.systems.trainer`.
+`pipelines.training.systems.registry`, `pipelines.training.systems.train_state`, `pipelines.training.systems.trainer`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from ecor.explain.methods.similarity import Eclip
 from ecor.lico.classifier import load_classifier
 from ecor.storage.artifact import ArtifactRecord
 from ecor.training.distributed import Rank
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import parse_pipeline
 from pipelines.config.stages import RegisterConfig
 from pipelines.config.training import TrainConfig
@@ -36,7 +36,9 @@ from pipelines.training.data_loader import read_split
 from pipelines.training.systems.eclip_trainer import EclipTrainer
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.prompt_trainer import resolve_config
-from pipelines.training.systems.trainer import Trainer, TrainState
+from pipelines.training.systems.train_state import TrainState
+from pipelines.training.systems.trainer import Trainer
+from tests.support.mlflow_databases import new_database
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split, write_world
 
 PLAIN_FIT = FitConfig(learning_rate=0.005, warmup_steps=2)
@@ -128,7 +130,7 @@ def test_going_on_equals_never_stopping_bit_for_bit(world: Path, tmp_path: Path,
 def test_they_learn(world: Path, tmp_path: Path, system: str) -> None:
     learning = learning_of(config_of(world, tmp_path, system, num_epochs=6))
     learning._open()
-    (before,) = [learning._validated()]
+    (before,) = [learning._validate()]
     assert finished(learning).epochs[-1]["validation_loss"] < before["validation_loss"]
 
 
@@ -170,7 +172,7 @@ def test_captions_are_those_of_the_tars_and_are_learned_from(world: Path, tmp_pa
     expected = learning.backbone.encode_text(captions, fp32=True)
     torch.testing.assert_close(learning.names.captions, expected, atol=1e-5, rtol=1e-4)
     learning._open()
-    before = learning._validated()
+    before = learning._validate()
     after = finished(learning).epochs[-1]
     assert after["validation_loss_captions"] == after["validation_loss"] < before["validation_loss"]
 
@@ -211,7 +213,7 @@ def test_two_ranks_learn_in_the_stage_what_one_process_learns(
     """And it is recorded, registered as a version, fetched with its digests checked, and ready for use."""
     from mlflow import MlflowClient
 
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = new_database(tmp_path)
     config = config_of(world, tmp_path / "run", system, num_workers=2, cpus_per_worker=0.5, **PLAIN_STEPS)
     record = train.run(config, cluster=cluster, tracking=tracking)
     assert isinstance(record, ArtifactRecord) and train.run(config, cluster=cluster, tracking=tracking) == record
