@@ -70,9 +70,9 @@ def parse_record(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     if not isinstance(values, Mapping):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {values!r}")
     known = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
-    for name in values:
+    for name in set(values) - set(known):
         near = get_close_matches(str(name), known, n=1)
-        require(name in known, f"unknown field {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        raise ValueError(f"unknown field {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     for name, each in known.items():
         is_required = each.default is MISSING and each.default_factory is MISSING
         require(name in values or not is_required, f"the field {name!r} is missing")

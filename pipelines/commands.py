@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.review import AuditConfig
 from pipelines.config.stages import (
     DemoConfig,
     EvaluateConfig,
@@ -120,6 +121,19 @@ class Evaluate:
         from pipelines.stages import evaluate
 
         evaluate.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Accept the labels that are right as often as promised, by a judged random sample of them."""
+
+    config: Annotated[AuditConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages import audit
+
+        audit.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +275,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]

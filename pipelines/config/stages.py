@@ -267,6 +267,8 @@ class ReportConfig(CheckedSettings):
     """Path of the page; a summary is written beside it."""
     evaluation: StoreAddress | None = None
     """Folder written by `ecor evaluate`; its tables are shown in the page."""
+    audit: StoreAddress | None = None
+    """Folder written by `ecor audit` for these labels; its certificate is shown in the page."""
     beside: tuple[StoreAddress, ...] = ()
     """Other labels of the same pictures (folders of `ecor score`, or Parquet files): each card shows them too, and the
     gallery can filter the pictures on which they differ."""

@@ -11,7 +11,7 @@ from pipelines.config.stages import PromoteConfig
 from pipelines.runtime.console import say
 from pipelines.tracking.mlflow_client import make_client, translate_mlflow_errors
 from pipelines.tracking.model_cache import ModelVersion
-from pipelines.tracking.model_registry import find_version, resolve_model
+from pipelines.tracking.model_registry import find_version, record_contest, resolve_model
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ def run(config: PromoteConfig, *, tracking: TrackingConfig | None = None) -> Mod
     champion = find_version(f"models:/{candidate.name}@{config.alias}", tracking=tracking)
     is_barred, grounds = _compare_with_champion(config, candidate=candidate, champion=champion)
     decision = ("forced" if config.force else "refused") if is_barred else "promoted"
+    if config.evaluation is not None:
+        decided_on = str(read_evaluation(config.evaluation).results[0].parents["input_digest"])
+        for version in [candidate, *([champion] if champion is not None else [])]:
+            record_contest(version, input_digest=decided_on, tracking=tracking)
     client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
         client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)

@@ -13,11 +13,13 @@ from ecor.config import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
+from pipelines.audit.certificate import Certificate, describe, read_certificate
 from pipelines.config.stages import ReportConfig
 from pipelines.reporting.comparison import read_comparisons
 from pipelines.reporting.gallery import GallerySample, make_cards, sample_gallery
 from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome, Page, Plot, render
 from pipelines.reporting.metric_tables import metric_cell, metric_tables, read_plots
+from pipelines.reporting.risk_coverage import read_risk_coverage
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import percent, say
 
@@ -52,9 +54,10 @@ def run(config: ReportConfig) -> str:
     evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
     if evaluation is not None:
         evaluation.of(predictions.digest)  # one of other labels is refused before any picture is read
+    certificate = _read_certificate(config, predictions)
     drawn, cards = _gallery(config, predictions)
     balance = balance_page(predictions, drawn=drawn, cards=cards)
-    page = _page(config, predictions, evaluation=evaluation, drawn=drawn, cards=cards)
+    page = _page(config, predictions, evaluation=evaluation, certificate=certificate, drawn=drawn, cards=cards)
     filesystem.write(config.output, render(page).encode())
     seconds = time.perf_counter() - started
     summary = _summary(predictions, page=page, balance=balance, path=config.output, seconds=seconds)
@@ -83,6 +86,7 @@ def _page(
     predictions: PredictionSet,
     *,
     evaluation: Evaluation | None,
+    certificate: Certificate | None,
     drawn: GallerySample,
     cards: tuple[Card, ...],
 ) -> Page:
@@ -90,8 +94,8 @@ def _page(
     return Page(
         title=config.title,
         sentence=_sentence(predictions),
-        facts=tuple(_facts(predictions, drawn=drawn)),
-        lineage=tuple(_lineage(predictions, evaluation=evaluation)),
+        facts=(*_facts(predictions, drawn=drawn), *_warranty(certificate)),
+        lineage=(*_lineage(predictions, evaluation=evaluation), *_certificate_lineage(certificate)),
         outcomes=tuple(_outcomes(drawn, result=result)),
         outcome_words=OUTCOME_WORDS,
         tables=() if evaluation is None or result is None else tuple(metric_tables(evaluation, result)),
@@ -140,9 +144,34 @@ def _summary(predictions: PredictionSet, *, page: Page, balance: Balance, path: 
 
 
 def _plots(config: ReportConfig, *, evaluation: Evaluation | None, result: Result | None) -> tuple[Plot, ...]:
+    plots = [] if config.audit is None else list(read_risk_coverage(config.audit))
     if config.evaluation is None or evaluation is None or result is None:
-        return ()
-    return tuple(read_plots(config.evaluation, evaluation, result))
+        return tuple(plots)
+    return (*plots, *read_plots(config.evaluation, evaluation, result))
+
+
+def _read_certificate(config: ReportConfig, predictions: PredictionSet) -> Certificate | None:
+    """The certificate of these labels; ValueError for one of others, which would be a policy."""
+    if config.audit is None:
+        return None
+    certificate = read_certificate(config.audit)
+    require(
+        certificate.labels_digest == predictions.digest,
+        f"{config.audit} is the audit of the labels {certificate.labels_digest[:12]}…, not of "
+        f"{predictions.digest[:12]}…: a certificate is a promise about its own labels only",
+    )
+    return certificate
+
+
+def _warranty(certificate: Certificate | None) -> Iterator[Fact]:
+    if certificate is not None:
+        note = f"by {certificate.sample_size:,} judged labels, drawn at random"
+        yield Fact(label="Audited", value=describe(certificate)[0], note=note)
+
+
+def _certificate_lineage(certificate: Certificate | None) -> Iterator[Fact]:
+    if certificate is not None:
+        yield Fact(label="Certificate", value=certificate.digest, note=certificate.method)
 
 
 def _sentence(predictions: PredictionSet) -> str:

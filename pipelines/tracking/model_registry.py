@@ -44,6 +44,8 @@ __all__ = [
     "log_folder",
     "log_metrics",
     "log_tags",
+    "read_lineage",
+    "record_contest",
     "recorded_run",
     "register_model",
     "resolve_model",
@@ -55,6 +57,7 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@
 _DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
 _CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
 _SYSTEM_TAG = "ecor.system"
+_PARENT_TAG, _CONTEST_TAG = "ecor.parent.", "ecor.promotion_decided_on."
 
 
 def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
@@ -139,6 +142,23 @@ def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | 
     return resolve_model(model_uri, tracking=tracking)
 
 
+def read_lineage(name: str, version: str, *, tracking: TrackingConfig) -> tuple[str, dict[str, str]]:
+    """Digest of a version, and digests of what it was made from and chosen by; ValueError if it does not exist."""
+    with silence_mlflow(), translate_mlflow_errors(tracking):
+        found = _lookup(make_client(tracking), name=name, version=version, alias=None)
+    require(found is not None, f"there is no models:/{name}/{version} on {display_uri(tracking)}")
+    chosen_by = (_PARENT_TAG, _CONTEST_TAG)
+    lineage = {tag.removeprefix(_PARENT_TAG): value for tag, value in found.tags.items() if tag.startswith(chosen_by)}
+    return found.tags.get(_DIGEST_TAGS["digest"], ""), lineage
+
+
+def record_contest(version: ModelVersion, *, input_digest: str, tracking: TrackingConfig) -> None:
+    """Note on a version that images with this digest decided about its promotion."""
+    client = make_client(tracking, probe=False)
+    with translate_mlflow_errors(tracking):
+        client.set_model_version_tag(version.name, version.version, _CONTEST_TAG + input_digest[:16], input_digest)
+
+
 def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: bool) -> dict[str, str]:
     return {
         _DIGEST_TAGS["digest"]: checkpoint.model_digest,
@@ -149,7 +169,7 @@ def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: boo
             isinstance(checkpoint, Checkpoint) and (checkpoint.has_backbone or with_backbone)
         ).lower(),
         _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, ArtifactRecord) else "ecor",
-        **{f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()},
+        **{f"{_PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()},
     }
 
 
@@ -164,7 +184,7 @@ def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: Tracking
     """Return the run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
-    parents = {f"ecor.parent.{name}": digest for name, digest in checkpoint.parents.items()}
+    parents = {f"{_PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()}
     with recorded_run(tracking, name="register_model", params={}, tags=parents) as run_id:
         return run_id
 

@@ -34,7 +34,20 @@ from pipelines.commands import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 
-STAGES = ("demo", "run", "shard", "pretrain", "train", "register", "evaluate", "promote", "score", "explain", "report")
+STAGES = (
+    "demo",
+    "run",
+    "shard",
+    "pretrain",
+    "train",
+    "register",
+    "evaluate",
+    "promote",
+    "score",
+    "audit",
+    "explain",
+    "report",
+)
 
 
 def ecor(*args: str) -> subprocess.CompletedProcess[str]:

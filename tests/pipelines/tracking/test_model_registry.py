@@ -261,6 +261,10 @@ def test_a_worse_version_is_refused_and_a_better_one_promoted(rivals: Rivals) ->
     tags = client(tracking).get_model_version(right.name, str(right.version)).tags
     assert tags["ecor.champion.refused"].startswith(f"not compared with {wrong.uri}")
     assert promote.run(rivals.config(right, champion=wrong), tracking=tracking) == right
+    digest, lineage = model_registry.read_lineage(right.name, str(right.version), tracking=tracking)
+    assert (digest, lineage[f"ecor.promotion_decided_on.{'0' * 16}"]) == (right.digest, "0" * 64)
+    with pytest.raises(ValueError, match=f"there is no models:/{right.name}/99"):
+        model_registry.read_lineage(right.name, "99", tracking=tracking)
     refused = promote.run(rivals.config(wrong, champion=right), tracking=tracking)
     assert refused.version == right.version
     tags = client(tracking).get_model_version(wrong.name, str(wrong.version)).tags

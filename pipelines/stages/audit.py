@@ -1,0 +1,263 @@
+"""Find the labels that are right as often as promised, from a judged random sample of them (`ecor audit`).
+
+The first run draws the sample and writes it; a run with judgements certifies. The labels never change. The folder
+holds:
+
+audit.json                 labels and settings, fixed before the first judgement
+sample.csv                 the labels to judge, in random order
+judgements.parquet         what was judged
+label_decisions.parquet    accept, review or reject for every label
+risk_coverage.csv, .png    share of wrong labels against the share accepted
+certificate.json           the promise, written last
+"""
+
+import csv
+import io
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ecor.config import require
+from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
+from ecor.evaluation.risk_control import Promise, RiskCoverage, num_judged_needed
+from ecor.storage import filesystem
+from pipelines.audit.certificate import (
+    CERTIFICATE_NAME,
+    POLICY_NAME,
+    Certificate,
+    Policy,
+    describe,
+    find_certificate,
+    read_certificate,
+)
+from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide
+from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
+from pipelines.audit.label_decisions import write_label_decisions
+from pipelines.audit.provenance import check_truth_is_independent
+from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sample, encode_sample, score_name
+from pipelines.config.identity import output_settings
+from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.review import AuditConfig
+from pipelines.reporting.risk_coverage import CURVE_NAME, draw_risk_coverage
+from pipelines.runtime.console import say
+from pipelines.storage.record_store import RecordStore
+from pipelines.tracking import model_registry
+
+RECORD_NAME = "audit"
+
+
+def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certificate | Policy | None:
+    """Draw the sample of an audit, or certify the labels by its judgements.
+
+    A finished audit with the same settings and judgements is returned as it is.
+
+    Returns:
+        The certificate; a policy with `--policy`; None when the sample waits for its judgements.
+
+    Raises:
+        ValueError: for labels that cannot be audited, judgements that do not fit the sample, truth that chose the
+            model, and an output of another audit.
+    """
+    predictions = read_prediction_set(config.labels)
+    if config.policy is not None:
+        return _apply_policy(config, predictions)
+    tracking = tracking or TrackingConfig()
+    if config.truth:
+        check_truth_is_independent(predictions, tracking=tracking)
+    population, sample = draw_sample(config, predictions)
+    _check_sample_size(config, population)
+    _claim_folder(config, predictions)
+    judgements = _judge(config, predictions, sample=sample)
+    if judgements is None:
+        return None
+    finished = find_certificate(config.folder)
+    if finished is None:
+        finished = _certify(config, predictions, population, sample=sample, judgements=judgements, tracking=tracking)
+    require(
+        finished.judgements_digest == judgements.digest,
+        f"{config.folder} holds the certificate of other judgements of this sample ({', '.join(finished.judged_by)}): "
+        f"the first judgements count; audit with another --seed and --output to judge anew",
+    )
+    for line in describe(finished):
+        say(line, to_stdout=True)
+    return finished
+
+
+def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
+    """Apply the thresholds of a certificate to other labels of the same model and vocabulary."""
+    assert config.policy is not None
+    certificate = read_certificate(config.policy)
+    for name in ("model_digest", "vocabulary_digest"):
+        ours, theirs = getattr(predictions.parents, name), getattr(certificate, name)
+        require(ours == theirs, f"{config.labels} has {name} {ours[:12]}…, the policy {theirs[:12]}…: audit the labels")
+    require(
+        find_certificate(config.folder) is None,
+        f"{config.folder} holds an audit of labels: name another --output for the policy",
+    )
+    counts = write_label_decisions(config.labels, predictions, certificate=certificate, folder=config.folder)
+    policy = Policy(
+        labels=config.labels,
+        labels_digest=predictions.digest,
+        certificate_digest=certificate.digest,
+        certified_labels_digest=certificate.labels_digest,
+        num_labels=predictions.num_rows,
+        num_accepted=counts["accept"],
+        num_rejected=counts["reject"],
+    )
+    filesystem.write_json(filesystem.join(config.folder, POLICY_NAME), asdict(policy))
+    say(policy.describe(), to_stdout=True)
+    return policy
+
+
+def _check_sample_size(config: AuditConfig, population: Population) -> None:
+    """ValueError before people judge a sample that can promise nothing; a line on categories that are pooled."""
+    promise = Promise(right=config.right, sure=config.sure)
+    num_sampled, num_labels = int(population.is_sampled.sum()), population.num_labels
+    needed = num_judged_needed(num_labels, promise=promise)
+    require(
+        num_sampled >= needed,
+        f"a sample of {num_sampled:,} of {num_labels:,} labels can promise nothing, even if all are right: "
+        f"--sample-size must be at least {needed:,}",
+    )
+    if config.by is not None:
+        everything = np.ones(num_labels, dtype=bool)
+        *_, last = divide(population, among=everything, by_category=True, promise=promise)
+        if len(last.categories) > 1:
+            say(f"{len(last.categories)} categories are pooled: too few of their labels are in the sample")
+
+
+def _claim_folder(config: AuditConfig, predictions: PredictionSet) -> None:
+    """Fix labels and settings before the first judgement; ValueError, naming what differs, for another audit's."""
+    require(
+        not filesystem.exists(filesystem.join(config.folder, MANIFEST_NAME)),
+        f"{config.folder} holds labels or shards: name another --output",
+    )
+    settings = {"labels_digest": predictions.digest, **output_settings(config)}
+    found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
+    differing = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
+    changes = "; ".join(f"{name} was {found.get(name)}, is {settings.get(name)}" for name in differing)
+    require(
+        not differing,
+        f"{config.folder} holds an audit with other settings: {changes}. Repeat its settings, or name another --output",
+    )
+
+
+def _judge(config: AuditConfig, predictions: PredictionSet, *, sample: Sample) -> Judgements | None:
+    """The judgements of the sample; None, after its file is written, where there are none yet."""
+    if config.truth:
+        return truth_judgements(sample, reasons=config.reasons)
+    if config.judged is not None:
+        return read_judgements(config.judged, sample=sample, predictions=predictions)
+    path = filesystem.join(config.folder, SAMPLE_NAME)
+    if filesystem.create(path, encode_sample(sample)):  # one that people are filling in is never overwritten
+        say(f"drew {len(sample.rows):,} of {predictions.num_rows:,} labels: {path}")
+    say(
+        f"judge every row of {path} in its column verdict, then repeat the command with --judged {path}", to_stdout=True
+    )
+    return None
+
+
+def _certify(
+    config: AuditConfig,
+    predictions: PredictionSet,
+    population: Population,
+    *,
+    sample: Sample,
+    judgements: Judgements,
+    tracking: TrackingConfig,
+) -> Certificate:
+    parents = predictions.parents
+    certificate = Certificate(
+        labels=config.labels,
+        labels_digest=predictions.digest,
+        **{name: getattr(parents, name) for name in ("input_digest", "model_name", "model_version", "model_digest")},
+        vocabulary_digest=parents.vocabulary_digest,
+        right=config.right,
+        sure=config.sure,
+        reasons=config.reasons,
+        score=score_name(reasons=config.reasons),
+        num_labels=population.num_labels,
+        sample_size=len(sample.rows),
+        seed=config.seed,
+        judged_by=judgements.judged_by,
+        num_skipped=judgements.num_skipped,
+        num_disputed=judgements.num_disputed,
+        judgements_digest=judgements.digest,
+        groups=certify_groups(config, population, sample=sample, judgements=judgements),
+        reject=certify_rejects(config, population, sample=sample, judgements=judgements),
+    )
+    _write_decisions(config, predictions, certificate=certificate, sample=sample, judgements=judgements)
+    curve = audit_curve(config, population, sample=sample, judgements=judgements)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "audit"
+        folder.mkdir()
+        pq.write_table(judgements_table(sample, judgements), folder / "judgements.parquet", compression="zstd")
+        _write_curve(certificate, curve, folder=folder)
+        certificate = _log_to_mlflow(certificate, folder, run_id=predictions.run_id, tracking=tracking)
+        filesystem.publish_files(folder, config.folder, last=CERTIFICATE_NAME)
+    return certificate
+
+
+def _write_decisions(
+    config: AuditConfig,
+    predictions: PredictionSet,
+    *,
+    certificate: Certificate,
+    sample: Sample,
+    judgements: Judgements,
+) -> None:
+    keys = np.array(sample.keys, dtype=object)
+    counts = write_label_decisions(
+        config.labels,
+        predictions,
+        certificate=certificate,
+        never_accept=keys[~judgements.is_right(reasons=config.reasons)].tolist(),
+        never_reject=keys[~judgements.category_wrong].tolist(),
+        folder=config.folder,
+    )
+    assert (counts["accept"], counts["reject"]) == (certificate.num_accepted, certificate.num_rejected), counts
+
+
+def _write_curve(certificate: Certificate, curve: RiskCoverage, *, folder: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["coverage", "risk", "low", "high"])
+    writer.writerows(zip(*(each.tolist() for each in (curve.coverage, curve.risk, curve.low, curve.high)), strict=True))
+    (folder / "risk_coverage.csv").write_text(text.getvalue())
+    is_whole = len(certificate.groups) == 1 and certificate.reject is None
+    draw_risk_coverage(
+        curve,
+        folder / CURVE_NAME,
+        right=certificate.right,
+        sure=certificate.sure,
+        accepted=certificate.num_accepted / certificate.num_labels if is_whole and certificate.num_accepted else None,
+        reasons=certificate.reasons,
+    )
+
+
+def _log_to_mlflow(
+    certificate: Certificate, folder: Path, *, run_id: str | None, tracking: TrackingConfig
+) -> Certificate:
+    """The certificate with the run of the labels, which gets the folder's files; the certificate lies among them."""
+    path = folder / CERTIFICATE_NAME
+    path.write_text(certificate.to_json(), encoding="utf-8")
+    if run_id is None:
+        return certificate
+    if not model_registry.has_run(tracking, run_id=run_id):
+        say(f"the MLflow run {run_id} of the labels is not on this server: the certificate is not logged there")
+        return certificate
+    certificate = replace(certificate, run_id=run_id)
+    path.write_text(certificate.to_json(), encoding="utf-8")
+    model_registry.log_metrics(tracking, run_id=run_id, metrics=_logged_metrics(certificate))
+    tags = {"ecor.certificate_digest": certificate.digest, "ecor.certificate": describe(certificate)[0]}
+    model_registry.log_tags(tracking, run_id=run_id, tags=tags)
+    model_registry.log_folder(tracking, run_id=run_id, folder=folder.parent)
+    return certificate
+
+
+def _logged_metrics(certificate: Certificate) -> dict[str, float]:
+    names = ("right", "sure", "sample_size", "num_accepted", "num_review", "num_rejected")
+    return {f"audit/{name}": float(getattr(certificate, name)) for name in names}
