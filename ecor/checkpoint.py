@@ -168,7 +168,7 @@ def _backbone_config(record: Checkpoint, *, precision: Precision | None) -> Back
     config = record.model.backbone
     if record.has_backbone:
         inside = Path(record.folder) / BACKBONE / BACKBONE
-        config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors")
+        config = replace(config, name=f"{inside}.json", pretrained=f"{inside}.safetensors", preprocess_of=None)
     return config if precision is None else replace(config, precision=precision)
 
 

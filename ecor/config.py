@@ -4,13 +4,16 @@ Nothing heavy is imported here, so that a command line built from these types an
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-MethodName = Literal["joint", "inverted", "independent", "pairs"]
-ObjectiveName = Literal["two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs"]
+MethodName = Literal["joint", "inverted", "independent", "pairs", "pooled"]
+ObjectiveName = Literal[
+    "two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs", "three_term"
+]
 Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
 WorldName = Literal["demo", "other"]
 SystemName = Literal["ecor", "eclip", "lico"]
@@ -23,10 +26,13 @@ FACTORS: dict[MethodName, tuple[Factor, ...]] = {
     "inverted": ("category", "rationale_given_category"),
     "independent": ("rationale", "category"),
     "pairs": ("pair",),
+    "pooled": ("rationale", "category_given_rationale", "category"),
 }
 """The softmaxes that each decoding multiplies."""
 STORES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Schemes of addresses that settings, records and tables may name."""
+HUBS = ("hf-hub:", "local-dir:")
+"""How names of backbones begin that lead to a folder with weights and settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,9 @@ class BackboneConfig:
     """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
     compile: bool = False
     """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
+    preprocess_of: str | None = None
+    """If `pretrained` is a file: the open_clip tag whose preprocessing and activation its weights have. None: what
+    `open_clip_config.json` beside the file says, else what all tags of the name have in common."""
 
     def __post_init__(self) -> None:
         for place in (self.name, self.pretrained or ""):  # records of checkpoints name places too
@@ -125,6 +134,26 @@ class BackboneConfig:
                 f"{scheme}:// is not read: name a backbone by a local path, or an address that begins with "
                 f"{', '.join(f'{each}://' for each in STORES)}",
             )
+
+    def with_absolute_paths(self) -> "BackboneConfig":
+        """The same, with files and folders of this machine by absolute paths: records and workers keep them."""
+        name, pretrained = self.name, self.pretrained
+        if name.startswith("local-dir:"):
+            name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser().absolute()}"
+        elif name.endswith(".json"):
+            name = _absolute_if_file(name)
+        if pretrained is not None and pretrained not in ("embedded", "random"):
+            pretrained = _absolute_if_file(pretrained)
+        return replace(self, name=name, pretrained=pretrained)
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests; `preprocess_of` only if set, because older records lack it."""
+        return {name: value for name, value in asdict(self).items() if name != "preprocess_of" or value}
+
+
+def _absolute_if_file(place: str) -> str:
+    path = Path(place.removeprefix("file://")).expanduser()
+    return str(path.absolute()) if path.is_file() else place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +204,7 @@ class TemplateConfig:
     category_given_rationale: str = "This is a photo of a {category} because there is {rationale}."
     """Prompt_{c|R}."""
     category: str = "This is a photo of a {category}."
-    """Category alone: the `inverted` and `independent` rivals, and plain zero-shot classification."""
+    """Category alone: the `inverted` and `independent` rivals, `pooled`, and plain zero-shot classification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +231,9 @@ class ObjectiveConfig:
     name: ObjectiveName = "two_term"
     """`two_term` is ECOR's loss with full-vocabulary negatives; `in_batch_pairs` and `in_batch_categories` are its
     in-batch forms; `inverted`, `independent` and `pairs` (DROR's one softmax over all pairs) fit the rivals of those
-    names."""
+    names; `three_term` is `two_term` and the category alone, for the decoding `pooled` (ours, not the paper's)."""
+    category_weight: float = 1.0
+    """Weight of the third term of `three_term`, −log P(c* | I)."""
     max_sentences_per_step: int = 20_000
     """Sentences encoded with gradient per step; above it negatives are sampled with log-Q correction."""
     sentences_per_chunk: int = 512
@@ -215,10 +246,18 @@ class ObjectiveConfig:
     """Of its softmaxes, in distances of unit vectors."""
 
     def __post_init__(self) -> None:
+        require_at_least("category_weight", self.category_weight, 0)
         require_at_least("manifold_weight", self.manifold_weight, 0)
         require(self.manifold_temperature > 0, f"manifold_temperature must be positive: {self.manifold_temperature}")
         require_at_least("max_sentences_per_step", self.max_sentences_per_step, 4)
         require_at_least("sentences_per_chunk", self.sentences_per_chunk, 1)
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests; `category_weight` only where it counts: older records lack it."""
+        record = asdict(self)
+        if self.name != "three_term":
+            del record["category_weight"]
+        return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +374,10 @@ class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
     method: MethodName = "joint"
-    """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR)."""
+    """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR); or
+    `pooled`, the joint times P(c | I)^λ (ours, not the paper's)."""
+    pooling_weight: float | None = None
+    """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
     top_k: int = 5
     """Ranked (category, rationale) pairs kept per image."""
     keep_rationales: int = 8
@@ -346,6 +388,9 @@ class ScoringConfig:
     """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
 
     def __post_init__(self) -> None:
+        if self.pooling_weight is not None:
+            require_at_least("pooling_weight", self.pooling_weight, 0)
+            require(self.method == "pooled", f"pooling_weight is a setting of the method pooled, not {self.method}")
         require_at_least("top_k", self.top_k, 1)
         require_at_least("keep_rationales", self.keep_rationales, 1)
         require(
@@ -355,28 +400,37 @@ class ScoringConfig:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """Values by name for records and digests; `ood_score` only if set, because older records lack it."""
-        return {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
+        """Values by name for records and digests; settings that older records lack only if they are set."""
+        values = {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
+        return {name: value for name, value in values.items() if name != "pooling_weight" or value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Temperatures:
-    """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated."""
+    """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated.
+
+    And the weight of pooled decoding, which is fitted with them.
+    """
 
     rationale: float = 1.0
-    """Of P(r | I): `joint` and `independent`."""
+    """Of P(r | I): `joint`, `independent` and `pooled`."""
     category_given_rationale: float = 1.0
-    """Of P(c | r, I): `joint`."""
+    """Of P(c | r, I): `joint` and `pooled`."""
     category: float | None = None
-    """Of P(c | I): `inverted` and `independent`. None: not fitted, that of P(c | r, I) is used (our choice)."""
+    """Of P(c | I): `inverted`, `independent`, `pooled`. None: not fitted, that of P(c | r, I) is used (our choice)."""
     rationale_given_category: float | None = None
     """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) is used."""
     pair: float | None = None
     """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) is used."""
+    pooling_weight: float | None = None
+    """No temperature, but fitted with them: λ of `pooled`. None: not fitted, 1 is used (our choice)."""
 
     def __post_init__(self) -> None:
         for name, value in self.to_record().items():
-            require(value > 0, f"{name} temperature must be positive, got {value}")
+            if name != "pooling_weight":
+                require(value > 0, f"{name} temperature must be positive, got {value}")
+        if self.pooling_weight is not None:
+            require_at_least("pooling_weight", self.pooling_weight, 0)
 
     def of(self, factor: Factor) -> float:
         """The factor's own temperature, or the one used in its place."""
@@ -389,8 +443,11 @@ class Temperatures:
         return {name: value for name, value in found.items() if value is not None}
 
     def cover(self, method: MethodName) -> bool:
-        """Whether every factor of a decoding method has a fitted temperature."""
-        return all(factor in self.to_record() for factor in FACTORS[method])
+        """Whether every factor of a decoding method has a fitted temperature, and `pooled` a fitted weight."""
+        fitted = self.to_record()
+        return all(factor in fitted for factor in FACTORS[method]) and (
+            method != "pooled" or self.pooling_weight is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

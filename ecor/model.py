@@ -30,6 +30,7 @@ from ecor.config import (
     Temperatures,
     TemplateConfig,
     TextConfig,
+    require,
 )
 from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
 from ecor.data.prediction_schema import (
@@ -47,6 +48,8 @@ from ecor.probability.joint import Joint
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 from ecor.storage.digests import bytes_sha256, json_digest
 
+NOT_FINITE = "has a feature of NaN or infinity: the weights overflow in this precision; try fp32, or other weights"
+"""What is said of an image that the weights cannot encode."""
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
 
@@ -134,6 +137,11 @@ class Recognizer:
         self.version = version
         self._text: TextFeatures | None = None
         check_templates(self.templates)
+        require(
+            bool(vocabulary.rationales),
+            f"the vocabulary has {len(vocabulary.categories)} categories and no rationale, and every label names one: "
+            "add rationales, as {category: [rationale, …]}",
+        )
 
     @classmethod
     def zero_shot(
@@ -298,7 +306,8 @@ class Recognizer:
         scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         joint = self.joint(features, scoring=scoring)
-        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method)
+        is_fitted_weight = scoring.pooling_weight in (None, self.temperatures.pooling_weight)
+        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method) and is_fitted_weight
         rows = rows_from_joint(
             joint,
             vocabulary=self.vocabulary,
@@ -326,8 +335,8 @@ class Recognizer:
             batch_size: pictures per forward pass.
 
         Raises:
-            ValueError: when a picture cannot be read, or `images` is no list of pictures; the message names the picture
-                or the type.
+            ValueError: when a picture cannot be read or encoded, or `images` is no list of pictures; the message names
+                the picture or the type.
 
         Example:
             >>> import ecor
@@ -344,8 +353,10 @@ class Recognizer:
                 pixels = list(pool.map(lambda index: model._pixels(pictures[index], index=index), indices))
                 sources = [_source(pictures[index], index=index) for index in indices]
                 origins = origins_table([f"{index:08d}" for index in indices], source=sources)
-                batch = torch.from_numpy(np.stack(pixels))
-                tables.append(model.label(batch, origins=origins, scoring=scoring, provenance=provenance))
+                features = model.image_features(torch.from_numpy(np.stack(pixels)))
+                for place in (~features.is_finite).nonzero()[:1, 0].tolist():
+                    raise ValueError(f"{sources[place]} {NOT_FINITE}")
+                tables.append(model.label(features, origins=origins, scoring=scoring, provenance=provenance))
         return Predictions(pa.concat_tables(tables))
 
     def _pixels(self, picture: Picture, *, index: int) -> UInt8[np.ndarray, "3 H W"]:

@@ -14,6 +14,8 @@ from pipelines.commands import DESCRIPTION, Command
 from pipelines.config.secrets import mask_secrets, own_environment_secrets
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+_LONGEST_LINE = 500
+"""Characters of an error line; of a longer one, the middle is left out."""
 _PLACEHOLDER = "__tyro-dummy-inner__."
 
 
@@ -60,7 +62,8 @@ def _error_line(error: ValueError | OSError) -> str:
     root = cause if isinstance(cause, ValueError | OSError) else error
     if isinstance(root, OSError) and root.filename is not None and type(root) in REMEDIES:
         return f"{root.filename2 or root.filename}: {REMEDIES[type(root)]}"
-    return " ".join(str(root).split()) or type(root).__name__
+    text = " ".join(str(root).split()) or type(root).__name__
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 202]} … {text[-199:]}"
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,6 +20,11 @@ class ImageFeatures:
 
     def __len__(self) -> int:
         return self.rationale.shape[0]
+
+    @property
+    def is_finite(self) -> Bool[Tensor, " B"]:
+        """Which images have features without NaN; weights or a precision that overflow give others."""
+        return (self.rationale.isfinite() & self.category.isfinite()).all(dim=-1)
 
     def select(self, images: Int[Tensor, " N"]) -> "ImageFeatures":
         """The features of some images, in the order given."""

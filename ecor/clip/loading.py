@@ -2,20 +2,27 @@
 
 import difflib
 import json
-from contextlib import AbstractContextManager, nullcontext
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
-from pickle import UnpicklingError
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
-from ecor.clip.open_clip_api import load_checkpoint, open_clip, set_model_preprocess_cfg
-from ecor.config import BackboneConfig, require
+from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
+from ecor.clip.weights.tag_facts import file_facts, tag_facts
+from ecor.clip.weights.weight_files import load_weights
+from ecor.config import HUBS, BackboneConfig, require
 from ecor.storage import filesystem
+
+_MOST_CHARS = 160
+"""Of another library's error, in ours."""
+Part = TypeVar("Part")
 
 
 def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
@@ -23,20 +30,34 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
 
     Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
     open_clip tag, a hub id, or this package (`embedded`). `pretrained="random"` gives untrained weights, the same each
-    time, for tests and timing.
+    time, for tests and timing. Weights get the activation and the preprocessing that they were trained with.
 
     Args:
         config: which CLIP, and how to run it.
         device: that holds the weights.
 
     Raises:
-        ValueError: when the name or tag is unknown, a file is missing or does not fit, or weights cannot be fetched, or
-            hold NaN or infinity.
+        ValueError: when the name or tag is unknown, a file is missing, is no weights or does not fit, nothing says what
+            weights were trained with, or weights cannot be fetched, or hold NaN or infinity.
     """
+    config = config.with_absolute_paths()
+    if config.compile:
+        _check_compiler(torch.device(device))
     found = _find_files(config)
-    parts = _from_files(*found) if found else _from_open_clip(config)
+    parts = _from_files(*found, config=config) if found else _from_open_clip(config)
     _check_finite(parts.model, config=config)
     return Backbone(parts, config=config, device=device)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise ValueError where `torch.compile` has no compiler: C++ for a CPU, C for a GPU's launchers."""
+    asked, usual = ("CXX", ("g++", "clang++")) if device.type == "cpu" else ("CC", ("gcc", "clang", "cc"))
+    wanted = (os.environ[asked],) if os.environ.get(asked) else usual
+    require(
+        any(map(shutil.which, wanted)),
+        f"--backbone.compile needs a compiler, and none of {', '.join(wanted)} is on this machine: install g++, set "
+        f"{asked} to one, or leave --backbone.compile out",
+    )
 
 
 def _check_finite(model: nn.Module, *, config: BackboneConfig) -> None:
@@ -67,78 +88,116 @@ def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
     return config.name, weights
 
 
-def _from_files(architecture: str, weights: str | None) -> ClipParts:
+def _from_files(architecture: str, weights: str | None, *, config: BackboneConfig) -> ClipParts:
     settings = json.loads(filesystem.read(architecture))
     model_cfg = settings.get("model_cfg", settings)
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
     require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
-    model = build_random_clip(model_cfg)
+    name = PurePosixPath(architecture).stem
+    if weights is not None and "preprocess_cfg" not in settings and name in open_clip.list_models():
+        return _from_weights(name, model_cfg, weights=weights, config=config)  # a copy of open_clip's own settings
+    require(
+        config.preprocess_of is None,
+        f"preprocess_of {config.preprocess_of}: {architecture} is no name of open_clip, so it has no tags: write the "
+        "preprocessing into it, as `preprocess_cfg`",
+    )
+    return _build_parts(model_cfg, preprocess=settings.get("preprocess_cfg", {}), weights=weights, name=architecture)
+
+
+def _from_weights(name: str, model_cfg: dict[str, Any], *, weights: str, config: BackboneConfig) -> ClipParts:
+    """A model of open_clip's list with weights of a file, which does not say what they were trained with."""
+    facts = file_facts(name, weights=weights, tag=config.preprocess_of)
+    model_cfg = _with_activation(model_cfg, quick_gelu=facts.quick_gelu)
+    return _build_parts(model_cfg, preprocess=facts.preprocess, weights=weights, name=name)
+
+
+def _build_parts(
+    model_cfg: dict[str, Any], *, preprocess: Mapping[str, Any], weights: str | None, name: str
+) -> ClipParts:
+    """Build a model; the tokenizer first, because it may be missing and is small."""
+    model_cfg = architecture_config(model_cfg)
+    text = model_cfg["text_cfg"]
+    tokenizer = _open_text_part(lambda: build_tokenizer(model_cfg), of_hub=text.get("hf_tokenizer_name"), name=name)
+    model = _open_text_part(lambda: build_random_clip(model_cfg), of_hub=text.get("hf_model_name"), name=name)
     defaults = open_clip.transform.PreprocessCfg(size=model.visual.image_size)
-    preprocess = open_clip.transform.merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
-    set_model_preprocess_cfg(model, preprocess)
+    set_model_preprocess_cfg(model, open_clip.transform.merge_preprocess_dict(defaults, dict(preprocess)))
     if weights is not None:
-        _load_weights(model, weights)
-    return ClipParts(model=model, model_cfg=architecture_config(model_cfg), tokenizer=build_tokenizer(model_cfg))
+        with filesystem.local_file(weights) as path:
+            load_weights(model, path, name=weights)
+    return ClipParts(model=model, model_cfg=model_cfg, tokenizer=tokenizer)
 
 
-def _load_weights(model: nn.Module, weights: str) -> None:
-    with filesystem.local_file(weights) as path:
-        try:
-            load_checkpoint(model, str(path), strict=True, weights_only=True)
-        except (RuntimeError, OSError, KeyError, SafetensorError, UnpicklingError) as error:
-            raise ValueError(f"{weights} does not fit the architecture: {error}") from error
+def _open_text_part(open_part: Callable[[], Part], *, of_hub: str | None, name: str) -> Part:
+    """Open what a text tower may read from a hub (`of_hub`): its tokenizer, and the settings of some towers."""
+    try:
+        return open_part()
+    except Exception as error:  # hubs raise many types
+        if of_hub is None:
+            raise
+        raise ValueError(
+            f"the tokenizer of {name} comes from the Hugging Face hub ({of_hub}), and could not be opened "
+            f"({_shorten(error)}): connect to a network once, or copy the Hugging Face cache (HF_HOME) of a machine "
+            f"that has it (`hf download {of_hub}`)"
+        ) from error
 
 
 def _from_open_clip(config: BackboneConfig) -> ClipParts:
-    is_hub = config.name.startswith(("hf-hub:", "local-dir:"))
-    if not is_hub:
-        _check_known(config)
-    if config.pretrained == "random" and not is_hub:
-        model_cfg = open_clip.get_model_config(config.name)
-        model = build_random_clip(model_cfg)
-        set_model_preprocess_cfg(model, vars(open_clip.transform.PreprocessCfg(size=model.visual.image_size)))
-        return ClipParts(
-            model=model, model_cfg=architecture_config(model_cfg), tokenizer=open_clip.get_tokenizer(config.name)
-        )
-    quick_gelu = not is_hub and needs_quick_gelu(config.name, tag=config.pretrained)
-    try:
-        with _local_weights(None if is_hub else config.pretrained) as pretrained:
-            model = open_clip.create_model(
-                config.name,
-                pretrained=pretrained,
-                weights_only=True,
-                require_pretrained=True,
-                force_quick_gelu=quick_gelu,
-            )
-        model_cfg = open_clip.factory.get_model_config(config.name)
-        if quick_gelu:
-            model_cfg = {**model_cfg, "quick_gelu": True}
-        tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
-        raise ValueError(
-            f"could not open {config.name!r} with pretrained {config.pretrained!r}: {error}. Without a network, put "
-            f"the weights on this machine and set pretrained to the path of the file"
-        ) from error
+    if config.name.startswith(HUBS):
+        return _from_hub(config)
+    tags = _check_known(config)
+    model_cfg = open_clip.get_model_config(config.name)
+    if config.pretrained == "random":
+        return _build_parts(model_cfg, preprocess={}, weights=None, name=config.name)
+    if config.pretrained not in tags:
+        assert config.pretrained is not None, "a tag or a file"
+        return _from_weights(config.name, model_cfg, weights=config.pretrained, config=config)
+    facts = tag_facts(config.name, config.pretrained)
+    of_hub = model_cfg["text_cfg"].get("hf_tokenizer_name")
+    tokenizer = _open_text_part(lambda: open_clip.get_tokenizer(config.name), of_hub=of_hub, name=config.name)
+    model = _create_model(config, force_quick_gelu=facts.quick_gelu)
+    model_cfg = architecture_config(_with_activation(model_cfg, quick_gelu=facts.quick_gelu))
+    return ClipParts(model=model, model_cfg=model_cfg, tokenizer=tokenizer)
+
+
+def _from_hub(config: BackboneConfig) -> ClipParts:
+    """A hub id or a local folder, whose `open_clip_config.json` says all."""
+    require(
+        config.pretrained is None,
+        f"{config.name} has weights of its own, and pretrained names {config.pretrained!r} too: pass "
+        "--backbone.pretrained None",
+    )
+    model = _create_model(config)
+    model_cfg = open_clip.factory.get_model_config(config.name)
+    of_hub = model_cfg["text_cfg"].get("hf_tokenizer_name", "a folder")
+    tokenizer = _open_text_part(lambda: open_clip.get_tokenizer(config.name), of_hub=of_hub, name=config.name)
     return ClipParts(model=model, model_cfg=architecture_config(model_cfg), tokenizer=tokenizer)
 
 
-def needs_quick_gelu(name: str, *, tag: str | None) -> bool:
-    """Whether the weights of a tag were trained with QuickGELU, and the model's own settings would build GELU.
-
-    `ViT-B-32` with `openai` is such a pair: features of the wrong activation differ, and open_clip only warns. Such a
-    model is built as open_clip's `ViT-B-32-quickgelu` is.
-    """
-    settings = open_clip.get_model_config(name)
-    trained_with = open_clip.get_pretrained_cfg(name, tag or "").get("quick_gelu", False)
-    return bool(trained_with) and not settings.get("quick_gelu", False)
-
-
-def _local_weights(pretrained: str | None) -> AbstractContextManager[str | Path | None]:
-    """Download weights of a store to a local file; tags and paths are passed through."""
-    return filesystem.local_file(pretrained) if pretrained and "://" in pretrained else nullcontext(pretrained)
+def _create_model(config: BackboneConfig, **options: bool) -> Any:
+    try:
+        return open_clip.create_model(
+            config.name, pretrained=config.pretrained, weights_only=True, require_pretrained=True, **options
+        )
+    except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
+        raise ValueError(
+            f"could not open {config.name!r} with pretrained {config.pretrained!r}: {_shorten(error)}. Without a "
+            f"network, put the weights on this machine and set pretrained to the path of the file"
+        ) from error
 
 
-def _check_known(config: BackboneConfig) -> None:
+def _with_activation(model_cfg: Mapping[str, Any], *, quick_gelu: bool) -> dict[str, Any]:
+    """Settings that say QuickGELU where it is used, and nothing otherwise, as open_clip's own do."""
+    rest = {key: value for key, value in model_cfg.items() if key != "quick_gelu"}
+    return {**rest, "quick_gelu": True} if quick_gelu else rest
+
+
+def _shorten(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}…"
+
+
+def _check_known(config: BackboneConfig) -> list[str]:
+    """The tags of a name; ValueError if open_clip does not know the name, or `pretrained` is neither tag nor file."""
     names = open_clip.list_models()
     if config.name not in names:
         near = difflib.get_close_matches(config.name, names, n=3)
@@ -146,10 +205,17 @@ def _check_known(config: BackboneConfig) -> None:
             f"unknown model {config.name!r}{': nearest are ' + ', '.join(near) if near else ''}; give an open_clip "
             f"name, a hub id (hf-hub:org/name) or the path of a model config (.json)"
         )
-    tags = open_clip.list_pretrained_tags_by_model(config.name)
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(config.name)
     is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
     if config.pretrained not in (*tags, "random") and not is_file:
+        near = difflib.get_close_matches(config.pretrained or "", tags, n=8) or tags[:8]
+        named = ", ".join(near) + (f" and {len(tags) - len(near)} more" if len(tags) > len(near) else "")
         raise ValueError(
-            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: "
-            f"{', '.join(tags) or 'none'}"
+            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: {named or 'none'}"
         )
+    require(
+        config.preprocess_of is None or config.pretrained not in (*tags, "random"),
+        f"preprocess_of {config.preprocess_of} is for files of weights, and {config.pretrained!r} is none: leave it "
+        "out",
+    )
+    return tags

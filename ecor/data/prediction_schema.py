@@ -119,7 +119,7 @@ _LABEL_COLUMNS = [
     _column("kept_mass", pa.float32(), "probability covered by the rationales kept in decoding", unit="probability"),
     _column("pairs_exact", pa.bool_(), "whether no pair outside the kept rationales can belong into `pairs`"),
     _column("calibrated", pa.bool_(), "whether the temperatures were fitted on this vocabulary"),
-    _column("method", pa.string(), "joint, inverted, independent or pairs"),
+    _column("method", pa.string(), "joint, inverted, independent, pairs or pooled"),
     _column("model_name", pa.string(), "registered name of the model, or where its checkpoint lies"),
     _column("model_version", pa.string(), "version in the registry; null for a plain checkpoint", nullable=True),
     _column("model_digest", pa.string(), "digest of the checkpoint", unit="sha256"),

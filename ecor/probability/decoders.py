@@ -4,11 +4,13 @@
     P(c | r, I)     = softmax over c of  s/T_c · v(I) · t(Prompt_{c|R}(c, r))      with r held fixed
     log P(c, r | I) = log P(r | I) + log P(c | r, I)
 
-Only K rationales per image are evaluated; a table over all pairs is never built.
+Only K rationales per image are evaluated. Where the features of all pairs are small, one matrix product with all of
+them is faster (`ecor.probability.pair_logits`); otherwise a table over all pairs is never built.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,14 +18,16 @@ from torch import Tensor
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.config import ScoringConfig, Temperatures, require
 from ecor.probability.exact_top_k import expand_until_exact, log_complement, margin, rest_log_prob
-from ecor.probability.factors import (
-    category_given_rationale_log_prob,
-    category_log_prob,
-    rationale_given_category_log_prob,
-    rationale_log_prob,
-)
+from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.joint import Joint
-from ecor.probability.pair_logits import fits_at_once, gather_rows, logits_given_rationale, stream_pair_logits
+from ecor.probability.pair_logits import (
+    fits_at_once,
+    gather_rows,
+    logits_given_category,
+    logits_given_rationale,
+    stream_pair_logits,
+)
+from ecor.probability.pooling import pool_with_category
 
 
 def joint_probability(
@@ -36,8 +40,9 @@ def joint_probability(
 ) -> Joint:
     """Compute log P(c, r | I) by the method that `scoring` names.
 
-    The methods are `joint` (ECOR, arXiv:2404.12839), `inverted`, `independent` and `pairs` (DROR, arXiv:2212.06202).
-    All is computed in fp32, also under autocast, and differentiable with respect to the features.
+    The methods are `joint` (ECOR, arXiv:2404.12839), `inverted`, `independent`, `pairs` (DROR, arXiv:2212.06202) and,
+    not in the paper, `pooled`. All is computed in fp32, also under autocast, and differentiable with respect to the
+    features.
 
     Args:
         features: of B images.
@@ -54,6 +59,7 @@ def joint_probability(
         "inverted": decode_inverted,
         "independent": decode_independent,
         "pairs": decode_pairs,
+        "pooled": decode_pooled,
     }
     require(scoring.method in methods, f"unknown method {scoring.method!r}: choose from {', '.join(methods)}")
     return methods[scoring.method](
@@ -75,14 +81,12 @@ def decode_joint(
     until then, only for images that still need it, up to `max_keep_rationales` (our decoding; the paper gives none).
     """
     log_prob_BR = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
-    num_categories = text.categories.shape[0]
+    num_categories, scale = text.categories.shape[0], logit_scale / temperatures.category_given_rationale
 
     def score(images: Tensor | None, ids: Tensor) -> Tensor:
         chosen, first = (features, log_prob_BR) if images is None else (features.select(images), log_prob_BR[images])
-        given = category_given_rationale_log_prob(
-            chosen, text, rationales=ids, logit_scale=logit_scale, temperatures=temperatures
-        )
-        return first.gather(1, ids).unsqueeze(-1) + given
+        logits = logits_given_rationale(chosen.category, text, rationales=ids, scale=scale)
+        return first.gather(1, ids).unsqueeze(-1) + logits.log_softmax(dim=-1)
 
     at_once = fits_at_once(features, text)
     kept = expand_until_exact(log_prob_BR, score, scoring=scoring, width=num_categories, at_once=at_once)
@@ -115,13 +119,12 @@ def decode_inverted(
     """
     log_prob_BC = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
     num_rationales, num_categories = text.rationales.shape[0], log_prob_BC.shape[1]
+    scale = logit_scale / temperatures.of("rationale_given_category")
 
     def score(images: Tensor | None, ids: Tensor) -> Tensor:
         chosen, first = (features, log_prob_BC) if images is None else (features.select(images), log_prob_BC[images])
-        given = rationale_given_category_log_prob(
-            chosen, text, categories=ids, logit_scale=logit_scale, temperatures=temperatures
-        )
-        return first.gather(1, ids).unsqueeze(-1) + given
+        logits = logits_given_category(chosen.category, text, categories=ids, scale=scale)
+        return first.gather(1, ids).unsqueeze(-1) + logits.log_softmax(dim=-1)
 
     at_once = fits_at_once(features, text)
     kept = expand_until_exact(log_prob_BC, score, scoring=scoring, width=num_rationales, at_once=at_once)
@@ -207,4 +210,26 @@ def decode_pairs(
         rest_log_prob=rest_log_prob(log_prob_BR, ids=ids, evaluated=torch.ones_like(ids).bool()),
         pairs_exact=certain,
         category_certain=certain,
+    )
+
+
+def decode_pooled(
+    features: ImageFeatures,
+    text: TextFeatureTable,
+    *,
+    scoring: ScoringConfig,
+    logit_scale: float,
+    temperatures: Temperatures,
+) -> Joint:
+    """Not in the paper: P(c, r | I) ∝ P(r | I) · P(c | r, I) · P(c | I)^λ, the joint weighed with the category alone.
+
+    λ is that of `scoring`, else the fitted one, else 1; 0 is exactly `joint`.
+    """
+    fitted = 1.0 if temperatures.pooling_weight is None else temperatures.pooling_weight
+    weight = fitted if scoring.pooling_weight is None else scoring.pooling_weight
+    if weight == 0:
+        joint = decode_joint(features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures)
+        return replace(joint, method="pooled")
+    return pool_with_category(
+        features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures, weight=weight
     )

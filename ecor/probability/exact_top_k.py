@@ -58,12 +58,12 @@ def candidate_stages(num_first: int, *, scoring: ScoringConfig, width: int) -> l
 
 def _expand_at_once(first_log_prob: Tensor, score: Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
     num_first, limit = first_log_prob.shape[1], stages[-1]
-    ordered = first_log_prob.detach().topk(min(num_first, limit + 1), dim=-1)
+    ordered = first_log_prob.topk(min(num_first, limit + 1), dim=-1)
     ids = ordered.indices if limit == num_first else ordered.indices[:, :limit]
     log_prob = score(None, ids)
     # A pair beyond K is at most the first factor's value there. So the best pairs among the best K are the best of all
     # exactly if the last of the best is above that value.
-    last_B1 = log_prob.detach().flatten(1).topk(num_pairs, dim=-1).values[:, -1:]
+    last_B1 = log_prob.flatten(1).topk(num_pairs, dim=-1).values[:, -1:]
     beyond = pad(ordered.values, (0, 1), value=-math.inf)
     exact_BS = last_B1 > torch.stack([beyond[:, num_kept] for num_kept in stages], dim=1)
     num_doubled_B1 = (~exact_BS).sum(dim=1, keepdim=True).clamp(max=len(stages) - 1)

@@ -1,5 +1,6 @@
 """The factors of every decoder: log P(r | I), log P(c | I), log P(c | r, I) and log P(r | c, I)."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -61,7 +62,8 @@ def category_given_rationale_log_prob(
         temperatures: that of the category given a rationale is used.
     """
     scale = logit_scale / temperatures.category_given_rationale
-    return logits_given_rationale(features.category, text, rationales=rationales, scale=scale).log_softmax(dim=-1)
+    logits = logits_given_rationale(features.category, text, rationales=rationales.clamp(min=0), scale=scale)
+    return logits.log_softmax(dim=-1).masked_fill((rationales < 0).unsqueeze(-1), math.nan)
 
 
 def rationale_given_category_log_prob(
@@ -84,7 +86,8 @@ def rationale_given_category_log_prob(
         temperatures: that of the rationale given a category is used.
     """
     scale = logit_scale / temperatures.of("rationale_given_category")
-    return logits_given_category(features.category, text, categories=categories, scale=scale).log_softmax(dim=-1)
+    logits = logits_given_category(features.category, text, categories=categories.clamp(min=0), scale=scale)
+    return logits.log_softmax(dim=-1).masked_fill((categories < 0).unsqueeze(-1), math.nan)
 
 
 def random_rationales(num_images: int, *, num_rationales: int, generator: torch.Generator) -> Int[Tensor, "B 1"]:

@@ -22,17 +22,22 @@ class Joint:
     rationales: Int[Tensor, "B K"]
     """Ids of the kept rationales, best first."""
     rationale_log_prob: Float[Tensor, "B K"]
-    """log P(r | I); for `inverted` the sum over the kept categories only, a lower bound."""
+    """log P(r | I); for `inverted` the sum over the kept categories only, a lower bound; for `pooled` −inf where the
+    rationale was not evaluated."""
     log_prob: Float[Tensor, "B K C"]
     """log P(c, r | I), natural logarithm; −inf where not evaluated."""
     category_log_prob: Float[Tensor, "B C"]
-    """log P(c | I). `joint`: over the evaluated rationales, renormalised to sum to one (our choice); others: exact."""
+    """log P(c | I). `joint`, `pooled`: over the evaluated rationales, renormalised to sum to one (our choice); others:
+    exact."""
     rest_log_prob: Float[Tensor, " B"]
     """Log of the probability of all pairs that are not in `log_prob`."""
     pairs_exact: Bool[Tensor, " B"]
     """No pair that was not evaluated can be among the best `top_k`."""
     category_certain: Bool[Tensor, " B"]
     """The best category of `category_log_prob` is the best for any distribution of the remaining probability."""
+    partition_bounds: Float[Tensor, "B 2"] | None = None
+    """`pooled`: the true log partition function less the one used lies between these two; both are 0 where all
+    rationales were evaluated. A true log P differs from `log_prob` by as much, with the other sign. None: no error."""
 
     @property
     def kept_mass(self) -> Float[Tensor, " B"]:

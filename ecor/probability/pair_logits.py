@@ -28,9 +28,11 @@ def scaled_similarity(
     image: Float[Tensor, "*G B D"], text: Float[Tensor, "*G N D"], *, scale: float
 ) -> Float[Tensor, "*G B N"]:
     """Logits s · v · t in fp32 (fp64 stays), also under autocast."""
-    dtype = torch.promote_types(image.dtype, torch.float32)
+    dtype = image.dtype if image.dtype in (torch.float32, torch.float64) else torch.float32
+    image = image if image.dtype == dtype else image.to(dtype)
+    text = text if (text.dtype, text.device) == (dtype, image.device) else text.to(device=image.device, dtype=dtype)
     with torch.autocast(image.device.type, enabled=False):
-        return scale * image.to(dtype) @ text.to(device=image.device, dtype=dtype).mT
+        return scale * image @ text.mT
 
 
 def table_within_budget(text: TextFeatureTable, *, num_images: int, device: torch.device) -> Tensor | None:
@@ -59,7 +61,7 @@ def all_pair_logits(
 def logits_given_rationale(
     image: Float[Tensor, "B D"], text: TextFeatureTable, *, rationales: Int[Tensor, "B K"], scale: float
 ) -> Float[Tensor, "B K C"]:
-    """Logits of every category, for K rationales of each image; a negative id gives NaN."""
+    """Logits of every category, for K rationales of each image."""
     table = table_within_budget(text, num_images=len(image), device=image.device)
     if table is not None:
         return gather_rows(all_pair_logits(image, table, scale=scale), rationales)
@@ -70,7 +72,7 @@ def logits_given_rationale(
 def logits_given_category(
     image: Float[Tensor, "B D"], text: TextFeatureTable, *, categories: Int[Tensor, "B K"], scale: float
 ) -> Float[Tensor, "B K R"]:
-    """Logits of every rationale, for K categories of each image; a negative id gives NaN."""
+    """Logits of every rationale, for K categories of each image."""
     table = table_within_budget(text, num_images=len(image), device=image.device)
     if table is not None:
         return gather_rows(all_pair_logits(image, table, scale=scale).transpose(1, 2), categories)
@@ -79,9 +81,8 @@ def logits_given_category(
 
 
 def gather_rows(logits: Float[Tensor, "B M N"], ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K N"]:
-    """The logits of K names of each image; a negative id gives NaN."""
-    rows = ids.clamp(min=0).unsqueeze(-1).expand(-1, -1, logits.shape[-1])
-    return logits.gather(1, rows).masked_fill((ids < 0).unsqueeze(-1), torch.nan)
+    """The logits of K names of each image."""
+    return logits.gather(1, ids.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
 def block_logits(

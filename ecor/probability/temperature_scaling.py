@@ -5,7 +5,7 @@ Sums that a minimum hangs on are in double precision: in single precision the fi
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ecor.probability.factors import (
     rationale_log_prob,
 )
 from ecor.probability.pair_logits import scaled_similarity
+from ecor.probability.pooling_weight import fit_pooling_weight
 
 _TOLERANCE = 1e-7
 """Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""
@@ -76,8 +77,9 @@ def fit_temperatures(
 ) -> Temperatures:
     """Fit one temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
-    An image with one label counts for the factors that need no other. `inverted` needs the sentences of every labelled
-    category with all rationales; `pairs` all sentences, read about twenty times.
+    An image with one label counts for the factors that need no other. For `pooled`, its weight is fitted too (not in
+    the paper). `inverted` needs the sentences of every labelled category with all rationales; `pooled` all sentences;
+    `pairs` all sentences, read about twenty times.
 
     Args:
         features: of held-out images.
@@ -110,7 +112,7 @@ def fit_temperatures(
         found = log_prob(features.select(images), text, **held, logit_scale=logit_scale, temperatures=plain)
         return fit_temperature(found.squeeze(1), targets[images])
 
-    return Temperatures(
+    fitted = Temperatures(
         rationale=alone(rationale_log_prob, rationales),
         category_given_rationale=given(category_given_rationale_log_prob, categories, rationales=rationales),
         category=alone(category_log_prob, categories) if "category" in wanted else None,
@@ -121,6 +123,10 @@ def fit_temperatures(
         if "pair" in wanted
         else None,
     )
+    if "pooled" not in methods:
+        return fitted
+    weight = fit_pooling_weight(features, text, categories=categories, logit_scale=logit_scale, temperatures=fitted)
+    return replace(fitted, pooling_weight=weight)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from ecor.storage.addresses import local_path as local_path
 from ecor.storage.addresses import store_of as store_of
 from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
 from ecor.storage.exclusive_create import create_in_store, make_parent_folder
+from ecor.storage.folder_walk import is_marker, walk_files
 from ecor.storage.store_errors import AddressError as AddressError
 from ecor.storage.store_errors import CredentialsError as CredentialsError
 from ecor.storage.store_errors import translate_errors
@@ -36,6 +37,8 @@ class FolderEntry:
     name: str
     is_folder: bool
     num_bytes: int
+    is_linked_folder: bool = False
+    """A link to a folder, on a disk of this machine."""
 
 
 def exists(address: Address) -> bool:
@@ -80,17 +83,22 @@ def num_bytes(address: Address) -> int:
     return info["size"]
 
 
-def list_folder(folder: Address) -> list[FolderEntry]:
-    """Entries of a folder, sorted by name; empty if there is no folder."""
+def list_folder(folder: Address, *, follow_links: bool = False) -> list[FolderEntry]:
+    """Entries of a folder, sorted by name; empty if there is no folder. Links to folders are folders if followed."""
     store, root = store_of(folder)
     try:
         with translate_errors(folder):
             found = store.ls(root, detail=True)
     except FileNotFoundError:
         return []
-    named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not _is_marker(each, root=root)}
+    named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not is_marker(each, root=root)}
     return [
-        FolderEntry(name=name, is_folder=each["type"] == "directory", num_bytes=each.get("size") or 0)
+        FolderEntry(
+            name=name,
+            is_folder=each["type"] == "directory" or (follow_links and _is_linked_folder(each)),
+            num_bytes=each.get("size") or 0,
+            is_linked_folder=_is_linked_folder(each),
+        )
         for name, each in sorted(named.items())
     ]
 
@@ -100,16 +108,13 @@ def names_in(folder: Address) -> list[str]:
     return [entry.name for entry in list_folder(folder)]
 
 
-def files_below(folder: Address) -> dict[str, int]:
-    """Sizes in bytes of all files below a folder, by relative path, sorted."""
+def files_below(
+    folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
+) -> dict[str, int]:
+    """Sizes in bytes of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
     store, root = store_of(folder)
     with translate_errors(folder):
-        found = store.find(root, detail=True)
-    return {
-        path[len(root) :].lstrip("/"): each["size"]
-        for path, each in sorted(found.items())
-        if not _is_marker(each, root=root)
-    }
+        return dict(sorted(walk_files(store, root, may_fail=may_fail, follow_links=follow_links)))
 
 
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
@@ -261,6 +266,10 @@ def remove(address: Address) -> None:
             store.rm_file(path)
 
 
+def _is_linked_folder(info: Mapping[str, Any]) -> bool:
+    return bool(info.get("islink")) and Path(info["name"]).is_dir()
+
+
 def _info(address: Address) -> dict[str, Any] | None:
     store, path = store_of(address)
     try:
@@ -268,8 +277,3 @@ def _info(address: Address) -> dict[str, Any] | None:
             return store.info(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _is_marker(info: Mapping[str, Any], *, root: str) -> bool:
-    """Whether an entry is an empty object that some programs create as a folder."""
-    return info["name"].rstrip("/") == root.rstrip("/") or (info["name"].endswith("/") and info["type"] == "file")

@@ -178,12 +178,14 @@ def record_path(folder: str | Path, system: str) -> str | None:
 def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
+    content["model"]["backbone"] = record.model.backbone.to_record()
     return {name: value for name, value in content.items() if name not in ("folder", "run_id", "preprocess")}
 
 
 def artifact_content(record: ArtifactRecord) -> dict[str, Any]:
     """What the digest of an artifact covers, as JSON values."""
     content = asdict(replace(record, settings=dict(record.settings)))
+    content["backbone"] = record.backbone.to_record()
     return {name: value for name, value in content.items() if name not in ("folder", "run_id")}
 
 

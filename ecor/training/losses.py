@@ -1,4 +1,4 @@
-"""Training objectives: ECOR's two-term loss, and the losses of the methods it is compared with.
+"""Training objectives: ECOR's two-term loss, one with a third term, and the losses of the methods it is compared with.
 
 Sentences are encoded with gradient, so they are the cost: they pass in chunks whose activations are made again in
 the backward pass, and above a budget negatives are sampled with the log-Q correction.
@@ -6,7 +6,8 @@ the backward pass, and above a budget negatives are sampled with the log-Q corre
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -87,13 +88,14 @@ def objective_of(config: ObjectiveConfig) -> Objective:
     Raises:
         ValueError: when the name is unknown; the message lists the known ones.
     """
-    objectives = {
+    objectives: dict[str, Callable[[LossBatch], dict[str, Tensor]]] = {
         "two_term": two_term_loss,
         "in_batch_pairs": in_batch_pairs_loss,
         "in_batch_categories": in_batch_categories_loss,
         "inverted": inverted_loss,
         "independent": independent_loss,
         "pairs": pairs_loss,
+        "three_term": partial(three_term_loss, category_weight=config.category_weight),
     }
     require(config.name in objectives, f"unknown objective {config.name!r}: choose from {', '.join(objectives)}")
     terms = objectives[config.name]
@@ -155,6 +157,25 @@ def two_term_loss(batch: LossBatch) -> dict[str, Tensor]:
         "rationale": mean_over_ranks(rationale_nll, batch.rationales >= 0),
         "category_given_rationale": mean_over_ranks(category_nll, batch.known),
     }
+
+
+def three_term_loss(batch: LossBatch, *, category_weight: float) -> dict[str, Tensor]:
+    """Not in the paper: the two terms of `two_term`, and −log P(c* | I) times a weight, for pooled decoding.
+
+    P(c | I) is a softmax over categories alone. Their sentences, at most half of `max_sentences`, are taken from the
+    budget first; the two other terms share the rest as `two_term` does.
+    """
+    category_nll, num_encoded = single_name_nll(
+        batch.image.category,
+        batch,
+        logits_of=category_logits,
+        targets=batch.categories,
+        num=batch.sentences.num_categories,
+        needed_by_others=batch.max_sentences,
+    )
+    rest = replace(batch, max_sentences=batch.max_sentences - num_encoded)
+    category = category_weight * mean_over_ranks(category_nll, batch.categories >= 0)
+    return {**two_term_loss(rest), "category": category}
 
 
 def inverted_loss(batch: LossBatch) -> dict[str, Tensor]:

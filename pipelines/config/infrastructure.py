@@ -6,6 +6,7 @@ This module imports nothing heavy.
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from ecor.config import require
 
@@ -53,15 +54,41 @@ class TrackingConfig:
     """Name of the MLflow experiment."""
 
 
+_SQLITE = ("sqlite:///", "sqlite+pysqlite:///")
+
+
+def sqlite_uri(path: str | Path) -> str:
+    """The URI of a SQLite database on this machine; `?` and `%` of its path are escaped, as SQLAlchemy reads them.
+
+    Such a URI names the driver too: without it, MLflow makes a folder of the escaped name.
+    """
+    text = str(Path(path).absolute())
+    escaped = text.replace("%", "%25").replace("?", "%3F")
+    return f"{_SQLITE[0] if escaped == text else _SQLITE[1]}{escaped}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The path of a SQLite database; None for another URI."""
+    prefix = next((each for each in _SQLITE if uri.startswith(each)), None)
+    return None if prefix is None else Path(unquote(uri.removeprefix(prefix).partition("?")[0]))
+
+
 def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     """Return the settings with an absolute URI, which workers with another folder or environment can use.
 
     None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
     """
     uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix):
-        uri = prefix + str(Path(uri.removeprefix(prefix)).absolute())
+    is_bare = "://" not in uri and uri.endswith((".db", ".sqlite"))
+    require(
+        not is_bare and (not uri.startswith("sqlite:") or uri.startswith(_SQLITE[0])),
+        f"tracking.uri {uri} is no address of a database: write sqlite:///{uri.removeprefix('sqlite:').lstrip('/')} "
+        "(three slashes, four before an absolute path)",
+    )
+    path = sqlite_path(uri)
+    if path is not None and not path.is_absolute():
+        _, marker, query = uri.partition("?")
+        uri = f"{sqlite_uri(path)}{marker}{query}"
     return replace(tracking, uri=uri)
 
 

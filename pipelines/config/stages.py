@@ -51,6 +51,8 @@ class ShardConfig(CheckedSettings):
     split_folders: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """Folders called `train`, `validation`, `test` or alike (`val`, `Train`, `train2017`) are splits; otherwise they
     are categories, as all others."""
+    follow_links: bool = field(default=False, metadata=NOT_IN_OUTPUT)
+    """Go into links to folders; otherwise one line names those in place of categories, and others are rejected."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """If the input has no splits: share of images per split, assigned by the hash of each image's content. If it has
     `train` but no `validation`, the share of `validation` is taken from `train`."""
@@ -138,6 +140,8 @@ class ScoreConfig(CheckedSettings):
     """Images per forward pass."""
     unit_size: int = 512
     """Images per unit of work, for a folder or a table."""
+    follow_links: bool = field(default=False, metadata=NOT_IN_OUTPUT)
+    """Of a folder: go into links to folders; otherwise each is in quarantine."""
     num_decoders: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Decoding actors; None: as many as the remaining CPUs allow."""
     num_scorers: int | None = field(default=None, metadata=NOT_IN_OUTPUT)

@@ -69,8 +69,8 @@ class AblateConfig(CheckedSettings):
     work: LocalPath | None = None
     """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
-    """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why; none:
-    all."""
+    """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why, pooled;
+    none: all but `pooled`, which is not the paper's."""
     num_repetitions: int = 6
     """Repetitions, each with its own images, initial tokens and training order."""
     num_pretrainings: int = 3

@@ -12,6 +12,7 @@ from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.prometheus import time_stage
+from pipelines.runtime.ray_folder import ray_folder
 
 # Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
@@ -108,7 +109,9 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
 
 def _local_options(config: ClusterConfig, *, dashboard: bool) -> dict[str, Any]:
     """Options of a cluster started here."""
-    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": dashboard}
+    folder = ray_folder()
+    place = {} if folder is None else {"_temp_dir": folder}
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": dashboard, **place}
 
 
 def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:

@@ -15,9 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext, Dataset
-from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
-from ray.data._internal.logical.interfaces import PhysicalPlan, Rule
-from ray.data._internal.logical.optimizers import get_physical_ruleset
 from ray.data.context import ShuffleStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
@@ -105,33 +102,6 @@ def ray_data_settings(
             yield
     finally:
         loud.setLevel(level)
-
-
-@contextmanager
-def inline_actor_arguments() -> Iterator[None]:
-    """Plan actors of Ray Data whose arguments travel with the request that starts them, not by the object store.
-
-    Ray Data stores its settings and the mapped class of every actor as objects. An actor that restarts needs them
-    again, and Ray warns that it cannot restart when they are lost (ray issues 53727, 57733). Arguments by value are
-    kept in the actor's record as long as it may restart. Ray itself still stores those larger than 100 kB.
-    """
-
-    class InlineActorArguments(Rule):
-        """A rule of Ray Data's planner; sets attributes that Ray Data otherwise sets to references on first use."""
-
-        def apply(self, plan: PhysicalPlan) -> PhysicalPlan:
-            for operator in plan.dag.post_order_iter():
-                if isinstance(operator, ActorPoolMapOperator):
-                    operator.__dict__["_map_transformer_ref"] = operator._map_transformer
-                    operator.__dict__["_data_context_ref"] = operator.data_context
-            return plan
-
-    rules = get_physical_ruleset()
-    rules.add(InlineActorArguments)
-    try:
-        yield
-    finally:
-        rules.remove(InlineActorArguments)
 
 
 @contextmanager

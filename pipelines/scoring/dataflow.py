@@ -10,7 +10,8 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipelines.runtime.ray_data import inline_actor_arguments, raise_causes, ray_data_settings
+from pipelines.runtime.actor_arguments import inline_actor_arguments
+from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder

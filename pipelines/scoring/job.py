@@ -109,7 +109,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         OSError: when the registry's server or a store fails.
     """
     model = model_cache.pin_model(config.model, tracking=tracking)
-    images = read_input(config.input, unit_size=config.unit_size)
+    images = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     preprocess = _read_preprocess(model_cache.fetch_model(model, tracking=tracking))
     return ScoreJob(

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,12 +15,13 @@ from ecor.checkpoint import load
 from ecor.data.prediction_schema import schema_for
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.explain.methods.registry import Method
-from ecor.model import Recognizer
+from ecor.model import NOT_FINITE, Recognizer
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.job import ScorerSettings
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
+from pipelines.scoring.work_units import Rejection
 from pipelines.tracking.model_cache import fetch_model
 
 
@@ -44,10 +46,13 @@ class Scorer:
         seconds = StepTimings(decode=part.decode_s, text=self.opening)
         self.opening = 0.0  # counted with the first part only
         tables = [schema_for(self.settings.scoring).empty_table()]
+        kept: list[int] = []
         for start in range(0, len(part.pixels), self.settings.batch_size):
-            rows, spent = self._label_batch(part, start=start)
+            rows, finite, spent = self._label_batch(part, start=start)
             tables.append(rows)
+            kept += [start + index for index in finite]
             seconds += spent
+        part = _reject_all_but(kept, part=part, precision=self.recognizer.backbone.precision)
         rows, spent = self._add_heatmaps(pa.concat_tables(tables), part)
         seconds += spent
         steps = (
@@ -80,7 +85,8 @@ class Scorer:
         )
         return explained, StepTimings(explain=time.perf_counter() - began)
 
-    def _label_batch(self, part: Part, *, start: int) -> tuple[pa.Table, StepTimings]:
+    def _label_batch(self, part: Part, *, start: int) -> tuple[pa.Table, list[int], StepTimings]:
+        """Rows of the images whose features are finite, and which of the batch these are."""
         began = time.perf_counter()
         size = self.settings.batch_size
         pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
@@ -88,13 +94,39 @@ class Scorer:
         if features.rationale.is_cuda:
             torch.cuda.synchronize()  # so that the time is counted where it was spent
         encoded = time.perf_counter()
-        rows = self.recognizer.label(
-            features,
-            origins=part.origins.slice(start, size),
-            scoring=self.settings.scoring,
-            provenance=self.provenance,
+        finite = features.is_finite.nonzero()[:, 0].cpu()
+        rows = schema_for(self.settings.scoring).empty_table()
+        if len(finite):
+            rows = self.recognizer.label(
+                features.select(finite.to(features.rationale.device)),
+                origins=part.origins.slice(start, size).take(finite.numpy()),
+                scoring=self.settings.scoring,
+                provenance=self.provenance,
+            )
+        timings = StepTimings(encode=encoded - began, text=time.perf_counter() - encoded)
+        return rows, finite.tolist(), timings
+
+
+def _reject_all_but(kept: Sequence[int], *, part: Part, precision: str) -> Part:
+    """The part with the kept images; the others, whose features are not finite, become rejections."""
+    if len(kept) == len(part.pixels):
+        return part
+    origins = part.origins.to_pylist()
+    lost = [
+        Rejection(
+            source=origins[index]["source"],
+            stage="score",
+            reason="not_finite",
+            detail=f"it {NOT_FINITE} ({precision})",
         )
-        return rows, StepTimings(encode=encoded - began, text=time.perf_counter() - encoded)
+        for index in sorted(set(range(len(part.pixels))) - set(kept))
+    ]
+    return replace(
+        part,
+        pixels=part.pixels[list(kept)],
+        origins=part.origins.take(pa.array(kept, pa.int64())),
+        rejected=(*part.rejected, *lost),
+    )
 
 
 def open_pinned_model(settings: ScorerSettings) -> Recognizer:

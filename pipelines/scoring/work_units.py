@@ -209,13 +209,14 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
     return Listed(path=fields["path"], category=fields["category"], **names)
 
 
-def read_input(location: str, *, unit_size: int, without: str | None = None) -> Input:
+def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> Input:
     """Divide an input into units of work: a split of shards, a table of images, or a folder of images.
 
     Args:
         location: path or address of the input.
         unit_size: images per unit of a folder (sorted by path) or a table (in its order); a split has a unit per shard.
         without: a folder whose files are not listed: the output may lie inside the input.
+        follow_links: whether links to folders in a folder are followed.
 
     Raises:
         ValueError: for a place that is none of these, holds no image or has several splits, and for a table with
@@ -239,7 +240,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None) -> 
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _input_of_folder(root, unit_size=unit_size, without=without)
+    return _input_of_folder(root, unit_size=unit_size, without=without, follow_links=follow_links)
 
 
 def _split(folder: str) -> Input:
@@ -265,8 +266,10 @@ class _Folder:
     """Both as `Input` has them."""
 
 
-def _read_folder(root: str, *, without: str | None) -> _Folder:
-    files = retry_in_store(lambda: filesystem.files_below(root), place=root)
+def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Folder:
+    files = retry_in_store(
+        lambda: filesystem.files_below(root, may_fail=is_junk, follow_links=follow_links), place=root
+    )
     found = _Folder(num_files=len(files))
     for path, num_bytes in files.items():
         suffix = PurePosixPath(path).suffix.lower()
@@ -316,8 +319,8 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
     return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
 
 
-def _input_of_folder(root: str, *, unit_size: int, without: str | None) -> Input:
-    folder = _read_folder(root, without=without)
+def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> Input:
+    folder = _read_folder(root, without=without, follow_links=follow_links)
     found = _input_of_files(
         [Listed(path=join_source(row["path"], root=root)) for row in folder.images],
         described=folder.images,

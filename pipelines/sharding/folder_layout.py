@@ -26,6 +26,8 @@ _SPLIT = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?))[ _-]?\d{0,4}"
 )
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
+_NAMED = 5
+"""Links in a line, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Place:
     split: str | None = None
     split_folder: str = ""
     """Within `root`."""
+    follow_links: bool = False
+    """Go into links to folders."""
     left_out: str | None = None
     """Why all its files are left out; None for a place of images."""
 
@@ -59,6 +63,8 @@ class Source:
     """Hidden files, and files of operating systems, above the level of categories."""
     ignored_folders: tuple[str, ...] = ()
     """Folders beside the splits that hold no labelled images."""
+    linked_folders: tuple[str, ...] = ()
+    """Links to folders that are not followed, at the level of categories."""
     left_out_places: tuple[Place, ...] = ()
     """Folders that are listed only to count their files."""
 
@@ -78,6 +84,9 @@ class Source:
         )
         left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
         left_out += [f"the folder {name}" for name in self.ignored_folders]
+        if links := self.linked_folders:
+            more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
+            left_out += [f"links to the folders {', '.join(links[:_NAMED])}{more} (--follow-links takes them)"]
         ends = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"{found}{ends} (--layout and --no-split-folders overrule this)"
 
@@ -112,22 +121,29 @@ def split_of(name: str) -> str | None:
 
 
 def _folder_source(config: ShardConfig, *, root: str) -> Source:
-    top = _look_into(root)
+    follows = config.follow_links
+    top = _look_into(root, follow_links=follows)
     masks = [name for name in top.folders if name.removesuffix("-masks") in set(top.folders) - {name}]
     folders = [name for name in top.folders if name not in masks]
     splits = _split_folders(folders, place=config.input) if config.split_folders else {}
-    levels = {name: _look_into(f"{root}/{name}") for name in splits} or {"": replace(top, folders=tuple(folders))}
+    levels = {name: _look_into(f"{root}/{name}", follow_links=follows) for name in splits} or {
+        "": replace(top, folders=tuple(folders))
+    }
     places = [
         replace(
             _place(root, f"{split_folder}/{name}".lstrip("/"), "folders"),
             split=splits.get(split_folder),
             split_folder=split_folder,
+            follow_links=follows,
         )
         for split_folder, level in levels.items()
         for name in level.folders
     ]
     if not places:
-        raise ValueError(f"{config.input} holds no folder of images: expected a folder per category, or a table file")
+        raise ValueError(
+            f"{config.input} holds no folder of images: expected a folder per category (links to folders only with "
+            "--follow-links), or a table file"
+        )
     layout = config.layout
     if layout == "auto":
         layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
@@ -145,6 +161,8 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
         ignored_folders=ignored,
         left_out_places=tuple(replace(_place(root, name, layout), left_out=kind) for name, kind in kinds.items()),
     )
+    if not follows:
+        source = replace(source, linked_folders=tuple(_linked_folders(root, splits=splits)))
     return _source(source, [replace(place, layout=layout) for place in places])
 
 
@@ -175,6 +193,17 @@ def _source(source: Source, places: Iterable[Place]) -> Source:
     return replace(source, places=tuple(places), vocabulary=vocabulary if filesystem.exists(vocabulary) else None)
 
 
+def _linked_folders(root: str, *, splits: Iterable[str]) -> list[str]:
+    """Links to folders in the input and in its splits, by path within the input."""
+    levels = ["", *(f"{split}/" for split in splits)]
+    return [
+        f"{level}{entry.name}"
+        for level in levels
+        for entry in filesystem.list_folder(f"{root}/{level}".rstrip("/"))
+        if entry.is_linked_folder and not is_junk(entry.name)
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Level:
     """Names in a folder."""
@@ -187,8 +216,8 @@ class _Level:
     """Hidden files."""
 
 
-def _look_into(folder: str) -> _Level:
-    found = retry_in_store(lambda: filesystem.list_folder(folder), place=folder)
+def _look_into(folder: str, *, follow_links: bool = False) -> _Level:
+    found = retry_in_store(lambda: filesystem.list_folder(folder, follow_links=follow_links), place=folder)
     folders, files = ([each.name for each in found if each.is_folder is kind] for kind in (True, False))
     return _Level(
         folders=tuple(name for name in folders if not is_junk(name)),

@@ -48,7 +48,9 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place)
     prefix = f"{place.split_folder}/" if place.split_folder else ""
     folder = f"{place.root}/{place.path}"
-    for path, num_bytes in retry_in_store(lambda: filesystem.files_below(folder), place=folder).items():
+    for path, num_bytes in retry_in_store(
+        lambda: filesystem.files_below(folder, may_fail=is_junk, follow_links=place.follow_links), place=folder
+    ).items():
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")

@@ -38,6 +38,7 @@ METHODS = {
     "inverted": "category first, then the rationale given the category",
     "independent": "category and rationale apart from each other",
     "pairs": "one choice among all pairs of category and rationale",
+    "pooled": "rationale first, then the category given the rationale, weighed with the category's own evidence",
 }
 
 

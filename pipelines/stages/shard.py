@@ -39,6 +39,7 @@ from pipelines.sharding.dataflow import (
     unique_rows,
     write_quarantine,
 )
+from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.inspection import (
     ShardJob,
@@ -70,6 +71,8 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
     with connect(cluster, stage="shard", dashboard=False), ray_data_settings(cluster, bars=True), raise_causes():
         listing = list_all(source)
+        for line in describe_gaps(source, listing=listing):
+            say(line)
         scan = scan_listing(listing, source=source)
         job = plan_job(config, source=source, vocabulary=vocabulary, scan=scan)
         manifests, how = read_finished(job), Counter[How]()

@@ -9,6 +9,7 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
+from ecor.config import require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -33,6 +35,7 @@ from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import TrainConfig
+from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 from pipelines.training.events import publish_events
 from pipelines.training.ray_runner import Job, own_rank
@@ -43,6 +46,9 @@ from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
 from pipelines.training.systems.train_state import TrainEvent, TrainState
 from pipelines.training.systems.trainer import Trainer
+
+_NAMED = 5
+"""Categories in a line, at most."""
 
 
 def run(
@@ -64,6 +70,8 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
+    for line in _lacking_rationales(config):
+        say(line)
     make_once(
         config,
         name="train",
@@ -198,6 +206,23 @@ def _summary(learning: Trainer, progress: TrainState, *, job: Job[TrainConfig], 
 
 def _vocabulary(config: TrainConfig) -> Vocabulary:
     return read_vocabulary(f"{config.shards}/{VOCABULARY_NAME}")
+
+
+def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
+    """A line on the categories whose images teach nothing, because they have no rationale; of ECOR and ECLIP."""
+    vocabulary = _vocabulary(config)
+    lacking = [name for name, ids in zip(vocabulary.categories, vocabulary.rationales_of, strict=True) if not ids]
+    if config.system == "lico" or not lacking:
+        return
+    named = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
+    require(
+        bool(vocabulary.rationales),
+        f"{config.shards}/{VOCABULARY_NAME} has no rationale at all ({named}): add rationales, and shard again",
+    )
+    yield (
+        f"{len(lacking)} of {len(vocabulary.categories)} categories have no rationale ({named}): their images are left "
+        "out of training and of its figures, unless they have rationales of their own"
+    )
 
 
 def _parents(config: TrainConfig) -> dict[str, str]:

@@ -27,7 +27,7 @@ from ecor.evaluation.record import Evaluation, slug
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import best_templates
-from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_uri
 from pipelines.config.stages import (
     DemoConfig,
     EvaluateConfig,
@@ -72,7 +72,7 @@ def run(config: DemoConfig) -> str:
     """
     started = time.monotonic()
     root = Path(config.output)
-    tracking = resolve_tracking(TrackingConfig(uri=f"sqlite:///{(root / 'mlflow.db').absolute()}", experiment="demo"))
+    tracking = resolve_tracking(TrackingConfig(uri=sqlite_uri(root / "mlflow.db"), experiment="demo"))
     _draw_images(config, root=root)
     with connect(config.cluster):
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)

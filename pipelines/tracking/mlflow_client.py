@@ -3,18 +3,22 @@
 import logging
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from pipelines.config.infrastructure import TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.secrets import mask_secrets, split_credentials
 
 _PROBE_TIMEOUT_S = 10.0
+_SQLITE_MAGIC = b"SQLite format 3\0"
+"""At the start of every SQLite database that is not empty."""
 
 
 _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
@@ -32,6 +36,7 @@ def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient
     """
     uri = extract_credentials(tracking)
     if probe:
+        _check_database(sqlite_path(uri))
         _check_reachable(uri)
     try:
         with silence_mlflow():
@@ -123,6 +128,20 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
+def _check_database(path: Path | None) -> None:
+    """Raise ValueError for a SQLite database that is none: MLflow would retry for minutes."""
+    if path is None or str(path) == ":memory:":
+        return
+    if path.is_dir():
+        raise ValueError(f"the MLflow database {path} is a folder: name a file in it, as sqlite:///{path}/mlflow.db")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(_SQLITE_MAGIC))
+        if start and start != _SQLITE_MAGIC:
+            raise ValueError(f"{path} is no SQLite database: name another file with --tracking.uri sqlite:///<file>")
+
+
 def _check_reachable(uri: str) -> None:
     """Fail at once when no server answers; MLflow's own client would retry for minutes."""
     if not uri.startswith(("http://", "https://")):
@@ -134,8 +153,20 @@ def _check_reachable(uri: str) -> None:
     except OSError as error:
         raise ValueError(
             f"the MLflow server {uri} does not answer ({error}): start it, or name another with --tracking.uri or "
-            f"MLFLOW_TRACKING_URI"
+            f"MLFLOW_TRACKING_URI{_proxy_hint(uri)}"
         ) from error
+
+
+def _proxy_hint(uri: str) -> str:
+    """What to do where a proxy stands between this machine and the server; empty where none does."""
+    server = urllib.parse.urlsplit(uri)
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if proxy is None or urllib.request.proxy_bypass(server.hostname or ""):
+        return ""
+    return (
+        f". It was asked through the proxy {mask_secrets(proxy)} of {server.scheme}_proxy: if it is reached without "
+        f"one, set NO_PROXY={server.hostname}"
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from ecor.config import require
-from pipelines.config.infrastructure import TrackingConfig, tracking_uri
+from pipelines.config.infrastructure import TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.secrets import mask_secrets
 from pipelines.runtime.balance import Balance
 from pipelines.tracking.mlflow_client import (
@@ -230,10 +230,8 @@ def _experiment_id(client: MlflowClient, *, tracking: TrackingConfig) -> str:
 
 def _artifact_location(tracking: TrackingConfig) -> str | None:
     """Folder of artifacts: beside the database for SQLite; None where the server decides."""
-    uri = tracking_uri(tracking)
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / ARTIFACTS_BESIDE_DATABASE).as_uri()
+    path = sqlite_path(tracking_uri(tracking))
+    return None if path is None else (path.parent / ARTIFACTS_BESIDE_DATABASE).as_uri()
 
 
 def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:

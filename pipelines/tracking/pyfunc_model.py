@@ -22,7 +22,7 @@ from ecor.config import ScoringConfig
 from ecor.data.image_decoding import ImageError, decode_picture, image_to_pixels
 from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary
-from ecor.model import Recognizer
+from ecor.model import NOT_FINITE, Recognizer
 
 BATCH_SIZE = 64
 MAX_VOCABULARIES = 4
@@ -105,14 +105,18 @@ def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: Sco
         except (ImageError, OSError) as error:
             errors[number] = str(error)
     columns = [*_COLUMNS, "error"]
-    rows = {number: dict.fromkeys(columns) | {"error": error} for number, error in errors.items()}
+    rows: dict[int, dict[str, Any]] = {}
     if pixels:
-        table = recognizer.label(
-            torch.from_numpy(np.stack(list(pixels.values()))),
-            origins=origins_table([str(number) for number in pixels]),
-            scoring=scoring,
-        )
-        rows |= {number: _with_probabilities(row) for number, row in zip(pixels, table.to_pylist(), strict=True)}
+        numbers = np.array(list(pixels))
+        features = recognizer.image_features(torch.from_numpy(np.stack(list(pixels.values()))))
+        finite = features.is_finite.cpu()
+        errors |= dict.fromkeys(numbers[~finite.numpy()].tolist(), f"it {NOT_FINITE}")
+        numbers = numbers[finite.numpy()]
+        if len(numbers):
+            kept = features.select(finite.nonzero()[:, 0].to(features.rationale.device))
+            table = recognizer.label(kept, origins=origins_table([str(number) for number in numbers]), scoring=scoring)
+            rows |= {number: _with_probabilities(row) for number, row in zip(numbers, table.to_pylist(), strict=True)}
+    rows |= {number: dict.fromkeys(columns) | {"error": error} for number, error in errors.items()}
     return pd.DataFrame([rows[number] for number in range(len(images))], columns=columns, dtype=object)
 
 

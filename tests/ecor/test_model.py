@@ -134,7 +134,7 @@ def test_an_unreadable_picture_is_named(model: Recognizer, pictures: list[Path],
         model.predict(str(pictures[0]))
 
 
-@pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs"])
+@pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs", "pooled"])
 def test_rows_say_what_the_probabilities_say(model: Recognizer, method: MethodName) -> None:
     """Every column against a loop over the Joint."""
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -213,3 +213,12 @@ def test_the_model_is_left_as_it_was(model: Recognizer, pictures: list[Path]) ->
     assert all(torch.equal(before[name], value) for name, value in model.prompts.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.prompts.parameters())
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("method", ["joint", "inverted", "independent", "pairs"])
+def test_a_vocabulary_without_any_rationale_is_refused(model: Recognizer, method: MethodName) -> None:
+    """One rationale is enough; a category without one only distracts."""
+    with pytest.raises(ValueError, match=r"the vocabulary has 2 categories and no rationale.*add rationales"):
+        model.with_vocabulary({"cup": [], "plate": []})
+    few = model.with_vocabulary({"cup": ["a handle"], "plate": []})
+    assert len(few.predict([Image.new("RGB", (9, 9))], scoring=ScoringConfig(method=method))) == 1

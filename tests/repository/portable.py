@@ -227,7 +227,7 @@ def _python_of(setting: Setting, *, work: Path, checkout: Path, uv: str | None) 
     ):
         ended = subprocess.run([uv, *words], stderr=subprocess.PIPE, text=True)
         if ended.returncode:
-            raise LookupError(" ".join(ended.stderr.split())[:300])
+            raise LookupError(f"uv {words[0]}: {' '.join(ended.stderr.split())[:200]}")
     return str(python)
 
 
@@ -293,6 +293,8 @@ def main() -> int:
     if words.list:
         print("\n".join(each.name for each in chosen))
         return 0
+    if not (ROOT / ".git").exists():
+        parser.error(f"{ROOT} is no git checkout: git lists the files to copy")
     uv = os.environ.get("UV") or shutil.which("uv")
     outcomes = []
     for setting in chosen:

@@ -21,7 +21,7 @@ from ecor.model import Recognizer
 from ecor.probability.factors import category_given_rationale_log_prob, random_rationales
 from ecor.probability.rationale_sets import ranked_sets, sentence_conditional
 
-Decoding = Literal["joint", "inverted", "independent", "pairs", "oracle", "random"]
+Decoding = Literal["joint", "inverted", "independent", "pairs", "pooled", "oracle", "random"]
 SetRule = Literal["mixture", "sentence"]
 NUM_SETS = 4
 """Candidate sets of rationales per image; each needs the encoding of a long sentence per category."""

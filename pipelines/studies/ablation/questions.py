@@ -228,6 +228,32 @@ def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
     )
 
 
+def _pooled(rows: pd.DataFrame, folder: Path) -> Answer | None:
+    """Not in the paper: the joint and its pool with the category alone, by the loss that tuned the tokens."""
+    own = own_test_rows(rows)
+    plain = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
+    plain = plain[plain["decoding_judged"].isin(["joint", "pooled"])]
+    plain = plain[plain["objective"].notna() | (plain["decoding"] == plain["decoding_judged"])]
+    losses = (*METHODS.values(), "three_term")
+    arms = [f"loss {loss}, decoding {decoding}" for loss in losses for decoding in ("joint", "pooled")]
+    found = plain[plain["objective"].isna() | plain["objective"].isin(losses)]
+    if not (found["decoding_judged"] == "pooled").any():
+        return None
+    tuned = "loss " + found["objective"].fillna("none") + ", decoding " + found["decoding_judged"]
+    return _answer(
+        found.assign(arm=tuned.str.replace("loss none, decoding ", "zero-shot, decoding ")),
+        folder,
+        question="pooled",
+        note=(
+            "Pooled decoding is P(r | I) · P(c | r, I) · P(c | I)^λ, with λ fitted on validation images together with "
+            "the temperatures (not in the paper); three_term is two_term with −log P(c | I)."
+        ),
+        arms=("zero-shot, decoding joint", "zero-shot, decoding pooled", *arms),
+        columns="set_name",
+        against="loss two_term, decoding joint",
+    )
+
+
 _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "methods": _methods,
     "crossed": _crossed,
@@ -239,6 +265,7 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "growth": _growth,
     "objects": _objects,
     "why": dependence_answer,
+    "pooled": _pooled,
 }
 
 

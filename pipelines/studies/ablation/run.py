@@ -23,7 +23,7 @@ from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
 from pipelines.studies.ablation.selection import best_settings
 from pipelines.studies.drawn_splits import Sizes
 from pipelines.studies.result_rows import append_rows, read_rows
@@ -86,7 +86,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
 
 
 def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
-    questions = config.questions or tuple(QUESTIONS)
+    questions = config.questions or DEFAULT_QUESTIONS
     if config.quick:
         return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
     study = Study(

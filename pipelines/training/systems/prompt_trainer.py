@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from ecor.clip.prompts import PromptLearner
 from ecor.clip.text_features import TextFeatures
 from ecor.config import (
     FACTORS,
-    BackboneConfig,
     FitConfig,
     MethodName,
     ObjectiveConfig,
@@ -54,18 +52,9 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         shards=absolute_address(config.shards),
-        backbone=_with_absolute_paths(config.backbone),
+        backbone=config.backbone.with_absolute_paths(),
         cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
-
-
-def _with_absolute_paths(backbone: BackboneConfig) -> BackboneConfig:
-    """Make addresses and names of existing files absolute."""
-
-    def found(name: str) -> str:
-        return absolute_address(name) if "://" in name or Path(name).is_file() else name
-
-    return replace(backbone, name=found(backbone.name), pretrained=backbone.pretrained and found(backbone.pretrained))
 
 
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
@@ -80,8 +69,16 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint."""
-    methods: dict[ObjectiveName, MethodName] = {"inverted": "inverted", "independent": "independent", "pairs": "pairs"}
+    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint.
+
+    `three_term` is judged by `pooled`, whose weight is 1 until one is fitted.
+    """
+    methods: dict[ObjectiveName, MethodName] = {
+        "inverted": "inverted",
+        "independent": "independent",
+        "pairs": "pairs",
+        "three_term": "pooled",
+    }
     return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
 
 

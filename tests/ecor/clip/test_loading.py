@@ -9,29 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from ecor.clip.construction import build_random_clip
-from ecor.clip.loading import load_backbone, needs_quick_gelu
+from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
 from tests.support.tiny_models import TINY_CLIP
-
-QUICK = [
-    (name, tag)
-    for name, tag in open_clip.list_pretrained()
-    if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
-]
-
-
-def test_open_clips_tables_have_pairs_that_a_plain_name_would_build_wrong():
-    wrong = [pair for pair in QUICK if not open_clip.get_model_config(pair[0]).get("quick_gelu", False)]
-    assert {("ViT-B-32", "openai"), ("ViT-L-14", "openai")} <= set(wrong) and len(wrong) < len(QUICK)
-    assert all(needs_quick_gelu(name, tag=tag) for name, tag in wrong)
-
-
-def test_every_pair_of_the_list_is_built_with_its_activation():
-    for name, tag in open_clip.list_pretrained():
-        settings = open_clip.get_model_config(name)
-        assert settings.get("quick_gelu", False) or needs_quick_gelu(name, tag=tag) == ((name, tag) in QUICK)
-        if needs_quick_gelu(name, tag=tag) and f"{name}-quickgelu" in open_clip.list_models():
-            assert {**settings, "quick_gelu": True} == open_clip.get_model_config(f"{name}-quickgelu")
 
 
 @pytest.fixture
@@ -72,3 +52,57 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float):
     save_file({name: each.contiguous().clone() for name, each in state.items()}, str(tmp_path / "w.safetensors"))
     with pytest.raises(ValueError, match=r"w\.safetensors of .*tiny\.json hold NaN or infinity, in visual\.proj"):
         load_backbone(BackboneConfig(name=str(tmp_path / "tiny.json"), pretrained=str(tmp_path / "w.safetensors")))
+
+
+def test_a_tokenizer_that_a_hub_does_not_give_is_told_as_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Before the weights are read; whether the model is named by a file or by open_clip's name."""
+
+    def unreachable(*names: object, **options: object) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'\n" * 20)
+
+    monkeypatch.setattr("ecor.clip.construction.HFTokenizer", unreachable)
+    monkeypatch.setattr("open_clip.factory.HFTokenizer", unreachable)
+    settings = TINY_CLIP | {"text_cfg": TINY_CLIP["text_cfg"] | {"hf_tokenizer_name": "timm/ViT-B-16-SigLIP"}}
+    (tmp_path / "tiny.json").write_text(json.dumps(settings))
+    (tmp_path / "w.safetensors").touch()
+    for config in (
+        BackboneConfig(name=str(tmp_path / "tiny.json"), pretrained=str(tmp_path / "w.safetensors")),
+        BackboneConfig(name="ViT-B-16-SigLIP", pretrained="webli"),
+    ):
+        with pytest.raises(ValueError, match=r"the tokenizer of .* \(timm/ViT-B-16-SigLIP\).*HF_HOME") as caught:
+            load_backbone(config)
+        assert len(str(caught.value)) <= 500 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [None, "no-such-compiler"])
+def test_compiling_without_a_compiler_is_a_line_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None
+):
+    monkeypatch.delenv("CXX", raising=False)
+    if asked:
+        monkeypatch.setenv("CXX", asked)
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"--backbone\.compile needs a compiler, and none of .* is on this machine"):
+        load_backbone(BackboneConfig(name="no-such-model.json", compile=True))
+
+
+def test_a_local_folder_is_named_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Records and workers keep the name; they stand in other folders."""
+    (tmp_path / "clip").mkdir()
+    state = build_random_clip(TINY_CLIP).state_dict()
+    weights = tmp_path / "clip" / "open_clip_model.safetensors"
+    save_file({name: each.contiguous().clone() for name, each in state.items()}, str(weights))
+    config = {"model_cfg": TINY_CLIP, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    found = load_backbone(BackboneConfig(name="local-dir:clip", pretrained=None))
+    assert found.config.name == f"local-dir:{tmp_path}/clip" and found.preprocess.mean == (0.1, 0.2, 0.3)
+    assert BackboneConfig(name="ViT-B-32", pretrained="openai").with_absolute_paths().pretrained == "openai"
+    relative = BackboneConfig(name="ViT-B-32", pretrained="clip/open_clip_model.safetensors")
+    assert relative.with_absolute_paths().pretrained == str(weights)
+
+
+def test_older_records_of_backbones_keep_their_digest():
+    assert "preprocess_of" not in BackboneConfig().to_record()
+    assert BackboneConfig(preprocess_of="openai").to_record()["preprocess_of"] == "openai"

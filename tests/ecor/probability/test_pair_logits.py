@@ -12,6 +12,7 @@ from ecor.config import MethodName, ScoringConfig, Temperatures
 from ecor.probability import pair_logits
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import category_given_rationale_log_prob, rationale_given_category_log_prob
+from ecor.probability.joint import ranked_pairs
 from ecor.probability.pair_logits import block_borders, equal_blocks, fits_at_once
 from tests.support.random_features import TableRows, world
 
@@ -64,6 +65,20 @@ def test_blocks_of_any_size_decode_as_the_whole_table_does(method, keep, block_b
             torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", [*METHODS, "pooled"])
+def test_gradients_of_blocks_equal_those_of_the_whole_table(method, monkeypatch):
+    features, text = world(num_images=6, num_rationales=12)
+    found = []
+    for budget in (2**20, 0):
+        monkeypatch.setitem(pair_logits.TABLE_BYTES, "cpu", budget)
+        image = features.category.clone().requires_grad_()
+        joint = decode(ImageFeatures(rationale=image, category=image), text, method=method, keep_rationales=3)
+        (gradient,) = torch.autograd.grad(ranked_pairs(joint, 1).log_prob.sum(), image)
+        found.append(gradient)
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    assert found[0].abs().max() > 0.1
+
+
 @pytest.mark.parametrize("budget", [0, 2**20])
 def test_conditional_factors_equal_one_product_per_name(budget, monkeypatch):
     monkeypatch.setitem(pair_logits.TABLE_BYTES, "cpu", budget)
@@ -113,7 +128,7 @@ def count_operations(features: ImageFeatures, text: TextFeatureTable, *, method:
     return sum(event.cpu_parent is None or not event.cpu_parent.name.startswith("aten::") for event in ours)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "pooled"])
 def test_operations_do_not_depend_on_the_number_of_rationales(method):
     counts = []
     for num_rationales in (80, 89, 140):

@@ -21,7 +21,7 @@ from ecor.training.chunked_logits import encode_pairs
 from ecor.training.losses import objective_of
 from ecor.training.negative_sampling import draw_candidates
 
-NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs")
+NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs", "three_term")
 SCALE = 5.0
 NUM_CATEGORIES, NUM_RATIONALES, DIM = 4, 6, 5
 CATEGORIES = torch.tensor([0, 1, 0, 3, -1, 2, 1, -1])
@@ -109,11 +109,13 @@ def naive(name: str, sentences: LearnedSentences, image: ImageFeatures) -> dict[
     with_rationale = [b for b, (_, r) in enumerate(labels) if r >= 0]
     with_both = [b for b in with_rationale if labels[b][0] >= 0]
     with_category = [b for b, (c, _) in enumerate(labels) if c >= 0]
-    if name == "two_term":
-        return {
+    if name in ("two_term", "three_term"):
+        two = {
             "rationale": mean([nll(alone[b], labels[b][1]) for b in with_rationale]),
             "category_given_rationale": mean([nll(given[b][labels[b][1]], labels[b][0]) for b in with_both]),
         }
+        third = mean([nll(plain[b], labels[b][0]) for b in with_category])
+        return two if name == "two_term" else {**two, "category": third}
     if name == "inverted":
         return {
             "category": mean([nll(plain[b], labels[b][0]) for b in with_category]),
@@ -206,7 +208,7 @@ def test_a_batch_without_labels_has_no_loss_but_a_graph(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "budget"), [("two_term", 200), ("inverted", 200), ("independent", 40), ("pairs", 200)]
+    ("name", "budget"), [("two_term", 200), ("inverted", 200), ("independent", 40), ("pairs", 200), ("three_term", 200)]
 )
 def test_sampling_keeps_to_the_budget_and_the_true_texts(name, budget):
     sentences = LearnedSentences(num_categories=30, num_rationales=50)
@@ -236,7 +238,7 @@ def test_the_corrected_sum_over_drawn_candidates_is_unbiased():
     assert abs(estimate.mean() - logits.exp().sum()) < 4 * error
 
 
-@pytest.mark.parametrize("name", ["two_term", "inverted", "independent", "pairs"])
+@pytest.mark.parametrize("name", ["two_term", "inverted", "independent", "pairs", "three_term"])
 def test_sampled_terms_estimate_the_full_ones(name):
     """exp of an image's corrected negative log-likelihood is Z/exp(logit): its mean over draws is the full one's."""
     sentences = LearnedSentences(num_categories=10, num_rationales=16)
@@ -264,6 +266,7 @@ def test_sampled_terms_estimate_the_full_ones(name):
         ("inverted", NUM_CATEGORIES + 3 * NUM_RATIONALES),
         ("independent", NUM_RATIONALES + NUM_CATEGORIES),
         ("pairs", NUM_RATIONALES * NUM_CATEGORIES),
+        ("three_term", NUM_RATIONALES + 4 * NUM_CATEGORIES),
     ],
 )
 def test_as_much_budget_as_sentences_samples_nothing(name, needed):
@@ -272,6 +275,25 @@ def test_as_much_budget_as_sentences_samples_nothing(name, needed):
     found = terms(name, sentences, images(), max_sentences=needed)
     assert sum(sentences.num_encoded) == needed + (name in ("inverted", "pairs"))
     assert {key: value.item() for key, value in found.items()} == pytest.approx(naive(name, sentences, images()))
+
+
+def test_the_third_term_is_weighed():
+    found = {
+        weight: objective_of(ObjectiveConfig(name="three_term", category_weight=weight))(
+            images(), categories=CATEGORIES, rationales=RATIONALES, sentences=LearnedSentences(), logit_scale=SCALE
+        )
+        for weight in (0.0, 1.0, 2.5)
+    }
+    assert found[0.0]["category"] == 0
+    assert float(found[2.5]["category"]) == pytest.approx(2.5 * float(found[1.0]["category"]))
+    assert found[2.5]["rationale"] == found[1.0]["rationale"]
+    with pytest.raises(ValueError, match="category_weight must be at least 0, got -1"):
+        ObjectiveConfig(category_weight=-1.0)
+
+
+def test_records_of_other_objectives_do_not_name_the_weight():
+    assert "category_weight" not in ObjectiveConfig().to_record()
+    assert ObjectiveConfig(name="three_term").to_record()["category_weight"] == 1.0
 
 
 def test_an_unknown_objective_lists_the_known_ones():

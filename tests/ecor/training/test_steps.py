@@ -110,7 +110,7 @@ def test_only_tokens_are_parameters_and_only_tokens_move(backbone: Backbone) -> 
     assert all(not torch.equal(tokens[name], value) for name, value in model.tokens().items())
 
 
-@pytest.mark.parametrize("objective", ["two_term", "inverted", "independent", "pairs"])
+@pytest.mark.parametrize("objective", ["two_term", "inverted", "independent", "pairs", "three_term"])
 def test_accumulated_batches_are_one_larger_batch(backbone: Backbone, objective: ObjectiveName) -> None:
     whole = batch(6)
     tokens = []

@@ -25,6 +25,7 @@ from pipelines.__main__ import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
+    _error_line,
     _parse_command,
     exit_code,
     main,
@@ -202,3 +203,10 @@ def test_a_terminal_without_utf8_gets_escapes_and_no_error(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert done.returncode == code and shown in done.stdout + done.stderr, done.stderr[-300:]
         assert "Traceback" not in done.stderr
+
+
+def test_an_error_line_is_never_longer_than_500_characters():
+    """What is first and last stays: the value, and the remedy."""
+    line = _error_line(ValueError(f"table.csv, row 3: {'x' * 9000}: write the path of a file"))
+    assert len(line) == 500 and line.startswith("table.csv, row 3: xxx") and line.endswith(": write the path of a file")
+    assert _error_line(OSError("y" * 500)) == "y" * 500

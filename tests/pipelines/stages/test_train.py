@@ -29,6 +29,7 @@ import ecor
 from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
 from ecor.data.image_decoding import decode_image, image_to_pixels
 from ecor.data.samples import label_ids
+from ecor.data.shard_manifest import write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -36,7 +37,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
 from pipelines.stages import train
-from pipelines.stages.train import _cut_sentences
+from pipelines.stages.train import _cut_sentences, _lacking_rationales
 from pipelines.storage.work_ledger import WorkLedger
 from pipelines.training.data_loader import (
     PictureReader,
@@ -133,6 +134,24 @@ def test_samples_without_labels_are_left_out_and_counted(tmp_path: Path) -> None
     write_split(tmp_path, bare[:2], split="test")
     with pytest.raises(ValueError, match="none with a category and a rationale"):
         read_split(str(tmp_path / "test"), vocabulary=VOCABULARY)
+
+
+def test_categories_without_rationales_are_told_before_the_work(tmp_path: Path) -> None:
+    """Their images teach nothing; LICO learns from categories alone."""
+
+    def lines(names: dict[str, list[str]], *, system: str = "ecor") -> list[str]:
+        write_side_files(tmp_path, vocabulary=vocabulary_from_mapping(names))
+        return list(_lacking_rationales(TrainConfig(shards=str(tmp_path), output="run", system=system)))
+
+    assert lines({"hat": ["a brim"]}) == []
+    (line,) = lines({"hat": ["a brim"], "shoes": [], "socks": []})
+    assert line.startswith("2 of 3 categories have no rationale (shoes, socks): their images are left out")
+    (line,) = lines({"hat": ["a brim"], **{f"c{number}": [] for number in range(999)}})
+    assert len(line) < 500 and "c4 and 994 more" in line
+    assert lines({"shoes": []}, system="lico") == []
+    for system in ("ecor", "eclip"):
+        with pytest.raises(ValueError, match=r"has no rationale at all .*add rationales, and shard again"):
+            lines({"shoes": [], "socks": []}, system=system)
 
 
 def test_another_vocabulary_is_refused_with_both_digests(world: Path) -> None:

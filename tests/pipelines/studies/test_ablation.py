@@ -64,7 +64,8 @@ TINY = Sizes(
     batch_size=20,
     max_sentences_per_step=200,
 )
-CHOSEN = {method: ChosenSettings(learning_rate=0.004, num_tokens=2) for method in Study().tunings}
+ALL = tuple(QUESTIONS)
+CHOSEN = {method: ChosenSettings(learning_rate=0.004, num_tokens=2) for method in Study(questions=ALL).tunings}
 
 
 GOLDEN = {
@@ -91,7 +92,7 @@ def known(num: int = 30, *, num_rationales: int = 5) -> LabelledImages:
     )
 
 
-@pytest.mark.parametrize("decoding", ["joint", "inverted", "independent", "pairs", "oracle", "random"])
+@pytest.mark.parametrize("decoding", ["joint", "inverted", "independent", "pairs", "pooled", "oracle", "random"])
 def test_figures_are_shares_that_fit_together(tmp_path: Path, decoding: str) -> None:
     found = row_metrics(tiny_recognizer(tmp_path), known(), decoding=decoding)
     assert set(found) <= set(FIGURES.values())
@@ -138,7 +139,8 @@ def test_factors_depend_on_each_other_only_where_the_reason_changes_the_category
 
 
 def test_every_method_is_chosen_with_equal_effort_and_never_on_test_images() -> None:
-    cells = selection_cells(Study())
+    study = Study(questions=ALL)
+    cells = selection_cells(study)
     per_method: dict[tuple, list] = {}
     for cell in cells:
         assert cell.seed == SELECTION_SEED
@@ -146,7 +148,7 @@ def test_every_method_is_chosen_with_equal_effort_and_never_on_test_images() -> 
         assert {judgement.decoding for judgement in cell.judgements} == {DECODING_OF[cell.objective]}
         tried = (cell.set_name, cell.learning_rate, cell.num_tokens)
         per_method.setdefault((cell.objective, cell.tokens), []).append(tried)
-    assert set(per_method) == set(Study().tunings)
+    assert set(per_method) == set(study.tunings)
     assert len({tuple(sorted(tried)) for tried in per_method.values()}) == 1
 
 
@@ -277,7 +279,7 @@ def made_up_rows(cells: list[Cell]) -> pd.DataFrame:
 
 
 def two_repetitions(world: str = "demo") -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    study = Study(world=world, num_repetitions=2, num_pretrainings=1)
+    study = Study(world=world, questions=ALL, num_repetitions=2, num_pretrainings=1)
     return study, made_up_rows(study_cells(study, chosen=CHOSEN)), made_up_rows(selection_cells(study))
 
 

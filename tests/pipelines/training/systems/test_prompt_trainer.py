@@ -93,11 +93,12 @@ def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
 def test_losses_and_decodings_of_validation_fit_each_other(name: ObjectiveName):
     config = ObjectiveConfig(name=name, max_sentences_per_step=4)
     method, objective = validation_scoring(config).method, validation_objective(config)
-    assert (method, objective.name) == ((name, name) if name in RIVALS else ("joint", "two_term"))
+    expected = {"three_term": ("pooled", "three_term"), **{rival: (rival, rival) for rival in RIVALS}}
+    assert (method, objective.name) == expected.get(name, ("joint", "two_term"))
     assert objective.max_sentences_per_step > 10**12, "nothing is sampled"
 
 
-@pytest.mark.parametrize("name", ["two_term", *RIVALS])
+@pytest.mark.parametrize("name", ["two_term", "three_term", *RIVALS])
 def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: Path, name: str):
     words = f"--shards {shards} --output {tmp_path} --cache-dir {tmp_path}/cache --objective.name {name}"
     words += f" --backbone.name {shards}/tiny-clip.json --backbone.pretrained random --num-epochs 1 --batch-size 6"

@@ -1,0 +1,95 @@
+"""What open_clip knows of published weights and a file of them does not say: their activation and preprocessing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ecor.clip.open_clip_api import open_clip
+from ecor.config import require
+from ecor.storage import filesystem
+
+CONFIG_NAME = "open_clip_config.json"
+"""Written beside weights by open_clip and by model hubs."""
+_NAMED = 4
+"""Tags in a message, at most: one of each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagFacts:
+    """How a model must be built and fed for its weights to give the features that they were trained for."""
+
+    quick_gelu: bool
+    """Activation of all blocks: QuickGELU; otherwise the one that the architecture says (GELU)."""
+    preprocess: Mapping[str, Any]
+    """open_clip's `preprocess_cfg`: mean, std, interpolation, resize_mode."""
+
+    def __str__(self) -> str:
+        mean = " ".join(f"{value:.3g}" for value in self.preprocess["mean"])
+        activation = "QuickGELU" if self.quick_gelu else "GELU"
+        return f"{activation}, mean {mean}, {self.preprocess['interpolation']}, {self.preprocess['resize_mode']}"
+
+
+def tag_facts(name: str, tag: str | None) -> TagFacts:
+    """Facts of a tag's weights; without a tag, of the name alone (OpenAI's preprocessing, as open_clip assumes).
+
+    `ViT-B-32` with `openai` was trained with QuickGELU, though the settings of that name say GELU, and open_clip only
+    warns. Such a model is built as open_clip's `ViT-B-32-quickgelu` is.
+    """
+    settings, published = open_clip.get_model_config(name) or {}, open_clip.get_pretrained_cfg(name, tag or "")
+    is_quick = settings.get("quick_gelu", False) or published.get("quick_gelu", False)
+    return TagFacts(quick_gelu=bool(is_quick), preprocess=_merge(published))
+
+
+def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
+    """Facts of a weights file of an open_clip name.
+
+    They are those of `tag` if it is given, else those that `open_clip_config.json` beside the file says, else those of
+    all tags of the name, where these agree.
+
+    Raises:
+        ValueError: if the name has no such tag, or its tags differ and nothing says which of them the file is of.
+    """
+    known = {each: tag_facts(name, each) for each in open_clip.list_pretrained_tags_by_model(name)}
+    if tag is not None:
+        require(tag in known, f"preprocess_of: {name} has no tag {tag!r}; it has {_some_of(list(known))}")
+        return known[tag]
+    if (beside := _facts_beside(weights)) is not None:
+        return beside
+    kinds = {str(facts): f"{each} ({facts})" for each, facts in reversed(known.items())}
+    if len(kinds) > 1:
+        named = "; ".join(list(reversed(kinds.values()))[:_NAMED])
+        raise ValueError(
+            f"{PurePosixPath(weights).name}: published weights of {name} differ in activation or preprocessing, and a "
+            f"file does not say which it has: add --backbone.preprocess-of TAG, as {named}; or put its {CONFIG_NAME} "
+            "beside it"
+        )
+    return next(iter(known.values())) if known else tag_facts(name, None)
+
+
+def _facts_beside(weights: str) -> TagFacts | None:
+    """Facts of the `open_clip_config.json` beside a weights file; None if there is none."""
+    path = filesystem.join(weights.rpartition("/")[0] or ".", CONFIG_NAME)
+    if not filesystem.is_file(path):
+        return None
+    try:
+        found = json.loads(filesystem.read(path))
+        is_quick = bool(found.get("model_cfg", {}).get("quick_gelu", False))
+        return TagFacts(quick_gelu=is_quick, preprocess=_merge(found["preprocess_cfg"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} has no preprocess_cfg that can be read ({type(error).__name__}): mend or remove it, and say of "
+            "which tag the weights are by --backbone.preprocess-of TAG"
+        ) from error
+
+
+def _merge(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Preprocessing with open_clip's defaults where nothing is said; without the size, which the tower knows."""
+    merged = open_clip.transform.merge_preprocess_dict(open_clip.transform.PreprocessCfg(), dict(published))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in merged.items() if key != "size"}
+
+
+def _some_of(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) or "none") + more

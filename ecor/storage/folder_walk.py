@@ -1,0 +1,108 @@
+"""List all files below a folder, on any store; what cannot be listed is an error, never fewer files."""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+_NO_TARGET = frozenset({errno.ENOENT, errno.ELOOP, errno.EACCES, errno.ENOTDIR})
+"""Errors of a link that leads nowhere: it is listed, with 0 bytes, and reading it fails."""
+
+
+def walk_files(
+    store: Any, root: str, *, may_fail: Callable[[str], bool], follow_links: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Relative path and size in bytes of every file below `root`, in no order; nothing if there is no such folder.
+
+    fsspec's own walk omits folders that it cannot read.
+
+    Args:
+        store: file system of fsspec.
+        root: path in it.
+        may_fail: whether files of a folder of this name are not missed, so that it may be unreadable.
+        follow_links: go into links to folders; otherwise each is listed as a file, which cannot be read.
+
+    Raises:
+        OSError: PermissionError or any other, for the first folder that cannot be listed.
+    """
+    if isinstance(store, LocalFileSystem):
+        if os.path.isfile(root):  # noqa: PTH113 - a path that fsspec has resolved
+            yield "", os.stat(root).st_size  # noqa: PTH116
+        elif os.path.isdir(root):  # noqa: PTH112
+            yield from _walk_disk(root, "", may_fail=may_fail, above=(_identity(root),) if follow_links else None)
+        return
+    found: Iterable[Any]
+    if _find_of(type(store)) in (AbstractFileSystem.find, AsyncFileSystem._find):  # its walk omits errors
+        found = _walk_store(store, root, root=root, may_fail=may_fail)
+    else:  # one request for all names, as object stores do
+        found = store.find(root, detail=True).values()
+    for entry in found:
+        if not is_marker(entry, root=root):
+            yield entry["name"][len(root) :].lstrip("/"), entry["size"]
+
+
+def _walk_store(store: Any, folder: str, *, root: str, may_fail: Callable[[str], bool]) -> Iterator[Any]:
+    try:
+        entries = store.ls(folder, detail=True)
+    except FileNotFoundError:
+        return  # it has no folders of its own, and the last file in this one was removed meanwhile
+    except OSError:
+        if any(map(may_fail, folder[len(root) :].split("/"))):
+            return
+        raise
+    for entry in entries:
+        name = entry["name"].rstrip("/")
+        if entry["type"] == "directory" and name != folder.rstrip("/"):
+            yield from _walk_store(store, name, root=root, may_fail=may_fail)
+        elif entry["type"] != "directory":
+            yield entry
+
+
+def is_marker(entry: Any, *, root: str) -> bool:
+    """Whether an entry is an empty object that some programs create as a folder."""
+    return entry["name"].rstrip("/") == root.rstrip("/") or (entry["name"].endswith("/") and entry["type"] == "file")
+
+
+def _walk_disk(
+    folder: str, within: str, *, may_fail: Callable[[str], bool], above: tuple[tuple[int, int], ...] | None
+) -> Iterator[tuple[str, int]]:
+    """`above` are the folders on the way here, if links are followed: a link back to one is not."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:
+        if within and any(map(may_fail, within.rstrip("/").split("/"))):
+            return
+        raise
+    for entry in found:
+        is_linked = above is not None and entry.is_symlink() and entry.is_dir()
+        here = (
+            _identity(entry.path) if above is not None and (is_linked or entry.is_dir(follow_symlinks=False)) else None
+        )
+        if entry.is_dir(follow_symlinks=False) or (is_linked and here not in (above or ())):
+            below = None if above is None or here is None else (*above, here)
+            yield from _walk_disk(entry.path, f"{within}{entry.name}/", may_fail=may_fail, above=below)
+        else:
+            yield f"{within}{entry.name}", _size(entry)
+
+
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        if entry.is_symlink() and error.errno in _NO_TARGET:
+            return 0
+        raise
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    facts = os.stat(folder)  # noqa: PTH116
+    return facts.st_dev, facts.st_ino
+
+
+def _find_of(kind: type) -> Any:
+    return getattr(kind, "_find", None) or kind.find  # type: ignore[attr-defined]

@@ -1,0 +1,68 @@
+"""Find what a folder promises and its listing lacks: images of a category, or the images that a sidecar describes."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Dataset
+
+from ecor.storage import filesystem
+from ecor.storage.tables import read_json_lines
+from pipelines.runtime.ray_data import map_blocks
+from pipelines.sharding.folder_layout import TRUTH_NAME, Source
+from pipelines.storage.image_bytes import escape_name
+
+_NAMED = 5
+
+
+def describe_gaps(source: Source, *, listing: Dataset) -> list[str]:
+    """A line for the categories without an image, and one for each sidecar with lines of images that are not there."""
+    if source.layout == "table":
+        return []
+    depth = source.places[0].path.count("/") + 1
+    return list(find_gaps(source, counts=map_blocks(listing, partial(count_by_folder, depth=depth)).iter_rows()))
+
+
+def count_by_folder(table: pa.Table, *, depth: int) -> pa.Table:
+    """Images of each category's folder, and how many of them a sidecar describes; one row per folder."""
+    num_images, num_described = Counter[str](), Counter[str]()
+    for row in table.to_pylist():
+        if row.get("left_out") is None:
+            folder = "/".join(row["source"].split("/")[:depth])
+            num_images[folder] += 1
+            num_described[folder] += row["truth"] is not None or row["visible_rationales"] is not None
+    rows = [{"folder": each, "images": num_images[each], "described": num_described[each]} for each in num_images]
+    schema = pa.schema([("folder", pa.string()), ("images", pa.int64()), ("described", pa.int64())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def find_gaps(source: Source, *, counts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines, from the counts of all blocks."""
+    num_described, filled = Counter[str](), set[str]()
+    folder_of = {escape_name(place.path): place.split_folder for place in source.places}
+    for row in counts:
+        filled.add(row["folder"])
+        num_described[folder_of.get(row["folder"], "")] += row["described"]
+    empty = [path for path in folder_of if path not in filled]
+    if empty:
+        named = ", ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
+        yield f"left out {len(empty)} categories whose folders hold no image: {named}"
+    for split_folder in dict.fromkeys(folder_of.values()):
+        path = "/".join(part for part in (source.root, split_folder, TRUTH_NAME) if part)
+        files = _described_files(path)
+        if num_lost := len(files) - num_described[split_folder]:
+            yield f"left out {num_lost} of the {len(files)} images that {path} describes: no such files"
+
+
+def _described_files(path: str) -> set[str]:
+    """The files of which a sidecar says something."""
+    if not filesystem.exists(path):
+        return set()
+    labels = ("file", "category", "rationale")
+    return {
+        str(record.get("file"))
+        for _, record in read_json_lines(path)
+        if any(value is not None for name, value in record.items() if name not in labels)
+    }

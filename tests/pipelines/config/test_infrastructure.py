@@ -1,0 +1,38 @@
+"""A database is found by its path, whatever characters are in it; what is no database address is refused."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_path, sqlite_uri, tracking_uri
+
+FOLDERS = ["plain", "what?", "50%25 off", "100%", "%41", "a#b", "a?b%3Fc", "ü ber"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_default_database_lies_in_the_working_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = tracking_uri(TrackingConfig())
+    assert sqlite_path(uri) == folder / "mlflow.db"
+    assert resolve_tracking(TrackingConfig(uri=uri)).uri == uri
+    with sqlalchemy.create_engine(uri).connect() as connection:
+        connection.execute(sqlalchemy.text("create table some (a int)"))
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (folder / "mlflow.db").stat().st_size
+
+
+def test_a_plain_path_stays_as_it_was():
+    assert sqlite_uri("/a b/mlflow.db") == "sqlite:////a b/mlflow.db"
+    assert tracking_uri(TrackingConfig(uri="sqlite:////x.db")) == "sqlite:////x.db"
+    assert sqlite_path("postgresql://host/db") is None
+    asked = tracking_uri(TrackingConfig(uri="sqlite:///runs/x.db?timeout=5"))
+    assert asked.endswith("runs/x.db?timeout=5") and sqlite_path(asked) == Path("runs/x.db").absolute()
+
+
+@pytest.mark.parametrize("uri", ["sqlite://mlflow.db", "sqlite:mlflow.db", "sqlite:/mlflow.db", "mlflow.db"])
+def test_an_address_with_too_few_slashes_is_refused(uri: str):
+    with pytest.raises(ValueError, match=r"is no address of a database: write sqlite:///mlflow\.db"):
+        resolve_tracking(TrackingConfig(uri=uri))
