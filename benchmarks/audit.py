@@ -3,10 +3,10 @@
     python benchmarks/audit.py --simulated 400
     python benchmarks/audit.py --drawn 100
 
-Simulated jobs: labels whose confidence is calibrated, too high, too low, or says nothing while just too many of them
-are wrong (the hardest case). Drawn jobs: new images each, labelled by the small CLIP of the package. In the demo's
-world its labels are zero-shot, with temperatures fitted on other images. No CLIP of the other world comes with the package:
-there a linear probe on the same CLIP's features names the categories.
+Simulated jobs: labels whose confidence is calibrated, too high, too low, or says nothing while just too many of
+them are wrong (the hardest case). Drawn jobs: new images each, labelled by the small CLIP of the package. In the
+demo's world its labels are zero-shot, with temperatures fitted on other images. No CLIP of the other world comes with
+the package: there a linear probe on the same CLIP's features names the categories.
 """
 
 import argparse
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", default=["demo", "other"], help="drawn worlds")
     args = parser.parse_args()
     print("| labels | promise | jobs | broken | allowed | p | accepted | oracle |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
     promise = Promise(right=0.95, sure=0.95)
     for kind in [*KINDS, "at the limit"] if args.simulated else []:
         jobs = (simulated_job(kind, seed=i, num_labels=20_000, promise=promise) for i in range(args.simulated))
