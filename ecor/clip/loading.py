@@ -94,7 +94,7 @@ def _from_files(architecture: str, weights: str | None, *, config: BackboneConfi
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
     require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
     name = PurePosixPath(architecture).stem
-    if weights is not None and "preprocess_cfg" not in settings and name in open_clip.list_models():
+    if weights is not None and "preprocess_cfg" not in settings and open_clip.list_pretrained_tags_by_model(name):
         return _from_weights(name, model_cfg, weights=weights, config=config)  # a copy of open_clip's own settings
     require(
         config.preprocess_of is None,
@@ -186,7 +186,9 @@ def _create_model(config: BackboneConfig, **options: bool) -> Any:
 
 
 def _with_activation(model_cfg: Mapping[str, Any], *, quick_gelu: bool) -> dict[str, Any]:
-    """Settings that say QuickGELU where it is used, and nothing otherwise, as open_clip's own do."""
+    """Settings that say QuickGELU where it is used; where they said otherwise, they say nothing, as open_clip's own."""
+    if bool(model_cfg.get("quick_gelu", False)) == quick_gelu:
+        return dict(model_cfg)
     rest = {key: value for key, value in model_cfg.items() if key != "quick_gelu"}
     return {**rest, "quick_gelu": True} if quick_gelu else rest
 

@@ -39,7 +39,7 @@ def ray_folder() -> str | None:
     if not asked:
         for base in ("/tmp", "/var/tmp", scratch):  # noqa: S108
             own = Path(base) / f"ray-{os.getuid()}"
-            if _problem(own) is None:
+            if _problem(own) is None and not (own.exists() and own.lstat().st_uid != os.getuid()):
                 return str(own)
     raise ValueError(f"Ray cannot work in {usual}: {problem}; set RAY_TMPDIR to a short path of a folder of yours")
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from ecor.clip.construction import build_random_clip
 from ecor.clip.loading import load_backbone
 from ecor.config import BackboneConfig
+from ecor.demo.tiny_clip import config_path
 from tests.support.tiny_models import TINY_CLIP
 
 
@@ -106,3 +107,11 @@ def test_a_local_folder_is_named_by_its_absolute_path(tmp_path: Path, monkeypatc
 def test_older_records_of_backbones_keep_their_digest():
     assert "preprocess_of" not in BackboneConfig().to_record()
     assert BackboneConfig(preprocess_of="openai").to_record()["preprocess_of"] == "openai"
+
+
+def test_the_packaged_clip_is_the_same_after_open_clip_has_learned_its_name() -> None:
+    """Pretraining registers it with open_clip; checkpoints name it by digest."""
+    before = load_backbone(BackboneConfig())
+    open_clip.add_model_config(config_path())
+    after = load_backbone(BackboneConfig())
+    assert (after.digest, after.architecture) == (before.digest, before.architecture)

@@ -29,7 +29,8 @@ from ecor.eclip.guidance import (
 from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures, read_projection
 from ecor.explain import attribute, build_method
 from ecor.explain.methods.similarity import Eclip
-from ecor.storage.artifact import read_artifact, save_artifact
+from ecor.storage.artifact import save_artifact
+from ecor.storage.model_records import read_artifact
 from tests.support.tiny_towers import RESNET, TIMM, VITS, backbone_of, pixels_for, texts_for, tower_of
 
 NUM_IMAGES, NUM_PATCHES, DIM = 5, 9, 4
