@@ -294,7 +294,8 @@ def main() -> int:
         print("\n".join(each.name for each in chosen))
         return 0
     if not (ROOT / ".git").exists():
-        parser.error(f"{ROOT} is no git checkout: git lists the files to copy")
+        print(f"not run: {ROOT} is no git checkout, and git lists the files to copy")
+        return 0
     uv = os.environ.get("UV") or shutil.which("uv")
     outcomes = []
     for setting in chosen:
