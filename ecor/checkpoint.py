@@ -120,7 +120,9 @@ def load(
     record = read_checkpoint(folder)
     vocabulary = read_vocabulary(Path(record.folder) / VOCABULARY)
     _require_digest(vocabulary.digest, record.vocabulary_digest, what=f"{VOCABULARY} of {record.folder}")
-    backbone = backbone or load_backbone(_backbone_config(record, precision=precision), device=device)
+    backbone = backbone or load_backbone(
+        _backbone_config(record, precision=precision), device=device, digest=record.backbone_digest
+    )
     _require_backbone(record, backbone)
     recognizer = Recognizer(
         backbone=backbone,

@@ -123,8 +123,9 @@ class BackboneConfig:
     compile: bool = False
     """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
     preprocess_of: str | None = None
-    """If `pretrained` is a file: the open_clip tag whose preprocessing and activation its weights have. None: what
-    `open_clip_config.json` beside the file says, else what all tags of the name have in common."""
+    """If `pretrained` is a file: the open_clip tag whose preprocessing and activation its weights have, or `none` for
+    OpenAI's preprocessing and the activation that the name says. None: what `open_clip_config.json` beside the file
+    says, else what all tags of the name have in common."""
 
     def __post_init__(self) -> None:
         for place in (self.name, self.pretrained or ""):  # records of checkpoints name places too

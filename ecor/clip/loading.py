@@ -4,7 +4,10 @@ import difflib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -15,7 +18,7 @@ from torch import nn
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
 from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
-from ecor.clip.weights.tag_facts import file_facts, tag_facts
+from ecor.clip.weights.tag_facts import AS_NAMED, file_facts, tag_facts
 from ecor.clip.weights.weight_files import load_weights
 from ecor.config import HUBS, BackboneConfig, require
 from ecor.storage import filesystem
@@ -25,7 +28,7 @@ _MOST_CHARS = 160
 Part = TypeVar("Part")
 
 
-def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
+def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu", digest: str | None = None) -> Backbone:
     """Open the CLIP that `config` names, frozen, on `device`.
 
     Weights come from a file (safetensors, or a checkpoint read without unpickling code; on a disk or in a store), an
@@ -35,6 +38,8 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
     Args:
         config: which CLIP, and how to run it.
         device: that holds the weights.
+        digest: of the backbone, if a record knows it. Records of earlier versions name files that were built as the
+            name alone says; where this gives the digest, such a file is built so.
 
     Raises:
         ValueError: when the name or tag is unknown, a file is missing, is no weights or does not fit, nothing says what
@@ -43,15 +48,35 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu")
     config = config.with_absolute_paths()
     if config.compile:
         _check_compiler(torch.device(device))
-    found = _find_files(config)
-    parts = _from_files(*found, config=config) if found else _from_open_clip(config)
+    is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
+    if digest is None or config.preprocess_of is not None or not is_file:
+        return _open_backbone(config, device=device)
+    try:
+        found = _open_backbone(config, device=device)
+    except ValueError:
+        found = None
+    if found is None or found.digest != digest:
+        with suppress(ValueError):
+            earlier = _open_backbone(replace(config, preprocess_of=AS_NAMED), device=device)
+            if earlier.digest == digest:
+                return earlier
+    return found or _open_backbone(config, device=device)
+
+
+def _open_backbone(config: BackboneConfig, *, device: str | torch.device) -> Backbone:
+    files_of = _find_files(config)
+    parts = _from_files(*files_of, config=config) if files_of else _from_open_clip(config)
     _check_finite(parts.model, config=config)
     return Backbone(parts, config=config, device=device)
 
 
 def _check_compiler(device: torch.device) -> None:
     """Raise ValueError where `torch.compile` has no compiler: C++ for a CPU, C for a GPU's launchers."""
-    asked, usual = ("CXX", ("g++", "clang++")) if device.type == "cpu" else ("CC", ("gcc", "clang", "cc"))
+    asked, usual = (
+        ("CXX", ("clang++",) if sys.platform == "darwin" else ("g++",))
+        if device.type == "cpu"
+        else ("CC", ("gcc", "clang", "cc"))
+    )
     wanted = (os.environ[asked],) if os.environ.get(asked) else usual
     require(
         any(map(shutil.which, wanted)),
@@ -107,7 +132,8 @@ def _from_files(architecture: str, weights: str | None, *, config: BackboneConfi
 def _from_weights(name: str, model_cfg: dict[str, Any], *, weights: str, config: BackboneConfig) -> ClipParts:
     """A model of open_clip's list with weights of a file, which does not say what they were trained with."""
     facts = file_facts(name, weights=weights, tag=config.preprocess_of)
-    model_cfg = _with_activation(model_cfg, quick_gelu=facts.quick_gelu)
+    is_quick = facts.quick_gelu or bool(model_cfg.get("quick_gelu", False))
+    model_cfg = _with_activation(model_cfg, quick_gelu=is_quick)
     return _build_parts(model_cfg, preprocess=facts.preprocess, weights=weights, name=name)
 
 

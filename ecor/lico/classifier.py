@@ -164,7 +164,7 @@ def load_classifier(folder: str | Path, *, device: str | torch.device = "cpu") -
     record = read_artifact(folder, SYSTEM)
     stored = parse_record(_ClassifierRecord, record.settings)
     config = parse_record(LicoConfig, {**stored.lico, "fit": LicoConfig().fit})
-    backbone = load_backbone(record.backbone)
+    backbone = load_backbone(record.backbone, digest=record.backbone_digest)
     encoder, preprocess = build_encoder(config, backbone), encoder_preprocess(config, backbone)
     classifier = Classifier(encoder, categories=stored.categories, preprocess=preprocess)
     classifier.load_state_dict(read_tensors(record))

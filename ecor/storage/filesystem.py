@@ -267,7 +267,7 @@ def remove(address: Address) -> None:
 
 
 def _is_linked_folder(info: Mapping[str, Any]) -> bool:
-    return bool(info.get("islink")) and Path(info["name"]).is_dir()
+    return bool(info.get("islink")) and os.path.isdir(info["name"])  # noqa: PTH112 - False where a link leads nowhere
 
 
 def _info(address: Address) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -30,9 +31,11 @@ def walk_files(
         OSError: PermissionError or any other, for the first folder that cannot be listed.
     """
     if isinstance(store, LocalFileSystem):
-        if os.path.isfile(root):  # noqa: PTH113 - a path that fsspec has resolved
-            yield "", os.stat(root).st_size  # noqa: PTH116
-        elif os.path.isdir(root):  # noqa: PTH112
+        try:
+            facts = os.stat(root)  # noqa: PTH116 - a path that fsspec has resolved
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISDIR(facts.st_mode):
             yield from _walk_disk(root, "", may_fail=may_fail, above=(_identity(root),) if follow_links else None)
         return
     found: Iterable[Any]
@@ -74,26 +77,40 @@ def _walk_disk(
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
+    except FileNotFoundError:
+        return  # removed meanwhile
     except OSError:
         if within and any(map(may_fail, within.rstrip("/").split("/"))):
             return
         raise
     for entry in found:
-        is_linked = above is not None and entry.is_symlink() and entry.is_dir()
+        is_linked = above is not None and _leads_to_folder(entry)
         here = (
             _identity(entry.path) if above is not None and (is_linked or entry.is_dir(follow_symlinks=False)) else None
         )
         if entry.is_dir(follow_symlinks=False) or (is_linked and here not in (above or ())):
             below = None if above is None or here is None else (*above, here)
             yield from _walk_disk(entry.path, f"{within}{entry.name}/", may_fail=may_fail, above=below)
-        else:
-            yield f"{within}{entry.name}", _size(entry)
+        elif (size := _size(entry)) is not None:
+            yield f"{within}{entry.name}", size
 
 
-def _size(entry: "os.DirEntry[str]") -> int:
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError as error:
+        if error.errno in _NO_TARGET:
+            return False
+        raise
+
+
+def _size(entry: "os.DirEntry[str]") -> int | None:
+    """Size in bytes; None for a file that was removed meanwhile."""
     try:
         return entry.stat().st_size
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not entry.is_symlink():
+            return None
         if entry.is_symlink() and error.errno in _NO_TARGET:
             return 0
         raise

@@ -33,7 +33,8 @@ def ray_folder() -> str | None:
         "shorter path",
     )
     asked = os.environ.get("RAY_TMPDIR")
-    usual = Path(asked or os.environ.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108 - Ray's own choice
+    scratch_of_ray = os.environ.get("TMPDIR") if sys.platform.startswith("linux") else None
+    usual = Path(asked or scratch_of_ray or "/tmp") / "ray"  # noqa: S108 - Ray's own choice
     if (problem := _problem(usual)) is None:
         return None
     if not asked:

@@ -60,9 +60,9 @@ def _described_files(path: str) -> set[str]:
     """The files of which a sidecar says something."""
     if not filesystem.exists(path):
         return set()
-    labels = ("file", "category", "rationale")
+    labels = {"file", "category", "rationale", "visible_rationales"}
     return {
         str(record.get("file"))
         for _, record in read_json_lines(path)
-        if any(value is not None for name, value in record.items() if name not in labels)
+        if record.get("visible_rationales") is not None or set(record) - labels
     }

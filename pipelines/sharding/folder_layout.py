@@ -146,7 +146,11 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
         )
     layout = config.layout
     if layout == "auto":
-        layout = "dror" if any(_has_numbered_folder(f"{root}/{place.path}") for place in places) else "folders"
+        layout = (
+            "dror"
+            if any(_has_numbered_folder(f"{root}/{place.path}", follow_links=follows) for place in places)
+            else "folders"
+        )
     ignored = tuple(name for name in folders if splits and name not in splits)
     seen = {"": top, **levels}
     kinds = dict.fromkeys(masks, "masks") | dict.fromkeys(ignored, "unlabelled_folder")
@@ -162,7 +166,8 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
         left_out_places=tuple(replace(_place(root, name, layout), left_out=kind) for name, kind in kinds.items()),
     )
     if not follows:
-        source = replace(source, linked_folders=tuple(_linked_folders(root, splits=splits)))
+        linked = (f"{place}/{name}".lstrip("/") for place, each in seen.items() for name in each.linked_folders)
+        source = replace(source, linked_folders=tuple(linked))
     return _source(source, [replace(place, layout=layout) for place in places])
 
 
@@ -193,17 +198,6 @@ def _source(source: Source, places: Iterable[Place]) -> Source:
     return replace(source, places=tuple(places), vocabulary=vocabulary if filesystem.exists(vocabulary) else None)
 
 
-def _linked_folders(root: str, *, splits: Iterable[str]) -> list[str]:
-    """Links to folders in the input and in its splits, by path within the input."""
-    levels = ["", *(f"{split}/" for split in splits)]
-    return [
-        f"{level}{entry.name}"
-        for level in levels
-        for entry in filesystem.list_folder(f"{root}/{level}".rstrip("/"))
-        if entry.is_linked_folder and not is_junk(entry.name)
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Level:
     """Names in a folder."""
@@ -214,6 +208,8 @@ class _Level:
     hidden_folders: tuple[str, ...]
     num_hidden: int
     """Hidden files."""
+    linked_folders: tuple[str, ...]
+    """Links to folders."""
 
 
 def _look_into(folder: str, *, follow_links: bool = False) -> _Level:
@@ -224,16 +220,17 @@ def _look_into(folder: str, *, follow_links: bool = False) -> _Level:
         files=tuple(name for name in files if not is_junk(name) and name not in (VOCABULARY_NAME, TRUTH_NAME)),
         hidden_folders=tuple(filter(is_junk, folders)),
         num_hidden=sum(map(is_junk, files)),
+        linked_folders=tuple(each.name for each in found if each.is_linked_folder and not is_junk(each.name)),
     )
 
 
-def _has_numbered_folder(folder: str) -> bool:
+def _has_numbered_folder(folder: str, *, follow_links: bool) -> bool:
     """Whether the first folders below a category lead to `<rationale>/<digits>`; `<category>/2021` is none."""
-    rationales = _look_into(folder).folders
+    rationales = _look_into(folder, follow_links=follow_links).folders
     below = next((name for name in rationales if not name.isdigit()), None)
     while below is not None:
         folder = f"{folder}/{below}"
-        folders = _look_into(folder).folders
+        folders = _look_into(folder, follow_links=follow_links).folders
         if any(name.isdigit() for name in folders):
             return True
         below = folders[0] if folders else None

@@ -12,6 +12,8 @@ from ecor.storage import filesystem
 
 CONFIG_NAME = "open_clip_config.json"
 """Written beside weights by open_clip and by model hubs."""
+AS_NAMED = "none"
+"""Instead of a tag: as the name alone says. Earlier versions built every file so."""
 _NAMED = 4
 """Tags in a message, at most: one of each kind."""
 
@@ -45,12 +47,14 @@ def tag_facts(name: str, tag: str | None) -> TagFacts:
 def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
     """Facts of a weights file of an open_clip name.
 
-    They are those of `tag` if it is given, else those that `open_clip_config.json` beside the file says, else those of
-    all tags of the name, where these agree.
+    They are those of `tag` if it is given (`AS_NAMED`: those of the name alone), else those that
+    `open_clip_config.json` beside the file says, else those of all tags of the name, where these agree.
 
     Raises:
         ValueError: if the name has no such tag, or its tags differ and nothing says which of them the file is of.
     """
+    if tag == AS_NAMED:
+        return tag_facts(name, None)
     known = {each: tag_facts(name, each) for each in open_clip.list_pretrained_tags_by_model(name)}
     if tag is not None:
         require(tag in known, f"preprocess_of: {name} has no tag {tag!r}; it has {_some_of(list(known))}")
@@ -71,7 +75,10 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
 def _facts_beside(weights: str) -> TagFacts | None:
     """Facts of the `open_clip_config.json` beside a weights file; None if there is none."""
     path = filesystem.join(weights.rpartition("/")[0] or ".", CONFIG_NAME)
-    if not filesystem.is_file(path):
+    try:
+        if not filesystem.is_file(path):
+            return None
+    except PermissionError:  # S3 answers so for a missing file to whom may not list the bucket
         return None
     try:
         found = json.loads(filesystem.read(path))

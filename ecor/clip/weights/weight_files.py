@@ -26,11 +26,14 @@ _OTHERS = {
     b"<": "a web page, not the weights: fetch them again, perhaps after a login",
 }
 """What files that are no weights begin with."""
+_LONGEST_NAME = 30
 _SCRIPT_RECIPE = (
     "skip = ('input_resolution', 'context_length', 'vocab_size'); w = torch.jit.load('{name}', 'cpu').state_dict(); "
-    "w = {{k: v.clone() for k, v in w.items() if k not in skip}}"
+    "w = {{k: v.contiguous().clone() for k, v in w.items() if k not in skip}}"
 )
-_PICKLE_RECIPE = "w = {load}; w = w.get('state_dict', w); w = {{k: torch.as_tensor(v).clone() for k, v in w.items()}}"
+_PICKLE_RECIPE = (
+    "w = {load}; w = w.get('state_dict', w); w = {{k: torch.as_tensor(v).contiguous().clone() for k, v in w.items()}}"
+)
 
 
 def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
@@ -54,10 +57,8 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
         except UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
             held = f" ({found[1]})" if found else ""
-            recipe = _PICKLE_RECIPE.format(load=f"torch.load('{path.name}', 'cpu', weights_only=False)")
-            raise _foreign_error(
-                f"{name} holds Python objects besides tensors{held}", recipe=recipe, path=path
-            ) from error
+            recipe = _PICKLE_RECIPE.format(load=f"torch.load('{_short_name(path)}', 'cpu', weights_only=False)")
+            raise _foreign_error(f"{name} holds Python objects besides tensors{held}", recipe=recipe) from error
         except (AttributeError, TypeError, StopIteration, IndexError) as error:
             raise ValueError(
                 f"{name} holds no mapping of names to tensors ({_shorten(error)}): save `model.state_dict()` as "
@@ -84,8 +85,8 @@ def _checked_suffix(path: Path, *, name: str) -> str:
     if head.startswith(b"\x80"):
         if _TORCH_MAGIC in head:
             return ".pt"
-        recipe = _PICKLE_RECIPE.format(load=f"pickle.load(open('{path.name}', 'rb'))")
-        raise _foreign_error(f"{name} is a plain pickle", recipe=recipe, path=path)
+        recipe = _PICKLE_RECIPE.format(load=f"pickle.load(open('{_short_name(path)}', 'rb'))")
+        raise _foreign_error(f"{name} is a plain pickle", recipe=recipe)
     for start, what in _OTHERS.items():
         if head.lstrip().startswith(start):
             raise ValueError(f"{name} is {what}")
@@ -104,8 +105,7 @@ def _zip_suffix(path: Path, *, name: str) -> str:
     if any("/code/" in each or each.endswith("constants.pkl") for each in names):
         raise _foreign_error(
             f"{name} is a TorchScript program, as OpenAI's files are",
-            recipe=_SCRIPT_RECIPE.format(name=path.name),
-            path=path,
+            recipe=_SCRIPT_RECIPE.format(name=_short_name(path)),
         )
     return _array_or_torch(names, name=name)
 
@@ -118,11 +118,15 @@ def _array_or_torch(names: Sequence[str], *, name: str) -> str:
     raise ValueError(f"{name} is a zip archive without weights of torch: unpack it, and name the file of weights in it")
 
 
-def _foreign_error(what: str, *, recipe: str, path: Path) -> ValueError:
-    target = f"{path.name.removesuffix(path.suffix)}.safetensors"
+def _short_name(path: Path) -> str:
+    """The name in a recipe: the command line shows 500 characters of a message."""
+    return path.name if len(path.name) <= _LONGEST_NAME else "FILE"
+
+
+def _foreign_error(what: str, *, recipe: str) -> ValueError:
     return ValueError(
         f'{what}, and ecor runs no code of a file. If you trust it, make safetensors of it: python -c "import pickle, '
-        f"torch, safetensors.torch as s; {recipe}; s.save_file(w, '{target}')\""
+        f"torch, safetensors.torch as s; {recipe}; s.save_file(w, 'weights.safetensors')\""
     )
 
 

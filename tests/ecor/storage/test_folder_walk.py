@@ -1,11 +1,14 @@
 """A listing is complete, or an error: fsspec's own walk omits what it cannot read."""
 
+import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ecor.storage import filesystem
@@ -86,6 +89,39 @@ def test_links_to_folders_are_files_unless_they_are_followed(tree: Path, tmp_pat
     assert [name for name in followed if name.startswith("b/up")] == ["b/up"]
     assert [entry.name for entry in filesystem.list_folder(tree) if entry.is_linked_folder] == ["link"]
     assert next(each for each in filesystem.list_folder(tree, follow_links=True) if each.name == "link").is_folder
+
+
+def test_what_is_removed_while_it_is_listed_is_no_error(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    scan = os.scandir
+
+    def removing_scan(folder: Any) -> Any:
+        found = scan(folder)
+        if str(folder) == str(tree / "b"):
+            entries = sorted(found, key=lambda entry: entry.name)
+            (tree / "b" / "c.png").unlink()
+            shutil.rmtree(tree / "b" / "d")
+            return contextlib.nullcontext(entries)
+        return found
+
+    monkeypatch.setattr(os, "scandir", removing_scan)
+    assert list(filesystem.files_below(tree)) == ["@eaDir/f.png", "a.png"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_listed_folder_that_cannot_be_looked_at_is_not_empty(tree: Path, code: int, monkeypatch: pytest.MonkeyPatch):
+    def failing_stat(path: Any, **options: Any) -> Any:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(os, "stat", failing_stat)
+    with pytest.raises(OSError) as caught:
+        list(walk_files(LocalFileSystem(), str(tree), may_fail=never))
+    assert caught.value.errno == code
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tree: Path):
+    (tree / "loop").symlink_to(tree / "loop")
+    assert filesystem.files_below(tree, follow_links=True)["loop"] == 0
+    assert "loop" in [entry.name for entry in filesystem.list_folder(tree)]
 
 
 class GeneralStore(AbstractFileSystem):

@@ -55,6 +55,24 @@ def test_lines_of_a_sidecar_that_match_no_file_are_counted(tmp_path: Path):
     assert line == f"left out 2 of the 3 images that {path} describes: no such files"
 
 
+def test_a_sidecar_with_empty_cells_says_no_more_than_it_has(tmp_path: Path):
+    """As pandas writes it."""
+    config = make(tmp_path, "hat/a.png")
+    lines = [{"file": "hat/a.png", "weather": None}, {"file": "hat/gone.png", "weather": None}]
+    (tmp_path / "in" / "truth.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (line,) = gaps(config)
+    assert line.startswith("left out 1 of the 2 images")
+
+
+def test_dror_through_links_is_dror(tmp_path: Path):
+    make(tmp_path, "hat/")
+    (tmp_path / "brim" / "1").mkdir(parents=True)
+    (tmp_path / "brim" / "1" / "a.png").write_bytes(b"any")
+    (tmp_path / "in" / "hat" / "a brim").symlink_to(tmp_path / "brim")
+    source = find_source(ShardConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), follow_links=True))
+    assert source.layout == "dror"
+
+
 def test_links_to_categories_are_named_and_followed_if_asked(tmp_path: Path):
     make(tmp_path, "hat/a.png", "hat/b.png")
     (tmp_path / "elsewhere").mkdir()

@@ -5,6 +5,7 @@ Nothing is downloaded: a tiny architecture stands under each name, and tags lead
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -123,6 +124,29 @@ def test_the_config_beside_a_file_says_what_it_was_trained_with(weights: str):
         beside.write_text(text)
         with pytest.raises(ValueError, match=r"open_clip_config\.json has no preprocess_cfg that can be read"):
             load_backbone(BackboneConfig(name="ViT-B-32", pretrained=weights))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "MobileCLIP-S1"])  # its tags differ; QuickGELU; other pixels
+def test_a_record_of_an_earlier_version_opens_as_it_was_built(name: str, weights: str):
+    """Earlier versions built every file as the name alone says; their records have the digest of that."""
+    config = BackboneConfig(name=name, pretrained=weights)
+    earlier = load_backbone(replace(config, preprocess_of="none"))
+    kind, preprocess = built(earlier)
+    assert kind == (name in QUICK_NAMES) and preprocess.mean == open_clip.OPENAI_DATASET_MEAN
+    assert load_backbone(config, digest=earlier.digest).digest == earlier.digest
+    tag = open_clip.list_pretrained_tags_by_model(name)[0]
+    tagged = load_backbone(replace(config, preprocess_of=tag))
+    assert load_backbone(replace(config, preprocess_of=tag), digest=earlier.digest).digest == tagged.digest
+    if name == "ViT-B-32":
+        with pytest.raises(ValueError, match="preprocess-of TAG"):
+            load_backbone(config, digest="of other weights")
+
+
+def test_the_activation_that_a_model_config_says_is_kept(weights: str, tmp_path: Path):
+    path = tmp_path / "MobileCLIP-S1.json"
+    path.write_text(json.dumps(TINY | {"quick_gelu": True}))
+    is_quick, preprocess = built(load_backbone(BackboneConfig(name=str(path), pretrained=weights)))
+    assert is_quick and preprocess.mean == (0.0, 0.0, 0.0)
 
 
 def test_the_config_beside_a_file_is_found_in_a_store(weights: str, tmp_path: Path):

@@ -90,8 +90,8 @@ def test_a_file_with_code_is_named_and_its_recipe_makes_safetensors(
     assert recipe is not None
     monkeypatch.chdir(tmp_path)
     exec(recipe[1], {})
-    assert load_file(tmp_path / "ViT-B-32.safetensors").keys() == STATE.keys()
-    assert all(torch.equal(value, STATE[key]) for key, value in loaded(tmp_path / "ViT-B-32.safetensors").items())
+    assert load_file(tmp_path / "weights.safetensors").keys() == STATE.keys()
+    assert all(torch.equal(value, STATE[key]) for key, value in loaded(tmp_path / "weights.safetensors").items())
 
 
 @pytest.mark.parametrize(
