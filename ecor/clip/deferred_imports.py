@@ -1,6 +1,7 @@
 """Import a package without the packages that it imports for rare uses: these are imported when first used."""
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -44,6 +45,9 @@ class DeferredName:
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._load())
 
+    def __subclasscheck__(self, kind: type) -> bool:
+        return issubclass(kind, self._load())
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self._load(),)
 
@@ -60,9 +64,11 @@ class _DeferredModule(ModuleType):
 class _DeferringFinder(MetaPathFinder, Loader):
     def __init__(self, packages: Sequence[str]) -> None:
         self._packages = packages
+        self._thread = threading.get_ident()
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        deferred = any(f"{fullname}.".startswith(f"{package}.") for package in self._packages)
+        is_own = threading.get_ident() == self._thread  # another thread may import one of them for real
+        deferred = is_own and any(f"{fullname}.".startswith(f"{package}.") for package in self._packages)
         return ModuleSpec(fullname, self, is_package=True) if deferred else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

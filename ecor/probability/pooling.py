@@ -82,7 +82,7 @@ def normalize_pool(
     return Joint(
         method="pooled",
         rationales=kept.ids,
-        rationale_log_prob=log_prob_BKC.logsumexp(dim=-1),
+        rationale_log_prob=kept.log_prob.logsumexp(dim=-1) - partition_B1,
         log_prob=log_prob_BKC,
         category_log_prob=mass_BC - total_B1,
         rest_log_prob=unseen_B,

@@ -54,9 +54,12 @@ def marginal_category_log_prob(
     """log Σ_r P(r | I) · P(c | r, I) over all rationales: what ECOR's joint says about the category alone."""
     log_prob_BR = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures)
     scale = logit_scale / temperatures.category_given_rationale
-    parts, first = [], 0
+    total: Tensor | None = None
+    first = 0
     for logits_BGC in stream_pair_logits(features.category, text, scale=scale):
         weights_BG = log_prob_BR[:, first : first + logits_BGC.shape[1]]
-        parts.append((logits_BGC.log_softmax(dim=-1) + weights_BG.unsqueeze(-1)).logsumexp(dim=1))
+        part = (logits_BGC.log_softmax(dim=-1) + weights_BG.unsqueeze(-1)).logsumexp(dim=1)
+        total = part if total is None else torch.logaddexp(total, part)
         first += logits_BGC.shape[1]
-    return torch.stack(parts).logsumexp(dim=0)
+    assert total is not None, "a vocabulary has a rationale"
+    return total

@@ -80,9 +80,9 @@ class Certificate:
     seed: int
     judged_by: tuple[str, ...]
     num_skipped: int
-    """Of the sample: counted as wrong."""
+    """Labels of the sample that all their reviewers skipped: counted as wrong."""
     num_disputed: int
-    """Likewise."""
+    """Labels of the sample with different verdicts; wrong where these differ about what is promised."""
     judgements_digest: str
     groups: tuple[GroupCertificate, ...]
     reject: RejectCertificate | None = None

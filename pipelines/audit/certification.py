@@ -46,7 +46,7 @@ def certify_groups(
     wrong = ~judgements.is_right(reasons=config.reasons)
     may_be_accepted = np.ones(population.num_labels, dtype=bool)
     if config.reject is not None:
-        may_be_accepted = ~_candidates(population, share=config.reject)
+        may_be_accepted = ~reject_candidates(population, share=config.reject)
     return tuple(
         _certify_group(group, population, sample=sample, wrong=wrong, promise=promise)
         for group in divide(population, among=may_be_accepted, by_category=config.by is not None, promise=promise)
@@ -86,7 +86,7 @@ def certify_rejects(
     if config.reject is None or population.ood_scores is None:
         return None
     promise = Promise(right=config.reject_wrong, sure=config.sure)
-    members = _candidates(population, share=config.reject)
+    members = reject_candidates(population, share=config.reject)
     scores, rows = population.ood_scores, sample.rows
     found = _test(
         scores, members=members, population=population, bad=rows[~judgements.category_wrong], predicted=None,
@@ -113,7 +113,7 @@ def audit_curve(config: AuditConfig, population: Population, *, sample: Sample, 
     return risk_coverage(sequence, num_wrong=count_above(sequence, population.scores[wrong]), sure=config.sure)
 
 
-def _candidates(population: Population, *, share: float) -> Bool[np.ndarray, " N"]:
+def reject_candidates(population: Population, *, share: float) -> Bool[np.ndarray, " N"]:
     """The labels with the highest OOD scores, at most this share of all; equal scores go together."""
     scores = population.ood_scores
     assert scores is not None, "labels with an OOD score"

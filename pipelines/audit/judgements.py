@@ -1,6 +1,7 @@
 """Judgements of a sample: by people (a filled-in file, or a decision set), or by the labels' truth columns.
 
-A label that a reviewer skipped, or on which reviewers differ, counts as wrong: the promise stays exact.
+A label that all its reviewers skipped counts as wrong, and so does one on which they differ (about its category, or
+with `--reasons` about its rationale): the promise stays exact.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -142,11 +143,14 @@ def _before(sample: Sample) -> dict[str, LabelBefore]:
 def _read_file(path: str, *, sample: Sample, predictions: PredictionSet) -> dict[str, list[Decision]]:
     before, found = _before(sample), dict[str, list[Decision]]()
     for row in read_rows(
-        path, required=("key", "verdict"), optional=("category_after", "rationales_after", "reviewer", "note")
+        path,
+        required=("key", "verdict"),
+        optional=("category", "rationale", "category_after", "rationales_after", "reviewer", "note"),
     ):
         key, verdict = row.text("key") or "", (row.text("verdict") or "").strip().lower()
         if key not in before:
             raise row.error("key", "is not in the sample: fill in the file that this audit has written")
+        _check_label(row, before[key])
         if not verdict:
             continue
         if verdict not in _IN_FILES:
@@ -164,6 +168,14 @@ def _read_file(path: str, *, sample: Sample, predictions: PredictionSet) -> dict
             raise row.error("key", f"is judged twice by {decision.reviewer}: keep one row per label and reviewer")
         found.setdefault(key, []).append(decision)
     return found
+
+
+def _check_label(row: TableRow, before: LabelBefore) -> None:
+    """Raise ValueError for a row that shows another label than the one that is audited."""
+    for name in ("category", "rationale"):
+        shown, ours = row.text(name), getattr(before, name)
+        if shown and normalise_name(ours) not in (normalise_name(shown), normalise_name(shown.removeprefix("'"))):
+            raise row.error(name, f"is not the label that is audited ({ours}): judge the labels of this audit")
 
 
 def _correction(row: TableRow) -> Correction:

@@ -1,7 +1,8 @@
 """Draw the sample of an audit: one pass over the labels, in memory one part and about 20 bytes per label.
 
-The labels with the lowest keyed hash are drawn: a simple random sample without replacement that depends on the seed,
-the labels' digest and the keys. Other labels of the same images have another sample.
+The labels with the lowest keyed hash are drawn: a simple random sample without replacement that depends on the labels'
+digest, the keys and all settings, the seed among them. So judgements of a sample fit one promise: other labels, and
+other settings, have another sample.
 """
 
 import csv
@@ -17,12 +18,16 @@ from jaxtyping import Bool, Float, Int
 from ecor.config import require
 from ecor.data.prediction_schema import OOD_COLUMN, ORIGIN_SCHEMA
 from ecor.data.predictions import PredictionSet, read_part
+from ecor.storage.digests import json_digest
+from pipelines.config.identity import output_settings
 from pipelines.config.review import AuditConfig
 
 SAMPLE_NAME = "sample.csv"
 TO_FILL = ("verdict", "category_after", "rationales_after", "reviewer", "note")
 """Columns of the sample's file that a person or a tool fills in."""
 _SHOWN = ("key", "source", "shard", "member_offset", "member_num_bytes", "category", "rationale", "confidence")
+_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 _NEEDED = (*ORIGIN_SCHEMA.names, "category", "rationale", "confidence", "category_log_prob")
 
 
@@ -77,7 +82,9 @@ def ood_column(table: pa.Table, *, labels: str) -> Float[np.ndarray, " N"]:
         name in table.column_names and not table[name].null_count,
         f"{labels} has no column {name}, which --reject needs: score with --scoring.ood-score",
     )
-    return table[name].to_numpy().astype(np.float64)
+    scores = table[name].to_numpy().astype(np.float64)
+    require(bool(np.isfinite(scores).all()), f"{labels} has an OOD score that is no number: score again")
+    return scores
 
 
 def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Population, Sample]:
@@ -88,7 +95,7 @@ def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Popula
             parts that are not those of the manifest.
     """
     require(predictions.num_rows > 0, f"{config.labels} has no labels: there is nothing to audit")
-    salt = f"{config.seed}:{predictions.digest}"
+    salt = json_digest({"labels": predictions.digest, **output_settings(config)})
     scores, oods, groups, names = [], [], [], dict[str, int]()
     drawn, hashes, rows = _NEEDED_SCHEMA.empty_table(), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
     start = num_uncalibrated = 0
@@ -124,14 +131,23 @@ def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Popula
 
 
 def encode_sample(sample: Sample) -> bytes:
-    """The sample as a CSV file, with empty columns to fill in; the same sample gives the same bytes."""
+    """The sample as a CSV file, with empty columns to fill in; the same sample gives the same bytes.
+
+    All cells are quoted, and a byte order mark leads, so that spreadsheets read names in any language.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["number", *_SHOWN, *TO_FILL])
     for number, row in enumerate(sample.table.select(list(_SHOWN)).to_pylist(), start=1):
         shown = {**row, "confidence": f"{row['confidence']:.4f}"}
-        writer.writerow([number, *(shown[name] for name in _SHOWN), *[""] * len(TO_FILL)])
-    return text.getvalue().encode()
+        cells = ("" if shown[name] is None else _spreadsheet_text(str(shown[name])) for name in _SHOWN)
+        writer.writerow([number, *cells, *[""] * len(TO_FILL)])
+    return text.getvalue().encode("utf-8-sig")
+
+
+def _spreadsheet_text(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: with an apostrophe before it, as they write it themselves."""
+    return f"'{text}" if text.startswith(_OF_FORMULAS) else text
 
 
 def _hash_keys(keys: pa.ChunkedArray, *, salt: str) -> Int[np.ndarray, " N"]:

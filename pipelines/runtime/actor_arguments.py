@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+
+_ARGUMENTS = (("_map_transformer_ref", "_map_transformer"), ("_data_context_ref", "data_context"))
+"""Attributes of Ray Data's operator that become references to objects on first use, and the values of these."""
 
 
 def inline_actor_arguments() -> AbstractContextManager[None]:
@@ -29,9 +33,9 @@ def _with_rule() -> AbstractContextManager[None]:
 
         def apply(self, plan: PhysicalPlan) -> PhysicalPlan:
             for operator in plan.dag.post_order_iter():
-                if isinstance(operator, ActorPoolMapOperator):
-                    operator.__dict__["_map_transformer_ref"] = operator._map_transformer
-                    operator.__dict__["_data_context_ref"] = operator.data_context
+                for name, value in _ARGUMENTS if isinstance(operator, ActorPoolMapOperator) else ():
+                    if isinstance(getattr(type(operator), name, None), cached_property) and hasattr(operator, value):
+                        operator.__dict__[name] = getattr(operator, value)
             return plan
 
     @contextmanager

@@ -9,6 +9,8 @@ from pipelines.runtime.console import say
 
 _KINDS_NAMED = 5
 """Kinds that a line names; records and metrics have all."""
+_KINDS_LOGGED = 50
+"""Kinds that are metrics of their own in MLflow; suffixes of a folder can be without number."""
 _KIND_LENGTH = 60
 _NO_METRIC = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -85,8 +87,11 @@ class Balance:
         )
 
     def metrics(self) -> dict[str, int]:
-        """For MLflow: `balance/listed`, `/taken`, `/copies`, `/rejected`, `/left_out`, and `/rejected/<reason>`,
-        `/left_out/<kind>`."""
+        """For MLflow: `balance/listed`, `/taken`, `/copies`, `/rejected`, `/left_out`, and the most frequent kinds as
+        `/rejected_of/<reason>` and `/left_out_of/<kind>`; all others are `other`.
+
+        MLflow's file store makes a folder of what stands before a `/`, so no name is the beginning of another.
+        """
         found = {
             "balance/listed": self.num_listed,
             "balance/taken": self.num_taken,
@@ -95,8 +100,10 @@ class Balance:
             "balance/left_out": self.num_left_out,
         }
         for name, kinds in (("rejected", self.rejected), ("left_out", self.left_out)):
-            for kind, number in kinds.items():
-                key = f"balance/{name}/{_NO_METRIC.sub('_', kind)[:_KIND_LENGTH]}"
+            ordered = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+            for rank, (kind, number) in enumerate(ordered):
+                word = _NO_METRIC.sub("_", kind)[:_KIND_LENGTH] if rank < _KINDS_LOGGED else "other"
+                key = f"balance/{name}_of/{word if word.strip('.') else '_'}"
                 found[key] = found.get(key, 0) + number
         return found
 

@@ -45,12 +45,9 @@ def list_images(place: Place) -> Iterator[pa.Table]:
 
 
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
-    truth = _truth(place)
+    truth = _truth(place) if place.left_out is None else {}
     prefix = f"{place.split_folder}/" if place.split_folder else ""
-    folder = f"{place.root}/{place.path}"
-    for path, num_bytes in retry_in_store(
-        lambda: filesystem.files_below(folder, may_fail=is_junk, follow_links=place.follow_links), place=folder
-    ).items():
+    for path, num_bytes in _files_of(place).items():
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
@@ -64,6 +61,20 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
             continue
         labels = _dror_labels(parts) if place.layout == "dror" else {"category": parts[0]}
         yield row | labels | truth.get(within_split, {})
+
+
+def _files_of(place: Place) -> dict[str, int]:
+    """Path below the place and size of each file; of a place that is left out, those that can be counted."""
+    folder = f"{place.root}/{place.path}"
+    may_fail = is_junk if place.left_out is None else (lambda name: True)
+    try:
+        return retry_in_store(
+            lambda: filesystem.files_below(folder, may_fail=may_fail, follow_links=place.follow_links), place=folder
+        )
+    except OSError:
+        if place.left_out is None:
+            raise
+        return {}  # such as lost+found, which only root may read
 
 
 def _dror_labels(parts: list[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ holds:
 
 audit.json                 labels and settings, fixed before the first judgement
 sample.csv                 the labels to judge, in random order
+judged.json                which judgements, by digest: the first ones count
 judgements.parquet         what was judged
 label_decisions.parquet    accept, review or reject for every label
 risk_coverage.csv, .png    share of wrong labels against the share accepted
@@ -33,7 +34,7 @@ from pipelines.audit.certificate import (
     find_certificate,
     read_certificate,
 )
-from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide
+from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide, reject_candidates
 from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
 from pipelines.audit.label_decisions import write_label_decisions
 from pipelines.audit.provenance import check_truth_is_independent
@@ -46,7 +47,7 @@ from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
 
-RECORD_NAME = "audit"
+RECORD_NAME, JUDGED_NAME = "audit", "judged"
 
 
 def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certificate | Policy | None:
@@ -70,17 +71,15 @@ def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certi
     population, sample = draw_sample(config, predictions)
     _check_sample_size(config, population)
     _claim_folder(config, predictions)
-    judgements = _judge(config, predictions, sample=sample)
-    if judgements is None:
-        return None
     finished = find_certificate(config.folder)
-    if finished is None:
-        finished = _certify(config, predictions, population, sample=sample, judgements=judgements, tracking=tracking)
-    require(
-        finished.judgements_digest == judgements.digest,
-        f"{config.folder} holds the certificate of other judgements of this sample ({', '.join(finished.judged_by)}): "
-        f"the first judgements count; audit with another --seed and --output to judge anew",
-    )
+    if finished is None or config.truth or config.judged is not None:
+        judgements = _judge(config, predictions, sample=sample)
+        if judgements is None:
+            return None
+        _claim_judgements(config, judgements)
+        finished = finished or _certify(
+            config, predictions, population, sample=sample, judgements=judgements, tracking=tracking
+        )
     for line in describe(finished):
         say(line, to_stdout=True)
     return finished
@@ -93,10 +92,11 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
     for name in ("model_digest", "vocabulary_digest"):
         ours, theirs = getattr(predictions.parents, name), getattr(certificate, name)
         require(ours == theirs, f"{config.labels} has {name} {ours[:12]}…, the policy {theirs[:12]}…: audit the labels")
-    require(
-        find_certificate(config.folder) is None,
-        f"{config.folder} holds an audit of labels: name another --output for the policy",
-    )
+    for name in (MANIFEST_NAME, f"{RECORD_NAME}.json", CERTIFICATE_NAME):
+        require(
+            not filesystem.exists(filesystem.join(config.folder, name)),
+            f"{config.folder} holds labels, or an audit of them ({name}): name another --output for the policy",
+        )
     counts = write_label_decisions(config.labels, predictions, certificate=certificate, folder=config.folder)
     policy = Policy(
         labels=config.labels,
@@ -122,6 +122,12 @@ def _check_sample_size(config: AuditConfig, population: Population) -> None:
         f"a sample of {num_sampled:,} of {num_labels:,} labels can promise nothing, even if all are right: "
         f"--sample-size must be at least {needed:,}",
     )
+    if config.reject is not None:
+        require(
+            bool(reject_candidates(population, share=config.reject).any()),
+            f"--reject {config.reject}: no label has an OOD score above the rest (equal scores go together, and the "
+            f"share of {num_labels:,} labels may be less than one): give a larger share",
+        )
     if config.by is not None:
         everything = np.ones(num_labels, dtype=bool)
         *_, last = divide(population, among=everything, by_category=True, promise=promise)
@@ -141,7 +147,18 @@ def _claim_folder(config: AuditConfig, predictions: PredictionSet) -> None:
     changes = "; ".join(f"{name} was {found.get(name)}, is {settings.get(name)}" for name in differing)
     require(
         not differing,
-        f"{config.folder} holds an audit with other settings: {changes}. Repeat its settings, or name another --output",
+        f"{config.folder} holds an audit with other settings: {changes}. Repeat its settings, or name another "
+        "--output: it draws another sample, to be judged anew",
+    )
+
+
+def _claim_judgements(config: AuditConfig, judgements: Judgements) -> None:
+    """Fix the judgements before anything is computed of them; ValueError for others than the first."""
+    found = RecordStore(config.folder).create_or_read(JUDGED_NAME, {"judgements_digest": judgements.digest})
+    require(
+        found["judgements_digest"] == judgements.digest,
+        f"{config.folder} was judged before, and by other judgements of this sample: the first judgements count; "
+        "audit with another --seed and --output to judge anew",
     )
 
 

@@ -1,6 +1,7 @@
 """Explain photos on this machine: an overlay of where the evidence is for each, and a table of labels.
 
-The output folder holds a PNG per photo, and `summary.json`: how many photos were listed, explained, rejected, left out.
+The output folder holds a PNG per photo, and `explain.summary.json`: how many photos were listed, explained, rejected,
+left out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ from pipelines.scoring.work_units import (
     read_input,
 )
 
-SUMMARY_NAME = "summary.json"
+SUMMARY_NAME = "explain.summary.json"
 _PX = 512
 """Longer side of a picture in a figure."""
 

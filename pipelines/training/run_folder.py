@@ -185,7 +185,7 @@ def is_finished(output: str, *, digest: str, made_of: str) -> bool:
     """
     for name in (SUMMARY, RUN):
         if filesystem.exists(filesystem.join(output, name)):
-            found = json.loads(filesystem.read(filesystem.join(output, name)))["digest"]
+            found = json.loads(filesystem.read(filesystem.join(output, name))).get("digest")
             require(
                 found == digest,
                 f"{output} holds run {found}, the {made_of} given make run {digest}: "

@@ -58,7 +58,7 @@ def cpus_held(number: int) -> Any:
     return holder
 
 
-def kill_one(name: str, *, when: Callable[[], bool] = lambda: True, patience_s: float = 100) -> int:
+def kill_one(name: str, *, when: Callable[[], bool] = lambda: True, patience_s: float = 200) -> int:
     """SIGKILL a process of a cluster that this process has started, as soon as its title holds `name`; its id."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:

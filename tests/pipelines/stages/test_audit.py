@@ -7,6 +7,7 @@ Covers: `pipelines.audit.certificate`, `pipelines.audit.certification`, `pipelin
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +85,7 @@ def decisions_of(folder: str) -> pa.Table:
 
 
 def read_csv(path: str) -> list[dict[str, str]]:
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -158,8 +159,74 @@ def test_people_judge_the_file_and_get_what_the_truth_gives(labels, table, tmp_p
     by_truth = run(labels, truth=True, output=f"{tmp_path}/by-truth")
     assert by_people.judged_by == ("Ada",)
     assert by_people.groups == by_truth.groups
-    with pytest.raises(ValueError, match=r"holds the certificate of other judgements of this sample \(Ada\)"):
+    with pytest.raises(ValueError, match="the first judgements count"):
         run(labels, judged=fill(folder, table, name="again.csv", **{first_key(folder): "skip"}))
+
+
+def test_a_sample_fits_one_promise_and_its_first_judgements(labels, table, tmp_path, monkeypatch):
+    """Otherwise settings, or judgements, could be chosen until they accept enough."""
+    assert audit.run(AuditConfig(labels=labels, sample_size=400, right=0.9)) is None
+    judged = fill(f"{labels}-audit", table)
+    for other in ({"right": 0.85}, {"sample_size": 300}, {"by": "category"}, {"reasons": True}):
+        with pytest.raises(ValueError, match=r"is not in the sample|are not judged"):
+            run(labels, judged=judged, output=f"{tmp_path}/other", **other)
+        shutil.rmtree(f"{tmp_path}/other")
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "_write_curve", fail)
+        with pytest.raises(OSError, match="a full disk"):
+            run(labels, judged=judged)
+    again = fill(f"{labels}-audit", table, name="again.csv", **{first_key(f"{labels}-audit"): "skip"})
+    with pytest.raises(ValueError, match="the first judgements count"):
+        run(labels, judged=again)
+    certificate = run(labels, judged=judged)
+    assert audit.run(AuditConfig(labels=labels, sample_size=400, right=0.9)) == certificate, "without --judged"
+
+
+def fail(*_, **__):
+    raise OSError("a full disk")
+
+
+def test_a_file_about_other_labels_is_refused(labels, table, tmp_path):
+    assert audit.run(AuditConfig(labels=labels, sample_size=400, right=0.9)) is None
+    path = Path(fill(f"{labels}-audit", table))
+    rows = read_csv(str(path))
+    rows[7]["category"] = "another one"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(ValueError, match=r"line 9.*is not the label that is audited"):
+        run(labels, judged=str(path))
+
+
+def test_names_that_are_formulas_or_hold_line_breaks_come_back(table, tmp_path, monkeypatch):
+    set_lineage(monkeypatch, {})
+    hostile = table
+    for name, text in (("source", "/d/a\rb.jpg"), ("rationale", "=1+1"), ("category", "-löwe")):
+        index = table.schema.get_field_index(name)
+        hostile = hostile.set_column(index, table.schema.field(name), pa.array([text] * len(table), pa.string()))
+    write_labels(f"{tmp_path}/hostile", hostile)
+    assert audit.run(AuditConfig(labels=f"{tmp_path}/hostile", sample_size=400, right=0.9)) is None
+    shown = read_csv(f"{tmp_path}/hostile-audit/sample.csv")[0]
+    assert (shown["rationale"], shown["category"]) == ("'=1+1", "'-löwe")
+    assert Path(f"{tmp_path}/hostile-audit/sample.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    rows = [
+        each | {"verdict": "accept", "reviewer": "Ada"} for each in read_csv(f"{tmp_path}/hostile-audit/sample.csv")
+    ]
+    with Path(f"{tmp_path}/judged.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(rows[0]), quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(each | {"verdict": "accept", "reviewer": "Ada"} for each in rows)
+    assert run(f"{tmp_path}/hostile", judged=f"{tmp_path}/judged.csv").judged_by == ("Ada",)
+
+
+def test_a_share_that_rejects_nothing_is_refused_before_anyone_judges(table, tmp_path, monkeypatch):
+    set_lineage(monkeypatch, {})
+    same = table.append_column("ood_score", pa.array([1.0] * len(table), pa.float32()))
+    write_labels(f"{tmp_path}/same", same)
+    with pytest.raises(ValueError, match="no label has an OOD score above the rest"):
+        audit.run(AuditConfig(labels=f"{tmp_path}/same", sample_size=400, right=0.9, reject=0.2))
+    assert not Path(f"{tmp_path}/same-audit").exists()
 
 
 def test_a_decision_set_judges_and_disagreement_counts_as_wrong(labels, table, tmp_path):
@@ -231,7 +298,7 @@ def test_labels_out_of_distribution_are_rejected_by_their_own_rule(table, tmp_pa
     index = table.schema.get_field_index("category_true")
     changed = table.set_column(index, table.schema.field("category_true"), truth).append_column("ood_score", ood)
     write_labels(f"{tmp_path}/strange", changed, rows_per_part=500)
-    certificate = run(f"{tmp_path}/strange", truth=True, reject=0.2)
+    certificate = run(f"{tmp_path}/strange", truth=True, reject=0.2, seed=1)
     assert certificate.reject is not None and certificate.reject.threshold is not None
     decided = np.array(decisions_of(f"{tmp_path}/strange-audit")["decision"].to_pylist())
     rejected = decided == "reject"

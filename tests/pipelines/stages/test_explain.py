@@ -81,7 +81,7 @@ def test_an_overlay_per_photo_and_the_models_own_numbers(checkpoint: str, photos
     done = run(config, images=[str(photos)], texts=["a red ball"])
     assert len(done) == 4
     assert sorted(each.path for each in done) == sorted((tmp_path / "out").glob("*.png"))
-    balance = json.loads((tmp_path / "out" / "summary.json").read_text())["balance"]
+    balance = json.loads((tmp_path / "out" / "explain.summary.json").read_text())["balance"]
     assert (balance["listed"], balance["taken"]) == (4, 4)
     labels = model.predict([each.shown.source for each in done])
     for each, label in zip(done, labels, strict=True):
@@ -102,7 +102,7 @@ def test_one_photo_by_the_command_and_names_that_collide(
     args = ["explain", "--model", checkpoint, "--text", "a red ball", "--text", "snow", photo, photo]
     assert main([*args, "--output", str(tmp_path)]) == EXIT_DONE
     stem = Path(photo).stem
-    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png", "summary.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}-2.png", "explain.summary.json"}
     told, lines = capsys.readouterr()
     assert lines.endswith("explain: 2 listed = 2 taken + 0 copies + 0 rejected + 0 left out\n")
     assert "“a red ball”" in told and "“snow”" in told and "%" in told

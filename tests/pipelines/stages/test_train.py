@@ -388,7 +388,9 @@ def test_two_ranks_learn_what_one_learns_and_save_a_model_with_its_history(
 
     assert "before" not in capsys.readouterr().err
     assert train.run(config, cluster=cluster, tracking=tracking) == record
-    assert capsys.readouterr().err == f"train: finished before, nothing to do: {config.output}\n"
+    finished_line, balance_line = capsys.readouterr().err.splitlines()
+    assert finished_line == f"train: finished before, nothing to do: {config.output}"
+    assert balance_line == "train: 29 listed = 29 taken + 0 copies + 0 rejected + 0 left out"
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(ValueError, match=f"holds run {summary['digest']}, .* make run "):
         train.run(other, cluster=cluster, tracking=tracking)
