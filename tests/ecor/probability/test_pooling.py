@@ -146,6 +146,19 @@ def test_a_limit_that_is_too_low_is_reported():
     assert (joint.partition_bounds[:, 0] < 0).all() and (joint.partition_bounds[:, 1] > 0).all()
 
 
+def test_gradients_are_finite_where_images_look_at_different_numbers_of_rationales():
+    features, text = world(num_images=6, num_rationales=40, num_categories=5)
+    image = torch.nn.Parameter(features.rationale.clone())
+    joint = pooled(
+        ImageFeatures(rationale=image, category=features.category), text, keep_rationales=2, max_keep_rationales=40,
+        top_k=3,
+    )  # fmt: skip
+    known = joint.rationale_log_prob.isfinite()
+    assert known.any() and not known.all(), "otherwise all images look at the same number"
+    joint.rationale_log_prob[known].sum().backward()
+    assert image.grad is not None and image.grad.isfinite().all()
+
+
 def test_names_may_change_places():
     features, text = world()
     categories, rationales = torch.tensor([2, 0, 3, 1]), torch.tensor([4, 6, 1, 0, 2, 5, 3])

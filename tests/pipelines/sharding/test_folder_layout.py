@@ -1,11 +1,14 @@
 """Folders as people have them: splits are known by any common name, and what is not clear is asked."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.folder_layout import Source, find_source, split_of
+from pipelines.sharding.listing import list_images
 from pipelines.storage.image_bytes import is_junk, is_within
 
 
@@ -53,6 +56,25 @@ def test_folders_of_systems_are_no_categories_and_files_beside_folders_are_count
         "--no-split-folders overrule this)"
     )
     assert is_junk("THUMBS.DB") and not is_junk("hat")
+
+
+def test_what_is_left_out_may_be_unreadable_and_has_no_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Such as `lost+found` of a disk; a category must be read."""
+    source = source_of(tmp_path / "in", "train/hat/a.png", "test/hat/b.png", ".cache/x", "unlabeled/c.png")
+    (tmp_path / "in" / "truth.jsonl").write_text('{"image": "of another tool"}')
+    scan = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name in ("unlabeled", "test"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listed = [row for place in source.left_out_places for table in list_images(place) for row in table.to_pylist()]
+    assert [(row["source"], row["left_out"]) for row in listed] == [(".cache/x", "hidden")]
+    monkeypatch.setattr(os, "scandir", lambda folder: refuse("test") if "test" in str(folder) else scan(folder))
+    with pytest.raises(PermissionError):
+        [list(list_images(place)) for place in source.places]
 
 
 def test_a_category_may_be_called_train(tmp_path: Path):
