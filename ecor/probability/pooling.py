@@ -69,7 +69,7 @@ def normalize_pool(
         evidence: λ · log P(c | I).
     """
     unseen_B = rest_log_prob(rationale_log_prob, ids=kept.ids, evaluated=kept.evaluated)
-    seen_BK = rationale_log_prob.gather(1, kept.ids).masked_fill(~kept.evaluated, -math.inf)
+    seen_BK = torch.where(kept.evaluated, rationale_log_prob.gather(1, kept.ids), -math.inf)
     mass_BC = kept.log_prob.logsumexp(dim=1)
     total_B1 = mass_BC.logsumexp(dim=-1, keepdim=True)
     partition_B1 = total_B1 - seen_BK.logsumexp(dim=-1, keepdim=True)

@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from ecor.config import AddressKind, LocalPath, ModelAddress, StoreAddress
+from pipelines.config import review as review
 from pipelines.config import stages as stages
 from pipelines.config import studies as studies
 from pipelines.config.addresses import CheckedSettings, address_settings
@@ -16,11 +17,12 @@ from pipelines.config.addresses import CheckedSettings, address_settings
 PLACES = (
     *("input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
     *("cache_dir", "work", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
+    *("audit", "labels", "judged", "policy"),
 )
 CONFIGS = sorted(
     {
         each
-        for module in (stages, studies)
+        for module in (review, stages, studies)
         for each in vars(module).values()
         if isinstance(each, type) and is_dataclass(each) and issubclass(each, CheckedSettings)
     },
