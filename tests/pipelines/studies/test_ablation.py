@@ -320,7 +320,7 @@ def test_a_page_shows_the_rows_that_are_asked_for_and_no_others(tmp_path: Path) 
     chosen = best_settings(grid.to_dict("records"))
     asked = made_up_rows(study_cells(study, chosen=chosen))
     other = asked.assign(cell="of other sizes", rr=0.99, visible_rr=0.99, accuracy=0.99)
-    config = AblateConfig(output=str(tmp_path), only_page=True, num_repetitions=2, num_pretrainings=1)
+    config = AblateConfig(output=str(tmp_path), only_page=True, num_repetitions=2, num_pretrainings=1, questions=ALL)
     with pytest.raises(ValueError, match="does not hold this study's choice of settings yet: run the same command"):
         ablate.run(config)
     pd.concat([grid, other, asked.iloc[:-7]]).to_csv(tmp_path / "results.csv", index=False)
