@@ -3,7 +3,7 @@
 Nothing heavy is imported here, so that a command line built from these types answers `--help` at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -91,6 +91,12 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise ValueError(message)
+
+
+def name_some(names: Sequence[str], *, most: int) -> str:
+    """The first names of a list, for a message: `a, b and 3 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def require_at_least(name: str, value: float | int, lowest: float | int) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -19,12 +18,10 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
 from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
 from ecor.clip.weights.tag_facts import AS_NAMED, file_facts, tag_facts
-from ecor.clip.weights.weight_files import load_weights
-from ecor.config import HUBS, BackboneConfig, require
+from ecor.clip.weights.weight_files import load_weights, shorten_error
+from ecor.config import HUBS, BackboneConfig, name_some, require
 from ecor.storage import filesystem
 
-_MOST_CHARS = 160
-"""Of another library's error, in ours."""
 Part = TypeVar("Part")
 
 
@@ -49,18 +46,25 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu",
     if config.compile:
         _check_compiler(torch.device(device))
     is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
-    if digest is None or config.preprocess_of is not None or not is_file:
-        return _open_backbone(config, device=device)
+    may_be_earlier = digest is not None and config.preprocess_of is None and is_file
     try:
         found = _open_backbone(config, device=device)
     except ValueError:
-        found = None
-    if found is None or found.digest != digest:
-        with suppress(ValueError):
-            earlier = _open_backbone(replace(config, preprocess_of=AS_NAMED), device=device)
-            if earlier.digest == digest:
-                return earlier
-    return found or _open_backbone(config, device=device)
+        if may_be_earlier and (earlier := _open_as_named(config, device=device, digest=digest)) is not None:
+            return earlier
+        raise
+    if may_be_earlier and found.digest != digest:
+        return _open_as_named(config, device=device, digest=digest) or found
+    return found
+
+
+def _open_as_named(config: BackboneConfig, *, device: str | torch.device, digest: str | None) -> Backbone | None:
+    """The weights file built as the name alone says; None if that has another digest."""
+    try:
+        found = _open_backbone(replace(config, preprocess_of=AS_NAMED), device=device)
+    except ValueError:
+        return None
+    return found if found.digest == digest else None
 
 
 def _open_backbone(config: BackboneConfig, *, device: str | torch.device) -> Backbone:
@@ -162,8 +166,8 @@ def _open_text_part(open_part: Callable[[], Part], *, of_hub: str | None, name: 
             raise
         raise ValueError(
             f"the tokenizer of {name} comes from the Hugging Face hub ({of_hub}), and could not be opened "
-            f"({_shorten(error)}): connect to a network once, or copy the Hugging Face cache (HF_HOME) of a machine "
-            f"that has it (`hf download {of_hub}`)"
+            f"({shorten_error(error)}): connect to a network once, or copy the Hugging Face cache (HF_HOME) of a "
+            f"machine that has it (`hf download {of_hub}`)"
         ) from error
 
 
@@ -206,7 +210,7 @@ def _create_model(config: BackboneConfig, **options: bool) -> Any:
         )
     except Exception as error:  # hubs raise many types; all mean that the weights are unavailable
         raise ValueError(
-            f"could not open {config.name!r} with pretrained {config.pretrained!r}: {_shorten(error)}. Without a "
+            f"could not open {config.name!r} with pretrained {config.pretrained!r}: {shorten_error(error)}. Without a "
             f"network, put the weights on this machine and set pretrained to the path of the file"
         ) from error
 
@@ -217,11 +221,6 @@ def _with_activation(model_cfg: Mapping[str, Any], *, quick_gelu: bool) -> dict[
         return dict(model_cfg)
     rest = {key: value for key, value in model_cfg.items() if key != "quick_gelu"}
     return {**rest, "quick_gelu": True} if quick_gelu else rest
-
-
-def _shorten(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}…"
 
 
 def _check_known(config: BackboneConfig) -> list[str]:
@@ -237,7 +236,7 @@ def _check_known(config: BackboneConfig) -> list[str]:
     is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
     if config.pretrained not in (*tags, "random") and not is_file:
         near = difflib.get_close_matches(config.pretrained or "", tags, n=8) or tags[:8]
-        named = ", ".join(near) + (f" and {len(tags) - len(near)} more" if len(tags) > len(near) else "")
+        named = name_some([*near, *(tag for tag in tags if tag not in near)], most=len(near))
         raise ValueError(
             f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: {named or 'none'}"
         )

@@ -41,9 +41,8 @@ def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool 
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
-        _init(
-            "local", options=_local_options(config, dashboard=dashboard)
-        )  # not None: Ray would join any cluster on this machine
+        # "local", not None: Ray would join any cluster on this machine
+        _init("local", options=_local_options(config, dashboard=dashboard))
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
         with time_stage(stage) if stage else nullcontext():

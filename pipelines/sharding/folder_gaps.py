@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from ray.data import Dataset
 
+from ecor.config import name_some
 from ecor.storage import filesystem
 from ecor.storage.tables import read_json_lines
 from pipelines.runtime.ray_data import map_blocks
@@ -47,7 +48,7 @@ def find_gaps(source: Source, *, counts: Iterable[Mapping[str, Any]]) -> Iterato
         num_described[folder_of.get(row["folder"], "")] += row["described"]
     empty = [path for path in folder_of if path not in filled]
     if empty:
-        named = ", ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
+        named = name_some(empty, most=_NAMED)
         yield f"left out {len(empty)} categories whose folders hold no image: {named}"
     for split_folder in dict.fromkeys(folder_of.values()):
         path = "/".join(part for part in (source.root, split_folder, TRUTH_NAME) if part)

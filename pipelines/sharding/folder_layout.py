@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from ecor.config import require
+from ecor.config import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.storage import filesystem
 from ecor.storage.tables import TABLE_SUFFIXES
@@ -85,8 +85,7 @@ class Source:
         left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
         left_out += [f"the folder {name}" for name in self.ignored_folders]
         if links := self.linked_folders:
-            more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
-            left_out += [f"links to the folders {', '.join(links[:_NAMED])}{more} (--follow-links takes them)"]
+            left_out += [f"links to the folders {name_some(links, most=_NAMED)} (--follow-links takes them)"]
         ends = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"{found}{ends} (--layout and --no-split-folders overrule this)"
 

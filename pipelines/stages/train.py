@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.config import require
+from ecor.config import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -214,7 +214,7 @@ def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
     lacking = [name for name, ids in zip(vocabulary.categories, vocabulary.rationales_of, strict=True) if not ids]
     if config.system == "lico" or not lacking:
         return
-    named = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
+    named = name_some(lacking, most=_NAMED)
     require(
         bool(vocabulary.rationales),
         f"{config.shards}/{VOCABULARY_NAME} has no rationale at all ({named}): add rationales, and shard again",

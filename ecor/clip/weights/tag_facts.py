@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.clip.open_clip_api import open_clip
-from ecor.config import require
+from ecor.config import name_some, require
 from ecor.storage import filesystem
 
 CONFIG_NAME = "open_clip_config.json"
@@ -57,7 +57,9 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
         return tag_facts(name, None)
     known = {each: tag_facts(name, each) for each in open_clip.list_pretrained_tags_by_model(name)}
     if tag is not None:
-        require(tag in known, f"preprocess_of: {name} has no tag {tag!r}; it has {_some_of(list(known))}")
+        require(
+            tag in known, f"preprocess_of: {name} has no tag {tag!r}; it has {name_some(list(known), most=8) or 'none'}"
+        )
         return known[tag]
     if (beside := _facts_beside(weights)) is not None:
         return beside
@@ -95,8 +97,3 @@ def _merge(published: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing with open_clip's defaults where nothing is said; without the size, which the tower knows."""
     merged = open_clip.transform.merge_preprocess_dict(open_clip.transform.PreprocessCfg(), dict(published))
     return {key: list(value) if isinstance(value, tuple) else value for key, value in merged.items() if key != "size"}
-
-
-def _some_of(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) or "none") + more

@@ -61,13 +61,13 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
             raise _foreign_error(f"{name} holds Python objects besides tensors{held}", recipe=recipe) from error
         except (AttributeError, TypeError, StopIteration, IndexError) as error:
             raise ValueError(
-                f"{name} holds no mapping of names to tensors ({_shorten(error)}): save `model.state_dict()` as "
+                f"{name} holds no mapping of names to tensors ({shorten_error(error)}): save `model.state_dict()` as "
                 "safetensors"
             ) from error
         except (RuntimeError, OSError, EOFError, KeyError, ValueError, SafetensorError) as error:
             raise ValueError(
-                f"{name} does not fit the architecture, or is damaged: {_shorten(error)}: fetch it again, or name the "
-                "model that it is of"
+                f"{name} does not fit the architecture, or is damaged: {shorten_error(error)}: fetch it again, or name "
+                "the model that it is of"
             ) from error
 
 
@@ -130,6 +130,7 @@ def _foreign_error(what: str, *, recipe: str) -> ValueError:
     )
 
 
-def _shorten(error: BaseException) -> str:
+def shorten_error(error: BaseException) -> str:
+    """Another library's error on one line, cut where it is long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}…"
