@@ -30,7 +30,8 @@ import torch
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer

@@ -37,7 +37,8 @@ import torch
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
 from ecor.data.shards import ShardEntry, sample_key, write_shard

@@ -1,11 +1,11 @@
 from . import demo as demo
 from . import explain as explain
 from .checkpoint import load as load
-from .config import BackboneConfig as BackboneConfig
-from .config import PromptConfig as PromptConfig
-from .config import ScoringConfig as ScoringConfig
-from .config import TemplateConfig as TemplateConfig
-from .config import TextConfig as TextConfig
+from .config.model import BackboneConfig as BackboneConfig
+from .config.model import PromptConfig as PromptConfig
+from .config.model import TemplateConfig as TemplateConfig
+from .config.model import TextConfig as TextConfig
+from .config.scoring import ScoringConfig as ScoringConfig
 from .data.heatmap import Heatmap as Heatmap
 from .data.prediction_schema import ExplainablePrediction as ExplainablePrediction
 from .data.predictions import read_predictions as read_predictions

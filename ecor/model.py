@@ -22,16 +22,9 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import TextFeatures, build_text_features
-from ecor.config import (
-    BackboneConfig,
-    ModelConfig,
-    PromptConfig,
-    ScoringConfig,
-    Temperatures,
-    TemplateConfig,
-    TextConfig,
-    require,
-)
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
 from ecor.data.prediction_schema import (
     OOD_COLUMN,

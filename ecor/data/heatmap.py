@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.image_decoding import resized_size
 
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""

@@ -14,7 +14,8 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ecor.config import EclipConfig, require
+from ecor.config.checks import require
+from ecor.config.systems import EclipConfig
 from ecor.eclip.guidance import SYSTEM, pool_patches
 from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem

@@ -21,7 +21,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, Statistic, estimates, mean_estimates
 from ecor.evaluation.correctness import RULES, Labels, RankedAnswers, Truth, is_member
 from ecor.probability.temperature_scaling import bin_of, reliability

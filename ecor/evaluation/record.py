@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.evaluation.correctness import Labels, read_labels
 from ecor.evaluation.metrics import (

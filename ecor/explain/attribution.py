@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import ScoringConfig, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.registry import Method, build_method, method_name
 from ecor.explain.targets import (

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.gradients import GradCam
 from ecor.explain.methods.perturbation import Occlusion, Rise, Score

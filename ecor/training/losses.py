@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ObjectiveConfig, require
+from ecor.config.checks import require
+from ecor.config.training import ObjectiveConfig
 from ecor.training.chunked_logits import (
     LossBatch,
     Sentences,

@@ -17,7 +17,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.clip.prompts import PromptLearner
-from ecor.config import FitConfig, ScoringConfig, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import FitConfig
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
 from ecor.training.chunked_logits import Sentences

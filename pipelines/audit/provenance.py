@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.tracking.model_cache import read_model_record

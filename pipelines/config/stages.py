@@ -7,15 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import (
-    LocalPath,
-    ModelAddress,
-    ScoringConfig,
-    StoreAddress,
-    TextConfig,
-    require,
-    require_at_least,
-)
+from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
+from ecor.config.checks import require, require_at_least
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

@@ -6,7 +6,10 @@ Like `pipelines.config.stages`, this module imports nothing heavy.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import BackboneConfig, LocalPath, ModelAddress, StoreAddress, WorldName, require_at_least
+from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
+from ecor.config.checks import require_at_least
+from ecor.config.choices import WorldName
+from ecor.config.model import BackboneConfig
 from pipelines.config.addresses import CheckedSettings
 
 StudyName = Literal["eclip", "lico", "prompts"]

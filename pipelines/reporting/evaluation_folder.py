@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME
 from ecor.evaluation.correctness import Labels
 from ecor.evaluation.metrics import confusions

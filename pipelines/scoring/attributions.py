@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ecor.config import ScoringConfig, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig
 from ecor.convis.concept_features import encode_concepts
 from ecor.convis.lexicon import ListLexicon, lexicon_digest
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantize

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecor.config import Precision, Preprocess, ScoringConfig, TextConfig
+from ecor.config.choices import Precision
+from ecor.config.model import Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
 from ecor.data.vocabulary import read_vocabulary
 from ecor.explain.attribution import JointHeatmaps, explain, explain_joint

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import differences, observations_table

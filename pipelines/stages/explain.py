@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
 from ecor.explain.methods.registry import missing_requirement

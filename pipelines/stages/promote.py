@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.record import difference_of_folders, read_evaluation
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import PromoteConfig

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 import ecor
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem

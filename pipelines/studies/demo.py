@@ -17,7 +17,9 @@ from rich.table import Table
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
+from ecor.config.model import BackboneConfig, TemplateConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.data.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard

@@ -12,7 +12,8 @@ from typing import get_args
 
 from filelock import FileLock
 
-from ecor.config import SystemName, require
+from ecor.config.checks import require
+from ecor.config.choices import SystemName
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256

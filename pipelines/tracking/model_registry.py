@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage.model_records import ArtifactRecord, Checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig

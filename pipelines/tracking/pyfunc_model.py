@@ -18,7 +18,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 import ecor
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.image_decoding import ImageError, decode_picture, image_to_pixels
 from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest

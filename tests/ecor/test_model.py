@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 import ecor
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, MethodName, ScoringConfig, Temperatures
+from ecor.config.model import BackboneConfig
+from ecor.config.scoring import MethodName, ScoringConfig, Temperatures
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Predictions, Recognizer

@@ -24,7 +24,8 @@ import pyarrow as pa
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import read_part
 from ecor.data.predictions import read_prediction_set as read_labels_manifest
 from ecor.data.shard_manifest import read_shard_manifest

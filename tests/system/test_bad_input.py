@@ -29,7 +29,8 @@ from PIL import Image
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data import prediction_schema, predictions
 from ecor.data.image_decoding import decode_image
 from ecor.data.samples import Sample

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecor.config import Preprocess, ScoringConfig
+from ecor.config.model import Preprocess
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import PredictionParents, PredictionSet, read_predictions
 from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, read_shard, write_shard

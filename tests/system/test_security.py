@@ -19,7 +19,9 @@ import torch
 
 from ecor.checkpoint import read_checkpoint
 from ecor.clip.loading import load_backbone
-from ecor.config import STORES, BackboneConfig, parse_record
+from ecor.config.address_types import STORES
+from ecor.config.checks import parse_record
+from ecor.config.model import BackboneConfig
 from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo
 from ecor.data.shards import read_shard
 from pipelines.__main__ import EXIT_USER_ERROR, main

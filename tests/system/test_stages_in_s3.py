@@ -9,7 +9,7 @@ import pytest
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.data.predictions import read_prediction_set as read_labels
 from ecor.data.predictions import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap, frame_of, minmax, resize_maps
 from ecor.data.image_decoding import image_to_pixels
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.checkpoint import Checkpoint
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, check_schema, origins_table, predictions_table, schema_with

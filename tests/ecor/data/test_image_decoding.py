@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.collate import collate
 from ecor.data.image_decoding import ImageError, check_header, decode_image, image_to_pixels
 from ecor.data.samples import Sample

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe

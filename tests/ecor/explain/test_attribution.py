@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.registry import set_vocabulary

@@ -15,7 +15,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.optimize import linprog
 from torch.nn.functional import normalize
 
-from ecor.config import LicoConfig, ObjectiveConfig
+from ecor.config.systems import LicoConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.lico.classifier import load_classifier, torchvision_maps
 from ecor.lico.sinkhorn import sinkhorn_plan, transport_cost
 from ecor.lico.training import LicoModule

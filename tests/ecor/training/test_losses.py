@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ObjectiveConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.training.chunked_logits import encode_pairs
 from ecor.training.losses import objective_of
 from ecor.training.negative_sampling import draw_candidates

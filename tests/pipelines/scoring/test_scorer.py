@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from ecor.checkpoint import save_checkpoint
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import origins_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.attributions import AttributionSettings

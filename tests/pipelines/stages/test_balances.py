@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import PredictionSet, read_prediction_set, write_prediction_set

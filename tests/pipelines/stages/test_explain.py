@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import frame_of, visible_mask
 from ecor.data.image_decoding import image_to_pixels
 from ecor.eclip.projection import read_projection

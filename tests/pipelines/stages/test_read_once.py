@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.image_decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping

@@ -33,7 +33,8 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
+from ecor.config.model import Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.image_decoding import decode_image, image_to_pixels
 from ecor.data.prediction_schema import predictions_table

@@ -26,7 +26,8 @@ import torch
 from safetensors.torch import load_file
 
 import ecor
-from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
 from ecor.data.image_decoding import decode_image, image_to_pixels
 from ecor.data.samples import label_ids
 from ecor.data.shard_manifest import write_side_files
@@ -432,7 +433,10 @@ def test_a_killed_run_goes_on(
     script.write_text(
         textwrap.dedent(
             f"""
-            from ecor.config import *
+            from ecor.config.model import *
+            from ecor.config.scoring import *
+            from ecor.config.systems import *
+            from ecor.config.training import *
             from pipelines.config.infrastructure import *
             from pipelines.config.stages import *
             from pipelines.stages import train

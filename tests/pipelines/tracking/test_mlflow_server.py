@@ -17,7 +17,8 @@ import ray
 from mlflow import MlflowClient
 
 from ecor.checkpoint import Checkpoint
-from ecor.config import BackboneConfig, FitConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.training import FitConfig
 from ecor.data.predictions import read_predictions
 from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

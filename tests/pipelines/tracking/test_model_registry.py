@@ -25,7 +25,7 @@ from mlflow.utils.validation import (
 )
 
 from ecor.checkpoint import Checkpoint, load
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from ecor.evaluation.confidence_intervals import Resampling

@@ -26,7 +26,7 @@ from mlflow.models import Model
 from PIL import Image
 
 from ecor.checkpoint import load, save_checkpoint
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
