@@ -25,7 +25,8 @@ from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
 from ecor.config.scoring import ScoringConfig, Temperatures
-from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
+from ecor.data.images.decoding import ImageError, Picture, decode_picture
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import (
     OOD_COLUMN,
     ExplainablePrediction,
@@ -250,7 +251,7 @@ class Recognizer:
 
     @torch.no_grad()
     def image_features(self, images: UInt8[Tensor, "B 3 H W"]) -> ImageFeatures:
-        """L2-normalised features of pixels as `ecor.data.image_decoding.image_to_pixels` makes them."""
+        """L2-normalised features of pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them."""
         return self.prompts.image_features(self.backbone, images)
 
     @torch.no_grad()
@@ -258,7 +259,7 @@ class Recognizer:
         """Compute log P(c, r | I) by the method that `scoring` names, with this model's temperatures.
 
         Args:
-            images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them, or their features.
+            images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them, or their features.
             scoring: how to decode; None: the default.
         """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)

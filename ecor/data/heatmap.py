@@ -9,7 +9,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from ecor.config.checks import require
 from ecor.config.model import Preprocess
-from ecor.data.image_decoding import resized_size
+from ecor.data.images.preprocessing import resized_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ def explain(
 
     Args:
         model: left unchanged.
-        images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
+        images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them.
         targets: what to explain.
         by: a method, or its name.
         batch_size: images per pass.
@@ -196,7 +196,7 @@ def explain_joint(
 
     Args:
         model: left unchanged.
-        images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
+        images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them.
         by: a method, or its name.
         num_rationales: K; cut to the number that the joint kept.
         scoring: settings of the joint; None: the default.

@@ -16,7 +16,8 @@ import pyarrow as pa
 from jaxtyping import UInt8
 
 from ecor.config.model import Preprocess
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, Rejection, Unit, unit_from_json
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
-from ecor.data.image_decoding import EXTENSIONS
+from ecor.data.images.decoding import EXTENSIONS
 from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo, read_shard_manifest
 from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
 from ecor.data.vocabulary import normalise_name

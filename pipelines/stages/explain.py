@@ -19,7 +19,8 @@ from rich.text import Text
 from ecor.config.checks import require
 from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
 from ecor.storage import filesystem

@@ -20,7 +20,7 @@ from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig, TemplateConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.config.training import ObjectiveConfig
-from ecor.data.collate import collate
+from ecor.data.images.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.data.vocabulary import read_vocabulary

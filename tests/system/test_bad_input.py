@@ -32,7 +32,7 @@ from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig, Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.data import prediction_schema, predictions
-from ecor.data.image_decoding import decode_image
+from ecor.data.images.decoding import decode_image
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard

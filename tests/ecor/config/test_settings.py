@@ -47,7 +47,7 @@ def test_a_record_gives_its_dataclass_with_defaults() -> None:
 def test_checks_say_what_they_are_told() -> None:
     require(True, "never said")
     require_at_least("size", 1, 1)
-    with pytest.raises(ValueError, match="^size must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^size must be at least 1, got 0$"):
         require_at_least("size", 0, 1)
 
 

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from ecor.checkpoint import load
 from ecor.config.model import Preprocess
 from ecor.data.heatmap import frame_of, visible_mask
-from ecor.data.image_decoding import image_to_pixels
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.eclip.projection import read_projection
 from ecor.explain.methods.perturbation import Rise
 from ecor.explain.methods.registry import build_method, build_prepared_method, missing_requirement

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from ecor.config.model import Preprocess
-from ecor.data.image_decoding import decode_image
+from ecor.data.images.decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.correctness import read_labels

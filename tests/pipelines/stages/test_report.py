@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.image_decoding import decode_image
+from ecor.data.images.decoding import decode_image
 from ecor.data.prediction_schema import (
     ExplainablePrediction,
     RankedCategory,

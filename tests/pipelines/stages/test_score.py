@@ -36,7 +36,8 @@ from ecor.checkpoint import load
 from ecor.config.model import Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_part, read_prediction_set, read_predictions
 from ecor.data.samples import Sample

@@ -28,7 +28,8 @@ from safetensors.torch import load_file
 import ecor
 from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.config.training import FitConfig, ObjectiveConfig
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import label_ids
 from ecor.data.shard_manifest import write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
