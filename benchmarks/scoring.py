@@ -47,10 +47,10 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.scoring.decoder import decode_unit, images_per_part
-from pipelines.scoring.resources import reserve_resources
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 

@@ -11,11 +11,11 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from pipelines.runtime.actor_arguments import inline_actor_arguments
+from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.resources import Reservation
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json
 from pipelines.storage.work_ledger import Attempt

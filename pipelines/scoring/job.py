@@ -14,7 +14,7 @@ from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.scoring.work_units import Input, read_input
+from pipelines.scoring.inputs import Input, read_input
 from pipelines.tracking import model_cache
 from pipelines.tracking.model_cache import ModelVersion
 

@@ -30,16 +30,9 @@ from pipelines.config.infrastructure import TrackingConfig, absolute_address, re
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import percent, say
+from pipelines.scoring.inputs import IMAGE_SUFFIXES, Input, read_input
 from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
-from pipelines.scoring.work_units import (
-    IMAGE_SUFFIXES,
-    ImageItem,
-    Input,
-    Listed,
-    ListingUnit,
-    Rejection,
-    read_input,
-)
+from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
 
 SUMMARY_NAME = "explain.summary.json"
 _PX = 512

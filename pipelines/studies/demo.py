@@ -42,7 +42,7 @@ from pipelines.config.stages import (
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit
-from pipelines.scoring.work_units import read_input
+from pipelines.scoring.inputs import read_input
 from pipelines.stages import evaluate, promote, report, score, shard, train
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion

@@ -32,9 +32,9 @@ from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
 from tests.support.mlflow_databases import new_database
 from tests.support.processes import hear_ctrl_c

@@ -40,10 +40,10 @@ from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import Part, decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import list_images

@@ -23,10 +23,11 @@ from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
 from pipelines.scoring.decoder import Part, decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
-from pipelines.scoring.work_units import Rejection, read_input
+from pipelines.scoring.work_units import Rejection
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, entries, inspect_images

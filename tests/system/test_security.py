@@ -39,7 +39,8 @@ from pipelines.config.stages import (
 )
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
-from pipelines.scoring.work_units import ListingUnit, Rejection, read_input
+from pipelines.scoring.inputs import read_input
+from pipelines.scoring.work_units import ListingUnit, Rejection
 from pipelines.stages.explain import run as explain
 from pipelines.storage.image_bytes import read_image_bytes
 from pipelines.tracking import mlflow_client

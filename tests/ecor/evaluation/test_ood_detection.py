@@ -22,8 +22,8 @@ from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr,
 from ecor.probability.factors import max_cosine
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer, write_pictures
 

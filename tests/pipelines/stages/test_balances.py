@@ -40,12 +40,13 @@ from pipelines.reporting.evaluation_folder import balance_sets
 from pipelines.reporting.gallery import make_cards, sample_gallery
 from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import decode_unit
+from pipelines.scoring.inputs import Input, read_input
 from pipelines.scoring.job_stats import JobStats
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.predictors import BatchExplanation, ImageExplanation
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
-from pipelines.scoring.work_units import Input, Unit, read_input
+from pipelines.scoring.work_units import Unit
 from pipelines.sharding.dataflow import balance_listing, merge_scans, scan_block
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import Source, find_source

@@ -20,7 +20,7 @@ from ecor.evaluation.correctness import read_labels
 from ecor.storage import filesystem
 from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decode_unit
-from pipelines.scoring.work_units import read_input
+from pipelines.scoring.inputs import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import list_images

@@ -1,7 +1,7 @@
 """Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before.
 
-Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.job`,
-`pipelines.scoring.predictions_folder`, `pipelines.scoring.resources`, `pipelines.scoring.scored_part`,
+Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.inputs`, `pipelines.scoring.job`,
+`pipelines.scoring.predictions_folder`, `pipelines.runtime.actor_resources`, `pipelines.scoring.scored_part`,
 `pipelines.scoring.scorer`, `pipelines.scoring.unit_writer`, `pipelines.scoring.work_units`.
 """
 
@@ -48,15 +48,16 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.resources import reserve_resources
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
-from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read_input, unit_from_json, unit_to_json
+from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, unit_from_json, unit_to_json
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion
