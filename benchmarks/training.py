@@ -37,7 +37,7 @@ from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from pipelines.training.data_loader import (
     PictureReader,

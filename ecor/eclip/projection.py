@@ -21,8 +21,8 @@ from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem
 from ecor.storage.artifact import read_tensors, require_backbone
 from ecor.storage.model_records import read_artifact, record_path
-from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
+from ecor.training.losses.clip_loss import shared_text_loss
 from ecor.training.negative_sampling import distinct_ids, positions_in
 
 

@@ -23,7 +23,7 @@ from ecor.config.training import FitConfig
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
 from ecor.training.chunked_logits import Sentences
-from ecor.training.losses import Objective
+from ecor.training.losses.objective import Objective
 from ecor.training.schedules import warmup_cosine
 
 Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]

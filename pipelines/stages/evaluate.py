@@ -30,7 +30,7 @@ from ecor.evaluation.record import (
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.config.stages import EvaluateConfig
+from pipelines.config.reporting import EvaluateConfig
 from pipelines.reporting import evaluation_plots
 from pipelines.reporting.evaluation_folder import (
     SUMMARY_NAME,

@@ -30,15 +30,9 @@ from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import best_templates
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_uri
-from pipelines.config.stages import (
-    DemoConfig,
-    EvaluateConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
-)
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.studies import DemoConfig
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit

@@ -18,8 +18,7 @@ from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.pipeline_file import read_pipeline
-from pipelines.config.stages import PipelineConfig
+from pipelines.config.pipeline_file import PipelineConfig, read_pipeline
 from pipelines.runtime import cluster
 from pipelines.stages import score, shard
 from tests.support.mlflow_databases import new_database

@@ -18,7 +18,7 @@ from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import (
     ConstantSentences,
     EvaluationSums,

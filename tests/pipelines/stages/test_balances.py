@@ -34,7 +34,8 @@ from ecor.data.samples import Sample
 from ecor.data.shards import write_shard
 from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
-from pipelines.config.stages import EvaluateConfig, ExplainConfig, ReportConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.reporting.evaluation_folder import balance_sets
 from pipelines.reporting.gallery import make_cards, sample_gallery

@@ -18,7 +18,8 @@ from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.correctness import read_labels
 from ecor.storage import filesystem
-from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.inputs import read_input
 from pipelines.sharding.folder_layout import find_source

@@ -48,7 +48,7 @@ from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, evaluate
-from pipelines.config.stages import ReportConfig
+from pipelines.config.reporting import ReportConfig
 from pipelines.reporting import gallery
 from pipelines.runtime.console import percent
 from pipelines.stages import report

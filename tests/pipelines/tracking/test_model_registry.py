@@ -33,7 +33,8 @@ from ecor.evaluation.metrics import observations_table
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
 from ecor.evaluation.record import evaluate as evaluated
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
-from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig
 from pipelines.stages import evaluate, promote
 from pipelines.tracking import model_cache, model_registry
 from pipelines.tracking.model_cache import ModelVersion
