@@ -15,11 +15,28 @@ from ecor.storage import filesystem
 from pipelines.config.addresses import CheckedSettings, check_address
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
-from pipelines.config.stages import PipelineConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.training import TrainConfig
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 """Default aliases of the newly trained model, and of the model that scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig(CheckedSettings):
+    """Settings of a whole pipeline, as in one TOML file. Folders that are not named are below `output`."""
+
+    output: StoreAddress
+    """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""
+    shard: ShardConfig
+    train: TrainConfig
+    register: RegisterConfig
+    promote: PromoteConfig
+    score: ScoreConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 def read_pipeline(path: str | Path) -> PipelineConfig:
@@ -107,20 +124,3 @@ def _fill_folders(settings: Mapping[str, Any], *, source: str) -> dict[str, Any]
     defaults["promote"] = {"model": f"models:/{name}@{CANDIDATE}"}
     defaults["score"]["model"] = f"models:/{name}@{given['promote'].get('alias', CHAMPION)}"
     return {**settings, **{section: defaults[section] | dict(given[section]) for section in defaults}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig(CheckedSettings):
-    """Settings of a whole pipeline, as in one TOML file. Folders that are not named are below `output`."""
-
-    output: StoreAddress
-    """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""
-    shard: ShardConfig
-    train: TrainConfig
-    register: RegisterConfig
-    promote: PromoteConfig
-    score: ScoreConfig
-    evaluate: EvaluateConfig
-    report: ReportConfig
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,6 +1,6 @@
 """Addresses are checked by their type, wherever they stand in the settings of a command.
 
-Covers: `pipelines.config.studies`.
+Covers: `pipelines.config.reporting`, `pipelines.config.studies`.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass

@@ -439,7 +439,7 @@ def test_a_killed_run_goes_on(
             from ecor.config.systems import *
             from ecor.config.training import *
             from pipelines.config.infrastructure import *
-            from pipelines.config.stages import *
+            from pipelines.config.training import *
             from pipelines.stages import train
             cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
             for _ in range(2):
