@@ -7,6 +7,7 @@ from .config.model import TemplateConfig as TemplateConfig
 from .config.model import TextConfig as TextConfig
 from .config.scoring import ScoringConfig as ScoringConfig
 from .data.heatmap import Heatmap as Heatmap
+from .data.prediction_list import Predictions as Predictions
 from .data.prediction_schema import ExplainablePrediction as ExplainablePrediction
 from .data.predictions import read_predictions as read_predictions
 from .data.vocabulary import Vocabulary as Vocabulary
@@ -14,7 +15,6 @@ from .data.vocabulary import read_vocabulary as read_vocabulary
 from .evaluation.record import evaluate as evaluate
 from .explain.attribution import explain_joint as explain_joint
 from .explain.methods.registry import METHODS as METHODS
-from .model import Predictions as Predictions
 from .model import Recognizer as Recognizer
 
 __version__: str

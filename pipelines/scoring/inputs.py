@@ -16,19 +16,8 @@ from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
-from pipelines.scoring.work_units import (
-    Listed,
-    ListingUnit,
-    Rejection,
-    ShardUnit,
-    Unit,
-    split_runs,
-)
-from pipelines.storage.image_bytes import (
-    is_junk,
-    is_within,
-    join_source,
-)
+from pipelines.scoring.work_units import Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
+from pipelines.storage.image_bytes import is_junk, is_within, join_source
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")

@@ -9,13 +9,7 @@ from typing import Any, Protocol, TypeVar
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
 from ecor.storage.digests import bytes_sha256
-from pipelines.storage.image_bytes import (
-    MissingError,
-    UnreadableError,
-    escape_name,
-    is_utf8,
-    read_image_bytes,
-)
+from pipelines.storage.image_bytes import MissingError, UnreadableError, escape_name, is_utf8, read_image_bytes
 
 _PICTURES_PER_READ = 64
 _FILES_AT_ONCE = 8

@@ -11,20 +11,11 @@ from torch import Tensor
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.checks import require
 from ecor.config.training import ObjectiveConfig
-from ecor.training.chunked_logits import (
-    LossBatch,
-    Sentences,
-)
+from ecor.training.chunked_logits import LossBatch, Sentences
 from ecor.training.distributed import gather_features, gather_ids
 from ecor.training.losses.in_batch import in_batch_categories_loss, in_batch_pairs_loss
 from ecor.training.losses.manifold_matching import manifold_matching
-from ecor.training.losses.terms import (
-    independent_loss,
-    inverted_loss,
-    pairs_loss,
-    three_term_loss,
-    two_term_loss,
-)
+from ecor.training.losses.terms import independent_loss, inverted_loss, pairs_loss, three_term_loss, two_term_loss
 from ecor.training.negative_sampling import distinct_ids, positions_in
 
 

@@ -7,10 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ecor.training.chunked_logits import (
-    LossBatch,
-    negative_log_likelihood,
-)
+from ecor.training.chunked_logits import LossBatch, negative_log_likelihood
 from ecor.training.negative_sampling import Candidates, distinct_ids, draw_candidates
 
 
