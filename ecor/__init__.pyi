@@ -12,8 +12,8 @@ from .data.prediction_schema import ExplainablePrediction as ExplainablePredicti
 from .data.predictions import read_predictions as read_predictions
 from .data.vocabulary import Vocabulary as Vocabulary
 from .data.vocabulary import read_vocabulary as read_vocabulary
-from .evaluation.record import evaluate as evaluate
-from .explain.attribution import explain_joint as explain_joint
+from .evaluation.table_evaluation import evaluate as evaluate
+from .explain.joint_heatmaps import explain_joint as explain_joint
 from .explain.methods.registry import METHODS as METHODS
 from .model import Recognizer as Recognizer
 

@@ -22,7 +22,7 @@ from ecor.convis.concept_features import encode_concepts
 from ecor.convis.lexicon import ListLexicon, lexicon_digest
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantize
 from ecor.data.prediction_schema import schema_with
-from ecor.explain.attribution import explain_joint
+from ecor.explain.joint_heatmaps import explain_joint
 from ecor.explain.methods.registry import Method, build_method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings
 from ecor.model import Recognizer

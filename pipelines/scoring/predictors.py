@@ -12,7 +12,8 @@ from ecor.config.checks import require
 from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
 from ecor.data.vocabulary import read_vocabulary
-from ecor.explain.attribution import JointHeatmaps, explain, explain_joint
+from ecor.explain.attribution import explain
+from ecor.explain.joint_heatmaps import JointHeatmaps, explain_joint
 from ecor.explain.methods.registry import Method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings
 from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name

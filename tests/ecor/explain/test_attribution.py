@@ -1,6 +1,6 @@
 """Laws of explaining a tuned model: its own prompts, texts and distractors are used; the demo's evidence is found.
 
-Covers: `ecor.explain.targets`.
+Covers: `ecor.explain.joint_heatmaps`, `ecor.explain.targets`.
 """
 
 import json

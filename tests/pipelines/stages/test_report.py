@@ -47,7 +47,8 @@ from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifes
 from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.evaluation.record import Evaluation, evaluate
+from ecor.evaluation.record import Evaluation
+from ecor.evaluation.table_evaluation import evaluate
 from pipelines.config.reporting import ReportConfig
 from pipelines.reporting import gallery
 from pipelines.runtime.console import percent

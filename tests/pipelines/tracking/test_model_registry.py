@@ -30,8 +30,9 @@ from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
-from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
-from ecor.evaluation.record import evaluate as evaluated
+from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation
+from ecor.evaluation.table_evaluation import evaluate as evaluated
+from ecor.evaluation.table_evaluation import known_labels
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.reporting import EvaluateConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig
