@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
+from ecor.evaluation.calibration import ReliabilityBin
 from ecor.evaluation.confidence_intervals import Estimate, Resampling
-from ecor.evaluation.metrics import HEADLINE, CategoryResult, ReliabilityBin, differences
+from ecor.evaluation.metrics import HEADLINE, CategoryResult, differences
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 

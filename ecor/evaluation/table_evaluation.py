@@ -7,15 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from ecor.config.checks import require
+from ecor.evaluation.calibration import calibration_estimates, reliability_bins
 from ecor.evaluation.confidence_intervals import Resampling, mean_estimates
 from ecor.evaluation.correctness import Labels, read_labels
-from ecor.evaluation.metrics import (
-    CategoryResult,
-    calibration_estimate,
-    category_results,
-    observations,
-    reliability_bins,
-)
+from ecor.evaluation.metrics import CategoryResult, category_results, observations
 from ecor.evaluation.record import Result
 
 
@@ -49,10 +44,10 @@ def evaluate(
     labels = labels or known_labels(table, name=name)
     answers, truth = labels.answers, labels.truth
     metrics = mean_estimates(observations(answers, truth), resampling=resampling)
+    metrics |= calibration_estimates(answers, truth, num_bins=num_bins, resampling=resampling)
     chosen = truth.explained.nonzero()[0]
     per_category: tuple[CategoryResult, ...] = ()
     if len(chosen):
-        metrics |= calibration_estimate(answers, truth, num_bins=num_bins, resampling=resampling)
         per_category, means = category_results(labels, resampling=resampling)
         metrics |= means
     return Result(

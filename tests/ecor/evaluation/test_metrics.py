@@ -108,6 +108,8 @@ def test_the_vote_equals_the_protocol_written_as_a_loop(images):
         two_stage_categories=pairs[:, 0, 0],
         two_stage_rationales=pairs[:, 0, 1],
         confidence=np.full(number, 0.5),
+        category_confidence=np.full(number, 0.5),
+        rationale_confidence=np.full(number, 0.5),
     )
     truth = Truth(
         categories=np.array([category for _, category, _ in images]),
