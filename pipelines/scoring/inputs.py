@@ -44,7 +44,8 @@ class Input:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no images by their names, by suffix (in lower case; empty for none)."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """Other files of a folder that are left out: `hidden` ones, and those in the `output` folder."""
+    """Other files of a folder that are left out: `hidden` ones, those in the `output` folder, and links to folders that
+    are not followed (`linked_folder`)."""
 
     def describe_left_out(self) -> str | None:
         """One line on the files that are left out; None where there are none."""
@@ -133,7 +134,7 @@ def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Fold
     files = retry_in_store(
         lambda: filesystem.files_below(root, may_fail=is_junk, follow_links=follow_links), place=root
     )
-    found = _Folder(num_files=len(files))
+    found, is_disk = _Folder(num_files=len(files)), filesystem.is_local(root)
     for path, num_bytes in files.items():
         suffix = PurePosixPath(path).suffix.lower()
         if any(map(is_junk, path.split("/"))):
@@ -142,6 +143,8 @@ def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Fold
             found.passed_over["output"] += 1
         elif suffix in IMAGE_SUFFIXES:
             found.images.append({"path": path, "size": num_bytes})
+        elif not follow_links and is_disk and filesystem.is_folder(f"{root}/{path}"):
+            found.passed_over["linked_folder"] += 1
         else:
             found.left_out[suffix] += 1
     if not found.images:

@@ -1,5 +1,6 @@
 """Predict labels and heat maps for a batch of images, with a recognizer or a LICO classifier."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,6 +48,11 @@ class ImageExplanation:
     """Concepts of a lexicon and the cosines of their definitions."""
     others: Ranked = ()
     """For a classifier: the next most probable categories."""
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the image has a feature of NaN or infinity: its numbers and maps then say nothing."""
+        return math.isfinite(self.category_prob)
 
     @property
     def titles(self) -> list[tuple[str, str]]:

@@ -287,7 +287,9 @@ def part_through_arrow(part: Part) -> Part:
 def test_the_decoder_actor_gives_a_row_per_part(split: Path) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
     assert unit_from_json(unit_to_json(unit)) == unit
-    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)]})))
+    rows = list(
+        Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)], "attempt": [None]}))
+    )
     assert [row.num_rows for row in rows] == [1, 1, 1]
 
 
@@ -305,6 +307,7 @@ def scored_parts(num_parts: dict[str, int]) -> dict[str, list[ScoredPart]]:
         unit: [
             ScoredPart(
                 unit=unit,
+                attempt=None,
                 index=index,
                 num_parts=num,
                 rows=random_table(2, seed=index),
@@ -326,8 +329,8 @@ def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str,
     folder = PredictionsFolder(place, identity={})
     with folder.hold_lease():
         attempts = folder.claim_units(units)
-        workers = [pickle.loads(pickle.dumps(UnitWriter(folder, attempts=attempts, parents={}))) for _ in range(2)]
-        parts = [part for parts in units.values() for part in parts]
+        workers = [pickle.loads(pickle.dumps(UnitWriter(folder, parents={}))) for _ in range(2)]
+        parts = [replace(part, attempt=attempts[part.unit]) for parts in units.values() for part in parts]
         parts += deal.sample(parts, k=len(parts) // 2)
         deal.shuffle(parts)
         reports = [report for part in parts for report in PartReport.from_rows(deal.choice(workers)(part.to_row()))]
@@ -346,7 +349,9 @@ def test_a_unit_that_was_taken_over_is_told_of_as_what_counts() -> None:
     filesystem.remove(place)
     slow, fast = (PredictionsFolder(place, identity={}) for _ in range(2))
     with slow.hold_lease():
-        writer = UnitWriter(slow, attempts=slow.claim_units("a"), parents={})
+        [claimed] = slow.claim_units("a").values()
+        first, second = replace(first, attempt=claimed), replace(second, attempt=claimed)
+        writer = UnitWriter(slow, parents={})
         assert writer.add(first).saved is None
     with fast.hold_lease():
         [attempt] = fast.claim_units("a").values()
