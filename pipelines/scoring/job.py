@@ -16,7 +16,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring.inputs import Input, read_input
 from pipelines.tracking import model_cache
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 if TYPE_CHECKING:
     from pipelines.scoring.attributions import AttributionSettings

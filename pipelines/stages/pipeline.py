@@ -17,7 +17,7 @@ from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import time_stage
 from pipelines.stages import evaluate, promote, register, report, score, shard, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

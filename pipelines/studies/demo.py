@@ -39,7 +39,7 @@ from pipelines.scoring.decoder import PART_IMAGES, decode_unit
 from pipelines.scoring.inputs import read_input
 from pipelines.stages import evaluate, promote, report, score, shard, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"

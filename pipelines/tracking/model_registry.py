@@ -33,7 +33,7 @@ from pipelines.tracking.mlflow_runs import (
     recorded_run,
     start_training_run,
 )
-from pipelines.tracking.model_cache import ModelVersion, checkpoint_version, read_model_record
+from pipelines.tracking.model_versions import ModelVersion, checkpoint_version, read_model_record
 
 __all__ = [
     "find_version",

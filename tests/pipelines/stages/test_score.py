@@ -60,7 +60,7 @@ from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, unit_from_json, unit_to_json
 from pipelines.stages import score
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one

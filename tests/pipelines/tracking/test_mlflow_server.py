@@ -27,7 +27,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
 from pipelines.stages import promote, score, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
 from tests.support.tiny_splits import write_world
 

@@ -1,7 +1,7 @@
 """Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused.
 
 Covers: `pipelines.stages.promote`, `pipelines.stages.register`, `pipelines.tracking.mlflow_runs`,
-`pipelines.tracking.model_cache`.
+`pipelines.tracking.model_cache`, `pipelines.tracking.model_versions`.
 """
 
 import json
@@ -38,7 +38,7 @@ from pipelines.config.reporting import EvaluateConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig
 from pipelines.stages import evaluate, promote
 from pipelines.tracking import model_cache, model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
