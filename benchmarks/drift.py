@@ -53,9 +53,9 @@ def label(images: Job, generator: np.random.Generator, *, cyclic: bool = False) 
     if cyclic:
         _move_in_circles(found, chosen=generator.random(num) < 0.3)
     changed = np.flatnonzero(generator.random(num) < 0.1)
-    other = generator.permutation(changed)
+    mistaken = draw_images(generator, num_labels=len(changed))
     for name in ("category", "rationale"):
-        found[name][changed] = found[name][other]
+        found[name][changed] = mistaken[name]
     found["confidence"] *= np.exp(-np.abs(generator.normal(0, 0.05, size=num)))
     found["ood_score"] += generator.normal(0, 0.01, size=num)
     return found

@@ -10,7 +10,6 @@ diff.html               the page
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -189,9 +188,7 @@ def _counts(labels: JoinedLabels, *, changes: pa.Table, num_confident: int) -> C
 
 
 def _quantities(labels: JoinedLabels, *, paired: bool) -> Iterator[Quantity]:
-    before, after = (
-        side.first(labels.num_common) if paired else side for side in (labels.before, labels.after)
-    )
+    before, after = (side.first(labels.num_common) if paired else side for side in (labels.before, labels.after))
     has_ood = not any(np.isnan(side.ood_score).any() for side in (before, after))
     for name in ("confidence", *([OOD_COLUMN.name] if has_ood else []), "category", "rationale"):
         is_name = name in ("category", "rationale")

@@ -18,7 +18,17 @@ from pipelines.config.drift import DiffConfig
 from pipelines.drift.label_join import LabelFolder
 from pipelines.drift.record import Diff, DiffSide, TopChange
 from pipelines.reporting.gallery import GalleryItem, make_cards, outcome_codes
-from pipelines.reporting.html_page import Card, Column, Fact, MetricTable, MetricValue, OtherPrediction, Page, Row, render
+from pipelines.reporting.html_page import (
+    Card,
+    Column,
+    Fact,
+    MetricTable,
+    MetricValue,
+    OtherPrediction,
+    Page,
+    Row,
+    render,
+)
 from pipelines.runtime.console import percent
 
 NUM_SHOWN = 15
@@ -132,7 +142,12 @@ def _drift_table(diff: Diff, *, words: Mapping[str, str]) -> MetricTable:
         )
         for test in diff.tests
     )
-    columns = (Column(name="effect", words="between 0 and 1"), Column(name="p"), Column(name="drift"), Column(name="test"))
+    columns = (
+        Column(name="effect", words="between 0 and 1"),
+        Column(name="p"),
+        Column(name="drift"),
+        Column(name="test"),
+    )
     return MetricTable(title="Drift without truth", subject="quantity", columns=columns, rows=rows)
 
 
@@ -161,9 +176,7 @@ def _gallery_words(cards: tuple[Card, ...]) -> Iterator[str]:
         yield f"{missing:,} of these {len(cards):,} could not be found again: in place of the picture stands why."
 
 
-def _cards(
-    config: DiffConfig, diff: Diff, *, before: LabelFolder, after: LabelFolder, changed: Path
-) -> Iterator[Card]:
+def _cards(config: DiffConfig, diff: Diff, *, before: LabelFolder, after: LabelFolder, changed: Path) -> Iterator[Card]:
     """Cards of the sample; each shows the label after, and the one before beside it."""
     sample = _sample(diff, changed=changed, num_images=config.max_images)
     for side, other in ((after, before), (before, after)):

@@ -91,9 +91,7 @@ def compare(quantities: Iterator[Quantity], *, paired: bool, limits: DriftLimits
         paired: both sides are of the same images, row by row.
         limits: rate of false alarms and smallest effect.
     """
-    tests = [
-        _test(each, paired=paired, limits=limits) for each in quantities if len(each.before) and len(each.after)
-    ]
+    tests = [_test(each, paired=paired, limits=limits) for each in quantities if len(each.before) and len(each.after)]
     adjusted = holm([each.p_value for each in tests])
     return tuple(
         replace(

@@ -121,7 +121,9 @@ def test_the_same_command_returns_the_same_and_another_is_refused(sides, capsys)
     assert again == first, "the same labels give the same bytes"
     capsys.readouterr()
     assert main(["diff", *sides, "--confidence-step", "0.2"]) == 2
-    assert "holds another comparison (confidence_step was 0.1, is 0.2): name another --output" in capsys.readouterr().err
+    assert (
+        "holds another comparison (confidence_step was 0.1, is 0.2): name another --output" in capsys.readouterr().err
+    )
     assert main(["diff", *reversed(sides), "--output", str(folder)]) == 2
     record = find_diff(str(folder))
     assert record is not None and record.digest == json.loads((folder / "diff.json").read_text())["digest"]

@@ -78,7 +78,10 @@ def quantities(generator: np.random.Generator, *, num: int, shift: float = 0.0, 
     others = category.copy() if paired else generator.integers(12, size=num)
     confidences = confidence.copy() if paired else generator.beta(6, 1, size=num)
     changed = generator.random(num) < 0.2
-    others[changed] = generator.permutation(others[changed])
+    others[changed], confidences[changed] = (
+        generator.integers(12, size=num)[changed],
+        generator.beta(6, 1, num)[changed],
+    )
     moved = generator.random(num) < shift
     others[moved], confidences[moved] = 0, 0.3
     return [
@@ -105,7 +108,9 @@ def test_equal_jobs_are_false_alarms_at_most_as_often_as_stated(paired):
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_planted_shift_is_found_and_a_small_one_is_not_reported(paired, generator):
-    found = compare(iter(quantities(generator, num=3000, shift=0.1, paired=paired)), paired=paired, limits=DriftLimits())
+    found = compare(
+        iter(quantities(generator, num=3000, shift=0.1, paired=paired)), paired=paired, limits=DriftLimits()
+    )
     assert all(each.is_drift and each.effect > 0.05 for each in found)
     assert describe_drift(found, limits=DriftLimits(), words={"category": "shares"}).startswith("drift: shares (effect")
     small = quantities(generator, num=200_000, shift=0.01, paired=paired)
