@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, schema_with
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from pipelines.config.drift import DiffConfig
@@ -72,7 +72,7 @@ def _move_in_circles(job: Job, *, chosen: np.ndarray) -> None:
 
 
 def plant(job: Job, generator: np.random.Generator, *, what: str, size: float) -> Job:
-    """Change the labels of a random share `size` of all images: the most frequent name becomes likelier, values fall."""
+    """Change the labels of a random share `size` of all images: the first name, or other values."""
     found = {name: values.copy() for name, values in job.items()}
     chosen = generator.random(len(job["category"])) < size
     if what in ("category", "rationale"):

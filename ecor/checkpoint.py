@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, Precision, Preprocess, TextConfig
+from ecor.config.choices import Precision
+from ecor.config.model import BackboneConfig, Preprocess, TextConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate
 from pipelines.audit.label_decisions import LABEL_DECISIONS_NAME

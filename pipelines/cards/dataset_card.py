@@ -1,14 +1,14 @@
 """The dataset card (Markdown): what shards hold and what they were made from, from their records alone.
 
-Facts that no record holds are named as absent (after Gebru et al., Datasheets for Datasets, arXiv:1803.09010; the choice
-of sections is ours).
+Facts that no record holds are named as absent (after Gebru et al., Datasheets for Datasets, arXiv:1803.09010; the
+choice of sections is ours).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.vocabulary import Vocabulary
 from pipelines.cards.markdown_text import bullets, escape, section, table

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.record import Evaluation, Result
 from ecor.storage.model_records import ArtifactRecord, Checkpoint

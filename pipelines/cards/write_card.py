@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.shard_manifest import MANIFEST_NAME, VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import read_vocabulary
 from ecor.evaluation.record import read_evaluation
@@ -19,7 +19,8 @@ from pipelines.cards.model_card import ModelFacts, model_card
 from pipelines.config.drift import CardConfig
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.console import say
-from pipelines.tracking.model_cache import ModelVersion, fetch_model, pin_model, read_model_record
+from pipelines.tracking.model_cache import fetch_model, pin_model
+from pipelines.tracking.model_versions import ModelVersion, read_model_record
 
 DATASET_CARD, MODEL_CARD = "dataset_card.md", "model_card.md"
 _SUMMARY, _QUARANTINE = "summary.json", "quarantine.parquet"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from ecor.config import ModelAddress, StoreAddress, require, require_at_least
+from ecor.config.address_types import ModelAddress, StoreAddress
+from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 
@@ -64,5 +65,5 @@ class CardConfig(CheckedSettings):
     audit: tuple[StoreAddress, ...] = ()
     """Folders written by `ecor audit` for labels of this model; their certificates are in the card."""
     output: StoreAddress | None = None
-    """Path of the Markdown file; None: `dataset_card.md` beside the shards, `model_card.md` beside the checkpoint, and for
-    a registered model its description in MLflow alone."""
+    """Path of the Markdown file; None: `dataset_card.md` beside the shards, `model_card.md` beside the checkpoint, and
+    for a registered model its description in MLflow alone."""

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_prediction_set
 from ecor.storage import filesystem
@@ -89,8 +89,7 @@ def _find_finished(config: DiffConfig, *, before: DiffSide, after: DiffSide) -> 
     if found is None:
         require(
             not any(not name.startswith(".") for name in filesystem.names_in(folder)),
-            f"{folder} holds other files"
-            f"{' (labels)' if filesystem.exists(filesystem.join(folder, MANIFEST_NAME)) else ''}: name another --output",
+            f"{folder} holds other files{_labels_in(folder)}: name another --output",
         )
         return None
     differing = [
@@ -104,6 +103,10 @@ def _find_finished(config: DiffConfig, *, before: DiffSide, after: DiffSide) -> 
     ]
     require(not differing, f"{folder} holds another comparison ({'; '.join(differing)}): name another --output")
     return found
+
+
+def _labels_in(folder: str) -> str:
+    return " (labels)" if filesystem.exists(filesystem.join(folder, MANIFEST_NAME)) else ""
 
 
 def _compare(config: DiffConfig, before: LabelFolder, after: LabelFolder) -> Diff:

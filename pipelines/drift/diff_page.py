@@ -113,8 +113,8 @@ def _figure_words(diff: Diff) -> Iterator[str]:
         compared = "image by image" if diff.paired else "as two samples, because the images differ"
         yield (
             f"Labels are compared {compared}. Effect: for confidence and OOD score, the largest difference between the "
-            "shares of labels below a value; for names, the share of labels that would have to change. The p-values are "
-            "corrected for the number of tests (Holm)."
+            "shares of labels below a value; for names, the share of labels that would have to change. The p-values "
+            "are corrected for the number of tests (Holm)."
         )
     for note in diff.notes:
         yield f"{note[0].upper()}{note[1:]}."
@@ -151,6 +151,10 @@ def _drift_table(diff: Diff, *, words: Mapping[str, str]) -> MetricTable:
     return MetricTable(title="Drift without truth", subject="quantity", columns=columns, rows=rows)
 
 
+def _column(name: str) -> Column:
+    return Column(name=name)
+
+
 def _change_row(change: TopChange, diff: Diff) -> Row:
     if change.change == "category":
         name, note = f"{change.category_before} → {change.category_after}", f"because of {change.rationale_after}"
@@ -166,8 +170,8 @@ def _change_row(change: TopChange, diff: Diff) -> Row:
 def _gallery_words(cards: tuple[Card, ...]) -> Iterator[str]:
     if cards:
         yield (
-            f"{len(cards):,} pictures: up to {PICTURES_PER_CHANGE} of each of the most frequent changes, in their order, "
-            "then images that are in one set only. Frequent changes are as visible here as rare ones."
+            f"{len(cards):,} pictures: up to {PICTURES_PER_CHANGE} of each of the most frequent changes, in their "
+            "order, then images that are in one set only. Frequent changes are as visible here as rare ones."
         )
     else:
         yield "No label has changed, and no image is in one set only."

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.stats import MonteCarloMethod, chi2_contingency, ks_2samp
 
-from ecor.config import require
+from ecor.config.checks import require
 
 DEFAULT_FALSE_ALARMS, DEFAULT_SMALLEST_EFFECT = 0.05, 0.02
 NUM_BINS = 100

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN
 from ecor.data.predictions import PredictionSet, read_part
 

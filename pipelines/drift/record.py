@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ecor.config import parse_record, require
+from ecor.config.checks import parse_record, require
 from ecor.data.predictions import PredictionSet
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest

@@ -5,7 +5,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry, version_description
-from pipelines.tracking.model_cache import ModelVersion, read_model_record
+from pipelines.tracking.model_versions import ModelVersion, read_model_record
 
 
 def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> ModelVersion:

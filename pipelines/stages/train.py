@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem

@@ -2,7 +2,7 @@
 
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.tracking.mlflow_client import make_client, silence_mlflow, translate_mlflow_errors
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 CARD_NAME, CARD_FIRST_LINE = "model_card.md", "# Model card: "
 """Artifact of a card, and how every card begins."""

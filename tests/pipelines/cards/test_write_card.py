@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from markdown import markdown
 from mlflow import MlflowClient
 
-from ecor.config import BackboneConfig, ModelConfig, Temperatures
+from ecor.config.model import BackboneConfig, ModelConfig
+from ecor.config.scoring import Temperatures
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, write_shard_manifest, write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Estimate, Resampling
@@ -129,7 +130,7 @@ def rendered(text: str) -> str:
                 )
             ),
         ),
-        ("model_card_alone.md", lambda: model_card(ModelFacts(name="ecor", checkpoint=checkpoint(calibrated_on=None, metrics={})))),
+        ("model_card_alone.md", lambda: model_card(ModelFacts(name="ecor", checkpoint=checkpoint(calibrated_on=None)))),
         ("dataset_card.md", lambda: dataset_card(dataset_facts())),
     ],
 )  # fmt: skip
