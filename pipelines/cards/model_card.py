@@ -23,6 +23,7 @@ FIGURES = {
     "strict/visible_rr": "category right, rationale visible",
     "strict/accuracy": "category right",
     "marginal/accuracy": "category right, whatever the rationale",
+    "calibration/error": "calibration error, root mean square, bias-corrected",
     "calibration/ece": "expected calibration error",
 }
 _ABSENT = "not recorded"

@@ -1,5 +1,8 @@
 """Register a checkpoint as a version of an MLflow model (`ecor register`)."""
 
+from dataclasses import replace
+
+from ecor.storage.model_records import Checkpoint
 from pipelines.cards.model_card import ModelFacts, model_card
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
@@ -20,9 +23,10 @@ def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> Mo
     tracking = tracking or TrackingConfig()
     version = model_registry.register_model(config, tracking=tracking)
     if not version_description.has_description(version, tracking=tracking):
-        facts = ModelFacts(
-            name=f"{version.name}, version {version.version}", checkpoint=read_model_record(config.checkpoint)
-        )
+        checkpoint = read_model_record(config.checkpoint)
+        if isinstance(checkpoint, Checkpoint):  # the version holds the backbone, even where the checkpoint does not
+            checkpoint = replace(checkpoint, has_backbone=checkpoint.has_backbone or config.with_backbone)
+        facts = ModelFacts(name=f"{version.name}, version {version.version}", checkpoint=checkpoint)
         version_description.describe_version(version, model_card(facts), tracking=tracking)
     say(f"registered {version.uri}", to_stdout=True)
     return version
