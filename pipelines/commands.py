@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.config.drift import CardConfig, DiffConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
@@ -26,6 +27,8 @@ DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR 
 
 
 UNPREFIXED = tyro.conf.arg(name="")
+EXIT_DRIFT = 3
+"""Exit code of `ecor diff --fail-on-drift` when a drift is found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,33 @@ class Audit:
         from pipelines.stages import audit
 
         audit.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """Compare two sets of labels: what changed, and whether their distributions have drifted."""
+
+    config: Annotated[DiffConfig, UNPREFIXED]
+
+    def run(self) -> int:
+        """Exit code: `EXIT_DRIFT` when a drift is found and `fail_on_drift` is set."""
+        from pipelines.drift import diff
+
+        found = diff.run(self.config)
+        return EXIT_DRIFT if found.has_drift and self.config.fail_on_drift else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCard:
+    """Write the card of a model or of a dataset (Markdown), made from its records."""
+
+    config: Annotated[CardConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.cards import write_card
+
+        write_card.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +305,8 @@ Command = (
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[WriteCard, tyro.conf.subcommand("card")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
