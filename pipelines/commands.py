@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.learning import LearnConfig
 from pipelines.config.review import AuditConfig
 from pipelines.config.stages import (
     DemoConfig,
@@ -134,6 +135,20 @@ class Audit:
         from pipelines.stages import audit
 
         audit.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learn:
+    """Tune a model on with reviewers' corrections of its labels, and list the images to review next."""
+
+    config: Annotated[LearnConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.learning import learn
+
+        learn.run(self.config, cluster=self.cluster, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +291,7 @@ Command = (
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]

@@ -8,6 +8,7 @@ from ecor.config import (
     EclipConfig,
     FitConfig,
     LicoConfig,
+    ModelAddress,
     ObjectiveConfig,
     PromptConfig,
     StoreAddress,
@@ -45,6 +46,9 @@ class TrainConfig(CheckedSettings):
     text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
     preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
+    init_from: ModelAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """`ecor` only: a model (`models:/name@alias`, `models:/name/3`, or a checkpoint folder) whose prompt tokens are the
+    first ones. It needs the same backbone, and the same numbers of tokens. None: random tokens."""
     num_epochs: int = 10
     """Largest number of passes over the training images; see `patience`."""
     batch_size: int = 64
@@ -90,6 +94,11 @@ class TrainConfig(CheckedSettings):
         require(
             self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
             f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
+        )
+
+        require(
+            self.init_from is None or self.system == "ecor",
+            f"init_from gives prompt tokens, which {self.system} does not learn: leave it out",
         )
 
     @property

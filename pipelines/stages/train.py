@@ -10,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
+from pipelines.tracking.model_cache import ModelVersion, pin_model
+from pipelines.tracking.model_loading import model_folder
 from pipelines.training.events import publish_events
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
@@ -70,13 +72,15 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
+    initial = None if config.init_from is None else pin_model(config.init_from, tracking=tracking)
+    config = config if initial is None else replace(config, init_from=initial.uri)
     for line in _lacking_rationales(config):
         say(line)
     make_once(
         config,
         name="train",
-        parents=_parents(config),
-        made_of="settings and shards",
+        parents=_parents(config, initial=initial, tracking=tracking),
+        made_of="settings and shards" if initial is None else "settings, shards and first model",
         products=[CHECKPOINT_FOLDER],
         work=_work,
         publish=partial(_publish, config=config, tracking=tracking),
@@ -115,7 +119,8 @@ def _work(settings: dict[str, Any]) -> None:
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
-    learning = build_trainer(job.config, vocabulary=_vocabulary(job.config), rank=rank)
+    config = _with_local_model(job)
+    learning = build_trainer(config, vocabulary=_vocabulary(config), rank=rank)
     module = learning.module()
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
@@ -145,6 +150,20 @@ def _work(settings: dict[str, Any]) -> None:
             summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
             filesystem.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
+
+
+def _with_local_model(job: Job[TrainConfig]) -> TrainConfig:
+    """The settings with a folder of this machine for `init_from`; ValueError if that model is another one by now."""
+    if job.config.init_from is None:
+        return job.config
+    folder = model_folder(job.config.init_from, tracking=job.tracking)
+    found = read_checkpoint(folder).model_digest
+    require(
+        found == job.parents["initial_model"],
+        f"{job.config.init_from} is model {found[:12]}… by now, and this run began with "
+        f"{job.parents['initial_model'][:12]}…: put it back, or start over with --fresh",
+    )
+    return replace(job.config, init_from=folder)
 
 
 def _saved_progress(folder: str) -> TrainState | None:
@@ -225,9 +244,16 @@ def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
     )
 
 
-def _parents(config: TrainConfig) -> dict[str, str]:
-    """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
+def _parents(config: TrainConfig, *, initial: ModelVersion | None = None, tracking: TrackingConfig) -> dict[str, str]:
+    """Digests of what the run is made from; `config` is the digest of the settings and of all the others.
+
+    The splits that the first tokens were learned and chosen on count too, as `initial_train_manifest` and alike.
+    """
     names = {"train_manifest": "train", "validation_manifest": config.validation_split}
     manifests = {name: read_shard_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
     parents = {**manifests, "vocabulary": _vocabulary(config).digest}
+    if initial is not None:
+        lineage = model_registry.read_version_lineage(initial, tracking=tracking)
+        splits = {f"initial_{name}": digest for name, digest in lineage.items() if name.endswith("_manifest")}
+        parents |= {"initial_model": initial.digest, **splits}
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -1,0 +1,74 @@
+"""A job on a few drawn images: a model with prompt tokens, and reviewers of its labels who know the truth."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import torch
+
+from ecor.checkpoint import save_checkpoint
+from ecor.clip.loading import load_backbone
+from ecor.clip.prompts import PromptLearner
+from ecor.config import BackboneConfig, PromptConfig
+from ecor.data.predictions import read_prediction_set, read_predictions
+from ecor.demo.dataset import write_dataset
+from ecor.demo.worlds.registry import set_vocabulary
+from ecor.model import Recognizer, as_vocabulary
+from pipelines.review.decision import Correction, Decision, LabelBefore
+from pipelines.review.decision_set import open_decision_set
+
+SET = "demo-small"
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def save_first_model(folder: Path, *, seed: int = 0) -> Path:
+    """The embedded CLIP with text tokens that nobody has tuned, saved in `folder`/checkpoint."""
+    backbone = load_backbone(BackboneConfig())
+    config = PromptConfig(rationale_tokens=2, category_tokens=2, visual_tokens=0)
+    prompts = PromptLearner(config, backbone, generator=torch.Generator().manual_seed(seed))
+    names = as_vocabulary(set_vocabulary(SET))
+    save_checkpoint(Recognizer(backbone=backbone, prompts=prompts, vocabulary=names), folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def draw_images(folder: Path, *, num: int, seed: int = 0) -> dict[str, tuple[str, str]]:
+    """Drawings in `folder`/train; category and labelled rationale by path."""
+    write_dataset(folder, set_name=SET, num_images={"train": num}, seed=seed)
+    lines = map(json.loads, (folder / "train" / "truth.jsonl").read_text().splitlines())
+    return {str(folder / "train" / each["file"]): (each["category"], each["rationale"]) for each in lines}
+
+
+def review_labels(labels: str, *, truth: dict[str, tuple[str, str]], folder: str, reviewer: str = "Ada") -> list[str]:
+    """Accept what is right and correct the rest, in a decision set; the keys."""
+    decisions = open_decision_set(folder, labels=labels, predictions=read_prediction_set(labels))
+    keys = []
+    with decisions.open_log(reviewer) as log:
+        for row in read_predictions(labels).to_pylist():
+            category, rationale = truth[row["source"]]
+            is_right = (category, rationale) == (row["category"], row["rationale"])
+            log.append(
+                decide(
+                    row,
+                    decisions.of.labels_digest,
+                    "accept" if is_right else "correct",
+                    reviewer=reviewer,
+                    after=None if is_right else Correction(category=category, rationales=(rationale,)),
+                )
+            )
+            keys.append(row["key"])
+    return keys
+
+
+def decide(
+    row: dict, digest: str, verdict: str, *, after: Correction | None = None, reviewer: str = "Ada", at: int = 0
+):
+    """A decision about a row of labels."""
+    return Decision(
+        labels_digest=digest,
+        key=row["key"],
+        reviewer=reviewer,
+        time=NOON + timedelta(seconds=at),
+        verdict=verdict,
+        before=LabelBefore(**{name: row[name] for name in ("category", "rationale", "confidence")}),
+        after=after,
+    )
