@@ -22,9 +22,9 @@ class AskConfig(CheckedSettings):
     number: int = 100
     """Images on the list."""
     strategy: StrategyName = "random"
-    """`random`; `margin`, the two best categories are nearly as probable; `disagreement`, other labels (`others`) differ;
-    `wrong_reason`, the category is probably right and the reason wrong, as in earlier corrections of the same reason;
-    `coverage`, pairs of category and rationale that were reviewed least."""
+    """`random`; `margin`, the two best categories are nearly as probable; `disagreement`, other labels (`others`)
+    differ; `wrong_reason`, the category is probably right and the reason wrong, as in earlier corrections of the same
+    reason; `coverage`, pairs of category and rationale that were reviewed least."""
     others: tuple[StoreAddress, ...] = ()
     """For `disagreement`: folders of other labels of the same images."""
     seed: int = 0

@@ -58,9 +58,7 @@ def open_initial_model(config: LearnConfig, predictions: PredictionSet, *, track
     try:
         version = pin_model(uri, tracking=tracking)
     except ValueError as error:
-        raise ValueError(
-            f"learning starts from the model that made the labels: {error}, and give it as --model"
-        ) from error
+        raise ValueError(f"{error}. Learning starts from the model of the labels: name it with --model") from error
     require(
         version.digest == parents.model_digest,
         f"{uri} is model {version.digest[:12]}…, but the labels were made by {parents.model_digest[:12]}…: name that "

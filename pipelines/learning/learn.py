@@ -31,7 +31,7 @@ from pipelines.learning.asking import write_questions
 from pipelines.learning.contest import Contest
 from pipelines.learning.corrections import REVIEWED_SCHEMA, read_reviewed
 from pipelines.learning.learned import Learned, find_learned, write_learned
-from pipelines.learning.tuning import TooFewError, clear_products, tune
+from pipelines.learning.tuning import clear_products, has_learned, prepare, tune
 from pipelines.review.decision_set import read_decision_set
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
@@ -130,23 +130,25 @@ def _learn(
     cluster: ClusterConfig,
     tracking: TrackingConfig,
 ) -> Learned:
-    with connect(cluster):
-        try:
-            tuned = tune(config, predictions, reviewed, cluster=cluster, tracking=tracking)
-        except TooFewError:
-            clear_products(config, names=(SNAPSHOT_NAME, f"{RECORD_NAME}.json"))  # the same command, after more reviews
-            raise
-        contest = Contest(config=config, scoring=predictions.scoring, cluster=cluster, tracking=tracking)
-        outcome = contest.run(tuned.candidate, initial=tuned.initial)
+    try:
+        prepared = prepare(config, predictions, reviewed, tracking=tracking)
+        with connect(cluster):
+            tuned = tune(config, predictions, prepared, cluster=cluster, tracking=tracking)
+            contest = Contest(config=config, scoring=predictions.scoring, cluster=cluster, tracking=tracking)
+            outcome = contest.run(tuned.candidate, initial=prepared.initial)
+    except ValueError:
+        if not has_learned(config):  # a corrected command, or more reviews, may use the folder
+            clear_products(config, names=(SNAPSHOT_NAME, f"{RECORD_NAME}.json"))
+        raise
     learned = Learned(
         labels_digest=predictions.digest,
         corrections_digest=digest,
-        initial_model=tuned.initial.version.uri,
-        initial_digest=tuned.initial.version.digest,
+        initial_model=prepared.initial.version.uri,
+        initial_digest=prepared.initial.version.digest,
         outcome=outcome,
         num_train=tuned.num_explained["train"],
         num_validation=tuned.num_explained["validation"],
-        new_names=tuned.new_names,
+        new_names=prepared.new_names,
         balance=tuned.balance.to_record(),
     )
     run_id = tuned.candidate.run_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ecor.config import FitConfig, ObjectiveConfig
+from ecor.config import FitConfig, ObjectiveConfig, require
 from ecor.data.predictions import PredictionSet
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.shards import read_index
@@ -31,73 +31,94 @@ WARMUP_STEPS = 2
 """An epoch of few images has few steps."""
 
 
-class TooFewError(ValueError):
-    """Too few reviewed images to learn from them and to evaluate: nothing was learned."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is known before anything is tuned."""
+
+    initial: InitialModel
+    vocabulary: Vocabulary
+    """Of the labels, with the reviewers' names."""
+    new_names: tuple[str, ...]
+    images: ReviewedImages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
     """A model that was tuned on with corrections."""
 
-    initial: InitialModel
     candidate: ModelVersion
     num_explained: Mapping[str, int]
     """Images with category and rationale, by split; `test` is held out."""
-    new_names: tuple[str, ...]
     balance: Balance
     """What became of all reviewed images."""
 
 
-def tune(
-    config: LearnConfig,
-    predictions: PredictionSet,
-    reviewed: pa.Table,
-    *,
-    cluster: ClusterConfig,
-    tracking: TrackingConfig,
-) -> Tuned:
-    """Shard, train and register; stages that are finished return what they made.
+def prepare(
+    config: LearnConfig, predictions: PredictionSet, reviewed: pa.Table, *, tracking: TrackingConfig
+) -> Prepared:
+    """Open the model of the labels, and read the reviewed images; no cluster is needed.
 
     Args:
         config: settings.
         predictions: the labels.
         reviewed: rows of `pipelines.learning.corrections.REVIEWED_SCHEMA`.
-        cluster: where the stages run.
         tracking: MLflow's server.
 
     Raises:
-        TooFewError: when a split gets no image with a category and a rationale.
-        ValueError: as `open_initial_model`, `write_reviewed_images` and the stages.
-        OSError: as the stages.
+        ValueError: as `open_initial_model` and `write_reviewed_images`, and when no decision says what an image shows.
+        OSError: when a disk, a store or the server fails.
     """
     initial = open_initial_model(config, predictions, tracking=tracking)
     vocabulary = extend_vocabulary(initial.vocabulary, iterate_names(reviewed))
     added = new_names(vocabulary, since=initial.vocabulary)
     if added:
         say(f"new names in the vocabulary: {', '.join(added)}")
-    source = ImageSource(predictions.parents, source=config.source)
     images = write_reviewed_images(
-        reviewed, labels=config.labels, source=source, folder=config.folder, max_rejected=config.max_rejected
+        reviewed,
+        labels=config.labels,
+        source=ImageSource(predictions.parents, source=config.source),
+        folder=config.folder,
+        max_rejected=config.max_rejected,
     )
-    if not images.num_given:
-        raise TooFewError(f"no decision in {config.corrections} says what an image shows: review more")
-    manifests = _shard(config, vocabulary=vocabulary, cluster=cluster)
+    require(images.num_given > 0, f"no decision in {config.corrections} says what an image shows: review more")
+    return Prepared(initial=initial, vocabulary=vocabulary, new_names=tuple(added), images=images)
+
+
+def tune(
+    config: LearnConfig,
+    predictions: PredictionSet,
+    prepared: Prepared,
+    *,
+    cluster: ClusterConfig,
+    tracking: TrackingConfig,
+) -> Tuned:
+    """Shard, train and register; stages that are finished return what they made.
+
+    Raises:
+        ValueError: when a split gets no image with a category and a rationale, and as the stages.
+        OSError: as the stages.
+    """
+    manifests = _shard(config, vocabulary=prepared.vocabulary, cluster=cluster)
     num_explained = {split: _count_explained(config, manifest) for split, manifest in manifests.items()}
-    if not all(num_explained.get(split) for split in config.split_shares):
-        found = ", ".join(f"{split} {num_explained.get(split, 0)}" for split in config.split_shares)
-        raise TooFewError(
-            f"too few reviewed images with a category and a rationale ({found}; test is held out): review more, or "
-            "change --held-out and --validation"
-        )
-    train.run(train_config(config, predictions, initial=initial), cluster=cluster, tracking=tracking)
-    settings = RegisterConfig(checkpoint=_place(config, RUN), name=_model_name(config, initial))
-    return Tuned(
-        initial=initial,
-        candidate=register.run(settings, tracking=tracking),
-        num_explained=num_explained,
-        new_names=tuple(added),
-        balance=_balance(config, images),
+    found = ", ".join(f"{split} {num_explained.get(split, 0)}" for split in config.split_shares)
+    require(
+        all(num_explained.get(split) for split in config.split_shares),
+        f"too few reviewed images with a category and a rationale ({found}; test is held out): review more, or change "
+        "--held-out and --validation",
     )
+    settings = train_config(config, predictions, initial=prepared.initial)
+    train.run(settings, cluster=cluster, tracking=tracking)
+    registration = RegisterConfig(checkpoint=_place(config, RUN), name=_model_name(config, prepared.initial))
+    return Tuned(
+        candidate=register.run(registration, tracking=tracking),
+        num_explained=num_explained,
+        balance=_balance(config, prepared.images),
+    )
+
+
+def has_learned(config: LearnConfig) -> bool:
+    """Whether training has begun."""
+    return filesystem.is_folder(filesystem.join(config.folder, RUN))
 
 
 def clear_products(config: LearnConfig, *, names: tuple[str, ...]) -> None:
