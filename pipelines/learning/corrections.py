@@ -46,7 +46,7 @@ def read_reviewed(decisions: DecisionSet, *, reviewer: str | None) -> pa.Table:
         ValueError: for a reviewer who has decided nothing, and for a set without decisions.
     """
     torn: list[TornLine] = []
-    batches, reviewers = [], set[str]()
+    batches, reviewers = list[pa.Table](), set[str]()
     rows: list[dict[str, Any]] = []
     for group in iterate_decisions(decisions, torn=torn):
         reviewers |= {each.decision.reviewer for each in group}

@@ -67,6 +67,21 @@ def write_reviewed_images(
     finished = _read_counts(folder)
     if finished is not None:
         return finished
+    num_given, rejections = _write_table(reviewed, labels=labels, source=source, folder=folder, most=max_rejected)
+    found = ReviewedImages(
+        num_reviewed=reviewed.num_rows,
+        num_given=num_given,
+        left_out=count_left_out(reviewed),
+        rejected=dict(sorted(Counter(each.reason for each in rejections).items())),
+    )
+    filesystem.write_json(filesystem.join(folder, COUNTS_NAME), asdict(found))
+    return found
+
+
+def _write_table(
+    reviewed: pa.Table, *, labels: str, source: ImageSource, folder: str, most: float
+) -> tuple[int, list[ImageError]]:
+    """The number of lines, and what was rejected; with too many rejections nothing is published."""
     rejections: list[ImageError] = []
     num_given = num_found = 0
     num_taken = pc.sum(pc.equal(reviewed["use"], TAKEN)).as_py() or 0
@@ -86,15 +101,8 @@ def write_reviewed_images(
                 table.write(json.dumps({**line, "key": row["key"]}, ensure_ascii=False) + "\n")
                 num_given += 1
         require(num_found == num_taken, f"{num_taken - num_found} decisions are about images that {labels} lacks")
-        _check_rejected(rejections, num_taken=num_taken, max_rejected=max_rejected)
-    found = ReviewedImages(
-        num_reviewed=reviewed.num_rows,
-        num_given=num_given,
-        left_out=count_left_out(reviewed),
-        rejected=dict(sorted(Counter(each.reason for each in rejections).items())),
-    )
-    filesystem.write_json(filesystem.join(folder, COUNTS_NAME), asdict(found))
-    return found
+        _check_rejected(rejections, num_taken=num_taken, max_rejected=most)
+    return num_given, rejections
 
 
 def _read_counts(folder: str) -> ReviewedImages | None:

@@ -38,8 +38,8 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import ModelVersion, pin_model
-from pipelines.tracking.model_loading import model_folder
 from pipelines.training.events import publish_events
+from pipelines.training.initial_tokens import initial_parents, with_local_tokens
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
 from pipelines.training.sample_use import balance_splits
@@ -119,7 +119,7 @@ def _work(settings: dict[str, Any]) -> None:
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
-    config = _with_local_model(job)
+    config = with_local_tokens(job.config, parents=job.parents, tracking=job.tracking)
     learning = build_trainer(config, vocabulary=_vocabulary(config), rank=rank)
     module = learning.module()
     if rank.num_ranks > 1 and learning.optimizer is not None:
@@ -150,20 +150,6 @@ def _work(settings: dict[str, Any]) -> None:
             summary = _summary(learning, progress, job=job, seconds=time.perf_counter() - started)
             filesystem.write_json(Path(folder) / SUMMARY, summary)
         _save(progress, rank=rank, folder=Path(folder))
-
-
-def _with_local_model(job: Job[TrainConfig]) -> TrainConfig:
-    """The settings with a folder of this machine for `init_from`; ValueError if that model is another one by now."""
-    if job.config.init_from is None:
-        return job.config
-    folder = model_folder(job.config.init_from, tracking=job.tracking)
-    found = read_checkpoint(folder).model_digest
-    require(
-        found == job.parents["initial_model"],
-        f"{job.config.init_from} is model {found[:12]}… by now, and this run began with "
-        f"{job.parents['initial_model'][:12]}…: put it back, or start over with --fresh",
-    )
-    return replace(job.config, init_from=folder)
 
 
 def _saved_progress(folder: str) -> TrainState | None:
@@ -253,7 +239,5 @@ def _parents(config: TrainConfig, *, initial: ModelVersion | None = None, tracki
     manifests = {name: read_shard_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
     parents = {**manifests, "vocabulary": _vocabulary(config).digest}
     if initial is not None:
-        lineage = model_registry.read_version_lineage(initial, tracking=tracking)
-        splits = {f"initial_{name}": digest for name, digest in lineage.items() if name.endswith("_manifest")}
-        parents |= {"initial_model": initial.digest, **splits}
+        parents |= initial_parents(initial, tracking=tracking)
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

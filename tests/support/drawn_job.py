@@ -1,4 +1,4 @@
-"""A job on a few drawn images: a model with prompt tokens, and reviewers of its labels who know the truth."""
+"""A job on a few drawn images: a model with prompt tokens, and decisions about its labels."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,10 @@ from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config import BackboneConfig, PromptConfig
-from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.demo.dataset import write_dataset
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer, as_vocabulary
 from pipelines.review.decision import Correction, Decision, LabelBefore
-from pipelines.review.decision_set import open_decision_set
 
 SET = "demo-small"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -36,27 +34,6 @@ def draw_images(folder: Path, *, num: int, seed: int = 0) -> dict[str, tuple[str
     write_dataset(folder, set_name=SET, num_images={"train": num}, seed=seed)
     lines = map(json.loads, (folder / "train" / "truth.jsonl").read_text().splitlines())
     return {str(folder / "train" / each["file"]): (each["category"], each["rationale"]) for each in lines}
-
-
-def review_labels(labels: str, *, truth: dict[str, tuple[str, str]], folder: str, reviewer: str = "Ada") -> list[str]:
-    """Accept what is right and correct the rest, in a decision set; the keys."""
-    decisions = open_decision_set(folder, labels=labels, predictions=read_prediction_set(labels))
-    keys = []
-    with decisions.open_log(reviewer) as log:
-        for row in read_predictions(labels).to_pylist():
-            category, rationale = truth[row["source"]]
-            is_right = (category, rationale) == (row["category"], row["rationale"])
-            log.append(
-                decide(
-                    row,
-                    decisions.of.labels_digest,
-                    "accept" if is_right else "correct",
-                    reviewer=reviewer,
-                    after=None if is_right else Correction(category=category, rationales=(rationale,)),
-                )
-            )
-            keys.append(row["key"])
-    return keys
 
 
 def decide(

@@ -1,7 +1,7 @@
 """`ecor learn`: the loop from labels over decisions to a promoted model, resumed; and what it refuses.
 
 Covers: `pipelines.learning.contest`, `pipelines.learning.initial_model`, `pipelines.learning.learned`,
-`pipelines.learning.reviewed_images`, `pipelines.learning.tuning`.
+`pipelines.learning.tuning`.
 """
 
 import json
@@ -26,15 +26,25 @@ from ecor.data.predictions import (
     write_prediction_set,
 )
 from ecor.data.shards import sample_key
+from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256
 from pipelines.__main__ import main
-from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
-from pipelines.learning import learn
+from pipelines.config.stages import ScoreConfig
+from pipelines.learning import contest, learn
+from pipelines.learning.contest import Outcome
 from pipelines.learning.initial_model import open_initial_model
+from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.review.decision import Correction
 from pipelines.review.decision_set import open_decision_set
-from tests.support.drawn_job import decide
+from pipelines.runtime.balance import Balance
+from pipelines.runtime.cluster import connect
+from pipelines.stages import score
+from pipelines.tracking.model_registry import find_version
+from tests.support.drawn_job import decide, draw_images, save_first_model
+from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, write_labels
 from tests.support.tiny_models import OTHER_NAMES, tiny_checkpoint, tiny_recognizer, write_pictures
 
@@ -178,6 +188,39 @@ def test_bad_input_is_one_line_and_exit_code_2(job: Path, capsys: pytest.Capture
     assert main(["learn", f"{job}/labels", "--corrections", f"{job}/photos"]) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert told == [f"ecor: {job}/photos holds no decision_set.json: not a folder of decisions"]
+
+
+def test_an_altered_record_is_refused(tmp_path: Path) -> None:
+    outcome = Outcome(
+        candidate="models:/ecor/2",
+        champion="models:/ecor/1",
+        is_promoted=True,
+        num_held_out=9,
+        rr=0.5,
+        champion_rr=0.4,
+        difference=0.1,
+        low=-0.1,
+        high=0.3,
+    )
+    learned = Learned(
+        labels_digest="l" * 64,
+        corrections_digest="c" * 64,
+        initial_model="run",
+        initial_digest="m" * 64,
+        outcome=outcome,
+        num_train=20,
+        num_validation=5,
+        new_names=("dragon",),
+        balance=Balance(stage="learn", num_listed=34, num_taken=34).to_record(),
+    )
+    assert find_learned(str(tmp_path)) is None
+    write_learned(learned, str(tmp_path))
+    assert find_learned(str(tmp_path)) == learned
+    assert "RR 50.0 %, the champion's 40.0 % (+10.0 points [-10.0, +30.0]) on 9 held-out" in learned.describe()
+    path = tmp_path / "learned.json"
+    path.write_text(path.read_text().replace('"num_train": 20', '"num_train": 21'))
+    with pytest.raises(ValueError, match="was altered"):
+        find_learned(str(tmp_path))
 
 
 def commands_of_the_page() -> list[list[str]]:

@@ -1,6 +1,6 @@
 """Which images are asked for next: each strategy against a naive count, and the written list.
 
-Covers: `pipelines.config.learning`.
+Covers: `pipelines.config.learning`, `pipelines.learning.asking`.
 """
 
 import csv

@@ -1,4 +1,7 @@
-"""Tuning that starts from a saved model: its first outputs are that model's, and what does not fit is refused."""
+"""Tuning that starts from a saved model: its first outputs are that model's, and what does not fit is refused.
+
+Covers: `pipelines.training.initial_tokens`.
+"""
 
 import json
 from dataclasses import replace
@@ -19,6 +22,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
 from pipelines.stages.train import _parents
 from pipelines.tracking.model_cache import checkpoint_version
+from pipelines.training.initial_tokens import with_local_tokens
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_models import TINY_CLIP
 from tests.support.tiny_splits import VOCABULARY, write_world
@@ -109,6 +113,17 @@ def test_another_backbone_is_refused(world: Path, tmp_path: Path) -> None:
 def test_only_prompts_can_start_from_a_model(world: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="init_from gives prompt tokens, which eclip does not learn"):
         config_of(world, tmp_path, system="eclip", eclip=EclipConfig(), fit=FitConfig(), init_from="run")
+
+
+def test_a_worker_takes_the_model_that_the_run_began_with(world: Path, tmp_path: Path) -> None:
+    old = save_model(world, tmp_path, ALL)
+    config = config_of(world, tmp_path / "run", init_from=str(tmp_path))
+    parents = {"initial_model": old.digest}
+    assert with_local_tokens(config, parents=parents, tracking=NO_SERVER) == config
+    with pytest.raises(ValueError, match=r"by now, and this run began with 0{12}…: put it back"):
+        with_local_tokens(config, parents={"initial_model": "0" * 64}, tracking=NO_SERVER)
+    cold = config_of(world, tmp_path / "run")
+    assert with_local_tokens(cold, parents={}, tracking=NO_SERVER) is cold
 
 
 def test_a_run_names_the_model_that_it_began_with(world: Path, tmp_path: Path) -> None:
