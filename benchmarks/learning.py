@@ -29,7 +29,8 @@ from scipy import stats
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import FitConfig, ScoringConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import FitConfig
 from ecor.data.prediction_schema import origins_table
 from ecor.data.predictions import (
     PredictionParents,

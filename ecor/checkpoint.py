@@ -19,7 +19,8 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, Precision, Preprocess, PromptConfig, TextConfig
+from ecor.config.choices import Precision
+from ecor.config.model import BackboneConfig, Preprocess, PromptConfig, TextConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem

@@ -10,18 +10,17 @@ import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
-from pipelines.config.stages import (
+from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.studies import (
+    AblateConfig,
+    ConceptsConfig,
     DemoConfig,
-    EvaluateConfig,
-    ExplainConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
+    ExplainBenchmarkConfig,
+    StudiesConfig,
+    ValidityConfig,
 )
-from pipelines.config.studies import AblateConfig, ConceptsConfig, ExplainBenchmarkConfig, StudiesConfig, ValidityConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."

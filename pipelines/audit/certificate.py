@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ecor.config import parse_record, require
+from ecor.config.checks import parse_record, require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 

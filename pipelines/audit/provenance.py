@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.tracking.model_cache import read_model_record
 from pipelines.tracking.model_registry import read_lineage
+from pipelines.tracking.model_versions import read_model_record
 
 _USES = {
     "train_manifest": "the model was trained on them",

@@ -3,22 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import (
-    BackboneConfig,
-    EclipConfig,
-    FitConfig,
-    LicoConfig,
-    ModelAddress,
-    ObjectiveConfig,
-    PromptConfig,
-    StoreAddress,
-    SystemName,
-    TemplateConfig,
-    TextConfig,
-    WorldName,
-    require,
-    require_at_least,
-)
+from ecor.config.address_types import ModelAddress, StoreAddress
+from ecor.config.checks import require, require_at_least
+from ecor.config.choices import SystemName, WorldName
+from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig, TextConfig
+from ecor.config.systems import EclipConfig, LicoConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
 

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.evaluation.record import difference_of_folders, read_evaluation
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
-from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig, ScoreConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning.initial_model import InitialModel
 from pipelines.runtime.console import say
 from pipelines.stages import evaluate, promote, score
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 _CONTEST = "contest"
 

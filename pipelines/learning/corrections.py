@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.data.vocabulary import normalise_name
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import TornLine

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ecor.config import require
-from ecor.data.image_decoding import ImageError
+from ecor.config.checks import require
+from ecor.data.images.decoding import ImageError
 from ecor.data.predictions import PredictionParents
 from ecor.data.shard_manifest import ShardManifest, read_shard_manifest
 from ecor.data.shards import read_index, sample_key

@@ -4,14 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ecor.checkpoint import BACKBONE, VOCABULARY
-from ecor.config import BackboneConfig, MethodName, ObjectiveName, require
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig
+from ecor.config.scoring import MethodName
+from ecor.config.training import ObjectiveName
 from ecor.data.predictions import PredictionSet
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.model_records import Checkpoint, read_checkpoint
 from pipelines.config.infrastructure import TrackingConfig, absolute_address
 from pipelines.config.learning import LearnConfig
-from pipelines.tracking.model_cache import ModelVersion, fetch_model, pin_model
+from pipelines.tracking.model_cache import fetch_model, pin_model
+from pipelines.tracking.model_versions import ModelVersion
 
 OBJECTIVE_OF: dict[MethodName, ObjectiveName] = {
     "joint": "two_term",

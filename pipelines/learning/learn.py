@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256

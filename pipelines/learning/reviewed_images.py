@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config import name_some, parse_record, require
-from ecor.data.image_decoding import ImageError, check_header
+from ecor.config.checks import name_some, parse_record, require
+from ecor.data.images.decoding import ImageError, check_header
 from ecor.data.predictions import iterate_parts
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256

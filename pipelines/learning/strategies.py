@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, UInt64
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import iterate_parts, read_predictions
 from pipelines.config.learning import AskConfig, StrategyName
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ecor.config import FitConfig, ObjectiveConfig, require
+from ecor.config.checks import require
+from ecor.config.training import FitConfig, ObjectiveConfig
 from ecor.data.predictions import PredictionSet
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.shards import read_index
@@ -24,7 +25,7 @@ from pipelines.learning.reviewed_images import PRODUCTS, TABLE_NAME, ReviewedIma
 from pipelines.runtime.balance import Balance, add_counts
 from pipelines.runtime.console import say
 from pipelines.stages import register, shard, train
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 SHARDS, RUN, VOCABULARY_NAME = "shards", "run", "vocabulary.json"
 WARMUP_STEPS = 2

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents, PredictionSet, read_part
 from ecor.data.shard_manifest import ShardInfo, read_shard_manifest

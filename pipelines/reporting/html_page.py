@@ -45,11 +45,13 @@ class EmbeddedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricValue:
-    """A share, with its interval if known."""
+    """A share or another number, with its interval if known."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    is_share: bool = True
+    """Shown in percent, with a whisker from 0 to 100 %; False: as a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.evaluation.risk_control import Promise, RiskCoverage, num_judged_needed
 from ecor.storage import filesystem

@@ -4,7 +4,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 
 def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> ModelVersion:

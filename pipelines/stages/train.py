@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -37,7 +37,8 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion, pin_model
+from pipelines.tracking.model_cache import pin_model
+from pipelines.tracking.model_versions import ModelVersion
 from pipelines.training.events import publish_events
 from pipelines.training.initial_tokens import initial_parents, with_local_tokens
 from pipelines.training.ray_runner import Job, own_rank

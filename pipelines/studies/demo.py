@@ -17,8 +17,10 @@ from rich.table import Table
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
-from ecor.data.collate import collate
+from ecor.config.model import BackboneConfig, TemplateConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
+from ecor.data.images.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.data.vocabulary import read_vocabulary
@@ -28,22 +30,16 @@ from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import best_templates
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_uri
-from pipelines.config.stages import (
-    DemoConfig,
-    EvaluateConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
-)
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.studies import DemoConfig
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit
-from pipelines.scoring.work_units import read_input
+from pipelines.scoring.inputs import read_input
 from pipelines.stages import evaluate, promote, report, score, shard, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 SET, SPLIT = "demo-small", "validation"
 MODEL = "ecor-demo"

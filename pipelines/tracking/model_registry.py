@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage.model_records import ArtifactRecord, Checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
@@ -33,7 +33,7 @@ from pipelines.tracking.mlflow_runs import (
     recorded_run,
     start_training_run,
 )
-from pipelines.tracking.model_cache import ModelVersion, checkpoint_version, read_model_record
+from pipelines.tracking.model_versions import ModelVersion, checkpoint_version, read_model_record
 
 __all__ = [
     "find_version",

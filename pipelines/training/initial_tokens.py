@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_loading import model_folder
+from pipelines.tracking.model_versions import ModelVersion
 
 INITIAL_MODEL = "initial_model"
 

@@ -9,7 +9,7 @@ import torch
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.demo.dataset import write_dataset
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer, as_vocabulary

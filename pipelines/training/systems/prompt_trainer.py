@@ -15,18 +15,12 @@ from ecor.checkpoint import load_tokens, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.text_features import TextFeatures
-from ecor.config import (
-    FACTORS,
-    FitConfig,
-    MethodName,
-    ObjectiveConfig,
-    ObjectiveName,
-    ScoringConfig,
-)
+from ecor.config.scoring import FACTORS, MethodName, ScoringConfig
+from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.chunked_logits import Sentences
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from ecor.checkpoint import load, save_checkpoint
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import origins_table
 from ecor.data.predictions import (
     PredictionSet,

@@ -24,8 +24,8 @@ from ecor.data.predictions import read_prediction_set, write_prediction_set
 from pipelines.__main__ import main
 from pipelines.audit.certificate import Certificate, read_certificate
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.reporting import ReportConfig
 from pipelines.config.review import AuditConfig
-from pipelines.config.stages import ReportConfig
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_set import open_decision_set
 from pipelines.stages import audit, report

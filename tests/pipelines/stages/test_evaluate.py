@@ -16,7 +16,7 @@ from PIL import Image
 from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.record import difference_of_folders, read_evaluation, read_observations
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.config.stages import EvaluateConfig
+from pipelines.config.reporting import EvaluateConfig
 from pipelines.stages import evaluate
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, row, write_labels

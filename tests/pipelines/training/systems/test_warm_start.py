@@ -14,14 +14,16 @@ import torch
 from ecor.checkpoint import load_tokens, save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, EclipConfig, FitConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.systems import EclipConfig
+from ecor.config.training import FitConfig
 from ecor.data.prediction_schema import origins_table
 from ecor.model import Recognizer
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
 from pipelines.stages.train import _parents
-from pipelines.tracking.model_cache import checkpoint_version
+from pipelines.tracking.model_versions import checkpoint_version
 from pipelines.training.initial_tokens import with_local_tokens
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_models import TINY_CLIP

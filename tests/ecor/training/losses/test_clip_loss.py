@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ecor.training.caption_batches import match_captions
-from ecor.training.clip_loss import clip_loss, shared_text_loss
+from ecor.training.losses.clip_loss import clip_loss, shared_text_loss
 
 
 def naive_pairs(logits: Tensor, own: Tensor, true: Tensor) -> float:

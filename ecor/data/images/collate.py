@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ecor.config import Preprocess
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.config.model import Preprocess
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import Sample, label_ids
 from ecor.data.vocabulary import Vocabulary
 

@@ -1,6 +1,6 @@
 """Pixels are open_clip's, pictures stand upright, and what is no picture is told apart without crashing.
 
-Covers: `ecor.data.collate`.
+Covers: `ecor.data.images.collate`, `ecor.data.images.preprocessing`.
 """
 
 import io
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
 
-from ecor.config import Preprocess
-from ecor.data.collate import collate
-from ecor.data.image_decoding import ImageError, check_header, decode_image, image_to_pixels
+from ecor.config.model import Preprocess
+from ecor.data.images.collate import collate
+from ecor.data.images.decoding import ImageError, check_header, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import Sample
 from ecor.data.vocabulary import vocabulary_from_mapping
 

@@ -1,6 +1,7 @@
 """Objectives: against naive loops, finite differences, the full sum they estimate, and one process with all images.
 
-Covers: `ecor.training.chunked_logits`, `ecor.training.in_batch_losses`, `ecor.training.negative_sampling`.
+Covers: `ecor.training.chunked_logits`, `ecor.training.losses.in_batch`,
+`ecor.training.losses.objective`, `ecor.training.losses.sampled_nll`, `ecor.training.negative_sampling`.
 """
 
 import math
@@ -16,9 +17,9 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ObjectiveConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.training.chunked_logits import encode_pairs
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.negative_sampling import draw_candidates
 
 NAMES = ("two_term", "in_batch_pairs", "in_batch_categories", "inverted", "independent", "pairs", "three_term")

@@ -16,8 +16,8 @@ from ecor.training.chunked_logits import (
     negative_log_likelihood,
     rationale_logits,
 )
-from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
+from ecor.training.losses.clip_loss import shared_text_loss
 from ecor.training.negative_sampling import distinct_ids, positions_in
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.config.stages import ScoreConfig
 
 _SCORING_SHARE = 0.75  # of the CPUs, where there is no GPU: an image tower costs ten times a decoding
