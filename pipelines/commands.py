@@ -10,6 +10,7 @@ import tyro
 
 from pipelines.config.drift import CardConfig, DiffConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.learning import LearnConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
@@ -166,6 +167,20 @@ class WriteCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Learn:
+    """Tune a model on with reviewers' corrections of its labels, and list the images to review next."""
+
+    config: Annotated[LearnConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.learning import learn
+
+        learn.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explain:
     """Draw heat maps over photos, and print their labels and reasons; no cluster is needed."""
 
@@ -307,6 +322,7 @@ Command = (
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[WriteCard, tyro.conf.subcommand("card")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]

@@ -140,12 +140,12 @@ def encode_sample(sample: Sample) -> bytes:
     writer.writerow(["number", *_SHOWN, *TO_FILL])
     for number, row in enumerate(sample.table.select(list(_SHOWN)).to_pylist(), start=1):
         shown = {**row, "confidence": f"{row['confidence']:.4f}"}
-        cells = ("" if shown[name] is None else _spreadsheet_text(str(shown[name])) for name in _SHOWN)
+        cells = ("" if shown[name] is None else spreadsheet_text(str(shown[name])) for name in _SHOWN)
         writer.writerow([number, *cells, *[""] * len(TO_FILL)])
     return text.getvalue().encode("utf-8-sig")
 
 
-def _spreadsheet_text(text: str) -> str:
+def spreadsheet_text(text: str) -> str:
     """A text that no spreadsheet takes for a formula: with an apostrophe before it, as they write it themselves."""
     return f"'{text}" if text.startswith(_OF_FORMULAS) else text
 

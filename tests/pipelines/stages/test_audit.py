@@ -317,6 +317,7 @@ def test_labels_out_of_distribution_are_rejected_by_their_own_rule(table, tmp_pa
     ("used_as", "told"),
     [
         ("train_manifest", "the model was trained on them"),
+        ("initial_train_manifest", "the model was trained on them"),
         ("validation_manifest", "chose the model's epoch and temperatures"),
         ("ecor.promotion_decided_on.iiii", "decided its promotion"),
     ],
