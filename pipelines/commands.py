@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.review import AuditConfig
 from pipelines.config.stages import (
@@ -134,6 +135,30 @@ class Audit:
         from pipelines.stages import audit
 
         audit.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Hand labels to another tool: Label Studio, FiftyOne, CVAT, COCO, Hugging Face, WebDataset, tables."""
+
+    config: Annotated[ExportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import export_labels
+
+        export_labels.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Take corrections of labels back from another tool, into a set of decisions."""
+
+    config: Annotated[ImportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import import_decisions
+
+        import_decisions.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +301,8 @@ Command = (
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
