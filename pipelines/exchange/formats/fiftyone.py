@@ -3,16 +3,10 @@
 Written is the form without a version of FiftyOne's database, which every version of FiftyOne reads (`FiftyOneDataset`).
 """
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
-from ecor.data.heatmap import Heatmap, frame_of
 from ecor.data.heatmap_codec import Evidence
 from ecor.storage import filesystem
 from pipelines.exchange.exported_label import ExportedLabel, label_record, review_text
@@ -23,8 +17,6 @@ from pipelines.exchange.returned_label import VERDICTS_OF_TOOLS, ReturnedLabel
 from pipelines.review.decision import Verdict
 
 SAMPLES_NAME, METADATA_NAME = "samples.json", "metadata.json"
-MAP_PX = 64
-"""Longer side of an exported heat map (ours: maps have at most 32 cells a side)."""
 
 
 class FiftyOneWriter:
@@ -83,6 +75,8 @@ class FiftyOneWriter:
         """A field of each map: `map_category`, `map_rationale` (the label's) and the other rationales by rank."""
         if not (label.image.height and label.image.width):
             return {}
+        from pipelines.exchange.formats.map_images import draw_maps  # torch is loaded only where maps are drawn
+
         fields = {}
         drawn = draw_maps(evidence, size=(label.image.height, label.image.width))
         rationales = [each.rationale for each in evidence.maps if each.rationale is not None]
@@ -98,29 +92,6 @@ class FiftyOneWriter:
                 "tags": [rationale or evidence.category],
             }
         return fields
-
-
-def draw_maps(evidence: Evidence, *, size: tuple[int, int]) -> Iterator[tuple[str | None, bytes]]:
-    """Each map over the whole image as a grey PNG, from 0 (least evidence, or not seen) to 255, with its rationale.
-
-    Args:
-        evidence: of the image.
-        size: height and width of the image, in pixels.
-    """
-    scale = MAP_PX / max(size)
-    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    frame = frame_of(small, preprocess=evidence.preprocess)
-    for each in evidence.maps:
-        heatmap = Heatmap(
-            scores=torch.from_numpy(each.normalised)[None, None],
-            method=evidence.method,
-            texts=(each.rationale or evidence.category,),
-            input_size=evidence.preprocess.image_size,
-        )
-        map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
-        sink = io.BytesIO()
-        Image.fromarray(np.round(255 * map_HW).astype(np.uint8)).save(sink, "png")
-        yield each.rationale, sink.getvalue()
 
 
 def read_fiftyone(folder: str) -> Iterator[ReturnedLabel]:

@@ -209,17 +209,17 @@ def _returned(
     time: datetime | None,
 ) -> ReturnedLabel:
     verdict = _verdict(values.get("verdict"), is_cancelled=is_cancelled, where=where)
-    (*_, category) = (None, *values.get("category", ()), *values.get("new_category", ()))
+    categories = [*values.get("category", []), *values.get("new_category", [])]
     return ReturnedLabel(
         where=where,
         key=data.get("key"),
         image=data.get("image"),
         verdict=verdict,
-        category=category,
-        rationales=(*values.get("rationales", ()), *values.get("new_rationales", ())),
+        category=categories[-1] if categories else None,
+        rationales=(*values.get("rationales", []), *values.get("new_rationales", [])),
         reviewer=reviewer,
         time=time,
-        note=" ".join(values.get("note", ())),
+        note=" ".join(values.get("note", [])),
         is_seen=True,
     )
 

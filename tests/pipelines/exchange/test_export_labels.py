@@ -2,8 +2,8 @@
 
 Covers: `pipelines.config.exchange`, `pipelines.exchange.exported_label`, `pipelines.exchange.image_placement`,
 `pipelines.exchange.known_names`, `pipelines.exchange.label_rows`, `pipelines.exchange.formats.hugging_face`,
-`pipelines.exchange.formats.image_folder`, `pipelines.exchange.formats.registry`,
-`pipelines.exchange.formats.web_dataset`, `pipelines.exchange.formats.writer`.
+`pipelines.exchange.formats.image_folder`, `pipelines.exchange.formats.map_images`,
+`pipelines.exchange.formats.registry`, `pipelines.exchange.formats.web_dataset`, `pipelines.exchange.formats.writer`.
 """
 
 import base64
@@ -12,6 +12,8 @@ import io
 import json
 import math
 import os
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -455,6 +457,13 @@ def test_the_probability_of_a_category_is_not_that_of_the_pair():
     made = replace(row("k", ("zebra", "stripes"), confidence=0.25), category_log_prob=math.log(0.75))
     label = ExportedLabel(prediction=made, image=PlacedImage(address="k.jpg"))
     assert label.category_confidence == pytest.approx(0.75)
+
+
+def test_torch_and_ray_are_not_loaded():
+    names = "pipelines.exchange.export_labels, pipelines.exchange.import_decisions"
+    code = f"import sys, {names}; print([each for each in ('torch', 'ray', 'mlflow') if each in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_tars_are_plain(folder):
