@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.drift import CardConfig, DiffConfig
+from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
@@ -181,6 +182,30 @@ class Learn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Hand labels to another tool: Label Studio, FiftyOne, CVAT, COCO, Hugging Face, WebDataset, tables."""
+
+    config: Annotated[ExportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import export_labels
+
+        export_labels.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Take corrections of labels back from another tool, into a set of decisions."""
+
+    config: Annotated[ImportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import import_decisions
+
+        import_decisions.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explain:
     """Draw heat maps over photos, and print their labels and reasons; no cluster is needed."""
 
@@ -323,6 +348,8 @@ Command = (
     | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[WriteCard, tyro.conf.subcommand("card")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]

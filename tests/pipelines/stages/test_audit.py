@@ -196,7 +196,7 @@ def test_a_file_about_other_labels_is_refused(labels, table, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with pytest.raises(ValueError, match=r"line 9.*is not the label that is audited"):
+    with pytest.raises(ValueError, match=r"line 9.*is not the label that is judged"):
         run(labels, judged=str(path))
 
 
