@@ -10,6 +10,7 @@ import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.review import AuditConfig
+from pipelines.config.reviewing import ReviewConfig
 from pipelines.config.stages import (
     DemoConfig,
     EvaluateConfig,
@@ -134,6 +135,18 @@ class Audit:
         from pipelines.stages import audit
 
         audit.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """Review labels by keyboard, on a page that this machine serves."""
+
+    config: Annotated[ReviewConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.stages import review
+
+        review.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +289,7 @@ Command = (
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Review, tyro.conf.subcommand("review")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
