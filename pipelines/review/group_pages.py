@@ -61,7 +61,8 @@ def list_groups(
     page = ordered[start : start + limit].tolist()
     return GroupList(
         groups=tuple(
-            session.groups.describe(each, size=int(sizes[each]), num_done=int(num_done[each])) for each in page
+            session.groups.describe(each, size=int(sizes[each]), num_done=int(num_done[each]), mask=mask)
+            for each in page
         ),
         num_groups=len(ordered),
         num_labels=int(sizes.sum()),

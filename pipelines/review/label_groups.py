@@ -14,6 +14,7 @@ from pipelines.review.label_index import LabelIndex, fold
 
 NUM_BANDS = 10
 """Bands of confidence, a tenth each."""
+MOST_EXAMPLES = 4
 _MOST_MASKS = 8
 """Selections by filters that are kept in memory, a byte per label each."""
 LONGEST_QUERY = 500
@@ -59,6 +60,8 @@ class Group:
     """Labels, of those that the filter shows."""
     num_done: int
     """Of these, labels that the reviewer has decided."""
+    examples: tuple[int, ...]
+    """Numbers of some of its labels, spread over its confidences."""
 
 
 class LabelGroups:
@@ -126,9 +129,10 @@ class LabelGroups:
         band = self.bands[found].astype(np.int64) * (1 if order == "unsure" else -1)
         return found[np.lexsort((size, band))]
 
-    def describe(self, number: int, *, size: int, num_done: int) -> Group:
-        """One group, with its names."""
-        band = int(self.bands[number])
+    def describe(self, number: int, *, size: int, num_done: int, mask: Bool[np.ndarray, " N"] | None = None) -> Group:
+        """One group, with its names, and examples among the labels in the mask."""
+        band, members = int(self.bands[number]), self.members(number, mask=mask)
+        places = np.unique(np.linspace(0, len(members) - 1, min(MOST_EXAMPLES, len(members))).astype(int))
         return Group(
             number=number,
             category=self.index.categories[self.category_ids[number]],
@@ -137,6 +141,7 @@ class LabelGroups:
             high=(band + 1) / NUM_BANDS,
             size=size,
             num_done=num_done,
+            examples=tuple(members[places].tolist()),
         )
 
     def _compute(self, chosen: LabelFilter) -> Bool[np.ndarray, " N"]:

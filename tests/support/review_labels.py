@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -201,3 +202,23 @@ def running_review(labels: str, **settings: Any) -> Iterator[Running]:
             server.should_exit = True
             thread.join(timeout=30)
             service.session.close()
+
+
+def run_command(words: list[str], output: str) -> None:
+    """Run `ecor` in a process of its own; its output goes to a file."""
+    import sys  # not to be confused with the streams of the test
+
+    from pipelines.__main__ import main
+
+    with Path(output).open("w", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        sys.exit(main(words))
+
+
+def printed_address(path: Path, *, alive: Callable[[], bool]) -> str:
+    """The address that `ecor review` has printed into a file; waits for it."""
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"http://\S+token=\S+", path.read_text() if path.exists() else "")):
+        assert alive() and time.monotonic() < deadline, path.read_text() if path.exists() else "no output"
+        time.sleep(0.01)
+    return found[0]

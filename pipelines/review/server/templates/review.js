@@ -17,6 +17,7 @@
   const percent = (share) => (share > 0 && share < 0.005 ? "<1%" : share < 1 && share >= 0.995 ? ">99%" : `${Math.round(100 * share)}%`);
   const byId = (id) => document.getElementById(id);
   const form = byId("filters");
+  const narrow = matchMedia("(max-width: 60rem)");
   const state = { view: "", group: null, start: 0, items: [], current: 0, map: -1, numOpen: 0, next: null, num: 0 };
   let latest = 0; // of the views that were asked for: an answer that comes too late is dropped
   let queue = Promise.resolve();
@@ -60,6 +61,16 @@
   const trouble = (text) => {
     byId("trouble").textContent = text;
     byId("trouble").hidden = !text;
+  };
+
+  const pictureOf = (number) => {
+    const picture = make("img");
+    picture.alt = "";
+    picture.loading = "lazy";
+    picture.decoding = "async";
+    picture.addEventListener("load", () => picture.classList.toggle("small", Math.max(picture.naturalWidth, picture.naturalHeight) <= 48));
+    picture.src = `/picture/${number}`;
+    return picture;
   };
 
   // --- the server ---------------------------------------------------------------------------------------------------
@@ -166,11 +177,13 @@
   const groupRow = (group, place) => {
     const row = make("li", "group-row");
     row.setAttribute("role", "option");
+    const examples = make("span", "examples");
+    examples.append(...group.examples.map((number) => pictureOf(number)));
     const words = make("span");
     words.append(named("b", "", group.category), make("span", "reason-words", " because of "), named("bdi", "reason-words", group.rationale));
     const done = make("span", "done", group.num_done ? `${plain.format(group.num_done)} reviewed` : "open");
     done.append(bar(group.num_done / group.size));
-    row.append(make("span", "size", plain.format(group.size)), words, make("span", "band", `${Math.round(100 * group.low)}–${Math.round(100 * group.high)}%`), done);
+    row.append(make("span", "size", plain.format(group.size)), examples, words, make("span", "band", `${Math.round(100 * group.low)}–${Math.round(100 * group.high)}%`), done);
     row.addEventListener("click", () => { focusItem(place); openGroup(); });
     return row;
   };
@@ -230,17 +243,12 @@
     const node = make("li", "tile");
     node.setAttribute("role", "option");
     const frame = make("div", "frame");
-    const picture = make("img");
-    picture.alt = "";
-    picture.loading = "lazy";
-    picture.decoding = "async";
-    picture.addEventListener("load", () => picture.classList.toggle("small", Math.max(picture.naturalWidth, picture.naturalHeight) <= 48));
+    const picture = pictureOf(image.number);
     picture.addEventListener("error", () => {
       const missing = make("p", "missing");
       missing.append(icon("missing"));
       picture.replaceWith(missing);
     });
-    picture.src = `/picture/${image.number}`;
     frame.append(picture);
     node.append(frame);
     if (settings.sample) {
@@ -302,9 +310,15 @@
     const typing = document.activeElement && document.activeElement.matches("input, select, textarea");
     if (!typing && !document.querySelector("dialog[open]")) {
       node.focus({ preventScroll: true });
-      if (place > 0 || scrollY > 0) node.scrollIntoView({ block: "nearest" });
+      if (state.view === "group" && narrow.matches) showFocusCard();
+      else if (place > 0 || scrollY > 0) node.scrollIntoView({ block: "nearest" });
     }
     if (state.view === "group") showFocus(state.items[place]);
+  };
+  // on a phone, the pictures of the group are below the one in focus
+  const showFocusCard = () => {
+    const top = byId("focus").getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) byId("focus").scrollIntoView({ block: "start" });
   };
   let detailTimer = 0;
   const showFocus = (image) => {
@@ -706,7 +720,11 @@
     next: () => turn(1),
     help: () => openDialog("help"),
     table: writeTable,
-    search: () => { if (state.view === "list") form.elements.q.focus(); },
+    search: () => {
+      if (state.view !== "list") return;
+      byId("filter-box").open = true;
+      form.elements.q.focus();
+    },
     reviewer: () => { byId("reviewer").focus(); byId("reviewer").select(); },
     up: () => move(state.view === "list" ? -1 : -columns()),
     down: () => move(state.view === "list" ? 1 : columns()),
@@ -762,6 +780,7 @@
   }));
   addEventListener("hashchange", show);
   addEventListener("beforeunload", (event) => { if (numWaiting) event.preventDefault(); });
+  byId("filter-box").open = !narrow.matches;
   const remembered = "ecor-review-reviewer";
   byId("reviewer").value = sessionStorage.getItem(remembered) ?? settings.reviewer;
   byId("reviewer").maxLength = settings.longestName;
