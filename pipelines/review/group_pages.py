@@ -44,9 +44,9 @@ def review_progress(session: ReviewSession, reviewer: str) -> Progress:
         done = session.state.is_done(reviewer)
         return Progress(
             num_labels=len(session.index) if session.sample is None else len(session.sample),
-            num_done=int(done[within].sum()),
+            num_done=int(np.count_nonzero(done[within])),
             num_done_by_anyone=session.state.num_done_by_anyone(),
-            num_disputed=int(session.state.disputed.sum()),
+            num_disputed=int(np.count_nonzero(session.state.disputed)),
         )
 
 
@@ -54,15 +54,19 @@ def list_groups(
     session: ReviewSession, reviewer: str, *, chosen: LabelFilter, seen: Seen, order: Order, start: int, limit: int
 ) -> GroupList:
     """A page of the groups that have labels after the filter; `seen` adds what was decided of them."""
-    mask, done = _mask(session, reviewer, chosen=chosen, seen=seen), _done(session, reviewer)
-    sizes = session.groups.count(mask)
-    ordered = session.groups.sort(sizes, order=order)
-    num_done = session.groups.count(done if mask is None else mask & done)
+    done, groups = _done(session, reviewer), session.groups
+    if seen == "open":
+        mask, num_done = groups.select(chosen), np.zeros(len(groups), dtype=np.int64)
+        sizes = _count_open(session, mask, done=done)
+        mask = ~done if mask is None else mask & ~done
+    else:
+        mask = _mask(session, reviewer, chosen=chosen, seen=seen)
+        sizes, num_done = groups.count(mask), groups.count(done if mask is None else mask & done)
+    ordered = groups.sort(sizes, order=order)
     page = ordered[start : start + limit].tolist()
     return GroupList(
         groups=tuple(
-            session.groups.describe(each, size=int(sizes[each]), num_done=int(num_done[each]), mask=mask)
-            for each in page
+            groups.describe(each, size=int(sizes[each]), num_done=int(num_done[each]), mask=mask) for each in page
         ),
         num_groups=len(ordered),
         num_labels=int(sizes.sum()),
@@ -72,7 +76,7 @@ def list_groups(
 def next_group(session: ReviewSession, reviewer: str, group: int, *, chosen: LabelFilter, order: Order) -> int | None:
     """The group after this one, in the order of the list, that still has open labels; None: there is none."""
     mask, done = session.groups.select(chosen), _done(session, reviewer)
-    is_open = session.groups.count(~done if mask is None else mask & ~done) > 0
+    is_open = _count_open(session, mask, done=done) > 0
     is_open[group] = False
     ordered = session.groups.sort(session.groups.count(mask), order=order)
     place = int(np.flatnonzero(ordered == group)[0]) if group in ordered else -1
@@ -98,6 +102,14 @@ def first_open(session: ReviewSession, reviewer: str, numbers: Int[np.ndarray, "
     """The place, among some labels, of the first that the reviewer has not decided."""
     left = np.flatnonzero(~_done(session, reviewer)[numbers])
     return int(left[0]) if len(left) else None
+
+
+def _count_open(
+    session: ReviewSession, mask: Bool[np.ndarray, " N"] | None, *, done: Bool[np.ndarray, " N"]
+) -> Int[np.ndarray, " G"]:
+    """Labels of each group that are in the mask and not done; few are done, so these are counted."""
+    groups = session.groups
+    return groups.count(mask) - groups.count(done if mask is None else mask & done)
 
 
 def _done(session: ReviewSession, reviewer: str) -> Bool[np.ndarray, " N"]:

@@ -11,7 +11,7 @@ from ecor.data.heatmap_codec import EVIDENCE, Evidence
 from ecor.storage import filesystem
 from pipelines.review.label_index import LabelIndex
 
-_RANKED = ("pairs", "categories", "rationales")
+_RANKED = ("categories", "rationales")
 MOST_GROUPS = 4
 """Row groups of Parquet (16,384 rows at most) that are kept in memory: neighbours are asked for next."""
 
@@ -27,7 +27,7 @@ class LabelDetails:
         self._files: OrderedDict[int, pq.FileMetaData] = OrderedDict()
 
     def ranked(self, number: int) -> dict[str, list[dict[str, Any]]]:
-        """The ranked pairs, categories and rationales of a label, as its row holds them."""
+        """The ranked categories and rationales of a label, as its row holds them."""
         return self._row(number, columns=_RANKED)
 
     def evidence(self, number: int) -> Evidence | None:

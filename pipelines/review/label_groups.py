@@ -116,7 +116,7 @@ class LabelGroups:
         """Labels of each group that are in the mask (None: all)."""
         if mask is None:
             return np.diff(self._starts)
-        return np.bincount(self.group_of[mask], minlength=len(self))
+        return np.bincount(self.group_of[np.flatnonzero(mask)], minlength=len(self))
 
     def sort(self, sizes: Int[np.ndarray, " G"], *, order: Order) -> Int[np.ndarray, " n"]:
         """Numbers of the groups that have labels, in an order; equal ones by name."""

@@ -32,6 +32,10 @@ _SCHEMA = pa.schema(
 )
 _ROWS_AT_ONCE = 8192
 """Rows that are searched at once: their texts fit a processor's cache."""
+_COMPARED_AT_ONCE = 2
+"""Bytes of a word that are compared everywhere; the others only where these fit."""
+_MOST_COUNTED = 1000
+"""Texts by which rare bytes are known."""
 
 
 def fold(text: str) -> str:
@@ -102,31 +106,49 @@ class LabelIndex:
         return numbers
 
     def texts_with(self, word: str) -> Bool[np.ndarray, " N"]:
-        """Which labels have a word (folded, without spaces) in their key or source."""
+        """Which labels have a word (folded, not empty, without spaces) in their key or source."""
         found = np.zeros(len(self), dtype=bool)
+        data, order = word.encode(), None
         for batch, start in zip(self.batches, self.starts.tolist(), strict=False):
             for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                 texts = batch.column("search").slice(first, _ROWS_AT_ONCE)
-                found[start + first : start + first + len(texts)] = _rows_with(texts, word.encode())
+                order = order or _rare_first(data, texts=texts)
+                found[start + first : start + first + len(texts)] = _rows_with(texts, data, order=order)
         return found
 
 
-def _rows_with(texts: pa.StringArray, word: bytes) -> Bool[np.ndarray, " n"]:
-    """Search the texts' bytes as a whole: each text ends with a line break, so no place reaches into the next text."""
-    found = np.zeros(len(texts), dtype=bool)
+def _rows_with(texts: pa.StringArray, word: bytes, *, order: Sequence[int]) -> Bool[np.ndarray, " n"]:
+    """Search the texts' bytes as a whole: each text ends with a line break, so no place reaches into the next text.
+
+    Args:
+        texts: at least one.
+        word: not empty.
+        order: places in the word, in the order in which they are compared.
+    """
     _, offsets_buffer, data_buffer = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(data_buffer, dtype=np.uint8)[offsets[0] : offsets[-1]]
     hits = np.zeros(len(data), dtype=bool)
     among = hits[: max(0, len(data) - len(word) + 1)]
     among[:] = True
-    for place, byte in enumerate(word):
-        among &= data[place : place + len(among)] == byte
-    if np.count_nonzero(hits) > len(texts):
+    for place in order[:_COMPARED_AT_ONCE]:
+        among &= data[place : place + len(among)] == word[place]
+    found = np.zeros(len(texts), dtype=bool)
+    if len(word) <= _COMPARED_AT_ONCE:  # short words are found nearly everywhere
         found[:] = np.logical_or.reduceat(hits, offsets[:-1] - offsets[0])
-    else:
-        found[np.searchsorted(offsets - offsets[0], np.flatnonzero(hits), side="right") - 1] = True
+        return found
+    begins = np.flatnonzero(among)
+    for place in order[_COMPARED_AT_ONCE:]:
+        begins = begins[data[begins + place] == word[place]]
+    found[np.searchsorted(offsets - offsets[0], begins, side="right") - 1] = True
     return found
+
+
+def _rare_first(word: bytes, *, texts: pa.StringArray) -> list[int]:
+    """Places in a word, those first whose byte is rare in some texts."""
+    text = "".join(texts.slice(0, _MOST_COUNTED).to_pylist()).encode()
+    found = np.bincount(np.frombuffer(text, dtype=np.uint8), minlength=256)
+    return sorted(range(len(word)), key=lambda place: found[word[place]])
 
 
 def build_label_index(

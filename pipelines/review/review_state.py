@@ -89,7 +89,7 @@ class ReviewState:
         done = np.zeros(self.num_labels, dtype=bool)
         for each in self._reviewers.values():
             done |= each.codes > 0
-        return int(done.sum())
+        return int(np.count_nonzero(done))
 
     def of(self, reviewer: str, number: int) -> LabelState:
         """What a reviewer says of a label."""

@@ -56,6 +56,7 @@ def make_app(service: ReviewService, *, access: Access) -> Starlette:
         Route("/", show_page),
         Route("/api/groups", answer(_groups)),
         Route("/api/group/{number:int}", answer(_group)),
+        Route("/api/next/{number:int}", answer(_next)),
         Route("/api/sample", answer(_sample)),
         Route("/api/label/{number:int}", answer(_label)),
         Route("/api/names", answer(_names)),
@@ -107,18 +108,24 @@ def _group(service: ReviewService, request: Request) -> Any:
     members = group_pages.members(session, query.reviewer, number, chosen=query.chosen, seen=query.seen)
     num_open = group_pages.num_open(session, query.reviewer, members)
     group = session.groups.describe(number, size=len(members), num_done=len(members) - num_open)
-    following = group_pages.next_group(session, query.reviewer, number, chosen=query.chosen, order=query.order)
-    return {"group": asdict(group), "next": following, **_images(service, members, query=query)}
+    return {"group": asdict(group), **_images(service, members, query=query)}
+
+
+def _next(service: ReviewService, request: Request) -> Any:
+    query, number = ListQuery.from_query(request.query_params), request.path_params["number"]
+    require(number < len(service.session.groups), f"there is no group {number}")
+    found = group_pages.next_group(service.session, query.reviewer, number, chosen=query.chosen, order=query.order)
+    return {"next": found}
 
 
 def _sample(service: ReviewService, request: Request) -> Any:
     require(service.session.sample is not None, "there is no sample: labels are reviewed by groups")
     query = ListQuery.from_query(request.query_params)
-    return {"group": None, "next": None, **_images(service, service.session.sample, query=query)}
+    return {"group": None, **_images(service, service.session.sample, query=query)}
 
 
 def _images(service: ReviewService, members: Any, *, query: ListQuery) -> dict[str, Any]:
-    """A page of images; `at=open` in the query: the page with the first one that is not decided."""
+    """A page of images, and the place of the first one that is not decided."""
     first = group_pages.first_open(service.session, query.reviewer, members)
     start = query.start if query.start < max(1, len(members)) else 0
     return {
@@ -163,7 +170,7 @@ def _label(service: ReviewService, request: Request) -> Any:
         "source": service.session.index.place(number).source,
         "maps": words,
         "method": "" if evidence is None else evidence.method,
-        **{kind: ranked[kind][:_MOST_RANKED] for kind in ("categories", "rationales", "pairs")},
+        **{kind: ranked[kind][:_MOST_RANKED] for kind in ("categories", "rationales")},
     }
 
 

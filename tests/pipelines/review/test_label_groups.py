@@ -143,9 +143,7 @@ def test_labels_are_found_by_key_and_their_rows_by_number(
     for number in (0, 399, 69, 70, 210, 1):
         row, ranked = rows[number], details.ranked(number)
         assert index.place(number).source == row.source
-        assert [(each["category"], each["rationale"]) for each in ranked["pairs"]] == [
-            (pair.category, pair.rationale) for pair in row.pairs
-        ]
+        assert [each["rationale"] for each in ranked["rationales"]] == [each.rationale for each in row.rationales]
         assert details.evidence(number) == row.evidence
 
 

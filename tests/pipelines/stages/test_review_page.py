@@ -174,9 +174,7 @@ def test_the_last_picture_of_a_group_leads_to_the_next_one(page: Page) -> None:
     page.open_group()
     title = page.text("#group-title")
     page.press("a", "w", "s")
-    page.wait(
-        f"document.getElementById('group-title').textContent !== {title!r} && document.querySelectorAll('.tile').length === 3"
-    )
+    page.wait(f"document.getElementById('group-title').textContent !== {title!r}")
     assert [decision.verdict for decision in page.decided()] == ["accept", "wrong", "skip"]
     page.press("u")
     page.wait("document.getElementById('toast').textContent === 'Took back 1 decision.'")
@@ -229,7 +227,7 @@ def test_notes_stay_with_the_picture(page: Page) -> None:
     page.press("Enter")
     page.wait("document.querySelector('.tile.decided:not(.pending)')")
     page.press("a")
-    page.wait("document.querySelector('.badge.right')")
+    page.wait("document.querySelector('.tile.decided:not(.pending) .badge.right')")
     assert [(each.verdict, each.note) for each in page.decided()] == [("skip", "too dark"), ("accept", "too dark")]
     page.press("n")
     page.wait("document.getElementById('note').open")
@@ -276,7 +274,7 @@ def test_help_search_filters_reviewer_and_table(page: Page) -> None:
     page.press("T")
     page.wait("document.getElementById('toast').textContent.startsWith('Wrote 6 decisions')")
     page.tab.run("document.querySelector('#filters [type=reset]').click()")
-    page.wait("document.querySelectorAll('.group-row').length > 20 && location.hash === '#'")
+    page.wait("document.querySelectorAll('.group-row').length > 20 && location.hash === ''")
 
 
 def test_a_reload_and_the_back_button_show_the_same_place(page: Page) -> None:
@@ -302,7 +300,7 @@ def test_every_key_of_the_help_is_tested_here_and_every_key_is_in_the_help(page:
     script = (
         page.tab.run("document.querySelector('script').textContent").partition("const keys = {")[2].partition("};")[0]
     )
-    bound = {name.strip().strip('"').replace('" "', " ") for name in _names(script)}
+    bound = set(_names(script))
     shown = set(page.tab.run("Array.from(document.querySelectorAll('#help kbd'), (node) => node.textContent)"))
     words = {"Space": " ", "Esc": "Escape", "←": "ArrowLeft", "↓": "ArrowDown", "↑": "ArrowUp", "→": "ArrowRight",
              "Page Up": "PageUp", "Page Down": "PageDown"}  # fmt: skip
@@ -369,7 +367,7 @@ def test_on_a_phone_every_button_is_there_and_nothing_is_cut_off(page: Page) -> 
         )
         assert small == 0
         page.tab.run("document.querySelector('[data-act=wrong]').click()")
-        page.wait("document.querySelector('.badge.wrong')")
+        page.wait("document.querySelector('.tile.decided:not(.pending) .badge.wrong')")
         assert page.tab.run("document.getElementById('picture').getBoundingClientRect().top < innerHeight / 2")
         assert [each.verdict for each in page.decided()] == ["wrong"]
     finally:
@@ -381,9 +379,9 @@ def test_a_server_that_is_gone_is_said_and_nothing_is_marked_as_saved(labels: st
         page = Page(tab, running).open()
         page.open_group()
     page.press("a")
-    page.wait("!document.getElementById('trouble').hidden")
-    assert page.text("#trouble").startswith("Not saved: the server does not answer")
-    assert page.count(".tile.decided") == 0 and not list(tmp_path.glob("log/*"))
+    page.wait("!document.getElementById('trouble').hidden && !document.querySelector('.tile.decided, .tile.pending')")
+    assert page.text("#trouble").startswith("The server does not answer. What is not marked is not saved")
+    assert not list(tmp_path.glob("log/*"))
 
 
 def test_a_sample_is_reviewed_to_its_end(labels: str, tab: Tab, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@
   const byId = (id) => document.getElementById(id);
   const form = byId("filters");
   const narrow = matchMedia("(max-width: 60rem)");
-  const state = { view: "", group: null, start: 0, items: [], current: 0, map: -1, numOpen: 0, next: null, num: 0 };
+  const state = { view: "", group: null, start: 0, items: [], current: 0, map: -1, numOpen: 0, num: 0 };
   let latest = 0; // of the views that were asked for: an answer that comes too late is dropped
   let queue = Promise.resolve();
   let numWaiting = 0;
@@ -102,7 +102,7 @@
     queue = sent.catch(() => undefined);
     return sent.then((answer) => { trouble(""); showProgress(answer.progress); return answer; });
   };
-  const say = (error) => trouble(error.refused ? `Not done: ${error.message}` : "Not saved: the server does not answer. Start it again, open the address that it prints, and repeat the last step.");
+  const say = (error) => trouble(error.refused ? `Not done: ${error.message}` : "The server does not answer. What is not marked is not saved: start it again, open the address that it prints, and repeat the last step.");
 
   const showProgress = (progress) => {
     if (!progress) return;
@@ -204,7 +204,7 @@
       found = await ask(path, { ...query(), start: first, limit: PAGE.images });
     }
     if (mine !== latest) return;
-    Object.assign(state, { view: "group", group, start: found.start, items: found.images, numOpen: found.num_open, next: found.next, num: found.num });
+    Object.assign(state, { view: "group", group, start: found.start, items: found.images, numOpen: found.num_open, num: found.num });
     history.replaceState(null, "", hashOf(settings.sample ? { start: found.start } : { group, start: found.start }));
     byId("list").hidden = true;
     byId("group").hidden = false;
@@ -473,8 +473,8 @@
     show();
   };
   const nextGroup = async (words) => {
-    let next = state.next;
-    try { next = (await ask(`/api/group/${state.group}`, { ...query(), limit: 1 })).next; } catch (error) { say(error); return; }
+    let next = null;
+    try { ({ next } = await ask(`/api/next/${state.group}`, query())); } catch (error) { say(error); return; }
     if (words) toast(words);
     state.current = 0;
     if (next === null) {
