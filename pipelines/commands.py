@@ -14,6 +14,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
+from pipelines.config.reviewing import ReviewConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import (
     AblateConfig,
@@ -206,6 +207,18 @@ class Import:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """Review labels by keyboard, on a page that this machine serves."""
+
+    config: Annotated[ReviewConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.stages import review
+
+        review.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explain:
     """Draw heat maps over photos, and print their labels and reasons; no cluster is needed."""
 
@@ -350,6 +363,7 @@ Command = (
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Review, tyro.conf.subcommand("review")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]
