@@ -38,7 +38,7 @@ SINGLE = {
 CALIBRATION_COLUMNS = {
     "ece": CALIBRATION,
     "error": Column(
-        name="Without noise", words="root mean square of the same distance, corrected for the noise of few pictures"
+        name="Error", words="root mean square of the same distance, corrected for the noise of few pictures"
     ),
     "brier": Column(name="Brier", words="mean squared distance of the stated probability from what is so (0 or 1)"),
     "nll": Column(name="NLL", words="negative log-likelihood of what is so, in nats"),
@@ -101,14 +101,16 @@ def _calibration_table(result: Result) -> MetricTable:
     return MetricTable(
         title="Stated probabilities",
         note="how far they are from frequencies",
-        subject="That",
+        subject="Probability of",
         columns=tuple(CALIBRATION_COLUMNS.values()),
         rows=rows,
     )
 
 
 def _methods_table(evaluation: Evaluation, result: Result) -> MetricTable:
-    metrics = (*(f"strict/{name}" for name in SHARE_NAMES), "strict/visible_rr", "calibration/ece")
+    is_corrected = all("calibration/error" in each.metrics for each in evaluation.results)  # not in older records
+    error = "error" if is_corrected else "ece"
+    metrics = (*(f"strict/{name}" for name in SHARE_NAMES), "strict/visible_rr", f"calibration/{error}")
     rows = tuple(
         Row(name=each.name, note=_model_and_method(each), cells=_metric_cells(each, metrics), marked=each is result)
         for each in evaluation.results
@@ -117,7 +119,7 @@ def _methods_table(evaluation: Evaluation, result: Result) -> MetricTable:
         title="Methods compared",
         note="by the strict rule; this page is about the one in bold",
         subject="Method",
-        columns=(*SHARES, VISIBLE, CALIBRATION),
+        columns=(*SHARES, VISIBLE, CALIBRATION_COLUMNS[error]),
         rows=rows,
     )
 
