@@ -9,9 +9,12 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.drift import CardConfig, DiffConfig
+from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.learning import LearnConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
+from pipelines.config.reviewing import ReviewConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import (
     AblateConfig,
@@ -166,6 +169,56 @@ class WriteCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Learn:
+    """Tune a model on with reviewers' corrections of its labels, and list the images to review next."""
+
+    config: Annotated[LearnConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.learning import learn
+
+        learn.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Hand labels to another tool: Label Studio, FiftyOne, CVAT, COCO, Hugging Face, WebDataset, tables."""
+
+    config: Annotated[ExportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import export_labels
+
+        export_labels.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Take corrections of labels back from another tool, into a set of decisions."""
+
+    config: Annotated[ImportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import import_decisions
+
+        import_decisions.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """Review labels by keyboard, on a page that this machine serves."""
+
+    config: Annotated[ReviewConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.stages import review
+
+        review.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explain:
     """Draw heat maps over photos, and print their labels and reasons; no cluster is needed."""
 
@@ -307,6 +360,10 @@ Command = (
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[WriteCard, tyro.conf.subcommand("card")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Review, tyro.conf.subcommand("review")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[ExplainBenchmark, tyro.conf.subcommand("explain-benchmark")]

@@ -196,7 +196,7 @@ def test_a_file_about_other_labels_is_refused(labels, table, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with pytest.raises(ValueError, match=r"line 9.*is not the label that is audited"):
+    with pytest.raises(ValueError, match=r"line 9.*is not the label that is judged"):
         run(labels, judged=str(path))
 
 
@@ -317,6 +317,7 @@ def test_labels_out_of_distribution_are_rejected_by_their_own_rule(table, tmp_pa
     ("used_as", "told"),
     [
         ("train_manifest", "the model was trained on them"),
+        ("initial_train_manifest", "the model was trained on them"),
         ("validation_manifest", "chose the model's epoch and temperatures"),
         ("ecor.promotion_decided_on.iiii", "decided its promotion"),
     ],
