@@ -154,17 +154,17 @@ def _record(
 ) -> Diff:
     paired = 2 * labels.num_common >= min(len(labels.before), len(labels.after))
     limits = DriftLimits(false_alarms=config.false_alarms, smallest_effect=config.smallest_effect)
-    sides = {name: DiffSide.of(each.predictions, address=each.address) for name, each in
-             (("before", before), ("after", after))}  # fmt: skip
+    first, second = (DiffSide.of(each.predictions, address=each.address) for each in (before, after))
     tests = compare(_quantities(labels, paired=paired), paired=paired, limits=limits)
     return Diff(
-        **sides,
+        before=first,
+        after=second,
         settings=output_settings(config),
         counts=_counts(labels, changes=changes, num_confident=num_confident),
         top_changes=tuple(TopChange(**row) for row in changes.slice(0, NUM_TOP_CHANGES).to_pylist()),
         paired=paired,
         tests=tests,
-        notes=tuple(_notes(**sides, tests=tests, paired=paired, num_common=labels.num_common)),
+        notes=tuple(_notes(before=first, after=second, tests=tests, paired=paired, num_common=labels.num_common)),
     )
 
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from ecor.storage.model_records import Checkpoint
-from pipelines.cards.model_card import ModelFacts, model_card
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.runtime.console import say
@@ -23,10 +22,17 @@ def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> Mo
     tracking = tracking or TrackingConfig()
     version = model_registry.register_model(config, tracking=tracking)
     if not version_description.has_description(version, tracking=tracking):
-        checkpoint = read_model_record(config.checkpoint)
-        if isinstance(checkpoint, Checkpoint):  # the version holds the backbone, even where the checkpoint does not
-            checkpoint = replace(checkpoint, has_backbone=checkpoint.has_backbone or config.with_backbone)
-        facts = ModelFacts(name=f"{version.name}, version {version.version}", checkpoint=checkpoint)
-        version_description.describe_version(version, model_card(facts), tracking=tracking)
+        _describe(version, config=config, tracking=tracking)
     say(f"registered {version.uri}", to_stdout=True)
     return version
+
+
+def _describe(version: ModelVersion, *, config: RegisterConfig, tracking: TrackingConfig) -> None:
+    """Make the model card the description of a version."""
+    from pipelines.cards.model_card import ModelFacts, model_card  # reads evaluations, which need torch
+
+    checkpoint = read_model_record(config.checkpoint)
+    if isinstance(checkpoint, Checkpoint):  # the version holds the backbone, even where the checkpoint does not
+        checkpoint = replace(checkpoint, has_backbone=checkpoint.has_backbone or config.with_backbone)
+    facts = ModelFacts(name=f"{version.name}, version {version.version}", checkpoint=checkpoint)
+    version_description.describe_version(version, model_card(facts), tracking=tracking)

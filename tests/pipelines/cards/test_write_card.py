@@ -222,7 +222,8 @@ def test_the_command_writes_the_card_beside_the_shards(tmp_path, capsys):
     assert "is no model" in capsys.readouterr().err
 
 
-def test_the_card_of_a_registered_model_is_its_description(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_card_of_a_registered_model_is_its_description(tmp_path, capsys):
     tracking = new_database(tmp_path)
     saved = tiny_checkpoint(tmp_path / "run")
     version = register.run(RegisterConfig(checkpoint=saved.folder, name="tiny"), tracking=tracking)
