@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,8 @@ class Block:
     text: str
 
 
-def blocks() -> dict[str, Block]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(page: str = "README.md") -> dict[str, Block]:
+    text = (ROOT / page).read_text(encoding="utf-8")
     return {found["name"]: Block(kind=found["kind"], text=found["text"]) for found in _BLOCK.finditer(text)}
 
 
@@ -138,6 +138,24 @@ def test_the_demo(home, monkeypatch, capsys):
         assert told in shown
     page = (home / "demo-run" / "report.html").read_text(encoding="utf-8")
     assert "<html" in page and "Where the evidence is" in page
+
+
+def test_the_loop_on_the_labels_of_the_demo(home, run_block, capsys):
+    """`docs/loop.md`: audit, corrections of another tool, learning, what has changed; after the demo, in its folder."""
+    assert (home / "demo-run" / "labels" / "manifest.json").is_file(), "run after the demo"
+    loop = blocks("docs/loop.md")
+    assert list(loop) == ["audit", "export", "judge", "import", "learn", "again"]
+    run_block(replace(loop["audit"], text=loop["audit"].text.replace("--right 0.8", "--right 0.6")))  # of 60 labels
+    run_block(loop["export"])
+    run_python(replace(loop["judge"], text=loop["judge"].text.replace("120", "40")), home=home)
+    for name in ("import", "learn", "again"):
+        run_block(loop[name])
+    shown = capsys.readouterr()
+    for told in ("at least 60 % right", "40 decisions of corrections.csv", "learned from", "category changed: "):
+        assert told in shown.out + shown.err
+    learned = json.loads((home / "demo-run" / "labels-learned" / "learned.json").read_text())
+    assert learned
+    assert "<html" in (home / "demo-run" / "labels-2-diff" / "diff.html").read_text(encoding="utf-8")
 
 
 def test_all_blocks_are_tested():
