@@ -187,12 +187,14 @@ class DemoConfig(CheckedSettings):
     num_train: int = 1200
     """Images drawn for training."""
     num_validation: int = 400
-    """Images drawn for validation."""
+    """Images drawn for validation: they choose templates, epochs and temperatures."""
+    num_test: int = 1000
+    """Images drawn to be labelled and compared: they choose nothing."""
     seed: int = 0
     """Seed of the drawings and of training."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
-        for name in ("num_train", "num_validation"):
+        for name in ("num_train", "num_validation", "num_test"):
             require_at_least(name, getattr(self, name), 50)

@@ -138,7 +138,16 @@ def _rules_table(result: Result) -> MetricTable:
         )
         for rule in RULES
     )
-    return MetricTable(title="By rule", note="what counts as the answer", subject="Rule", columns=SHARES, rows=rows)
+    lacking = result.num_images - result.num_explained
+    note = f"what counts as the answer; {lacking:,} of {result.num_images:,} pictures have no labelled rationale: they "
+    note += "count for accuracy alone"
+    return MetricTable(
+        title="By rule",
+        note=note if lacking else "what counts as the answer",
+        subject="Rule",
+        columns=SHARES,
+        rows=rows,
+    )
 
 
 def _cuts_table(result: Result) -> MetricTable:

@@ -209,7 +209,9 @@ def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
             for metric, words in (("strict/rr", "strict RR"), ("strict/accuracy", "accuracy"))
             if metric in result.metrics
         ]
-        say(f"{result.name}: {', '.join(shown)} of {result.num_images} images")
+        lacking = result.num_images - result.num_explained
+        note = f"; {lacking} of them have no labelled rationale, and no part in RR" if lacking else ""
+        say(f"{result.name}: {', '.join(shown)} of {result.num_images} images{note}")
     for each in record.comparisons:
         gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
         words = "strict RR" if "strict/rr" in each.differences else "accuracy"

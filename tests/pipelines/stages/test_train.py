@@ -1,6 +1,6 @@
 """Order, resuming and ranks: whatever happens to a run, its tokens are those of a run that nothing happened to.
 
-Covers: `pipelines.config.infrastructure`, `pipelines.runtime.cluster`, `pipelines.training.ray_runner`,
+Covers: `pipelines.config.infrastructure`, `pipelines.training.ray_runner`,
 `pipelines.training.run_folder`, `pipelines.training.unreadable`.
 """
 
