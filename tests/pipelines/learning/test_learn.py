@@ -283,6 +283,7 @@ def review(folder: Path, *, truth: dict[str, tuple[str, str]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five starts of Ray workers: minutes on a busy machine
 def test_the_loop_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
