@@ -21,13 +21,10 @@ from ecor.data.predictions import PredictionSet, read_part
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import output_settings
 from pipelines.config.review import AuditConfig
+from pipelines.review.judged_file import TO_FILL, spreadsheet_text
 
 SAMPLE_NAME = "sample.csv"
-TO_FILL = ("verdict", "category_after", "rationales_after", "reviewer", "note")
-"""Columns of the sample's file that a person or a tool fills in."""
 _SHOWN = ("key", "source", "shard", "member_offset", "member_num_bytes", "category", "rationale", "confidence")
-_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 _NEEDED = (*ORIGIN_SCHEMA.names, "category", "rationale", "confidence", "category_log_prob")
 
 
@@ -143,11 +140,6 @@ def encode_sample(sample: Sample) -> bytes:
         cells = ("" if shown[name] is None else spreadsheet_text(str(shown[name])) for name in _SHOWN)
         writer.writerow([number, *cells, *[""] * len(TO_FILL)])
     return text.getvalue().encode("utf-8-sig")
-
-
-def spreadsheet_text(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: with an apostrophe before it, as they write it themselves."""
-    return f"'{text}" if text.startswith(_OF_FORMULAS) else text
 
 
 def _hash_keys(keys: pa.ChunkedArray, *, salt: str) -> Int[np.ndarray, " N"]:

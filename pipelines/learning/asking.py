@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from ecor.data.predictions import PARQUET_OPTIONS, iterate_parts
 from ecor.storage import filesystem
-from pipelines.audit.sampling import spreadsheet_text
 from pipelines.config.learning import AskConfig
 from pipelines.learning.strategies import rank_labels
+from pipelines.review.judged_file import spreadsheet_text
 from pipelines.runtime.console import say
 
 ASK_NAMES = ("ask.parquet", "ask.csv")

@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,28 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents, PredictionSet, read_part
-from ecor.data.shard_manifest import ShardInfo, read_shard_manifest
-from ecor.data.shards import read_index, sample_key
 from ecor.evaluation.correctness import read_labels, strict_rule
-from ecor.storage import filesystem
-from ecor.storage.digests import bytes_sha256
 from pipelines.reporting.comparison import ComparedPredictions, other_predictions
-from pipelines.reporting.html_page import Card, EmbeddedImage, OtherPrediction, Overlay
+from pipelines.reporting.html_page import Card, OtherPrediction, Overlay
 from pipelines.reporting.overlays import draw_overlays
+from pipelines.reporting.pictures import PicturePlace, PictureSource, make_thumbnail
 
-PICTURE_QUALITY = 82
-"""WebP quality of the thumbnails (our choice: about 6 kB at 192 pixels)."""
 NUM_READERS = 8
-HASH_LENGTH = 12
-"""Hexadecimal digits of the content's hash at the start of a key (`ecor.data.shards.sample_key`)."""
 IS_RIGHT = {"r": True, "w": False, "?": None}
-Indices = Mapping[str, Mapping[str, str] | str]
-"""Expected hashes of the images of each shard by key, or the reason why they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,17 +170,15 @@ def make_cards(labels: Sequence[GalleryItem], *, parents: PredictionParents, siz
         parents: inputs of the predictions; pictures are read from there.
         size_px: longer side of a thumbnail.
     """
+    pictures = PictureSource(parents)
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        indices = _read_indices([label.row for label in labels], parents=parents, readers=readers)
-        yield from readers.map(
-            lambda label: _make_card(label, indices=indices, folder=parents.input, size_px=size_px), labels
-        )
+        yield from readers.map(lambda label: _make_card(label, pictures=pictures, size_px=size_px), labels)
 
 
-def _make_card(label: GalleryItem, *, indices: Indices, folder: str, size_px: int) -> Card:
+def _make_card(label: GalleryItem, *, pictures: PictureSource, size_px: int) -> Card:
     row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
     try:
-        image = decode_image(_read_image_bytes(row, indices=indices, folder=folder))
+        image = decode_image(pictures.read(_place(row)).data)
         picture = make_thumbnail(image, size_px=size_px)
         overlays = () if row.evidence is None else draw_overlays(image, row.evidence)
     except ImageError as error:
@@ -213,58 +200,11 @@ def _make_card(label: GalleryItem, *, indices: Indices, folder: str, size_px: in
     )
 
 
-def _read_indices(
-    rows: Sequence[ExplainablePrediction], *, parents: PredictionParents, readers: ThreadPoolExecutor
-) -> Indices:
-    names = sorted({row.shard for row in rows if row.shard is not None})
-    if not names:
-        return {}
-    try:
-        manifest = read_shard_manifest(parents.input)
-    except (OSError, ValueError, ImportError) as error:
-        return dict.fromkeys(names, str(error))
-    if manifest.digest != parents.input_digest:
-        return dict.fromkeys(names, f"the shards in {parents.input} were written anew since")
-    shards = {shard.name: shard for shard in manifest.shards}
-    found = readers.map(lambda name: _read_index(shards.get(name), name=name, folder=parents.input), names)
-    return dict(zip(names, found, strict=True))
-
-
-def _read_index(shard: ShardInfo | None, *, name: str, folder: str) -> dict[str, str] | str:
-    if shard is None:
-        return f"no shard {name} in {folder}"
-    try:
-        index = read_index(folder, shard)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return dict(zip(index["key"].to_pylist(), index["sha256"].to_pylist(), strict=True))
-
-
-def _read_image_bytes(row: ExplainablePrediction, *, indices: Indices, folder: str) -> bytes:
-    """Read the image's file, or its range of the shard, and check it against the hash in the shard's index."""
-    if row.shard is None:
-        data = filesystem.read(row.source)
-        expected = sample_key(row.source, sha256=bytes_sha256(data))
-        # a key made from this path begins with the hash of the content
-        if row.key[HASH_LENGTH:] == expected[HASH_LENGTH:] and row.key != expected:
-            raise ValueError(f"{row.source} has changed since it was labelled")
-        return data
-    index = indices[row.shard]
-    if isinstance(index, str):
-        raise ValueError(index)
-    if row.member_offset is None or row.member_num_bytes is None:
-        raise ValueError(f"its place in {row.shard} is not known")
-    end = row.member_offset + row.member_num_bytes
-    data = filesystem.read(filesystem.join(folder, row.shard), start=row.member_offset, end=end)
-    if bytes_sha256(data) != index.get(row.key):
-        raise ValueError(f"{row.shard} no longer holds it at byte {row.member_offset}")
-    return data
-
-
-def make_thumbnail(image: Image.Image, *, size_px: int) -> EmbeddedImage:
-    """Encode a copy of the image with a longer side of at most `size_px` pixels as WebP."""
-    small = image.copy()
-    small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
-    sink = io.BytesIO()
-    small.save(sink, "WEBP", quality=PICTURE_QUALITY, method=4)
-    return EmbeddedImage(data=sink.getvalue(), kind="image/webp", width=small.width, height=small.height)
+def _place(row: ExplainablePrediction) -> PicturePlace:
+    return PicturePlace(
+        key=row.key,
+        source=row.source,
+        shard=row.shard,
+        member_offset=row.member_offset,
+        member_num_bytes=row.member_num_bytes,
+    )

@@ -86,9 +86,12 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[MetricValue | None, ...]
+    cells: tuple[MetricValue | str | None, ...]
+    """A share, or a text that is shown as it is."""
     marked: bool = False
     """Whether the line is in bold: the predictions of this page."""
+    href: str = ""
+    """Link of the name to the gallery, filtered (`#q=…`); empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,10 +17,10 @@ QUALITY = 75
 """WebP quality (our choice: about 2 kB per overlay)."""
 
 
-def draw_overlays(picture: Image.Image, evidence: Evidence) -> tuple[Overlay, ...]:
-    """Draw one overlay per heat map, in their order, on copies of the image."""
+def draw_overlays(picture: Image.Image, evidence: Evidence, *, size_px: int = OVERLAY_PX) -> tuple[Overlay, ...]:
+    """Draw one overlay per heat map, in their order, on copies of the image with a longer side of at most `size_px`."""
     image = picture.copy()
-    image.thumbnail((OVERLAY_PX, OVERLAY_PX), Image.Resampling.LANCZOS)
+    image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     frame = frame_of((image.height, image.width), preprocess=evidence.preprocess)
     shown = visible_mask(frame).numpy()
     overlays = []

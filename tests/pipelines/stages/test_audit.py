@@ -1,7 +1,8 @@
 """`ecor audit`: the sample, judgements by people and by truth, certificates, decisions, the page, and what it refuses.
 
 Covers: `pipelines.audit.certificate`, `pipelines.audit.certification`, `pipelines.audit.judgements`,
-`pipelines.audit.label_decisions`, `pipelines.audit.provenance`, `pipelines.audit.sampling`, `pipelines.config.review`,
+`pipelines.audit.label_decisions`, `pipelines.audit.policy_watch`, `pipelines.audit.provenance`,
+`pipelines.audit.sampling`, `pipelines.config.review`,
 `pipelines.reporting.risk_coverage`.
 """
 
@@ -195,7 +196,7 @@ def test_a_file_about_other_labels_is_refused(labels, table, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with pytest.raises(ValueError, match=r"line 9.*is not the label that is audited"):
+    with pytest.raises(ValueError, match=r"line 9.*is not the label that is judged"):
         run(labels, judged=str(path))
 
 
@@ -459,3 +460,23 @@ def test_the_certificate_is_logged_to_the_run_of_the_labels(labels, tmp_path, ca
     alone = audit.run(replace(config, output=f"{tmp_path}/alone"), tracking=elsewhere)
     assert alone.run_id is None and alone.digest == certificate.digest
     assert f"the MLflow run {run_id} of the labels is not on this server" in capsys.readouterr().err
+
+
+def test_a_policy_tells_whether_scores_have_drifted(labels, table, tmp_path, capsys):
+    run(labels, truth=True)
+    write_labels(f"{tmp_path}/equal", labelled_table(1500, seed=11))
+    policy = audit.run(AuditConfig(labels=f"{tmp_path}/equal", policy=f"{labels}-audit"))
+    assert not policy.drift.is_drift and "no drift of an effect of 0.02 or more" in capsys.readouterr().out
+    index = table.schema.get_field_index("category_log_prob")
+    lower = pa.array(np.log(np.exp(table["category_log_prob"].to_numpy()) * 0.8), pa.float32())
+    write_labels(f"{tmp_path}/unsure", table.set_column(index, table.schema.field(index), lower))
+    policy = audit.run(AuditConfig(labels=f"{tmp_path}/unsure", policy=f"{labels}-audit"))
+    assert policy.drift.is_drift and policy.drift.effect > 0.5
+    assert "drift: scores of these labels against the certified ones (effect" in capsys.readouterr().out
+    record = json.loads(Path(f"{tmp_path}/unsure-audit/policy.json").read_text())
+    assert record["drift"]["is_drift"] and record["limits"] == {"false_alarms": 0.05, "smallest_effect": 0.02}
+    shutil.copytree(f"{labels}-audit", f"{tmp_path}/part")
+    Path(f"{tmp_path}/part/label_decisions.parquet").unlink()
+    with pytest.raises(ValueError, match="copy the whole folder of the audit"):
+        audit.run(AuditConfig(labels=f"{tmp_path}/equal", policy=f"{tmp_path}/part", output=f"{tmp_path}/other"))
+    assert not Path(f"{tmp_path}/other").exists()

@@ -1,6 +1,7 @@
 """The report stage: what is drawn, what is written, and what a browser makes of it.
 
-Covers: `pipelines.reporting.comparison`, `pipelines.reporting.gallery`, `pipelines.reporting.html_page`.
+Covers: `pipelines.reporting.comparison`, `pipelines.reporting.gallery`, `pipelines.reporting.html_page`,
+`pipelines.reporting.pictures`.
 """
 
 import hashlib
@@ -51,6 +52,7 @@ from ecor.evaluation.record import Evaluation
 from ecor.evaluation.table_evaluation import evaluate
 from pipelines.config.reporting import ReportConfig
 from pipelines.reporting import gallery
+from pipelines.reporting.pictures import make_thumbnail
 from pipelines.runtime.console import percent
 from pipelines.stages import report
 from tests.support.browser import Tab, find_chromium, open_tab
@@ -436,7 +438,7 @@ def test_pictures_are_found_again_in_shards_and_altered_shards_are_told(tmp_path
     shards, plain = _sharded(tmp_path, rows)
     write_labels(tmp_path / "labels", shards.rows, input=str(tmp_path / "shards"), input_digest=shards.digest)
     pictures = [attrs["src"] for tag, attrs in Outline(made(tmp_path)).tags if tag == "img"]
-    expected = {gallery.make_thumbnail(decode_image(data), size_px=192).uri for data in plain}
+    expected = {make_thumbnail(decode_image(data), size_px=192).uri for data in plain}
     assert set(pictures) == expected and len(pictures) == 6
 
     tar = tmp_path / "shards" / "000000.tar"
@@ -512,9 +514,9 @@ def test_a_picture_that_is_gone_or_damaged_leaves_a_card_with_the_reason(tmp_pat
 def test_thumbnails_stand_upright_and_are_never_enlarged() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    turned = gallery.make_thumbnail(decode_image(encoded(1, size=(400, 200), kind="JPEG", exif=exif)), size_px=100)
+    turned = make_thumbnail(decode_image(encoded(1, size=(400, 200), kind="JPEG", exif=exif)), size_px=100)
     assert (turned.width, turned.height) == (50, 100)
-    small = gallery.make_thumbnail(decode_image(encoded(1, size=(30, 20))), size_px=100)
+    small = make_thumbnail(decode_image(encoded(1, size=(30, 20))), size_px=100)
     assert (small.width, small.height) == (30, 20) and small.small
     with Image.open(io.BytesIO(turned.data)) as image:
         assert image.size == (50, 100) and image.format == "WEBP"
