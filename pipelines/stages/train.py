@@ -9,10 +9,11 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,7 +39,6 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import pin_model
-from pipelines.tracking.model_versions import ModelVersion
 from pipelines.training.events import publish_events
 from pipelines.training.initial_tokens import initial_parents, with_local_tokens
 from pipelines.training.ray_runner import Job, own_rank
@@ -80,7 +80,7 @@ def run(
     make_once(
         config,
         name="train",
-        parents=_parents(config, initial=initial, tracking=tracking),
+        parents=_parents(config, initial={} if initial is None else initial_parents(initial, tracking=tracking)),
         made_of="settings and shards" if initial is None else "settings, shards and first model",
         products=[CHECKPOINT_FOLDER],
         work=_work,
@@ -231,14 +231,14 @@ def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
     )
 
 
-def _parents(config: TrainConfig, *, initial: ModelVersion | None = None, tracking: TrackingConfig) -> dict[str, str]:
+def _parents(config: TrainConfig, *, initial: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """Digests of what the run is made from; `config` is the digest of the settings and of all the others.
 
-    The splits that the first tokens were learned and chosen on count too, as `initial_train_manifest` and alike.
+    Args:
+        config: resolved settings.
+        initial: of the model that tuning starts from (`initial_parents`), if there is one.
     """
     names = {"train_manifest": "train", "validation_manifest": config.validation_split}
     manifests = {name: read_shard_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
-    parents = {**manifests, "vocabulary": _vocabulary(config).digest}
-    if initial is not None:
-        parents |= initial_parents(initial, tracking=tracking)
+    parents = {**manifests, "vocabulary": _vocabulary(config).digest, **initial}
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ecor.checkpoint import load, save_checkpoint
+from ecor.config.scoring import ScoringConfig
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import origins_table
@@ -33,7 +34,7 @@ from ecor.storage.digests import bytes_sha256
 from pipelines.__main__ import main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
-from pipelines.config.stages import ScoreConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning import contest, learn
 from pipelines.learning.contest import Outcome
 from pipelines.learning.initial_model import open_initial_model
@@ -42,8 +43,8 @@ from pipelines.review.decision import Correction
 from pipelines.review.decision_set import open_decision_set
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
-from pipelines.stages import score
-from pipelines.tracking.model_registry import find_version
+from pipelines.stages import promote, score
+from pipelines.tracking.model_registry import find_version, register_model
 from tests.support.drawn_job import decide, draw_images, save_first_model
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, write_labels
@@ -191,6 +192,24 @@ def test_bad_input_is_one_line_and_exit_code_2(job: Path, capsys: pytest.Capture
     assert told == [f"ecor: {job}/photos holds no decision_set.json: not a folder of decisions"]
 
 
+def test_the_rival_is_the_champion_before_the_candidate(job: Path) -> None:
+    """First the model of the labels, which has no version yet; also when a run was killed just after the promotion."""
+    tracking = new_database(job)
+    found = initial(job)
+    tiny_checkpoint(job / "tuned", seed=7)
+    candidate = register_model(RegisterConfig(checkpoint=str(job / "tuned")), tracking=tracking)
+    judge = contest.Contest(config=config_of(job), scoring=ScoringConfig(), cluster=ClusterConfig(), tracking=tracking)
+    rival = judge._find_rival(candidate, initial=found)
+    assert (rival.name, rival.digest) == ("ecor", found.version.digest)
+    champion = find_version("models:/ecor@champion", tracking=tracking)
+    assert champion is not None
+    assert champion.version == rival.version != candidate.version
+    promote.run(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
+    assert judge._find_rival(candidate, initial=found).version == rival.version
+    third = register_model(RegisterConfig(checkpoint=tiny_checkpoint(job / "more", seed=8).folder), tracking=tracking)
+    assert judge._find_rival(third, initial=found).version == candidate.version
+
+
 def test_an_altered_record_is_refused(tmp_path: Path) -> None:
     outcome = Outcome(
         candidate="models:/ecor/2",
@@ -264,6 +283,7 @@ def review(folder: Path, *, truth: dict[str, tuple[str, str]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five starts of Ray workers: minutes on a busy machine
 def test_the_loop_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
 from pipelines.stages.train import _parents
 from pipelines.tracking.model_versions import checkpoint_version
-from pipelines.training.initial_tokens import with_local_tokens
+from pipelines.training.initial_tokens import initial_parents, with_local_tokens
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_models import TINY_CLIP
 from tests.support.tiny_splits import VOCABULARY, write_world
@@ -131,8 +131,9 @@ def test_a_worker_takes_the_model_that_the_run_began_with(world: Path, tmp_path:
 def test_a_run_names_the_model_that_it_began_with(world: Path, tmp_path: Path) -> None:
     old = save_model(world, tmp_path, ALL)
     config = config_of(world, tmp_path / "run", init_from=str(tmp_path))
-    cold = _parents(config, tracking=NO_SERVER)
-    warm = _parents(config, initial=checkpoint_version(str(tmp_path)), tracking=NO_SERVER)
+    cold = _parents(config)
+    first = initial_parents(checkpoint_version(str(tmp_path)), tracking=NO_SERVER)
+    warm = _parents(config, initial=first)
     assert warm["initial_model"] == old.digest
     assert warm["initial_train_manifest"] == "t" * 64
     assert set(warm) - set(cold) == {"initial_model", "initial_train_manifest"}
