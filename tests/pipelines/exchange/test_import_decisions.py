@@ -2,7 +2,8 @@
 
 Covers: `pipelines.exchange.label_index`, `pipelines.exchange.opened_export`, `pipelines.exchange.returned_label`,
 `pipelines.exchange.formats.coco`, `pipelines.exchange.formats.cvat`, `pipelines.exchange.formats.fiftyone`,
-`pipelines.exchange.formats.label_studio`, `pipelines.exchange.formats.tables`, `pipelines.review.judged_file`.
+`pipelines.exchange.formats.label_studio`, `pipelines.exchange.formats.label_studio_export`,
+`pipelines.exchange.formats.tables`, `pipelines.review.judged_file`.
 """
 
 import csv
