@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config import ScoringConfig, parse_record
+from ecor.config.checks import parse_record
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION, check_schema
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
@@ -208,10 +209,14 @@ def read_part(folder: str, part: PredictionPart, *, columns: Sequence[str] | Non
             f"part {part.name} is not the file of the manifest: {len(data)} bytes with sha256 {digest}, "
             f"not {part.num_bytes} with {part.sha256}; score again to restore it"
         )
-    table = check_schema(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False), source=f"part {part.name}")
-    if table.num_rows != part.num_rows:
-        raise ValueError(f"part {part.name} has {table.num_rows} rows, its manifest says {part.num_rows}")
-    return table if columns is None else table.select(list(columns))
+    file, source = pq.ParquetFile(pa.BufferReader(data)), f"part {part.name}"
+    if file.metadata.num_rows != part.num_rows:
+        raise ValueError(f"{source} has {file.metadata.num_rows} rows, its manifest says {part.num_rows}")
+    if columns is None:
+        return check_schema(file.read(use_threads=False), source=source)
+    schema = check_schema(file.schema_arrow.empty_table(), source=source).schema
+    wanted = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    return file.read(columns=wanted.names, use_threads=False).select(wanted.names).cast(wanted)
 
 
 def iterate_parts(folder: str, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

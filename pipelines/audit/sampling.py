@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN, ORIGIN_SCHEMA
 from ecor.data.predictions import PredictionSet, read_part
 from ecor.storage.digests import json_digest

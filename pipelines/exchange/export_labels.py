@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN
 from ecor.data.predictions import PredictionSet, read_part, read_prediction_set
 from ecor.storage import filesystem

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ecor.config import require
-from ecor.data.image_decoding import ImageError, ImageHeader, check_header
+from ecor.config.checks import require
+from ecor.data.images.decoding import ImageError, ImageHeader, check_header
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents
 from ecor.storage import filesystem

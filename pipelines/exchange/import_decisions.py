@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.exchange.opened_export import open_text
 
 CHUNK_CHARS = 2**20

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_part
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.vocabulary import Vocabulary, normalise_name, read_vocabulary

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.prediction_schema import ExplainablePrediction, iterate_predictions
 from ecor.data.predictions import PredictionSet, read_part
 from ecor.storage import filesystem

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.vocabulary import normalise_name
 from pipelines.exchange.known_names import KnownNames
 from pipelines.review.decision import VERDICTS, Correction, LabelBefore, Verdict

@@ -69,6 +69,20 @@ class Tab:
             assert time.monotonic() < deadline, f"{path} did not load"
             time.sleep(0.02)
 
+    def visit(self, address: str) -> None:
+        """Load a page of a server on this machine and wait until it has loaded."""
+        self.call("Page.navigate", url="about:blank")
+        self.events.clear()
+        self.call("Page.navigate", url=address)
+        self.wait_for("document.readyState === 'complete' && location.protocol === 'http:'")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self.run(f"Boolean({condition})"):
+            assert time.monotonic() < deadline, f"never: {condition}"
+            time.sleep(0.02)
+
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression (a promise is awaited); RuntimeError where it throws."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

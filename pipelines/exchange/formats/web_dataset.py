@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 from ecor.data.tar_members import HashingWriter, json_bytes, tar_header
 from ecor.data.templates import category_sentence, pair_sentence
 from pipelines.exchange.exported_label import ExportedLabel, label_record

@@ -1,0 +1,114 @@
+"""Thumbnails and overlays of labels, made when asked for, and kept in a cache of bounded size."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from PIL import Image
+
+from ecor.data.heatmap_codec import Evidence
+from ecor.data.images.decoding import ImageError, decode_image
+from pipelines.reporting.html_page import EmbeddedImage
+from pipelines.reporting.pictures import PictureSource, make_thumbnail
+from pipelines.review.label_details import LabelDetails
+from pipelines.review.label_index import LabelIndex
+from pipelines.storage.image_bytes import MissingError
+
+CACHE_BYTES = 64 * 2**20
+"""Encoded thumbnails and overlays that are kept, the last used ones."""
+LARGE_PX = 768
+"""Longer side of the focused picture."""
+OVERLAY_PX = 512
+"""Longer side of the focused picture with a map over it."""
+NUM_DECODERS = max(2, os.cpu_count() or 1)
+"""Pictures that are decoded at once: each may take 0.3 GB for a moment (`ecor.data.image_decoding.MAX_PIXELS`)."""
+
+
+class MissingPictureError(Exception):
+    """A picture cannot be shown; the text says why."""
+
+
+class PictureCache:
+    """The pictures of one folder of labels; safe for several threads."""
+
+    def __init__(
+        self,
+        *,
+        index: LabelIndex,
+        source: PictureSource,
+        details: LabelDetails,
+        thumbnail_px: int,
+        note_digest: Callable[[int, str], None],
+    ) -> None:
+        """
+        Args:
+            index: of the labels.
+            source: reads their pictures.
+            details: reads their maps.
+            thumbnail_px: longer side of a thumbnail.
+            note_digest: is told label and sha256 of every picture that was read.
+        """
+        self._index = index
+        self._source = source
+        self._details = details
+        self._thumbnail_px = thumbnail_px
+        self._note_digest = note_digest
+        self._decoders = threading.Semaphore(NUM_DECODERS)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, str], EmbeddedImage] = OrderedDict()
+        self._num_bytes = 0
+
+    def thumbnail(self, number: int) -> EmbeddedImage:
+        """The picture of a label for the grid; MissingPictureError where it cannot be shown."""
+        return self._get(number, "small", lambda picture: make_thumbnail(picture, size_px=self._thumbnail_px))
+
+    def large(self, number: int) -> EmbeddedImage:
+        """The picture of the focused label; MissingPictureError where it cannot be shown."""
+        return self._get(number, "large", lambda picture: make_thumbnail(picture, size_px=LARGE_PX))
+
+    def overlay(self, number: int, place: int) -> EmbeddedImage:
+        """The picture with one of its maps over it; MissingPictureError where there is none."""
+        return self._get(number, f"map {place}", lambda picture: self._draw(picture, number=number, place=place))
+
+    def _draw(self, picture: Image.Image, *, number: int, place: int) -> EmbeddedImage:
+        evidence = self._details.evidence(number)
+        if evidence is None or not 0 <= place < len(evidence.maps):
+            raise MissingPictureError("the labels hold no such map of this image")
+        return _draw_overlay(picture, evidence, place=place)
+
+    def _get(self, number: int, kind: str, make: Callable[[Image.Image], EmbeddedImage]) -> EmbeddedImage:
+        with self._lock:
+            found = self._kept.get((number, kind))
+            if found is not None:
+                self._kept.move_to_end((number, kind))
+                return found
+        with self._decoders:
+            made = make(self._decode(number))
+        with self._lock:
+            if (number, kind) not in self._kept:
+                self._kept[(number, kind)] = made
+                self._num_bytes += len(made.data)
+            while self._num_bytes > CACHE_BYTES:
+                self._num_bytes -= len(self._kept.popitem(last=False)[1].data)
+        return made
+
+    def _decode(self, number: int) -> Image.Image:
+        place = self._index.place(number)
+        try:
+            found = self._source.read(place)
+            self._note_digest(number, found.sha256)
+            return decode_image(found.data)
+        except ImageError as error:
+            raise MissingPictureError(f"{error.reason}: {error.detail}") from error
+        except (FileNotFoundError, MissingError) as error:
+            raise MissingPictureError(f"not found: {place.source if place.shard is None else place.shard}") from error
+        except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
+            raise MissingPictureError(str(error)) from error
+
+
+def _draw_overlay(picture: Image.Image, evidence: Evidence, *, place: int) -> EmbeddedImage:
+    from pipelines.reporting.overlays import draw_overlays  # imports torch: only where labels hold maps
+
+    return draw_overlays(picture, replace(evidence, maps=(evidence.maps[place],)), size_px=OVERLAY_PX)[0].picture

@@ -1,0 +1,24 @@
+"""Everything that the page's server needs for its answers, in one record."""
+
+from dataclasses import dataclass, field
+
+from pipelines.review.label_details import LabelDetails
+from pipelines.review.name_completion import KnownNames
+from pipelines.review.review_session import ReviewSession
+from pipelines.review.server.picture_cache import PictureCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewService:
+    """One run of `ecor review`."""
+
+    session: ReviewSession
+    pictures: PictureCache
+    details: LabelDetails
+    names: KnownNames
+    title: str
+    """Address of the labels."""
+    reviewer: str
+    """Name of the first reviewer."""
+    next_steps: tuple[str, ...] = field(default=())
+    """Commands to run when all is reviewed."""

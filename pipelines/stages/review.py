@@ -1,0 +1,102 @@
+"""Serve a local page to review labels by keyboard (`ecor review`). The labels never change.
+
+Decisions are appended to the logs of a decision set (`pipelines.review.decision_set`) while they are made; the table
+`decisions.parquet` is written when the server stops, or on request on the page.
+"""
+
+from ecor.config.checks import require
+from ecor.data.predictions import PredictionSet, read_prediction_set
+from pipelines.config.reviewing import ReviewConfig
+from pipelines.reporting.pictures import PictureSource
+from pipelines.review.decision_set import open_decision_set
+from pipelines.review.decision_table import DecisionTable
+from pipelines.review.label_details import LabelDetails
+from pipelines.review.label_groups import LabelGroups
+from pipelines.review.label_index import build_label_index
+from pipelines.review.name_completion import read_known_names
+from pipelines.review.review_sample import read_review_sample
+from pipelines.review.review_session import ReviewSession
+from pipelines.review.server.app import make_app
+from pipelines.review.server.picture_cache import PictureCache
+from pipelines.review.server.security import Access
+from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped
+from pipelines.review.server.service import ReviewService
+from pipelines.runtime.console import progress_bar, say
+from pipelines.storage.image_bytes import read_image_bytes
+
+
+def run(config: ReviewConfig) -> DecisionTable:
+    """Serve the page until it is stopped, then write the table of decisions.
+
+    Raises:
+        ValueError: for labels, a sample, a vocabulary or a folder of decisions that do not fit, and an address that
+            cannot be served at.
+    """
+    predictions = read_prediction_set(config.labels)
+    access = Access(host=config.host)
+    with bind_socket(config.host, config.port) as listening:
+        service = open_service(config, predictions)
+        session = service.session
+        app = make_app(service, access=access)
+
+        def say_address() -> None:
+            if not config.is_loopback:
+                say(f"{config.host} can be reached from the network, and the connection is not encrypted")
+            say(f"review {config.labels} at {page_address(listening, access=access)}", to_stdout=True)
+            say("Ctrl-C ends the review; decisions are on the disk as soon as the page shows them")
+
+        try:
+            serve_until_stopped(app, listening, started=say_address)
+        finally:
+            session.close()
+    return _write_table(session)
+
+
+def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewService:
+    """Read the labels and the decisions so far."""
+    require(predictions.num_rows > 0, f"{config.labels} has no labels: there is nothing to review")
+    with progress_bar("reading labels", total=predictions.num_rows, unit="labels") as advance:
+        index = build_label_index(config.labels, predictions, advance=advance)
+    names = read_known_names(config.vocabulary, predictions=predictions, index=index)
+    sample = None if config.sample is None else read_review_sample(config.sample, index=index)
+    session = ReviewSession(
+        index=index,
+        groups=LabelGroups(index),
+        decisions=open_decision_set(config.decisions_folder, labels=config.labels, predictions=predictions),
+        sample=sample,
+        known_names=names.all,
+    )
+    for line in session.torn:
+        say(str(line))
+    details = LabelDetails(config.labels, index=index)
+    pictures = PictureCache(
+        index=index,
+        source=PictureSource(predictions.parents, read_file=read_image_bytes),
+        details=details,
+        thumbnail_px=config.thumbnail_px,
+        note_digest=session.note_digest,
+    )
+    return ReviewService(
+        session=session,
+        pictures=pictures,
+        details=details,
+        names=names,
+        title=config.labels,
+        reviewer=config.reviewer.strip(),
+        next_steps=_next_steps(config),
+    )
+
+
+def _next_steps(config: ReviewConfig) -> tuple[str, ...]:
+    if config.sample is None:
+        return ()
+    return (f"Certify: repeat the command of the audit with --judged {config.decisions_folder}",)
+
+
+def _write_table(session: ReviewSession) -> DecisionTable:
+    table = session.write_table()
+    say(
+        f"{table.num_rows:,} decisions on {table.num_images:,} images, {table.num_disputed:,} disputed: {table.path}",
+        to_stdout=True,
+    )
+    return table
