@@ -69,7 +69,8 @@ class ImportConfig(CheckedSettings):
     input: StoreAddress
     """What the tool exported: a file (of cvat and coco also a zip archive), or for fiftyone a folder."""
     output: StoreAddress | None = None
-    """Folder of decisions, on a local disk. None: beside the labels, with `-reviewed` at the end of its name."""
+    """Folder of decisions, on a local disk. None: beside the labels, with `-review` at the end of its name, as that of
+    `ecor review`."""
     reviewer: str | None = None
     """Name of the person, where the tool's export names none."""
     unchanged: Literal["ignore", "accept"] = "ignore"
@@ -86,4 +87,4 @@ class ImportConfig(CheckedSettings):
     @property
     def folder(self) -> str:
         """Where the decisions go."""
-        return self.output or f"{self.labels.rstrip('/')}-reviewed"
+        return self.output or f"{self.labels.rstrip('/')}-review"

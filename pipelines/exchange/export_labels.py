@@ -9,11 +9,10 @@ quarantine.parquet   images that could not be read, if there are any
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,34 +21,22 @@ from ecor.config.checks import require
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN
 from ecor.data.predictions import PredictionSet, read_part, read_prediction_set
 from ecor.storage import filesystem
-from ecor.storage.atomic_write import write_folder
-from ecor.storage.digests import json_digest
 from pipelines.config.exchange import ExportConfig, ImageMode
-from pipelines.config.identity import output_settings
+from pipelines.exchange.export_folder import RECORD_NAME, Export, export_settings, find_finished, unfinished_folder
 from pipelines.exchange.exported_label import ExportedLabel, PlacedImage
 from pipelines.exchange.formats.registry import EXPORT_FORMATS
 from pipelines.exchange.formats.writer import ExportContext, ExportFormatSpec
 from pipelines.exchange.image_placement import ImagePlacement, NotPlacedError
 from pipelines.exchange.known_names import read_known_names
-from pipelines.exchange.label_rows import LabelRow, audit_digest, iterate_label_rows, open_reviews
-from pipelines.review.decision_set import read_decision_set
+from pipelines.exchange.label_rows import LabelRow, iterate_label_rows, open_reviews
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, QUARANTINE_SCHEMA
 from pipelines.scoring.work_units import Rejection
 
-RECORD_NAME = "export.json"
 ROWS_AT_ONCE = 256
 """Labels that a writer gets at a time; their images are in memory where the format holds them."""
 _NO_IMAGE = PlacedImage(address="")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """A finished export."""
-
-    folder: str
-    balance: Balance
 
 
 def run(config: ExportConfig) -> Export:
@@ -62,12 +49,12 @@ def run(config: ExportConfig) -> Export:
     predictions = read_prediction_set(config.labels)
     spec = EXPORT_FORMATS[config.to]
     mode = _image_mode(config, predictions, spec=spec)
-    settings = _settings(config, predictions, mode=mode)
-    finished = _find_finished(config, settings)
+    settings = export_settings(config, predictions, mode=mode)
+    finished = find_finished(config, settings)
     if finished is not None:
         say(f"{config.output} is finished: nothing to do", to_stdout=True)
         return finished
-    with _unfinished_folder(config.output) as folder, tempfile.TemporaryDirectory() as scratch:
+    with unfinished_folder(config.output) as folder, tempfile.TemporaryDirectory() as scratch:
         balance = _write(config, predictions, spec=spec, mode=mode, folder=folder, scratch=Path(scratch))
         record = {**settings, "labels": config.labels, "balance": balance.to_record()}
         (folder / RECORD_NAME).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -98,58 +85,6 @@ def _are_in_shards(labels: str, predictions: PredictionSet) -> bool:
     return part is not None and read_part(labels, part, columns=["shard"])["shard"].null_count < part.num_rows
 
 
-def _settings(config: ExportConfig, predictions: PredictionSet, *, mode: ImageMode) -> dict[str, Any]:
-    """What the bytes of an export follow from."""
-    reviewed = None
-    if config.reviewed is not None:
-        logs = filesystem.list_folder(read_decision_set(config.reviewed).log_folder)
-        reviewed = json_digest([(each.name, each.num_bytes) for each in logs])
-    return {
-        **output_settings(config),
-        "images": mode,
-        "labels_digest": predictions.digest,
-        "audit_digest": None if config.audit is None else audit_digest(config.audit, predictions),
-        "reviewed_digest": reviewed,
-    }
-
-
-def _find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> Export | None:
-    """The finished export of these settings, or None; ValueError where something else is in the folder."""
-    path = filesystem.join(config.output, RECORD_NAME)
-    if not filesystem.is_file(path):
-        require(
-            not filesystem.names_in(config.output) and not filesystem.is_file(config.output),
-            f"{config.output} exists and is no export: name another --output",
-        )
-        return None
-    try:
-        record = json.loads(filesystem.read(path))
-        found = {name: record.get(name) for name in settings}
-        balance = Balance.from_record(record["balance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not the record of an export ({error}): name another --output") from error
-    differing = [name for name in settings if found[name] != settings[name]]
-    if not differing:
-        return Export(folder=config.output, balance=balance)
-    changes = "; ".join(f"{name} was {found[name]}, is {settings[name]}" for name in differing)
-    require(config.fresh, f"{config.output} holds another export: {changes}. Name another --output, or add --fresh")
-    return None
-
-
-@contextmanager
-def _unfinished_folder(output: str) -> Iterator[Path]:
-    """Yield a local folder that becomes `output` when the block ends without an error."""
-    if filesystem.is_local(output):
-        with write_folder(filesystem.local_path(output)) as folder:
-            yield folder
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "export"
-        folder.mkdir()
-        yield folder
-        filesystem.replace_folder(folder, output, last=RECORD_NAME)
-
-
 def _write(
     config: ExportConfig,
     predictions: PredictionSet,
@@ -159,66 +94,104 @@ def _write(
     folder: Path,
     scratch: Path,
 ) -> Balance:
-    with_maps = config.maps and spec.holds_maps and _have_maps(config.labels, predictions)
-    needs = replace(spec.needs, size=spec.needs.size or (with_maps and spec.sizes_for_maps))
-    placement = ImagePlacement(
-        predictions.parents,
-        mode=mode,
-        needs=needs,
-        folder=folder,
-        folder_of=spec.folder_of,
-        must_open=spec.opens_images,
-        image_root=config.image_root,
+    """Write all files of the export but its record."""
+    context = _context(config, predictions, spec=spec, folder=folder)
+    placement = _placement(config, predictions, spec=spec, mode=mode, context=context)
+    counts = _Counts()
+    writer = spec.write(context)
+    with open_reviews(config.reviewed, predictions, scratch=scratch) as reviews:
+        rows = iterate_label_rows(config.labels, predictions, audit=config.audit, reviews=reviews)
+        labels = _place_labels(
+            rows, config=config, spec=spec, placement=placement, counts=counts, num_labels=predictions.num_rows
+        )
+        while batch := list(islice(labels, ROWS_AT_ONCE)):
+            writer.add(batch)
+            counts.num_taken += len(batch)
+        writer.finish()
+    if counts.rejected:
+        table = pa.Table.from_pylist([asdict(each) for each in counts.rejected], schema=QUARANTINE_SCHEMA)
+        pq.write_table(table, folder / QUARANTINE_NAME, compression="zstd")
+    return Balance(
+        stage="export",
+        num_listed=predictions.num_rows,
+        num_taken=counts.num_taken,
+        rejected=Counter(each.reason for each in counts.rejected),
+        left_out=counts.left_out,
     )
-    context = ExportContext(
+
+
+def _context(
+    config: ExportConfig, predictions: PredictionSet, *, spec: ExportFormatSpec, folder: Path
+) -> ExportContext:
+    return ExportContext(
         folder=folder,
         address=_absolute(config.output),
         names=read_known_names(config.labels, predictions, vocabulary=config.vocabulary),
         num_labels=predictions.num_rows,
         labels_digest=predictions.digest,
-        with_maps=with_maps,
+        with_maps=config.maps and spec.holds_maps and _have_maps(config.labels, predictions),
     )
-    writer = spec.write(context)
-    num_taken, left_out, rejected = 0, Counter[str](), list[Rejection]()
-    with (
-        open_reviews(config.reviewed, predictions, scratch=scratch) as reviews,
-        progress_bar("export", total=predictions.num_rows, unit="labels", say_every=100_000) as advance,
-    ):
-        batch: list[ExportedLabel] = []
-        for row in iterate_label_rows(config.labels, predictions, audit=config.audit, reviews=reviews):
-            advance()
+
+
+def _placement(
+    config: ExportConfig,
+    predictions: PredictionSet,
+    *,
+    spec: ExportFormatSpec,
+    mode: ImageMode,
+    context: ExportContext,
+) -> ImagePlacement:
+    return ImagePlacement(
+        predictions.parents,
+        mode=mode,
+        needs=replace(spec.needs, size=spec.needs.size or (context.with_maps and spec.sizes_for_maps)),
+        folder=context.folder,
+        folder_of=spec.folder_of,
+        must_open=spec.opens_images,
+        image_root=config.image_root,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """What became of the labels so far."""
+
+    num_taken: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejection] = field(default_factory=list)
+
+
+def _place_labels(
+    rows: Iterable[LabelRow],
+    *,
+    config: ExportConfig,
+    spec: ExportFormatSpec,
+    placement: ImagePlacement,
+    counts: _Counts,
+    num_labels: int,
+) -> Iterator[ExportedLabel]:
+    """The labels to export, with their images; counts those that are left out or rejected."""
+    with progress_bar("export", total=num_labels, unit="labels", say_every=100_000) as advance:
+        for number, row in enumerate(rows, start=1):
+            if number % ROWS_AT_ONCE == 0 or number == num_labels:
+                advance((number - 1) % ROWS_AT_ONCE + 1)
             label = ExportedLabel(
                 prediction=row.prediction, image=_NO_IMAGE, decision=row.decision, reviews=row.reviews
             )
-            kind = _kind_left_out(row, label, config=config, spec=spec)
+            kind = _kind_left_out(label, config=config, spec=spec)
             if kind is not None:
-                left_out[kind] += 1
+                counts.left_out[kind] += 1
                 continue
             try:
-                batch.append(replace(label, image=placement.place(label)))
+                yield replace(label, image=placement.place(label))
             except NotPlacedError as error:
-                rejected.append(error.rejection)
-                _check_share(config, rejected, num_labels=predictions.num_rows)
-            if len(batch) == ROWS_AT_ONCE:
-                writer.add(batch)
-                num_taken, batch = num_taken + len(batch), []
-        writer.add(batch)
-        writer.finish()
-    if rejected:
-        table = pa.Table.from_pylist([asdict(each) for each in rejected], schema=QUARANTINE_SCHEMA)
-        pq.write_table(table, folder / QUARANTINE_NAME, compression="zstd")
-    return Balance(
-        stage="export",
-        num_listed=predictions.num_rows,
-        num_taken=num_taken + len(batch),
-        rejected=Counter(each.reason for each in rejected),
-        left_out=left_out,
-    )
+                counts.rejected.append(error.rejection)
+                _check_share(config, counts.rejected, num_labels=num_labels)
 
 
-def _kind_left_out(row: LabelRow, label: ExportedLabel, *, config: ExportConfig, spec: ExportFormatSpec) -> str | None:
+def _kind_left_out(label: ExportedLabel, *, config: ExportConfig, spec: ExportFormatSpec) -> str | None:
     """Why a label is not exported; None where it is."""
-    if config.only is not None and row.decision != config.only:
+    if config.only is not None and label.decision != config.only:
         return f"not_{config.only}"
     return "no_category_after_review" if spec.needs_final_category and label.final[0] is None else None
 

@@ -7,7 +7,8 @@ from pipelines.exchange.formats.cvat import CvatWriter, read_cvat
 from pipelines.exchange.formats.fiftyone import FiftyOneWriter, read_fiftyone
 from pipelines.exchange.formats.hugging_face import HuggingFaceWriter
 from pipelines.exchange.formats.image_folder import ImageFolderWriter, category_folder
-from pipelines.exchange.formats.label_studio import LabelStudioWriter, read_label_studio
+from pipelines.exchange.formats.label_studio import LabelStudioWriter
+from pipelines.exchange.formats.label_studio_export import read_label_studio
 from pipelines.exchange.formats.tables import CsvWriter, JsonLinesWriter, read_table
 from pipelines.exchange.formats.web_dataset import WebDatasetWriter
 from pipelines.exchange.formats.writer import ExportFormatSpec

@@ -50,7 +50,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = [{"key": rows[0].key, "verdict": "wrong"}, {"key": rows[1].key, "verdict": "accept"}]
     Path("judged.jsonl").write_text("".join(json.dumps(each) + "\n" for each in judged))
     run(block("back"))
-    decisions = pq.read_table("labels-reviewed/decisions.parquet").to_pylist()
+    decisions = pq.read_table("labels-review/decisions.parquet").to_pylist()
     of_ada = {each["key"]: each["verdict"] for each in decisions if each["reviewer"] == "Ada"}
     assert of_ada == {each["key"]: each["verdict"] for each in judged}
     assert sum(each["reviewer"] == "Bob" for each in decisions) == len(rows)

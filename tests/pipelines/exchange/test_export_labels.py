@@ -1,6 +1,7 @@
 """`ecor export`: what each format holds, row for row, hostile names, decisions, maps, refusals, and stores.
 
-Covers: `pipelines.config.exchange`, `pipelines.exchange.exported_label`, `pipelines.exchange.image_placement`,
+Covers: `pipelines.config.exchange`, `pipelines.exchange.export_folder`, `pipelines.exchange.exported_label`,
+`pipelines.exchange.image_placement`,
 `pipelines.exchange.known_names`, `pipelines.exchange.label_rows`, `pipelines.exchange.formats.hugging_face`,
 `pipelines.exchange.formats.image_folder`, `pipelines.exchange.formats.map_images`,
 `pipelines.exchange.formats.registry`, `pipelines.exchange.formats.web_dataset`, `pipelines.exchange.formats.writer`.

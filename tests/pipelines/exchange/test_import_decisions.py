@@ -2,7 +2,8 @@
 
 Covers: `pipelines.exchange.label_index`, `pipelines.exchange.opened_export`, `pipelines.exchange.returned_label`,
 `pipelines.exchange.formats.coco`, `pipelines.exchange.formats.cvat`, `pipelines.exchange.formats.fiftyone`,
-`pipelines.exchange.formats.label_studio`, `pipelines.exchange.formats.tables`, `pipelines.review.judged_file`.
+`pipelines.exchange.formats.label_studio`, `pipelines.exchange.formats.label_studio_export`,
+`pipelines.exchange.formats.tables`, `pipelines.review.judged_file`.
 """
 
 import csv
@@ -63,7 +64,7 @@ def take(folder: Path, source: str, path: Path, **settings) -> import_decisions.
 def decided(folder: Path) -> dict[str, Any]:
     """By key: what counts, as (verdict, category, rationales, reviewer), sorted by reviewer."""
     found = {}
-    for group in iterate_decisions(read_decision_set(str(folder / "labels-reviewed"))):
+    for group in iterate_decisions(read_decision_set(str(folder / "labels-review"))):
         found[group[0].decision.key] = [
             (
                 each.decision.verdict,
@@ -337,7 +338,7 @@ def test_two_reviewers_of_an_image_stay_two(folder):
         ("correct", "zebra", ("a flowing mane",), "Label Studio user 3"),
         ("accept", None, None, "grace@example.org"),
     ]
-    table = pq.read_table(folder / "labels-reviewed" / "decisions.parquet")
+    table = pq.read_table(folder / "labels-review" / "decisions.parquet")
     assert table["disputed"].to_pylist() == [True, True]
 
 
@@ -345,14 +346,14 @@ def test_decisions_of_one_set_come_into_another(folder):
     """The table of a decision set is a Parquet file like any other; times and reviewers stay."""
     take(folder, "cvat", correct_cvat(folder))
     first = decided(folder)
-    table = pq.read_table(folder / "labels-reviewed" / "decisions.parquet")
+    table = pq.read_table(folder / "labels-review" / "decisions.parquet")
     pq.write_table(table, folder / "shared.parquet")
     other = str(folder / "other")
     assert take(folder, "parquet", folder / "shared.parquet", output=other).balance.num_taken == 6
-    (folder / "labels-reviewed").rename(folder / "gone")
-    Path(other).rename(folder / "labels-reviewed")
+    (folder / "labels-review").rename(folder / "gone")
+    Path(other).rename(folder / "labels-review")
     assert decided(folder) == first
-    again = pq.read_table(folder / "labels-reviewed" / "decisions.parquet")
+    again = pq.read_table(folder / "labels-review" / "decisions.parquet")
     assert again["time"].to_pylist() == table["time"].to_pylist()
 
 
@@ -363,7 +364,7 @@ def test_reviews_that_were_exported_add_nothing_when_they_return(folder):
             labels=str(folder / "labels"),
             to="jsonl",
             output=str(folder / "again"),
-            reviewed=str(folder / "labels-reviewed"),
+            reviewed=str(folder / "labels-review"),
         )
     )
     done = take(folder, "jsonl", folder / "again" / "labels.jsonl")
@@ -374,7 +375,7 @@ def test_images_in_shards_are_found_by_the_names_of_their_copies(tmp_path):
     write_shard_labels(tmp_path)
     path = export(tmp_path, "cvat")
     assert take(tmp_path, "cvat", path, unchanged="accept").balance.num_taken == 9
-    table = pq.read_table(tmp_path / "labels-reviewed" / "decisions.parquet")
+    table = pq.read_table(tmp_path / "labels-review" / "decisions.parquet")
     assert table["new_names"].null_count == 9
     with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
         archive.write(path, "annotations.xml")
@@ -386,9 +387,9 @@ def test_killed_before_its_record_an_import_is_repeated_without_copies(folder):
     path = correct_label_studio(folder)
     done = take(folder, "label-studio", path)
     before = decided(folder)
-    (record,) = (folder / "labels-reviewed" / "imports").iterdir()
+    (record,) = (folder / "labels-review" / "imports").iterdir()
     record.unlink()
-    log = next((folder / "labels-reviewed" / "log").iterdir())
+    log = next((folder / "labels-review" / "log").iterdir())
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:3]) + lines[3][:20])  # what a kill in the middle of a write leaves
     again = take(folder, "label-studio", path)
@@ -455,7 +456,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(folder, case, capsys):
     assert main(args) == 2
     shown = capsys.readouterr().err.strip()
     assert told in shown and len(shown.splitlines()) == 1, shown
-    assert not (folder / "labels-reviewed").exists()
+    assert not (folder / "labels-review").exists()
 
 
 def test_no_reviewer_and_contradictions_are_refused(folder):
@@ -477,7 +478,7 @@ def test_decisions_about_other_labels_are_refused(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     write_shard_labels(other)
     with pytest.raises(ValueError, match="holds decisions about the labels"):
-        take(other, "cvat", export(other, "cvat"), output=str(folder / "labels-reviewed"))
+        take(other, "cvat", export(other, "cvat"), output=str(folder / "labels-review"))
 
 
 def test_names_decide_as_a_naive_rule_says():
