@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.probability.decoders import joint_probability
 
 SIZES = {10: (5, 2), 100: (10, 10), 1_000: (50, 20), 2_670: (89, 30), 10_000: (200, 50)}

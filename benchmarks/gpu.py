@@ -25,7 +25,9 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.config import BackboneConfig, Precision, ScoringConfig, TemplateConfig
+from ecor.config.choices import Precision
+from ecor.config.model import BackboneConfig, TemplateConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.demo.worlds.registry import set_vocabulary

@@ -30,15 +30,16 @@ import torch
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
 

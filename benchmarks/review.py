@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from pipelines.runtime.console import progress_bar, say

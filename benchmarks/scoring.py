@@ -37,7 +37,8 @@ import torch
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
 from ecor.data.shards import ShardEntry, sample_key, write_shard
@@ -46,10 +47,10 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.scoring.decoder import decode_unit, images_per_part
-from pipelines.scoring.resources import reserve_resources
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 

@@ -21,7 +21,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.towers.causal_text import cache_prefix, last_features
-from ecor.config import BackboneConfig, TemplateConfig
+from ecor.config.model import BackboneConfig, TemplateConfig
 from ecor.data.templates import pair_sentence
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 

@@ -29,14 +29,15 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.training.distributed import Rank
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from pipelines.training.data_loader import (
     PictureReader,

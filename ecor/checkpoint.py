@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, Precision, Preprocess, TextConfig
+from ecor.config.choices import Precision
+from ecor.config.model import BackboneConfig, Preprocess, PromptConfig, TextConfig
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage import filesystem
@@ -136,6 +138,37 @@ def load(
     )
     _require_digest(recognizer.digest, record.model_digest, what=f"the model in {record.folder}")
     return recognizer
+
+
+def load_tokens(folder: str | Path, *, backbone: Backbone, prompts: PromptConfig) -> dict[str, Tensor]:
+    """Load the learned tokens of a saved model, for tuning that starts from them.
+
+    Args:
+        folder: as for `load`.
+        backbone: that they will be tuned on.
+        prompts: numbers and places of the tokens that will be tuned.
+
+    Raises:
+        ValueError: when there is no checkpoint or it was altered, the backbone is another one, or the model has other
+            numbers or places of tokens.
+    """
+    if not filesystem.is_local(folder):
+        with filesystem.local_folder(read_checkpoint(folder).folder) as local:
+            return load_tokens(local, backbone=backbone, prompts=prompts)
+    record = read_checkpoint(folder)
+    if backbone.digest != record.backbone_digest:
+        raise ValueError(
+            f"tuning cannot start from {folder}: its tokens are of the backbone {record.backbone_digest[:12]}… "
+            f"({record.model.backbone.name}), not of {backbone.digest[:12]}… ({backbone.config.name}): "
+            "name that backbone"
+        )
+    places = ["rationale_tokens", "category_tokens", "visual_tokens"]
+    places += ["visual_depth", "visual_shared"] if prompts.visual_tokens else []
+    theirs, ours = ({name: getattr(each, name) for name in places} for each in (record.model.prompts, prompts))
+    differing = [f"{name} {theirs[name]}, not {ours[name]}" for name in places if theirs[name] != ours[name]]
+    if differing:
+        raise ValueError(f"tuning cannot start from {folder}, which has {'; '.join(differing)}: set prompts to its own")
+    return {name: value.cpu() for name, value in _load_prompts(record, backbone).state_dict().items()}
 
 
 def _require_backbone(record: Checkpoint, backbone: Backbone) -> None:

@@ -1,18 +1,16 @@
 """`Recognizer`, the model a user works with: it labels images with a category and the rationales for it."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
@@ -22,24 +20,14 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import TextFeatures, build_text_features
-from ecor.config import (
-    BackboneConfig,
-    ModelConfig,
-    PromptConfig,
-    ScoringConfig,
-    Temperatures,
-    TemplateConfig,
-    TextConfig,
-    require,
-)
-from ecor.data.image_decoding import ImageError, Picture, decode_picture, image_to_pixels
-from ecor.data.prediction_schema import (
-    OOD_COLUMN,
-    ExplainablePrediction,
-    iterate_predictions,
-    origins_table,
-    schema_for,
-)
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
+from ecor.config.scoring import ScoringConfig, Temperatures
+from ecor.data.images.decoding import ImageError, Picture, decode_picture
+from ecor.data.images.picture_list import as_picture_list, name_picture
+from ecor.data.images.preprocessing import image_to_pixels
+from ecor.data.prediction_list import Predictions
+from ecor.data.prediction_schema import OOD_COLUMN, origins_table, schema_for
 from ecor.data.templates import check_templates
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.probability.decoders import joint_probability
@@ -52,41 +40,6 @@ NOT_FINITE = "has a feature of NaN or infinity: the weights overflow in this pre
 """What is said of an image that the weights cannot encode."""
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
-
-
-class Predictions(Sequence[ExplainablePrediction]):
-    """The labels of some pictures, in their order: a sequence of `ExplainablePrediction`, and a table."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def to_arrow(self) -> pa.Table:
-        """One row per picture, with the columns of `ecor.data.prediction_schema.PREDICTION_SCHEMA`."""
-        return self._table
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per picture."""
-        return self._table.to_pandas()
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    def __getitem__(self, index: Any) -> Any:
-        rows = range(len(self))[index]
-        if isinstance(rows, range):
-            return Predictions(self._table.take(list(rows)))
-        return next(iterate_predictions(self._table.slice(rows, 1)))
-
-    def __iter__(self) -> Iterator[ExplainablePrediction]:
-        return iterate_predictions(self._table)
-
-    def __repr__(self) -> str:
-        return (
-            f"Predictions({len(self)} pictures)\n{self.to_pandas()[['source', 'category', 'rationale', 'confidence']]}"
-        )
-
-    def _repr_html_(self) -> str:
-        return self.to_pandas()[["source", "category", "rationale", "confidence"]].to_html()
 
 
 class Recognizer:
@@ -257,7 +210,7 @@ class Recognizer:
 
     @torch.no_grad()
     def image_features(self, images: UInt8[Tensor, "B 3 H W"]) -> ImageFeatures:
-        """L2-normalised features of pixels as `ecor.data.image_decoding.image_to_pixels` makes them."""
+        """L2-normalised features of pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them."""
         return self.prompts.image_features(self.backbone, images)
 
     @torch.no_grad()
@@ -265,7 +218,7 @@ class Recognizer:
         """Compute log P(c, r | I) by the method that `scoring` names, with this model's temperatures.
 
         Args:
-            images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them, or their features.
+            images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them, or their features.
             scoring: how to decode; None: the default.
         """
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
@@ -343,7 +296,7 @@ class Recognizer:
             >>> model = ecor.Recognizer.zero_shot({"fox": ["pointed ears"], "whale": ["a tail fin"]})
             >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
         """
-        pictures = _in_order(images)
+        pictures = as_picture_list(images)
         model = self if vocabulary is None else self.with_vocabulary(vocabulary)
         provenance = model.provenance
         tables = [schema_for(scoring or ScoringConfig()).empty_table()]
@@ -351,7 +304,7 @@ class Recognizer:
             for start in range(0, len(pictures), batch_size):
                 indices = range(start, min(start + batch_size, len(pictures)))
                 pixels = list(pool.map(lambda index: model._pixels(pictures[index], index=index), indices))
-                sources = [_source(pictures[index], index=index) for index in indices]
+                sources = [name_picture(pictures[index], index=index) for index in indices]
                 origins = origins_table([f"{index:08d}" for index in indices], source=sources)
                 features = model.image_features(torch.from_numpy(np.stack(pixels)))
                 for place in (~features.is_finite).nonzero()[:1, 0].tolist():
@@ -363,7 +316,7 @@ class Recognizer:
         try:
             return image_to_pixels(decode_picture(picture), preprocess=self.backbone.preprocess)
         except (ImageError, OSError) as error:
-            raise ValueError(f"{_source(picture, index=index)} cannot be read: {error}") from error
+            raise ValueError(f"{name_picture(picture, index=index)} cannot be read: {error}") from error
 
 
 def as_vocabulary(names: Names) -> Vocabulary:
@@ -375,19 +328,3 @@ def as_vocabulary(names: Names) -> Vocabulary:
     if isinstance(names, Vocabulary):
         return names
     return vocabulary_from_mapping(names) if isinstance(names, Mapping) else read_vocabulary(names)
-
-
-def _in_order(images: Any) -> Sequence[Picture]:
-    """Pictures by position; ValueError for one alone, and for what has no order or cannot be counted."""
-    if isinstance(images, str | Path | bytes | Image.Image):
-        raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
-    if isinstance(images, pd.Series | pd.Index | np.ndarray | Tensor):
-        return list(images)  # of a Series, images[0] would be the one whose label is 0
-    if not isinstance(images, Sequence):
-        remedy = "list(its .values())" if isinstance(images, Mapping) else "list(…)"
-        raise ValueError(f"predict takes a list of pictures, got a {type(images).__name__}: pass {remedy}")
-    return images
-
-
-def _source(picture: Picture, *, index: int) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"picture {index}"

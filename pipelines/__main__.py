@@ -19,13 +19,14 @@ _LONGEST_LINE = 500
 _PLACEHOLDER = "__tyro-dummy-inner__."
 
 
-def exit_code(command: Callable[[], None]) -> int:
+def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code: 0 done, 2 user error (one line on stderr), 1 bug (a traceback).
 
+    A command may return another code of its own (`pipelines.commands.EXIT_DRIFT`).
     ECOR_DEBUG=1 shows the traceback of a user error too.
     """
     try:
-        command()
+        return command() or EXIT_DONE
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
@@ -40,7 +41,6 @@ def exit_code(command: Callable[[], None]) -> int:
     except Exception:  # noqa: BLE001 - the last frame: show the traceback of a bug
         _write_error(traceback.format_exc())
         return EXIT_FAILED
-    return EXIT_DONE
 
 
 def _write_error(text: str) -> None:

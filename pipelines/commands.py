@@ -8,26 +8,30 @@ from typing import Annotated
 
 import tyro
 
+from pipelines.config.drift import CardConfig, DiffConfig
+from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.learning import LearnConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig
 from pipelines.config.reviewing import ReviewConfig
-from pipelines.config.stages import (
+from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.studies import (
+    AblateConfig,
+    ConceptsConfig,
     DemoConfig,
-    EvaluateConfig,
-    ExplainConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
+    ExplainBenchmarkConfig,
+    StudiesConfig,
+    ValidityConfig,
 )
-from pipelines.config.studies import AblateConfig, ConceptsConfig, ExplainBenchmarkConfig, StudiesConfig, ValidityConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
 
 
 UNPREFIXED = tyro.conf.arg(name="")
+EXIT_DRIFT = 3
+"""Exit code of `ecor diff --fail-on-drift` when a drift is found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,71 @@ class Audit:
         from pipelines.stages import audit
 
         audit.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """Compare two sets of labels: what changed, and whether their distributions have drifted."""
+
+    config: Annotated[DiffConfig, UNPREFIXED]
+
+    def run(self) -> int:
+        """Exit code: `EXIT_DRIFT` when a drift is found and `fail_on_drift` is set."""
+        from pipelines.drift import diff
+
+        found = diff.run(self.config)
+        return EXIT_DRIFT if found.has_drift and self.config.fail_on_drift else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCard:
+    """Write the card of a model or of a dataset (Markdown), made from its records."""
+
+    config: Annotated[CardConfig, UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.cards import write_card
+
+        write_card.run(self.config, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learn:
+    """Tune a model on with reviewers' corrections of its labels, and list the images to review next."""
+
+    config: Annotated[LearnConfig, UNPREFIXED]
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.learning import learn
+
+        learn.run(self.config, cluster=self.cluster, tracking=self.tracking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Hand labels to another tool: Label Studio, FiftyOne, CVAT, COCO, Hugging Face, WebDataset, tables."""
+
+    config: Annotated[ExportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import export_labels
+
+        export_labels.run(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Take corrections of labels back from another tool, into a set of decisions."""
+
+    config: Annotated[ImportConfig, UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.exchange import import_decisions
+
+        import_decisions.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +358,11 @@ Command = (
     | Annotated[Promote, tyro.conf.subcommand("promote")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[WriteCard, tyro.conf.subcommand("card")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Review, tyro.conf.subcommand("review")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Report, tyro.conf.subcommand("report")]

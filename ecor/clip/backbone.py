@@ -17,7 +17,8 @@ from ecor.clip.open_clip_api import ModifiedResNet, SimpleTokenizer, VisionTrans
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
 from ecor.clip.towers.text_forward import replace_embeddings
-from ecor.config import BackboneConfig, require
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig
 
 _TEXTS_PER_PASS = 256
 _TEXTS_KEPT = 2**16

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ecor.clip.open_clip_api import HFTokenizer, SimpleTokenizer, open_clip
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 
 _TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # sources of weights; not architecture
 

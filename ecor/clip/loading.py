@@ -19,7 +19,9 @@ from ecor.clip.construction import ClipParts, architecture_config, build_random_
 from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
 from ecor.clip.weights.tag_facts import AS_NAMED, file_facts, tag_facts
 from ecor.clip.weights.weight_files import load_weights, shorten_error
-from ecor.config import HUBS, BackboneConfig, name_some, require
+from ecor.config.address_types import HUBS
+from ecor.config.checks import name_some, require
+from ecor.config.model import BackboneConfig
 from ecor.storage import filesystem
 
 Part = TypeVar("Part")

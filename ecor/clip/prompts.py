@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import PromptConfig, require
+from ecor.config.checks import require
+from ecor.config.model import PromptConfig
 
 
 class PromptLearner(nn.Module):

@@ -17,7 +17,8 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
 from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, cache_continuations, cache_prefix, last_features
-from ecor.config import TemplateConfig, require
+from ecor.config.checks import require
+from ecor.config.model import TemplateConfig
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ecor.clip.encoding_blocks import LONG_S, encode_blocks
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.config import TextConfig, require
+from ecor.config.checks import require
+from ecor.config.model import TextConfig
 from ecor.storage.digests import bytes_sha256, json_digest
 from ecor.storage.feature_file import FeatureFile, save_array_once
 

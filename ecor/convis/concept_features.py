@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.convis.lexicon import Lexicon
 from ecor.storage.digests import json_digest
 from ecor.storage.feature_file import save_array_once

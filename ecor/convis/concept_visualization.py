@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ecor.clip.towers.image_tower import Capability, ImageTower, full_precision
-from ecor.config import Compat, Preprocess, require, require_at_least
+from ecor.config.checks import require, require_at_least
+from ecor.config.choices import Compat
+from ecor.config.model import Preprocess
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.data.heatmap import Heatmap
 

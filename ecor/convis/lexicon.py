@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 

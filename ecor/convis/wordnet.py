@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.convis.lexicon import ListLexicon, children_of, reachable
 from ecor.storage import filesystem
 

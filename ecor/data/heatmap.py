@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ecor.config import Preprocess, require
-from ecor.data.image_decoding import resized_size
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
+from ecor.data.images.preprocessing import resized_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 
 STEPS = 255
 MOST_CELLS = 32

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, Evidence
 
 SCHEMA_VERSION = "1"

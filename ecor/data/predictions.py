@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config import ScoringConfig, parse_record
+from ecor.config.checks import parse_record
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION, check_schema
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest

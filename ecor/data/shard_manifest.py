@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecor.config import TemplateConfig, parse_record
+from ecor.config.checks import parse_record
+from ecor.config.model import TemplateConfig
 from ecor.data.tar_members import json_bytes
 from ecor.data.templates import category_sentence
 from ecor.data.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.tar_members import HashingWriter, read_samples, sample_from_row, write_sample

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 from ecor.data.samples import Sample
 from ecor.data.templates import category_sentence, pair_sentence
 from ecor.data.vocabulary import Vocabulary

@@ -2,7 +2,7 @@
 
 from string import Formatter
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 
 _PLACEHOLDERS = {
     "rationale": ("rationale",),

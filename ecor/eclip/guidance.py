@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import EclipConfig, PoolingName, require
+from ecor.config.checks import require
+from ecor.config.systems import EclipConfig, PoolingName
 from ecor.explain.methods.attention import AttentionRollout
 from ecor.explain.methods.similarity import project_patches
 

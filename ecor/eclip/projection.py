@@ -14,14 +14,15 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ecor.config import EclipConfig, require
+from ecor.config.checks import require
+from ecor.config.systems import EclipConfig
 from ecor.eclip.guidance import SYSTEM, pool_patches
 from ecor.explain.methods.similarity import Eclip
 from ecor.storage import filesystem
 from ecor.storage.artifact import read_tensors, require_backbone
 from ecor.storage.model_records import read_artifact, record_path
-from ecor.training.clip_loss import shared_text_loss
 from ecor.training.distributed import gather_features, gather_ids
+from ecor.training.losses.clip_loss import shared_text_loss
 from ecor.training.negative_sampling import distinct_ids, positions_in
 
 

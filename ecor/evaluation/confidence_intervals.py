@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
-from ecor.config import require, require_at_least
+from ecor.config.checks import require, require_at_least
 
 Statistic = Callable[[Float[np.ndarray, "S N"]], Float[np.ndarray, "S M"]]
 """Maps the counts of N images in S samples to M numbers per sample."""

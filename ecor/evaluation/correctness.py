@@ -31,6 +31,10 @@ class RankedAnswers:
     """The most probable rationale, and the most probable category given it."""
     confidence: Float[np.ndarray, " N"]
     """Probability of the best pair."""
+    category_confidence: Float[np.ndarray, " N"]
+    """P(c | I) of the most probable category; NaN where the row has none."""
+    rationale_confidence: Float[np.ndarray, " N"]
+    """P(r | I) of the most probable rationale; NaN where the row has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +186,8 @@ def read_labels(table: pa.Table) -> Labels:
             two_stage_categories=categories["two_stage"][:, 0],
             two_stage_rationales=rationales["two_stage"][:, 0],
             confidence=table["confidence"].to_numpy().astype(np.float64),
+            category_confidence=first_probability(combine_chunks(table["categories"])),
+            rationale_confidence=first_probability(combine_chunks(table["rationales"])),
         ),
         truth=Truth(
             categories=categories["category_true"][:, 0],
@@ -203,6 +209,15 @@ def struct_field(lists: pa.Array, name: str) -> pa.Array:
     lengths = pc.fill_null(pc.list_value_length(lists), 0)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy())]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values)
+
+
+def first_probability(ranked: pa.Array) -> Float[np.ndarray, " N"]:
+    """exp of the first `log_prob` of each ranked list; NaN where the list is empty."""
+    log_probs = struct_field(ranked, "log_prob")
+    has_one = np.asarray(pc.fill_null(pc.list_value_length(log_probs), 0)) > 0
+    found = np.full(len(log_probs), np.nan)
+    found[has_one] = np.exp(pc.list_element(log_probs.filter(pa.array(has_one)), 0).to_numpy().astype(np.float64))
+    return found
 
 
 def ids_of(

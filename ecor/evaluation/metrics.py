@@ -9,7 +9,10 @@ Names of metrics (all shares of images, between 0 and 1, unless said otherwise):
     marginal/accuracy      the most probable category whatever the rationale
     rationales/precision@m recall@m hit@m     of the m most probable rationales against all visible ones
     rationales/rr_any@m rr_all@m     right category (strict), and one, or each, of them is visible
-    calibration/ece        of the best pair's probability against strict/rr
+    calibration/ece        of the best pair's probability against strict/rr (all of them: `ecor.evaluation.calibration`)
+    calibration/error      root mean square error, bias-corrected
+    calibration/brier nll  Brier score; negative log-likelihood, in nats
+    calibration/category/… calibration/visible/…     the same of the category, and of the rationale being visible
     per_category/rr accuracy     strict, as means over categories
 """
 
@@ -21,10 +24,9 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, Statistic, estimates, mean_estimates
 from ecor.evaluation.correctness import RULES, Labels, RankedAnswers, Truth, is_member
-from ecor.probability.temperature_scaling import bin_of, reliability
 
 HEADLINE = "strict/rr"
 """The metric that promotion compares."""
@@ -44,19 +46,6 @@ class CategoryResult:
     wr: float
     ww: float
     accuracy: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReliabilityBin:
-    """Images in one bin of confidence."""
-
-    low: float
-    high: float
-    num_images: int
-    confidence: float | None
-    """Mean probability of the best pair; None where the bin is empty."""
-    accuracy: float | None
-    """Share whose best pair is right (strict RR)."""
 
 
 def observations(answers: RankedAnswers, truth: Truth) -> dict[str, Float[np.ndarray, " N"]]:
@@ -105,41 +94,6 @@ def visible_observations(answers: RankedAnswers, truth: Truth) -> dict[str, Floa
 def nan_unless(known: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " N"]:
     """The values as numbers, NaN where not known."""
     return np.where(known, values.astype(np.float64), np.nan)
-
-
-def calibration_estimate(
-    answers: RankedAnswers, truth: Truth, *, num_bins: int, resampling: Resampling
-) -> dict[str, Estimate]:
-    """Expected calibration error of the best pair's probability against strict RR, over the explained images."""
-    chosen = truth.explained
-    gap = answers.confidence[chosen] - observations(answers, truth)[HEADLINE][chosen]
-    bins = bin_of(answers.confidence[chosen], num_bins=num_bins)
-    gaps = csr_array((gap, (np.arange(len(gap)), bins)), shape=(len(gap), num_bins))
-
-    def error(counts: np.ndarray) -> np.ndarray:
-        return np.abs(counts @ gaps).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
-
-    (found,) = estimates(error, num_images=len(gap), sizes=[len(gap)], resampling=resampling)
-    return {"calibration/ece": found}
-
-
-def reliability_bins(answers: RankedAnswers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
-    """Confidence against strict RR over the explained images; none without such images."""
-    chosen = truth.explained
-    if not chosen.any():
-        return ()
-    right = RULES["strict"](answers, truth).shares()["rr"][chosen]
-    found = reliability(answers.confidence[chosen], right, num_bins=num_bins)
-    return tuple(
-        ReliabilityBin(
-            low=float(found.edges[i]),
-            high=float(found.edges[i + 1]),
-            num_images=int(count),
-            confidence=float(found.confidence[i]) if count else None,
-            accuracy=float(found.accuracy[i]) if count else None,
-        )
-        for i, count in enumerate(found.num_images)
-    )
 
 
 def category_results(

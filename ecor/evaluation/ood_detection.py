@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import LinearProbe
 

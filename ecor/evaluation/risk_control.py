@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 from scipy.stats import beta, binom, hypergeom
 
-from ecor.config import require
+from ecor.config.checks import require
 
 NUM_THRESHOLDS = 200
 """Steps of a sequence: each lets in at least a 200th of the labels (our choice)."""

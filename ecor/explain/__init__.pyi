@@ -1,7 +1,7 @@
-from .attribution import JointHeatmaps as JointHeatmaps
 from .attribution import attribute as attribute
 from .attribution import explain as explain
-from .attribution import explain_joint as explain_joint
+from .joint_heatmaps import JointHeatmaps as JointHeatmaps
+from .joint_heatmaps import explain_joint as explain_joint
 from .methods.captum_adapter import CosineForward as CosineForward
 from .methods.registry import METHODS as METHODS
 from .methods.registry import Method as Method

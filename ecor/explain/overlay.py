@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from ecor.config import require
+from ecor.config.checks import require
 
 COLOURS = "inferno"
 """Of matplotlib's perceptually uniform maps: equal steps of a map look like equal steps, in grey print too."""

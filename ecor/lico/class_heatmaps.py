@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.gradients import GradCam
 from ecor.explain.methods.perturbation import Occlusion, Rise, Score
@@ -27,7 +27,7 @@ def class_heatmap(
 
     Args:
         classifier: in evaluation mode.
-        images: pixels as `ecor.data.image_decoding.image_to_pixels` makes them.
+        images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them.
         classes: ids, each image's own.
         by: `grad_cam` of the last feature maps; `rise` or `occlusion` of the class's probability.
         settings: of `rise` and `occlusion`, as the methods of these names have them.

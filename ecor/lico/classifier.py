@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_forward import feature_maps, freeze_after_maps
-from ecor.config import LicoConfig, Preprocess, parse_record, require
+from ecor.config.checks import parse_record, require
+from ecor.config.model import Preprocess
+from ecor.config.systems import LicoConfig
 from ecor.storage.artifact import read_tensors
 from ecor.storage.model_records import read_artifact
 

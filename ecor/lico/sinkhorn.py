@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ecor.config import require, require_at_least
+from ecor.config.checks import require, require_at_least
 
 
 @torch.no_grad()

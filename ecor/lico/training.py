@@ -14,11 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.causal_text import CausalText, token_features
-from ecor.config import LicoConfig, require
+from ecor.config.checks import require
+from ecor.config.systems import LicoConfig
 from ecor.lico.classifier import Classifier, build_encoder, encoder_preprocess
 from ecor.lico.sinkhorn import transport_cost
 from ecor.training.distributed import gather_features, gather_ids, mean_over_ranks
-from ecor.training.manifold_matching import manifold_matching
+from ecor.training.losses.manifold_matching import manifold_matching
 from ecor.training.negative_sampling import distinct_ids, positions_in
 
 

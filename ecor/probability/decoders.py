@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import ScoringConfig, Temperatures, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.probability.exact_top_k import expand_until_exact, log_complement, margin, rest_log_prob
 from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.joint import Joint

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 
 Score = Callable[[Tensor | None, Tensor], Tensor]
 """Images [b] (None: all) and ids of the first factor [b k] to log-probabilities of pairs [b k N]."""

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import Temperatures
+from ecor.config.scoring import Temperatures
 from ecor.probability.pair_logits import logits_given_category, logits_given_rationale, scaled_similarity
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import ScoringConfig, Temperatures
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.probability.exact_top_k import TopCandidates, expand_until_exact, rest_log_prob
 from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.joint import Joint

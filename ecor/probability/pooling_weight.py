@@ -6,7 +6,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import Temperatures, require
+from ecor.config.checks import require
+from ecor.config.scoring import Temperatures
 from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.pair_logits import stream_pair_logits
 

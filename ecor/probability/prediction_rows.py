@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.vocabulary import Vocabulary
 from ecor.probability.joint import Joint, RankedPairs, ranked_pairs

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import Temperatures, require
+from ecor.config.checks import require
+from ecor.config.scoring import Temperatures
 from ecor.probability.factors import group_by_id
 from ecor.probability.joint import Joint
 from ecor.probability.pair_logits import scaled_similarity

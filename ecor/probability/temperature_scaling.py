@@ -14,7 +14,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import FACTORS, MethodName, Temperatures, require
+from ecor.config.checks import require
+from ecor.config.scoring import FACTORS, MethodName, Temperatures
 from ecor.probability.factors import (
     category_given_rationale_log_prob,
     category_log_prob,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import file_sha256

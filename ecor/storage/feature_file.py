@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage.atomic_write import create_file_once
 
 

@@ -6,16 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from ecor.config import (
-    BackboneConfig,
-    ModelConfig,
-    Preprocess,
-    PromptConfig,
-    SystemName,
-    Temperatures,
-    TemplateConfig,
-    parse_record,
-)
+from ecor.config.checks import parse_record
+from ecor.config.choices import SystemName
+from ecor.config.model import BackboneConfig, ModelConfig, Preprocess, PromptConfig, TemplateConfig
+from ecor.config.scoring import Temperatures
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 

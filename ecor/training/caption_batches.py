@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 
 Clip = Any
 """An open_clip CLIP, which has no types: `visual`, and the parts of the text tower as attributes."""

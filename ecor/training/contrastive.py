@@ -15,10 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.text_forward import encode_captions
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.training.caption_batches import BatchPart, Clip, PretrainingBatch
-from ecor.training.clip_loss import clip_loss
 from ecor.training.distributed import gather_features, gather_ids
+from ecor.training.losses.clip_loss import clip_loss
 
 
 def attribute_loss(logits: Float[Tensor, "B A"], *, present: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:

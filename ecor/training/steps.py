@@ -17,11 +17,13 @@ from torch.optim import SGD, AdamW, Optimizer
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.clip.prompts import PromptLearner
-from ecor.config import FitConfig, ScoringConfig, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import FitConfig
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
 from ecor.training.chunked_logits import Sentences
-from ecor.training.losses import Objective
+from ecor.training.losses.objective import Objective
 from ecor.training.schedules import warmup_cosine
 
 Pictures = UInt8[Tensor, "B 3 H W"] | ImageFeatures | Float[Tensor, "B P E"]

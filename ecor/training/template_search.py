@@ -7,9 +7,11 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ObjectiveConfig, ScoringConfig, TemplateConfig
+from ecor.config.model import TemplateConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.model import Names, Recognizer
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import evaluation_step
 
 HAND_TEMPLATES = (

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ecor.config import parse_record, require
+from ecor.config.checks import parse_record, require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
+from pipelines.drift.drift_tests import DriftLimits, DriftTest, describe_drift
 
 CERTIFICATE_NAME = "certificate.json"
 POLICY_NAME = "policy.json"
@@ -162,19 +163,25 @@ class Policy:
     num_labels: int
     num_accepted: int
     num_rejected: int
+    drift: DriftTest
+    """The scores of these labels against those of the labels that the certificate is of."""
+    limits: DriftLimits
+    """When a difference of the scores is called a drift."""
     kind: str = "policy"
 
     @property
     def num_review(self) -> int:
         return self.num_labels - self.num_accepted - self.num_rejected
 
-    def describe(self) -> str:
-        """One line for the terminal."""
-        return (
+    def describe(self) -> list[str]:
+        """The policy in lines for the terminal."""
+        words = {self.drift.quantity: "scores of these labels against the certified ones"}
+        return [
             f"policy of the audit of {self.certified_labels_digest[:12]}…: accepted {self.num_accepted:,} of "
             f"{self.num_labels:,}; review {self.num_review:,}, reject {self.num_rejected:,}. A policy promises "
-            f"nothing: audit these labels for a promise"
-        )
+            f"nothing: audit these labels for a promise",
+            describe_drift((self.drift,), limits=self.limits, words=words),
+        ]
 
 
 def describe(certificate: Certificate) -> list[str]:

@@ -7,27 +7,27 @@ with `--reasons` about its rationale): the promise stays exact.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
+from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.audit.sampling import Sample
-from pipelines.review.decision import VERDICTS, Correction, Decision, LabelBefore, Verdict
+from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_log import TornLine
 from pipelines.review.decision_set import read_decision_set
 from pipelines.review.decision_table import iterate_decisions
+from pipelines.review.judged_file import find_key, read_judged_rows
 from pipelines.runtime.console import say
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_IN_FILES = tuple(verdict for verdict in VERDICTS if verdict != "undo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,47 +142,28 @@ def _before(sample: Sample) -> dict[str, LabelBefore]:
 
 def _read_file(path: str, *, sample: Sample, predictions: PredictionSet) -> dict[str, list[Decision]]:
     before, found = _before(sample), dict[str, list[Decision]]()
-    for row in read_rows(
-        path,
-        required=("key", "verdict"),
-        optional=("category", "rationale", "category_after", "rationales_after", "reviewer", "note"),
-    ):
-        key, verdict = row.text("key") or "", (row.text("verdict") or "").strip().lower()
-        if key not in before:
-            raise row.error("key", "is not in the sample: fill in the file that this audit has written")
-        _check_label(row, before[key])
-        if not verdict:
+    for judged in read_judged_rows(path):
+        key = find_key(judged.key, before)
+        if key is None:
+            raise judged.row.error("key", "is not in the sample: fill in the file that this audit has written")
+        judged.check_label(before[key])
+        if judged.verdict is None:
             continue
-        if verdict not in _IN_FILES:
-            raise row.error("verdict", f"must be one of {', '.join(_IN_FILES)}")
         decision = Decision(
             labels_digest=predictions.digest,
             key=key,
-            reviewer=(row.text("reviewer") or "").strip() or "unnamed",
+            reviewer=judged.reviewer or "unnamed",
             time=_NO_TIME,
-            verdict=cast(Verdict, verdict),
+            verdict=judged.verdict,
             before=before[key],
-            after=_correction(row) if verdict == "correct" else None,
+            after=judged.after,
         )
         if decision.reviewer in {each.reviewer for each in found.get(key, ())}:
-            raise row.error("key", f"is judged twice by {decision.reviewer}: keep one row per label and reviewer")
+            raise judged.row.error(
+                "key", f"is judged twice by {decision.reviewer}: keep one row per label and reviewer"
+            )
         found.setdefault(key, []).append(decision)
     return found
-
-
-def _check_label(row: TableRow, before: LabelBefore) -> None:
-    """Raise ValueError for a row that shows another label than the one that is audited."""
-    for name in ("category", "rationale"):
-        shown, ours = row.text(name), getattr(before, name)
-        if shown and normalise_name(ours) not in (normalise_name(shown), normalise_name(shown.removeprefix("'"))):
-            raise row.error(name, f"is not the label that is audited ({ours}): judge the labels of this audit")
-
-
-def _correction(row: TableRow) -> Correction:
-    category = row.text("category_after")
-    if not category:
-        raise row.error("category_after", "is empty, but the verdict is correct: write the category that is shown")
-    return Correction(category=category, rationales=tuple(row.names("rationales_after") or ()))
 
 
 def _read_decision_set(folder: str, *, sample: Sample, predictions: PredictionSet) -> dict[str, list[Decision]]:

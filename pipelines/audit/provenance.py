@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.tracking.model_cache import read_model_record
 from pipelines.tracking.model_registry import read_lineage
+from pipelines.tracking.model_versions import read_model_record
 
 _USES = {
     "train_manifest": "the model was trained on them",
@@ -23,9 +23,16 @@ def check_truth_is_independent(predictions: PredictionSet, *, tracking: Tracking
     for name, digest in _lineage(predictions, tracking=tracking).items():
         require(
             digest != parents.input_digest,
-            f"--truth must not use the images of {parents.input}: {_USES.get(name, 'they decided its promotion')}. "
+            f"--truth must not use the images of {parents.input}: {_describe_use(name)}. "
             f"Score a split that chose nothing (test), or have people judge the sample (--judged)",
         )
+
+
+def _describe_use(name: str) -> str:
+    """What images with this name in the lineage did; those of a model that tuning started from have a longer name."""
+    while name.startswith("initial_"):
+        name = name.removeprefix("initial_")
+    return _USES.get(name, "they decided its promotion")
 
 
 def _lineage(predictions: PredictionSet, *, tracking: TrackingConfig) -> Mapping[str, str]:

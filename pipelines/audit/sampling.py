@@ -15,19 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN, ORIGIN_SCHEMA
 from ecor.data.predictions import PredictionSet, read_part
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import output_settings
 from pipelines.config.review import AuditConfig
+from pipelines.review.judged_file import TO_FILL, spreadsheet_text
 
 SAMPLE_NAME = "sample.csv"
-TO_FILL = ("verdict", "category_after", "rationales_after", "reviewer", "note")
-"""Columns of the sample's file that a person or a tool fills in."""
 _SHOWN = ("key", "source", "shard", "member_offset", "member_num_bytes", "category", "rationale", "confidence")
-_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 _NEEDED = (*ORIGIN_SCHEMA.names, "category", "rationale", "confidence", "category_log_prob")
 
 
@@ -140,14 +137,9 @@ def encode_sample(sample: Sample) -> bytes:
     writer.writerow(["number", *_SHOWN, *TO_FILL])
     for number, row in enumerate(sample.table.select(list(_SHOWN)).to_pylist(), start=1):
         shown = {**row, "confidence": f"{row['confidence']:.4f}"}
-        cells = ("" if shown[name] is None else _spreadsheet_text(str(shown[name])) for name in _SHOWN)
+        cells = ("" if shown[name] is None else spreadsheet_text(str(shown[name])) for name in _SHOWN)
         writer.writerow([number, *cells, *[""] * len(TO_FILL)])
     return text.getvalue().encode("utf-8-sig")
-
-
-def _spreadsheet_text(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: with an apostrophe before it, as they write it themselves."""
-    return f"'{text}" if text.startswith(_OF_FORMULAS) else text
 
 
 def _hash_keys(keys: pa.ChunkedArray, *, salt: str) -> Int[np.ndarray, " N"]:

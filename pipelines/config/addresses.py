@@ -6,7 +6,8 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
-from ecor.config import STORES, AddressKind, require
+from ecor.config.address_types import STORES, AddressKind
+from ecor.config.checks import require
 from pipelines.config.secrets import mask_secrets
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -8,7 +8,7 @@ from dataclasses import Field, asdict, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ecor.config import SystemName
+from ecor.config.choices import SystemName
 
 _KEY = "shapes_output"
 NOT_IN_OUTPUT: Mapping[str, Any] = MappingProxyType({_KEY: False})

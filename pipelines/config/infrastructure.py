@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from ecor.config import require
+from ecor.config.checks import require
 
 
 def absolute_address(place: str) -> str:

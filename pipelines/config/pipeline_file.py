@@ -4,18 +4,39 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from ecor.config.address_types import StoreAddress
 from ecor.storage import filesystem
-from pipelines.config.addresses import check_address
-from pipelines.config.stages import PipelineConfig
+from pipelines.config.addresses import CheckedSettings, check_address
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.training import TrainConfig
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 """Default aliases of the newly trained model, and of the model that scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig(CheckedSettings):
+    """Settings of a whole pipeline, as in one TOML file. Folders that are not named are below `output`."""
+
+    output: StoreAddress
+    """Folder of all records: `shards/`, `run/`, `labels/`, `evaluation/`, `report.html`."""
+    shard: ShardConfig
+    train: TrainConfig
+    register: RegisterConfig
+    promote: PromoteConfig
+    score: ScoreConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 def read_pipeline(path: str | Path) -> PipelineConfig:

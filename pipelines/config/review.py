@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-from ecor.config import StoreAddress, require, require_at_least
+from ecor.config.address_types import StoreAddress
+from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 

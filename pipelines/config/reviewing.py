@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from ecor.config import LocalPath, StoreAddress, require, require_at_least
+from ecor.config.address_types import LocalPath, StoreAddress
+from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
 
 LONGEST_NAME = 100

@@ -6,8 +6,12 @@ Like `pipelines.config.stages`, this module imports nothing heavy.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import BackboneConfig, LocalPath, ModelAddress, StoreAddress, WorldName, require_at_least
+from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
+from ecor.config.checks import require_at_least
+from ecor.config.choices import WorldName
+from ecor.config.model import BackboneConfig
 from pipelines.config.addresses import CheckedSettings
+from pipelines.config.infrastructure import ClusterConfig
 
 StudyName = Literal["eclip", "lico", "prompts"]
 
@@ -172,3 +176,25 @@ class ConceptsConfig(CheckedSettings):
         for name in ("num_train", "num_images", "num_found", "num_threads"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("num_resamples", self.num_resamples, 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig(CheckedSettings):
+    """Settings of `ecor demo`."""
+
+    output: LocalPath = "demo-run"
+    """Folder of all output of the demo, with MLflow's database."""
+    num_train: int = 1200
+    """Images drawn for training."""
+    num_validation: int = 400
+    """Images drawn for validation: they choose templates, epochs and temperatures."""
+    num_test: int = 1000
+    """Images drawn to be labelled and compared: they choose nothing."""
+    seed: int = 0
+    """Seed of the drawings and of training."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        for name in ("num_train", "num_validation", "num_test"):
+            require_at_least(name, getattr(self, name), 50)

@@ -3,21 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import (
-    BackboneConfig,
-    EclipConfig,
-    FitConfig,
-    LicoConfig,
-    ObjectiveConfig,
-    PromptConfig,
-    StoreAddress,
-    SystemName,
-    TemplateConfig,
-    TextConfig,
-    WorldName,
-    require,
-    require_at_least,
-)
+from ecor.config.address_types import ModelAddress, StoreAddress
+from ecor.config.checks import require, require_at_least
+from ecor.config.choices import SystemName, WorldName
+from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig, TextConfig
+from ecor.config.systems import EclipConfig, LicoConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT, shapes_output_of
 
@@ -45,6 +36,9 @@ class TrainConfig(CheckedSettings):
     text: TextConfig = field(default_factory=TextConfig, metadata=NOT_IN_OUTPUT)
     preset: Literal["none", "dror"] = field(default="none", metadata=shapes_output_of("ecor"))
     """`dror` replaces `fit` and `objective` by DROR's recipe (SGD, one softmax over pairs)."""
+    init_from: ModelAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """`ecor` only: a model (`models:/name@alias`, `models:/name/3`, or a checkpoint folder) whose prompt tokens are the
+    first ones. It needs the same backbone, and the same numbers of tokens. None: random tokens."""
     num_epochs: int = 10
     """Largest number of passes over the training images; see `patience`."""
     batch_size: int = 64
@@ -90,6 +84,11 @@ class TrainConfig(CheckedSettings):
         require(
             self.system == "ecor" or (self.fit == FitConfig() and self.preset == "none"),
             f"fit and preset are of the system ecor, not of {self.system}: set {self.system}.fit",
+        )
+
+        require(
+            self.init_from is None or self.system == "ecor",
+            f"init_from gives prompt tokens, which {self.system} does not learn: leave it out",
         )
 
     @property

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
 from pipelines.reporting.html_page import OtherPrediction
 

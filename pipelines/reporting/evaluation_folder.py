@@ -10,17 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME
 from ecor.evaluation.correctness import Labels
 from ecor.evaluation.metrics import confusions
-from ecor.evaluation.record import (
-    EVALUATION_NAME,
-    OBSERVATIONS_NAME,
-    Evaluation,
-    Result,
-    slug,
-)
+from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, Result, slug
 from ecor.storage import filesystem
 from pipelines.reporting import evaluation_plots
 from pipelines.runtime.balance import Balance, add_balances

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import binomtest
 
+from ecor.evaluation.calibration import ReliabilityBin
 from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CategoryResult
@@ -56,7 +58,10 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_reliability(result: Result, path: Path) -> None:
-    """Plot a reliability diagram: accuracy per bin of confidence, and a histogram below."""
+    """Plot a reliability diagram: accuracy per bin of confidence with its interval, and a histogram below.
+
+    The error in the title is corrected for its bias; records of earlier versions have only the plain one.
+    """
     bins = [each for each in result.reliability if each.num_images]
     figure = new_figure(width=4.8, height=5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -65,14 +70,17 @@ def draw_reliability(result: Result, path: Path) -> None:
         assert each.accuracy is not None
         assert each.confidence is not None
         upper.bar(each.low, each.accuracy, width=width, align="edge", color="#5b8fb0", edgecolor="white")
+        upper.plot([each.low + width / 2] * 2, share_interval(each), color=INK, linewidth=1.2, zorder=4)
         upper.plot([each.low, each.low + width], [each.confidence] * 2, color=OUTCOMES["ww"][1], linewidth=2, zorder=3)
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     upper.plot([], [], color=OUTCOMES["ww"][1], linewidth=2, label="mean confidence")
     upper.bar(0, 0, color="#5b8fb0", label="share right (strict RR)")
+    upper.plot([], [], color=INK, linewidth=1.2, label="95 % interval of the share")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
     upper.set_ylim(0, 1)
     upper.set_ylabel("share right")
-    upper.set_title(f"{shorten(result.name)}: calibration error {format_estimate(result.metrics['calibration/ece'])}")
+    error = result.metrics.get("calibration/error", result.metrics["calibration/ece"])
+    upper.set_title(f"{shorten(result.name)}: calibration error {format_estimate(error)}")
     counts = [each.num_images for each in result.reliability]
     lower.bar(
         [each.low for each in result.reliability], counts, width=width, align="edge", color=PALE, edgecolor="white"
@@ -81,6 +89,14 @@ def draw_reliability(result: Result, path: Path) -> None:
     lower.set_xlabel("probability of the best pair")
     lower.set_ylabel("images")
     save_figure(figure, path)
+
+
+def share_interval(bin_of_images: ReliabilityBin) -> tuple[float, float]:
+    """95 % interval of the share of right answers in a bin that has images (Wilson's, by scipy)."""
+    assert bin_of_images.accuracy is not None
+    num_right = round(bin_of_images.accuracy * bin_of_images.num_images)
+    found = binomtest(num_right, bin_of_images.num_images).proportion_ci(0.95, method="wilson")
+    return found.low, found.high
 
 
 def draw_confusion(result: Result, counts: Mapping[tuple[str, str], int], path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents, PredictionSet, read_part
 from ecor.evaluation.correctness import read_labels, strict_rule

@@ -45,11 +45,13 @@ class EmbeddedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricValue:
-    """A share, with its interval if known."""
+    """A share or another number, with its interval if known."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    is_share: bool = True
+    """Shown in percent, with a whisker from 0 to 100 %; False: as a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,12 @@ class Row:
 
     name: str
     note: str = ""
-    cells: tuple[MetricValue | None, ...]
+    cells: tuple[MetricValue | str | None, ...]
+    """A share, or a text that is shown as it is."""
     marked: bool = False
     """Whether the line is in bold: the predictions of this page."""
+    href: str = ""
+    """Link of the name to the gallery, filtered (`#q=…`); empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

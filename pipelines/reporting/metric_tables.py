@@ -34,7 +34,19 @@ SINGLE = {
     "marginal/accuracy": ("Category right, summed over rationales", "the most probable category, whatever the reason"),
     "per_category/rr": ("RR, mean over categories", "each category weighs the same"),
     "per_category/accuracy": ("Accuracy, mean over categories", "each category weighs the same"),
-    "calibration/ece": ("Calibration error (ECE)", "how far the stated probability of the pair is from its frequency"),
+}
+CALIBRATION_COLUMNS = {
+    "ece": CALIBRATION,
+    "error": Column(
+        name="Without noise", words="root mean square of the same distance, corrected for the noise of few pictures"
+    ),
+    "brier": Column(name="Brier", words="mean squared distance of the stated probability from what is so (0 or 1)"),
+    "nll": Column(name="NLL", words="negative log-likelihood of what is so, in nats"),
+}
+STATED = {
+    "": ("Pair", "the most probable pair of category and rationale is right"),
+    "category/": ("Category", "the most probable category is right"),
+    "visible/": ("Rationale visible", "the picture shows the most probable rationale, where that is known"),
 }
 AT_CUTS = {
     "precision": ("Precision", "share of the rationales given that the picture shows"),
@@ -70,8 +82,29 @@ def metric_tables(evaluation: Evaluation, result: Result) -> Iterator[MetricTabl
         if metric in result.metrics
     )
     yield MetricTable(title="In one number", subject="Measure", columns=(Column(name="Share"),), rows=rows)
+    if "calibration/ece" in result.metrics or "calibration/category/ece" in result.metrics:
+        yield _calibration_table(result)
     if result.num_visible:
         yield _cuts_table(result)
+
+
+def _calibration_table(result: Result) -> MetricTable:
+    rows = tuple(
+        Row(
+            name=name,
+            note=note,
+            cells=_metric_cells(result, tuple(f"calibration/{prefix}{metric}" for metric in CALIBRATION_COLUMNS)),
+        )
+        for prefix, (name, note) in STATED.items()
+        if f"calibration/{prefix}ece" in result.metrics
+    )
+    return MetricTable(
+        title="Stated probabilities",
+        note="how far they are from frequencies",
+        subject="That",
+        columns=tuple(CALIBRATION_COLUMNS.values()),
+        rows=rows,
+    )
 
 
 def _methods_table(evaluation: Evaluation, result: Result) -> MetricTable:
@@ -105,7 +138,16 @@ def _rules_table(result: Result) -> MetricTable:
         )
         for rule in RULES
     )
-    return MetricTable(title="By rule", note="what counts as the answer", subject="Rule", columns=SHARES, rows=rows)
+    lacking = result.num_images - result.num_explained
+    note = f"what counts as the answer; {lacking:,} of {result.num_images:,} pictures have no labelled rationale: they "
+    note += "count for accuracy alone"
+    return MetricTable(
+        title="By rule",
+        note=note if lacking else "what counts as the answer",
+        subject="Rule",
+        columns=SHARES,
+        rows=rows,
+    )
 
 
 def _cuts_table(result: Result) -> MetricTable:
@@ -138,7 +180,8 @@ def metric_cell(result: Result, metric: str) -> MetricValue | None:
     if estimate is None or math.isnan(estimate.value):
         return None
     low, high = _interval(estimate)
-    return MetricValue(value=estimate.value, low=low, high=high)
+    is_share = not metric.endswith(("/brier", "/nll"))
+    return MetricValue(value=estimate.value, low=low, high=high, is_share=is_share)
 
 
 def _interval(estimate: Estimate) -> tuple[float | None, float | None]:

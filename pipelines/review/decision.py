@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from ecor.config import parse_record, require
+from ecor.config.checks import parse_record, require
 from ecor.data.vocabulary import normalise_name
 
 Verdict = Literal["accept", "correct", "rationale_not_visible", "wrong", "out_of_vocabulary", "skip", "undo"]

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.filesystem import Address

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ecor.config import parse_record, require
+from ecor.config.checks import parse_record, require
 from ecor.data.predictions import PredictionSet
 from ecor.storage import filesystem
 from pipelines.review.decision_log import DecisionLog, LoggedDecision, TornLine, list_logs, read_logs

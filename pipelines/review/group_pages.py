@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.review.decision import VERDICTS, Verdict
 from pipelines.review.label_groups import Group, LabelFilter, Order
 from pipelines.review.review_session import ReviewSession

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.review.label_index import LabelIndex, fold
 
 NUM_BANDS = 10

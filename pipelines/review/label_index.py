@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionPart, PredictionSet, read_part
 from pipelines.reporting.pictures import PicturePlace
 

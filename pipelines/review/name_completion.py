@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.vocabulary import Vocabulary, normalise_name, read_vocabulary

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.vocabulary import normalise_name
 from ecor.storage.tables import read_rows
 from pipelines.review.label_index import LabelIndex

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 from jaxtyping import Int
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.vocabulary import normalise_name
 from pipelines.review.decision import VERDICTS, Correction, Decision, LabelBefore, Verdict
 from pipelines.review.decision_log import DecisionLog, TornLine

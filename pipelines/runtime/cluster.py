@@ -11,9 +11,12 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
+from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import time_stage
 from pipelines.runtime.ray_folder import ray_folder
 
+_STARTED_LATE = "timed out during startup"
+"""In the text of the exception that Ray raises where its processes do not answer in 30 s."""
 # Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
@@ -96,6 +99,15 @@ def _do_nothing() -> bool:
 
 
 def _init(address: str | None, *, options: dict[str, Any]) -> None:
+    """Start or join a cluster. A machine that is too busy to start one in time gets a second chance."""
+    try:
+        _try_init(address, options=options)
+    except TimeoutError:
+        say("Ray did not start within its 30 seconds: trying once more")
+        _try_init(address, options=options)
+
+
+def _try_init(address: str | None, *, options: dict[str, Any]) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
@@ -103,6 +115,13 @@ def _init(address: str | None, *, options: dict[str, Any]) -> None:
             f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}, or it needs a token that is not "
             "set: start one (`ray start --head`), omit the address to run on this machine, or set "
             "RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
+        ) from error
+    except Exception as error:  # of no type of its own
+        if _STARTED_LATE not in str(error):
+            raise
+        raise TimeoutError(
+            "Ray could not start a cluster on this machine within 30 seconds: the machine is busy, or out of memory. "
+            "Try again when it is quiet, or join a running cluster with --cluster.address"
         ) from error
 
 

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ecor.config import require
+from ecor.config.checks import require
 
 _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 """Bytes of a Unix socket's path, at most."""

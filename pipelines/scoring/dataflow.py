@@ -11,11 +11,11 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from pipelines.runtime.actor_arguments import inline_actor_arguments
+from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.resources import Reservation
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json
 from pipelines.storage.work_ledger import Attempt
@@ -43,9 +43,9 @@ def stream_units(
         OSError: for a store that fails.
         TimeoutError: when the cluster makes no progress.
     """
-    writing = {"folder": folder, "attempts": attempts, "parents": job.digests}
+    writing = {"folder": folder, "parents": job.digests}
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), inline_actor_arguments(), raise_causes():
-        parts = _units_dataset(units)
+        parts = _units_dataset(units, attempts=attempts)
         parts = _map_with_actors(
             parts,
             Decoder,
@@ -88,9 +88,10 @@ def _decoder_settings(job: ScoreJob) -> dict[str, Any]:
     return {"preprocess": job.preprocess, "num_images": num_images}
 
 
-def _units_dataset(units: Sequence[Unit]) -> Dataset:
+def _units_dataset(units: Sequence[Unit], *, attempts: Mapping[str, Attempt]) -> Dataset:
     """One row and one block per unit, made in this process: `from_arrow` waits for a cluster task without a timeout."""
-    return ray.data.from_items([{"unit": unit_to_json(unit)} for unit in units], override_num_blocks=len(units))
+    rows = [{"unit": unit_to_json(unit), "attempt": attempts[unit.name].to_json()} for unit in units]
+    return ray.data.from_items(rows, override_num_blocks=len(units))
 
 
 def _map_with_actors(

@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from ecor.config import Preprocess
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.config.model import Preprocess
+from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, Rejection, Unit, unit_from_json
+from pipelines.storage.work_ledger import Attempt
 
 PART_BYTES = 32 * 1024**2
 PART_IMAGES = 512
@@ -29,6 +31,8 @@ class Part:
     """Some pictures of a unit, decoded, in order."""
 
     unit: str
+    attempt: Attempt | None
+    """The job's claim of the unit; None where nothing is committed."""
     index: int
     """Position among the unit's parts."""
     num_parts: int
@@ -45,6 +49,7 @@ class Part:
         return pa.table(
             {
                 "unit": [self.unit],
+                "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
                 "index": [self.index],
                 "num_parts": [self.num_parts],
                 "pixels": _binary_view(self.pixels),
@@ -62,6 +67,7 @@ class Part:
         shared = np.frombuffer(table["pixels"][0].as_buffer(), dtype=np.uint8)
         return cls(
             unit=row["unit"],
+            attempt=attempt_from_json(row["attempt"]),
             index=row["index"],
             num_parts=row["num_parts"],
             pixels=shared.reshape(row["shape"]),
@@ -79,8 +85,9 @@ class Decoder:
         self.num_images = num_images
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        for row in rows["unit"].to_pylist():
-            for part in decode_unit(unit_from_json(row), preprocess=self.preprocess, num_images=self.num_images):
+        for row in rows.to_pylist():
+            unit, attempt = unit_from_json(row["unit"]), attempt_from_json(row["attempt"])
+            for part in decode_unit(unit, attempt=attempt, preprocess=self.preprocess, num_images=self.num_images):
                 yield part.to_row()
 
 
@@ -91,11 +98,14 @@ def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
     return max(1, most // batch_size) * batch_size
 
 
-def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Iterator[Part]:
+def decode_unit(
+    unit: Unit, *, preprocess: Preprocess, num_images: int, attempt: Attempt | None = None
+) -> Iterator[Part]:
     """Decode a unit in parts; an empty unit has one empty part.
 
     Args:
         unit: the unit; an image that cannot be read becomes a rejection.
+        attempt: the job's claim of the unit; None where nothing is committed.
         preprocess: the model's transform.
         num_images: images per part, unreadable ones included.
 
@@ -110,6 +120,7 @@ def decode_unit(unit: Unit, *, preprocess: Preprocess, num_images: int) -> Itera
         pictures, pixels, rejected = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
         yield Part(
             unit=unit.name,
+            attempt=attempt,
             index=index,
             num_parts=num_parts,
             pixels=pixels,
@@ -131,6 +142,16 @@ def from_ipc(data: bytes) -> pa.Table:
     """Deserialize the bytes of `to_ipc`."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
+
+
+def attempt_to_json(attempt: Attempt | None) -> str | None:
+    """Serialize the claim of a unit, where there is one."""
+    return None if attempt is None else attempt.to_json()
+
+
+def attempt_from_json(text: str | None) -> Attempt | None:
+    """Deserialize the text of `attempt_to_json`."""
+    return None if text is None else Attempt.from_json(text)
 
 
 def rejections_to_json(rejected: Sequence[Rejection]) -> str:

@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecor.config import Precision, Preprocess, ScoringConfig, TextConfig
+from ecor.config.choices import Precision
+from ecor.config.model import Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.scoring.work_units import Input, read_input
+from pipelines.scoring.inputs import Input, read_input
 from pipelines.tracking import model_cache
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 if TYPE_CHECKING:
     from pipelines.scoring.attributions import AttributionSettings

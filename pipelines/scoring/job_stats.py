@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.runtime.balance import Balance
+from pipelines.scoring.inputs import Input
 from pipelines.scoring.predictions_folder import CommittedUnit
 from pipelines.scoring.scored_part import StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
-from pipelines.scoring.work_units import Input, Rejection, Unit
+from pipelines.scoring.work_units import Rejection, Unit
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Predict labels and heat maps for a batch of images, with a recognizer or a LICO classifier."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,10 +9,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
 from ecor.data.vocabulary import read_vocabulary
-from ecor.explain.attribution import JointHeatmaps, explain, explain_joint
+from ecor.explain.attribution import explain
+from ecor.explain.joint_heatmaps import JointHeatmaps, explain_joint
 from ecor.explain.methods.registry import Method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings
 from ecor.explain.targets import Concept, FreeText, Target, target_feature, target_name
@@ -45,6 +48,11 @@ class ImageExplanation:
     """Concepts of a lexicon and the cosines of their definitions."""
     others: Ranked = ()
     """For a classifier: the next most probable categories."""
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the image has a feature of NaN or infinity: its numbers and maps then say nothing."""
+        return math.isfinite(self.category_prob)
 
     @property
     def titles(self) -> list[tuple[str, str]]:

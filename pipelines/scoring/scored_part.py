@@ -7,8 +7,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.scoring.decoder import from_ipc, rejections_from_json, rejections_to_json, to_ipc
+from pipelines.scoring.decoder import (
+    attempt_from_json,
+    attempt_to_json,
+    from_ipc,
+    rejections_from_json,
+    rejections_to_json,
+    to_ipc,
+)
 from pipelines.scoring.work_units import Rejection
+from pipelines.storage.work_ledger import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,8 @@ class ScoredPart:
     """The rows of a part."""
 
     unit: str
+    attempt: Attempt | None
+    """The job's claim of the unit, under which the writer commits it."""
     index: int
     num_parts: int
     rows: pa.Table
@@ -55,6 +65,7 @@ class ScoredPart:
         return pa.table(
             {
                 "unit": [self.unit],
+                "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
                 "index": [self.index],
                 "num_parts": [self.num_parts],
                 "rows": [to_ipc(self.rows)],
@@ -73,6 +84,7 @@ class ScoredPart:
         return [
             cls(
                 unit=row["unit"],
+                attempt=attempt_from_json(row["attempt"]),
                 index=row["index"],
                 num_parts=row["num_parts"],
                 rows=from_ipc(row["rows"]),

@@ -62,6 +62,7 @@ class Scorer:
             observe(STEP_SECONDS, getattr(seconds, step), stage="score", step=step)
         return ScoredPart(
             unit=part.unit,
+            attempt=part.attempt,
             index=part.index,
             num_parts=part.num_parts,
             rows=rows,

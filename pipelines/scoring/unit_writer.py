@@ -66,12 +66,9 @@ class PartReport:
 class UnitWriter:
     """Writes the units that a job has claimed; any copy of this actor may get any part."""
 
-    def __init__(
-        self, folder: PredictionsFolder, *, attempts: Mapping[str, Attempt], parents: Mapping[str, Any]
-    ) -> None:
-        """`attempts` are the job's claims by unit, `parents` the digests that go into commit records."""
+    def __init__(self, folder: PredictionsFolder, *, parents: Mapping[str, Any]) -> None:
+        """`parents` are the digests that go into commit records. Each part brings the claim of its unit."""
         self.folder = folder
-        self.attempts = dict(attempts)
         self.parents = dict(parents)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -81,7 +78,8 @@ class UnitWriter:
     def add(self, part: ScoredPart) -> PartReport:
         """Store a part; with the last part of its unit, write and commit the unit."""
         began = time.perf_counter()
-        saved = self._add_piece(part, attempt=self.attempts[part.unit])
+        assert part.attempt is not None, f"{part.unit} was not claimed"
+        saved = self._add_piece(part, attempt=part.attempt)
         seconds = part.seconds + StepTimings(write=time.perf_counter() - began)
         observe(STEP_SECONDS, seconds.write, stage="score", step="write")
         return PartReport(unit=part.unit, seconds=seconds, num_cut=part.num_cut, saved=saved)

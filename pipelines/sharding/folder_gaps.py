@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from ray.data import Dataset
 
-from ecor.config import name_some
+from ecor.config.checks import name_some
 from ecor.storage import filesystem
 from ecor.storage.tables import read_json_lines
 from pipelines.runtime.ray_data import map_blocks

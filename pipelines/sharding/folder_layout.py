@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.storage import filesystem
 from ecor.storage.tables import TABLE_SUFFIXES

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.image_decoding import ImageError, ImageHeader, check_header, decode_image
+from ecor.data.images.decoding import ImageError, ImageHeader, check_header, decode_image
 from ecor.data.shards import ShardEntry, sample_key
 from ecor.data.tar_members import sample_from_row
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.evaluation.risk_control import Promise, RiskCoverage, num_judged_needed
 from ecor.storage import filesystem
@@ -37,11 +37,13 @@ from pipelines.audit.certificate import (
 from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide, reject_candidates
 from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
 from pipelines.audit.label_decisions import write_label_decisions
+from pipelines.audit.policy_watch import read_scores, score_drift
 from pipelines.audit.provenance import check_truth_is_independent
 from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sample, encode_sample, score_name
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
+from pipelines.drift.drift_tests import DriftLimits
 from pipelines.reporting.risk_coverage import CURVE_NAME, draw_risk_coverage
 from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
@@ -97,7 +99,9 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
             not filesystem.exists(filesystem.join(config.folder, name)),
             f"{config.folder} holds labels, or an audit of them ({name}): name another --output for the policy",
         )
+    certified = read_scores(config.policy, certificate=certificate)
     counts = write_label_decisions(config.labels, predictions, certificate=certificate, folder=config.folder)
+    limits = DriftLimits()
     policy = Policy(
         labels=config.labels,
         labels_digest=predictions.digest,
@@ -106,9 +110,12 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
         num_labels=predictions.num_rows,
         num_accepted=counts["accept"],
         num_rejected=counts["reject"],
+        drift=score_drift(certified, read_scores(config.folder), name=certificate.score, limits=limits),
+        limits=limits,
     )
     filesystem.write_json(filesystem.join(config.folder, POLICY_NAME), asdict(policy))
-    say(policy.describe(), to_stdout=True)
+    for line in policy.describe():
+        say(line, to_stdout=True)
     return policy
 
 

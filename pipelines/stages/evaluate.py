@@ -14,23 +14,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import differences, observations_table
-from ecor.evaluation.record import (
-    EVALUATION_NAME,
-    Comparison,
-    Evaluation,
-    evaluate,
-    known_labels,
-    read_evaluation,
-    slug,
-)
+from ecor.evaluation.record import EVALUATION_NAME, Comparison, Evaluation, read_evaluation, slug
+from ecor.evaluation.table_evaluation import evaluate, known_labels
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.config.stages import EvaluateConfig
+from pipelines.config.reporting import EvaluateConfig
 from pipelines.reporting import evaluation_plots
 from pipelines.reporting.evaluation_folder import (
     SUMMARY_NAME,
@@ -216,7 +209,9 @@ def report_figures(record: Evaluation, *, output: str, seconds: float) -> None:
             for metric, words in (("strict/rr", "strict RR"), ("strict/accuracy", "accuracy"))
             if metric in result.metrics
         ]
-        say(f"{result.name}: {', '.join(shown)} of {result.num_images} images")
+        lacking = result.num_images - result.num_explained
+        note = f"; {lacking} of them have no labelled rationale, and no part in RR" if lacking else ""
+        say(f"{result.name}: {', '.join(shown)} of {result.num_images} images{note}")
     for each in record.comparisons:
         gap = each.differences.get("strict/rr") or each.differences["strict/accuracy"]
         words = "strict RR" if "strict/rr" in each.differences else "accuracy"

@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.explain.methods.registry import missing_requirement
 from ecor.explain.overlay import Panel, panels_png
+from ecor.model import NOT_FINITE
 from ecor.storage import filesystem
 from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.config.addresses import check_address
@@ -28,16 +31,9 @@ from pipelines.config.infrastructure import TrackingConfig, absolute_address, re
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import percent, say
+from pipelines.scoring.inputs import IMAGE_SUFFIXES, Input, read_input
 from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
-from pipelines.scoring.work_units import (
-    IMAGE_SUFFIXES,
-    ImageItem,
-    Input,
-    Listed,
-    ListingUnit,
-    Rejection,
-    read_input,
-)
+from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
 
 SUMMARY_NAME = "explain.summary.json"
 _PX = 512
@@ -96,7 +92,7 @@ def run(
         num_overlays = len({each.path for each in explained})
         balances.append(place.images.balance("explain", num_taken=num_overlays, rejected=rejected))
     balance = add_balances("explain", balances)
-    require(bool(done), f"none of the {balance.num_rejected} pictures of {', '.join(images)} can be read")
+    require(bool(done), f"none of the {balance.num_rejected} pictures of {', '.join(images)} can be read and encoded")
     Console().print(table_of(done))
     say(_closing_line(len(done), num_rejected=balance.num_rejected, method=model.method, output=config.output))
     _write_summary(balance, method=model.method, output=config.output)
@@ -107,16 +103,18 @@ def run(
 def _explain_place(
     place: "_Place", *, config: ExplainConfig, model: Predictor, names: set[str]
 ) -> tuple[list[Explained], list[Rejection]]:
-    """Explain the pictures of a place, and print a line for each that cannot be read."""
+    """Explain the pictures of a place, and print a line for each that cannot be read or encoded."""
     explained, rejected = list[Explained](), list[Rejection]()
     for batch in _batches(_read_all(place.images), size=config.batch_size):
-        for each in batch:
-            if isinstance(each, Rejection):
-                require(place.folder is not None, f"{place.address} cannot be explained: {each.reason}, {each.detail}")
-                say(f"left out {each.source}: {each.reason}, {each.detail}")
-                rejected.append(each)
         shown = [_assign_name(each, base=place.folder, taken=names) for each in batch if isinstance(each, Shown)]
-        explained += _explain_batch(shown, model=model, output=config.output)
+        unread = [each for each in batch if isinstance(each, Rejection)]
+        for each in chain(unread, _explain_batch(shown, model=model, output=config.output)):
+            if isinstance(each, Explained):
+                explained.append(each)
+                continue
+            require(place.folder is not None, f"{place.address} cannot be explained: {each.reason}, {each.detail}")
+            say(f"left out {each.source}: {each.reason}, {each.detail}")
+            rejected.append(each)
     return explained, rejected
 
 
@@ -226,8 +224,8 @@ def _assign_name(shown: Shown, *, base: str | None, taken: set[str]) -> Shown:
     return Shown(name=free, picture=shown.picture, source=shown.source)
 
 
-def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained]:
-    """Label, map and draw one batch."""
+def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> Iterator[Explained | Rejection]:
+    """Label, map and draw one batch; pictures whose features are not finite are rejected."""
     if not shown:
         return
     pixels_B3HW = torch.from_numpy(
@@ -235,6 +233,9 @@ def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> 
     )
     answers = model(pixels_B3HW)
     for index, (each, answer) in enumerate(zip(shown, answers.each, strict=True)):
+        if not answer.is_finite:
+            yield Rejection(source=each.source, stage="explain", reason="not_finite", detail=f"it {NOT_FINITE}")
+            continue
         path = Path(output) / f"{each.name}.png"
         filesystem.write(path, _draw(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
         yield Explained(shown=each, answer=answer, path=path)

@@ -8,16 +8,16 @@ Every stage returns its finished record when its parents are the same, so that t
 
 from dataclasses import dataclass, replace
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import resolve_tracking
-from pipelines.config.pipeline_file import CANDIDATE, CHAMPION
-from pipelines.config.stages import EvaluateConfig, PipelineConfig
+from pipelines.config.pipeline_file import CANDIDATE, CHAMPION, PipelineConfig
+from pipelines.config.reporting import EvaluateConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import time_stage
 from pipelines.stages import evaluate, promote, register, report, score, shard, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

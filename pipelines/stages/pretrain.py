@@ -18,7 +18,8 @@ from ray.train.torch import prepare_model
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, require
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.demo.corpus import cached_corpus, corpus_digest
 from ecor.demo.pretraining_source import DrawnSource

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.record import difference_of_folders, read_evaluation
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import PromoteConfig
 from pipelines.runtime.console import say
 from pipelines.tracking.mlflow_client import make_client, translate_mlflow_errors
-from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_registry import find_version, record_contest, resolve_model
+from pipelines.tracking.model_versions import ModelVersion
 
 _log = logging.getLogger(__name__)
 

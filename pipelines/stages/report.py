@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import track
 
 import ecor
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate, describe, read_certificate
-from pipelines.config.stages import ReportConfig
+from pipelines.config.reporting import ReportConfig
 from pipelines.reporting.comparison import read_comparisons
 from pipelines.reporting.gallery import GallerySample, make_cards, sample_gallery
 from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome, Page, Plot, render

@@ -4,7 +4,7 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 `decisions.parquet` is written when the server stops, or on request on the page.
 """
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from pipelines.config.reviewing import ReviewConfig
 from pipelines.reporting.pictures import PictureSource

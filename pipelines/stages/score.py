@@ -14,13 +14,13 @@ from typing import Any
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
+from pipelines.runtime.actor_resources import Reservation, reserve_resources
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
-from pipelines.scoring.resources import Reservation, reserve_resources
 from pipelines.scoring.unit_writer import SavedUnit
 from pipelines.storage.work_ledger import Attempt
 

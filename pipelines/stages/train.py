@@ -10,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -37,7 +37,10 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
+from pipelines.tracking.model_cache import pin_model
+from pipelines.tracking.model_versions import ModelVersion
 from pipelines.training.events import publish_events
+from pipelines.training.initial_tokens import initial_parents, with_local_tokens
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
 from pipelines.training.sample_use import balance_splits
@@ -70,13 +73,15 @@ def run(
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
     config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
+    initial = None if config.init_from is None else pin_model(config.init_from, tracking=tracking)
+    config = config if initial is None else replace(config, init_from=initial.uri)
     for line in _lacking_rationales(config):
         say(line)
     make_once(
         config,
         name="train",
-        parents=_parents(config),
-        made_of="settings and shards",
+        parents=_parents(config, initial=initial, tracking=tracking),
+        made_of="settings and shards" if initial is None else "settings, shards and first model",
         products=[CHECKPOINT_FOLDER],
         work=_work,
         publish=partial(_publish, config=config, tracking=tracking),
@@ -115,7 +120,8 @@ def _work(settings: dict[str, Any]) -> None:
     started = time.perf_counter()
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
-    learning = build_trainer(job.config, vocabulary=_vocabulary(job.config), rank=rank)
+    config = with_local_tokens(job.config, parents=job.parents, tracking=job.tracking)
+    learning = build_trainer(config, vocabulary=_vocabulary(config), rank=rank)
     module = learning.module()
     if rank.num_ranks > 1 and learning.optimizer is not None:
         module = prepare_model(module)
@@ -225,9 +231,14 @@ def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
     )
 
 
-def _parents(config: TrainConfig) -> dict[str, str]:
-    """Digests of what the run is made from; `config` is the digest of the settings and of all the others."""
+def _parents(config: TrainConfig, *, initial: ModelVersion | None = None, tracking: TrackingConfig) -> dict[str, str]:
+    """Digests of what the run is made from; `config` is the digest of the settings and of all the others.
+
+    The splits that the first tokens were learned and chosen on count too, as `initial_train_manifest` and alike.
+    """
     names = {"train_manifest": "train", "validation_manifest": config.validation_split}
     manifests = {name: read_shard_manifest(f"{config.shards}/{split}").digest for name, split in names.items()}
     parents = {**manifests, "vocabulary": _vocabulary(config).digest}
+    if initial is not None:
+        parents |= initial_parents(initial, tracking=tracking)
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ class Attempt:
     def name(self) -> str:
         """Unique name of the attempt, for its files."""
         return f"{self.number}-{self.owner}"
+
+    def to_json(self) -> str:
+        """The attempt as it travels with its unit from actor to actor."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Attempt":
+        """The attempt that `to_json` was of."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

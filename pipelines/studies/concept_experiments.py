@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConVis
 from ecor.data.heatmap import Frame, Heatmap, frame_of

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.config import require
-from ecor.data.image_decoding import image_to_pixels
+from ecor.config.checks import require
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.demo.worlds.scenes import Drawing, Scene, compose, draw_scene
 from ecor.demo.worlds.schema import WorldSet

@@ -1,8 +1,8 @@
 """The whole pipeline on drawn scenes with the embedded model: ECOR beside two rivals, and a report.
 
-Three ways to label the same validation images are compared: zero-shot CLIP with the best hand-written templates, DROR's
-one softmax over pairs, and ECOR. ECOR runs through every stage as on a cluster; the rivals are labelled in this
-process.
+Three ways to label the same test images are compared: zero-shot CLIP with the best hand-written templates, DROR's one
+softmax over pairs, and ECOR. Templates, epochs and temperatures are chosen on validation images; the test images choose
+nothing. ECOR runs through every stage as on a cluster; the rivals are labelled in this process.
 """
 
 import json
@@ -13,51 +13,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, ObjectiveConfig, ScoringConfig, TemplateConfig
-from ecor.data.collate import collate
+from ecor.config.model import BackboneConfig, TemplateConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
+from ecor.data.images.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.data.vocabulary import read_vocabulary
 from ecor.demo.dataset import write_dataset
-from ecor.evaluation.record import Evaluation, slug
+from ecor.evaluation.record import slug
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.template_search import best_templates
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_uri
-from pipelines.config.stages import (
-    DemoConfig,
-    EvaluateConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
-)
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.studies import DemoConfig
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit
-from pipelines.scoring.work_units import read_input
+from pipelines.scoring.inputs import read_input
+from pipelines.scoring.predictors import DEFAULT_METHOD
 from pipelines.stages import evaluate, promote, report, score, shard, train
+from pipelines.studies.demo_summary import print_summary
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 
-SET, SPLIT = "demo-small", "validation"
+SET, CHOOSING, SPLIT = "demo-small", "validation", "test"
+"""Drawn set, the split that chooses, and the split that is labelled and compared."""
 MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
 """Epochs of each tuning, as in the study; with visual tokens every epoch reads all images again."""
-COLUMNS = {
-    "strict/rr": "RR",
-    "strict/rw": "RW",
-    "strict/wr": "WR",
-    "strict/ww": "WW",
-    "strict/accuracy": "accuracy",
-    "strict/visible_rr": "visible RR",
-}
 OURS, ZERO_SHOT, PAIRS = "ECOR", "zero-shot CLIP", "DROR pairs"
 BY_PAIRS = ScoringConfig(method="pairs")
 
@@ -81,7 +71,12 @@ def run(config: DemoConfig) -> str:
             _tune(name, objective, templates=zero_shot.templates, config=config, tracking=tracking)
         champion = _promote_ours(root, tracking=tracking)
         score.run(
-            ScoreConfig(input=f"{root}/shards/{SPLIT}", output=f"{root}/labels", model=champion.uri),
+            ScoreConfig(
+                input=f"{root}/shards/{SPLIT}",
+                output=f"{root}/labels",
+                model=champion.uri,
+                explain=DEFAULT_METHOD,
+            ),
             cluster=config.cluster,
             tracking=tracking,
         )
@@ -105,25 +100,22 @@ def run(config: DemoConfig) -> str:
             title="Drawn scenes, labelled with their reasons",
         )
     )
-    _print_summary(evaluation, champion=champion, tracking=tracking, page=page, seconds=time.monotonic() - started)
+    model = f"{champion.uri} (champion) in {tracking.uri}"
+    print_summary(evaluation, model=model, page=page, seconds=time.monotonic() - started)
     return page
 
 
 def _draw_images(config: DemoConfig, *, root: Path) -> None:
     """Draw the images once; the record of their settings is written last."""
-    world = {"set": SET, "train": config.num_train, SPLIT: config.num_validation, "seed": config.seed}
+    num_images = {"train": config.num_train, CHOOSING: config.num_validation, SPLIT: config.num_test}
+    world = {"set": SET, **num_images, "seed": config.seed}
     record = root / WORLD
     if record.is_file():
         drawn = json.loads(record.read_text())
         if drawn != world:
             raise ValueError(f"{root} holds a demo of {drawn}, asked for is {world}: name another --output")
         return
-    write_dataset(
-        root / "images",
-        set_name=SET,
-        num_images={"train": config.num_train, SPLIT: config.num_validation},
-        seed=config.seed,
-    )
+    write_dataset(root / "images", set_name=SET, num_images=num_images, seed=config.seed)
     record.write_text(json.dumps(world))
 
 
@@ -134,7 +126,7 @@ def _zero_shot_model(root: Path) -> Recognizer:
     Tuning starts from the same templates, so that it does not merely repair a poor wording.
     """
     vocabulary = read_vocabulary(root / "shards" / "vocabulary.json")
-    folder = root / "shards" / SPLIT
+    folder = root / "shards" / CHOOSING
     samples = [sample for info in read_shard_manifest(folder).shards for sample in read_shard(folder, info)]
     backbone = load_backbone(BackboneConfig())
     batch = collate(samples, vocabulary=vocabulary, preprocess=backbone.preprocess)
@@ -182,7 +174,7 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
 
 
 def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
-    """Label the validation images in this process; returns the path of the labels."""
+    """Label the test images in this process; returns the path of the labels."""
     recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
         for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
@@ -195,30 +187,3 @@ def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: Sco
 
 def _run_folder(root: Path, name: str) -> str:
     return f"{root}/runs/{slug(name)}"
-
-
-def _print_summary(
-    evaluation: Evaluation, *, champion: ModelVersion, tracking: TrackingConfig, page: str, seconds: float
-) -> None:
-    """Print the table, the model's URI and the path of the page."""
-    console = Console()
-    table = Table(title=f"{evaluation.results[0].num_images} validation images of the drawn world, strict rule, %")
-    table.add_column("", no_wrap=True)
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
-    for result in (*evaluation.results[1:], evaluation.results[0]):
-        cells = []
-        for metric in COLUMNS:
-            found = result.metrics[metric]
-            cells.append(f"{100 * found.value:.1f}\n[dim]{100 * found.low:.0f}–{100 * found.high:.0f}[/dim]")
-        table.add_row(result.name, *cells)
-    console.print(table)
-    console.print(
-        "RR: category and rationale are right; RW, WR: one of the two; WW: neither; visible RR: the rationale is one "
-        "the image shows, labelled or not. Below: 95 % bootstrap intervals. The same images chose templates, epochs, "
-        "temperatures; and the world is drawn: this demonstrates the machinery and is no result.",
-        style="dim",
-    )
-    console.print(f"model   {champion.uri} (champion) in {tracking.uri}", soft_wrap=True)
-    console.print(f"page    {Path(page).absolute()}", soft_wrap=True)
-    console.print(f"took    {seconds:.0f} s")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.demo.tiny_clip import create_clip, weights_path
 from ecor.demo.worlds.registry import get_world
 from ecor.demo.zero_shot_eval import SetValidity, Share, measure_validity

@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.config.infrastructure import TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.secrets import mask_secrets
 from pipelines.runtime.balance import Balance

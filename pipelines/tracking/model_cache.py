@@ -6,39 +6,16 @@ MLflow is imported only for a download. So a process that scores with a cached m
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from filelock import FileLock
 
-from ecor.config import SystemName, require
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
-from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_artifact, read_checkpoint, record_path
-from pipelines.config.infrastructure import TrackingConfig, absolute_address, tracking_uri
+from pipelines.config.infrastructure import TrackingConfig, tracking_uri
 from pipelines.runtime.prometheus import MODEL_CACHE, count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
-    """A pinned model: its name, its version and the digests that it must have."""
-
-    asked_for: str
-    """The URI that was resolved; if it holds an alias, the alias may have moved since."""
-    uri: str
-    """`models:/<name>/<version>`, or the folder of a checkpoint."""
-    name: str
-    """Registered name, or the folder of a checkpoint."""
-    version: str | None
-    """None for a plain checkpoint."""
-    digest: str
-    """Digest of the model without its vocabulary (`ecor.model.Recognizer.digest`)."""
-    vocabulary_digest: str
-    backbone_digest: str
-    run_id: str | None
-    """MLflow run that trained it."""
+from pipelines.tracking.model_versions import ModelVersion, checkpoint_version, read_model_record
 
 
 def pin_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
@@ -48,26 +25,6 @@ def pin_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
     from pipelines.tracking.model_registry import resolve_model
 
     return resolve_model(model_uri, tracking=tracking)
-
-
-def checkpoint_version(folder: str) -> ModelVersion:
-    """The checkpoint in a folder as a pinned model without a version; ValueError when there is none."""
-    require(
-        any(record_path(folder, name) for name in ("checkpoint", *get_args(SystemName))),
-        f"{folder} is no model (neither it nor its folder checkpoint/ holds a checkpoint.json): write "
-        f"models:/<name>@<alias> or models:/<name>/<version>, or name a folder of `ecor train`",
-    )
-    checkpoint = read_model_record(folder)
-    return ModelVersion(
-        asked_for=folder,
-        uri=absolute_address(checkpoint.folder),
-        name=folder,
-        version=None,
-        digest=checkpoint.model_digest,
-        vocabulary_digest=checkpoint.vocabulary_digest,
-        backbone_digest=checkpoint.backbone_digest,
-        run_id=checkpoint.run_id,
-    )
 
 
 def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str | Path | None = None) -> Path:
@@ -128,18 +85,6 @@ def _download(model: ModelVersion, *, target: Path, tracking: TrackingConfig) ->
         found = download_artifacts(f"{place}/artifacts/{ARTIFACT}", dst_path=scratch, tracking_uri=uri)
         _check_digests(Path(found), model=model)
         move_into_place(Path(found), target)
-
-
-def read_model_record(folder: str | Path) -> Checkpoint | ArtifactRecord:
-    """Read the record of an output of `ecor train`, of any system.
-
-    Raises:
-        ValueError: when it is missing or altered.
-    """
-    for system in get_args(SystemName):
-        if record_path(folder, system) is not None:
-            return read_artifact(folder, system)
-    return read_checkpoint(folder)
 
 
 def _check_digests(folder: Path, *, model: ModelVersion) -> Path:

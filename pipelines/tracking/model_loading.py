@@ -5,7 +5,7 @@ from typing import cast, get_args
 from torch import Tensor
 
 from ecor.checkpoint import load
-from ecor.config import SystemName
+from ecor.config.choices import SystemName
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer

@@ -21,7 +21,7 @@ from PIL import Image
 
 import ecor
 from ecor.checkpoint import load, save_checkpoint
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.storage import filesystem
 from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_checkpoint
 

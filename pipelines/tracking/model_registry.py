@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage.model_records import ArtifactRecord, Checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
@@ -33,7 +33,7 @@ from pipelines.tracking.mlflow_runs import (
     recorded_run,
     start_training_run,
 )
-from pipelines.tracking.model_cache import ModelVersion, checkpoint_version, read_model_record
+from pipelines.tracking.model_versions import ModelVersion, checkpoint_version, read_model_record
 
 __all__ = [
     "find_version",
@@ -45,6 +45,7 @@ __all__ = [
     "log_metrics",
     "log_tags",
     "read_lineage",
+    "read_version_lineage",
     "record_contest",
     "recorded_run",
     "register_model",
@@ -150,6 +151,13 @@ def read_lineage(name: str, version: str, *, tracking: TrackingConfig) -> tuple[
     chosen_by = (_PARENT_TAG, _CONTEST_TAG)
     lineage = {tag.removeprefix(_PARENT_TAG): value for tag, value in found.tags.items() if tag.startswith(chosen_by)}
     return found.tags.get(_DIGEST_TAGS["digest"], ""), lineage
+
+
+def read_version_lineage(version: ModelVersion, *, tracking: TrackingConfig) -> dict[str, str]:
+    """As `read_lineage`, of a pinned model that may be a plain checkpoint; without its digest."""
+    if version.version is None:
+        return dict(read_model_record(version.uri).parents)
+    return read_lineage(version.name, version.version, tracking=tracking)[1]
 
 
 def record_contest(version: ModelVersion, *, input_digest: str, tracking: TrackingConfig) -> None:

@@ -18,8 +18,9 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 import ecor
-from ecor.config import ScoringConfig
-from ecor.data.image_decoding import ImageError, decode_picture, image_to_pixels
+from ecor.config.scoring import ScoringConfig
+from ecor.data.images.decoding import ImageError, decode_picture
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.model import NOT_FINITE, Recognizer

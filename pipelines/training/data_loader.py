@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ecor.config import Preprocess
-from ecor.data.image_decoding import ImageError, decode_image, image_to_pixels
+from ecor.config.model import Preprocess
+from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest
 from ecor.data.shards import fetch_shard, read_index, read_members

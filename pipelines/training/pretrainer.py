@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ecor.clip.backbone import Backbone
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.training.caption_batches import BatchPart, CaptionSource, PretrainingBatch, TokenTable, tokenize_batch
 from ecor.training.contrastive import (
     Pretrainer,

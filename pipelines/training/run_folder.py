@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ecor
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.runtime.balance import Balance, say_balance

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.training.distributed import Rank
 
 MOST_NAMED = 20

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import ecor
 from ecor.checkpoint import load, read_checkpoint, read_preprocess, save_checkpoint
-from ecor.config import TextConfig
+from ecor.config.model import TextConfig
 from ecor.model import Recognizer
 from tests.support.tiny_models import OTHER_NAMES, TINY_CLIP, tiny_recognizer
 

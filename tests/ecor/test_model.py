@@ -1,6 +1,6 @@
 """The Recognizer is CLIP with two prompts: the same numbers as open_clip, rows that say what the probabilities said.
 
-Covers: `ecor.probability.prediction_rows`.
+Covers: `ecor.data.images.picture_list`, `ecor.data.prediction_list`, `ecor.probability.prediction_rows`.
 """
 
 import json
@@ -15,10 +15,12 @@ from torch.testing import assert_close
 
 import ecor
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, MethodName, ScoringConfig, Temperatures
+from ecor.config.model import BackboneConfig
+from ecor.config.scoring import MethodName, ScoringConfig, Temperatures
+from ecor.data.prediction_list import Predictions
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.model import Predictions, Recognizer
+from ecor.model import Recognizer
 from ecor.probability.joint import Joint
 from ecor.probability.prediction_rows import Provenance, rows_from_joint
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_recognizer, write_pictures

@@ -132,11 +132,12 @@ def test_the_demo(home, monkeypatch, capsys):
     """`make demo` in small: a table of three ways to label, a champion in the registry, and a page."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("ECOR_CACHE", str(home / "cache"))
-    assert main(["demo", "--num-train", "120", "--num-validation", "60"]) == EXIT_DONE
+    assert main(["demo", "--num-train", "120", "--num-validation", "60", "--num-test", "60"]) == EXIT_DONE
     shown = capsys.readouterr().out
-    for told in ("zero-shot CLIP", "DROR pairs", "ECOR", "models:/ecor-demo/1", "report.html"):
+    for told in ("zero-shot CLIP", "DROR pairs", "ECOR beside DROR pairs: ", "models:/ecor-demo/1", "report.html"):
         assert told in shown
-    assert "<html" in (home / "demo-run" / "report.html").read_text(encoding="utf-8")
+    page = (home / "demo-run" / "report.html").read_text(encoding="utf-8")
+    assert "<html" in page and "Where the evidence is" in page
 
 
 def test_all_blocks_are_tested():

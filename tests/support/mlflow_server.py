@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.programs import is_hidden
 
 if TYPE_CHECKING:
-    from pipelines.tracking.model_cache import ModelVersion
+    from pipelines.tracking.model_versions import ModelVersion
 
 START_S = 300.0
 ADMIN = "admin"
@@ -147,7 +147,7 @@ def fetch_with_others(
     """
     os.environ.update(environment)
     from pipelines.config.infrastructure import TrackingConfig
-    from pipelines.tracking import model_cache
+    from pipelines.tracking import model_cache, model_versions
 
     download = model_cache._download
 
@@ -161,7 +161,7 @@ def fetch_with_others(
     while len(list(place.glob("*.ready"))) < num_processes:
         time.sleep(0.01)
     folder = model_cache.fetch_model(model, tracking=TrackingConfig(uri=uri), cache_dir=place / "cache")
-    (place / f"{os.getpid()}.fetched").write_text(model_cache.read_model_record(folder).model_digest)
+    (place / f"{os.getpid()}.fetched").write_text(model_versions.read_model_record(folder).model_digest)
 
 
 def free_port() -> int:

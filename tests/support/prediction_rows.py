@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import (
     ExplainablePrediction,
     RankedCategory,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
 from ecor.data.predictions import (

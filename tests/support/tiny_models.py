@@ -10,7 +10,8 @@ from PIL import Image
 from ecor.checkpoint import Checkpoint, save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig, Temperatures
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.scoring import Temperatures
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 

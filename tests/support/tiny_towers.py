@@ -8,7 +8,7 @@ import torch
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}

@@ -24,16 +24,17 @@ import pyarrow as pa
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import read_part
 from ecor.data.predictions import read_prediction_set as read_labels_manifest
 from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit, images_per_part
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
 from tests.support.mlflow_databases import new_database
 from tests.support.processes import hear_ctrl_c

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, verify_shard, write_shard

@@ -29,9 +29,10 @@ from PIL import Image
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, Preprocess, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data import prediction_schema, predictions
-from ecor.data.image_decoding import decode_image
+from ecor.data.images.decoding import decode_image
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard
@@ -39,10 +40,10 @@ from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import Part, decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import list_images

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecor.config import Preprocess, ScoringConfig
+from ecor.config.model import Preprocess
+from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import PredictionParents, PredictionSet, read_predictions
 from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, read_shard, write_shard
@@ -22,16 +23,18 @@ from ecor.storage import filesystem
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
 from pipelines.scoring.decoder import Part, decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
-from pipelines.scoring.work_units import Rejection, read_input
+from pipelines.scoring.work_units import Rejection
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, entries, inspect_images
 from pipelines.sharding.listing import list_images
 from pipelines.storage import image_bytes
 from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
+from pipelines.storage.work_ledger import Attempt
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import write_pictures
@@ -51,11 +54,19 @@ PARENTS = PredictionParents(
 )
 
 
-def parts_of(unit: str) -> list[ScoredPart]:
+def parts_of(unit: str, *, attempt: Attempt) -> list[ScoredPart]:
     """A unit's rows as they are scored: in one part where its number is even, else in two."""
     pieces = [ROWS[unit]] if int(unit) % 2 == 0 else [ROWS[unit].slice(0, 1), ROWS[unit].slice(1)]
     return [
-        ScoredPart(unit=unit, index=index, num_parts=len(pieces), rows=rows, rejected=(), seconds=StepTimings())
+        ScoredPart(
+            unit=unit,
+            attempt=attempt,
+            index=index,
+            num_parts=len(pieces),
+            rows=rows,
+            rejected=(),
+            seconds=StepTimings(),
+        )
         for index, rows in enumerate(pieces)
     ]
 
@@ -67,9 +78,9 @@ def score_all(place: str) -> PredictionSet:
     with folder.hold_lease():
         committed = folder.read_commits()
         attempts = folder.claim_units([unit for unit in UNITS if unit not in committed])
-        writer = UnitWriter(folder, attempts=attempts, parents=IDENTITY)
-        for unit in attempts:
-            saved = [writer.add(part).saved for part in parts_of(unit)][-1]
+        writer = UnitWriter(folder, parents=IDENTITY)
+        for unit, attempt in attempts.items():
+            saved = [writer.add(part).saved for part in parts_of(unit, attempt=attempt)][-1]
             assert saved is not None and saved.committed is not None
             committed[unit] = saved.committed
         assert committed.keys() == set(UNITS)

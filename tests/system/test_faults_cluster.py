@@ -12,7 +12,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR
 from pipelines.config.training import TrainConfig
 from tests.support.in_process_training import finished, tuning_of

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from ecor.data.image_decoding import decode_image
+from ecor.data.images.decoding import decode_image
 from tests.system.fuzz import ANY, TARS, fuzz_pictures, fuzz_tars, good_pictures, good_samples, table_of
 
 

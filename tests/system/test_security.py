@@ -19,25 +19,21 @@ import torch
 
 from ecor.checkpoint import read_checkpoint
 from ecor.clip.loading import load_backbone
-from ecor.config import STORES, BackboneConfig, parse_record
+from ecor.config.address_types import STORES
+from ecor.config.checks import parse_record
+from ecor.config.model import BackboneConfig
 from ecor.data.shard_manifest import MANIFEST_NAME, ShardInfo
 from ecor.data.shards import read_shard
 from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
-from pipelines.config.stages import (
-    EvaluateConfig,
-    ExplainConfig,
-    PromoteConfig,
-    RegisterConfig,
-    ReportConfig,
-    ScoreConfig,
-    ShardConfig,
-)
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
-from pipelines.scoring.work_units import ListingUnit, Rejection, read_input
+from pipelines.scoring.inputs import read_input
+from pipelines.scoring.work_units import ListingUnit, Rejection
 from pipelines.stages.explain import run as explain
 from pipelines.storage.image_bytes import read_image_bytes
 from pipelines.tracking import mlflow_client

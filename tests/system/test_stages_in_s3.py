@@ -9,7 +9,7 @@ import pytest
 
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.data.predictions import read_prediction_set as read_labels
 from ecor.data.predictions import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest
@@ -18,8 +18,7 @@ from ecor.evaluation.record import read_evaluation
 from ecor.storage import filesystem
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
-from pipelines.config.pipeline_file import read_pipeline
-from pipelines.config.stages import PipelineConfig
+from pipelines.config.pipeline_file import PipelineConfig, read_pipeline
 from pipelines.runtime import cluster
 from pipelines.stages import score, shard
 from tests.support.mlflow_databases import new_database

@@ -13,7 +13,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.image_forward import project_tokens, run_resnet, run_vit
 from ecor.clip.towers.transformer_block import Block
-from ecor.config import require
+from ecor.config.checks import require
 
 Capability = Literal["patch_tokens", "class_token", "attention", "activations"]
 CAPABILITIES: dict[Capability, str] = {

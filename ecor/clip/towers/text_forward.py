@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ecor.clip.towers.image_forward import start_graph
 from ecor.clip.towers.transformer_block import Block, run_block
-from ecor.config import require
+from ecor.config.checks import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from ecor.clip.feature_types import unit_features
 from ecor.clip.towers.image_tower import full_precision
 from ecor.clip.towers.text_forward import is_open_clip_tower, run_text_tower
 from ecor.clip.towers.transformer_block import Block
-from ecor.config import require
+from ecor.config.checks import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

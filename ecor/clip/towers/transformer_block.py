@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ecor.config import require
+from ecor.config.checks import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.clip.open_clip_api import open_clip
-from ecor.config import name_some, require
+from ecor.config.checks import name_some, require
 from ecor.storage import filesystem
 
 CONFIG_NAME = "open_clip_config.json"

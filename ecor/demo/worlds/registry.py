@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import get_args
 
-from ecor.config import WorldName
+from ecor.config.choices import WorldName
 from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.demo.worlds.invented import invented_world
 from ecor.demo.worlds.schema import DrawnWorld, WorldSet

@@ -11,7 +11,7 @@ from torch import Tensor
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
 from ecor.clip.towers.text_tower import trace_text
-from ecor.config import Compat
+from ecor.config.choices import Compat
 from ecor.explain.methods.gradients import cosines
 
 

@@ -10,7 +10,8 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision, score_gradients
 from ecor.clip.towers.transformer_block import Block
-from ecor.config import Compat, require_at_least
+from ecor.config.checks import require_at_least
+from ecor.config.choices import Compat
 from ecor.data.heatmap import minmax
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ecor.clip.towers.image_tower import Capability, ImageTower
-from ecor.config import Compat, require, require_at_least
+from ecor.config.checks import require, require_at_least
+from ecor.config.choices import Compat
 from ecor.explain.methods.captum_adapter import paired_cosines
 
 Score = Callable[[Tensor], Tensor]

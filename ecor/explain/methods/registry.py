@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.clip.towers.image_tower import Capability, ImageTower
-from ecor.config import Compat, require
+from ecor.config.checks import require
+from ecor.config.choices import Compat
 from ecor.convis.concept_visualization import ConVis
 from ecor.explain.methods.attention import AttentionRollout, TransformerAttribution
 from ecor.explain.methods.gradients import GradCam, GradEclip, LeGrad

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.explain.methods.registry import METHODS
 
 

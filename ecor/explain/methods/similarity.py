@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 
 from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, full_precision
 from ecor.clip.towers.transformer_block import attention_branch, attention_weights
-from ecor.config import Compat, require, require_at_least
+from ecor.config.checks import require, require_at_least
+from ecor.config.choices import Compat
 from ecor.data.heatmap import minmax
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap import minmax
 from ecor.explain.metrics.localization import THRESHOLDS, AtThreshold
 

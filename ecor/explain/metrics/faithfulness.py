@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, cosine_similarity
 
 from ecor.clip.towers.image_forward import last_tensors
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap import minmax
 
 Score = Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, " N"]]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.heatmap import minmax
 
 THRESHOLDS = tuple(step / 100 for step in range(101))

@@ -100,7 +100,7 @@
   form.addEventListener("reset", () => setTimeout(() => { show(); write(); }));
   // `#gallery` and the like lead to a part of the page and are no state
   addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) read(); });
-  for (const link of document.querySelectorAll("a.outcome")) {
+  for (const link of document.querySelectorAll("a.outcome, a.to-gallery")) {
     link.addEventListener("click", () => {
       const gallery = document.getElementById("gallery");
       gallery.scrollIntoView();

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.data.vocabulary import normalise_name
 from pipelines.review import group_pages
 from pipelines.review.label_index import LabelIndex

@@ -9,7 +9,7 @@ from dataclasses import replace
 from PIL import Image
 
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import ImageError, decode_image
+from ecor.data.images.decoding import ImageError, decode_image
 from pipelines.reporting.html_page import EmbeddedImage
 from pipelines.reporting.pictures import PictureSource, make_thumbnail
 from pipelines.review.label_details import LabelDetails

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ecor.config import require
+from ecor.config.checks import require
 from pipelines.config.reviewing import LONGEST_NAME
 from pipelines.review.decision import VERDICTS, Verdict
 from pipelines.review.group_pages import Seen

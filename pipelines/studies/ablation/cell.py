@@ -14,15 +14,9 @@ from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
-from ecor.config import (
-    BackboneConfig,
-    FitConfig,
-    MethodName,
-    ObjectiveConfig,
-    PromptConfig,
-    ScoringConfig,
-    TemplateConfig,
-)
+from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig
+from ecor.config.scoring import MethodName, ScoringConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file

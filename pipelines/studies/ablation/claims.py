@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from ecor.config import MethodName, ObjectiveName
+from ecor.config.scoring import MethodName
+from ecor.config.training import ObjectiveName
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from pipelines.studies.ablation.grid import METHODS
 from pipelines.studies.ablation.tables import REPETITION, format_difference, growing_rows, own_test_rows

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ScoringConfig, require
+from ecor.config.checks import require
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import origins_table
 from ecor.evaluation.correctness import read_labels
 from ecor.evaluation.metrics import observations

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ecor.config import MethodName, ObjectiveName, WorldName, require
+from ecor.config.checks import require
+from ecor.config.choices import WorldName
+from ecor.config.scoring import MethodName
+from ecor.config.training import ObjectiveName
 from ecor.demo.worlds.registry import get_world
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import ray
 
-from ecor.config import BackboneConfig, require
+from ecor.config.checks import require
+from ecor.config.model import BackboneConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.studies import AblateConfig
 from pipelines.config.training import PretrainConfig

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, mean_estimates
 from ecor.explain.methods.registry import METHODS, Method, build_prepared_method, missing_requirement

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import require
-from ecor.data.image_decoding import image_to_pixels
+from ecor.config.checks import require
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.scenes import draw_scene, without_part
 from ecor.explain.targets import Category, Rationale, tower_of

@@ -15,7 +15,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, EclipConfig, LicoConfig, ObjectiveConfig, PoolingName, SystemName
+from ecor.config.choices import SystemName
+from ecor.config.model import BackboneConfig
+from ecor.config.systems import EclipConfig, LicoConfig, PoolingName
+from ecor.config.training import ObjectiveConfig
 from ecor.eclip.projection import Projection
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.perturbation import random_masks, rise_map

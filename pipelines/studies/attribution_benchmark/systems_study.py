@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import require
+from ecor.config.checks import require
 from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
 from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures
 from ecor.model import Recognizer

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.lico.classifier import SYSTEM, Classifier
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact

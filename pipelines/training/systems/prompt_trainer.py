@@ -11,22 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ecor.checkpoint import save_checkpoint
+from ecor.checkpoint import load_tokens, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.text_features import TextFeatures
-from ecor.config import (
-    FACTORS,
-    FitConfig,
-    MethodName,
-    ObjectiveConfig,
-    ObjectiveName,
-    ScoringConfig,
-)
+from ecor.config.scoring import FACTORS, MethodName, ScoringConfig
+from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.chunked_logits import Sentences
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
@@ -49,10 +43,12 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
         config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
     if config.objective.name in ("pairs", "inverted"):
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
+    is_folder = config.init_from is not None and not config.init_from.startswith("models:")
     return replace(
         config,
         shards=absolute_address(config.shards),
         backbone=config.backbone.with_absolute_paths(),
+        init_from=absolute_address(str(config.init_from)) if is_folder else config.init_from,
         cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
 
@@ -94,10 +90,16 @@ class PromptTrainer(Trainer):
     """One rank's part of a run that tunes prompt tokens."""
 
     def __init__(self, config: TrainConfig, **parts: Any) -> None:
-        """Open the backbone and make the first tokens from the seed; `parts` as `Trainer` takes them."""
+        """Open the backbone and make the first tokens: from the seed, or those of `config.init_from`, a folder.
+
+        `parts` as `Trainer` takes them. Raises ValueError as `ecor.checkpoint.load_tokens`.
+        """
         super().__init__(config, **parts)
         generator = torch.Generator().manual_seed(config.seed)
         self.learned = self.prompts = PromptLearner(config.prompts, self.backbone, generator=generator)
+        if config.init_from is not None:
+            tokens = load_tokens(config.init_from, backbone=self.backbone, prompts=config.prompts)
+            self.prompts.load_state_dict(tokens)
 
     @cached_property
     def optimizer(self) -> Optimizer | None:

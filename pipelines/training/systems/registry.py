@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ecor.config import SystemName
+from ecor.config.choices import SystemName
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ecor.clip.loading import load_backbone
-from ecor.config import Preprocess, require
+from ecor.config.checks import require
+from ecor.config.model import Preprocess
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step

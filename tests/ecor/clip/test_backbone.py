@@ -20,7 +20,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
-from ecor.config import BackboneConfig, TemplateConfig
+from ecor.config.model import BackboneConfig, TemplateConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 

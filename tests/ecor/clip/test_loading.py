@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from ecor.clip.construction import build_random_clip
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.demo.tiny_clip import config_path
 from tests.support.tiny_models import TINY_CLIP
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import BackboneConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
 
 TEXT = {"context_length": 40, "width": 48, "heads": 4, "layers": 2}
 TINY = {

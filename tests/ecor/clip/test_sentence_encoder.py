@@ -17,7 +17,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.sentence_pairs import split_pairs
-from ecor.config import BackboneConfig, TemplateConfig
+from ecor.config.model import BackboneConfig, TemplateConfig
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 

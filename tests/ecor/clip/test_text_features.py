@@ -1,6 +1,6 @@
 """Laws of the text features: three routes, the same numbers; rows are made once, by whoever comes first.
 
-Covers: `ecor.clip.feature_types`, `ecor.clip.loading`, `ecor.config`, `ecor.storage.feature_file`.
+Covers: `ecor.clip.feature_types`, `ecor.clip.loading`, `ecor.storage.feature_file`.
 """
 
 import json
@@ -20,7 +20,7 @@ from ecor.clip.feature_types import TextFeatureTable
 from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import build_text_features, features_digest
-from ecor.config import BackboneConfig, TemplateConfig, TextConfig
+from ecor.config.model import BackboneConfig, TemplateConfig, TextConfig
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.storage.feature_file import FeatureFile
@@ -239,7 +239,8 @@ from pathlib import Path
 import torch
 
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig, ScoringConfig, Temperatures, TemplateConfig, TextConfig
+from ecor.config.model import BackboneConfig, TemplateConfig, TextConfig
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.clip.feature_types import ImageFeatures
 from ecor.probability.decoders import joint_probability
 from ecor.clip.sentence_encoder import SentenceEncoder

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import Compat
+from ecor.config.choices import Compat
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.convis.concept_features import ConceptFeatures
 from ecor.convis.concept_visualization import ConceptRanks, Windows, ranks_among, windows_of

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap, frame_of, minmax, resize_maps
-from ecor.data.image_decoding import image_to_pixels
+from ecor.data.images.preprocessing import image_to_pixels
 
 SQUARE = Preprocess(image_size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 SIZES = [(32, 32), (60, 90), (90, 60), (20, 30), (33, 47), (200, 40)]

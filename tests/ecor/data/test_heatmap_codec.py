@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.checkpoint import Checkpoint
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, check_schema, origins_table, predictions_table, schema_with
@@ -184,7 +185,7 @@ def scored_by(checkpoint: Checkpoint, pixels: np.ndarray, *, rule: AttributionSe
         use_gpu=False, num_threads=1, evidence=rule,
     )  # fmt: skip
     origins = origins_table([f"k{n}" for n in range(len(pixels))])
-    part = Part(unit="0", index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
+    part = Part(unit="0", attempt=None, index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
     (scored,) = ScoredPart.from_rows(Scorer(pickle.loads(pickle.dumps(settings)))(part.to_row()))
     return scored
 

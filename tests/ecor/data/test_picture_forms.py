@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from ecor.data.image_decoding import ImageError, check_header, decode_image, decode_picture
+from ecor.data.images.decoding import ImageError, check_header, decode_image, decode_picture
 from ecor.model import Recognizer
 
 GREY_16 = np.arange(96, dtype=np.uint16).reshape(8, 12) * 682

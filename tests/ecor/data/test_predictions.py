@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import (
     PREDICTION_SCHEMA,
     ExplainablePrediction,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 from ecor.data.templates import category_sentence, check_templates, pair_sentence, rationale_sentence
 
 

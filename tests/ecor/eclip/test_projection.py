@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, normalize
 
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig, EclipConfig
+from ecor.config.model import BackboneConfig
+from ecor.config.systems import EclipConfig
 from ecor.eclip.guidance import (
     GUIDANCE,
     average_pool,

@@ -1,6 +1,7 @@
 """Verdicts by hand and against the protocol written as loops; metrics by hand; intervals against scipy.
 
-Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.record`.
+Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.record`,
+`ecor.evaluation.table_evaluation`.
 """
 
 import warnings
@@ -17,7 +18,8 @@ from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.confidence_intervals import Resampling, bootstrap, mean_estimates
 from ecor.evaluation.correctness import RULES, RankedAnswers, Truth, read_labels
 from ecor.evaluation.metrics import differences, observations, observations_table
-from ecor.evaluation.record import Evaluation, evaluate, known_labels
+from ecor.evaluation.record import Evaluation
+from ecor.evaluation.table_evaluation import evaluate, known_labels
 from tests.support.prediction_rows import random_table, row
 
 FEW = Resampling(num_resamples=50)
@@ -106,6 +108,8 @@ def test_the_vote_equals_the_protocol_written_as_a_loop(images):
         two_stage_categories=pairs[:, 0, 0],
         two_stage_rationales=pairs[:, 0, 1],
         confidence=np.full(number, 0.5),
+        category_confidence=np.full(number, 0.5),
+        rationale_confidence=np.full(number, 0.5),
     )
     truth = Truth(
         categories=np.array([category for _, category, _ in images]),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe
@@ -21,8 +22,8 @@ from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr,
 from ecor.probability.factors import max_cosine
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.scorer import Scorer, ScorerSettings
-from pipelines.scoring.work_units import read_input
 from pipelines.tracking import model_registry
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer, write_pictures
 

@@ -1,6 +1,6 @@
 """Laws of explaining a tuned model: its own prompts, texts and distractors are used; the demo's evidence is found.
 
-Covers: `ecor.explain.targets`.
+Covers: `ecor.explain.joint_heatmaps`, `ecor.explain.targets`.
 """
 
 import json
@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.demo.dataset import LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.registry import set_vocabulary

@@ -14,8 +14,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from ecor.checkpoint import load
-from ecor.config import LicoConfig
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.config.systems import LicoConfig
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.explain.methods.perturbation import random_masks
 from ecor.lico.class_heatmaps import class_heatmap
 from ecor.lico.classifier import Classifier, load_classifier

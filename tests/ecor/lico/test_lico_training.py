@@ -1,6 +1,6 @@
 """LICO: Sinkhorn against a linear programme, gradients against differences, maps against grad-cam, and exact no-ops.
 
-Covers: `ecor.lico.sinkhorn`, `ecor.lico.training`, `ecor.training.manifold_matching`.
+Covers: `ecor.lico.sinkhorn`, `ecor.lico.training`, `ecor.training.losses.manifold_matching`.
 """
 
 from pathlib import Path
@@ -15,13 +15,14 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.optimize import linprog
 from torch.nn.functional import normalize
 
-from ecor.config import LicoConfig, ObjectiveConfig
+from ecor.config.systems import LicoConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.lico.classifier import load_classifier, torchvision_maps
 from ecor.lico.sinkhorn import sinkhorn_plan, transport_cost
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact
-from ecor.training.losses import objective_of
-from ecor.training.manifold_matching import log_manifold, manifold_matching
+from ecor.training.losses.manifold_matching import log_manifold, manifold_matching
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import ConstantSentences
 from tests.support.random_features import world
 from tests.support.tiny_models import NAMES, TINY_CLIP

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ScoringConfig, Temperatures
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import category_given_rationale_log_prob, random_rationales
 from ecor.probability.joint import ranked_pairs

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
-from ecor.config import MethodName, ScoringConfig, Temperatures
+from ecor.config.scoring import MethodName, ScoringConfig, Temperatures
 from ecor.probability import pair_logits
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import category_given_rationale_log_prob, rationale_given_category_log_prob

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ScoringConfig, Temperatures
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.prediction_schema import origins_table
 from ecor.probability import pair_logits
 from ecor.probability.decoders import joint_probability

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import ScoringConfig, Temperatures
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.probability.decoders import joint_probability
 from ecor.probability.joint import Joint, ranked_pairs
 from ecor.probability.rationale_sets import ranked_sets, sentence_conditional, set_log_prob

@@ -24,8 +24,8 @@ from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime import retries
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.work_units import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
 from pipelines.storage.image_bytes import MissingError, UnreadableError, read_image_bytes

@@ -12,19 +12,13 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config import (
-    BackboneConfig,
-    FitConfig,
-    MethodName,
-    ObjectiveConfig,
-    ObjectiveName,
-    PromptConfig,
-    ScoringConfig,
-)
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.scoring import MethodName, ScoringConfig
+from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.training.losses import objective_of
+from ecor.training.losses.objective import objective_of
 from ecor.training.steps import (
     ConstantSentences,
     EvaluationSums,

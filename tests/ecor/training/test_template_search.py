@@ -2,7 +2,7 @@
 
 import torch
 
-from ecor.config import TemplateConfig
+from ecor.config.model import TemplateConfig
 from ecor.model import Recognizer
 from ecor.training.template_search import HAND_TEMPLATES, best_templates
 from tests.support.tiny_models import NAMES, tiny_recognizer

@@ -1,6 +1,6 @@
 """Addresses are checked by their type, wherever they stand in the settings of a command.
 
-Covers: `pipelines.config.studies`.
+Covers: `pipelines.config.reporting`, `pipelines.config.studies`.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from ecor.config import AddressKind, LocalPath, ModelAddress, StoreAddress
+from ecor.config.address_types import AddressKind, LocalPath, ModelAddress, StoreAddress
 from pipelines.config import review as review
 from pipelines.config import stages as stages
 from pipelines.config import studies as studies

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import pytest
 
-from ecor.config import BackboneConfig, ScoringConfig, TextConfig
+from ecor.config.model import BackboneConfig, TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import NOT_IN_OUTPUT, output_settings, shapes_output_of
 from pipelines.config.stages import ScoreConfig, ShardConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from ecor.checkpoint import save_checkpoint
-from ecor.config import ScoringConfig, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import origins_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.attributions import AttributionSettings
@@ -43,7 +44,7 @@ def score(folder: Path, order: list[int], *, batch_size: int, rule: AttributionS
     names = [f"k{place}" for place in range(len(order))]
     origins = origins_table(names, source=[f"{name}.png" for name in names])
     pixels = white_and_grey()[order]
-    part = Part(unit="0", index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
+    part = Part(unit="0", attempt=None, index=0, num_parts=1, pixels=pixels, origins=origins, rejected=(), decode_s=0.0)
     return Scorer(settings).score(part)
 
 

@@ -1,7 +1,8 @@
 """`ecor audit`: the sample, judgements by people and by truth, certificates, decisions, the page, and what it refuses.
 
 Covers: `pipelines.audit.certificate`, `pipelines.audit.certification`, `pipelines.audit.judgements`,
-`pipelines.audit.label_decisions`, `pipelines.audit.provenance`, `pipelines.audit.sampling`, `pipelines.config.review`,
+`pipelines.audit.label_decisions`, `pipelines.audit.policy_watch`, `pipelines.audit.provenance`,
+`pipelines.audit.sampling`, `pipelines.config.review`,
 `pipelines.reporting.risk_coverage`.
 """
 
@@ -24,8 +25,8 @@ from ecor.data.predictions import read_prediction_set, write_prediction_set
 from pipelines.__main__ import main
 from pipelines.audit.certificate import Certificate, read_certificate
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.reporting import ReportConfig
 from pipelines.config.review import AuditConfig
-from pipelines.config.stages import ReportConfig
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_set import open_decision_set
 from pipelines.stages import audit, report
@@ -195,7 +196,7 @@ def test_a_file_about_other_labels_is_refused(labels, table, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with pytest.raises(ValueError, match=r"line 9.*is not the label that is audited"):
+    with pytest.raises(ValueError, match=r"line 9.*is not the label that is judged"):
         run(labels, judged=str(path))
 
 
@@ -316,6 +317,7 @@ def test_labels_out_of_distribution_are_rejected_by_their_own_rule(table, tmp_pa
     ("used_as", "told"),
     [
         ("train_manifest", "the model was trained on them"),
+        ("initial_train_manifest", "the model was trained on them"),
         ("validation_manifest", "chose the model's epoch and temperatures"),
         ("ecor.promotion_decided_on.iiii", "decided its promotion"),
     ],
@@ -458,3 +460,23 @@ def test_the_certificate_is_logged_to_the_run_of_the_labels(labels, tmp_path, ca
     alone = audit.run(replace(config, output=f"{tmp_path}/alone"), tracking=elsewhere)
     assert alone.run_id is None and alone.digest == certificate.digest
     assert f"the MLflow run {run_id} of the labels is not on this server" in capsys.readouterr().err
+
+
+def test_a_policy_tells_whether_scores_have_drifted(labels, table, tmp_path, capsys):
+    run(labels, truth=True)
+    write_labels(f"{tmp_path}/equal", labelled_table(1500, seed=11))
+    policy = audit.run(AuditConfig(labels=f"{tmp_path}/equal", policy=f"{labels}-audit"))
+    assert not policy.drift.is_drift and "no drift of an effect of 0.02 or more" in capsys.readouterr().out
+    index = table.schema.get_field_index("category_log_prob")
+    lower = pa.array(np.log(np.exp(table["category_log_prob"].to_numpy()) * 0.8), pa.float32())
+    write_labels(f"{tmp_path}/unsure", table.set_column(index, table.schema.field(index), lower))
+    policy = audit.run(AuditConfig(labels=f"{tmp_path}/unsure", policy=f"{labels}-audit"))
+    assert policy.drift.is_drift and policy.drift.effect > 0.5
+    assert "drift: scores of these labels against the certified ones (effect" in capsys.readouterr().out
+    record = json.loads(Path(f"{tmp_path}/unsure-audit/policy.json").read_text())
+    assert record["drift"]["is_drift"] and record["limits"] == {"false_alarms": 0.05, "smallest_effect": 0.02}
+    shutil.copytree(f"{labels}-audit", f"{tmp_path}/part")
+    Path(f"{tmp_path}/part/label_decisions.parquet").unlink()
+    with pytest.raises(ValueError, match="copy the whole folder of the audit"):
+        audit.run(AuditConfig(labels=f"{tmp_path}/equal", policy=f"{tmp_path}/part", output=f"{tmp_path}/other"))
+    assert not Path(f"{tmp_path}/other").exists()

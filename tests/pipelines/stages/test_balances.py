@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.config import Preprocess
+from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import PredictionSet, read_prediction_set, write_prediction_set
@@ -34,18 +34,20 @@ from ecor.data.samples import Sample
 from ecor.data.shards import write_shard
 from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
-from pipelines.config.stages import EvaluateConfig, ExplainConfig, ReportConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.reporting.evaluation_folder import balance_sets
 from pipelines.reporting.gallery import make_cards, sample_gallery
 from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import decode_unit
+from pipelines.scoring.inputs import Input, read_input
 from pipelines.scoring.job_stats import JobStats
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.predictors import BatchExplanation, ImageExplanation
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
-from pipelines.scoring.work_units import Input, Unit, read_input
+from pipelines.scoring.work_units import Unit
 from pipelines.sharding.dataflow import balance_listing, merge_scans, scan_block
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import Source, find_source
@@ -234,13 +236,15 @@ def test_shard_accounts_for_every_row_of_a_table(rows: list[tuple[str, str]], fi
 
 def scored(images: Input, folder: PredictionsFolder, *, units: Sequence[Unit]) -> None:
     """Decode and commit units, as actors do; all images are a hat."""
-    writer = UnitWriter(folder, attempts=folder.claim_units([unit.name for unit in units]), parents={})
+    attempts = folder.claim_units([unit.name for unit in units])
+    writer = UnitWriter(folder, parents={})
     for unit in units:
-        for part in decode_unit(unit, preprocess=PREPROCESS, num_images=2):
+        for part in decode_unit(unit, attempt=attempts[unit.name], preprocess=PREPROCESS, num_images=2):
             labels = [row(key, ("hat", "a brim")) for key in part.origins["key"].to_pylist()]
             writer.add(
                 ScoredPart(
                     unit=part.unit,
+                    attempt=part.attempt,
                     index=part.index,
                     num_parts=part.num_parts,
                     rows=predictions_table(labels),
@@ -479,3 +483,16 @@ def test_report_accounts_for_every_image(pictures: list[int], max_images: int, n
     assert balance.num_listed == len(pictures) + num_rejected and balance.num_rejected == num_rejected
     assert balance.num_taken == sum(is_there[card.prediction.source] for card in cards)
     assert balance.left_out.get("beyond_max_images", 0) == max(0, len(pictures) - max_images)
+
+
+def test_a_link_to_a_folder_is_told_as_one(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("photos/a.png", "photos/notes", "elsewhere/b.png"):
+        (tmp_path / name).write_bytes(b"bytes")
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
+    found = read_input(str(tmp_path / "photos"), unit_size=8)
+    assert (found.left_out, found.passed_over) == ({"": 1}, {"linked_folder": 1})
+    assert (found.num_listed, found.num_images) == (3, 1)
+    followed = read_input(str(tmp_path / "photos"), unit_size=8, follow_links=True)
+    assert (followed.passed_over, followed.num_images) == ({}, 2)

@@ -45,6 +45,8 @@ STAGES = (
     "promote",
     "score",
     "audit",
+    "export",
+    "import",
     "explain",
     "report",
 )

@@ -14,9 +14,12 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ecor.data.prediction_schema import predictions_table
-from ecor.evaluation.record import difference_of_folders, read_evaluation, read_observations
+from ecor.evaluation.confidence_intervals import Resampling
+from ecor.evaluation.record import Evaluation, difference_of_folders, read_evaluation, read_observations
+from ecor.evaluation.table_evaluation import evaluate as evaluate_table
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.config.stages import EvaluateConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.reporting.metric_tables import metric_tables
 from pipelines.stages import evaluate
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, row, write_labels
@@ -179,3 +182,18 @@ def test_an_altered_part_is_refused(tmp_path):
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"part part-0\.parquet is not the file of the manifest"):
         evaluate.run(config_of(tmp_path, "labels"))
+
+
+def test_images_without_a_labelled_rationale_are_told_beside_the_figures(capsys):
+    """A category whose vocabulary has no rationale counts for accuracy, and not for RR."""
+    rows = [
+        row("a", ("hat", "a brim"), category="hat", rationales=("a brim",)),
+        row("b", ("hat", "a brim"), category="shoes"),
+    ]
+    result = evaluate_table(predictions_table(rows), name="labels", resampling=Resampling(num_resamples=10))
+    record = Evaluation(results=(result,), comparisons=(), resampling=Resampling(num_resamples=10), num_bins=15)
+    evaluate.report_figures(record, output="there", seconds=1.0)
+    told = capsys.readouterr().err
+    assert "of 2 images; 1 of them have no labelled rationale, and no part in RR" in told
+    [by_rule] = [table for table in metric_tables(record, result) if table.title == "By rule"]
+    assert "1 of 2 pictures have no labelled rationale" in by_rule.note

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig
-from ecor.data.image_decoding import decode_image
+from ecor.config.model import BackboneConfig
+from ecor.data.images.decoding import decode_image
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, write_shard

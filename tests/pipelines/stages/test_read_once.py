@@ -12,15 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ecor.config import Preprocess
-from ecor.data.image_decoding import decode_image
+from ecor.config.model import Preprocess
+from ecor.data.images.decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.correctness import read_labels
 from ecor.storage import filesystem
-from pipelines.config.stages import EvaluateConfig, ExplainConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decode_unit
-from pipelines.scoring.work_units import read_input
+from pipelines.scoring.inputs import read_input
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import ShardJob, inspect_images
 from pipelines.sharding.listing import list_images

@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.config import ScoringConfig
-from ecor.data.image_decoding import decode_image
+from ecor.config.scoring import ScoringConfig
+from ecor.data.images.decoding import decode_image
 from ecor.data.prediction_schema import (
     ExplainablePrediction,
     RankedCategory,
@@ -48,8 +48,9 @@ from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifes
 from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.evaluation.record import Evaluation, evaluate
-from pipelines.config.stages import ReportConfig
+from ecor.evaluation.record import Evaluation
+from ecor.evaluation.table_evaluation import evaluate
+from pipelines.config.reporting import ReportConfig
 from pipelines.reporting import gallery
 from pipelines.reporting.pictures import make_thumbnail
 from pipelines.runtime.console import percent

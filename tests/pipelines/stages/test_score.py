@@ -1,7 +1,7 @@
 """Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before.
 
-Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.job`,
-`pipelines.scoring.predictions_folder`, `pipelines.scoring.resources`, `pipelines.scoring.scored_part`,
+Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.inputs`, `pipelines.scoring.job`,
+`pipelines.scoring.predictions_folder`, `pipelines.runtime.actor_resources`, `pipelines.scoring.scored_part`,
 `pipelines.scoring.scorer`, `pipelines.scoring.unit_writer`, `pipelines.scoring.work_units`.
 """
 
@@ -33,9 +33,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from ecor.checkpoint import load
-from ecor.config import Preprocess, ScoringConfig, Temperatures, TextConfig
+from ecor.config.model import Preprocess, TextConfig
+from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_part, read_prediction_set, read_predictions
 from ecor.data.samples import Sample
@@ -46,18 +48,19 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
+from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.resources import reserve_resources
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
-from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, read_input, unit_from_json, unit_to_json
+from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, unit_from_json, unit_to_json
 from pipelines.stages import score
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one
@@ -284,7 +287,9 @@ def part_through_arrow(part: Part) -> Part:
 def test_the_decoder_actor_gives_a_row_per_part(split: Path) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
     assert unit_from_json(unit_to_json(unit)) == unit
-    rows = list(Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)]})))
+    rows = list(
+        Decoder(preprocess=PREPROCESS, num_images=4)(pa.table({"unit": [unit_to_json(unit)], "attempt": [None]}))
+    )
     assert [row.num_rows for row in rows] == [1, 1, 1]
 
 
@@ -302,6 +307,7 @@ def scored_parts(num_parts: dict[str, int]) -> dict[str, list[ScoredPart]]:
         unit: [
             ScoredPart(
                 unit=unit,
+                attempt=None,
                 index=index,
                 num_parts=num,
                 rows=random_table(2, seed=index),
@@ -323,8 +329,8 @@ def test_units_are_whole_in_whatever_order_their_parts_come(num_parts: dict[str,
     folder = PredictionsFolder(place, identity={})
     with folder.hold_lease():
         attempts = folder.claim_units(units)
-        workers = [pickle.loads(pickle.dumps(UnitWriter(folder, attempts=attempts, parents={}))) for _ in range(2)]
-        parts = [part for parts in units.values() for part in parts]
+        workers = [pickle.loads(pickle.dumps(UnitWriter(folder, parents={}))) for _ in range(2)]
+        parts = [replace(part, attempt=attempts[part.unit]) for parts in units.values() for part in parts]
         parts += deal.sample(parts, k=len(parts) // 2)
         deal.shuffle(parts)
         reports = [report for part in parts for report in PartReport.from_rows(deal.choice(workers)(part.to_row()))]
@@ -343,7 +349,9 @@ def test_a_unit_that_was_taken_over_is_told_of_as_what_counts() -> None:
     filesystem.remove(place)
     slow, fast = (PredictionsFolder(place, identity={}) for _ in range(2))
     with slow.hold_lease():
-        writer = UnitWriter(slow, attempts=slow.claim_units("a"), parents={})
+        [claimed] = slow.claim_units("a").values()
+        first, second = replace(first, attempt=claimed), replace(second, attempt=claimed)
+        writer = UnitWriter(slow, parents={})
         assert writer.add(first).saved is None
     with fast.hold_lease():
         [attempt] = fast.claim_units("a").values()

@@ -1,6 +1,6 @@
 """Order, resuming and ranks: whatever happens to a run, its tokens are those of a run that nothing happened to.
 
-Covers: `pipelines.config.infrastructure`, `pipelines.runtime.cluster`, `pipelines.training.ray_runner`,
+Covers: `pipelines.config.infrastructure`, `pipelines.training.ray_runner`,
 `pipelines.training.run_folder`, `pipelines.training.unreadable`.
 """
 
@@ -26,8 +26,10 @@ import torch
 from safetensors.torch import load_file
 
 import ecor
-from ecor.config import BackboneConfig, FitConfig, ObjectiveConfig, PromptConfig
-from ecor.data.image_decoding import decode_image, image_to_pixels
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.training import FitConfig, ObjectiveConfig
+from ecor.data.images.decoding import decode_image
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import label_ids
 from ecor.data.shard_manifest import write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -432,9 +434,12 @@ def test_a_killed_run_goes_on(
     script.write_text(
         textwrap.dedent(
             f"""
-            from ecor.config import *
+            from ecor.config.model import *
+            from ecor.config.scoring import *
+            from ecor.config.systems import *
+            from ecor.config.training import *
             from pipelines.config.infrastructure import *
-            from pipelines.config.stages import *
+            from pipelines.config.training import *
             from pipelines.stages import train
             cluster = ClusterConfig(address={ray.get_runtime_context().gcs_address!r})
             for _ in range(2):

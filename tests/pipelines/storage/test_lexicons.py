@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ecor.clip.loading import load_backbone
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.convis.lexicon import lexicon_digest
 from ecor.demo.lexicon import ROOT, demo_lexicon
 from ecor.storage import filesystem

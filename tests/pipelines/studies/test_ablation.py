@@ -18,7 +18,9 @@ import torch
 from torch.nn import functional
 
 from ecor.clip.feature_types import ImageFeatures
-from ecor.config import BackboneConfig, FitConfig, PromptConfig, ScoringConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.scoring import ScoringConfig
+from ecor.config.training import FitConfig
 from ecor.demo.worlds.registry import WORLDS, all_sets
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.model import Recognizer

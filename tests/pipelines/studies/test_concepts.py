@@ -14,7 +14,7 @@ import torch
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig
+from ecor.config.model import BackboneConfig
 from ecor.convis import ConVis, encode_concepts
 from ecor.demo.lexicon import demo_lexicon
 from ecor.demo.worlds.familiar import FAMILIAR

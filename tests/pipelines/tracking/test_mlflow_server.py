@@ -17,7 +17,8 @@ import ray
 from mlflow import MlflowClient
 
 from ecor.checkpoint import Checkpoint
-from ecor.config import BackboneConfig, FitConfig, PromptConfig
+from ecor.config.model import BackboneConfig, PromptConfig
+from ecor.config.training import FitConfig
 from ecor.data.predictions import read_predictions
 from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -26,7 +27,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
 from pipelines.stages import promote, score, train
 from pipelines.tracking import model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
 from tests.support.tiny_splits import write_world
 

@@ -1,7 +1,7 @@
 """Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused.
 
 Covers: `pipelines.stages.promote`, `pipelines.stages.register`, `pipelines.tracking.mlflow_runs`,
-`pipelines.tracking.model_cache`.
+`pipelines.tracking.model_cache`, `pipelines.tracking.model_versions`.
 """
 
 import json
@@ -25,18 +25,20 @@ from mlflow.utils.validation import (
 )
 
 from ecor.checkpoint import Checkpoint, load
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
-from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, known_labels
-from ecor.evaluation.record import evaluate as evaluated
+from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation
+from ecor.evaluation.table_evaluation import evaluate as evaluated
+from ecor.evaluation.table_evaluation import known_labels
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
-from pipelines.config.stages import EvaluateConfig, PromoteConfig, RegisterConfig
+from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig
 from pipelines.stages import evaluate, promote
 from pipelines.tracking import model_cache, model_registry
-from pipelines.tracking.model_cache import ModelVersion
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import tiny_checkpoint, write_pictures

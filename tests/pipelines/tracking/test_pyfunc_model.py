@@ -26,13 +26,13 @@ from mlflow.models import Model
 from PIL import Image
 
 from ecor.checkpoint import load, save_checkpoint
-from ecor.config import ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.tracking import model_registry as registry
-from pipelines.tracking.model_cache import ModelVersion
 from pipelines.tracking.model_package import REQUIREMENTS
+from pipelines.tracking.model_versions import ModelVersion
 from tests.support.mlflow_databases import new_database
 from tests.support.tiny_models import NAMES, OTHER_NAMES, tiny_checkpoint, write_pictures
 

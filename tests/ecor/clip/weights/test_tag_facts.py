@@ -19,7 +19,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.construction import build_random_clip
 from ecor.clip.loading import load_backbone
 from ecor.clip.weights.tag_facts import file_facts, tag_facts
-from ecor.config import BackboneConfig, Preprocess
+from ecor.config.model import BackboneConfig, Preprocess
 from ecor.storage import filesystem
 
 PAIRS = open_clip.list_pretrained()

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecor.config import FACTORS, MethodName, ObjectiveConfig, ObjectiveName, TextConfig
+from ecor.config.model import TextConfig
+from ecor.config.scoring import FACTORS, MethodName
+from ecor.config.training import ObjectiveConfig, ObjectiveName
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
 from ecor.data.shards import ShardEntry, write_shard

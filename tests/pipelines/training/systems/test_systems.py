@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from ecor.clip.loading import load_backbone
 from ecor.clip.towers.image_tower import ImageTower
-from ecor.config import BackboneConfig, EclipConfig, FitConfig, LicoConfig
+from ecor.config.model import BackboneConfig
+from ecor.config.systems import EclipConfig, LicoConfig
+from ecor.config.training import FitConfig
 from ecor.eclip.projection import read_projection
 from ecor.explain import attribute
 from ecor.explain.methods.similarity import Eclip

@@ -1,0 +1,98 @@
+"""Settings of decoding, and the temperatures of its factors."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ecor.config.checks import require, require_at_least
+
+MethodName = Literal["joint", "inverted", "independent", "pairs", "pooled"]
+Factor = Literal["rationale", "category_given_rationale", "category", "rationale_given_category", "pair"]
+FACTORS: dict[MethodName, tuple[Factor, ...]] = {
+    "joint": ("rationale", "category_given_rationale"),
+    "inverted": ("category", "rationale_given_category"),
+    "independent": ("rationale", "category"),
+    "pairs": ("pair",),
+    "pooled": ("rationale", "category_given_rationale", "category"),
+}
+"""The softmaxes that each decoding multiplies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """How P(c, R | I) is decoded."""
+
+    method: MethodName = "joint"
+    """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR); or
+    `pooled`, the joint times P(c | I)^λ (ours, not the paper's)."""
+    pooling_weight: float | None = None
+    """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
+    top_k: int = 5
+    """Ranked (category, rationale) pairs kept per image."""
+    keep_rationales: int = 8
+    """K, the rationales kept per image to begin with; K grows until the top pairs are exact."""
+    max_keep_rationales: int = 64
+    """Upper limit of K; rows that are not proven exact by then have pairs_exact = False."""
+    ood_score: bool = False
+    """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
+
+    def __post_init__(self) -> None:
+        if self.pooling_weight is not None:
+            require_at_least("pooling_weight", self.pooling_weight, 0)
+            require(self.method == "pooled", f"pooling_weight is a setting of the method pooled, not {self.method}")
+        require_at_least("top_k", self.top_k, 1)
+        require_at_least("keep_rationales", self.keep_rationales, 1)
+        require(
+            self.max_keep_rationales >= self.keep_rationales,
+            f"max_keep_rationales ({self.max_keep_rationales}) must be at least keep_rationales "
+            f"({self.keep_rationales})",
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests; settings that older records lack only if they are set."""
+        values = {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
+        return {name: value for name, value in values.items() if name != "pooling_weight" or value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperatures:
+    """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated.
+
+    And the weight of pooled decoding, which is fitted with them.
+    """
+
+    rationale: float = 1.0
+    """Of P(r | I): `joint`, `independent` and `pooled`."""
+    category_given_rationale: float = 1.0
+    """Of P(c | r, I): `joint` and `pooled`."""
+    category: float | None = None
+    """Of P(c | I): `inverted`, `independent`, `pooled`. None: not fitted, that of P(c | r, I) is used (our choice)."""
+    rationale_given_category: float | None = None
+    """Of P(r | c, I): `inverted`. None: not fitted, that of P(r | I) is used."""
+    pair: float | None = None
+    """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) is used."""
+    pooling_weight: float | None = None
+    """No temperature, but fitted with them: λ of `pooled`. None: not fitted, 1 is used (our choice)."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_record().items():
+            if name != "pooling_weight":
+                require(value > 0, f"{name} temperature must be positive, got {value}")
+        if self.pooling_weight is not None:
+            require_at_least("pooling_weight", self.pooling_weight, 0)
+
+    def of(self, factor: Factor) -> float:
+        """The factor's own temperature, or the one used in its place."""
+        stand_in = self.rationale if factor == "rationale_given_category" else self.category_given_rationale
+        return self.to_record().get(factor, stand_in)
+
+    def to_record(self) -> dict[str, float]:
+        """Fitted values by name, for records and digests (older records have the first two only)."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def cover(self, method: MethodName) -> bool:
+        """Whether every factor of a decoding method has a fitted temperature, and `pooled` a fitted weight."""
+        fitted = self.to_record()
+        return all(factor in fitted for factor in FACTORS[method]) and (
+            method != "pooled" or self.pooling_weight is not None
+        )

@@ -1,0 +1,262 @@
+"""Decode images with Pillow, upright and as RGB.
+
+Torch is not imported here: it would take most of the start of a decoder process.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
+"""A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
+_T = TypeVar("_T")
+MAX_PIXELS = 89_478_485
+"""Width times height that is decoded by default: Pillow's own warning limit, 0.27 GB as RGB."""
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "JPEG2000": "jp2",
+}
+"""Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
+_PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
+_ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
+"""Tags of a TIFF."""
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """An unusable image: `reason` is a short code for counting, `detail` a sentence for users."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.reason, self.detail)  # makes it picklable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """Format and size from an image's header."""
+
+    extension: str
+    width: int
+    """Pixels as stored, before EXIF orientation is applied."""
+    height: int
+
+
+def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Read format and size of an image, without decoding a pixel.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: with the reason `empty`, `not_an_image`, `unsupported_mode`, `too_large`, `truncated` or `corrupt`.
+    """
+
+    def header(data: bytes) -> ImageHeader:
+        with _open_image(data, max_pixels=max_pixels) as image:
+            return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
+
+    return _retry_without_metadata(header, data)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
+
+    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used),
+            `truncated`, `corrupt` or `unsupported_mode`.
+    """
+
+    def picture(data: bytes) -> Image.Image:
+        with _open_image(data, max_pixels=max_pixels) as image:
+            return to_upright_rgb(image, max_pixels=max_pixels)
+
+    return _retry_without_metadata(picture, data)
+
+
+def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image given in any accepted form; all forms give the same pixels as `decode_image`.
+
+    Args:
+        picture: a PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: as `decode_image`; with the reason `not_an_image` also for an array of another shape or type.
+        OSError: when a path cannot be read.
+    """
+    if isinstance(picture, str | Path):
+        return decode_image(Path(picture).read_bytes(), max_pixels=max_pixels)
+    if isinstance(picture, bytes):
+        return decode_image(picture, max_pixels=max_pixels)
+    if isinstance(picture, Image.Image):
+        return to_upright_rgb(picture, max_pixels=max_pixels)
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError("not_an_image", f"an array must be 8-bit [H W 3], got {array.dtype} {list(array.shape)}")
+    return to_upright_rgb(Image.fromarray(array), max_pixels=max_pixels)
+
+
+def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Convert an opened picture to what `decode_image` gives.
+
+    Args:
+        image: opened by Pillow; it need not be loaded.
+        max_pixels: most pixels that are accepted, width times height.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    _check_size(image.width, image.height, max_pixels=max_pixels)
+    try:
+        image.load()
+        turn = _exif_rotation(image)  # of the picture as it was opened: an array made of it has no EXIF
+        rgb = _to_rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise any type on hostile bytes; all of them become an ImageError
+        raise _decoding_error(error) from error
+
+
+def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    except UnidentifiedImageError as error:
+        raise _unidentified_error(data) from error
+    except Image.DecompressionBombError as error:
+        num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
+        raise ImageError("too_large", f"{num_pixels} pixels, {_limit_text(max_pixels)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # as in upright_rgb
+        raise _decoding_error(error) from error
+    _check_size(image.width, image.height, max_pixels=max_pixels)
+    return image
+
+
+def _check_size(width: int, height: int, *, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels, {_limit_text(max_pixels)}")
+
+
+def _limit_text(max_pixels: int) -> str:
+    return f"more than the limit of {max_pixels} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
+
+
+def _unidentified_error(data: bytes) -> ImageError:
+    """A TIFF of pixels that Pillow has no mode for, or no image."""
+    if data[:4] in _TIFF_STARTS:
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(tags.next)
+            tags.load(file)
+            bands, bits = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(_BITS_PER_SAMPLE, (1,))
+            if _WIDTH in tags and _HEIGHT in tags:
+                kind = "floating point" if 3 in tags.get(_SAMPLE_FORMAT, ()) else "integers"
+                return ImageError(
+                    "unsupported_mode", f"a TIFF of {bands} bands of {bits[0]}-bit {kind}: save 8-bit RGB"
+                )
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - hostile bytes: Pillow raises many types
+            return ImageError("not_an_image", f"a TIFF whose tags cannot be read: {error or type(error).__name__}")
+    return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
+
+
+def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
+    """Call `read`; for a PNG that it rejects, call it again without metadata chunks (colour profiles, texts)."""
+    try:
+        return read(data)
+    except ImageError as error:
+        pixels = _png_pixels(data) if error.reason in ("corrupt", "not_an_image", "truncated") else data
+        if pixels == data:
+            raise
+        return read(pixels)
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """A PNG without chunks that no pixel needs; EXIF stays where its check sum is right. Other bytes as they are."""
+    if not data.startswith(_PNG_START):
+        return data
+    kept, place = [_PNG_START], len(_PNG_START)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if end > len(data):
+            break
+        kind, body = data[place + 4 : place + 8], data[place + 4 : end - 4]
+        sound = crc32(body) == int.from_bytes(data[end - 4 : end], "big")
+        if kind[:1].isupper() or (sound and kind in _PIXEL_CHUNKS):
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
+
+
+def _decoding_error(error: Exception) -> ImageError:
+    detail = str(error) or type(error).__name__
+    ends_early = isinstance(error, EOFError) or any(word in detail.lower() for word in ("truncated", "not enough"))
+    return ImageError("truncated" if ends_early else "corrupt", detail)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
+        grey_HW = np.asarray(image).astype(np.int64)
+        if grey_HW.size and not 0 <= int(grey_HW.min()) <= int(grey_HW.max()) < 2**16:
+            raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
+            grey_HW = 2**16 - 1 - grey_HW
+        return Image.fromarray((grey_HW >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("unsupported_mode", "floating point pixels have no agreed range")
+    return image.convert("RGB")
+
+
+def _exif_rotation(image: Image.Image) -> Image.Transpose | None:
+    """Transpose that applies the EXIF orientation; None if there is none or the metadata is damaged."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return None
