@@ -1,7 +1,7 @@
 """Draw the picture of `docs/review.md`: the review page of some labels in headless Chromium, as a small PNG.
 
-    ecor demo
-    python docs/review_picture.py demo-run/labels docs/review.png
+ecor demo
+python docs/review_picture.py demo-run/labels docs/review.png
 """
 
 import argparse
