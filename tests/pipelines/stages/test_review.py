@@ -1,4 +1,4 @@
-"""`ecor review` as a user runs it: its end and its start again, kill -9, the loop with `ecor audit`, what it refuses."""
+"""`ecor review` as a user runs it: end and new start, kill -9, the loop with `ecor audit`, what it refuses."""
 
 import contextlib
 import csv
