@@ -13,8 +13,7 @@ from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
 from pipelines.config.reporting import EvaluateConfig, ReportConfig
-from pipelines.config.review import AuditConfig
-from pipelines.config.reviewing import ReviewConfig
+from pipelines.config.review import AuditConfig, ReviewConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import (
     AblateConfig,

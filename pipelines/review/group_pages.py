@@ -1,7 +1,7 @@
 """Pages of the list of groups, the labels of a group, and how far the review is."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -134,4 +134,4 @@ def _seen(session: ReviewSession, reviewer: str, *, seen: Seen) -> Bool[np.ndarr
         done = state.is_done(reviewer)
         return done if seen == "done" else ~done
     require(seen in VERDICTS, f"shown labels are open, done, disputed or of a verdict, got {seen!r}")
-    return state.has_verdict(reviewer, seen)
+    return state.has_verdict(reviewer, cast(Verdict, seen))

@@ -6,17 +6,17 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 
 from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
-from pipelines.config.reviewing import ReviewConfig
+from pipelines.config.review import ReviewConfig
 from pipelines.reporting.pictures import PictureSource
 from pipelines.review.decision_set import open_decision_set
 from pipelines.review.decision_table import DecisionTable
-from pipelines.review.label_details import LabelDetails
 from pipelines.review.label_groups import LabelGroups
 from pipelines.review.label_index import build_label_index
-from pipelines.review.name_completion import read_known_names
 from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.app import make_app
+from pipelines.review.server.label_details import LabelDetails
+from pipelines.review.server.name_completion import read_known_names
 from pipelines.review.server.picture_cache import PictureCache
 from pipelines.review.server.security import Access
 from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped

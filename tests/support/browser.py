@@ -49,15 +49,24 @@ class Tab:
         return self._loop.run_until_complete(asyncio.wait_for(self._call(method, params), TIMEOUT_S))
 
     async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        self._num_sent += 1
-        await self._socket.send_json({"id": self._num_sent, "method": method, "params": params})
+        number = await self._send(method, params)
         while True:
             message = await self._socket.receive_json()
-            if message.get("id") == self._num_sent:
+            if message.get("id") == number:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
+            if "method" not in message:
+                continue  # an answer that nobody waits for
             self.events.append(message)
+            if message["method"] == "Page.javascriptDialogOpening" and message["params"]["type"] == "beforeunload":
+                await self._send("Page.handleJavaScriptDialog", {"accept": True})  # the page may be left
+
+    async def _send(self, method: str, params: dict[str, Any]) -> int:
+        """Send a command; its number."""
+        self._num_sent += 1
+        await self._socket.send_json({"id": self._num_sent, "method": method, "params": params})
+        return self._num_sent
 
     def open(self, path: Path, *, fragment: str = "") -> None:
         """Load a file and wait until it has loaded; what was seen before is forgotten."""
@@ -73,8 +82,15 @@ class Tab:
         """Load a page of a server on this machine and wait until it has loaded."""
         self.call("Page.navigate", url="about:blank")
         self.events.clear()
-        self.call("Page.navigate", url=address)
-        self.wait_for("document.readyState === 'complete' && location.protocol === 'http:'")
+        loaded = "document.readyState === 'complete' && location.protocol === 'http:'"
+        for _ in range(3):  # the browser does not answer for a navigation that a key has stopped
+            self._loop.run_until_complete(self._send("Page.navigate", {"url": address}))
+            deadline = time.monotonic() + TIMEOUT_S / 3
+            while time.monotonic() < deadline:
+                if self.run(loaded):
+                    return
+                time.sleep(0.02)
+        raise AssertionError(f"{address} did not load")
 
     def wait_for(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""

@@ -26,7 +26,7 @@ from ecor.data.predictions import (
 )
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index
-from pipelines.config.reviewing import ReviewConfig
+from pipelines.config.review import ReviewConfig
 from pipelines.review.server.app import make_app
 from pipelines.review.server.security import HEADER, Access
 from pipelines.review.server.serve import bind_socket, make_server

@@ -175,7 +175,7 @@ def _label(service: ReviewService, request: Request) -> Any:
 
 
 def _names(service: ReviewService, request: Request) -> Any:
-    kind, text = request.query_params.get("kind"), request.query_params.get("q", "")
+    kind, text = request.query_params.get("kind", ""), request.query_params.get("q", "")
     require(kind in ("category", "rationale"), f"kind must be category or rationale, got {kind!r}")
     first: list[str] = []
     if request.query_params.get("label", "").isdigit():

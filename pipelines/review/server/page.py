@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from ecor.storage.digests import text_sha256
-from pipelines.config.reviewing import LONGEST_NAME
+from pipelines.config.review import LONGEST_NAME
 from pipelines.reporting.html_page import policy_digest
 from pipelines.review.server.service import ReviewService
 

@@ -12,8 +12,8 @@ from ecor.data.heatmap_codec import Evidence
 from ecor.data.images.decoding import ImageError, decode_image
 from pipelines.reporting.html_page import EmbeddedImage
 from pipelines.reporting.pictures import PictureSource, make_thumbnail
-from pipelines.review.label_details import LabelDetails
 from pipelines.review.label_index import LabelIndex
+from pipelines.review.server.label_details import LabelDetails
 from pipelines.storage.image_bytes import MissingError
 
 CACHE_BYTES = 64 * 2**20

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ecor.config.checks import require
-from pipelines.config.reviewing import LONGEST_NAME
+from pipelines.config.review import LONGEST_NAME
 from pipelines.review.decision import VERDICTS, Verdict
 from pipelines.review.group_pages import Seen
 from pipelines.review.label_groups import ORDERS, LabelFilter, Order

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from pipelines.review.label_details import LabelDetails
-from pipelines.review.name_completion import KnownNames
 from pipelines.review.review_session import ReviewSession
+from pipelines.review.server.label_details import LabelDetails
+from pipelines.review.server.name_completion import KnownNames
 from pipelines.review.server.picture_cache import PictureCache
 
 

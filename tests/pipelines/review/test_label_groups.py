@@ -1,6 +1,6 @@
 """The index of labels, groups and filters, against naive loops over the rows.
 
-Covers: `pipelines.review.label_index`, `pipelines.review.label_details`.
+Covers: `pipelines.review.label_index`, `pipelines.review.server.label_details`.
 """
 
 import math
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ecor.data.prediction_schema import ExplainablePrediction
-from pipelines.review.label_details import LabelDetails
 from pipelines.review.label_groups import LabelFilter, LabelGroups
 from pipelines.review.label_index import LabelIndex, build_label_index
+from pipelines.review.server.label_details import LabelDetails
 from tests.support.review_labels import evidence, label, write_labels
 
 WORDS = ("fox", "red  fox", "Füchse", "ﬁsh", "'", '"><b>', "שלום", "a\nb", "owl", "Æ")

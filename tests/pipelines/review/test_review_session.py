@@ -1,6 +1,6 @@
 """Decisions of several reviewers: what the page knows is what the logs say.
 
-Covers: `pipelines.review.group_pages`, `pipelines.review.name_completion`, `pipelines.review.review_sample`,
+Covers: `pipelines.review.group_pages`, `pipelines.review.server.name_completion`, `pipelines.review.review_sample`,
 `pipelines.review.review_state`.
 """
 
@@ -21,9 +21,9 @@ from pipelines.review.decision_table import iterate_decisions
 from pipelines.review.group_pages import first_open, list_groups, members, next_group, num_open, review_progress
 from pipelines.review.label_groups import LabelFilter, LabelGroups
 from pipelines.review.label_index import LabelIndex, build_label_index
-from pipelines.review.name_completion import KnownNames, read_known_names
 from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
+from pipelines.review.server.name_completion import KnownNames, read_known_names
 from tests.support.review_labels import NAMES, label, write_labels
 from tests.support.tiny_splits import VOCABULARY
 

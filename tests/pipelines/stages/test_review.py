@@ -1,7 +1,4 @@
-"""`ecor review` as a user runs it: its end and its start again, kill -9, the loop with `ecor audit`, what it refuses.
-
-Covers: `pipelines.config.reviewing`.
-"""
+"""`ecor review` as a user runs it: end and new start, kill -9, the loop with `ecor audit`, what it refuses."""
 
 import contextlib
 import csv
@@ -24,7 +21,7 @@ import pytest
 from ecor.data.predictions import read_prediction_set
 from pipelines.__main__ import main
 from pipelines.audit.certificate import read_certificate
-from pipelines.config.reviewing import ReviewConfig
+from pipelines.config.review import ReviewConfig
 from pipelines.review.decision_log import LoggedDecision
 from pipelines.review.decision_set import open_decision_set, read_decision_set
 from tests.support.prediction_rows import random_table

@@ -326,8 +326,8 @@ def test_hostile_names_are_text(tab: Tab, tmp_path: Path) -> None:
         page = Page(tab, running).open()
         shown = page.tab.run("Array.from(document.querySelectorAll('.group-row b'), (node) => node.textContent)")
         assert sorted(shown) == sorted(HOSTILE)
-        for _ in HOSTILE:
-            page.open_group()
+        page.open_group()
+        for number in range(1, len(HOSTILE) + 1):
             page.wait(
                 "document.querySelector('#missing .reason').textContent && document.querySelector('#rationales li')"
             )
@@ -339,12 +339,8 @@ def test_hostile_names_are_text(tab: Tab, tmp_path: Path) -> None:
             page.press("Enter")
             page.wait("document.activeElement.id === 'correct-rationale'")
             page.press("Enter")
-            page.wait("!document.getElementById('correct').open")
-            page.press("Escape")
-            page.wait("document.getElementById('group').hidden || document.querySelectorAll('.tile').length")
-            page.open()
-            if not page.count(".group-row"):
-                break
+            page.wait(f"document.getElementById('progress').value.startsWith('{number} of')")
+            page.wait("!document.querySelector('.tile.decided') || !document.getElementById('list').hidden")
         page.open("#seen=done")
         page.wait("document.querySelector('.group-row')")
         assert tab.run("document.documentElement.scrollWidth <= innerWidth")

@@ -1,6 +1,7 @@
 """Names that complete what a reviewer types: those of the vocabulary that fit best."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -73,12 +74,10 @@ def read_known_names(address: str | None, *, predictions: PredictionSet, index: 
         )
         return _of_vocabulary(vocabulary, origin=address)
     beside = filesystem.join(predictions.parents.input.rstrip("/").rpartition("/")[0] or ".", VOCABULARY_NAME)
-    try:
+    with suppress(OSError, ValueError, ImportError):
         vocabulary = read_vocabulary(beside)
-    except (OSError, ValueError, ImportError):
-        vocabulary = None
-    if vocabulary is not None and vocabulary.digest == expected:
-        return _of_vocabulary(vocabulary, origin=beside)
+        if vocabulary.digest == expected:
+            return _of_vocabulary(vocabulary, origin=beside)
     categories, rationales = (
         tuple(sorted(set(map(normalise_name, names)))) for names in (index.categories, index.rationales)
     )
