@@ -24,7 +24,7 @@ from scipy import stats
 from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, schema_with
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
-from pipelines.config.drift import DiffConfig
+from pipelines.config.reporting import DiffConfig
 from pipelines.drift import diff
 from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
 

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.config.drift import CardConfig, DiffConfig
 from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import LearnConfig
-from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.reporting import CardConfig, DiffConfig, EvaluateConfig, ReportConfig
 from pipelines.config.review import AuditConfig, ReviewConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import (

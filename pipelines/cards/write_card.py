@@ -16,8 +16,8 @@ from ecor.storage import filesystem
 from pipelines.audit.certificate import read_certificate
 from pipelines.cards.dataset_card import DatasetFacts, dataset_card
 from pipelines.cards.model_card import ModelFacts, model_card
-from pipelines.config.drift import CardConfig
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.reporting import CardConfig
 from pipelines.runtime.console import say
 from pipelines.tracking.model_cache import fetch_model, pin_model
 from pipelines.tracking.model_versions import ModelVersion, read_model_record

@@ -1,10 +1,13 @@
-"""Settings of the stages that show results: `ecor evaluate` and `ecor report`. Nothing heavy is imported here."""
+"""Settings of the commands that show results (`evaluate`, `report`, `diff`, `card`). Nothing heavy is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ecor.config.address_types import StoreAddress
+import tyro
+
+from ecor.config.address_types import ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
+from pipelines.config.identity import NOT_IN_OUTPUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +78,59 @@ class ReportConfig(CheckedSettings):
         CheckedSettings.__post_init__(self)
         require_at_least("max_images", self.max_images, 1)
         require_at_least("thumbnail_px", self.thumbnail_px, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffConfig(CheckedSettings):
+    """Settings of `ecor diff`."""
+
+    before: tyro.conf.Positional[StoreAddress] = field(metadata=NOT_IN_OUTPUT)
+    """Folder written by `ecor score`."""
+    after: tyro.conf.Positional[StoreAddress] = field(metadata=NOT_IN_OUTPUT)
+    """Folder written by `ecor score`: another model, another day or another vocabulary."""
+    output: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Folder of the result; None: beside the labels `after`, with `-diff` at the end of its name."""
+    false_alarms: float = 0.05
+    """Largest probability (0.001 to 1) of reporting any drift when nothing has changed, over all tests together."""
+    smallest_effect: float = 0.02
+    """Smallest effect (0 to 1) that is reported as a drift: the share of labels that moved."""
+    confidence_step: float = 0.1
+    """Change (0 to 1) of the confidence from which a label of the same category and rationale counts as changed."""
+    fail_on_drift: bool = field(default=False, metadata=NOT_IN_OUTPUT)
+    """Exit with code 3 when a drift is found."""
+    max_images: int = 120
+    """Pictures in the gallery, of the most frequent changes first."""
+    thumbnail_px: int = 192
+    """Longer side of a picture in the page, in pixels."""
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        require(
+            0.001 <= self.false_alarms < 1,
+            f"false_alarms is a probability from 0.001 to below 1, got {self.false_alarms}",
+        )
+        require(0 <= self.smallest_effect < 1, f"smallest_effect lies between 0 and 1, got {self.smallest_effect}")
+        require(0 < self.confidence_step <= 1, f"confidence_step lies between 0 and 1, got {self.confidence_step}")
+        require_at_least("max_images", self.max_images, 1)
+        require_at_least("thumbnail_px", self.thumbnail_px, 16)
+
+    @property
+    def folder(self) -> str:
+        """Where the result goes."""
+        return self.output or f"{self.after.rstrip('/')}-diff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardConfig(CheckedSettings):
+    """Settings of `ecor card`."""
+
+    address: tyro.conf.Positional[ModelAddress]
+    """Folder of shards or one of its splits (dataset card), or a model: `models:/<name>/<version>`,
+    `models:/<name>@<alias>`, or a folder of `ecor train` (model card)."""
+    evaluation: tuple[StoreAddress, ...] = ()
+    """Folders written by `ecor evaluate` for labels of this model; their figures are in the card."""
+    audit: tuple[StoreAddress, ...] = ()
+    """Folders written by `ecor audit` for labels of this model; their certificates are in the card."""
+    output: StoreAddress | None = None
+    """Path of the Markdown file; None: `dataset_card.md` beside the shards, `model_card.md` beside the checkpoint, and
+    for a registered model its description in MLflow alone."""

@@ -20,8 +20,8 @@ from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_prediction_set
 from ecor.storage import filesystem
-from pipelines.config.drift import DiffConfig
 from pipelines.config.identity import output_settings
+from pipelines.config.reporting import DiffConfig
 from pipelines.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
 from pipelines.drift.diff_page import draw_page
 from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import ecor
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import read_part
-from pipelines.config.drift import DiffConfig
+from pipelines.config.reporting import DiffConfig
 from pipelines.drift.label_join import LabelFolder
 from pipelines.drift.record import Diff, DiffSide, TopChange
 from pipelines.reporting.gallery import GalleryItem, make_cards, outcome_codes

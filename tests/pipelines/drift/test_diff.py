@@ -1,6 +1,6 @@
 """`ecor diff`: counts against a plain loop, the page, exit codes, and what it refuses.
 
-Covers: `pipelines.config.drift`, `pipelines.drift.changes`, `pipelines.drift.diff_page`, `pipelines.drift.label_join`,
+Covers: `pipelines.drift.changes`, `pipelines.drift.diff_page`, `pipelines.drift.label_join`,
 `pipelines.drift.record`.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_prediction_set, write_prediction_set
 from pipelines.__main__ import main
-from pipelines.config.drift import DiffConfig
+from pipelines.config.reporting import DiffConfig
 from pipelines.drift import diff, label_join
 from pipelines.drift.record import find_diff
 from tests.support.prediction_rows import row, write_labels
