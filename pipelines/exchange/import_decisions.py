@@ -20,8 +20,8 @@ from ecor.storage.digests import file_sha256
 from pipelines.config.exchange import ImportConfig
 from pipelines.exchange.formats.fiftyone import SAMPLES_NAME
 from pipelines.exchange.formats.registry import IMPORT_FORMATS
+from pipelines.exchange.import_database import ImportDatabase, WaitingDecisions, open_database
 from pipelines.exchange.known_names import KnownNames, read_known_names
-from pipelines.exchange.label_index import LabelIndex, WaitingDecisions, open_database
 from pipelines.exchange.returned_label import ReturnedLabel, judge
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_set import RECORD_NAME as DECISION_SET_NAME
@@ -64,7 +64,7 @@ def run(config: ImportConfig) -> Import:
         return Import(folder=config.folder, balance=Balance.from_record(known["balance"]), is_new=False)
     names = read_known_names(config.labels, predictions, vocabulary=config.vocabulary)
     with tempfile.TemporaryDirectory() as scratch, open_database(Path(scratch)) as database:
-        index, waiting = LabelIndex(database), WaitingDecisions(database)
+        index, waiting = ImportDatabase(database), WaitingDecisions(database)
         index.add_labels(config.labels, predictions)
         index.add_decisions(earlier)
         balance = _read(config, predictions, names=names, index=index, waiting=waiting)
@@ -108,7 +108,7 @@ def _read(
     predictions: PredictionSet,
     *,
     names: KnownNames,
-    index: LabelIndex,
+    index: ImportDatabase,
     waiting: WaitingDecisions,
 ) -> Balance:
     """Check all that the tool returned, and keep what is new."""
@@ -141,7 +141,7 @@ def _decide(
     config: ImportConfig,
     predictions: PredictionSet,
     names: KnownNames,
-    index: LabelIndex,
+    index: ImportDatabase,
     now: datetime,
 ) -> Decision | None:
     key, before = _find_label(returned, config=config, index=index)
@@ -165,7 +165,7 @@ def _decide(
     )
 
 
-def _find_label(returned: ReturnedLabel, *, config: ImportConfig, index: LabelIndex) -> tuple[str, LabelBefore]:
+def _find_label(returned: ReturnedLabel, *, config: ImportConfig, index: ImportDatabase) -> tuple[str, LabelBefore]:
     key = index.find_key(returned.key, image=returned.image)
     before = None if key is None else index.find(key)
     if key is None or before is None:
