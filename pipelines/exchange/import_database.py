@@ -16,7 +16,7 @@ from pipelines.review.decision_table import iterate_decisions
 _COLUMNS = ("key", "source", "category", "rationale", "confidence")
 
 
-class LabelIndex:
+class ImportDatabase:
     """The labels of one folder, and the decisions of one set about them."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
