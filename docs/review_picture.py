@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.browser import open_tab
 from tests.support.review_labels import running_review
 
-WIDTH, HEIGHT, NUM_COLOURS = 1240, 800, 128
+WIDTH, HEIGHT, NUM_COLOURS = 1240, 800, 64
 
 
 def main() -> None:

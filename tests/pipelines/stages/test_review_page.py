@@ -333,9 +333,9 @@ def test_hostile_names_are_text(tab: Tab, tmp_path: Path) -> None:
             )
             assert page.text("#category") in HOSTILE
             page.press("c")
-            page.wait("document.querySelector('#category-names li')")
+            page.wait("document.getElementById('correct').open && document.activeElement.id === 'correct-category'")
             page.type("<img src=x onerror=alert(5)>")
-            page.wait("document.querySelector('#category-names .new')")
+            page.wait("document.querySelector('#category-names [aria-selected=true] .new')")
             page.press("Enter")
             page.wait("document.activeElement.id === 'correct-rationale'")
             page.press("Enter")

@@ -718,7 +718,7 @@
     open: () => { if (state.view === "list") openGroup(); },
     previous: () => turn(-1),
     next: () => turn(1),
-    help: () => openDialog("help"),
+    help: () => { openDialog("help"); byId("help-title").focus(); },
     table: writeTable,
     search: () => {
       if (state.view !== "list") return;
