@@ -344,13 +344,14 @@
   byId("picture").addEventListener("error", async () => {
     const image = state.items[state.current];
     const picture = byId("picture");
+    if (!image) return;
     picture.hidden = true;
     byId("missing").hidden = false;
     const reason = byId("missing").querySelector(".reason");
     reason.textContent = "";
     try {
       const answer = await fetch(`/picture/${image.number}`);
-      if (image === state.items[state.current] && !answer.ok) reason.textContent = await answer.text();
+      if (image.number === state.items[state.current]?.number && !answer.ok) reason.textContent = await answer.text();
     } catch { /* the next step says that the server is gone */ }
   });
   const showDetails = async (image) => {
