@@ -180,6 +180,30 @@ def test_the_last_picture_of_a_group_leads_to_the_next_one(page: Page) -> None:
     page.wait("document.getElementById('toast').textContent === 'Took back 1 decision.'")
 
 
+def test_keys_before_the_next_group_is_on_the_screen_decide_nothing(page: Page) -> None:
+    """All in one moment: three decisions end a group of three, and two more keys come before the next one is there."""
+    page.open_group()
+    title = page.text("#group-title")
+    keys = "['a', 'w', 's', 'v', 'c']"
+    page.tab.run(f"{keys}.forEach((key) => document.dispatchEvent(new KeyboardEvent('keydown', {{key}})))")
+    page.wait(f"document.getElementById('group-title').textContent !== {title!r}")
+    assert [decision.verdict for decision in page.decided()] == ["accept", "wrong", "skip"]
+    assert not page.tab.run("document.getElementById('correct').open")
+    page.press("v")
+    page.wait("document.querySelector('.tile.decided:not(.pending)')")
+    assert [decision.verdict for decision in page.decided()][3:] == ["rationale_not_visible"]
+
+
+def test_a_dialog_saves_nothing_about_another_picture(page: Page) -> None:
+    page.open_group()
+    page.press("c")
+    page.wait("document.getElementById('correct').open")
+    page.tab.run("document.querySelectorAll('.tile')[1].click()")  # as a late answer may change the focus
+    page.tab.run("document.querySelector('#correct form').requestSubmit()")
+    page.wait("document.getElementById('toast').textContent.startsWith('The picture has changed meanwhile')")
+    assert page.decided() == []
+
+
 def test_a_correction_is_typed_with_known_names_first_and_new_ones_marked(page: Page) -> None:
     page.open_group()
     page.press("c")

@@ -22,6 +22,8 @@
   let latest = 0; // of the views that were asked for: an answer that comes too late is dropped
   let queue = Promise.resolve();
   let numWaiting = 0;
+  let numMoving = 0; // moves to other pictures that are under way
+  let subject = null; // number of the picture that an open dialog is about
 
   // --- elements -----------------------------------------------------------------------------------------------------
   const make = (tag, className, text) => {
@@ -455,34 +457,38 @@
     }
   };
   // to the next open picture of the page; else, once all is saved, to the next page or group
-  const advance = async (sent, group) => {
+  const advance = (sent, group) => {
     const isOpen = (image) => !image.mine;
     const after = state.items.findIndex((image, place) => place > state.current && isOpen(image));
     const any = after >= 0 ? after : state.items.findIndex(isOpen);
-    if (any >= 0) {
-      focusItem(any);
-      return;
-    }
-    try { await sent; } catch { return; }
-    if (state.group !== group || state.view !== "group") return;
-    if (state.numOpen > 0) go(settings.sample ? { open: 1 } : { group, open: 1 }, { replace: true });
-    else if (settings.sample) finishSample();
-    else await nextGroup("Group reviewed.");
+    if (any >= 0) focusItem(any);
+    else whileMoving(async () => {
+      try { await sent; } catch { return; }
+      if (state.group !== group || state.view !== "group") return;
+      if (state.numOpen > 0) await go(settings.sample ? { open: 1 } : { group, open: 1 }, { replace: true });
+      else if (settings.sample) await finishSample();
+      else await nextGroup("Group reviewed.");
+    });
+  };
+  // a key that comes before the next pictures are on the screen must not decide about those that were there
+  const whileMoving = async (work) => {
+    numMoving += 1;
+    try { return await work(); } finally { numMoving -= 1; }
   };
   const finishSample = () => {
     toast(`The sample is reviewed. ${settings.nextSteps.join(" ")}`);
-    show();
+    return show();
   };
-  const nextGroup = async (words) => {
+  const nextGroup = (words) => whileMoving(async () => {
     let next = null;
     try { ({ next } = await ask(`/api/next/${state.group}`, query())); } catch (error) { say(error); return; }
     if (words) toast(words);
-    state.current = 0;
     if (next === null) {
       if (!words) toast("No other group has open pictures.");
-      go({}, { replace: true });
-    } else go({ group: next, open: 1 }, { replace: true });
-  };
+      state.current = 0;
+      await go({}, { replace: true });
+    } else await go({ group: next, open: 1 }, { replace: true });
+  });
   const acceptGroup = async () => {
     if (settings.sample) {
       toast("A sample is judged picture by picture.");
@@ -498,6 +504,7 @@
       return;
     }
     const { name, q, from, to } = query();
+    numMoving += 1;
     try {
       await queue;
       const answer = await send("/api/decide", { verdict: "accept", group: number, num_expected: num, filter: { name, q, from, to } });
@@ -509,6 +516,8 @@
     } catch (error) {
       say(error);
       show();
+    } finally {
+      numMoving -= 1;
     }
   };
   const undo = async () => {
@@ -634,6 +643,11 @@
     byId("correct-rationale").value = "";
     showTags();
   };
+  const isSubject = () => {
+    const same = state.view === "group" && state.items[state.current]?.number === subject;
+    if (!same) toast("The picture has changed meanwhile: nothing was saved. Open it again.");
+    return same;
+  };
   const openCorrect = () => {
     const image = state.view === "group" ? state.items[state.current] : null;
     if (!image) return;
@@ -642,6 +656,7 @@
     showTags();
     byId("correct-category").value = after ? after.category : image.category;
     byId("correct-rationale").value = "";
+    subject = image.number;
     openDialog("correct");
     byId("correct-category").focus();
     byId("correct-category").select();
@@ -654,7 +669,7 @@
       return;
     }
     byId("correct").close();
-    decide("correct", { category, rationales: tags });
+    if (isSubject()) decide("correct", { category, rationales: tags });
   };
   combobox(byId("correct-category"), byId("category-names"), "category", (name) => {
     byId("correct-category").value = name;
@@ -673,6 +688,7 @@
   const openNote = () => {
     const image = state.view === "group" ? state.items[state.current] : null;
     if (!image) return;
+    subject = image.number;
     byId("note-text").value = image.mine?.note ?? "";
     openDialog("note");
     byId("note-text").focus();
@@ -681,6 +697,7 @@
     const image = state.items[state.current];
     const note = byId("note-text").value.trim();
     byId("note").close();
+    if (!isSubject()) return;
     const said = image.mine;
     const names = said?.after ? { category: said.after.category, rationales: said.after.rationales } : {};
     decide(said?.verdict ?? "skip", { note, stay: true, ...names });
@@ -740,6 +757,10 @@
     "[": "previous", "]": "next", PageUp: "previous", PageDown: "next", Home: "first", End: "last", "?": "help", "/": "search", T: "table", r: "reviewer",
     ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right", k: "up", j: "down", h: "left", l: "right",
   };
+  const deciding = new Set(["accept", "rationale_not_visible", "wrong", "out_of_vocabulary", "skip", "correct", "note", "accept-group", "next-group"]);
+  const perform = (act) => {
+    if (!numMoving || !deciding.has(act)) acts[act]();
+  };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
     const typing = event.target.matches?.("input, select, textarea");
@@ -755,11 +776,11 @@
     const act = keys[event.key];
     if (!act || (event.repeat && !["up", "down", "left", "right"].includes(act))) return;
     event.preventDefault();
-    acts[act]();
+    perform(act);
   });
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-act]");
-    if (button) acts[button.dataset.act]();
+    if (button) perform(button.dataset.act);
   });
   let filterTimer = 0;
   form.addEventListener("input", (event) => {
