@@ -132,7 +132,8 @@ def _evaluated(facts: ModelFacts) -> Iterator[str]:
         for result in results_of(evaluation, model_digest=facts.checkpoint.model_digest):
             yield (
                 f"Labels `{result.predictions[:12]}` of {escape(result.parents.get('input', _ABSENT))} (images "
-                f"`{str(result.parents.get('input_digest', _ABSENT))[:12]}`), method {escape(result.method)}: "
+                f"`{str(result.parents.get('input_digest', _ABSENT))[:12]}`), vocabulary "
+                f"`{str(result.parents.get('vocabulary_digest', _ABSENT))[:12]}`, method {escape(result.method)}: "
                 f"{result.num_images:,} images of known category, {result.num_explained:,} of known rationale. "
                 f"{_use_of(result, facts=facts)}Intervals: {level}, bootstrap over images."
             )
@@ -180,8 +181,10 @@ def _certified(facts: ModelFacts) -> Iterator[str]:
                 f"labels {escape(certificate.labels)} (`{certificate.labels_digest[:12]}`), certificate "
                 f"`{certificate.digest[:12]}`",
                 *(escape(line) for line in describe(certificate)),
-                f"judged: {certificate.sample_size:,} labels drawn at random, by "
-                f"{escape(', '.join(certificate.judged_by))}",
+                f"drawn at random: {certificate.sample_size:,} labels, judged by "
+                f"{escape(', '.join(certificate.judged_by))}; {certificate.num_skipped:,} that all skipped and "
+                f"{certificate.num_disputed:,} on which they differ count as wrong",
+                f"vocabulary `{certificate.vocabulary_digest[:12]}`",
                 "a promise about these labels only, not about other labels of this model",
             ]
         )
@@ -190,8 +193,8 @@ def _certified(facts: ModelFacts) -> Iterator[str]:
 def _limits(facts: ModelFacts) -> Iterator[str]:
     record: Checkpoint | ArtifactRecord = facts.checkpoint
     yield (
-        f"The figures are of the vocabulary `{record.vocabulary_digest[:12]}`. Of other names, and of images of "
-        f"another kind, nothing was measured here."
+        f"The model was made with the vocabulary `{record.vocabulary_digest[:12]}`. Of other names than those of the "
+        f"figures above, and of images of another kind, nothing was measured here."
     )
     if isinstance(record, Checkpoint) and record.calibrated_on is not None:
         yield "With another vocabulary, confidences are not calibrated."

@@ -28,6 +28,8 @@ class AskConfig(CheckedSettings):
     reason; `coverage`, pairs of category and rationale that were reviewed least."""
     others: tuple[StoreAddress, ...] = ()
     """For `disagreement`: folders of other labels of the same images."""
+    seen: tuple[StoreAddress, ...] = ()
+    """Decision sets about earlier labels of the same images: what was reviewed there is not asked for again."""
     seed: int = 0
     """Seed of `random`, and of the order of images that a strategy holds for equal."""
 

@@ -152,7 +152,8 @@ def _record(
     changes: pa.Table,
     num_confident: int,
 ) -> Diff:
-    paired = 2 * labels.num_common >= min(len(labels.before), len(labels.after))
+    paired = 2 * labels.num_common >= max(len(labels.before), len(labels.after))
+    num_apart = len(labels.before) + len(labels.after) - 2 * labels.num_common
     limits = DriftLimits(false_alarms=config.false_alarms, smallest_effect=config.smallest_effect)
     first, second = (DiffSide.of(each.predictions, address=each.address) for each in (before, after))
     tests = compare(_quantities(labels, paired=paired), paired=paired, limits=limits)
@@ -164,7 +165,10 @@ def _record(
         top_changes=tuple(TopChange(**row) for row in changes.slice(0, NUM_TOP_CHANGES).to_pylist()),
         paired=paired,
         tests=tests,
-        notes=tuple(_notes(before=first, after=second, tests=tests, paired=paired, num_common=labels.num_common)),
+        notes=(
+            *_notes(before=first, after=second, tests=tests),
+            *_compared_images(paired=paired, num_common=labels.num_common, num_apart=num_apart),
+        ),
     )
 
 
@@ -198,17 +202,21 @@ def _quantities(labels: JoinedLabels, *, paired: bool) -> Iterator[Quantity]:
         yield Quantity(name=name, before=getattr(before, name), after=getattr(after, name), is_name=is_name)
 
 
-def _notes(
-    *, before: DiffSide, after: DiffSide, tests: tuple[DriftTest, ...], paired: bool, num_common: int
-) -> Iterator[str]:
+def _notes(*, before: DiffSide, after: DiffSide, tests: tuple[DriftTest, ...]) -> Iterator[str]:
     if before.model_digest != after.model_digest:
         yield f"the model differs: {before.model}, {after.model}"
     if before.vocabulary_digest != after.vocabulary_digest:
         yield "the vocabulary differs: confidences and shares differ for that reason too"
     if not any(test.quantity == OOD_COLUMN.name for test in tests):
         yield "the OOD score is not compared: not all labels of both sets have one"
+
+
+def _compared_images(*, paired: bool, num_common: int, num_apart: int) -> Iterator[str]:
+    """What the tests leave out, or why they are not image by image."""
+    if paired and num_apart:
+        yield f"{num_apart:,} labels of images that are in one set only have no part in the tests"
     if not paired and num_common:
         yield (
-            f"less than half of the images of the smaller set are in both ({num_common:,}): all labels are compared as "
+            f"less than half of the images of the larger set are in both ({num_common:,}): all labels are compared as "
             f"two samples"
         )

@@ -151,10 +151,6 @@ def _drift_table(diff: Diff, *, words: Mapping[str, str]) -> MetricTable:
     return MetricTable(title="Drift without truth", subject="quantity", columns=columns, rows=rows)
 
 
-def _column(name: str) -> Column:
-    return Column(name=name)
-
-
 def _change_row(change: TopChange, diff: Diff) -> Row:
     if change.change == "category":
         name, note = f"{change.category_before} → {change.category_after}", f"because of {change.rationale_after}"

@@ -75,7 +75,12 @@ class ImportDatabase:
             return None
         name = unquote(image)
         stem = name.rpartition("/")[2].rpartition(".")[0]
-        return self._one("stem = ?", stem) or self._one("source = ?", image) or self._one("source = ?", name)
+        by_source = "SELECT key FROM labels WHERE source = ? LIMIT 2"
+        return (
+            self._only("SELECT key FROM labels WHERE stem = ? LIMIT 2", stem)
+            or self._only(by_source, image)
+            or self._only(by_source, name)
+        )
 
     def find(self, key: str) -> LabelBefore | None:
         """The label of a key, or None."""
@@ -94,8 +99,8 @@ class ImportDatabase:
             query = "SELECT 1 FROM counting WHERE key = ? AND reviewer = ? AND outcome = ?"
         return self._database.execute(query, values).fetchone() is not None
 
-    def _one(self, condition: str, value: str) -> str | None:
-        found = self._database.execute(f"SELECT key FROM labels WHERE {condition} LIMIT 2", (value,)).fetchall()  # noqa: S608 - a constant
+    def _only(self, query: str, value: str) -> str | None:
+        found = self._database.execute(query, (value,)).fetchall()
         return found[0][0] if len(found) == 1 else None
 
 

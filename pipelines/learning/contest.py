@@ -60,10 +60,14 @@ class Contest:
         """
         rival = self._find_rival(candidate, initial=initial)
         ours, theirs = self._evaluate(candidate), self._evaluate(rival)
-        winner = promote.run(
-            PromoteConfig(model=candidate.uri, alias=self.config.alias, evaluation=ours, champion_evaluation=theirs),
-            tracking=self.tracking,
-        )
+        winner = self._find_champion(candidate)
+        if winner is None or winner.version != candidate.version:  # else promoted by a run that was killed behind it
+            winner = promote.run(
+                PromoteConfig(
+                    model=candidate.uri, alias=self.config.alias, evaluation=ours, champion_evaluation=theirs
+                ),
+                tracking=self.tracking,
+            )
         gap = difference_of_folders(ours, theirs)
         return Outcome(
             candidate=candidate.uri,
@@ -80,8 +84,7 @@ class Contest:
     def _find_rival(self, candidate: ModelVersion, *, initial: InitialModel) -> ModelVersion:
         """The champion before this candidate; a run that was interrupted after the promotion still finds it."""
         store = RecordStore(self.config.folder)
-        alias_uri = f"models:/{candidate.name}@{self.config.alias}"
-        rival = model_registry.find_version(alias_uri, tracking=self.tracking) or self._crown(initial, candidate)
+        rival = self._find_champion(candidate) or self._crown(initial, candidate)
         if rival.version != candidate.version:
             store.write(_CONTEST, {"champion": rival.uri, "candidate": candidate.uri})
             return rival
@@ -89,6 +92,10 @@ class Contest:
         if record is None or record["candidate"] != candidate.uri:
             return self._register(initial, candidate)  # promoted by hand: compared with the model of the labels
         return model_registry.resolve_model(record["champion"], tracking=self.tracking)
+
+    def _find_champion(self, candidate: ModelVersion) -> ModelVersion | None:
+        """The version that has the alias now."""
+        return model_registry.find_version(f"models:/{candidate.name}@{self.config.alias}", tracking=self.tracking)
 
     def _crown(self, initial: InitialModel, candidate: ModelVersion) -> ModelVersion:
         version = self._register(initial, candidate)

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.config.checks import require
+from ecor.config.checks import name_some, require
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.learning import LearnConfig
-from pipelines.learning.asking import write_questions
+from pipelines.learning.asking import ASK_NAMES, write_questions
 from pipelines.learning.contest import Contest
 from pipelines.learning.corrections import REVIEWED_SCHEMA, read_reviewed
 from pipelines.learning.learned import Learned, find_learned, write_learned
@@ -78,6 +78,7 @@ def run(
         say(learned.describe_balance())
         say(learned.describe(), to_stdout=True)
         reviewed = _add_decided_since(reviewed, decided)
+    reviewed = _add_seen(config, predictions, reviewed)
     write_questions(config.labels, reviewed=reviewed, config=config.ask, folder=config.folder)
     return learned
 
@@ -94,6 +95,14 @@ def _read_decisions(config: LearnConfig, predictions: PredictionSet) -> pa.Table
 
 
 def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
+    """Fix labels and settings; ValueError for a folder with anything else, or with a run of other settings."""
+    if not filesystem.exists(filesystem.join(config.folder, f"{RECORD_NAME}.json")):
+        others = [name for name in filesystem.names_in(config.folder) if name not in ASK_NAMES and name[0] != "."]
+        require(
+            not others,
+            f"{config.folder} holds {name_some(others, most=3)}: name another --output, this command writes and "
+            "removes files of these names",
+        )
     settings = json.loads(json.dumps({"labels_digest": predictions.digest, **output_settings(config)}))
     found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
     differing = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
@@ -111,6 +120,20 @@ def _take_snapshot(config: LearnConfig, decided: pa.Table) -> tuple[pa.Table, st
     data = filesystem.read(path)
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     return table.cast(REVIEWED_SCHEMA), bytes_sha256(data)
+
+
+def _add_seen(config: LearnConfig, predictions: PredictionSet, reviewed: pa.Table) -> pa.Table:
+    """With the images that were reviewed by earlier labels of the same input."""
+    for folder in config.ask.seen:
+        decisions = read_decision_set(folder)
+        require(
+            decisions.of.input_digest == predictions.parents.input_digest,
+            f"{folder} holds decisions about labels of other images ({decisions.of.labels}): leave it out of ask.seen",
+        )
+        earlier = read_reviewed(decisions, reviewer=None)
+        known = pc.is_in(earlier["key"], value_set=reviewed["key"].combine_chunks())
+        reviewed = pa.concat_tables([reviewed, earlier.filter(pc.invert(known))]).combine_chunks()
+    return reviewed
 
 
 def _add_decided_since(reviewed: pa.Table, decided: pa.Table) -> pa.Table:
@@ -135,6 +158,9 @@ def _learn(
         with connect(cluster):
             tuned = tune(config, predictions, prepared, cluster=cluster, tracking=tracking)
             contest = Contest(config=config, scoring=predictions.scoring, cluster=cluster, tracking=tracking)
+            # Images of this input have taught the new model and chosen it: their truth must not judge it.
+            seen = predictions.parents.input_digest
+            model_registry.record_contest(tuned.candidate, input_digest=seen, tracking=tracking)
             outcome = contest.run(tuned.candidate, initial=prepared.initial)
     except ValueError:
         if not has_learned(config):  # a corrected command, or more reviews, may use the folder

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,7 @@ from ecor.config.checks import name_some, parse_record, require
 from ecor.data.images.decoding import ImageError, check_header
 from ecor.data.predictions import iterate_parts
 from ecor.storage import filesystem
-from ecor.storage.digests import bytes_sha256
+from ecor.storage.digests import bytes_sha256, text_sha256
 from pipelines.learning.corrections import TAKEN, count_left_out
 from pipelines.learning.image_source import ImageSource
 from pipelines.runtime.console import progress_bar
@@ -32,6 +33,8 @@ PRODUCTS = (COUNTS_NAME, TABLE_NAME, IMAGE_FOLDER)
 _ORIGIN = ("key", "source", "shard", "member_offset", "member_num_bytes")
 _IMAGES_AT_ONCE = 32
 _NAMED = 3
+_HASH_DIGITS = 13
+"""Hex digits of a hash that decide a split: as many as a float holds exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +51,25 @@ class ReviewedImages:
 
 
 def write_reviewed_images(
-    reviewed: pa.Table, *, labels: str, source: ImageSource, folder: str, max_rejected: float
+    reviewed: pa.Table,
+    *,
+    labels: str,
+    source: ImageSource,
+    folder: str,
+    split_shares: Mapping[str, float],
+    max_rejected: float,
 ) -> ReviewedImages:
     """Read every reviewed image once, check it, and write the table; a finished table is kept.
+
+    A hash of an image's content decides its split, now and in later runs. It is not the hash by which `ecor shard`
+    divides images: labels of one of its splits would all fall into one of ours.
 
     Args:
         reviewed: rows of `REVIEWED_SCHEMA`, sorted by key.
         labels: folder of the labels.
         source: of the images.
         folder: that gets table, images and counts.
+        split_shares: share of each split, from 0 to 1.
         max_rejected: largest share of images that may be missing, unreadable or changed.
 
     Raises:
@@ -67,7 +80,9 @@ def write_reviewed_images(
     finished = _read_counts(folder)
     if finished is not None:
         return finished
-    num_given, rejections = _write_table(reviewed, labels=labels, source=source, folder=folder, most=max_rejected)
+    num_given, rejections = _write_table(
+        reviewed, labels=labels, source=source, folder=folder, split_shares=split_shares, most=max_rejected
+    )
     found = ReviewedImages(
         num_reviewed=reviewed.num_rows,
         num_given=num_given,
@@ -79,7 +94,13 @@ def write_reviewed_images(
 
 
 def _write_table(
-    reviewed: pa.Table, *, labels: str, source: ImageSource, folder: str, most: float
+    reviewed: pa.Table,
+    *,
+    labels: str,
+    source: ImageSource,
+    folder: str,
+    split_shares: Mapping[str, float],
+    most: float,
 ) -> tuple[int, list[ImageError]]:
     """The number of lines, and what was rejected; with too many rejections nothing is published."""
     rejections: list[ImageError] = []
@@ -97,19 +118,31 @@ def _write_table(
                 if isinstance(place, ImageError):
                     rejections.append(place)
                     continue
-                line = {"path": place, "category": row["category_said"], "rationales": row["rationales_said"]}
-                table.write(json.dumps({**line, "key": row["key"]}, ensure_ascii=False) + "\n")
+                said = {"category": row["category_said"], "rationales": row["rationales_said"]}
+                split = split_of(place.sha256, shares=split_shares)
+                line = {"path": place.path, **said, "split": split, "key": row["key"]}
+                table.write(json.dumps(line, ensure_ascii=False) + "\n")
                 num_given += 1
         require(num_found == num_taken, f"{num_taken - num_found} decisions are about images that {labels} lacks")
         _check_rejected(rejections, num_taken=num_taken, max_rejected=most)
     return num_given, rejections
 
 
+def split_of(sha256: str, *, shares: Mapping[str, float]) -> str:
+    """The split of an image by a hash of its content's hash, so that the same content is always in the same split."""
+    place = int(text_sha256(f"ecor learn {sha256}")[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS
+    ends = zip(shares, accumulate(shares.values()), strict=True)
+    return next((split for split, end in ends if place < end), list(shares)[-1])
+
+
 def _read_counts(folder: str) -> ReviewedImages | None:
+    path = filesystem.join(folder, COUNTS_NAME)
     try:
-        return parse_record(ReviewedImages, json.loads(filesystem.read(filesystem.join(folder, COUNTS_NAME))))
+        return parse_record(ReviewedImages, json.loads(filesystem.read(path)))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and run the same command again") from error
 
 
 def _labelled_rows(reviewed: pa.Table, *, labels: str) -> Iterator[list[dict[str, Any]]]:
@@ -136,12 +169,20 @@ def _labelled_rows(reviewed: pa.Table, *, labels: str) -> Iterator[list[dict[str
             yield found
 
 
-def _places(rows: Sequence[Mapping[str, Any]], *, source: ImageSource, folder: str) -> list[str | ImageError]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where an image is for the table, and the hash of its content."""
+
+    path: str
+    sha256: str
+
+
+def _places(rows: Sequence[Mapping[str, Any]], *, source: ImageSource, folder: str) -> list[_Place | ImageError]:
     with ThreadPoolExecutor(8) as readers:
         return list(readers.map(partial(_place, source=source, folder=folder), rows))
 
 
-def _place(row: Mapping[str, Any], *, source: ImageSource, folder: str) -> str | ImageError:
+def _place(row: Mapping[str, Any], *, source: ImageSource, folder: str) -> _Place | ImageError:
     """Path of an image for the table; one of a tar is written into the folder. The error if it cannot be used."""
     try:
         data = source.read(row)
@@ -149,12 +190,12 @@ def _place(row: Mapping[str, Any], *, source: ImageSource, folder: str) -> str |
         if row["image_sha256_said"] not in (None, sha256):
             return ImageError("changed", f"{row['key']} is not the image that was reviewed")
         if row["shard"] is None:
-            return str(row["source"])
+            return _Place(path=str(row["source"]), sha256=sha256)
         name = f"{IMAGE_FOLDER}/{sha256}.{check_header(data).extension}"
         place = filesystem.join(folder, name)
         if not filesystem.is_file(place):
             filesystem.write(place, data)
-        return name
+        return _Place(path=name, sha256=sha256)
     except ImageError as error:
         return error
 

@@ -110,9 +110,9 @@ class _OtherLabels:
         self._places = pd.Index(table["key"].to_pylist())
         require(self._places.is_unique, f"{place} has keys twice: score again")
         self._names = {name: table[name].dictionary_encode().combine_chunks() for name in ("category", "rationale")}
-        first = next(iterate_parts(beside, columns=["key"]), None)
-        known = first is None or bool((self._places.get_indexer(first["key"].to_pylist()) >= 0).any())
-        require(known, f"{place} has no image of {beside}: name labels of the same images")
+        parts = iterate_parts(beside, columns=["key"])
+        is_known = any((self._places.get_indexer(part["key"].to_pylist()) >= 0).any() for part in parts)
+        require(is_known, f"{place} has no image of {beside}: name labels of the same images")
 
     def differences(self, part: pa.Table) -> Float[np.ndarray, " n"]:
         """2 for another category, 1 for another rationale alone, 0 otherwise and for an unknown image."""

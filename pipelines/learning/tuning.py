@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ecor.config.checks import require
-from ecor.config.training import FitConfig, ObjectiveConfig
+from ecor.config.model import PromptConfig
+from ecor.config.scoring import MethodName
+from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.data.predictions import PredictionSet
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.shards import read_index
@@ -26,6 +28,9 @@ from pipelines.runtime.balance import Balance, add_counts
 from pipelines.runtime.console import say
 from pipelines.stages import register, shard, train
 from pipelines.tracking.model_versions import ModelVersion
+from pipelines.training.run_folder import RUN as RUN_RECORD
+from pipelines.training.run_folder import SUMMARY
+from pipelines.training.saved_states import has_states
 
 SHARDS, RUN, VOCABULARY_NAME = "shards", "run", "vocabulary.json"
 WARMUP_STEPS = 2
@@ -79,6 +84,7 @@ def prepare(
         labels=config.labels,
         source=ImageSource(predictions.parents, source=config.source),
         folder=config.folder,
+        split_shares=config.split_shares,
         max_rejected=config.max_rejected,
     )
     require(images.num_given > 0, f"no decision in {config.corrections} says what an image shows: review more")
@@ -118,13 +124,14 @@ def tune(
 
 
 def has_learned(config: LearnConfig) -> bool:
-    """Whether training has begun."""
-    return filesystem.is_folder(filesystem.join(config.folder, RUN))
+    """Whether training has begun: it has a record or a state. The folder alone may be left of a refused run."""
+    run = filesystem.join(config.folder, RUN)
+    return has_states(run) or any(filesystem.exists(filesystem.join(run, name)) for name in (RUN_RECORD, SUMMARY))
 
 
 def clear_products(config: LearnConfig, *, names: tuple[str, ...]) -> None:
     """Remove what `tune` has written before it learned anything, and these records of the command."""
-    for name in (SHARDS, VOCABULARY_NAME, *PRODUCTS, *names):
+    for name in (SHARDS, RUN, VOCABULARY_NAME, *PRODUCTS, *names):
         filesystem.remove(filesystem.join(config.folder, name))
 
 
@@ -137,7 +144,7 @@ def train_config(config: LearnConfig, predictions: PredictionSet, *, initial: In
         backbone=initial.backbone,
         prompts=model.prompts,
         templates=model.templates,
-        objective=ObjectiveConfig(name=OBJECTIVE_OF[predictions.scoring.method]),
+        objective=ObjectiveConfig(name=_objective_of(predictions.scoring.method, prompts=model.prompts)),
         fit=FitConfig(learning_rate=config.learning_rate, warmup_steps=WARMUP_STEPS),
         init_from=initial.version.uri,
         num_epochs=config.num_epochs,
@@ -146,6 +153,12 @@ def train_config(config: LearnConfig, predictions: PredictionSet, *, initial: In
         use_gpu=config.use_gpu,
         seed=config.seed,
     )
+
+
+def _objective_of(method: MethodName, *, prompts: PromptConfig) -> ObjectiveName:
+    """The objective that fits the decoding of the labels; ECOR's own where that one would drop learned tokens."""
+    name = OBJECTIVE_OF[method]
+    return "two_term" if name in ("pairs", "inverted") and prompts.rationale_tokens else name
 
 
 def _place(config: LearnConfig, name: str) -> str:
@@ -159,7 +172,7 @@ def _model_name(config: LearnConfig, initial: InitialModel) -> str:
 
 
 def _shard(config: LearnConfig, *, vocabulary: Vocabulary, cluster: ClusterConfig) -> dict[str, ShardManifest]:
-    """Shards of the reviewed images; the hash of an image's content decides its split, now and in later runs."""
+    """Shards of the reviewed images, whose table names the split of each."""
     names = _place(config, VOCABULARY_NAME)
     filesystem.write(names, vocabulary.to_json().encode())
     settings = ShardConfig(

@@ -47,14 +47,14 @@ class PictureBytes:
 class PictureSource:
     """Reads the pictures of one folder of labels; safe for several threads, and each index is read once at a time."""
 
-    def __init__(self, parents: PredictionParents, *, read_file: Callable[[str], bytes] = filesystem.read) -> None:
+    def __init__(self, parents: PredictionParents, *, read_file: Callable[[str], bytes] | None = None) -> None:
         """
         Args:
             parents: inputs of the labels; pictures are read from there.
-            read_file: reads an image file that lies in no shard.
+            read_file: reads an image file that lies in no shard; None: `filesystem.read`.
         """
         self._parents = parents
-        self._read_file = read_file
+        self._read_file = read_file or filesystem.read
         self._lock = threading.Lock()
         self._shards: dict[str, ShardInfo] | str | None = None
         self._indices: OrderedDict[str, pa.Table | str] = OrderedDict()

@@ -9,20 +9,19 @@ from typing import get_args, get_type_hints
 import pytest
 
 from ecor.config.address_types import AddressKind, LocalPath, ModelAddress, StoreAddress
-from pipelines.config import review as review
-from pipelines.config import stages as stages
-from pipelines.config import studies as studies
+from pipelines.config import exchange, learning, pipeline_file, reporting, review, stages, studies, training
 from pipelines.config.addresses import CheckedSettings, address_settings
 
 PLACES = (
     *("input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
     *("cache_dir", "work", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
-    *("audit", "labels", "judged", "policy"),
+    *("audit", "labels", "judged", "policy", "decisions", "sample", "before", "after", "image_root", "reviewed"),
+    *("corrections", "source", "others", "seen", "init_from", "address"),
 )
 CONFIGS = sorted(
     {
         each
-        for module in (review, stages, studies)
+        for module in (exchange, learning, pipeline_file, reporting, review, stages, studies, training)
         for each in vars(module).values()
         if isinstance(each, type) and is_dataclass(each) and issubclass(each, CheckedSettings)
     },

@@ -33,12 +33,13 @@ from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256
 from pipelines.__main__ import main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.learning import LearnConfig
+from pipelines.config.learning import AskConfig, LearnConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning import contest, learn
 from pipelines.learning.contest import Outcome
 from pipelines.learning.initial_model import open_initial_model
 from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.learning.tuning import has_learned
 from pipelines.review.decision import Correction
 from pipelines.review.decision_set import open_decision_set
 from pipelines.runtime.balance import Balance
@@ -154,6 +155,40 @@ def test_what_was_refused_leaves_the_folder_free(job: Path) -> None:
         run(job)
     left = [path for path in Path(f"{job}/labels-learned").rglob("*") if path.is_file()]
     assert not left
+
+
+def test_a_folder_with_files_of_others_is_refused_and_keeps_them(job: Path) -> None:
+    """A project's own `shards` and `vocabulary.json` are neither written over nor removed."""
+    folder = job / "project"
+    (folder / "shards").mkdir(parents=True)
+    (folder / "vocabulary.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"project holds shards, vocabulary\.json: name another --output"):
+        run(job, output=str(folder))
+    assert sorted(each.name for each in folder.iterdir()) == ["shards", "vocabulary.json"]
+    assert (folder / "vocabulary.json").read_text() == "{}"
+
+
+def test_a_run_that_was_refused_before_its_first_state_has_learned_nothing(job: Path) -> None:
+    config = config_of(job)
+    (Path(config.folder) / "run" / "_ledger").mkdir(parents=True)
+    assert not has_learned(config)
+    (Path(config.folder) / "run" / "run.json").write_text("{}")
+    assert has_learned(config)
+
+
+def test_images_that_were_reviewed_by_earlier_labels_are_not_asked_for_again(job: Path) -> None:
+    def asked(name: str, **ask: object) -> int:
+        run(job, corrections=None, output=f"{job}/{name}", ask=AskConfig(**ask))
+        return pq.ParquetFile(f"{job}/{name}/ask.parquet").metadata.num_rows
+
+    assert asked("all") == 5
+    assert asked("rest", seen=(f"{job}/reviewed",)) == 0
+    others = write_labels(f"{job}/x", random_table(3))
+    open_decision_set(
+        f"{job}/others", labels="x", predictions=replace(others, parents=replace(others.parents, input_digest="0" * 64))
+    )
+    with pytest.raises(ValueError, match="decisions about labels of other images"):
+        asked("none", seen=(f"{job}/others",))
 
 
 def test_a_folder_of_something_else_is_refused(job: Path) -> None:

@@ -4,6 +4,7 @@ Covers: `pipelines.learning.image_source`.
 """
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ecor.data.shards import read_index, sample_key
 from ecor.storage.digests import bytes_sha256
 from pipelines.learning.corrections import REVIEWED_SCHEMA
 from pipelines.learning.image_source import ImageSource
-from pipelines.learning.reviewed_images import ReviewedImages, write_reviewed_images
+from pipelines.learning.reviewed_images import ReviewedImages, split_of, write_reviewed_images
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_models import write_pictures
 from tests.support.tiny_splits import NUM_VALIDATION, sample, write_world
@@ -66,7 +67,8 @@ def keys_of(labels: str) -> list[str]:
 
 
 def write(table: pa.Table, *, labels: str, found: PredictionSet, folder: Path, **settings) -> ReviewedImages:
-    settings = {"source": ImageSource(found.parents), "max_rejected": 0.0, **settings}
+    shares = {"train": 0.6, "validation": 0.15, "test": 0.25}
+    settings = {"source": ImageSource(found.parents), "max_rejected": 0.0, "split_shares": shares, **settings}
     return write_reviewed_images(table, labels=labels, folder=str(folder), **settings)
 
 
@@ -174,3 +176,22 @@ def test_a_damaged_tar_is_no_silent_loss(tmp_path: Path, labels: str) -> None:
 def predictions_place(labels: str, key: str) -> int:
     rows = read_predictions(labels).to_pylist()
     return next(each["member_offset"] for each in rows if each["key"] == key) + 5
+
+
+def test_a_split_of_ecor_shard_is_divided_like_any_other_images() -> None:
+    """Images that `ecor shard` put into its test split, by the end of their hash, are not all held out here."""
+    shares = {"train": 0.6, "validation": 0.15, "test": 0.25}
+    all_images = [bytes_sha256(str(number).encode()) for number in range(20_000)]
+    of_test = [each for each in all_images if int(each[-12:], 16) / 16**12 < 0.1]
+    found = Counter(split_of(each, shares=shares) for each in of_test)
+    assert {split: found[split] / len(of_test) for split in shares} == pytest.approx(shares, abs=0.04)
+    assert all(split_of(each, shares=shares) == split_of(each, shares=shares) for each in of_test[:10])
+    assert {split_of(each, shares={"train": 0.0, "test": 1.0}) for each in of_test[:50]} == {"test"}
+
+
+def test_a_damaged_record_of_counts_is_named(tmp_path: Path, labels: str) -> None:
+    found = of_files(write_pictures(tmp_path / "photos", num=2), labels)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reviewed.json").write_text("")
+    with pytest.raises(ValueError, match=r"out/reviewed\.json is damaged"):
+        write(reviewed(keys_of(labels)), labels=labels, found=found, folder=tmp_path / "out")
