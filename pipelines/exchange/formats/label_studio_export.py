@@ -90,6 +90,7 @@ def _returned(
         time=time,
         note=" ".join(values.get("note", [])),
         is_seen=True,
+        is_explicit=is_cancelled,  # names of a skipped task are a draft
     )
 
 
