@@ -42,6 +42,13 @@ class ReturnedLabel:
     check_label: Callable[[LabelBefore], None] | None = None
     """Raises ValueError for another label than the one that was exported."""
 
+    def __post_init__(self) -> None:
+        texts = {name: getattr(self, name) for name in ("key", "image", "category", "reviewer")}
+        texts |= {f"rationale {place}": name for place, name in enumerate(self.rationales or (), start=1)}
+        for name, text in texts.items():
+            is_text = isinstance(text, str) or (text is None and name in ("key", "image", "category", "reviewer"))
+            require(is_text, f"{self.where}: the {name} must be a text, got {text!r}: export it again")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedLabel:

@@ -24,6 +24,7 @@ from ecor.data.predictions import read_prediction_set, read_predictions
 from pipelines.__main__ import main
 from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.exchange import export_labels, import_decisions
+from pipelines.exchange.formats import cvat
 from pipelines.exchange.formats.registry import IMPORT_FORMATS
 from pipelines.exchange.known_names import KnownNames
 from pipelines.exchange.returned_label import ReturnedLabel, judge
@@ -518,6 +519,30 @@ BAD: dict[str, tuple[str, str, str]] = {
         '{"images": [{"id": 1, "file_name": "{key}.png"}], "annotations": [{"image_id": 1, "category_id": 1}]}',
         "has the category 1, which the file lacks",
     ),
+    "an unknown encoding": ("cvat", '<?xml version="1.0" encoding="foo"?><annotations/>', "is not XML"),
+    "a document type after a long comment": (
+        "cvat",
+        f"<!--{'x' * 2**17}--><!DOCTYPE a><annotations/>",
+        "has a document type",
+    ),
+    "results that are texts": (
+        "label-studio",
+        '[{"annotations": [{"result": ["x"]}]}]',
+        "task 1 is not as Label Studio",
+    ),
+    "data that is a text": ("label-studio", '[{"data": "x", "annotations": [{}]}]', "task 1 is not as Label Studio"),
+    "choices that are numbers": (
+        "label-studio",
+        '[{"annotations": [{"result": [{"from_name": "category", "value": {"choices": [1]}}]}]}]',
+        "task 1: the category must be a text, got 1",
+    ),
+    "a key that is a number": (
+        "label-studio",
+        '[{"data": {"key": 5}, "annotations": [{}]}]',
+        "task 1: the key must be a text, got 5",
+    ),
+    "a category without a name": ("coco", '{"categories": [{"id": 1, "name": null}]}', "is not COCO (TypeError"),
+    "COCO of another shape": ("coco", '[{"images": []}]', "holds no images"),
     "no COCO": ("coco", '{"images": [{"name": 1}]}', "is not COCO (KeyError: 'id')"),
 }
 
@@ -532,6 +557,47 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(folder, case, capsys):
     shown = capsys.readouterr().err.strip()
     assert told in shown and len(shown.splitlines()) == 1, shown
     assert not (folder / "labels-review").exists()
+
+
+def test_samples_of_another_shape_are_one_line(folder):
+    for text, told in (
+        ('{"frames": [{"filepath": "a"}]}', "holds no samples"),
+        ('{"samples": [{"filepath": "a", "key": 5}]}', "sample 1: the key must be a text, got 5"),
+        ('{"samples": [{"filepath": "a", "tags": 5}]}', "sample 1 is not as FiftyOne writes it"),
+    ):
+        (folder / "samples.json").write_text(text)
+        with pytest.raises(ValueError, match=told):
+            take(folder, "fiftyone", folder)
+
+
+def test_xml_is_bounded_and_has_no_document_type_in_any_encoding(folder, monkeypatch):
+    (folder / "wide.xml").write_bytes('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>'.encode("utf-16"))
+    with pytest.raises(ValueError, match="has a document type"):
+        take(folder, "cvat", folder / "wide.xml")
+    monkeypatch.setattr(cvat, "MOST_BYTES", 2**18)
+    images = [f'<image name="{each["key"]}.png"><x a="{"y" * 2**16}"/></image>' for each in rows_of(folder)]
+    (folder / "many.xml").write_text(f"<annotations>{''.join(images)}</annotations>")
+    assert sum(map(len, images)) > cvat.MOST_BYTES
+    assert take(folder, "cvat", folder / "many.xml").balance.num_taken == NUM_LABELS  # each without a category: wrong
+    (folder / "long.xml").write_text(f"<annotations><image><x>{'<y/>' * 2**17}</x></image></annotations>")
+    with pytest.raises(ValueError, match="has an image of over 262144 bytes of XML"):
+        take(folder, "cvat", folder / "long.xml")
+
+
+def test_archives_that_are_damaged_or_encrypted_are_one_line(folder):
+    with zipfile.ZipFile(folder / "task.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(export(folder, "cvat"), "annotations.xml")
+    data = bytearray((folder / "task.zip").read_bytes())
+    local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    encrypted, unknown, damaged = bytearray(data), bytearray(data), bytearray(data)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    unknown[local + 8] = unknown[central + 10] = 99
+    damaged[local + 60 : local + 90] = b"\xff" * 30
+    for content in (encrypted, unknown, damaged):
+        (folder / "task.zip").write_bytes(content)
+        with pytest.raises(ValueError, match="is not a zip archive that can be read"):
+            take(folder, "cvat", folder / "task.zip")
 
 
 def test_no_reviewer_and_contradictions_are_refused(folder):

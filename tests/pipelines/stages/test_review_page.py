@@ -208,7 +208,10 @@ def test_a_dialog_saves_nothing_about_another_picture(page: Page) -> None:
 HOLD = """
 window.realFetch = window.fetch;
 window.held = new Promise((done) => { window.release = done; });
-window.fetch = async (...asked) => { if (asked[0].startsWith('PATH')) await window.held; return window.realFetch(...asked); };
+window.fetch = async (...asked) => {
+  if (asked[0].startsWith('PATH')) await window.held;
+  return window.realFetch(...asked);
+};
 """
 """Requests of a path wait until `release()`."""
 
