@@ -98,7 +98,7 @@ def _correction(row: TableRow, *, verdict: str | None) -> Correction | None:
     category = row.text("category_after")
     if verdict != "correct":
         filled = {"category_after": (category or "").strip(), "rationales_after": row.names("rationales_after")}
-        for name in filter(filled.get, filled):
+        for name in (each for each, value in filled.items() if value):
             raise row.error(
                 name, f"stands beside {verdict or 'no verdict'}: write the verdict correct, or empty the cell"
             )
