@@ -23,6 +23,8 @@ class PlacedImage:
     height: int | None = None
     """Pixels as stored; None where the image was not read."""
     width: int | None = None
+    is_sideways: bool = False
+    """Whether the EXIF orientation swaps height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,6 +174,7 @@ def _placed(address: str, *, header: ImageHeader | None, is_within: bool = False
         extension=header.extension,
         height=header.height,
         width=header.width,
+        is_sideways=header.is_sideways,
     )
 
 

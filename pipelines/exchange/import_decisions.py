@@ -16,7 +16,7 @@ from typing import Any
 from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
-from ecor.storage.digests import file_sha256
+from ecor.storage.digests import file_sha256, text_sha256
 from pipelines.config.exchange import ImportConfig
 from pipelines.exchange.formats.fiftyone import SAMPLES_NAME
 from pipelines.exchange.formats.registry import IMPORT_FORMATS
@@ -44,7 +44,7 @@ class Import:
     """Of the decision set."""
     balance: Balance
     is_new: bool
-    """False: the same file was imported before."""
+    """False: the same file was imported before, with the same reviewer and settings."""
 
 
 def run(config: ImportConfig) -> Import:
@@ -97,7 +97,8 @@ def _find_decision_set(config: ImportConfig, predictions: PredictionSet) -> Deci
 def _input_digest(config: ImportConfig) -> str:
     path = filesystem.join(config.input, SAMPLES_NAME) if config.source == "fiftyone" else config.input
     try:
-        return f"{file_sha256(path)}-{config.unchanged}"
+        told = (file_sha256(path), config.unchanged, config.source, config.reviewer or "")
+        return text_sha256("\0".join(told))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         kind = "folder with samples.json" if config.source == "fiftyone" else "file"
         raise ValueError(f"{config.input}: there is no such {kind}: name what the tool exported") from error
@@ -156,6 +157,7 @@ def _decide(
     return Decision(
         labels_digest=predictions.digest,
         key=key,
+        image_sha256=returned.image_sha256,
         reviewer=reviewer,
         time=returned.time or now,
         verdict=judged.verdict,
@@ -190,5 +192,6 @@ def _record(config: ImportConfig, predictions: PredictionSet, *, balance: Balanc
         "from": config.source,
         "labels_digest": predictions.digest,
         "unchanged": config.unchanged,
+        "reviewer": config.reviewer,
         "balance": balance.to_record(),
     }

@@ -1,6 +1,7 @@
 """Open a file that a tool exported, as it is or in a zip archive."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -18,7 +19,7 @@ def open_export(path: str, *, within: str = "") -> Iterator[IO[bytes]]:
         within: end of the name of the file in an archive, such as `annotations.xml`.
 
     Raises:
-        ValueError: when there is no such file, or an archive has no such file or several.
+        ValueError: when there is no such file, or an archive has no such file or several, is damaged or encrypted.
     """
     try:
         with filesystem.open_file(path) as file:
@@ -29,8 +30,10 @@ def open_export(path: str, *, within: str = "") -> Iterator[IO[bytes]]:
                 yield member
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(f"{path}: there is no such file: name what the tool exported") from error
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a zip archive: export it again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        if not path.lower().endswith(".zip"):
+            raise
+        raise ValueError(f"{path} is not a zip archive that can be read ({error}): export it again") from error
 
 
 @contextmanager

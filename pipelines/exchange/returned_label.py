@@ -33,12 +33,21 @@ class ReturnedLabel:
     time: datetime | None = None
     """When the tool got it; None: not known."""
     note: str = ""
+    image_sha256: str | None = None
+    """Of the image that was judged, where the tool has kept it."""
     is_seen: bool = False
     """Whether the tool says that a person has submitted it, so that unchanged means accepted."""
     is_explicit: bool = False
     """Whether only the verdict counts: category and rationales are given for corrections alone."""
     check_label: Callable[[LabelBefore], None] | None = None
     """Raises ValueError for another label than the one that was exported."""
+
+    def __post_init__(self) -> None:
+        texts = {name: getattr(self, name) for name in ("key", "image", "category", "reviewer")}
+        texts |= {f"rationale {place}": name for place, name in enumerate(self.rationales or (), start=1)}
+        for name, text in texts.items():
+            is_text = isinstance(text, str) or (text is None and name in ("key", "image", "category", "reviewer"))
+            require(is_text, f"{self.where}: the {name} must be a text, got {text!r}: export it again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,7 @@ def judge(
     """The verdict that a returned label means; None for one that came back as it was and that no person judged.
 
     Other names are a correction; a label whose rationales were all taken away is `rationale_not_visible`, one whose
-    category was taken away is `wrong`.
+    category was taken away is `wrong`. A note alone is `skip`, so that it is kept.
 
     Args:
         returned: what the tool says.
@@ -71,16 +80,20 @@ def judge(
     changed = _judge_names(returned, before, names=names)
     if returned.verdict is None:
         is_judged = changed is not None or returned.is_seen or accept_unchanged
-        return changed or (JudgedLabel(verdict="accept") if is_judged else None)
+        return changed or (JudgedLabel(verdict="accept") if is_judged else _judge_note(returned))
     return _judge_chosen(returned, returned.verdict, changed=changed)
 
 
 def _judge_explicit(returned: ReturnedLabel, *, names: KnownNames) -> JudgedLabel | None:
     if returned.verdict is None:
-        return None
+        return _judge_note(returned)
     if returned.verdict != "correct":
         return JudgedLabel(verdict=returned.verdict)
     return JudgedLabel(verdict="correct", after=_correction(returned, names=names))
+
+
+def _judge_note(returned: ReturnedLabel) -> JudgedLabel | None:
+    return JudgedLabel(verdict="skip") if returned.note.strip() else None
 
 
 def _judge_names(returned: ReturnedLabel, before: LabelBefore, *, names: KnownNames) -> JudgedLabel | None:
@@ -99,8 +112,9 @@ def _judge_names(returned: ReturnedLabel, before: LabelBefore, *, names: KnownNa
 
 
 def _judge_chosen(returned: ReturnedLabel, verdict: Verdict, *, changed: JudgedLabel | None) -> JudgedLabel:
-    """A chosen verdict beside the names: `wrong` and `skip` say nothing of names, the others must fit them."""
-    fits = changed is None or changed.verdict == verdict or verdict in ("wrong", "out_of_vocabulary", "skip")
+    """A chosen verdict beside the names: `wrong` and `skip` fit names that were taken away, but no other names."""
+    says_nothing = verdict in ("wrong", "out_of_vocabulary", "skip")
+    fits = changed is None or changed.verdict == verdict or (says_nothing and changed.after is None)
     require(
         fits,
         f"{returned.where}: the verdict {verdict} does not fit its names ({returned.category}: "

@@ -22,7 +22,8 @@ rationale_not_visible   the category is right, but the image does not show the r
 wrong                   the category is wrong, and the reviewer does not say what is right
 out_of_vocabulary       the image shows none of the categories
 skip                    seen, and left open
-undo                    takes back the same reviewer's last decision on this image that still counts
+undo                    takes back the same reviewer's last decision on this image that is left: of the same log,
+                        else of all
 """
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -108,8 +109,8 @@ class Decision:
         """What two reviewers of an image are compared by: the verdict, and for a correction the names."""
         if self.after is None:
             return (self.verdict,)
-        names = map(normalise_name, (self.after.category, *sorted(self.after.rationales)))
-        return (self.verdict, *names)
+        rationales = sorted(map(normalise_name, self.after.rationales))
+        return (self.verdict, normalise_name(self.after.category), *rationales)
 
     def to_json(self) -> str:
         """One line of JSON, without the line break."""

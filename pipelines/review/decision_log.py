@@ -58,8 +58,8 @@ class TornLine:
 class DecisionLog:
     """Appends the decisions of one reviewer to log files of this process. Not safe for several threads at once.
 
-    After a failed write (a full disk), the file is left as it is and the next decision starts a new file, so that an
-    incomplete line is always the last one of its file.
+    After a failed write (a full disk), the file is cut back to what was confirmed, and the next decision starts a new
+    file, so that an incomplete line is always the last one of its file, also where cutting failed.
 
     Example:
         >>> with DecisionLog(folder, reviewer="Ada") as log:  # doctest: +SKIP
@@ -88,11 +88,14 @@ class DecisionLog:
         data = "".join(f"{each.to_json()}\n" for each in decisions).encode()
         if self._file is None:
             self._file = self._create_file()
+        num_confirmed_bytes = os.fstat(self._file).st_size
         try:
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, num_confirmed_bytes)
             self.close()
             raise
 

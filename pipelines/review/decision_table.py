@@ -165,7 +165,7 @@ def _read_bucket(path: Path) -> Iterator[LoggedDecision]:
 
 
 def _replay(logged: Iterable[LoggedDecision]) -> Iterator[list[CountingDecision]]:
-    """Replay decisions per image and reviewer, in order; an undo takes back the last one that is left."""
+    """Replay decisions per image and reviewer, in order."""
     made: dict[str, dict[str, list[LoggedDecision]]] = {}
     for each in logged:
         made.setdefault(each.decision.key, {}).setdefault(each.decision.reviewer, []).append(each)
@@ -173,12 +173,7 @@ def _replay(logged: Iterable[LoggedDecision]) -> Iterator[list[CountingDecision]
         counting = []
         for reviewer in sorted(made[key]):
             history = _in_order(made[key][reviewer])
-            left: list[LoggedDecision] = []
-            for each in history:
-                if each.decision.verdict != "undo":
-                    left.append(each)
-                elif left:
-                    left.pop()
+            left = _undo(history)
             if left:
                 counting.append((left[-1], len(history)))
         outcomes = [each.decision.outcome for each, _ in counting if each.decision.verdict != "skip"]
@@ -192,6 +187,17 @@ def _replay(logged: Iterable[LoggedDecision]) -> Iterator[list[CountingDecision]
                 )
                 for each, number in counting
             ]
+
+
+def _undo(history: Iterable[LoggedDecision]) -> list[LoggedDecision]:
+    """The decisions that are left: an undo takes back the last one of its own log, else the last one of all logs."""
+    left: list[LoggedDecision] = []
+    for each in history:
+        if each.decision.verdict != "undo":
+            left.append(each)
+        elif left:
+            del left[next((place for place in reversed(range(len(left))) if left[place].log == each.log), -1)]
+    return left
 
 
 def _in_order(history: Sequence[LoggedDecision]) -> list[LoggedDecision]:

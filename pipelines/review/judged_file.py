@@ -1,7 +1,8 @@
 """Files in which people write verdicts on labels: CSV, JSON Lines or Parquet, a row per label and reviewer."""
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -14,6 +15,7 @@ TO_FILL = ("verdict", "category_after", "rationales_after", "reviewer", "note")
 _IN_FILES = tuple(verdict for verdict in VERDICTS if verdict != "undo")
 _OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+_FILLED_TEXTS = ("category_after", "rationales_after", "reviewer", "note")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class JudgedRow:
     reviewer: str | None
     time: datetime | None
     note: str
+    image_sha256: str | None
+    """Of the image that was judged, where the file has it."""
 
     def check_label(self, before: LabelBefore) -> None:
         """Raise ValueError where the row shows another label than this one."""
@@ -43,14 +47,16 @@ def read_judged_rows(path: str) -> Iterator[JudgedRow]:
 
     Args:
         path: a CSV, JSON Lines or Parquet file with the columns `key` and `verdict`, and where needed
-            `category_after`, `rationales_after`, `reviewer`, `time` and `note`. Where it has `category` and
-            `rationale`, they are the label that was judged.
+            `category_after`, `rationales_after`, `reviewer`, `time`, `note` and `image_sha256`. Where it has `category`
+            and `rationale`, they are the label that was judged.
 
     Raises:
-        ValueError: naming the row, for unknown verdicts, corrections without a category and times that are none.
+        ValueError: naming the row, for unknown verdicts, corrections without a category or beside another verdict, and
+            times that are none.
     """
-    optional = ("category", "rationale", "category_after", "rationales_after", "reviewer", "time", "note")
-    for row in read_rows(path, required=("key", "verdict"), optional=optional):
+    optional = ("category", "rationale", *TO_FILL[1:], "time", "image_sha256")
+    for read in read_rows(path, required=("key", "verdict"), optional=optional):
+        row = _without_apostrophes(read) if path.lower().endswith(".csv") else read
         verdict = (row.text("verdict") or "").strip().lower() or None
         if verdict is not None and verdict not in _IN_FILES:
             raise row.error("verdict", f"must be one of {', '.join(_IN_FILES)}")
@@ -58,10 +64,11 @@ def read_judged_rows(path: str) -> Iterator[JudgedRow]:
             row=row,
             key=row.text("key") or "",
             verdict=cast(Verdict | None, verdict),
-            after=_correction(row) if verdict == "correct" else None,
+            after=_correction(row, verdict=verdict),
             reviewer=(row.text("reviewer") or "").strip() or None,
             time=_time(row),
             note=row.text("note") or "",
+            image_sha256=_digest(row),
         )
 
 
@@ -72,14 +79,40 @@ def find_key(key: str, known: Mapping[str, object]) -> str | None:
 
 def spreadsheet_text(text: str) -> str:
     """A text that no spreadsheet takes for a formula: with an apostrophe before it, as they write it themselves."""
-    return f"'{text}" if text.startswith(_OF_FORMULAS) else text
+    return f"'{text}" if text.lstrip("'").startswith(_OF_FORMULAS) else text
 
 
-def _correction(row: TableRow) -> Correction:
+def original_text(text: str) -> str:
+    """The text that `spreadsheet_text` was given."""
+    is_marked = text.startswith("'") and text.lstrip("'").startswith(_OF_FORMULAS)
+    return text[1:] if is_marked else text
+
+
+def _without_apostrophes(row: TableRow) -> TableRow:
+    """The row of a CSV file with the texts that were meant; `find_key` and `check_label` do the same for the others."""
+    texts = {name: text for name in _FILLED_TEXTS if isinstance(text := row.cells.get(name), str)}
+    return replace(row, cells={**row.cells, **{name: original_text(text) for name, text in texts.items()}})
+
+
+def _correction(row: TableRow, *, verdict: str | None) -> Correction | None:
     category = row.text("category_after")
+    if verdict != "correct":
+        filled = {"category_after": (category or "").strip(), "rationales_after": row.names("rationales_after")}
+        for name in (each for each, value in filled.items() if value):
+            raise row.error(
+                name, f"stands beside {verdict or 'no verdict'}: write the verdict correct, or empty the cell"
+            )
+        return None
     if not category or not category.strip():
         raise row.error("category_after", "is empty, but the verdict is correct: write the category that is shown")
     return Correction(category=category, rationales=tuple(row.names("rationales_after") or ()))
+
+
+def _digest(row: TableRow) -> str | None:
+    digest = row.text("image_sha256")
+    if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise row.error("image_sha256", "must be 64 hexadecimal digits, or empty")
+    return digest or None
 
 
 def _time(row: TableRow) -> datetime | None:

@@ -51,6 +51,7 @@ class ReviewSession:
     torn: list[TornLine] = field(init=False, default_factory=list)
     """Incomplete lines of logs of earlier runs."""
     lock: threading.RLock = field(init=False, default_factory=threading.RLock)
+    _table_lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _logs: dict[str, DecisionLog] = field(init=False, default_factory=dict)
     _undos: dict[str, list[Int[np.ndarray, " n"]]] = field(init=False, default_factory=dict)
     _actions: OrderedDict[str, int] = field(init=False, default_factory=OrderedDict)
@@ -167,8 +168,8 @@ class ReviewSession:
         return Correction(category=made.category, rationales=names, new_names=new)
 
     def write_table(self) -> DecisionTable:
-        """Write the view of the decision set."""
-        with self.lock:
+        """Write the view of the decision set; decisions go on meanwhile, and are in the next one."""
+        with self._table_lock:
             return write_decision_table(self.decisions)
 
     def close(self) -> None:

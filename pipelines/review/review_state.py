@@ -147,4 +147,4 @@ def _outcome(state: LabelState) -> tuple[str, ...] | None:
     """The names of a correction, as `Decision.outcome` compares them."""
     if state.after is None:
         return None
-    return tuple(map(normalise_name, (state.after.category, *sorted(state.after.rationales))))
+    return (normalise_name(state.after.category), *sorted(map(normalise_name, state.after.rationales)))

@@ -49,6 +49,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 class ImageError(ValueError):
@@ -71,6 +72,8 @@ class ImageHeader:
     width: int
     """Pixels as stored, before EXIF orientation is applied."""
     height: int
+    is_sideways: bool
+    """Whether the EXIF orientation swaps width and height."""
 
 
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -86,7 +89,12 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 
     def header(data: bytes) -> ImageHeader:
         with _open_image(data, max_pixels=max_pixels) as image:
-            return ImageHeader(extension=EXTENSIONS[str(image.format)], width=image.width, height=image.height)
+            return ImageHeader(
+                extension=EXTENSIONS[str(image.format)],
+                width=image.width,
+                height=image.height,
+                is_sideways=_exif_rotation(image) in _SIDEWAYS,
+            )
 
     return _retry_without_metadata(header, data)
 

@@ -109,6 +109,8 @@ def read_coco(path: str) -> Iterator[ReturnedLabel]:
 
 def _keep(kind: str | None, item: Any, *, database: sqlite3.Connection, categories: dict[str, tuple[str, str]]) -> None:
     if kind == "categories":
+        if not isinstance(item["name"], str):
+            raise TypeError(f"the name of a category is {item['name']!r}")
         categories[str(item["id"])] = (item["name"], item.get("supercategory") or "")
     elif kind == "images":
         row = (str(item["id"]), item["file_name"], item.get("key"))
@@ -127,6 +129,8 @@ def _join(
     ).fetchone()
     if lost is not None:
         raise ValueError(f"{path}: an annotation is of the image {lost[0]}, which the file lacks: export it again")
+    if database.execute("SELECT 1 FROM images LIMIT 1").fetchone() is None:
+        raise ValueError(f"{path} holds no images: export it as COCO again")
     for identity, image, key in database.execute("SELECT id, image, key FROM images ORDER BY rowid"):
         where = f"{path}: image {identity}"
         found = database.execute(

@@ -6,8 +6,9 @@ https://docs.cvat.ai/docs/other/xml_format
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError, ParserCreate
 from xml.sax.saxutils import escape, quoteattr
 
 from pipelines.exchange.exported_label import ExportedLabel, review_text
@@ -21,7 +22,8 @@ UNDECIDED = "-"
 """The verdict's default: CVAT's menus need a value."""
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no form for."""
-_HEAD_BYTES = 2**16
+MOST_BYTES = 64 * 2**20
+"""Longest XML of one image, and of all that stands before the first one."""
 
 
 class CvatWriter:
@@ -32,7 +34,10 @@ class CvatWriter:
         text = json.dumps(labels, ensure_ascii=False, indent=1) + "\n"
         (context.folder / LABELS_NAME).write_text(text, encoding="utf-8")
         self._file = (context.folder / XML_NAME).open("w", encoding="utf-8")
-        self._file.write(_head(labels, num_images=context.num_labels, digest=context.labels_digest))
+        self._size = _size(context.num_labels)
+        head = _head(labels, size=self._size, digest=context.labels_digest)
+        self._size_at = len(head.partition(self._size)[0].encode())
+        self._file.write(head)
         self._num_images = 0
 
     def add(self, labels: Sequence[ExportedLabel]) -> None:
@@ -61,6 +66,8 @@ class CvatWriter:
 
     def finish(self) -> None:
         self._file.write("</annotations>\n")
+        self._file.seek(self._size_at)  # fewer images than labels, where some are left out
+        self._file.write(_size(self._num_images).ljust(len(self._size)))
         self._file.close()
 
 
@@ -72,29 +79,35 @@ def read_cvat(path: str) -> Iterator[ReturnedLabel]:
             video, or with a document type (which may hold entities that expand without end).
     """
     with open_export(path, within=".xml") as file:
-        head = file.read(_HEAD_BYTES)
-        if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
-            raise ValueError(f"{path} has a document type, which CVAT does not write: export it again")
         try:
-            yield from _images(_Joined(head, file), path=path)
-        except ElementTree.ParseError as error:
+            yield from _images(_CheckedFile(file, path=path), path=path)
+        except (ElementTree.ParseError, ExpatError, LookupError) as error:
             raise ValueError(f"{path} is not XML ({error}): export it again as CVAT for images 1.1") from error
 
 
-class _Joined:
-    """The head that was read, then the rest of the file."""
+class _CheckedFile:
+    """XML in parts: refused, before they are parsed, where they have a document type or an image is too long."""
 
-    def __init__(self, head: bytes, rest: Any) -> None:
-        self._head, self._rest = head, rest
+    def __init__(self, file: IO[bytes], *, path: str) -> None:
+        self._file, self._path = file, path
+        self._checker = ParserCreate()
+        self._checker.StartDoctypeDeclHandler = self._refuse
+        self.num_bytes = 0
+        """Since the last image."""
 
     def read(self, size: int = -1) -> bytes:
-        if self._head:
-            found, self._head = self._head, b""
-            return found
-        return self._rest.read(size)
+        data = self._file.read(size)
+        self._checker.Parse(data, not data)
+        self.num_bytes += len(data)
+        if self.num_bytes > MOST_BYTES:
+            raise ValueError(f"{self._path} has an image of over {MOST_BYTES} bytes of XML: export it again")
+        return data
+
+    def _refuse(self, *declaration: Any) -> None:
+        raise ValueError(f"{self._path} has a document type, which CVAT does not write: export it again")
 
 
-def _images(file: _Joined, *, path: str) -> Iterator[ReturnedLabel]:
+def _images(file: _CheckedFile, *, path: str) -> Iterator[ReturnedLabel]:
     root = None
     for event, element in ElementTree.iterparse(file, events=("start", "end")):  # noqa: S314 - no document type
         if root is None:
@@ -106,6 +119,7 @@ def _images(file: _Joined, *, path: str) -> Iterator[ReturnedLabel]:
         if event == "end" and element.tag == "image":
             yield _returned(element, where=f"{path}: image {element.get('name')}")
             root.clear()
+            file.num_bytes = 0
 
 
 def _returned(image: ElementTree.Element, *, where: str) -> ReturnedLabel:
@@ -144,13 +158,13 @@ def _attribute(name: str, *, kind: str, values: list[str]) -> dict[str, Any]:
     return {"name": name, "mutable": False, "input_type": kind, "default_value": values[0], "values": values}
 
 
-def _head(labels: Sequence[dict[str, Any]], *, num_images: int, digest: str) -> str:
+def _head(labels: Sequence[dict[str, Any]], *, size: str, digest: str) -> str:
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',
         "<annotations>",
         "  <version>1.1</version>",
         "  <meta><task>",
-        f"    <name>labels {digest[:12]}</name><size>{num_images}</size><mode>annotation</mode>",
+        f"    <name>labels {digest[:12]}</name>{size}<mode>annotation</mode>",
         "    <labels>",
     ]
     for label in labels:
@@ -167,6 +181,10 @@ def _head(labels: Sequence[dict[str, Any]], *, num_images: int, digest: str) -> 
     return "\n".join([*lines, "    </labels>", "  </task></meta>", ""])
 
 
+def _size(num_images: int) -> str:
+    return f"<size>{num_images}</size>"
+
+
 def _name(address: str) -> str:
     """CVAT knows an uploaded image by its path below the folder that was uploaded."""
     return address.removeprefix("images/")
@@ -178,5 +196,7 @@ def _escaped(text: str) -> str:
 
 def _quoted(text: str) -> str:
     if _NO_XML.search(text):
-        raise ValueError(f"{text!r} holds a character that XML has no form for: use --images copy, or rename it")
+        raise ValueError(
+            f"{text!r} holds a character that XML has no form for: rename it (or, for an image, use --images copy)"
+        )
     return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})

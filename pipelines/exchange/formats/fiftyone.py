@@ -72,13 +72,14 @@ class FiftyOneWriter:
         return sample
 
     def _maps(self, label: ExportedLabel, evidence: Evidence) -> dict[str, Any]:
-        """A field of each map: `map_category`, `map_rationale` (the label's) and the other rationales by rank."""
-        if not (label.image.height and label.image.width):
+        """A field of each map over the upright image: `map_category`, and `map_rationale_1` and so on by rank."""
+        height, width = label.image.height, label.image.width
+        if not (height and width):
             return {}
         from pipelines.exchange.formats.map_images import draw_maps  # torch is loaded only where maps are drawn
 
         fields = {}
-        drawn = draw_maps(evidence, size=(label.image.height, label.image.width))
+        drawn = draw_maps(evidence, size=(width, height) if label.image.is_sideways else (height, width))
         rationales = [each.rationale for each in evidence.maps if each.rationale is not None]
         for rationale, data in drawn:
             rank = "category" if rationale is None else f"rationale_{rationales.index(rationale) + 1}"
@@ -111,15 +112,24 @@ def read_fiftyone(folder: str) -> Iterator[ReturnedLabel]:
         where = f"{path}: sample {number}"
         if not isinstance(sample, dict) or "filepath" not in sample:
             raise ValueError(f"{where} has no filepath: export the dataset as fiftyone.types.FiftyOneDataset")
-        yield ReturnedLabel(
-            where=where,
-            key=sample.get("key"),
-            image=sample["filepath"],
-            verdict=_verdict(sample.get("tags") or (), where=where),
-            category=_label(sample.get("category"), where=where),
-            rationales=_labels(sample.get("rationales"), where=where),
-            note=str(sample.get("note") or ""),
-        )
+        try:
+            yield _returned(sample, where=where)
+        except TypeError as error:
+            raise ValueError(f"{where} is not as FiftyOne writes it ({error}): export the dataset again") from error
+    if not number:
+        raise ValueError(f"{path} holds no samples: export the dataset as fiftyone.types.FiftyOneDataset")
+
+
+def _returned(sample: Mapping[str, Any], *, where: str) -> ReturnedLabel:
+    return ReturnedLabel(
+        where=where,
+        key=sample.get("key"),
+        image=sample["filepath"],
+        verdict=_verdict(sample.get("tags") or (), where=where),
+        category=_label(sample.get("category"), where=where),
+        rationales=_labels(sample.get("rationales"), where=where),
+        note=str(sample.get("note") or ""),
+    )
 
 
 def _verdict(tags: Sequence[str], *, where: str) -> Verdict | None:

@@ -63,7 +63,7 @@ class HuggingFaceWriter:
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         self._schema = pa.schema([pa.field(*each) for each in columns.items()], metadata=metadata)
         self._writer: pq.ParquetWriter | None = None
-        self._num_files = self._num_rows = self._num_bytes = 0
+        self._num_files = self._num_rows = self._num_bytes = self._num_labels = 0
         (context.folder / "data").mkdir()
 
     def add(self, labels: Sequence[ExportedLabel]) -> None:
@@ -75,6 +75,7 @@ class HuggingFaceWriter:
         assert self._writer is not None
         self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
         self._num_rows += len(rows)
+        self._num_labels += len(rows)
         self._num_bytes += sum(len(label.image.data or b"") for label in labels)
 
     def finish(self) -> None:
@@ -111,7 +112,7 @@ task_categories:
 
 # Explained labels of images
 
-{self._context.num_labels:,} labels with their rationales, made by ecor (labels `{self._context.labels_digest}`).
+{self._num_labels:,} labels with their rationales, made by ecor (labels `{self._context.labels_digest}`).
 
 `category` and `rationale` are the model's, with the probability `confidence` of both; `decision` is an audit's
 (accept, review or reject), `reviews` are people's, and `final_category` and `final_rationales` what counts after them.

@@ -22,12 +22,21 @@ def read_label_studio(path: str) -> Iterator[ReturnedLabel]:
         where = f"{path}: task {number}"
         if not isinstance(task, dict):
             raise ValueError(f"{where} is no object: export the project as JSON or JSON-MIN")
-        if "data" in task or "annotations" in task:
-            yield from _read_task(task, where=where)
-        elif "annotator" in task or "annotation_id" in task:
-            yield _read_flat(task, where=where)
-        else:
+        try:
+            found = _read_any(task, where=where)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{where} is not as Label Studio writes it ({error}): export the project again") from error
+        if found is None:
             raise ValueError(f"{where} has neither data nor an annotator: export the project as JSON or JSON-MIN")
+        yield from found
+
+
+def _read_any(task: Mapping[str, Any], *, where: str) -> list[ReturnedLabel] | None:
+    if "data" in task or "annotations" in task:
+        return list(_read_task(task, where=where))
+    if "annotator" in task or "annotation_id" in task:
+        return [_read_flat(task, where=where)]
+    return None
 
 
 def _read_task(task: Mapping[str, Any], *, where: str) -> Iterator[ReturnedLabel]:
@@ -90,6 +99,7 @@ def _returned(
         time=time,
         note=" ".join(values.get("note", [])),
         is_seen=True,
+        is_explicit=is_cancelled,  # names of a skipped task are a draft
     )
 
 

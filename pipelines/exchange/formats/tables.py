@@ -57,7 +57,7 @@ class JsonLinesWriter:
 
 
 def read_table(path: str) -> Iterator[ReturnedLabel]:
-    """Rows of a CSV, JSON Lines or Parquet file that have a verdict."""
+    """Rows of a CSV, JSON Lines or Parquet file, judged or not."""
     for judged in read_judged_rows(path):
         yield ReturnedLabel(
             where=judged.row.where,
@@ -68,6 +68,7 @@ def read_table(path: str) -> Iterator[ReturnedLabel]:
             reviewer=judged.reviewer,
             time=judged.time,
             note=judged.note,
+            image_sha256=judged.image_sha256,
             is_explicit=True,
             check_label=judged.check_label,
         )

@@ -70,9 +70,9 @@ class DecisionRequest:
         values = read_json(data)
         verdict, numbers, group = values.get("verdict"), values.get("numbers", []), values.get("group")
         require(verdict in VERDICTS and verdict != "undo", f"there is no verdict {verdict!r}")
-        is_list = isinstance(numbers, list) and all(type(each) is int for each in numbers)
+        is_list = isinstance(numbers, list) and all(map(_is_whole, numbers))
         require(is_list and len(numbers) <= MOST_ON_PAGE, f"numbers must be at most {MOST_ON_PAGE} whole numbers")
-        require(group is None or type(group) is int, f"group must be a whole number, got {group!r}")
+        require(group is None or _is_whole(group), f"group must be a whole number, got {group!r}")
         require((group is None) == bool(numbers), "a decision is about some labels or about a group")
         require(group is None or verdict == "accept", f"a group is accepted, or decided image by image; got {verdict}")
         rationales, filters = values.get("rationales", []), values.get("filter", {})
@@ -128,6 +128,11 @@ def read_text(values: Mapping[str, Any], name: str, *, default: str | None = Non
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} has characters that no text can have: {value!a}") from error
     return cast(str, value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that an array of numbers can hold."""
+    return type(value) is int and abs(value) < 2**63
 
 
 def _number(values: Mapping[str, str], name: str, default: int) -> int:

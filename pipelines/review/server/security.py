@@ -61,7 +61,7 @@ class Access:
         if not self.is_own_host(headers.get("host")):
             return "this server is not known by that name"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _net_location(origin) != headers.get("host"):
             return "requests of other pages are refused"
         if path != "/" and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return "requests of other pages are refused"
@@ -119,6 +119,13 @@ class Guard:
 def _host_name(address: str) -> str | None:
     try:
         return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _net_location(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
     except ValueError:
         return None
 

@@ -205,6 +205,20 @@ def test_fiftyone_has_classifications_and_maps_over_the_image(folder):
         assert heat[0, 0] == 255 and heat[-1, -1] == 0, "the evidence was in the upper left corner"
 
 
+@pytest.mark.parametrize(("orientation", "shape"), [(3, (48, 64)), (6, (64, 48)), (8, (64, 48))])
+def test_maps_of_a_turned_photo_have_its_upright_shape(folder, orientation, shape):
+    """Tools show the photo upright, and the map over it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for path in (each for each in (folder / "pictures").rglob("*") if each.is_file()):
+        Image.open(io.BytesIO(path.read_bytes())).save(path, "jpeg", exif=exif)
+    output = export(folder, "fiftyone")
+    for each in json.loads((output / "samples.json").read_text(encoding="utf-8"))["samples"]:
+        assert each["metadata"] == {"_cls": "ImageMetadata", "width": 24, "height": 18}
+        heat = np.asarray(Image.open(each["map_rationale_1"]["map_path"]))
+        assert heat.shape == shape and heat[0, 0] == 255 and heat[-1, -1] == 0
+
+
 def test_imagefolder_has_a_safe_folder_per_category(folder):
     output = export(folder, "imagefolder")
     rows = read_json_lines(output / "metadata.jsonl")
@@ -358,6 +372,8 @@ def test_reviews_are_exported_and_final_names_follow_from_them(folder):
 
 
 def test_only_the_labels_that_the_audit_sends_to_review(folder, capsys):
+    from xml.etree import ElementTree
+
     labels = str(folder / "labels")
     audit.run(AuditConfig(labels=labels, sample_size=NUM_LABELS, right=0.2, sure=0.6, reasons=True))
     sample = read_csv(Path(f"{labels}-audit/sample.csv"))
@@ -384,6 +400,12 @@ def test_only_the_labels_that_the_audit_sends_to_review(folder, capsys):
     settings = {"audit": f"{labels}-audit", "only": "review", "output": str(folder / "some")}
     some = read_json_lines(export(folder, "jsonl", **settings) / "labels.jsonl")
     assert {each["key"] for each in some} == {key for key, decision in decided.items() if decision == "review"}
+    assert len(some) < NUM_LABELS
+    readme = export(folder, "huggingface", **{**settings, "output": str(folder / "hub")}) / "README.md"
+    assert f"\n{len(some)} labels with their rationales" in readme.read_text()
+    xml = export(folder, "cvat", **{**settings, "output": str(folder / "cvat")}) / "annotations.xml"
+    root = ElementTree.parse(xml).getroot()
+    assert root.findtext("meta/task/size") == str(len(root.findall("image"))) == str(len(some))
 
 
 def test_a_finished_export_is_left_alone_and_another_one_is_refused(folder, capsys):

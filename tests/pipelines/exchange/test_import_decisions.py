@@ -24,12 +24,14 @@ from ecor.data.predictions import read_prediction_set, read_predictions
 from pipelines.__main__ import main
 from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.exchange import export_labels, import_decisions
+from pipelines.exchange.formats import cvat
 from pipelines.exchange.formats.registry import IMPORT_FORMATS
 from pipelines.exchange.known_names import KnownNames
 from pipelines.exchange.returned_label import ReturnedLabel, judge
 from pipelines.review.decision import LabelBefore
 from pipelines.review.decision_set import read_decision_set
 from pipelines.review.decision_table import iterate_decisions
+from pipelines.review.judged_file import original_text, spreadsheet_text
 from tests.support.labelled_images import NUM_LABELS, write_image_labels, write_shard_labels
 
 FILES = {
@@ -326,6 +328,64 @@ def test_an_earlier_decision_does_not_come_back_after_a_later_one(folder):
     assert decided(folder) == {names["key"]: [("accept", None, None, "grace@example.org")]}
 
 
+def test_the_same_file_of_a_second_reviewer_counts_too(folder):
+    """Ada and Bob judge alike, and a tool has made the same file of both."""
+    path = correct_csv(folder)
+    for reviewer in ("Ada", "Bob"):
+        done = take(folder, "csv", path, reviewer=reviewer)
+        assert done.is_new and done.balance.num_taken == 6
+    assert not take(folder, "csv", path, reviewer="Bob").is_new
+    assert {tuple(who for *_, who in each) for each in decided(folder).values()} == {("Ada", "Bob")}
+
+
+def test_names_of_a_skipped_task_are_a_draft(folder):
+    (task, *_) = json.loads(export(folder, "label-studio").read_text(encoding="utf-8"))
+    skipped = annotate(task, category="zebra", rationales=["x"], was_cancelled=True)
+    (folder / "skipped.json").write_text(json.dumps([skipped]))
+    take(folder, "label-studio", folder / "skipped.json")
+    assert decided(folder) == {rows_of(folder)[0]["key"]: [("skip", None, None, "grace@example.org")]}
+
+
+FORMULAS = ("=1+1", "'=1+1", "''@a", "-x", "'quoted'", "plain", "+a|-b")
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_cell_that_is_like_a_formula_comes_back_as_it_was(folder, text):
+    """Also a text that begins with the apostrophe itself; through a CSV of reviews, which an empty set takes in."""
+    assert original_text(spreadsheet_text(text)) == text
+    assert not spreadsheet_text(text).startswith(("=", "+", "-", "@"))
+    row = rows_of(folder)[0] | {"verdict": "correct", "category_after": text, "rationales_after": text.split("|")}
+    row |= {"reviewer": f"{text}!", "note": text, "image_sha256": "a" * 64}
+    (folder / "first.jsonl").write_text(json.dumps(row))
+    take(folder, "jsonl", folder / "first.jsonl")
+    before = decided(folder)
+    export_labels.run(
+        ExportConfig(
+            labels=str(folder / "labels"),
+            to="csv",
+            output=str(folder / "csv"),
+            reviewed=str(folder / "labels-review"),
+        )
+    )
+    (folder / "labels-review").rename(folder / "before")
+    take(folder, "csv", folder / "csv" / "labels.csv")
+    assert decided(folder) == before
+    assert pq.read_table(folder / "labels-review" / "decisions.parquet")["note"].to_pylist() == [text]
+
+
+def test_a_note_alone_is_kept(folder):
+    row = {"key": rows_of(folder)[0]["key"], "verdict": None, "note": "too dark"}
+    (folder / "notes.jsonl").write_text(json.dumps(row))
+    take(folder, "jsonl", folder / "notes.jsonl")
+    path = export(folder, "fiftyone")
+    samples = json.loads((path / "samples.json").read_text(encoding="utf-8"))
+    samples["samples"][1]["note"] = "a toy"
+    (path / "samples.json").write_text(json.dumps(samples))
+    take(folder, "fiftyone", path, reviewer="Bob")
+    table = pq.read_table(folder / "labels-review" / "decisions.parquet").sort_by("reviewer")
+    assert table["verdict"].to_pylist() == ["skip", "skip"] and table["note"].to_pylist() == ["too dark", "a toy"]
+
+
 def test_two_reviewers_of_an_image_stay_two(folder):
     tasks = json.loads(export(folder, "label-studio").read_text(encoding="utf-8"))
     names = rows_of(folder)[0]
@@ -355,6 +415,11 @@ def test_decisions_of_one_set_come_into_another(folder):
     assert decided(folder) == first
     again = pq.read_table(folder / "labels-review" / "decisions.parquet")
     assert again["time"].to_pylist() == table["time"].to_pylist()
+    digests = pa.array(["b" * 64] * 6)  # as `ecor review` knows them
+    at = table.schema.get_field_index("image_sha256")
+    pq.write_table(table.set_column(at, "image_sha256", digests), folder / "shared.parquet")
+    done = take(folder, "parquet", folder / "shared.parquet", output=str(folder / "third"))
+    assert pq.read_table(f"{done.folder}/decisions.parquet")["image_sha256"].to_pylist() == digests.to_pylist()
 
 
 def test_reviews_that_were_exported_add_nothing_when_they_return(folder):
@@ -409,6 +474,17 @@ BAD: dict[str, tuple[str, str, str]] = {
         '{"key": "{key}", "verdict": "accept", "category": "yak"}',
         "is not the label that is judged (zebra)",
     ),
+    "a correction without its verdict": (
+        "jsonl",
+        '{"key": "{key}", "verdict": "", "category_after": "horse", "rationales_after": ["mane"]}',
+        "line 1: category_after stands beside no verdict: write the verdict correct, or empty the cell, got 'horse'",
+    ),
+    "a correction beside another verdict": (
+        "jsonl",
+        '{"key": "{key}", "verdict": "accept", "rationales_after": ["mane"]}',
+        "line 1: rationales_after stands beside accept",
+    ),
+    "no digest": ("jsonl", '{"key": "{key}", "verdict": "accept", "image_sha256": "x"}', "image_sha256 must be 64"),
     "a time without a zone": (
         "jsonl",
         '{"key": "{key}", "verdict": "accept", "time": "2026-11-29T10:00:00"}',
@@ -443,6 +519,30 @@ BAD: dict[str, tuple[str, str, str]] = {
         '{"images": [{"id": 1, "file_name": "{key}.png"}], "annotations": [{"image_id": 1, "category_id": 1}]}',
         "has the category 1, which the file lacks",
     ),
+    "an unknown encoding": ("cvat", '<?xml version="1.0" encoding="foo"?><annotations/>', "is not XML"),
+    "a document type after a long comment": (
+        "cvat",
+        f"<!--{'x' * 2**17}--><!DOCTYPE a><annotations/>",
+        "has a document type",
+    ),
+    "results that are texts": (
+        "label-studio",
+        '[{"annotations": [{"result": ["x"]}]}]',
+        "task 1 is not as Label Studio",
+    ),
+    "data that is a text": ("label-studio", '[{"data": "x", "annotations": [{}]}]', "task 1 is not as Label Studio"),
+    "choices that are numbers": (
+        "label-studio",
+        '[{"annotations": [{"result": [{"from_name": "category", "value": {"choices": [1]}}]}]}]',
+        "task 1: the category must be a text, got 1",
+    ),
+    "a key that is a number": (
+        "label-studio",
+        '[{"data": {"key": 5}, "annotations": [{}]}]',
+        "task 1: the key must be a text, got 5",
+    ),
+    "a category without a name": ("coco", '{"categories": [{"id": 1, "name": null}]}', "is not COCO (TypeError"),
+    "COCO of another shape": ("coco", '[{"images": []}]', "holds no images"),
     "no COCO": ("coco", '{"images": [{"name": 1}]}', "is not COCO (KeyError: 'id')"),
 }
 
@@ -459,6 +559,47 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(folder, case, capsys):
     assert not (folder / "labels-review").exists()
 
 
+def test_samples_of_another_shape_are_one_line(folder):
+    for text, told in (
+        ('{"frames": [{"filepath": "a"}]}', "holds no samples"),
+        ('{"samples": [{"filepath": "a", "key": 5}]}', "sample 1: the key must be a text, got 5"),
+        ('{"samples": [{"filepath": "a", "tags": 5}]}', "sample 1 is not as FiftyOne writes it"),
+    ):
+        (folder / "samples.json").write_text(text)
+        with pytest.raises(ValueError, match=told):
+            take(folder, "fiftyone", folder)
+
+
+def test_xml_is_bounded_and_has_no_document_type_in_any_encoding(folder, monkeypatch):
+    (folder / "wide.xml").write_bytes('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>'.encode("utf-16"))
+    with pytest.raises(ValueError, match="has a document type"):
+        take(folder, "cvat", folder / "wide.xml")
+    monkeypatch.setattr(cvat, "MOST_BYTES", 2**18)
+    images = [f'<image name="{each["key"]}.png"><x a="{"y" * 2**16}"/></image>' for each in rows_of(folder)]
+    (folder / "many.xml").write_text(f"<annotations>{''.join(images)}</annotations>")
+    assert sum(map(len, images)) > cvat.MOST_BYTES
+    assert take(folder, "cvat", folder / "many.xml").balance.num_taken == NUM_LABELS  # each without a category: wrong
+    (folder / "long.xml").write_text(f"<annotations><image><x>{'<y/>' * 2**17}</x></image></annotations>")
+    with pytest.raises(ValueError, match="has an image of over 262144 bytes of XML"):
+        take(folder, "cvat", folder / "long.xml")
+
+
+def test_archives_that_are_damaged_or_encrypted_are_one_line(folder):
+    with zipfile.ZipFile(folder / "task.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(export(folder, "cvat"), "annotations.xml")
+    data = bytearray((folder / "task.zip").read_bytes())
+    local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    encrypted, unknown, damaged = bytearray(data), bytearray(data), bytearray(data)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    unknown[local + 8] = unknown[central + 10] = 99
+    damaged[local + 60 : local + 90] = b"\xff" * 30
+    for content in (encrypted, unknown, damaged):
+        (folder / "task.zip").write_bytes(content)
+        with pytest.raises(ValueError, match="is not a zip archive that can be read"):
+            take(folder, "cvat", folder / "task.zip")
+
+
 def test_no_reviewer_and_contradictions_are_refused(folder):
     with pytest.raises(ValueError, match=r"names no reviewer: give one with --reviewer"):
         take(folder, "cvat", correct_cvat(folder), reviewer=None)
@@ -469,6 +610,11 @@ def test_no_reviewer_and_contradictions_are_refused(folder):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"sample 1: the verdict accept does not fit its names \(yak: stripes\)"):
         take(folder, "fiftyone", path.parent)
+    for verdict in ("wrong", "skip", "out_of_vocabulary"):
+        content["samples"][0]["tags"] = [verdict]
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=rf"sample 1: the verdict {verdict} does not fit its names"):
+            take(folder, "fiftyone", path.parent)
     with pytest.raises(ValueError, match=r"there is no such folder with samples\.json"):
         take(folder, "fiftyone", folder / "nowhere")
 

@@ -129,7 +129,7 @@ def test_each_process_has_its_own_file_and_a_log_takes_its_reviewer_only(tmp_pat
         DecisionLog("s3://bucket/log", reviewer="Ada")
 
 
-def test_a_failed_write_leaves_its_file_and_the_next_decision_starts_another(tmp_path):
+def test_a_failed_write_is_cut_off_and_the_next_decision_starts_another_file(tmp_path):
     code = f"""
 import resource, signal, sys
 from dataclasses import replace
@@ -150,7 +150,22 @@ print(failed)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "[2, 5]", done.stderr
     assert sorted(each.key for each in decisions_of(tmp_path)) == ["k0", "k1", "k3", "k4"]
-    assert len([each for each in read_logs(tmp_path) if isinstance(each, TornLine)]) == 2
+    assert not [each for each in read_logs(tmp_path) if isinstance(each, TornLine)]
+
+
+def test_lines_that_the_disk_did_not_confirm_do_not_count(tmp_path, monkeypatch):
+    """All lines are written, yet the flush fails: the reviewer saw that none was saved."""
+    with DecisionLog(tmp_path, reviewer="Ada") as log:
+        log.append(DECISION)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+            patch.setattr(os, "fsync", fail)
+            log.append(replace(DECISION, key="k1"), replace(DECISION, key="k2"))
+        log.append(replace(DECISION, key="k3"))
+    assert sorted(each.key for each in decisions_of(tmp_path)) == ["k0", "k3"]
+
+
+def fail(file: int) -> None:
+    raise OSError("no space")
 
 
 def test_what_was_confirmed_survives_kill_9(tmp_path):

@@ -63,6 +63,17 @@ def test_the_last_decision_counts_and_undo_takes_it_back(decisions):
     assert rows["d", "Ada"]["num_reviewers"] == 0
 
 
+def test_an_undo_takes_back_the_last_decision_of_its_own_log(decisions):
+    """Two servers of one reviewer: each undoes what its page shows last; a log without any, the last of all."""
+    with decisions.open_log("Ada") as one, decisions.open_log("Ada") as two:
+        for seconds, (log, verdict) in enumerate(((one, "accept"), (two, "wrong"), (one, "undo"))):
+            time = DECISION.time + timedelta(seconds=seconds)
+            log.append(replace(DECISION, labels_digest=decisions.of.labels_digest, verdict=verdict, time=time))
+    assert view(decisions)["k0", "Ada"]["verdict"] == "wrong"
+    append(decisions, "Ada", ("k0", "undo"), start_s=9)
+    assert view(decisions) == {}
+
+
 def test_the_order_within_a_log_counts_where_a_clock_was_set_back(decisions):
     with decisions.open_log("Ada") as log:
         for seconds, verdict in ((9, "accept"), (0, "undo"), (1, "skip")):
@@ -80,6 +91,11 @@ def test_the_order_within_a_log_counts_where_a_clock_was_set_back(decisions):
 def test_reviewers_who_differ_are_seen(decisions):
     append(decisions, "Ada", ("a", "accept"), ("b", "=horse"), ("c", "=horse"), ("d", "accept"), ("e", "accept"))
     append(decisions, "Bob", ("a", "skip"), ("b", "=Horse"), ("c", "=mule"), ("d", "rationale_not_visible"))
+    for reviewer, names in (("Ada", ("Mane", "ears")), ("Bob", ("mane", "ears"))):
+        with decisions.open_log(reviewer) as log:
+            made = Correction(category="horse", rationales=names)
+            facts = {"labels_digest": decisions.of.labels_digest, "key": "f", "reviewer": reviewer}
+            log.append(replace(DECISION, verdict="correct", after=made, **facts))
     rows = view(decisions)
     assert {key: row["disputed"] for (key, reviewer), row in rows.items() if reviewer == "Ada"} == {
         "a": False,  # a skip is no opinion
@@ -87,6 +103,7 @@ def test_reviewers_who_differ_are_seen(decisions):
         "c": True,
         "d": True,
         "e": False,
+        "f": False,  # in the order of their normalised names
     }
     assert rows["c", "Bob"]["disputed"] and rows["c", "Bob"]["num_reviewers"] == 2
     assert write_decision_table(decisions).num_disputed == 2

@@ -106,6 +106,17 @@ def test_after_any_actions_the_session_says_what_the_logs_say(
     assert again.state.disputed.tolist() == session.state.disputed.tolist()
 
 
+def test_the_table_is_written_while_decisions_go_on(labels: Path, index: LabelIndex, tmp_path: Path) -> None:
+    session = open_session(labels, index, tmp_path)
+    session.decide("Ada", [0], verdict="accept", action="1")
+    writer = threading.Thread(target=session.write_table, daemon=True)
+    with session.lock:
+        writer.start()
+        writer.join(timeout=30)
+        assert not writer.is_alive(), "the table waits for the lock of decisions"
+    session.close()
+
+
 def test_a_group_is_accepted_as_it_was_seen_or_not_at_all(labels: Path, index: LabelIndex, tmp_path: Path) -> None:
     session = open_session(labels, index, tmp_path)
     chosen = LabelFilter(name="fox")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ecor.storage.digests import text_sha256
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import LoggedDecision
 from tests.support.browser import Tab, find_chromium, open_tab
@@ -202,6 +203,78 @@ def test_a_dialog_saves_nothing_about_another_picture(page: Page) -> None:
     page.tab.run("document.querySelector('#correct form').requestSubmit()")
     page.wait("document.getElementById('toast').textContent.startsWith('The picture has changed meanwhile')")
     assert page.decided() == []
+
+
+HOLD = """
+window.realFetch = window.fetch;
+window.held = new Promise((done) => { window.release = done; });
+window.fetch = async (...asked) => {
+  if (asked[0].startsWith('PATH')) await window.held;
+  return window.realFetch(...asked);
+};
+"""
+"""Requests of a path wait until `release()`."""
+
+
+def test_pictures_in_the_cache_of_the_browser_belong_to_one_set_of_labels(page: Page) -> None:
+    page.open("#group=0")
+    page.press("l")
+    page.wait("document.querySelector('#maps li') && document.getElementById('picture').src.includes('/large')")
+    page.press("e")
+    page.wait("document.getElementById('picture').complete")
+    pictures = [url for url in page.tab.requests() if "/picture/" in url or "/map/" in url]
+    assert any("/large" in url for url in pictures) and any("/map/" in url for url in pictures)
+    store = text_sha256(page.running.service.session.decisions.of.labels_digest)[:12]
+    assert [url for url in pictures if not url.endswith(f"?v={store}")] == []
+
+
+def test_a_decision_is_of_the_reviewer_who_pressed_the_key(page: Page) -> None:
+    page.open_group()
+    page.tab.run(HOLD.replace("PATH", "/api/decide"))
+    page.press("a", "w")
+    assert page.text(".tile .badge") == "accepted, saving…"
+    page.tab.run("document.getElementById('reviewer').value = 'Grace'; window.release()")
+    page.wait("document.querySelectorAll('.tile.decided:not(.pending)').length === 2")
+    assert page.text(".tile .badge") == "accepted"
+    assert [(each.verdict, each.reviewer) for each in page.decided()] == [("accept", "Ada"), ("wrong", "Ada")]
+
+
+def test_enter_takes_a_name_of_the_text_that_is_there(page: Page) -> None:
+    page.open_group()
+    page.press("c")
+    page.wait("document.getElementById('correct').open && !document.getElementById('category-names').hidden")
+    page.press("Enter")
+    page.wait("document.activeElement.id === 'correct-rationale' && !document.getElementById('rationale-names').hidden")
+    page.tab.run(HOLD.replace("PATH", "/api/names"))
+    page.type("round")
+    page.press("Enter", "Enter", "Enter")  # before the names are there
+    page.tab.run("window.release()")
+    page.wait("document.querySelectorAll('#tags li').length === 1")
+    assert page.tab.run("document.getElementById('correct').open") and page.decided() == []
+    assert page.text("#tags bdi") == "large round eyes"
+    page.type("ear")
+    page.wait("!document.getElementById('rationale-names').hidden")
+    second = page.text("#rationale-names li:nth-child(2) bdi")
+    page.press("ArrowDown", "Enter")
+    page.wait("document.querySelectorAll('#tags li').length === 2")
+    assert page.text("#tags li:nth-child(2) bdi") == second
+    page.press("Escape", "Escape")
+    page.wait("!document.getElementById('correct').open")
+
+
+def test_groups_on_which_reviewers_differ_are_not_accepted_by_one_key(page: Page) -> None:
+    session = page.running.service.session
+    number = int(session.groups.members(0)[0])
+    session.decide("Grace", [number], verdict="wrong", action="1")
+    session.decide("Ed", [number], verdict="accept", action="2")
+    page.open("#seen=disputed")
+    page.wait("document.querySelectorAll('.group-row').length === 1")
+    page.press("A")
+    page.wait("document.getElementById('toast').textContent.startsWith('Pictures on which reviewers differ')")
+    page.open_group()
+    assert page.tab.run("document.querySelector('[data-act=accept-group]').disabled")
+    page.press("A")
+    assert len(page.decided()) == 2 and page.tab.run("document.getElementById('trouble').hidden")
 
 
 def test_a_correction_is_typed_with_known_names_first_and_new_ones_marked(page: Page) -> None:

@@ -65,13 +65,15 @@
     byId("trouble").hidden = !text;
   };
 
+  // browsers keep pictures for an hour: another set of labels at the same port must not show those of this one
+  const pictureAddress = (path) => `${path}?v=${settings.store}`;
   const pictureOf = (number) => {
     const picture = make("img");
     picture.alt = "";
     picture.loading = "lazy";
     picture.decoding = "async";
     picture.addEventListener("load", () => picture.classList.toggle("small", Math.max(picture.naturalWidth, picture.naturalHeight) <= 48));
-    picture.src = `/picture/${number}`;
+    picture.src = pictureAddress(`/picture/${number}`);
     return picture;
   };
 
@@ -90,10 +92,11 @@
   // decisions go one after the other; one whose answer got lost is sent again under the same name, and counts once
   const send = (path, body) => {
     const action = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}-${Math.random()}`;
+    const who = reviewer(); // now: the name may be another one when the request's turn comes
     numWaiting += 1;
     const attempt = async (number) => {
       try {
-        return await ask(path, null, { reviewer: reviewer(), action, ...body });
+        return await ask(path, null, { reviewer: who, action, ...body });
       } catch (error) {
         if (error.refused || number === RETRIES_MS.length) throw error;
         await new Promise((done) => setTimeout(done, RETRIES_MS[number]));
@@ -121,7 +124,7 @@
     const values = filters();
     return { reviewer: reviewer(), seen: values.seen, order: values.order, name: values.name, q: values.q, from: values.from / 100, to: values.to / 100 };
   };
-  const hashOf = (place) => `#${new URLSearchParams([...changed(), ...Object.entries(place).filter(([, value]) => value !== null && value !== 0).map(([name, value]) => [name, String(value)])])}`;
+  const hashOf = (place) => `#${new URLSearchParams([...changed(), ...Object.entries(place).filter(([name, value]) => value !== null && (name !== "start" || value !== 0)).map(([name, value]) => [name, String(value)])])}`;
   const go = (place, { replace = false } = {}) => {
     const hash = hashOf(place);
     if (replace || hash === (location.hash || "#")) {
@@ -231,7 +234,7 @@
   const showOpen = () => {
     if (settings.sample) return;
     byId("accept-group").textContent = state.numOpen === state.num ? `Accept all ${plain.format(state.num)}` : `Accept the other ${plain.format(state.numOpen)}`;
-    document.querySelector('[data-act="accept-group"]').disabled = !state.numOpen;
+    document.querySelector('[data-act="accept-group"]').disabled = !state.numOpen || filters().seen === "disputed";
   };
   const badge = (image) => {
     if (!image.mine) return null;
@@ -268,6 +271,7 @@
   const mark = (node, image) => {
     node.querySelector(".badge")?.remove();
     const said = badge(image);
+    if (said && node.classList.contains("pending")) said.append(", saving…");
     if (said) node.append(said);
     node.classList.toggle("decided", Boolean(image.mine));
     node.setAttribute("aria-label", `${image.category}, ${image.rationale}, ${percent(image.confidence)}${image.mine ? `, ${VERDICTS[image.mine.verdict][0]}` : ""}`);
@@ -326,7 +330,7 @@
   const showFocus = (image) => {
     if (!image) return;
     state.map = -1;
-    showPicture(image, `/picture/${image.number}`);
+    showPicture(image, pictureAddress(`/picture/${image.number}`));
     byId("category").textContent = image.category;
     byId("rationale").textContent = image.rationale;
     byId("confidence").textContent = percent(image.confidence);
@@ -352,7 +356,7 @@
     const reason = byId("missing").querySelector(".reason");
     reason.textContent = "";
     try {
-      const answer = await fetch(`/picture/${image.number}`);
+      const answer = await fetch(pictureAddress(`/picture/${image.number}`));
       if (image.number === state.items[state.current]?.number && !answer.ok) reason.textContent = await answer.text();
     } catch { /* the next step says that the server is gone */ }
   });
@@ -368,7 +372,7 @@
     if (state.map < 0 && byId("missing").hidden) {
       const large = new Image();
       large.addEventListener("load", () => { if (state.items[state.current]?.number === image.number && state.map < 0) showPicture(image, large.src); });
-      large.src = `/picture/${image.number}/large`;
+      large.src = pictureAddress(`/picture/${image.number}/large`);
     }
     byId("source").title = details.source;
     for (const [kind, name] of [["rationales", "rationale"], ["categories", "category"]]) {
@@ -385,7 +389,7 @@
       const picture = make("img");
       picture.loading = "lazy";
       picture.alt = `Map of the evidence for ${words}, by ${details.method}`;
-      picture.src = `/map/${image.number}/${place}`;
+      picture.src = pictureAddress(`/map/${image.number}/${place}`);
       line.append(picture, named("span", place ? "" : "of-category", words));
       line.addEventListener("click", () => showMap(place));
       return line;
@@ -400,11 +404,11 @@
     state.map = place >= maps.length || place === state.map ? -1 : place;
     maps.forEach((node, index) => node.classList.toggle("shown", index === state.map));
     const image = state.items[state.current];
-    showPicture(image, state.map < 0 ? `/picture/${image.number}/large` : `/map/${image.number}/${state.map}`);
+    showPicture(image, pictureAddress(state.map < 0 ? `/picture/${image.number}/large` : `/map/${image.number}/${state.map}`));
   };
   const prefetch = () => {
     const next = state.items[state.current + 1];
-    if (next) new Image().src = `/picture/${next.number}/large`;
+    if (next) new Image().src = pictureAddress(`/picture/${next.number}/large`);
   };
   const showSaid = (image) => {
     const lines = [];
@@ -494,6 +498,10 @@
       toast("A sample is judged picture by picture.");
       return;
     }
+    if (filters().seen === "disputed") {
+      toast("Pictures on which reviewers differ are judged one by one.");
+      return;
+    }
     const inList = state.view === "list";
     const group = inList ? state.items[state.current] : null;
     if (inList && !group) return;
@@ -557,6 +565,8 @@
     let active = -1;
     let asked = 0;
     let timer = 0;
+    let listed = null; // the text that the names belong to
+    let isTaking = false;
     const options = () => (input.value.trim() && !known ? [...names, null] : names);
     const close = () => {
       list.hidden = true;
@@ -585,9 +595,11 @@
     };
     const load = async () => {
       const mine = (asked += 1);
+      const text = input.value;
       try {
-        const found = await ask("/api/names", { kind, q: input.value, label: state.items[state.current]?.number ?? "" });
+        const found = await ask("/api/names", { kind, q: text, label: state.items[state.current]?.number ?? "" });
         if (mine !== asked) return;
+        listed = text;
         names = found.names;
         known = found.known;
         active = input.value.trim() ? 0 : -1;
@@ -617,8 +629,13 @@
         close();
       } else if (event.key === "Enter") {
         event.preventDefault();
+        if (event.repeat || isTaking) return;
         clearTimeout(timer);
-        if (!event.shiftKey && input.value.trim() && input.value !== input.dataset.completed) await load();
+        if (!event.shiftKey && input.value.trim() && input.value !== listed) {
+          isTaking = true;
+          try { await load(); } finally { isTaking = false; }
+          if (input.value !== listed) return; // typed on, or no answer: these names belong to another text
+        }
         take(event.shiftKey);
       } else if (event.key === "Tab" && input.value.trim() && active >= 0 && !list.hidden && kind === "rationale") {
         event.preventDefault();

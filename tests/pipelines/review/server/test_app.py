@@ -90,6 +90,7 @@ def test_foreign_hosts_and_origins_are_refused(running: Running) -> None:
         assert client.ask("GET", path, Host=host).status == 200, host
     for origin in (
         "http://evil.example",
+        "http://[",
         "null",
         f"http://127.0.0.1:{running.port + 1}",
         f"http://localhost:{running.port}",
@@ -243,6 +244,7 @@ BAD_BODIES = [
     b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": [1, true]}',
     b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": [99999]}',
     b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": [-1]}',
+    b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": [1' + b"0" * 30 + b"]}",
     b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": []}',
     b'{"reviewer": "Ada", "action": "1", "verdict": "accept", "numbers": [1], "group": 1}',
     b'{"reviewer": "Ada", "action": "1", "verdict": "wrong", "group": 1, "num_expected": 2}',
