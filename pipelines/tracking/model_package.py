@@ -43,7 +43,7 @@ REQUIREMENTS = (
     "torchvision",
 )
 """Packages that `ecor` imports to score an image."""
-CODE_PACKAGES = ("storage", "data", "clip", "probability")
+CODE_PACKAGES = ("config", "storage", "data", "clip", "probability")
 """Packages of `ecor` that a served model needs, besides the top-level modules."""
 
 
