@@ -34,6 +34,12 @@ def output_settings(config: Any) -> dict[str, Any]:
     }
 
 
+def describe_changes(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Name the settings of a record that are not those asked for: `top_k was 5, is 3; …`; empty where all are equal."""
+    names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
+    return "; ".join(f"{name} was {found.get(name)}, is {asked.get(name)}" for name in names)
+
+
 def _shapes_output(setting: Field[Any], *, system: SystemName | None) -> bool:
     shapes = setting.metadata.get(_KEY, True)
     return shapes if isinstance(shapes, bool) else system in shapes

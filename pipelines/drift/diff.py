@@ -20,7 +20,7 @@ from ecor.config.checks import require
 from ecor.data.prediction_schema import OOD_COLUMN
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_prediction_set
 from ecor.storage import filesystem
-from pipelines.config.identity import output_settings
+from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.reporting import DiffConfig
 from pipelines.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
 from pipelines.drift.diff_page import draw_page
@@ -92,16 +92,11 @@ def _find_finished(config: DiffConfig, *, before: DiffSide, after: DiffSide) -> 
             f"{folder} holds other files{_labels_in(folder)}: name another --output",
         )
         return None
-    differing = [
-        f"{name} was {then}, is {now}"
-        for name, then, now in (
-            ("before", found.before.labels_digest, before.labels_digest),
-            ("after", found.after.labels_digest, after.labels_digest),
-            *((key, found.settings.get(key), value) for key, value in output_settings(config).items()),
-        )
-        if then != now
-    ]
-    require(not differing, f"{folder} holds another comparison ({'; '.join(differing)}): name another --output")
+    changes = describe_changes(
+        {"before": found.before.labels_digest, "after": found.after.labels_digest, **found.settings},
+        {"before": before.labels_digest, "after": after.labels_digest, **output_settings(config)},
+    )
+    require(not changes, f"{folder} holds another comparison ({changes}): name another --output")
     return found
 
 

@@ -14,7 +14,7 @@ from ecor.storage import filesystem
 from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import json_digest
 from pipelines.config.exchange import ExportConfig, ImageMode
-from pipelines.config.identity import output_settings
+from pipelines.config.identity import describe_changes, output_settings
 from pipelines.exchange.label_rows import audit_digest
 from pipelines.review.decision_set import read_decision_set
 from pipelines.runtime.balance import Balance
@@ -60,10 +60,9 @@ def find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> Export |
         balance = Balance.from_record(record["balance"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not the record of an export ({error}): name another --output") from error
-    differing = [name for name in settings if found[name] != settings[name]]
-    if not differing:
+    changes = describe_changes(found, settings)
+    if not changes:
         return Export(folder=config.output, balance=balance)
-    changes = "; ".join(f"{name} was {found[name]}, is {settings[name]}" for name in differing)
     require(config.fresh, f"{config.output} holds another export: {changes}. Name another --output, or add --fresh")
     return None
 

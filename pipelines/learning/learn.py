@@ -24,7 +24,7 @@ from ecor.config.checks import name_some, require
 from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
-from pipelines.config.identity import output_settings
+from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.learning import LearnConfig
 from pipelines.learning.asking import ASK_NAMES, write_questions
@@ -105,9 +105,8 @@ def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
         )
     settings = json.loads(json.dumps({"labels_digest": predictions.digest, **output_settings(config)}))
     found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
-    differing = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
-    changes = "; ".join(f"{name} was {found.get(name)}, is {settings.get(name)}" for name in differing)
-    require(not differing, f"{config.folder} holds a run with other settings: {changes}. Name another --output")
+    changes = describe_changes(found, settings)
+    require(not changes, f"{config.folder} holds a run with other settings: {changes}. Name another --output")
 
 
 def _take_snapshot(config: LearnConfig, decided: pa.Table) -> tuple[pa.Table, str]:

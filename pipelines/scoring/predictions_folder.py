@@ -33,6 +33,7 @@ from ecor.data.predictions import (
 )
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
+from pipelines.config.identity import describe_changes
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.record_store import RecordStore
@@ -81,9 +82,7 @@ class PredictionsFolder:
             ValueError: when another job owns it; names each setting that differs, with both values.
         """
         found = self.job.create_or_read("identity", self.identity)
-        differing = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
-        if differing:
-            changes = "; ".join(f"{name} was {found.get(name)}, is {self.identity.get(name)}" for name in differing)
+        if changes := describe_changes(found, self.identity):
             raise ValueError(
                 f"{self.folder} holds labels of another job: {changes}. Repeat the settings of that job to resume it, "
                 f"name another output, or add --fresh"

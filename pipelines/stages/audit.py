@@ -40,7 +40,7 @@ from pipelines.audit.label_decisions import write_label_decisions
 from pipelines.audit.policy_watch import read_scores, score_drift
 from pipelines.audit.provenance import check_truth_is_independent
 from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sample, encode_sample, score_name
-from pipelines.config.identity import output_settings
+from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
 from pipelines.drift.drift_tests import DriftLimits
@@ -150,10 +150,9 @@ def _claim_folder(config: AuditConfig, predictions: PredictionSet) -> None:
     )
     settings = {"labels_digest": predictions.digest, **output_settings(config)}
     found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
-    differing = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
-    changes = "; ".join(f"{name} was {found.get(name)}, is {settings.get(name)}" for name in differing)
+    changes = describe_changes(found, settings)
     require(
-        not differing,
+        not changes,
         f"{config.folder} holds an audit with other settings: {changes}. Repeat its settings, or name another "
         "--output: it draws another sample, to be judged anew",
     )

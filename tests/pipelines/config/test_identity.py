@@ -12,7 +12,7 @@ import pytest
 from ecor.config.model import BackboneConfig, TextConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.storage.digests import json_digest
-from pipelines.config.identity import NOT_IN_OUTPUT, output_settings, shapes_output_of
+from pipelines.config.identity import NOT_IN_OUTPUT, describe_changes, output_settings, shapes_output_of
 from pipelines.config.stages import ScoreConfig, ShardConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
 
@@ -91,3 +91,9 @@ def test_settings_within_settings_count():
     assert output_settings(replace(train, text=TextConfig(dtype="fp16"))) == output_settings(train)
     scoring = ScoringConfig(top_k=7)
     assert output_settings(replace(score, scoring=scoring))["scoring"] == scoring.to_record()
+
+
+def test_changes_of_settings_are_named_on_both_sides():
+    assert describe_changes({"a": 1, "b": [2]}, {"b": [2], "a": 1}) == ""
+    found = describe_changes({"a": 1, "old": "x"}, {"a": 3, "new": 0})
+    assert found == "a was 1, is 3; old was x, is None; new was None, is 0"
