@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,7 +31,7 @@ _LABELS = ("category", "rationales", "visible_rationales")
 _KINDS_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Input:
     """Everything that a job scores."""
 
@@ -57,7 +58,7 @@ class Input:
         total = sum(self.left_out.values())
         return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}"
 
-    @property
+    @cached_property
     def num_images(self) -> int:
         return sum(unit.num_images for unit in self.units)
 
