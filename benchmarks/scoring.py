@@ -274,7 +274,11 @@ def score_split(setting: Setting, *, split: str, output: str) -> Span:
         precision="fp32",
     )
     began = time.time()
-    found = score.run(config, tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"))
+    found = score.run(
+        config,
+        cluster=ClusterConfig(local_images=0),
+        tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"),
+    )
     return Span(num_images=found.num_rows, began=began, ended=time.time())
 
 

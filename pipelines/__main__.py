@@ -103,9 +103,8 @@ def _accept_any_text() -> None:
 
     A stream that the caller has closed (`2>&-`) is one to nowhere.
     """
-    sys.stdout, sys.stderr = (
-        stream if stream is not None else Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends for stream in (sys.stdout, sys.stderr)
-    )
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -13,8 +13,9 @@ from ray.data import ActorPoolStrategy, Dataset
 from pipelines.runtime.actor_arguments import inline_actor_arguments
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
-from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
-from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
+from pipelines.scoring.decoder import PART_BYTES, Decoder
+from pipelines.scoring.flows.flow_settings import decoder_settings, make_scorer_settings
+from pipelines.scoring.job import ScoreJob, ScorerSettings
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json
@@ -54,7 +55,7 @@ def stream_units(
         parts = _map_with_actors(
             parts,
             Decoder,
-            _decoder_settings(job),
+            decoder_settings(job),
             cpus=reservation.cpus_per_decoder,
             num_actors=reservation.num_decoders,
         )
@@ -69,28 +70,6 @@ def stream_units(
         parts = _map_with_actors(parts, UnitWriter, writing, cpus=0, num_actors=reservation.num_scorers)
         for block in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from PartReport.from_rows(block)
-
-
-def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSettings:
-    """The settings of a job's scoring actors."""
-    config = job.config
-    return ScorerSettings(
-        model=job.model,
-        tracking=job.tracking,
-        vocabulary=job.vocabulary.to_json() if job.vocabulary else None,
-        scoring=config.scoring,
-        text=shared_text_config(config, num_scorers=reservation.num_scorers),
-        batch_size=config.batch_size,
-        precision=config.precision,
-        use_gpu=config.use_gpu,
-        num_threads=reservation.num_threads,
-        evidence=job.evidence,
-    )
-
-
-def _decoder_settings(job: ScoreJob) -> dict[str, Any]:
-    num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
-    return {"preprocess": job.preprocess, "num_images": num_images}
 
 
 def _units_dataset(units: Sequence[Unit], *, attempts: Mapping[str, Attempt], num_decoders: int) -> Dataset:
