@@ -147,7 +147,7 @@ class Diff:
 
     def run(self) -> int:
         """Exit code: `EXIT_DRIFT` when a drift is found and `fail_on_drift` is set."""
-        from pipelines.drift import diff
+        from pipelines.reporting.drift import diff
 
         found = diff.run(self.config)
         return EXIT_DRIFT if found.has_drift and self.config.fail_on_drift else 0

@@ -9,7 +9,7 @@ from typing import Any
 from ecor.config.checks import parse_record, require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, describe_drift
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, describe_drift
 
 CERTIFICATE_NAME = "certificate.json"
 POLICY_NAME = "policy.json"

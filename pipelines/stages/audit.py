@@ -43,7 +43,7 @@ from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sampl
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
-from pipelines.drift.drift_tests import DriftLimits
+from pipelines.reporting.drift.drift_tests import DriftLimits
 from pipelines.reporting.risk_coverage import CURVE_NAME, draw_risk_coverage
 from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore

@@ -22,11 +22,11 @@ from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_predictio
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
-from pipelines.drift.diff_page import draw_page
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
-from pipelines.drift.label_join import LabelFolder, join_labels
-from pipelines.drift.record import DIFF_NAME, ChangeCounts, Diff, DiffSide, TopChange, find_diff
+from pipelines.reporting.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
+from pipelines.reporting.drift.diff_page import draw_page
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
+from pipelines.reporting.drift.label_join import LabelFolder, join_labels
+from pipelines.reporting.drift.record import DIFF_NAME, ChangeCounts, Diff, DiffSide, TopChange, find_diff
 from pipelines.runtime.console import progress_bar, say
 
 CHANGES_NAME, CHANGED_NAME, PAGE_NAME = "changes.parquet", "changed_labels.parquet", "diff.html"

@@ -15,8 +15,8 @@ import ecor
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import read_part
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift.label_join import LabelFolder
-from pipelines.drift.record import Diff, DiffSide, TopChange
+from pipelines.reporting.drift.label_join import LabelFolder
+from pipelines.reporting.drift.record import Diff, DiffSide, TopChange
 from pipelines.reporting.gallery import GalleryItem, make_cards, outcome_codes
 from pipelines.reporting.html_page import (
     Card,
