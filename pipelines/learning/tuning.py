@@ -21,12 +21,12 @@ from pipelines.config.stages import RegisterConfig, ShardConfig
 from pipelines.config.training import TrainConfig
 from pipelines.learning.corrections import iterate_names
 from pipelines.learning.extended_vocabulary import extend_vocabulary, new_names
-from pipelines.learning.image_source import ImageSource
 from pipelines.learning.initial_model import OBJECTIVE_OF, InitialModel, open_initial_model
 from pipelines.learning.reviewed_images import PRODUCTS, TABLE_NAME, ReviewedImages, write_reviewed_images
 from pipelines.runtime.balance import Balance, add_counts
 from pipelines.runtime.console import say
 from pipelines.stages import register, shard, train
+from pipelines.storage.image_source import ImageSource
 from pipelines.tracking.model_versions import ModelVersion
 from pipelines.training.run_folder import RUN as RUN_RECORD
 from pipelines.training.run_folder import SUMMARY
@@ -82,7 +82,7 @@ def prepare(
     images = write_reviewed_images(
         reviewed,
         labels=config.labels,
-        source=ImageSource(predictions.parents, source=config.source),
+        source=ImageSource(predictions.parents, folder=config.source, option="--source"),
         folder=config.folder,
         split_shares=config.split_shares,
         max_rejected=config.max_rejected,

@@ -1,7 +1,5 @@
 """Draw stored heat maps over an image as small overlays for the HTML report."""
 
-import io
-
 import numpy as np
 import torch
 from PIL import Image
@@ -9,7 +7,8 @@ from PIL import Image
 from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.heatmap_codec import Evidence
 from ecor.explain.overlay import overlay
-from pipelines.reporting.html_page import EmbeddedImage, Overlay
+from pipelines.reporting.embedded_image import encode_webp
+from pipelines.reporting.html_page import Overlay
 
 OVERLAY_PX = 128
 """Longer side of an overlay (our choice)."""
@@ -33,11 +32,5 @@ def draw_overlays(picture: Image.Image, evidence: Evidence, *, size_px: int = OV
         )
         map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
         drawn = Image.fromarray(overlay(np.asarray(image), map_HW, seen=shown))
-        overlays.append(Overlay(words=each.rationale or evidence.category, picture=_encode_webp(drawn)))
+        overlays.append(Overlay(words=each.rationale or evidence.category, picture=encode_webp(drawn, quality=QUALITY)))
     return tuple(overlays)
-
-
-def _encode_webp(image: Image.Image) -> EmbeddedImage:
-    sink = io.BytesIO()
-    image.save(sink, "WEBP", quality=QUALITY, method=4)
-    return EmbeddedImage(data=sink.getvalue(), kind="image/webp", width=image.width, height=image.height)

@@ -7,7 +7,6 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from pipelines.config.review import ReviewConfig
-from pipelines.reporting.pictures import PictureSource
 from pipelines.review.decision_set import open_decision_set
 from pipelines.review.decision_table import DecisionTable
 from pipelines.review.label_groups import LabelGroups
@@ -22,7 +21,7 @@ from pipelines.review.server.security import Access
 from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped
 from pipelines.review.server.service import ReviewService
 from pipelines.runtime.console import progress_bar, say
-from pipelines.storage.image_bytes import read_image_bytes
+from pipelines.storage.image_source import ImageSource
 
 
 def run(config: ReviewConfig) -> DecisionTable:
@@ -71,7 +70,7 @@ def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewServ
     details = LabelDetails(config.labels, index=index)
     pictures = PictureCache(
         index=index,
-        source=PictureSource(predictions.parents, read_file=read_image_bytes),
+        source=ImageSource(predictions.parents),
         details=details,
         thumbnail_px=config.thumbnail_px,
         note_digest=session.note_digest,

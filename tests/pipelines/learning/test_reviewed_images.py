@@ -1,6 +1,6 @@
 """Reviewed images become a table for `ecor shard`: read from tars by offset or from files, each checked.
 
-Covers: `pipelines.learning.image_source`.
+Covers: `pipelines.storage.image_source`.
 """
 
 import json
@@ -17,8 +17,8 @@ from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index, sample_key
 from ecor.storage.digests import bytes_sha256
 from pipelines.learning.corrections import REVIEWED_SCHEMA
-from pipelines.learning.image_source import ImageSource
 from pipelines.learning.reviewed_images import ReviewedImages, split_of, write_reviewed_images
+from pipelines.storage.image_source import ImageSource
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_models import write_pictures
 from tests.support.tiny_splits import NUM_VALIDATION, sample, write_world
@@ -150,15 +150,14 @@ def test_decisions_about_unknown_images_are_refused(tmp_path: Path, labels: str)
 def test_other_shards_than_those_that_were_labelled_are_refused(tmp_path: Path, labels: str) -> None:
     found = of_shards(tmp_path, labels)
     table, folder = reviewed(keys_of(labels)), str(tmp_path / "shards" / "train")
+    elsewhere = ImageSource(found.parents, folder=folder, option="--source")
     with pytest.raises(ValueError, match=r"are not those that were labelled .*--source"):
-        write(
-            table, labels=labels, found=found, folder=tmp_path / "out", source=ImageSource(found.parents, source=folder)
-        )
+        write(table, labels=labels, found=found, folder=tmp_path / "out", source=elsewhere)
     moved = tmp_path / "moved"
     (tmp_path / "shards" / "validation").rename(moved)
     with pytest.raises(ValueError, match=r"manifest\.json is not there"):
         write(table, labels=labels, found=found, folder=tmp_path / "out")
-    source = ImageSource(found.parents, source=str(moved))
+    source = ImageSource(found.parents, folder=str(moved))
     assert write(table, labels=labels, found=found, folder=tmp_path / "out", source=source).num_given == NUM_VALIDATION
 
 
