@@ -15,7 +15,7 @@ from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.app import make_app
 from pipelines.review.server.label_details import LabelDetails
-from pipelines.review.server.name_completion import read_known_names
+from pipelines.review.server.name_completion import open_name_completion
 from pipelines.review.server.picture_cache import PictureCache
 from pipelines.review.server.security import Access
 from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped
@@ -56,7 +56,7 @@ def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewServ
     require(predictions.num_rows > 0, f"{config.labels} has no labels: there is nothing to review")
     with progress_bar("reading labels", total=predictions.num_rows, unit="labels") as advance:
         index = build_label_index(config.labels, predictions, advance=advance)
-    names = read_known_names(config.vocabulary, predictions=predictions, index=index)
+    names = open_name_completion(config.vocabulary, predictions=predictions, index=index)
     sample = None if config.sample is None else read_review_sample(config.sample, index=index)
     session = ReviewSession(
         index=index,

@@ -119,19 +119,14 @@ class EclipTrainer(Trainer):
         """Guided patches of both splits by folder, a row per picture."""
         height, width = self.preprocess.image_size
         num_patches = self._patches(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1]
-        return {
-            split.folder: cached_rows(
-                split,
+        return self._cache(
+            partial(
+                cached_rows,
                 encode=lambda images: self._patches(images).flatten(1),
                 width=num_patches * (self.backbone.embed_dim + 1),
                 content=["guided patches", self.backbone.digest, self.config.eclip.guidance],
-                reader=partial(self._reader, split),
-                batch_size=self.config.batch_size,
-                rank=self.rank,
-                folder=self.cache_dir / "features",
             )
-            for split in (self.train, self.validation)
-        }
+        )
 
     @torch.no_grad()
     def _evaluate(self) -> Iterator[EvaluationSums]:

@@ -147,17 +147,7 @@ class PromptTrainer(Trainer):
     @cached_property
     def _features(self) -> dict[str, tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]]:
         """Image features of both splits, by folder."""
-        return {
-            split.folder: cached_features(
-                split,
-                backbone=self.backbone,
-                reader=partial(self._reader, split),
-                batch_size=self.config.batch_size,
-                rank=self.rank,
-                folder=self.cache_dir / "features",
-            )
-            for split in (self.train, self.validation)
-        }
+        return self._cache(partial(cached_features, backbone=self.backbone))
 
     # What decides which tokens are kept
 
