@@ -1,20 +1,31 @@
 """The vocabulary of labels is found in the named file or beside their shards, and never another one."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.storage.label_vocabulary import find_label_vocabulary
-from tests.support.prediction_rows import PARENTS
 
 OURS = vocabulary_from_mapping({"fox": ["pointed ears"]})
 OTHER = vocabulary_from_mapping({"cup": ["a handle"]})
 
 
+def parents_of(split: str) -> PredictionParents:
+    return PredictionParents(
+        input=split,
+        input_digest="i" * 64,
+        model_uri="run/checkpoint",
+        model_name="run/checkpoint",
+        model_version=None,
+        model_digest="m" * 64,
+        vocabulary_digest=OURS.digest,
+    )
+
+
 def test_the_vocabulary_beside_the_split_is_taken_only_if_it_is_that_of_the_labels(tmp_path: Path) -> None:
-    parents = replace(PARENTS, input=f"{tmp_path}/validation/", vocabulary_digest=OURS.digest)
+    parents = parents_of(f"{tmp_path}/validation/")
     beside = tmp_path / "vocabulary.json"
     assert find_label_vocabulary(parents, address=None) is None
     for text in (OTHER.to_json(), "{", ""):
@@ -26,7 +37,7 @@ def test_the_vocabulary_beside_the_split_is_taken_only_if_it_is_that_of_the_labe
 
 
 def test_a_named_file_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    parents = replace(PARENTS, input=f"{tmp_path}/validation", vocabulary_digest=OURS.digest)
+    parents = parents_of(f"{tmp_path}/validation")
     named = tmp_path / "names.json"
     named.write_text(OURS.to_json())
     found = find_label_vocabulary(parents, address=str(named))
