@@ -184,7 +184,7 @@ class Policy:
         ]
 
 
-def describe(certificate: Certificate) -> list[str]:
+def describe_certificate(certificate: Certificate) -> list[str]:
     """The certificate in lines for the terminal."""
     c = certificate
     counts = f"accepted {c.num_accepted:,} of {c.num_labels:,}"

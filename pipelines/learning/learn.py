@@ -38,7 +38,7 @@ from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
 
-SNAPSHOT_NAME, RECORD_NAME = "corrections.parquet", "learn"
+SNAPSHOT_NAME, LEARN_RECORD = "corrections.parquet", "learn"
 
 
 def run(
@@ -96,7 +96,7 @@ def _read_decisions(config: LearnConfig, predictions: PredictionSet) -> pa.Table
 
 def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
     """Fix labels and settings; ValueError for a folder with anything else, or with a run of other settings."""
-    if not filesystem.exists(filesystem.join(config.folder, f"{RECORD_NAME}.json")):
+    if not filesystem.exists(filesystem.join(config.folder, f"{LEARN_RECORD}.json")):
         others = [name for name in filesystem.names_in(config.folder) if name not in ASK_NAMES and name[0] != "."]
         require(
             not others,
@@ -104,7 +104,7 @@ def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
             "removes files of these names",
         )
     settings = json.loads(json.dumps({"labels_digest": predictions.digest, **output_settings(config)}))
-    found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
+    found = RecordStore(config.folder).create_or_read(LEARN_RECORD, settings)
     changes = describe_changes(found, settings)
     require(not changes, f"{config.folder} holds a run with other settings: {changes}. Name another --output")
 
@@ -163,7 +163,7 @@ def _learn(
             outcome = contest.run(tuned.candidate, initial=prepared.initial)
     except ValueError:
         if not has_learned(config):  # a corrected command, or more reviews, may use the folder
-            clear_products(config, names=(SNAPSHOT_NAME, f"{RECORD_NAME}.json"))
+            clear_products(config, names=(SNAPSHOT_NAME, f"{LEARN_RECORD}.json"))
         raise
     learned = Learned(
         labels_digest=predictions.digest,

@@ -27,8 +27,8 @@ from pipelines.learning.corrections import TAKEN, count_left_out
 from pipelines.runtime.console import progress_bar
 from pipelines.storage.image_source import PLACE_COLUMNS, ImagePlace, ImageSource
 
-TABLE_NAME, IMAGE_FOLDER, COUNTS_NAME = "reviewed.jsonl", "images", "reviewed.json"
-PRODUCTS = (COUNTS_NAME, TABLE_NAME, IMAGE_FOLDER)
+REVIEWED_NAME, IMAGE_FOLDER, COUNTS_NAME = "reviewed.jsonl", "images", "reviewed.json"
+PRODUCTS = (COUNTS_NAME, REVIEWED_NAME, IMAGE_FOLDER)
 """Names of all that is written; the counts, which say that it is complete, first."""
 _IMAGES_AT_ONCE = 32
 _NAMED = 3
@@ -106,7 +106,7 @@ def _write_table(
     num_given = num_found = 0
     num_taken = pc.sum(pc.equal(reviewed["use"], TAKEN)).as_py() or 0
     with (
-        filesystem.write_atomically(folder, TABLE_NAME) as path,
+        filesystem.write_atomically(folder, REVIEWED_NAME) as path,
         path.open("w", encoding="utf-8") as table,
         progress_bar("reading", total=num_taken, unit="images") as advance,
     ):
@@ -118,7 +118,7 @@ def _write_table(
                     rejections.append(place)
                     continue
                 said = {"category": row["category_said"], "rationales": row["rationales_said"]}
-                split = split_of(place.sha256, shares=split_shares)
+                split = assign_split(place.sha256, shares=split_shares)
                 line = {"path": place.path, **said, "split": split, "key": row["key"]}
                 table.write(json.dumps(line, ensure_ascii=False) + "\n")
                 num_given += 1
@@ -127,7 +127,7 @@ def _write_table(
     return num_given, rejections
 
 
-def split_of(sha256: str, *, shares: Mapping[str, float]) -> str:
+def assign_split(sha256: str, *, shares: Mapping[str, float]) -> str:
     """The split of an image by a hash of its content's hash, so that the same content is always in the same split."""
     place = int(text_sha256(f"ecor learn {sha256}")[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS
     ends = zip(shares, accumulate(shares.values()), strict=True)

@@ -30,7 +30,7 @@ from pipelines.audit.certificate import (
     POLICY_NAME,
     Certificate,
     Policy,
-    describe,
+    describe_certificate,
     find_certificate,
     read_certificate,
 )
@@ -39,7 +39,7 @@ from pipelines.audit.judgements import Judgements, judgements_table, read_judgem
 from pipelines.audit.label_decisions import write_label_decisions
 from pipelines.audit.policy_watch import read_scores, score_drift
 from pipelines.audit.provenance import check_truth_is_independent
-from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sample, encode_sample, score_name
+from pipelines.audit.sampling import SAMPLE_NAME, AuditSample, Population, draw_sample, encode_sample, score_name
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
@@ -49,7 +49,7 @@ from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
 
-RECORD_NAME, JUDGED_NAME = "audit", "judged"
+AUDIT_RECORD, JUDGED_NAME = "audit", "judged"
 
 
 def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certificate | Policy | None:
@@ -82,7 +82,7 @@ def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certi
         finished = finished or _certify(
             config, predictions, population, sample=sample, judgements=judgements, tracking=tracking
         )
-    for line in describe(finished):
+    for line in describe_certificate(finished):
         say(line, to_stdout=True)
     return finished
 
@@ -94,7 +94,7 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
     for name in ("model_digest", "vocabulary_digest"):
         ours, theirs = getattr(predictions.parents, name), getattr(certificate, name)
         require(ours == theirs, f"{config.labels} has {name} {ours[:12]}…, the policy {theirs[:12]}…: audit the labels")
-    for name in (MANIFEST_NAME, f"{RECORD_NAME}.json", CERTIFICATE_NAME):
+    for name in (MANIFEST_NAME, f"{AUDIT_RECORD}.json", CERTIFICATE_NAME):
         require(
             not filesystem.exists(filesystem.join(config.folder, name)),
             f"{config.folder} holds labels, or an audit of them ({name}): name another --output for the policy",
@@ -149,7 +149,7 @@ def _claim_folder(config: AuditConfig, predictions: PredictionSet) -> None:
         f"{config.folder} holds labels or shards: name another --output",
     )
     settings = {"labels_digest": predictions.digest, **output_settings(config)}
-    found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
+    found = RecordStore(config.folder).create_or_read(AUDIT_RECORD, settings)
     changes = describe_changes(found, settings)
     require(
         not changes,
@@ -168,7 +168,7 @@ def _claim_judgements(config: AuditConfig, judgements: Judgements) -> None:
     )
 
 
-def _judge(config: AuditConfig, predictions: PredictionSet, *, sample: Sample) -> Judgements | None:
+def _judge(config: AuditConfig, predictions: PredictionSet, *, sample: AuditSample) -> Judgements | None:
     """The judgements of the sample; None, after its file is written, where there are none yet."""
     if config.truth:
         return truth_judgements(sample, reasons=config.reasons)
@@ -188,7 +188,7 @@ def _certify(
     predictions: PredictionSet,
     population: Population,
     *,
-    sample: Sample,
+    sample: AuditSample,
     judgements: Judgements,
     tracking: TrackingConfig,
 ) -> Certificate:
@@ -229,7 +229,7 @@ def _write_decisions(
     predictions: PredictionSet,
     *,
     certificate: Certificate,
-    sample: Sample,
+    sample: AuditSample,
     judgements: Judgements,
 ) -> None:
     keys = np.array(sample.keys, dtype=object)
@@ -275,7 +275,7 @@ def _log_to_mlflow(
     certificate = replace(certificate, run_id=run_id)
     path.write_text(certificate.to_json(), encoding="utf-8")
     model_registry.log_metrics(tracking, run_id=run_id, metrics=_logged_metrics(certificate))
-    tags = {"ecor.certificate_digest": certificate.digest, "ecor.certificate": describe(certificate)[0]}
+    tags = {"ecor.certificate_digest": certificate.digest, "ecor.certificate": describe_certificate(certificate)[0]}
     model_registry.log_tags(tracking, run_id=run_id, tags=tags)
     model_registry.log_folder(tracking, run_id=run_id, folder=folder.parent)
     return certificate

@@ -154,7 +154,7 @@ def _work(settings: dict[str, Any]) -> None:
     backbone = architecture(job.config)
     if job.config.shards is None and rank.index == 0:
         job.messages.put(f"{job.config.num_images} drawings, made unless an earlier run did: 100,000 take minutes")
-    source = source_of(job.config, backbone=backbone, rank=rank)
+    source = open_captions(job.config, backbone=backbone, rank=rank)
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
     state = load_state(job.states)
@@ -187,7 +187,7 @@ def architecture(config: PretrainConfig) -> Backbone:
     return load_backbone(BackboneConfig(name=path, pretrained="random"))
 
 
-def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> CaptionSource:
+def open_captions(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> CaptionSource:
     """Captioned shards, or drawings; every rank must ask. ValueError for shards without captions."""
     cache_dir = Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache")
     num_threads = max(1, int(config.cpus_per_worker))

@@ -13,7 +13,7 @@ from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
-from pipelines.audit.certificate import Certificate, describe, read_certificate
+from pipelines.audit.certificate import Certificate, describe_certificate, read_certificate
 from pipelines.config.reporting import ReportConfig
 from pipelines.reporting.comparison import read_comparisons
 from pipelines.reporting.gallery import GallerySample, make_cards, sample_gallery
@@ -166,7 +166,7 @@ def _read_certificate(config: ReportConfig, predictions: PredictionSet) -> Certi
 def _warranty(certificate: Certificate | None) -> Iterator[Fact]:
     if certificate is not None:
         note = f"by {certificate.sample_size:,} judged labels, drawn at random"
-        yield Fact(label="Audited", value=describe(certificate)[0], note=note)
+        yield Fact(label="Audited", value=describe_certificate(certificate)[0], note=note)
 
 
 def _certificate_lineage(certificate: Certificate | None) -> Iterator[Fact]:

@@ -27,8 +27,9 @@ from ecor.evaluation.ood_detection import Detection, detection_measures, max_log
 from ecor.explain.attribution import attribute
 from ecor.explain.methods.registry import build_method
 from ecor.explain.metrics.boxes import BoxRule, hits, overlaps
+from ecor.explain.metrics.measure_table import DELTAS
 from ecor.probability.factors import max_cosine
-from pipelines.studies.concept_pictures import Pictures, Split, draw_pictures
+from pipelines.studies.concept_pictures import DrawnPictures, SplitName, draw_pictures
 
 PAIRS = (
     ("hoofed animal", "beast of prey"),
@@ -39,8 +40,6 @@ PAIRS = (
     ("animal", "made thing"),
 )
 """Concepts with known categories, each with a concept of unknown ones: near and far pairs, like the six of ConVis."""
-DELTAS = (0.3, 0.5, 0.7)
-"""Thresholds of the overlap in MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +128,7 @@ def _detection_scores(
     """Compute each score for pictures of known and of unknown categories."""
     known = names[root]
 
-    def features(categories: Sequence[str], *, split: Split, num: int) -> tuple[Tensor, Tensor]:
+    def features(categories: Sequence[str], *, split: SplitName, num: int) -> tuple[Tensor, Tensor]:
         pictures = draw_pictures(categories, split=split, num_images=num, seed=seed, backbone=backbone)
         labels = torch.tensor([categories.index(name) for name in pictures.categories])
         return _encode_images(backbone, pictures.pixels), labels
@@ -218,7 +217,7 @@ def box_estimates(
 def _method_maps(
     backbone: Backbone,
     concepts: ConceptFeatures,
-    pictures: Pictures,
+    pictures: DrawnPictures,
     *,
     explained: Mapping[str, Sequence[str]],
     steps: int,

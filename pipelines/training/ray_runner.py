@@ -30,7 +30,7 @@ _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
 
 
-class Placement(Protocol):
+class WorkerPlacement(Protocol):
     """Settings that say how many workers a run has, and what they need."""
 
     @property
@@ -43,7 +43,7 @@ class Placement(Protocol):
     def max_failures(self) -> int: ...
 
 
-class Settings(Placement, Protocol):
+class Settings(WorkerPlacement, Protocol):
     """Settings of a stage that learns."""
 
     @property
@@ -76,7 +76,7 @@ def fit_on_workers(
     work: Callable[[dict[str, Any]], None],
     settings: Mapping[str, Any],
     *,
-    placement: Placement,
+    placement: WorkerPlacement,
     output: str,
     name: str,
     messages: Queue,

@@ -57,13 +57,13 @@ def run(config: DiffConfig) -> Diff:
     found = _find_finished(config, before=sides[0], after=sides[1])
     if found is None:
         found = _compare(config, before, after)
-    for line in describe(found):
+    for line in describe_diff(found):
         say(line, to_stdout=True)
     say(f"page: {filesystem.join(config.folder, PAGE_NAME)}")
     return found
 
 
-def describe(diff: Diff) -> list[str]:
+def describe_diff(diff: Diff) -> list[str]:
     """The comparison in lines for the terminal."""
     counts = diff.counts
     lines = [

@@ -30,7 +30,7 @@ from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from pipelines.config.training import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
-from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
@@ -69,14 +69,14 @@ QUICK = Effort(
 )
 
 
-def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
+def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> WorldSplits:
     """Draw the world of a seed, unless it is drawn already."""
     world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
     return world
 
 
-def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
+def train_system(world: WorldSplits, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
     """Train a system on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
@@ -125,7 +125,7 @@ ECLIP_ARMS = (*PLAIN, *POOLINGS)
 KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
-def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tuple[Method, Figures]:
+def eclip_method(pooling: PoolingName, *, world: WorldSplits, root: Path) -> tuple[Method, Figures]:
     """Train the projection of the method `eclip` with a pooling; returns the method and its validation metrics."""
     learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)

@@ -36,7 +36,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import AskConfig, LearnConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning import contest, learn
-from pipelines.learning.contest import Outcome
+from pipelines.learning.contest import ContestResult
 from pipelines.learning.initial_model import open_initial_model
 from pipelines.learning.learned import Learned, find_learned, write_learned
 from pipelines.learning.tuning import has_learned
@@ -246,7 +246,7 @@ def test_the_rival_is_the_champion_before_the_candidate(job: Path) -> None:
 
 
 def test_an_altered_record_is_refused(tmp_path: Path) -> None:
-    outcome = Outcome(
+    outcome = ContestResult(
         candidate="models:/ecor/2",
         champion="models:/ecor/1",
         is_promoted=True,

@@ -17,7 +17,7 @@ from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index, sample_key
 from ecor.storage.digests import bytes_sha256
 from pipelines.learning.corrections import REVIEWED_SCHEMA
-from pipelines.learning.reviewed_images import ReviewedImages, split_of, write_reviewed_images
+from pipelines.learning.reviewed_images import ReviewedImages, assign_split, write_reviewed_images
 from pipelines.storage.image_source import ImageSource
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_models import write_pictures
@@ -182,10 +182,10 @@ def test_a_split_of_ecor_shard_is_divided_like_any_other_images() -> None:
     shares = {"train": 0.6, "validation": 0.15, "test": 0.25}
     all_images = [bytes_sha256(str(number).encode()) for number in range(20_000)]
     of_test = [each for each in all_images if int(each[-12:], 16) / 16**12 < 0.1]
-    found = Counter(split_of(each, shares=shares) for each in of_test)
+    found = Counter(assign_split(each, shares=shares) for each in of_test)
     assert {split: found[split] / len(of_test) for split in shares} == pytest.approx(shares, abs=0.04)
-    assert all(split_of(each, shares=shares) == split_of(each, shares=shares) for each in of_test[:10])
-    assert {split_of(each, shares={"train": 0.0, "test": 1.0}) for each in of_test[:50]} == {"test"}
+    assert all(assign_split(each, shares=shares) == assign_split(each, shares=shares) for each in of_test[:10])
+    assert {assign_split(each, shares={"train": 0.0, "test": 1.0}) for each in of_test[:50]} == {"test"}
 
 
 def test_a_damaged_record_of_counts_is_named(tmp_path: Path, labels: str) -> None:

@@ -144,7 +144,7 @@ def sharded(source: Source, config: ShardConfig) -> tuple[Balance, list[dict]]:
         num_rows=listing.num_rows,
         source=source,
     )
-    job = shard.plan_job(config, source=source, vocabulary=None, scan=scan)
+    job = shard.plan_shards(config, source=source, vocabulary=None, scan=scan)
     found = inspect_images(listing, job=job)
     bad = found.filter(pc.is_valid(found["reason"])).to_pylist()
     marked = mark_duplicate_rows(found.filter(pc.is_null(found["reason"])))
@@ -445,7 +445,7 @@ def test_evaluate_accounts_for_every_image_of_all_sets(first: list, second: list
             folders.append(folder)
             expected.update("taken" if category else "left out" for category in truth)
         config = EvaluateConfig(predictions=tuple(folders), output=f"{scratch}/out", num_resamples=100)
-        sources = [evaluate.source_of(path, name=Path(path).name) for path in folders]
+        sources = [evaluate.open_source(path, name=Path(path).name) for path in folders]
         record = evaluate.record_of(config, sets=[evaluate.read_set(each) for each in sources])
         balances = balance_sets(record, sources=sources).values()
         assert sum(each.num_taken for each in balances) == expected["taken"]
@@ -457,7 +457,7 @@ def test_evaluate_accounts_for_every_image_of_all_sets(first: list, second: list
             sources=[dataclasses.replace(sources[0], num_rejected=num_rejected)],
         ).values()
         assert alone.num_listed == len(first) + 1 + num_rejected
-        assert evaluate.source_of(str(table), name="t").num_rows <= 5, "of a file: what its own header says"
+        assert evaluate.open_source(str(table), name="t").num_rows <= 5, "of a file: what its own header says"
 
 
 @few

@@ -111,7 +111,7 @@ def config_of(world: Path, output: Path, **changes: object) -> PretrainConfig:
 def pretraining_of(config: PretrainConfig) -> Pretraining:
     """One rank's run without Ray, in which nothing is judged."""
     backbone = pretrain.architecture(config)
-    source = pretrain.source_of(config, backbone=backbone, rank=Rank())
+    source = pretrain.open_captions(config, backbone=backbone, rank=Rank())
     source.evaluate = lambda clip: {}  # type: ignore[method-assign]
     return Pretraining(config, backbone=backbone, source=source, rank=Rank())
 
@@ -166,7 +166,7 @@ def test_pictures_come_with_their_own_captions(world: Path, tmp_path: Path) -> N
     backbone = pretrain.architecture(config)
     split = read_captioned(f"{config.shards}/train", rank=Rank(), cache_dir=tmp_path)
     assert (len(split), split.num_without) == (NUM_SAMPLES - NUM_UNLABELLED, NUM_UNLABELLED)
-    source = pretrain.source_of(config, backbone=backbone, rank=Rank())
+    source = pretrain.open_captions(config, backbone=backbone, rank=Rank())
     preprocess = open_clip.image_transform(64, is_train=False)
     known = {}
     for number in range(NUM_UNLABELLED, NUM_SAMPLES):
