@@ -27,10 +27,10 @@ from ecor.storage.digests import bytes_sha256
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.learning import LearnConfig
-from pipelines.learning.asking import ASK_NAMES, write_questions
 from pipelines.learning.contest import Contest
 from pipelines.learning.corrections import REVIEWED_SCHEMA, read_reviewed
-from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.learning.learn_record import Learned, find_learned, write_learned
+from pipelines.learning.review_list import ASK_NAMES, write_review_list
 from pipelines.learning.tuning import clear_products, has_learned, prepare, tune
 from pipelines.review.decision_set import read_decision_set
 from pipelines.runtime.cluster import connect
@@ -79,7 +79,7 @@ def run(
         say(learned.describe(), to_stdout=True)
         reviewed = _add_decided_since(reviewed, decided)
     reviewed = _add_seen(config, predictions, reviewed)
-    write_questions(config.labels, reviewed=reviewed, config=config.ask, folder=config.folder)
+    write_review_list(config.labels, reviewed=reviewed, config=config.ask, folder=config.folder)
     return learned
 
 

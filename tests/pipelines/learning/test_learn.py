@@ -1,6 +1,6 @@
 """`ecor learn`: the loop from labels over decisions to a promoted model, resumed; and what it refuses.
 
-Covers: `pipelines.learning.contest`, `pipelines.learning.initial_model`, `pipelines.learning.learned`,
+Covers: `pipelines.learning.contest`, `pipelines.learning.initial_model`, `pipelines.learning.learn_record`,
 `pipelines.learning.tuning`.
 """
 
@@ -38,7 +38,7 @@ from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning import contest, learn
 from pipelines.learning.contest import ContestResult
 from pipelines.learning.initial_model import open_initial_model
-from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.learning.learn_record import Learned, find_learned, write_learned
 from pipelines.learning.tuning import has_learned
 from pipelines.review.decision import Correction
 from pipelines.review.decision_set import open_decision_set

@@ -18,7 +18,7 @@ ASK_NAMES = ("ask.parquet", "ask.csv")
 _SHOWN = ("key", "source", "shard", "member_offset", "member_num_bytes", "category", "rationale", "confidence")
 
 
-def write_questions(labels: str, *, reviewed: pa.Table, config: AskConfig, folder: str) -> pa.Table:
+def write_review_list(labels: str, *, reviewed: pa.Table, config: AskConfig, folder: str) -> pa.Table:
     """Rank the labels that nobody has reviewed, and write the first ones, best first; older lists are replaced.
 
     Args:
