@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import _parse_command, main
-from pipelines.commands import Diff, WriteCard
+from pipelines.label_commands import Diff, WriteCard
 from tests.support.prediction_rows import random_table, write_labels
 
 DOCS = Path(__file__).parents[4] / "docs"
