@@ -41,11 +41,8 @@ from pipelines.sharding.dataflow import (
 )
 from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
-from pipelines.sharding.inspection import (
-    ShardJob,
-    check_labels,
-    vocabulary_of,
-)
+from pipelines.sharding.label_names import check_labels, vocabulary_of
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_writer import How, write_shards
 from pipelines.sharding.shards_folder import (
     LEDGER,

@@ -45,8 +45,9 @@ from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import ShardJob, inspect_images
+from pipelines.sharding.inspection import inspect_images
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage import image_bytes
 from pipelines.tracking import model_registry
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer

@@ -17,7 +17,7 @@ from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
 from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures
 from ecor.model import Recognizer
 from ecor.storage.artifact import save_artifact
-from ecor.training.steps import EvaluationSums
+from ecor.training.evaluation_step import EvaluationSums
 from pipelines.config.training import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead

@@ -20,8 +20,9 @@ from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.chunked_logits import Sentences
+from ecor.training.evaluation_step import EvaluationSums, evaluation_step
 from ecor.training.losses.objective import objective_of
-from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
+from ecor.training.steps import ConstantSentences, Pictures, PromptTuningModule
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ecor.config.checks import require
-from ecor.training.steps import EvaluationSums, LabelledBatch, optimizer_of, training_step
+from ecor.training.evaluation_step import EvaluationSums
+from ecor.training.steps import LabelledBatch, optimizer_of, training_step
 from pipelines.training.data_loader import (
     batch_positions,
     num_batches,

@@ -1,7 +1,7 @@
 """The report stage: what is drawn, what is written, and what a browser makes of it.
 
-Covers: `pipelines.reporting.comparison`, `pipelines.reporting.gallery`, `pipelines.reporting.html_page`,
-`pipelines.reporting.embedded_image`.
+Covers: `pipelines.reporting.comparison`, `pipelines.reporting.embedded_image`, `pipelines.reporting.gallery`,
+`pipelines.reporting.html_page`, `pipelines.reporting.page_text`.
 """
 
 import hashlib
