@@ -14,8 +14,8 @@ import pyarrow as pa
 from jaxtyping import Bool
 
 from ecor.config.checks import require
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet
-from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from ecor.storage.tables import TABLE_SUFFIXES

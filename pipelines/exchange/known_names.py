@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet, read_part
-from ecor.data.vocabulary import normalise_name
 from pipelines.storage.label_vocabulary import find_label_vocabulary
 
 

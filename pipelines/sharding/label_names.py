@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
+from ecor.data.name_parsing import normalise_name
+from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from pipelines.sharding.shard_job import ShardJob
 
 

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from pipelines.reporting.embedded_image import MissingPictureError
 from pipelines.review import group_pages
 from pipelines.review.label_index import LabelIndex

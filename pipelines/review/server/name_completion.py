@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet
-from ecor.data.vocabulary import normalise_name
 from pipelines.review.label_index import LabelIndex
 from pipelines.storage.label_vocabulary import find_label_vocabulary
 

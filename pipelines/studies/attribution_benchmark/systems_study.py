@@ -17,6 +17,7 @@ from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName
 from pipelines.runtime.console import say
+from pipelines.studies.attribution_benchmark.classifier_figures import Figures
 from pipelines.studies.attribution_benchmark.systems_cell import (
     ECLIP_ARMS,
     EFFORT,
@@ -25,7 +26,6 @@ from pipelines.studies.attribution_benchmark.systems_cell import (
     PROMPT_METHODS,
     QUICK,
     Effort,
-    Figures,
     eclip_figures,
     lico_figures,
     prompt_figures,

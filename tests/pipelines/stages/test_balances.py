@@ -53,7 +53,8 @@ from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.inspection import entries, inspect_images
 from pipelines.sharding.listing import list_images
-from pipelines.stages import evaluate, explain, pretrain, report, shard
+from pipelines.stages import evaluate, explain, report, shard
+from pipelines.training import caption_source
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.data_loader import (
     PictureReader,
@@ -413,7 +414,7 @@ def test_pretrain_accounts_for_every_sample(kinds: list[str], num_steps: int, nu
                 shown.update(batch.readable.tolist())
         uses = merge_uses(torch.stack([source.uses() for source in sources]).amax(dim=0), rank=Rank())
         progress = SimpleNamespace(uses=uses)
-        balance = pretrain.balance_samples(sources[0], progress=progress, config=PretrainConfig(output="out"))
+        balance = caption_source.balance_samples(sources[0], progress=progress, config=PretrainConfig(output="out"))
     captioned = [kind for kind in ["whole", *kinds] if kind != "no category"]
     assert balance.num_listed == len(kinds) + 1
     assert balance.left_out.get("no_caption", 0) == kinds.count("no category")
