@@ -19,7 +19,7 @@ from pipelines.storage.image_source import ImagePlace, ImageSource
 
 STAGE = "export"
 _SAFE_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}-[A-Za-z0-9_-]{1,60}|[a-z0-9][a-z0-9_-]{0,99}")
-"""Keys of `ecor.data.shards.sample_key`, and others without capitals."""
+"""Keys of `ecor.data.samples.sample_key`, and others without capitals."""
 FolderOf = Callable[[ExportedLabel], str]
 """Folder of an image within the export, by its label."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.predictions import PARQUET_OPTIONS
+from ecor.data.prediction_schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import LoggedDecision, TornLine

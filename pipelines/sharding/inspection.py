@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.data.images.decoding import ImageError, ImageHeader, check_header, decode_image
-from ecor.data.shards import ShardEntry, sample_key
+from ecor.data.samples import sample_key
+from ecor.data.shards import ShardEntry
 from ecor.data.tar_members import sample_from_row
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256

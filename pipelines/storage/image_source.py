@@ -10,15 +10,16 @@ import pyarrow.compute as pc
 from ecor.data.images.decoding import ImageError
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents
+from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import ShardInfo, read_shard_manifest
-from ecor.data.shards import read_index, sample_key
+from ecor.data.shards import read_index
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
 from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_bytes import MissingError, UnreadableError, read_image_bytes
 
 HASH_LENGTH = 12
-"""Hexadecimal digits of the content's hash at the start of a key (`ecor.data.shards.sample_key`)."""
+"""Hexadecimal digits of the content's hash at the start of a key (`ecor.data.samples.sample_key`)."""
 MOST_INDICES = 64
 """Indices of shards that are kept in memory, the last used ones (about 100 bytes per image)."""
 

@@ -130,10 +130,9 @@ def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.I
         ImageError: as `decode_image`; with the reason `not_an_image` also for an array of another shape or type.
         OSError: when a path cannot be read.
     """
-    if isinstance(picture, str | Path):
-        return decode_image(Path(picture).read_bytes(), max_pixels=max_pixels)
-    if isinstance(picture, bytes):
-        return decode_image(picture, max_pixels=max_pixels)
+    if isinstance(picture, str | Path | bytes):
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return decode_image(data, max_pixels=max_pixels)
     if isinstance(picture, Image.Image):
         return to_upright_rgb(picture, max_pixels=max_pixels)
     array = np.asarray(picture)
@@ -202,9 +201,8 @@ def _unidentified_error(data: bytes) -> ImageError:
             bands, bits = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(_BITS_PER_SAMPLE, (1,))
             if _WIDTH in tags and _HEIGHT in tags:
                 kind = "floating point" if 3 in tags.get(_SAMPLE_FORMAT, ()) else "integers"
-                return ImageError(
-                    "unsupported_mode", f"a TIFF of {bands} bands of {bits[0]}-bit {kind}: save 8-bit RGB"
-                )
+                what = f"a TIFF of {bands} bands of {bits[0]}-bit {kind}"
+                return ImageError("unsupported_mode", f"{what}: save 8-bit RGB")
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - hostile bytes: Pillow raises many types

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import OOD_COLUMN
-from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_prediction_set
+from ecor.data.prediction_schema import OOD_COLUMN, PARQUET_OPTIONS
+from ecor.data.predictions import MANIFEST_NAME, read_prediction_set
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.reporting import DiffConfig

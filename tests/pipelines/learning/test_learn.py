@@ -27,7 +27,7 @@ from ecor.data.predictions import (
     write_part,
     write_prediction_set,
 )
-from ecor.data.shards import sample_key
+from ecor.data.samples import sample_key
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256

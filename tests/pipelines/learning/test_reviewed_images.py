@@ -13,8 +13,9 @@ import pytest
 
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import PredictionSet, read_predictions, write_prediction_set
+from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import read_shard_manifest
-from ecor.data.shards import read_index, sample_key
+from ecor.data.shards import read_index
 from ecor.storage.digests import bytes_sha256
 from pipelines.learning.corrections import REVIEWED_SCHEMA
 from pipelines.learning.reviewed_images import ReviewedImages, assign_split, write_reviewed_images

@@ -42,10 +42,10 @@ from ecor.data.predictions import (
     write_part,
     write_prediction_set,
 )
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifest
-from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
+from ecor.data.shards import ShardEntry, read_index, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation
