@@ -22,10 +22,11 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
-from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study
+from pipelines.studies.ablation.results import page as results
 from pipelines.studies.ablation.selection import best_settings
+from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes
 from pipelines.studies.result_rows import append_rows, read_result_rows
 
