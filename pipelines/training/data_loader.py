@@ -96,9 +96,9 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
         for row, (key, category, labels) in enumerate(zip(*columns, strict=True)):
             if category is None or not labels:
                 left_out["no_category" if category is None else "no_rationale"] += 1
-                continue
-            ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
-            rows.append((shard, row, crc32(key.encode()), *ids))
+            else:
+                ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
+                rows.append((shard, row, crc32(key.encode()), *ids))
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
     shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
