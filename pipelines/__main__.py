@@ -24,7 +24,7 @@ _PLACEHOLDER = "__tyro-dummy-inner__."
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code: 0 done, 2 user error (one line on stderr), 1 bug (a traceback).
 
-    A command may return another code of its own (`pipelines.commands.EXIT_DRIFT`).
+    A command may return another code of its own (`pipelines.label_commands.EXIT_DRIFT`).
     ECOR_DEBUG=1 shows the traceback of a user error too.
     """
     try:

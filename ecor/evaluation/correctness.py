@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 
 VOTES = 5
 """Number of pairs in DROR's rule."""

@@ -36,8 +36,9 @@ from ecor.storage.digests import json_digest
 from pipelines.config.identity import describe_changes
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.work_units import Rejection
+from pipelines.storage.attempt import Attempt
 from pipelines.storage.record_store import RecordStore
-from pipelines.storage.work_ledger import Attempt, WorkLedger
+from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 SUMMARY_NAME = "summary.json"

@@ -57,7 +57,7 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     """
     started = time.perf_counter()
     check_evaluation_output(config.output)
-    sources = [source_of(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
+    sources = [open_source(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
     finished = finished_record(config, sources=sources)
     if finished is not None:
         report_figures(finished, output=config.output, seconds=time.perf_counter() - started)
@@ -92,7 +92,7 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
     return names
 
 
-def source_of(path: str, *, name: str) -> PredictionSource:
+def open_source(path: str, *, name: str) -> PredictionSource:
     """Where a set comes from, as its manifest says; a single Parquet file is identified by its bytes."""
     if path.endswith(".parquet"):
         with filesystem.open_file(path) as file:

@@ -29,7 +29,7 @@ from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
 from pipelines.scoring.unit_writer import SavedUnit
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 
 def run(

@@ -20,8 +20,9 @@ from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.chunked_logits import Sentences
+from ecor.training.evaluation_step import EvaluationSums, evaluation_step
 from ecor.training.losses.objective import objective_of
-from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
+from ecor.training.steps import ConstantSentences, Pictures, PromptTuningModule
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
@@ -147,17 +148,7 @@ class PromptTrainer(Trainer):
     @cached_property
     def _features(self) -> dict[str, tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]]:
         """Image features of both splits, by folder."""
-        return {
-            split.folder: cached_features(
-                split,
-                backbone=self.backbone,
-                reader=partial(self._reader, split),
-                batch_size=self.config.batch_size,
-                rank=self.rank,
-                folder=self.cache_dir / "features",
-            )
-            for split in (self.train, self.validation)
-        }
+        return self._cache(partial(cached_features, backbone=self.backbone))
 
     # What decides which tokens are kept
 

@@ -41,9 +41,9 @@ from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_part, read_prediction_set, read_predictions
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
-from ecor.data.shards import ShardEntry, sample_key, write_shard
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig

@@ -13,7 +13,7 @@ from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from pipelines.studies.ablation.grid import METHODS
-from pipelines.studies.ablation.tables import REPETITION, format_difference, growing_rows, own_test_rows
+from pipelines.studies.ablation.results.tables import REPETITION, format_difference, growing_rows, own_test_rows
 from pipelines.studies.markdown import MarkdownTable
 
 FIGURES = ("rr", "visible_rr")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import _parse_command, main
-from pipelines.commands import Diff, WriteCard
+from pipelines.label_commands import Diff, WriteCard
 from tests.support.prediction_rows import random_table, write_labels
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 def commands_of(name: str) -> list[list[str]]:

@@ -8,7 +8,7 @@ from ecor.config.checks import parse_record, require
 from ecor.data.predictions import PredictionSet
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from pipelines.drift.drift_tests import DriftTest
+from pipelines.reporting.drift.drift_tests import DriftTest
 
 DIFF_NAME = "diff.json"
 SCHEMA_VERSION = "1"

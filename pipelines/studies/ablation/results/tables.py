@@ -13,7 +13,8 @@ import pandas as pd
 
 from ecor.demo.worlds.registry import all_sets
 from ecor.evaluation.confidence_intervals import RepeatedMean, mean_over_repetitions
-from pipelines.studies.ablation import plots
+from pipelines.studies.ablation.grid import QUESTIONS
+from pipelines.studies.ablation.results import plots
 from pipelines.studies.markdown import MarkdownTable
 
 RR = {"rr": "RR", "visible_rr": "visible RR", "accuracy": "accuracy"}
@@ -199,3 +200,17 @@ class Answer:
     tables: tuple[MarkdownTable, ...]
     plot: str
     """Name of a file beside the page."""
+
+
+def answer_by_comparison(
+    rows: pd.DataFrame,
+    folder: Path,
+    *,
+    question: str,
+    note: str,
+    arms: Sequence[str],
+    columns: str,
+    against: str | None,
+) -> Answer | None:
+    found = comparison_tables(rows, folder, name=question, arms=arms, columns=columns, against=against)
+    return Answer(title=QUESTIONS[question], note=note, tables=found.tables, plot=found.plot) if found else None

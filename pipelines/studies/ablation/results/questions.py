@@ -1,21 +1,24 @@
 """Answer each question of the ablation study: its arms, its baseline, its tables and plot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.dependence import dependence_answer
-from pipelines.studies.ablation.grid import METHODS, QUESTIONS, TOKENS
-from pipelines.studies.ablation.tables import (
-    RR,
+from pipelines.studies.ablation.grid import METHODS, TOKENS
+from pipelines.studies.ablation.results.dependence import dependence_answer
+from pipelines.studies.ablation.results.tables import (
     Answer,
-    comparison_tables,
-    growing_rows,
+    answer_by_comparison,
     own_test_rows,
-    set_sizes,
+)
+from pipelines.studies.ablation.results.vocabulary_questions import (
+    answer_growth,
+    answer_objects,
+    answer_sets,
+    answer_transfer,
 )
 from pipelines.studies.markdown import MarkdownTable
 
@@ -41,7 +44,7 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     for given in ("oracle", "random"):
         arms[f"{given} rationale, tuned"] = ours[ours["decoding_judged"] == given]
     found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
-    return _answer(
+    return answer_by_comparison(
         found,
         folder,
         question="methods",
@@ -63,7 +66,7 @@ def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
     arms = tuple(f"loss {loss}, decoding {decoding}" for loss in METHODS.values() for decoding in METHODS)
     note = "The same tuned tokens, decoded in all four ways."
-    return _answer(
+    return answer_by_comparison(
         found,
         folder,
         question="crossed",
@@ -79,7 +82,7 @@ def _tokens(rows: pd.DataFrame, folder: Path) -> Answer | None:
     found = own[own["wording_is_chosen"] & (own["objective"] == "two_term") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["tokens"] != "text", "set_name"].unique()
     found = found[found["set_name"].isin(sets)].assign(arm=lambda part: part["tokens"])
-    answer = _answer(
+    answer = answer_by_comparison(
         found,
         folder,
         question="tokens",
@@ -106,7 +109,7 @@ def _negatives(rows: pd.DataFrame, folder: Path) -> Answer | None:
     found = own[own["wording_is_chosen"] & (own["tokens"] == "text") & (own["decoding_judged"] == "joint")]
     sets = found.loc[found["objective"] == "in_batch_pairs", "set_name"].unique()
     found = found[found["set_name"].isin(sets) & found["objective"].isin(kinds)]
-    return _answer(
+    return answer_by_comparison(
         found.assign(arm=found["objective"]),
         folder,
         question="negatives",
@@ -125,7 +128,7 @@ def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
         arm=[f"wording {number:.0f}, {kind}" for number, kind in zip(found["wording"], kinds, strict=True)]
     )
     arms = tuple(f"wording {number}, {kind}" for kind in ("zero-shot", "tuned") for number in range(4))
-    return _answer(
+    return answer_by_comparison(
         found,
         folder,
         question="wording",
@@ -133,98 +136,6 @@ def _wording(rows: pd.DataFrame, folder: Path) -> Answer | None:
         arms=arms,
         columns="set_name",
         against=None,
-    )
-
-
-def _sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    ours = rows[rows["wording_is_chosen"] & (rows["objective"] == "two_term") & (rows["tokens"] == "text")]
-    ours = ours[(ours["set_name"] == ours["test_set"]) & (ours["decoding_judged"] == "joint")]
-    several = ours[ours["set_size"] > 1]
-    ours = ours[ours["set_name"].isin(several["set_name"].unique()) & (ours["num_categories"] == set_sizes(ours))]
-    size = ours["set_size"].astype(int).astype(str)
-    arm = np.where(ours["set_size"] == 1, "m = 1", "m = " + size + ", " + ours["set_rule"])
-    arms = ("m = 1", *(f"m = {m}, {rule}" for m in (2, 3) for rule in ("mixture", "sentence")))
-    return _answer(
-        ours.assign(arm=arm),
-        folder,
-        question="sets",
-        note=(
-            "RR: the category is right and the set holds the labelled rationale, so more rationales have more chances. "
-            "Visible RR: the category is right and every rationale of the set is visible."
-        ),
-        arms=arms,
-        columns="set_name",
-        against="m = 1",
-    )
-
-
-def _transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    ours = rows[rows["wording_is_chosen"] & rows["tokens"].isin(["text", "none"])]
-    ours = ours[
-        (ours["decoding_judged"] == "joint")
-        & (ours["set_size"] == 1)
-        & (ours["num_categories"] == set_sizes(ours))
-        & (ours["decoding"] == "joint")
-    ]
-    tuned = ours[ours["objective"] == "two_term"]
-    untuned = ours[ours["objective"].isna()]
-    found = pd.concat([tuned.assign(arm="tuned on " + tuned["set_name"]), untuned.assign(arm="zero-shot")])
-    arms = ("zero-shot", *(f"tuned on {name}" for name in sorted(tuned["set_name"].unique())))
-    return _answer(
-        found,
-        folder,
-        question="transfer",
-        note="Rows: what the prompts were tuned on; columns: whose names and images they are judged on.",
-        arms=arms,
-        columns="test_set",
-        against="zero-shot",
-    )
-
-
-def _growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test_rows(rows, whole=False)
-    large = growing_rows(own[own["wording_is_chosen"]])
-    if not len(large):
-        return None
-    name = large["set_name"].iloc[0]
-    arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in METHODS.items():
-        arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
-        arms[f"{decoding}, zero-shot"] = large[
-            large["objective"].isna() & (large["decoding"] == decoding) & (large["decoding_judged"] == decoding)
-        ]
-    found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
-    found = found.assign(size=found["num_categories"].astype(int))
-    return _answer(
-        found,
-        folder,
-        question="growth",
-        note=f"Columns: number of categories of {name} that take part, drawn by each repetition's seed.",
-        arms=tuple(arms),
-        columns="size",
-        against="joint, tuned",
-    )
-
-
-def _objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test_rows(rows)
-    plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
-    parts = []
-    for decoding, objective in METHODS.items():
-        part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
-        for number in ("one", "two"):
-            columns = {f"{figure}_{number}": figure for figure in RR}
-            renamed = part.drop(columns=list(RR)).rename(columns=columns)
-            parts.append(renamed.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
-    found = pd.concat(parts)
-    return _answer(
-        found,
-        folder,
-        question="objects",
-        note="All sets together; each arm tuned with its own loss.",
-        arms=tuple(METHODS),
-        columns="things",
-        against="joint",
     )
 
 
@@ -240,7 +151,7 @@ def _pooled(rows: pd.DataFrame, folder: Path) -> Answer | None:
     if not (found["decoding_judged"] == "pooled").any():
         return None
     tuned = "loss " + found["objective"].fillna("none") + ", decoding " + found["decoding_judged"]
-    return _answer(
+    return answer_by_comparison(
         found.assign(arm=tuned.str.replace("loss none, decoding ", "zero-shot, decoding ")),
         folder,
         question="pooled",
@@ -260,24 +171,10 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "tokens": _tokens,
     "negatives": _negatives,
     "wording": _wording,
-    "sets": _sets,
-    "transfer": _transfer,
-    "growth": _growth,
-    "objects": _objects,
+    "sets": answer_sets,
+    "transfer": answer_transfer,
+    "growth": answer_growth,
+    "objects": answer_objects,
     "why": dependence_answer,
     "pooled": _pooled,
 }
-
-
-def _answer(
-    rows: pd.DataFrame,
-    folder: Path,
-    *,
-    question: str,
-    note: str,
-    arms: Sequence[str],
-    columns: str,
-    against: str | None,
-) -> Answer | None:
-    found = comparison_tables(rows, folder, name=question, arms=arms, columns=columns, against=against)
-    return Answer(title=QUESTIONS[question], note=note, tables=found.tables, plot=found.plot) if found else None

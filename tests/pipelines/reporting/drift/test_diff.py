@@ -1,7 +1,7 @@
 """`ecor diff`: counts against a plain loop, the page, exit codes, and what it refuses.
 
-Covers: `pipelines.drift.changes`, `pipelines.drift.diff_page`, `pipelines.drift.label_join`,
-`pipelines.drift.record`.
+Covers: `pipelines.reporting.drift.changes`, `pipelines.reporting.drift.diff_page`,
+`pipelines.reporting.drift.label_join`, `pipelines.reporting.drift.record`.
 """
 
 import json
@@ -20,8 +20,8 @@ from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_prediction_set, write_prediction_set
 from pipelines.__main__ import main
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift import diff, label_join
-from pipelines.drift.record import find_diff
+from pipelines.reporting.drift import diff, label_join
+from pipelines.reporting.drift.record import find_diff
 from tests.support.prediction_rows import row, write_labels
 
 HOSTILE = ["<script>alert(1)</script>", "a|b\n# c", "\u202eלום", "'\"&amp;"]

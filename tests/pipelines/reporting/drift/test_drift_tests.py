@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.drift.drift_tests import (
+from pipelines.reporting.drift.drift_tests import (
     DriftLimits,
     Quantity,
     compare,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from ecor.data.prediction_schema import OOD_COLUMN
-from pipelines.drift.label_join import JoinedDivision
+from pipelines.reporting.drift.label_join import JoinedDivision
 
 _COMPARED = ("category", "rationale", "confidence", OOD_COLUMN.name)
 CHANGED_SCHEMA = pa.schema(

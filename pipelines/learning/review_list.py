@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.predictions import PARQUET_OPTIONS, iterate_parts
+from ecor.data.prediction_schema import PARQUET_OPTIONS
+from ecor.data.predictions import iterate_parts
 from ecor.storage import filesystem
 from pipelines.config.learning import AskConfig
 from pipelines.learning.strategies import rank_labels
@@ -18,7 +19,7 @@ ASK_NAMES = ("ask.parquet", "ask.csv")
 _SHOWN = ("key", "source", "shard", "member_offset", "member_num_bytes", "category", "rationale", "confidence")
 
 
-def write_questions(labels: str, *, reviewed: pa.Table, config: AskConfig, folder: str) -> pa.Table:
+def write_review_list(labels: str, *, reviewed: pa.Table, config: AskConfig, folder: str) -> pa.Table:
     """Rank the labels that nobody has reviewed, and write the first ones, best first; older lists are replaced.
 
     Args:

@@ -15,8 +15,8 @@ import ecor
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import read_part
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift.label_join import LabelFolder
-from pipelines.drift.record import Diff, DiffSide, TopChange
+from pipelines.reporting.drift.label_join import LabelFolder
+from pipelines.reporting.drift.record import Diff, DiffSide, TopChange
 from pipelines.reporting.gallery import GalleryItem, make_cards, outcome_codes
 from pipelines.reporting.html_page import (
     Card,
@@ -38,7 +38,7 @@ _MAX_GROUPS = 60
 _ROWS_AT_ONCE = 16_384
 _KINDS = {"only_before": "images only before", "only_after": "images only after"}
 _READ = ["key", "change", "category_before", "rationale_before", "category_after", "rationale_after"]
-Group = tuple[str, ...]
+ChangeKey = tuple[str, ...]
 
 
 def draw_page(
@@ -200,7 +200,7 @@ def _sample(diff: Diff, *, changed: Path, num_images: int) -> list[tuple[str, st
 
     Of each group, those with the lowest hash of their key are taken: at random, but always the same.
     """
-    groups: dict[Group, list[tuple[bytes, str]]] = {_group(each): [] for each in diff.top_changes[:_MAX_GROUPS]}
+    groups: dict[ChangeKey, list[tuple[bytes, str]]] = {_group(each): [] for each in diff.top_changes[:_MAX_GROUPS]}
     groups |= {(kind,): [] for kind in _KINDS}
     for batch in pq.ParquetFile(changed).iter_batches(batch_size=_ROWS_AT_ONCE, columns=_READ):
         for row in batch.to_pylist():
@@ -211,12 +211,12 @@ def _sample(diff: Diff, *, changed: Path, num_images: int) -> list[tuple[str, st
     return [(key, name[0]) for name, chosen in groups.items() for _, key in chosen][:num_images]
 
 
-def _group(change: TopChange) -> Group:
+def _group(change: TopChange) -> ChangeKey:
     middle = change.rationale_before if change.change == "rationale" else ""
     return change.change, change.category_before, middle or "", change.category_after, change.rationale_after
 
 
-def _row_group(row: Mapping[str, str]) -> Group:
+def _row_group(row: Mapping[str, str]) -> ChangeKey:
     middle = row["rationale_before"] if row["change"] == "rationale" else ""
     return row["change"], row["category_before"], middle, row["category_after"], row["rationale_after"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from ecor.config.checks import parse_record, require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from pipelines.learning.contest import Outcome
+from pipelines.learning.contest import ContestResult
 from pipelines.runtime.balance import Balance
 
 LEARNED_NAME = "learned.json"
@@ -24,7 +24,7 @@ class Learned:
     initial_model: str
     """Where tuning started: `models:/<name>/<version>`, or the folder of a checkpoint."""
     initial_digest: str
-    outcome: Outcome
+    outcome: ContestResult
     num_train: int
     """Images learned from, with category and rationale."""
     num_validation: int
@@ -63,7 +63,7 @@ def find_learned(folder: str) -> Learned | None:
         values = json.loads(filesystem.read(path))
         digest = values.pop("digest")
         made = {
-            "outcome": parse_record(Outcome, values.pop("outcome")),
+            "outcome": parse_record(ContestResult, values.pop("outcome")),
             "new_names": tuple(values.pop("new_names")),
         }
         learned = parse_record(Learned, {**values, **made})

@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import OOD_COLUMN
-from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, read_prediction_set
+from ecor.data.prediction_schema import OOD_COLUMN, PARQUET_OPTIONS
+from ecor.data.predictions import MANIFEST_NAME, read_prediction_set
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
-from pipelines.drift.diff_page import draw_page
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
-from pipelines.drift.label_join import LabelFolder, join_labels
-from pipelines.drift.record import DIFF_NAME, ChangeCounts, Diff, DiffSide, TopChange, find_diff
+from pipelines.reporting.drift.changes import CHANGED_SCHEMA, JoinedLabels, LabelCollector, changed_rows, count_changes
+from pipelines.reporting.drift.diff_page import draw_page
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
+from pipelines.reporting.drift.label_join import LabelFolder, join_labels
+from pipelines.reporting.drift.record import DIFF_NAME, ChangeCounts, Diff, DiffSide, TopChange, find_diff
 from pipelines.runtime.console import progress_bar, say
 
 CHANGES_NAME, CHANGED_NAME, PAGE_NAME = "changes.parquet", "changed_labels.parquet", "diff.html"
@@ -57,13 +57,13 @@ def run(config: DiffConfig) -> Diff:
     found = _find_finished(config, before=sides[0], after=sides[1])
     if found is None:
         found = _compare(config, before, after)
-    for line in describe(found):
+    for line in describe_diff(found):
         say(line, to_stdout=True)
     say(f"page: {filesystem.join(config.folder, PAGE_NAME)}")
     return found
 
 
-def describe(diff: Diff) -> list[str]:
+def describe_diff(diff: Diff) -> list[str]:
     """The comparison in lines for the terminal."""
     counts = diff.counts
     lines = [

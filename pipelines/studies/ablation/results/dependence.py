@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import spearmanr
 
-from pipelines.studies.ablation import plots
 from pipelines.studies.ablation.grid import QUESTIONS
-from pipelines.studies.ablation.tables import (
+from pipelines.studies.ablation.results import plots
+from pipelines.studies.ablation.results.tables import (
     REPETITION,
     Answer,
     figures_table,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.studies import markdown
-from pipelines.studies.ablation.claims import claims_table
 from pipelines.studies.ablation.grid import Study
-from pipelines.studies.ablation.questions import answer_question
+from pipelines.studies.ablation.results.claims import claims_table
+from pipelines.studies.ablation.results.questions import answer_question
+from pipelines.studies.ablation.results.tables import REPETITION
 from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
-from pipelines.studies.ablation.tables import REPETITION
 
 PAGE = "results.md"
 
