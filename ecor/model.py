@@ -144,9 +144,7 @@ class Recognizer:
             temperatures: fitted.
             visibility: by decoding method, the map that was fitted with them, if any.
         """
-        like = self._like(
-            temperatures=temperatures, calibrated_on=self.vocabulary.digest, visibility=visibility or {}
-        )
+        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest, visibility=visibility or {})
         like._text = self._text
         return like
 
@@ -286,18 +284,15 @@ class Recognizer:
         if scoring.ood_score:
             rows = rows.append_column(OOD_COLUMN, float_column(self.ood_score(features)))
         if scoring.visible_probability:
-            known = self._visible_probability(joint, features) if calibrated else None
+            known = self._visible_probability(joint) if calibrated else None
             column = pa.nulls(len(features), pa.float32()) if known is None else float_column(known)
             rows = rows.append_column(VISIBLE_COLUMN, column)
         return rows
 
-    def _visible_probability(self, joint: Joint, features: ImageFeatures) -> Float[Tensor, " B"] | None:
+    def _visible_probability(self, joint: Joint) -> Float[Tensor, " B"] | None:
         """Probability that each image shows the rationale of its best pair; None without a map for the method."""
         found = {str(method): each for method, each in self.visibility.items()}.get(joint.method)
-        if found is None:
-            return None
-        evidence = visibility_evidence(joint, features, self.text, logit_scale=self.backbone.logit_scale)
-        return visible_probability(evidence, found)
+        return None if found is None else visible_probability(visibility_evidence(joint), found)
 
     def predict(
         self,

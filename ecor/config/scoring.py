@@ -111,15 +111,15 @@ class VisibilityMap:
     """
 
     intercept: float
-    rationale_logit: float
-    """Weight of s · cos(image, sentence of the rationale)."""
+    rationale_log_odds: float
+    """Weight of the log-odds of P(r | I) of the named rationale."""
     category_log_odds: float
     """Weight of the log-odds of P(c | I) of the named category."""
     num_images: int
     """Validation images that it was fitted on."""
 
     def __post_init__(self) -> None:
-        for name in ("intercept", "rationale_logit", "category_log_odds"):
+        for name in ("intercept", "rationale_log_odds", "category_log_odds"):
             value = getattr(self, name)
             require(isfinite(value), f"{name} must be a finite number, got {value}")
         require_at_least("num_images", self.num_images, 1)

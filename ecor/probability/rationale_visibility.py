@@ -4,10 +4,10 @@ P(r | I) sums to 1 over rationales. Where an image shows several parts it is too
 temperature fits. So a map of its own gives the probability that the named rationale is visible: Platt's scaling
 (Platt 1999, "Probabilistic outputs for support vector machines") with two pieces of evidence,
 
-    P(visible | I) = sigmoid(a + b · s cos(v, t(r)) + d · log-odds P(c | I))
+    P(visible | I) = sigmoid(a + b · log-odds P(r | I) + d · log-odds P(c | I))
 
-where r and c are those of the most probable pair, s is the scale of CLIP's logits, and P(c | I) is what the label
-states of the category. There is a map per decoding method, because each chooses other pairs.
+where c and r are those of the most probable pair, and P(r | I) and P(c | I) what the decoding method states of them.
+There is a map per method, because each chooses other pairs. `docs/calibration.md` names the evidence that lost.
 """
 
 import math
@@ -19,7 +19,6 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
-from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.config.checks import require
 from ecor.config.scoring import VisibilityMap
 from ecor.probability.joint import Joint, ranked_pairs
@@ -32,27 +31,17 @@ _TOLERANCE = 1e-10
 """Largest slope of the loss at the minimum, in nats per unit of a standardised weight."""
 
 
-def visibility_evidence(
-    joint: Joint, features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float
-) -> Float[Tensor, "B 2"]:
-    """Evidence that the rationale of the most probable pair is visible: its logit, and log-odds of the category.
+def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
+    """Evidence that the rationale of the most probable pair is visible: log-odds of the rationale, and of the category.
 
     Args:
-        joint: of the B images.
-        features: of the same images.
-        text: features of the vocabulary's sentences.
-        logit_scale: s, not its logarithm.
+        joint: of B images.
     """
     best = ranked_pairs(joint, 1)
-    texts_BD = text.rationales[best.rationales[:, 0].to(text.rationales.device)].to(features.rationale)
-    logit_B = logit_scale * (features.rationale * texts_BD).sum(dim=-1)
+    rationale_B = joint.rationale_log_prob.masked_fill(joint.rationales != best.rationales, -math.inf).amax(dim=-1)
     category_B = joint.category_log_prob.gather(1, best.categories)[:, 0]
-    return torch.stack([logit_B.double(), _log_odds(category_B)], dim=1)
-
-
-def _log_odds(log_prob: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    prob = log_prob.double().exp().clamp(_LOWEST, 1 - _LOWEST)
-    return prob.logit()
+    prob_B2 = torch.stack([rationale_B, category_B], dim=1).double().exp()
+    return prob_B2.clamp(_LOWEST, 1 - _LOWEST).logit()
 
 
 def visible_probability(evidence: Float[Tensor, "B 2"], visibility: VisibilityMap) -> Float[Tensor, " B"]:
@@ -62,7 +51,7 @@ def visible_probability(evidence: Float[Tensor, "B 2"], visibility: VisibilityMa
         evidence: of `visibility_evidence`, for the decoding method that the map was fitted for.
         visibility: the fitted map.
     """
-    weights = evidence.new_tensor([visibility.rationale_logit, visibility.category_log_odds])
+    weights = evidence.new_tensor([visibility.rationale_log_odds, visibility.category_log_odds])
     return (evidence @ weights + visibility.intercept).sigmoid()
 
 
@@ -96,7 +85,7 @@ def fit_visibility_map(evidence: Float[Tensor, "N 2"], is_visible: Bool[Tensor, 
     slopes = np.array(weights) / spread
     return VisibilityMap(
         intercept=float(intercept - slopes @ mean),
-        rationale_logit=float(slopes[0]),
+        rationale_log_odds=float(slopes[0]),
         category_log_odds=float(slopes[1]),
         num_images=len(values),
     )

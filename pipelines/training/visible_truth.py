@@ -58,24 +58,18 @@ def fit_visibility_maps(
     found: dict[MethodName, VisibilityMap] = {}
     for method in dict.fromkeys(methods):
         evidence, is_visible = [], []
-        for first, part, joint in _decode(recognizer, chosen, method=method):
-            found_evidence = visibility_evidence(
-                joint, part, recognizer.text, logit_scale=recognizer.backbone.logit_scale
-            )
-            evidence.append(found_evidence.cpu())
-            is_visible.append(_named_is_visible(joint, truth[first : first + len(part)]))
+        for first, joint in _decode(recognizer, chosen, method=method):
+            evidence.append(visibility_evidence(joint).cpu())
+            is_visible.append(_named_is_visible(joint, truth[first : first + len(evidence[-1])]))
         found[method] = fit_visibility_map(torch.cat(evidence), torch.cat(is_visible))
     return found
 
 
-def _decode(
-    recognizer: Recognizer, features: ImageFeatures, *, method: MethodName
-) -> Iterator[tuple[int, ImageFeatures, Joint]]:
-    """Number of the first image, features and decoded pairs of some images at a time."""
+def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodName) -> Iterator[tuple[int, Joint]]:
+    """Number of the first image and decoded pairs of some images at a time."""
     for first in range(0, len(features), IMAGES_PER_PASS):
         ids = torch.arange(first, min(first + IMAGES_PER_PASS, len(features)), device=features.category.device)
-        part = features.select(ids)
-        yield first, part, recognizer.joint(part, scoring=ScoringConfig(method=method, top_k=1))
+        yield first, recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method, top_k=1))
 
 
 def _named_is_visible(joint: Joint, visible: Sequence[frozenset[int] | None]) -> Bool[Tensor, " B"]:

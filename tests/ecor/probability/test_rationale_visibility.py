@@ -11,10 +11,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ecor.checkpoint import load, save_checkpoint
-from ecor.config.scoring import ScoringConfig, Temperatures, VisibilityMap
+from ecor.config.scoring import FACTORS, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.model import Recognizer
-from ecor.probability.joint import ranked_pairs
 from ecor.probability.rationale_visibility import (
     LEAST_IMAGES,
     fit_visibility_map,
@@ -25,7 +24,7 @@ from ecor.storage.model_records import read_checkpoint
 from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
 
 ASKED = ScoringConfig(visible_probability=True)
-MAP = VisibilityMap(intercept=0.5, rationale_logit=0.1, category_log_odds=0.3, num_images=60)
+MAP = VisibilityMap(intercept=0.5, rationale_log_odds=0.1, category_log_odds=0.3, num_images=60)
 NEEDED = Temperatures(rationale=0.5, category_given_rationale=0.25, category=0.4, pooling_weight=0.7)
 
 
@@ -50,7 +49,7 @@ def images() -> torch.Tensor:
 
 def test_the_map_that_made_the_truth_is_found_again() -> None:
     found = fit_visibility_map(*drawn(100_000))
-    for name in ("intercept", "rationale_logit", "category_log_odds"):
+    for name in ("intercept", "rationale_log_odds", "category_log_odds"):
         assert getattr(found, name) == pytest.approx(getattr(MAP, name), abs=0.03)
     assert found.num_images == 100_000
 
@@ -66,7 +65,7 @@ def test_the_fit_is_scikit_learns_with_platts_targets() -> None:
         sample_weight=np.concatenate([target, 1 - target]),
     )
     found = fit_visibility_map(evidence, is_visible)
-    assert [found.rationale_logit, found.category_log_odds] == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
+    assert [found.rationale_log_odds, found.category_log_odds] == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
     assert found.intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
     stated = visible_probability(evidence, found)
     assert float(stated.mean()) == pytest.approx(float(target.mean()), abs=1e-8), "no bias over the images of the fit"
@@ -79,7 +78,7 @@ def test_single_precision_and_another_order_give_the_same_map() -> None:
     found.append(fit_visibility_map(rounded.float(), is_visible))
     for each in found[1:]:
         assert each.intercept == pytest.approx(found[0].intercept, rel=1e-7)
-        assert each.rationale_logit == pytest.approx(found[0].rationale_logit, rel=1e-7)
+        assert each.rationale_log_odds == pytest.approx(found[0].rationale_log_odds, rel=1e-7)
 
 
 def test_evidence_that_separates_or_says_nothing_has_a_finite_map() -> None:
@@ -94,18 +93,27 @@ def test_evidence_that_separates_or_says_nothing_has_a_finite_map() -> None:
         fit_visibility_map(evidence[:49], evidence[:49, 0] > 0)
 
 
-def test_evidence_is_the_logit_of_the_named_rationale_and_the_odds_of_the_category(
-    model: Recognizer, images: torch.Tensor
+@pytest.mark.parametrize("method", FACTORS)
+def test_evidence_is_the_log_odds_of_the_named_rationale_and_category(
+    model: Recognizer, images: torch.Tensor, method: MethodName
 ) -> None:
-    features, joint = model.image_features(images), model.joint(images)
-    found = visibility_evidence(joint, features, model.text, logit_scale=model.backbone.logit_scale)
-    best = ranked_pairs(joint, 1)
-    for number in range(len(images)):
-        category, rationale = int(best.categories[number, 0]), int(best.rationales[number, 0])
-        cosine = float(features.rationale[number] @ model.text.rationales[rationale])
-        prob = math.exp(float(joint.category_log_prob[number, category]))
-        expected = [model.backbone.logit_scale * cosine, math.log(prob / (1 - prob))]
-        assert found[number].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    """As a row of labels states them, where its lists reach as far as the best pair."""
+    scoring = ScoringConfig(method=method, top_k=50, keep_rationales=50, max_keep_rationales=50)
+    found = visibility_evidence(model.joint(images, scoring=scoring))
+    rows = model.label(images, origins=origins_table(list("abcde")), scoring=scoring)
+    for evidence, row in zip(found.tolist(), iterate_predictions(rows), strict=True):
+        log_probs = [
+            {each.rationale: each.log_prob for each in row.rationales}[row.rationale],
+            {each.category: each.log_prob for each in row.categories}[row.category],
+        ]
+        expected = [log_prob - math.log(-math.expm1(log_prob)) for log_prob in log_probs]
+        assert evidence == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_certainty_has_finite_log_odds(model: Recognizer, images: torch.Tensor) -> None:
+    joint = model.joint(images)
+    sure = replace(joint, category_log_prob=torch.where(joint.category_log_prob > -1, 0.0, -math.inf))
+    assert visibility_evidence(sure).isfinite().all()
 
 
 def test_rows_state_it_when_asked_for_and_nothing_else_changes(model: Recognizer, images: torch.Tensor) -> None:
@@ -113,11 +121,9 @@ def test_rows_state_it_when_asked_for_and_nothing_else_changes(model: Recognizer
     plain, asked = (model.label(images, origins=origins, scoring=each) for each in (ScoringConfig(), ASKED))
     assert plain.schema.equals(PREDICTION_SCHEMA) and asked.schema.equals(schema_for(ASKED))
     assert asked.drop_columns(["rationale_visible_probability"]).equals(plain)
-    evidence = visibility_evidence(
-        model.joint(images), model.image_features(images), model.text, logit_scale=model.backbone.logit_scale
-    )
-    for (logit, odds), row in zip(evidence.tolist(), iterate_predictions(asked), strict=True):
-        expected = 1 / (1 + math.exp(-(0.5 + 0.1 * logit + 0.3 * odds)))
+    evidence = visibility_evidence(model.joint(images))
+    for (rationale, category), row in zip(evidence.tolist(), iterate_predictions(asked), strict=True):
+        expected = 1 / (1 + math.exp(-(0.5 + 0.1 * rationale + 0.3 * category)))
         assert row.rationale_visible_probability == pytest.approx(expected, abs=1e-5)
     both = model.label(images, origins=origins, scoring=replace(ASKED, ood_score=True))
     assert both.column_names[-2:] == ["ood_score", "rationale_visible_probability"]

@@ -62,7 +62,9 @@ def test_training_saves_a_map_per_calibrated_method(world: Path) -> None:
     assert {each.num_images for each in recognizer.visibility.values()} == {NUM_VISIBLE}
     expected = naive_map(recognizer, trainer)
     assert recognizer.visibility["pairs"].intercept == pytest.approx(expected.intercept, rel=1e-4, abs=1e-4)
-    assert recognizer.visibility["pairs"].rationale_logit == pytest.approx(expected.rationale_logit, rel=1e-3, abs=1e-4)
+    assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
+        expected.rationale_log_odds, rel=1e-3, abs=1e-4
+    )
 
 
 def naive_map(recognizer, trainer):
@@ -74,8 +76,7 @@ def naive_map(recognizer, trainer):
                 continue
             one = features.select(torch.tensor([number]))
             joint = recognizer.joint(one, scoring=ScoringConfig(method="pairs"))
-            scale = recognizer.backbone.logit_scale
-            evidence.append(visibility_evidence(joint, one, recognizer.text, logit_scale=scale))
+            evidence.append(visibility_evidence(joint))
             named = VOCABULARY.rationales[int(ranked_pairs(joint, 1).rationales[0, 0])]
             is_visible.append(named == sample(100 + position).rationales[0])
     return fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible))
