@@ -31,6 +31,7 @@ from ecor.evaluation.confidence_intervals import Estimate, Resampling
 from ecor.evaluation.correctness import Labels, read_labels
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.storage.atomic_write import replace_file
 from ecor.training.template_search import best_templates
 from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.cell import read_images
@@ -95,7 +96,7 @@ def judge_set(worlds: list[DrawnWorld], *, clip: BackboneConfig) -> Iterator[Jud
     for number, world in enumerate(worlds):
         recognizer = tuned_model(world, clip=clip, backbone=backbone)
         splits = {
-            split: [read_images(each, split=split, recognizer=recognizer) for each in worlds]
+            split: [kept_images(each, split=split, recognizer=recognizer) for each in worlds]
             for split in ("validation", "test")
         }
         for chosen in (slice(number, number + 1), slice(None)):
@@ -107,6 +108,16 @@ def judge_set(worlds: list[DrawnWorld], *, clip: BackboneConfig) -> Iterator[Jud
                     found.setdefault(key, []).append(label(calibrated, images, method=method))
     for (method, num_images), labels in found.items():
         yield judged_of(labels, method=method, sizes=num_images)
+
+
+def kept_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
+    """Features of a split with its truth, kept in a file."""
+    path = world.folder / f"{split}-{recognizer.digest[:16]}.pt"
+    if not path.is_file():
+        with replace_file(path) as unfinished:
+            torch.save(read_images(world, split=split, recognizer=recognizer), unfinished)
+    found: LabelledImages = torch.load(path, weights_only=False)
+    return found
 
 
 def tuned_model(world: DrawnWorld, *, clip: BackboneConfig, backbone: Backbone) -> Recognizer:
