@@ -180,7 +180,7 @@ def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName)
     scoring = ScoringConfig(method=method, visible_probability=True)
     parts = [
         recognizer.label(images.features.select(ids), origins=origins.take(pa.array(ids.numpy())), scoring=scoring)
-        for ids in torch.arange(len(images.categories)).split(256)
+        for ids in torch.split(torch.arange(len(images.categories)), 256)
     ]
     return read_labels(pa.concat_tables(parts))
 

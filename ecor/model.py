@@ -176,7 +176,7 @@ class Recognizer:
     @property
     def digest(self) -> str:
         """sha256 of all that decides its numbers except the vocabulary, which each row names beside it."""
-        content = {
+        content: dict[str, Any] = {
             "backbone": self.backbone.digest,
             "prompts": asdict(self.prompts.config),
             "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
