@@ -75,6 +75,7 @@ class ExplainablePrediction:
     model_digest: str
     vocabulary_digest: str
     ood_score: float | None = None
+    rationale_visible_probability: float | None = None
     evidence: Evidence | None = None
 
     @classmethod
@@ -153,7 +154,17 @@ OOD_COLUMN = _column(
 )
 
 
-OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
+VISIBLE_COLUMN = _column(
+    "rationale_visible_probability",
+    pa.float32(),
+    "probability that the image shows `rationale`, labelled or not; null where the model has no map for the method and "
+    "vocabulary. Written when asked for (`--scoring.visible-probability`)",
+    unit="probability",
+    nullable=True,
+)
+
+
+OPTIONAL_COLUMNS = (OOD_COLUMN, VISIBLE_COLUMN, EVIDENCE_COLUMN)
 """Optional columns of a table of predictions."""
 
 
@@ -190,7 +201,8 @@ def schema_with(names: Iterable[str]) -> pa.Schema:
 
 def schema_for(scoring: ScoringConfig) -> pa.Schema:
     """Schema of the rows that these scoring settings produce."""
-    return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
+    asked_for = {OOD_COLUMN.name: scoring.ood_score, VISIBLE_COLUMN.name: scoring.visible_probability}
+    return schema_with([name for name, is_asked_for in asked_for.items() if is_asked_for])
 
 
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:

@@ -58,15 +58,40 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_reliability(result: Result, path: Path) -> None:
-    """Plot a reliability diagram: accuracy per bin of confidence with its interval, and a histogram below.
+    """Plot the reliability diagram of the best pair's probability.
 
     The error in the title is corrected for its bias; records of earlier versions have only the plain one.
     """
-    bins = [each for each in result.reliability if each.num_images]
+    error = result.metrics.get("calibration/error", result.metrics["calibration/ece"])
+    _draw_bins(
+        result.reliability,
+        path,
+        title=f"{shorten_name(result.name)}: calibration error {format_estimate(error)}",
+        shares="share right (strict RR)",
+        probabilities="probability of the best pair",
+    )
+
+
+def draw_visible_reliability(result: Result, path: Path) -> None:
+    """Plot the reliability diagram of the probability that the named rationale is visible."""
+    error = result.metrics["calibration/rationale_visible/error"]
+    _draw_bins(
+        result.visible_reliability,
+        path,
+        title=f"{shorten_name(result.name)}: calibration error {format_estimate(error)}",
+        shares="share visible",
+        probabilities="probability that the rationale is visible",
+    )
+
+
+def _draw_bins(bins: Sequence[ReliabilityBin], path: Path, *, title: str, shares: str, probabilities: str) -> None:
+    """Plot the share per bin with its interval and the mean stated probability, and a histogram below."""
     figure = new_figure(width=4.8, height=5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    width = 1 / len(result.reliability)
+    width = 1 / len(bins)
     for each in bins:
+        if not each.num_images:
+            continue
         assert each.accuracy is not None
         assert each.confidence is not None
         upper.bar(each.low, each.accuracy, width=width, align="edge", color="#5b8fb0", edgecolor="white")
@@ -74,19 +99,16 @@ def draw_reliability(result: Result, path: Path) -> None:
         upper.plot([each.low, each.low + width], [each.confidence] * 2, color=OUTCOMES["ww"][1], linewidth=2, zorder=3)
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     upper.plot([], [], color=OUTCOMES["ww"][1], linewidth=2, label="mean confidence")
-    upper.bar(0, 0, color="#5b8fb0", label="share right (strict RR)")
+    upper.bar(0, 0, color="#5b8fb0", label=shares)
     upper.plot([], [], color=INK, linewidth=1.2, label="95 % interval of the share")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
     upper.set_ylim(0, 1)
-    upper.set_ylabel("share right")
-    error = result.metrics.get("calibration/error", result.metrics["calibration/ece"])
-    upper.set_title(f"{shorten_name(result.name)}: calibration error {format_estimate(error)}")
-    counts = [each.num_images for each in result.reliability]
-    lower.bar(
-        [each.low for each in result.reliability], counts, width=width, align="edge", color=PALE, edgecolor="white"
-    )
+    upper.set_ylabel(shares.partition(" (")[0])
+    upper.set_title(title)
+    counts = [each.num_images for each in bins]
+    lower.bar([each.low for each in bins], counts, width=width, align="edge", color=PALE, edgecolor="white")
     lower.set_xlim(0, 1)
-    lower.set_xlabel("probability of the best pair")
+    lower.set_xlabel(probabilities)
     lower.set_ylabel("images")
     save_figure(figure, path)
 

@@ -44,7 +44,8 @@ CALIBRATION_COLUMNS = {
 STATED = {
     "": ("Pair", "the most probable pair of category and rationale is right"),
     "category/": ("Category", "the most probable category is right"),
-    "visible/": ("Rationale visible", "the picture shows the most probable rationale, where that is known"),
+    "visible/": ("Rationale", "the picture shows the most probable one, where that is known; P(r | I) is of one alone"),
+    "rationale_visible/": ("Rationale visible", "the picture shows the named rationale, where that is known"),
 }
 AT_CUTS = {
     "precision": ("Precision", "share of the rationales given that the picture shows"),
@@ -59,6 +60,7 @@ SHARED_PLOTS = {
 }
 OWN_PLOTS = {
     "reliability": "Stated probability against frequency",
+    "visible-reliability": "Stated probability that the rationale is visible, against frequency",
     "per-category": "Outcomes per category",
     "confusion": "True and predicted categories",
 }

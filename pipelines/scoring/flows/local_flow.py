@@ -17,7 +17,7 @@ from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 _PARTS_AHEAD = 2
 

@@ -29,6 +29,7 @@ from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
 from pipelines.training.systems.train_state import Save, TrainState
 from pipelines.training.systems.trainer import Trainer
+from pipelines.training.visible_truth import fit_visibility_maps, read_visible_rationales
 
 NO_LIMIT = 2**62
 
@@ -196,7 +197,10 @@ class PromptTrainer(Trainer):
                 yield pictures.select(kept.to(pictures.rationale.device)), torch.from_numpy(wanted)[kept]
 
     def _calibrate(self, recognizer: Recognizer) -> Recognizer:
-        """Add temperatures, fitted on the validation pictures of all ranks."""
+        """Add temperatures, fitted on the validation pictures of all ranks.
+
+        And, where visible rationales are known, the maps that say whether a named rationale is visible.
+        """
         mine = [
             (positions, features.rationale.cpu(), features.category.cpu())
             for features, positions in self._validation_batches()
@@ -204,12 +208,18 @@ class PromptTrainer(Trainer):
         found = [part for parts in self.rank.all_gather(mine) for part in parts]
         positions, rationale, category = map(torch.cat, zip(*found, strict=True))
         device = self.rank.device
+        features = ImageFeatures(rationale=rationale.to(device), category=category.to(device))
+        methods = calibrated_methods(self.config.objective, text=recognizer.text)
         temperatures = fit_temperatures(
-            ImageFeatures(rationale=rationale.to(device), category=category.to(device)),
+            features,
             recognizer.text,
             categories=self.validation.categories[positions].to(device),
             rationales=self.validation.rationales[positions, 0].to(device),
             logit_scale=self.backbone.logit_scale,
-            methods=calibrated_methods(self.config.objective, text=recognizer.text),
+            methods=methods,
         )
-        return recognizer.with_temperatures(temperatures)
+        visible = read_visible_rationales(self.validation, positions=positions, vocabulary=self.vocabulary)
+        visibility = fit_visibility_maps(
+            recognizer.with_temperatures(temperatures), features, visible=visible, methods=methods
+        )
+        return recognizer.with_temperatures(temperatures, visibility=visibility)

@@ -384,6 +384,12 @@ def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert (plot["width"], plot["height"]) == ("90", "60")
 
 
+def test_a_card_says_how_probable_it_is_that_the_rationale_is_visible(tmp_path: Path) -> None:
+    rows = [prediction(0, rationale_visible_probability=0.625), prediction(1)]
+    write_labels(tmp_path / "labels", rows)
+    assert [text.strip() for text in Outline(made(tmp_path)).texts["span"] if "visible: 6" in text] == ["visible: 62%"]
+
+
 def test_methods_are_compared_and_the_pages_own_is_marked(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels", [prediction(number) for number in range(20)])
     write_labels(tmp_path / "other", [prediction(number, truth="both") for number in range(20, 40)])
