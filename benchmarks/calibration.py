@@ -39,7 +39,7 @@ from pipelines.studies.ablation.figures import LabelledImages
 from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
-from pipelines.training.visible_truth import fit_visibility_maps
+from pipelines.training.systems.visible_truth import fit_visibility_maps
 
 QUANTITIES = {"pair": "pair", "category": "category", "rationale_visible": "rationale visible", "visible": "P(r \\| I)"}
 METHODS: tuple[MethodName, ...] = ("joint", "pooled")

@@ -29,7 +29,7 @@ from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
 from pipelines.training.systems.train_state import Save, TrainState
 from pipelines.training.systems.trainer import Trainer
-from pipelines.training.visible_truth import fit_visibility_maps, read_visible_rationales
+from pipelines.training.systems.visible_truth import fit_visibility_maps, read_visible_rationales
 
 NO_LIMIT = 2**62
 

@@ -118,7 +118,7 @@ def test_probabilities_of_visible_rationales_are_read_judged_and_drawn(tmp_path)
     write_labels(f"{tmp_path}/without", table)
     pq.write_table(stated, tmp_path / "file.parquet")
     names = ("with", "without", "file.parquet")
-    sets = [evaluate.read_set(evaluate.source_of(f"{tmp_path}/{name}", name=name)) for name in names]
+    sets = [evaluate.read_set(evaluate.open_source(f"{tmp_path}/{name}", name=name)) for name in names]
     config = config_of(tmp_path, *names)
     record = evaluate.record_of(config, sets=sets)
     metric = "calibration/rationale_visible/error"

@@ -13,7 +13,7 @@ from ecor.probability.joint import ranked_pairs
 from ecor.probability.rationale_visibility import LEAST_IMAGES, fit_visibility_map, visibility_evidence
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
-from pipelines.training.visible_truth import fit_visibility_maps, read_visible_rationales
+from pipelines.training.systems.visible_truth import fit_visibility_maps, read_visible_rationales
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_models import TINY_CLIP
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split
