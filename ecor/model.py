@@ -23,6 +23,7 @@ from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
 from ecor.config.scoring import ScoringConfig, Temperatures
+from ecor.data.image_features import ImageSide
 from ecor.data.images.decoding import ImageError, Picture, decode_picture
 from ecor.data.images.picture_list import as_picture_list, name_picture
 from ecor.data.images.preprocessing import image_to_pixels
@@ -174,6 +175,14 @@ class Recognizer:
             "calibrated_on": self.calibrated_on,
         }
         return json_digest(content)
+
+    @property
+    def image_side(self) -> ImageSide:
+        """What decides the features of an image. Text tokens, templates, names and temperatures have no part in it."""
+        visual = self.prompts.visual
+        tokens = None if visual is None else bytes_sha256(safetensors_bytes({"visual": visual.detach().cpu().clone()}))
+        digest = json_digest({"tower": self.backbone.image_tower_digest, "visual_tokens": tokens})
+        return ImageSide(model_digest=digest, precision=self.backbone.precision)
 
     @property
     def provenance(self) -> Provenance:

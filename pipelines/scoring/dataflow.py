@@ -1,6 +1,7 @@
 """Stream units of images through the cluster: decode on CPUs, score on GPUs or CPUs, write and commit.
 
-Pixels and rows pass from actor to actor in Ray's object store; the driver gets one report per part.
+Where images are labelled by kept features, these are read instead of decoding. Pixels, features and rows pass from
+actor to actor in Ray's object store; the driver gets one report per part.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pipelines.runtime.actor_arguments import inline_actor_arguments
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES, Decoder, images_per_part
+from pipelines.scoring.from_features.feature_units import FeatureReader
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
@@ -46,10 +48,11 @@ def stream_units(
     writing = {"folder": folder, "parents": job.digests}
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), inline_actor_arguments(), raise_causes():
         parts = _units_dataset(units, attempts=attempts)
+        reader, settings = make_reader(job)
         parts = _map_with_actors(
             parts,
-            Decoder,
-            _decoder_settings(job),
+            reader,
+            settings,
             cpus=reservation.cpus_per_decoder,
             num_actors=reservation.num_decoders,
         )
@@ -80,12 +83,17 @@ def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSe
         use_gpu=config.use_gpu,
         num_threads=reservation.num_threads,
         evidence=job.evidence,
+        image_side=job.image_side,
+        keep_features=config.keep_features,
     )
 
 
-def _decoder_settings(job: ScoreJob) -> dict[str, Any]:
+def make_reader(job: ScoreJob) -> tuple[type, dict[str, Any]]:
+    """The actor that makes parts of the units of a job, and its settings."""
+    if job.kept is not None:
+        return FeatureReader, {"batch_size": job.config.batch_size}
     num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
-    return {"preprocess": job.preprocess, "num_images": num_images}
+    return Decoder, {"preprocess": job.preprocess, "num_images": num_images}
 
 
 def _units_dataset(units: Sequence[Unit], *, attempts: Mapping[str, Attempt]) -> Dataset:

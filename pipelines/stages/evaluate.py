@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -105,7 +105,7 @@ def source_of(path: str, *, name: str) -> PredictionSource:
         path=path,
         name=name,
         digest=manifest.digest,
-        parents=asdict(manifest.parents),
+        parents=manifest.parents.to_record(),
         num_rows=manifest.num_rows,
         num_rejected=manifest.num_rejected,
     )
