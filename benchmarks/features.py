@@ -121,7 +121,7 @@ def prepare(root: Path, *, num_images: int, model: str, images: str = FIRST) -> 
     backbone = load_backbone(BackboneConfig(name=name, pretrained=pretrained))
     save_checkpoint(Recognizer.zero_shot(set_vocabulary(FIRST), backbone=backbone), root / "model")
     return ScoreConfig(
-        input=f"{root}/images", output=f"{root}/first", model=f"{root}/model", keep_features=True, unit_size=UNIT
+        input=f"{root}/images/test", output=f"{root}/first", model=f"{root}/model", keep_features=True, unit_size=UNIT
     )
 
 
