@@ -1,12 +1,14 @@
 """Entry point of the command `ecor`: parse the arguments, run one command, return its exit code."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import tyro
 
@@ -26,14 +28,18 @@ def exit_code(command: Callable[[], int | None]) -> int:
     ECOR_DEBUG=1 shows the traceback of a user error too.
     """
     try:
-        return command() or EXIT_DONE
+        code = command() or EXIT_DONE
+        sys.stdout.flush()  # a full disk is an error of the command, not of Python's end
+        return code
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output (`head`, a pager) has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_DONE
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _discard_output()
         if os.environ.get("ECOR_DEBUG"):
             _write_error(traceback.format_exc())
         _write_error(f"ecor: {_error_line(error)}\n")
@@ -41,6 +47,12 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except Exception:  # noqa: BLE001 - the last frame: show the traceback of a bug
         _write_error(traceback.format_exc())
         return EXIT_FAILED
+
+
+def _discard_output() -> None:
+    """Let what Python still holds for stdout go nowhere: writing it would fail again."""
+    with contextlib.suppress(OSError, ValueError):  # no file of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_error(text: str) -> None:
@@ -71,14 +83,29 @@ def main(args: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if args is None else list(args)
     if args is None:
         _accept_any_text()
+    return exit_code(lambda: _run_command(words))
+
+
+def _run_command(words: Sequence[str]) -> int | None:
     if words == ["--version"]:
         print(f"ecor {version('ecor')}")  # noqa: T201
         return EXIT_DONE
-    return exit_code(lambda: _parse_command(words).run())
+    command = _parse_command(words)
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ValueError("the working folder is no longer there: change to another one (cd)") from error
+    return command.run()
 
 
 def _accept_any_text() -> None:
-    """Write characters that the terminal lacks as escapes: printing a name must not fail after the work is done."""
+    """Write characters that the terminal lacks as escapes: printing a name must not fail after the work is done.
+
+    A stream that the caller has closed (`2>&-`) is one to nowhere.
+    """
+    sys.stdout, sys.stderr = (
+        stream if stream is not None else Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends for stream in (sys.stdout, sys.stderr)
+    )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

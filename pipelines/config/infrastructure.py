@@ -78,7 +78,7 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
 
     None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
     """
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
     is_bare = "://" not in uri and uri.endswith((".db", ".sqlite"))
     require(
         not is_bare and (not uri.startswith("sqlite:") or uri.startswith(_SQLITE[0])),

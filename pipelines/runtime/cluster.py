@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -17,22 +18,22 @@ from pipelines.runtime.ray_folder import ray_folder
 
 _STARTED_LATE = "timed out during startup"
 """In the text of the exception that Ray raises where its processes do not answer in 30 s."""
+_OWN_CLUSTER = threading.Event()
+"""Set while a cluster runs that this process has started."""
 # Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
 _NOISY_LOGGERS = ("_internal.progress", "_internal.execution.streaming_executor", "dataset")
 
 
 @contextmanager
-def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool = True) -> Iterator[None]:
+def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None]:
     """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
-    at the end of the block.
+    at the end of the block, and has no dashboard: that is eleven processes more.
 
     Args:
         config: address and resources.
         stage: if given, the duration of the block is recorded under this name.
-        dashboard: whether a cluster started here has Ray's dashboard, eleven processes more. Without it, Ray Train's
-            state API repeats a warning.
 
     Raises:
         ValueError: when the cluster cannot be reached.
@@ -45,13 +46,20 @@ def connect(config: ClusterConfig, *, stage: str | None = None, dashboard: bool 
         _init(config.address, options={})
     else:
         # "local", not None: Ray would join any cluster on this machine
-        _init("local", options=_local_options(config, dashboard=dashboard))
+        _init("local", options=_local_options(config))
+        _OWN_CLUSTER.set()
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
         with time_stage(stage) if stage else nullcontext():
             yield
     finally:
         ray.shutdown()
+        _OWN_CLUSTER.clear()
+
+
+def is_own_cluster() -> bool:
+    """Whether the cluster was started by this process, and ends with it."""
+    return _OWN_CLUSTER.is_set()
 
 
 def cluster_machines(config: ClusterConfig, *, use_gpu: bool = False) -> list[dict[str, float]]:
@@ -125,11 +133,11 @@ def _try_init(address: str | None, *, options: dict[str, Any]) -> None:
         ) from error
 
 
-def _local_options(config: ClusterConfig, *, dashboard: bool) -> dict[str, Any]:
+def _local_options(config: ClusterConfig) -> dict[str, Any]:
     """Options of a cluster started here."""
     folder = ray_folder()
     place = {} if folder is None else {"_temp_dir": folder}
-    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": dashboard, **place}
+    return {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": False, **place}
 
 
 def _configure_ray_data(context: DataContext, *, config: ClusterConfig) -> None:

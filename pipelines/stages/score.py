@@ -68,7 +68,7 @@ def run(
         # Ray Data takes seconds to import, and a finished job does without
         from pipelines.runtime.cluster import cluster_machines, connect
 
-        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score", dashboard=False):
+        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
             tally = JobStats(committed=committed)
             reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
             _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)

@@ -69,7 +69,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connect(cluster, stage="shard", dashboard=False), ray_data_settings(cluster, bars=True), raise_causes():
+    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
         listing = list_all(source)
         for line in describe_gaps(source, listing=listing):
             say(line)

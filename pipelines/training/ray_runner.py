@@ -14,6 +14,8 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,13 +23,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ecor.storage import filesystem
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.runtime.cluster import stall_error
+from pipelines.runtime.cluster import is_own_cluster, stall_error
 from pipelines.runtime.console import say
 from pipelines.training.saved_states import STATES, remove_unusable_snapshot, states_folder
 
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
+_WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 class Placement(Protocol):
@@ -122,6 +125,8 @@ def fit_on_workers(
         ),
     )
     settings_of_ray = {_POLL_INTERVAL: os.environ.get(_POLL_INTERVAL, "0.2"), _START_TIMEOUT: f"{start_s}"}
+    if is_own_cluster():  # nobody takes its one machine away
+        settings_of_ray[_WATCH_PREEMPTION] = os.environ.get(_WATCH_PREEMPTION, "0")
     with _print_messages(messages), _environment_with(settings_of_ray):
         try:
             return trainer.fit().checkpoint
@@ -178,7 +183,16 @@ def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """A TorchTrainer without Ray's Ctrl-C handler, which would remain, hide the interrupt and end the process."""
+    """A TorchTrainer without Ray's Ctrl-C handler, which would remain, hide the interrupt and end the process.
+
+    Nor does it start actors that have nothing to do here, three to five CPU seconds each: no Ray dataset is read, and
+    the placement group of a cluster that ends with this process needs nobody to remove it. That actor alone asks Ray's
+    state API, which needs the dashboard.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback) if is_own_cluster() else (DatasetsCallback,)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, idle)]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller

@@ -103,7 +103,7 @@ def test_clip_benchmark_reads_them(folder):
 def test_ray_data_reads_them(folder):
     import ray
 
-    with connect(ClusterConfig(num_cpus=1), dashboard=False):
+    with connect(ClusterConfig(num_cpus=1)):
         rows = ray.data.read_webdataset([f"{folder}/test/{number}.tar" for number in range(3)], decoder=None).take_all()
     assert len(rows) == len(SAMPLES)
     for each, expected in zip(sorted(rows, key=lambda row: row["__key__"]), SAMPLES, strict=True):

@@ -32,6 +32,13 @@ def test_a_plain_path_stays_as_it_was():
     assert asked.endswith("runs/x.db?timeout=5") and sqlite_path(asked) == Path("runs/x.db").absolute()
 
 
+def test_a_blank_variable_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    expected = tracking_uri(TrackingConfig())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert tracking_uri(TrackingConfig()) == expected
+
+
 @pytest.mark.parametrize("uri", ["sqlite://mlflow.db", "sqlite:mlflow.db", "sqlite:/mlflow.db", "mlflow.db"])
 def test_an_address_with_too_few_slashes_is_refused(uri: str):
     with pytest.raises(ValueError, match=r"is no address of a database: write sqlite:///mlflow\.db"):

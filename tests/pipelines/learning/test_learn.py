@@ -327,7 +327,7 @@ def test_the_loop_of_the_page(
     truth = draw_images(tmp_path / "photos", num=48)
     tracking = new_database(tmp_path)
     (command,) = (words for words in commands_of_the_page() if "--corrections" in words)
-    with connect(ClusterConfig(num_cpus=2), dashboard=False):
+    with connect(ClusterConfig(num_cpus=2)):
         model = save_first_model(tmp_path / "run")
         score.run(ScoreConfig(input="photos/train", output="labels/final", model=str(model)), tracking=tracking)
         review(tmp_path, truth=truth)

@@ -207,6 +207,35 @@ def test_a_terminal_without_utf8_gets_escapes_and_no_error(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--version > /dev/full", EXIT_USER_ERROR),
+        ("score --help > /dev/full", EXIT_USER_ERROR),
+        ("--version >&-", EXIT_DONE),
+        ("score --input nowhere --output out --model nowhere 2>&-", EXIT_USER_ERROR),
+        ("score --help | head -n 1", EXIT_DONE),
+    ],
+)
+def test_a_full_or_closed_output_is_no_bug(words, code, tmp_path):
+    if "/dev/full" in words and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m pipelines {words}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert ("No space left on device" in done.stderr) == ("/dev/full" in words)
+
+
+def test_a_working_folder_that_is_gone_is_told(monkeypatch, tmp_path, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["score", "--input", "in", "--output", "out", "--model", "models:/a/1"]) == EXIT_USER_ERROR
+    assert capsys.readouterr().err == "ecor: the working folder is no longer there: change to another one (cd)\n"
+
+
 def test_an_error_line_is_never_longer_than_500_characters():
     """What is first and last stays: the value, and the remedy."""
     line = _error_line(ValueError(f"table.csv, row 3: {'x' * 9000}: write the path of a file"))

@@ -50,6 +50,7 @@ from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.runtime.balance import Balance
+from pipelines.scoring import dataflow
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
 from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job import ScoreJob, plan_job
@@ -120,7 +121,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """The smallest cluster: decoding and scoring must share one CPU without starving each other."""
-    with cluster.connect(ClusterConfig(num_cpus=1), dashboard=False):
+    with cluster.connect(ClusterConfig(num_cpus=1)):
         yield
 
 
@@ -768,8 +769,12 @@ def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
 
 @pytest.mark.slow
 def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
-    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where units share a block."""
+    monkeypatch.setattr(dataflow, "_NUM_BLOCKS", 1)
+    monkeypatch.setattr(dataflow, "_BLOCKS_PER_DECODER", 1)
+    assert len(read_prediction_set(done.output).parts) > 1
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_one, "Scorer")
         predictions = score.run(replace(done, output=str(tmp_path / "labels")), tracking=tracking)

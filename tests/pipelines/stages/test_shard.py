@@ -135,7 +135,7 @@ def by_one_worker(world, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(by_one_worker):
-    with connect(ClusterConfig(num_cpus=2), dashboard=False):
+    with connect(ClusterConfig(num_cpus=2)):
         yield
 
 
