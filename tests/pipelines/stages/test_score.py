@@ -904,7 +904,3 @@ def test_kept_features_are_labelled_by_the_same_actors_without_a_picture(
     ours, theirs = (read_predictions(each.output).to_pandas() for each in (tuesday, done))
     assert list(ours["key"]) == list(theirs["key"])
     assert np.abs(ours["confidence"] - theirs["confidence"]).max() <= 0.1 * np.ptp(theirs["confidence"])
-    damaged = next((tmp_path / "monday" / "features").glob("*.arrow"))
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"\.arrow is not the file of its record.*--keep-features"):
-        score.run(replace(tuesday, output=str(tmp_path / "wednesday")), tracking=tracking)
