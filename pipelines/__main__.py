@@ -104,8 +104,7 @@ def _accept_any_text() -> None:
     A stream that the caller has closed (`2>&-`) is one to nowhere.
     """
     sys.stdout, sys.stderr = (
-        stream if stream is not None else Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
-        for stream in (sys.stdout, sys.stderr)
+        stream if stream is not None else Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends for stream in (sys.stdout, sys.stderr)
     )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
