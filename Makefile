@@ -28,7 +28,7 @@ test: .venv/dev  ## all tests, as CI runs them
 	fi; rm -f $$log; exit $$code
 
 test-slow: .venv/dev  ## tests that start Ray, servers, browsers: about 25 minutes
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # One thread each: the processes together use all processors.
 test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 8 minutes

@@ -25,8 +25,8 @@ from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, schema_with
 from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 from pipelines.config.reporting import DiffConfig
-from pipelines.drift import diff
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
+from pipelines.reporting.drift import diff
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
 
 NUM_CATEGORIES = 21
 SHIFTS = ("confidence", "ood_score", "category", "rationale")

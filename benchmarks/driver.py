@@ -96,7 +96,9 @@ def measure(root: Path, *, num_units: int, images_per_unit: int, explain: str | 
     start, began, spent = psutil.Process().memory_info().rss, time.perf_counter(), _cpu_s()
     with PeakMemory() as peak:
         found = score.run(
-            config, cluster=ClusterConfig(num_cpus=2), tracking=TrackingConfig(uri=f"sqlite:///{root}/mlflow.db")
+            config,
+            cluster=ClusterConfig(num_cpus=2, local_images=0),
+            tracking=TrackingConfig(uri=f"sqlite:///{root}/mlflow.db"),
         )
     return Measured(
         num_units=num_units,

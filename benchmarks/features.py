@@ -41,7 +41,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.features.kept_features import read_kept_features
 from pipelines.runtime.actor_resources import reserve_resources
-from pipelines.scoring.dataflow import make_reader, make_scorer_settings
+from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scored_part import KeptRows

@@ -35,7 +35,7 @@ from ecor.model import Recognizer
 from ecor.probability.prediction_rows import Provenance
 from ecor.training.distributed import Rank
 from pipelines.config.training import TrainConfig
-from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.prompt_trainer import PromptTrainer, resolve_config
 
@@ -102,7 +102,7 @@ def scoring_rows(
 
 
 @torch.no_grad()
-def drift_rows(world: DrawnWorld, *, device: str) -> Iterator[str]:
+def drift_rows(world: WorldSplits, *, device: str) -> Iterator[str]:
     """What bf16 changes in the labels of drawn test images."""
     with np.load(world.truth("test")) as truth:
         pixels = torch.from_numpy(truth["pixels"])
@@ -136,7 +136,7 @@ def text_rows(model: str, *, vocabulary: Vocabulary, repeats: int, device: str) 
         yield f"| {model} | {setting} | {seconds:.4f} | {rate:,.0f} | {whole:.1f} min for {num_pairs:,} |"
 
 
-def tuning_rows(world: DrawnWorld, *, root: Path, device: str) -> Iterator[str]:
+def tuning_rows(world: WorldSplits, *, root: Path, device: str) -> Iterator[str]:
     """The default tuning of the study's size, with its validation."""
     for place in ("cpu", device):
         config = TrainConfig(

@@ -39,9 +39,9 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
-from ecor.data.shards import ShardEntry, sample_key, write_shard
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -274,7 +274,11 @@ def score_split(setting: Setting, *, split: str, output: str) -> Span:
         precision="fp32",
     )
     began = time.time()
-    found = score.run(config, tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"))
+    found = score.run(
+        config,
+        cluster=ClusterConfig(local_images=0),
+        tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"),
+    )
     return Span(num_images=found.num_rows, began=began, ended=time.time())
 
 

@@ -33,8 +33,10 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import ShardJob, entries, inspect_images, labels_in, vocabulary_of
+from pipelines.sharding.inspection import entries, inspect_images
+from pipelines.sharding.label_names import labels_in, vocabulary_of
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
 
 SHARD = 512
 

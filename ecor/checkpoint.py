@@ -60,6 +60,7 @@ def save_checkpoint(
             model=recognizer.config,
             temperatures=recognizer.temperatures,
             calibrated_on=recognizer.calibrated_on,
+            visibility=recognizer.visibility,
             model_digest=recognizer.digest,
             backbone_digest=recognizer.backbone.digest,
             vocabulary_digest=recognizer.vocabulary.digest,
@@ -151,6 +152,7 @@ def load(
         templates=record.model.templates,
         temperatures=record.temperatures,
         calibrated_on=record.calibrated_on,
+        visibility=record.visibility,
         text_config=text,
         name=str(folder),
     )

@@ -22,19 +22,20 @@ from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
-from ecor.config.scoring import ScoringConfig, Temperatures
+from ecor.config.scoring import MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.image_features import ImageSide
 from ecor.data.images.decoding import ImageError, Picture, decode_picture
 from ecor.data.images.picture_list import as_picture_list, name_picture
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_list import Predictions
-from ecor.data.prediction_schema import OOD_COLUMN, origins_table, schema_for
+from ecor.data.prediction_schema import OOD_COLUMN, VISIBLE_COLUMN, origins_table, schema_for
 from ecor.data.templates import check_templates
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import max_cosine
 from ecor.probability.joint import Joint
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
+from ecor.probability.rationale_visibility import visibility_evidence, visible_probability
 from ecor.storage.digests import bytes_sha256, json_digest
 
 NOT_FINITE = "has a feature of NaN or infinity: the weights overflow in this precision; try fp32, or other weights"
@@ -60,6 +61,7 @@ class Recognizer:
         templates: TemplateConfig | None = None,
         temperatures: Temperatures | None = None,
         calibrated_on: str | None = None,
+        visibility: Mapping[MethodName, VisibilityMap] | None = None,
         text_config: TextConfig | None = None,
         name: str = "unsaved",
         version: str | None = None,
@@ -73,6 +75,7 @@ class Recognizer:
             templates: the words around the names; None: the default.
             temperatures: one per factor; None: all 1.
             calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
+            visibility: by decoding method, the map that was fitted with these temperatures, if any.
             text_config: where text features are kept; None: the default.
             name: of the model, for the rows it makes.
             version: in the registry, for the rows it makes.
@@ -86,6 +89,7 @@ class Recognizer:
         self.templates = templates or TemplateConfig()
         self.temperatures = temperatures or Temperatures()
         self.calibrated_on = calibrated_on
+        self.visibility = dict(visibility or {})
         self.text_config = text_config or TextConfig()
         self.name = name
         self.version = version
@@ -117,8 +121,8 @@ class Recognizer:
         return cls(backbone=backbone, prompts=prompts, vocabulary=names, templates=templates, name="zero-shot")
 
     def _like(self, **changes: Any) -> "Recognizer":
-        kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on", "text_config")
-        parts = {part: getattr(self, part) for part in (*kept, "name", "version")}
+        kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on", "visibility")
+        parts = {part: getattr(self, part) for part in (*kept, "text_config", "name", "version")}
         return Recognizer(**{**parts, **changes})
 
     def with_vocabulary(self, vocabulary: Names) -> "Recognizer":
@@ -132,9 +136,16 @@ class Recognizer:
         """
         return self._like(vocabulary=as_vocabulary(vocabulary))
 
-    def with_temperatures(self, temperatures: Temperatures) -> "Recognizer":
-        """Return the same model with temperatures that were fitted on its vocabulary."""
-        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest)
+    def with_temperatures(
+        self, temperatures: Temperatures, *, visibility: Mapping[MethodName, VisibilityMap] | None = None
+    ) -> "Recognizer":
+        """Return the same model with temperatures that were fitted on its vocabulary.
+
+        Args:
+            temperatures: fitted.
+            visibility: by decoding method, the map that was fitted with them, if any.
+        """
+        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest, visibility=visibility or {})
         like._text = self._text
         return like
 
@@ -166,7 +177,7 @@ class Recognizer:
     @property
     def digest(self) -> str:
         """sha256 of all that decides its numbers except the vocabulary, which each row names beside it."""
-        content = {
+        content: dict[str, Any] = {
             "backbone": self.backbone.digest,
             "prompts": asdict(self.prompts.config),
             "tokens": bytes_sha256(safetensors_bytes(self.tokens())),
@@ -174,6 +185,8 @@ class Recognizer:
             "temperatures": self.temperatures.to_record(),
             "calibrated_on": self.calibrated_on,
         }
+        if self.visibility:
+            content["visibility"] = {method: asdict(each) for method, each in self.visibility.items()}
         return json_digest(content)
 
     @property
@@ -277,7 +290,18 @@ class Recognizer:
             origins=origins,
             provenance=replace(provenance, calibrated=calibrated),
         )
-        return rows.append_column(OOD_COLUMN, float_column(self.ood_score(features))) if scoring.ood_score else rows
+        if scoring.ood_score:
+            rows = rows.append_column(OOD_COLUMN, float_column(self.ood_score(features)))
+        if scoring.visible_probability:
+            known = self._visible_probability(joint) if calibrated else None
+            column = pa.nulls(len(features), pa.float32()) if known is None else float_column(known)
+            rows = rows.append_column(VISIBLE_COLUMN, column)
+        return rows
+
+    def _visible_probability(self, joint: Joint) -> Float[Tensor, " B"] | None:
+        """Probability that each image shows the rationale of its best pair; None without a map for the method."""
+        found = {str(method): each for method, each in self.visibility.items()}.get(joint.method)
+        return None if found is None else visible_probability(visibility_evidence(joint), found)
 
     def predict(
         self,

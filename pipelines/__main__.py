@@ -24,7 +24,7 @@ _PLACEHOLDER = "__tyro-dummy-inner__."
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code: 0 done, 2 user error (one line on stderr), 1 bug (a traceback).
 
-    A command may return another code of its own (`pipelines.commands.EXIT_DRIFT`).
+    A command may return another code of its own (`pipelines.label_commands.EXIT_DRIFT`).
     ECOR_DEBUG=1 shows the traceback of a user error too.
     """
     try:
@@ -103,9 +103,8 @@ def _accept_any_text() -> None:
 
     A stream that the caller has closed (`2>&-`) is one to nowhere.
     """
-    sys.stdout, sys.stderr = (
-        stream if stream is not None else Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends for stream in (sys.stdout, sys.stderr)
-    )
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""The commands of `ecor`: one for each stage and each study.
+"""The commands of `ecor`: one for each stage here, the others beside this module.
 
 Only settings are imported here, so that `ecor --help` starts fast; each command imports its stage when it runs.
 """
@@ -8,35 +8,22 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.learning import LearnConfig
-from pipelines.config.reporting import CardConfig, DiffConfig, EvaluateConfig, ReportConfig
-from pipelines.config.review import AuditConfig, ReviewConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
-from pipelines.config.studies import (
-    AblateConfig,
-    ConceptsConfig,
-    DemoConfig,
-    ExplainBenchmarkConfig,
-    StudiesConfig,
-    ValidityConfig,
-)
 from pipelines.config.training import PretrainConfig, TrainConfig
+from pipelines.label_commands import Audit, Diff, Export, Import, Learn, Review, WriteCard
+from pipelines.study_commands import Ablate, Concepts, Demo, ExplainBenchmark, Studies, Validity
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
-
-
-UNPREFIXED = tyro.conf.arg(name="")
-EXIT_DRIFT = 3
-"""Exit code of `ecor diff --fail-on-drift` when a drift is found."""
+_UNPREFIXED = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """Pack images into WebDataset tars with a manifest."""
 
-    config: Annotated[ShardConfig, UNPREFIXED]
+    config: Annotated[ShardConfig, _UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def run(self) -> None:
@@ -49,7 +36,7 @@ class Shard:
 class Train:
     """Train prompt tokens on shards, and save a checkpoint."""
 
-    config: Annotated[TrainConfig, UNPREFIXED]
+    config: Annotated[TrainConfig, _UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -63,7 +50,7 @@ class Train:
 class Pretrain:
     """Pretrain a small CLIP on captioned images (shards or drawings), for `--backbone.name` or plain open_clip."""
 
-    config: Annotated[PretrainConfig, UNPREFIXED]
+    config: Annotated[PretrainConfig, _UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -77,7 +64,7 @@ class Pretrain:
 class Register:
     """Register a checkpoint as a version of an MLflow model."""
 
-    config: Annotated[RegisterConfig, UNPREFIXED]
+    config: Annotated[RegisterConfig, _UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
@@ -90,7 +77,7 @@ class Register:
 class Promote:
     """Move the champion alias to a registered version."""
 
-    config: Annotated[PromoteConfig, UNPREFIXED]
+    config: Annotated[PromoteConfig, _UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
@@ -103,7 +90,7 @@ class Promote:
 class Score:
     """Label images or shards, and write explained labels as Parquet."""
 
-    config: Annotated[ScoreConfig, UNPREFIXED]
+    config: Annotated[ScoreConfig, _UNPREFIXED]
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -117,103 +104,13 @@ class Score:
 class Evaluate:
     """Evaluate explained labels against the truth: metrics, tables and plots."""
 
-    config: Annotated[EvaluateConfig, UNPREFIXED]
+    config: Annotated[EvaluateConfig, _UNPREFIXED]
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
         from pipelines.stages import evaluate
 
         evaluate.run(self.config, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """Accept the labels that are right as often as promised, by a judged random sample of them."""
-
-    config: Annotated[AuditConfig, UNPREFIXED]
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def run(self) -> None:
-        from pipelines.stages import audit
-
-        audit.run(self.config, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diff:
-    """Compare two sets of labels: what changed, and whether their distributions have drifted."""
-
-    config: Annotated[DiffConfig, UNPREFIXED]
-
-    def run(self) -> int:
-        """Exit code: `EXIT_DRIFT` when a drift is found and `fail_on_drift` is set."""
-        from pipelines.drift import diff
-
-        found = diff.run(self.config)
-        return EXIT_DRIFT if found.has_drift and self.config.fail_on_drift else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteCard:
-    """Write the card of a model or of a dataset (Markdown), made from its records."""
-
-    config: Annotated[CardConfig, UNPREFIXED]
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def run(self) -> None:
-        from pipelines.cards import write_card
-
-        write_card.run(self.config, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learn:
-    """Tune a model on with reviewers' corrections of its labels, and list the images to review next."""
-
-    config: Annotated[LearnConfig, UNPREFIXED]
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def run(self) -> None:
-        from pipelines.learning import learn
-
-        learn.run(self.config, cluster=self.cluster, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """Hand labels to another tool: Label Studio, FiftyOne, CVAT, COCO, Hugging Face, WebDataset, tables."""
-
-    config: Annotated[ExportConfig, UNPREFIXED]
-
-    def run(self) -> None:
-        from pipelines.exchange import export_labels
-
-        export_labels.run(self.config)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Import:
-    """Take corrections of labels back from another tool, into a set of decisions."""
-
-    config: Annotated[ImportConfig, UNPREFIXED]
-
-    def run(self) -> None:
-        from pipelines.exchange import import_decisions
-
-        import_decisions.run(self.config)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
-    """Review labels by keyboard, on a page that this machine serves."""
-
-    config: Annotated[ReviewConfig, UNPREFIXED]
-
-    def run(self) -> None:
-        from pipelines.stages import review
-
-        review.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +125,7 @@ class Explain:
     """A concept of the lexicon to look for, independent of what the model was tuned on; may be given several times."""
     setting: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A setting of the method, such as `num_masks=500`; an unknown name lists all; may be given several times."""
-    config: Annotated[ExplainConfig, UNPREFIXED] = field(default_factory=ExplainConfig)
+    config: Annotated[ExplainConfig, _UNPREFIXED] = field(default_factory=ExplainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
@@ -248,7 +145,7 @@ class Explain:
 class Report:
     """Write explained labels as one HTML page."""
 
-    config: Annotated[ReportConfig, UNPREFIXED]
+    config: Annotated[ReportConfig, _UNPREFIXED]
 
     def run(self) -> None:
         from pipelines.stages import report
@@ -268,81 +165,6 @@ class RunPipeline:
         from pipelines.stages import pipeline as flow
 
         flow.run(pipeline_file.read_pipeline(self.pipeline))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ablate:
-    """Run the ablation study on drawn scenes: one task per cell, one page of tables and plots."""
-
-    config: Annotated[AblateConfig, UNPREFIXED] = field(default_factory=AblateConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def run(self) -> None:
-        from pipelines.studies.ablation import run as ablate
-
-        ablate.run(self.config, cluster=self.cluster, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainBenchmark:
-    """Benchmark all attribution methods on drawn scenes whose parts are known: a CSV and a page."""
-
-    config: Annotated[ExplainBenchmarkConfig, UNPREFIXED] = field(default_factory=ExplainBenchmarkConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def run(self) -> None:
-        from pipelines.studies.attribution_benchmark import benchmark as explain_benchmark
-
-        explain_benchmark.run(self.config, tracking=self.tracking)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Studies:
-    """Compare ECLIP, LICO and prompts with manifold matching on drawn scenes: tables over seeds."""
-
-    config: Annotated[StudiesConfig, UNPREFIXED] = field(default_factory=StudiesConfig)
-
-    def run(self) -> None:
-        from pipelines.studies.attribution_benchmark import systems_study
-
-        systems_study.run(self.config)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validity:
-    """Measure what the small CLIP knows of the drawn world, on images that no other study uses."""
-
-    config: Annotated[ValidityConfig, UNPREFIXED] = field(default_factory=ValidityConfig)
-
-    def run(self) -> None:
-        from pipelines.studies import validity
-
-        validity.run(self.config)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Concepts:
-    """Detect and locate unknown categories in drawn scenes by definitions of concepts (ConVis)."""
-
-    config: Annotated[ConceptsConfig, UNPREFIXED] = field(default_factory=ConceptsConfig)
-
-    def run(self) -> None:
-        from pipelines.studies import concepts
-
-        print(concepts.run(self.config))  # noqa: T201
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demo:
-    """Run the whole pipeline on drawn scenes with the embedded model: no download, no GPU, no server."""
-
-    config: Annotated[DemoConfig, UNPREFIXED] = field(default_factory=DemoConfig)
-
-    def run(self) -> None:
-        from pipelines.studies import demo
-
-        demo.run(self.config)
 
 
 Command = (

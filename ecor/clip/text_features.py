@@ -218,8 +218,8 @@ def build_text_features(
     Raises:
         ValueError: when the disk has too little space for the rows, or a file of another shape exists.
     """
-    device = encoder.backbone.device if device is None else torch.device(device)
-    return TextFeatures(encoder.with_frozen_contexts(), config=config, device=device)
+    place = torch.device(device or encoder.backbone.device)
+    return TextFeatures(encoder.with_frozen_contexts(), config=config, device=place)
 
 
 def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
@@ -238,8 +238,7 @@ def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
 
 
 def _tensor_digest(tensor: Tensor) -> str:
-    array = tensor.detach().float().cpu().contiguous().numpy()
-    return bytes_sha256(repr(array.shape).encode() + array.tobytes())
+    return bytes_sha256(repr(tuple(tensor.shape)).encode() + tensor.detach().float().cpu().numpy().tobytes())
 
 
 def _check_disk_space(file: FeatureFile, *, num_rows: int) -> None:

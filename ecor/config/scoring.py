@@ -1,6 +1,7 @@
 """Settings of decoding, and the temperatures of its factors."""
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from ecor.config.checks import require, require_at_least
@@ -34,6 +35,9 @@ class ScoringConfig:
     """Upper limit of K; rows that are not proven exact by then have pairs_exact = False."""
     ood_score: bool = False
     """Give each row an `ood_score`: how unlike all categories of the vocabulary its image is."""
+    visible_probability: bool = False
+    """Give each row a `rationale_visible_probability`: how probable it is that the image shows the named rationale.
+    Null where the model has no such map for the method and vocabulary. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         if self.pooling_weight is not None:
@@ -49,7 +53,8 @@ class ScoringConfig:
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests; settings that older records lack only if they are set."""
-        values = {name: value for name, value in asdict(self).items() if name != "ood_score" or value}
+        optional = ("ood_score", "visible_probability")
+        values = {name: value for name, value in asdict(self).items() if name not in optional or value}
         return {name: value for name, value in values.items() if name != "pooling_weight" or value is not None}
 
 
@@ -96,3 +101,25 @@ class Temperatures:
         return all(factor in fitted for factor in FACTORS[method]) and (
             method != "pooled" or self.pooling_weight is not None
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibilityMap:
+    """Logistic map from evidence to the probability that an image shows the rationale of its label.
+
+    Not in the paper: see `ecor.probability.rationale_visibility`.
+    """
+
+    intercept: float
+    rationale_log_odds: float
+    """Weight of the log-odds of P(r | I) of the named rationale."""
+    category_log_odds: float
+    """Weight of the log-odds of P(c | I) of the named category."""
+    num_images: int
+    """Validation images that it was fitted on."""
+
+    def __post_init__(self) -> None:
+        for name in ("intercept", "rationale_log_odds", "category_log_odds"):
+            value = getattr(self, name)
+            require(isfinite(value), f"{name} must be a finite number, got {value}")
+        require_at_least("num_images", self.num_images, 1)

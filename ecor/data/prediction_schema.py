@@ -1,15 +1,20 @@
 """Columns of a table of predictions, and one row as a frozen record."""
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, Evidence
 
 SCHEMA_VERSION = "1"
+ROWS_PER_GROUP = 16_384
+# "same rows, same bytes" holds for one pyarrow version; everything that could vary besides is fixed here
+PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,7 @@ class ExplainablePrediction:
     model_digest: str
     vocabulary_digest: str
     ood_score: float | None = None
+    rationale_visible_probability: float | None = None
     evidence: Evidence | None = None
 
     @classmethod
@@ -148,7 +154,17 @@ OOD_COLUMN = _column(
 )
 
 
-OPTIONAL_COLUMNS = (OOD_COLUMN, EVIDENCE_COLUMN)
+VISIBLE_COLUMN = _column(
+    "rationale_visible_probability",
+    pa.float32(),
+    "probability that the image shows `rationale`, labelled or not; null where the model has no map for the method and "
+    "vocabulary. Written when asked for (`--scoring.visible-probability`)",
+    unit="probability",
+    nullable=True,
+)
+
+
+OPTIONAL_COLUMNS = (OOD_COLUMN, VISIBLE_COLUMN, EVIDENCE_COLUMN)
 """Optional columns of a table of predictions."""
 
 
@@ -185,7 +201,8 @@ def schema_with(names: Iterable[str]) -> pa.Schema:
 
 def schema_for(scoring: ScoringConfig) -> pa.Schema:
     """Schema of the rows that these scoring settings produce."""
-    return schema_with([OOD_COLUMN.name] if scoring.ood_score else [])
+    asked_for = {OOD_COLUMN.name: scoring.ood_score, VISIBLE_COLUMN.name: scoring.visible_probability}
+    return schema_with([name for name, is_asked_for in asked_for.items() if is_asked_for])
 
 
 def predictions_table(predictions: Iterable[ExplainablePrediction]) -> pa.Table:
@@ -233,3 +250,10 @@ def schema_rows() -> list[dict[str, str]]:
         }
         for column in [*PREDICTION_SCHEMA, *OPTIONAL_COLUMNS]
     ]
+
+
+def encode_parquet(table: pa.Table) -> bytes:
+    """Encode rows as a Parquet file; equal rows give equal bytes, independent of chunks in memory."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, row_group_size=ROWS_PER_GROUP, **PARQUET_OPTIONS)
+    return sink.getvalue()

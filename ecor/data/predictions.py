@@ -4,7 +4,6 @@ Names on disk, no ids: a table of predictions is read without the vocabulary tha
 verdicts, so that a metric can change without scoring again.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,14 +16,11 @@ import pyarrow.parquet as pq
 
 from ecor.config.checks import parse_record
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION, check_schema
+from ecor.data.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION, check_schema, encode_parquet
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256, json_digest
 
 MANIFEST_NAME = "manifest.json"
-ROWS_PER_GROUP = 16_384
-# "same rows, same bytes" holds for one pyarrow version; everything that could vary besides is fixed here
-PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,13 +162,6 @@ def write_part(folder: str, table: pa.Table, *, name: str, unit: str) -> Predict
         num_bytes=len(data),
         sha256=digest,
     )
-
-
-def encode_parquet(table: pa.Table) -> bytes:
-    """Encode rows as a Parquet file; equal rows give equal bytes, independent of chunks in memory."""
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, row_group_size=ROWS_PER_GROUP, **PARQUET_OPTIONS)
-    return sink.getvalue()
 
 
 def write_prediction_set(folder: str, predictions: PredictionSet) -> None:

@@ -5,9 +5,8 @@ vocabulary and the templates. The index `<n>.index.parquet` gives the byte offse
 """
 
 import hashlib
-import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ecor.data.shard_manifest import ShardInfo
 from ecor.data.tar_members import HashingWriter, read_samples, sample_from_row, write_sample
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
-from ecor.storage.digests import bytes_sha256, file_sha256, text_sha256
+from ecor.storage.digests import bytes_sha256, file_sha256
 from ecor.storage.retries import with_retries
 
 SCHEMA_VERSION = "1"
@@ -54,22 +53,6 @@ class ShardEntry:
     """Expected digest of the image's bytes, where it is known already."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """More JSON values for the sample's `.json`."""
-
-
-def sample_key(source: str, *, sha256: str) -> str:
-    """Build the key of a sample: without a dot, and given by the image's content and its source alone.
-
-    It holds twelve hex digits of the image's `sha256`, eight of the source path's (copies of one image differ), and the
-    file name with everything but letters, digits, "-" and "_" replaced, cut at 40 characters. The content comes first,
-    so that sorted keys mix the categories.
-
-    Args:
-        source: path or address of the image.
-        sha256: of the image's bytes, in hex.
-    """
-    name = source.rpartition("/")[2]
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name.rpartition(".")[0] or name)[:40]
-    return f"{sha256[:12]}-{text_sha256(source)[:8]}-{stem or '_'}"
 
 
 def write_shard(
@@ -226,28 +209,6 @@ def read_index(folder: str | Path, info: ShardInfo, *, num_attempts: int = 3) ->
     if table.num_rows != info.num_samples:
         raise ValueError(f"index {folder}/{info.index} has {table.num_rows} rows, expected {info.num_samples}")
     return table
-
-
-def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> list[Sample]:
-    """Read some samples of a tar on this machine, by seeking.
-
-    Args:
-        path: as `fetch_shard` returns it.
-        index: as `read_index` returns it.
-        rows: positions in the index, in the order of the result.
-
-    Raises:
-        ValueError: when an image does not hash to the digest in the index.
-    """
-    samples = []
-    with Path(path).open("rb") as tar:
-        for row in index.take(pa.array(rows, pa.int64())).to_pylist():
-            tar.seek(row["member_offset"])
-            image = tar.read(row["member_num_bytes"])
-            if bytes_sha256(image) != row["sha256"]:
-                raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
-            samples.append(sample_from_row(row, image=image))
-    return samples
 
 
 def _write_entry(

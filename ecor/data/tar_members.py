@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from ecor.config.model import TemplateConfig
 from ecor.data.samples import Sample
 from ecor.data.templates import category_sentence, pair_sentence
@@ -220,3 +222,25 @@ def sample_from_row(row: Mapping[str, Any], *, image: bytes) -> Sample:
 def json_bytes(value: Mapping[str, Any]) -> bytes:
     """One line of JSON that is the same for the same value."""
     return _ENCODER.encode(value).encode()
+
+
+def read_members(path: str | Path, index: pa.Table, *, rows: Sequence[int]) -> list[Sample]:
+    """Read some samples of a tar on this machine, by seeking.
+
+    Args:
+        path: as `fetch_shard` returns it.
+        index: as `read_index` returns it.
+        rows: positions in the index, in the order of the result.
+
+    Raises:
+        ValueError: when an image does not hash to the digest in the index.
+    """
+    samples = []
+    with Path(path).open("rb") as tar:
+        for row in index.take(pa.array(rows, pa.int64())).to_pylist():
+            tar.seek(row["member_offset"])
+            image = tar.read(row["member_num_bytes"])
+            if bytes_sha256(image) != row["sha256"]:
+                raise ValueError(f"{path}: image {row['key']} at byte {row['member_offset']} is not what was written")
+            samples.append(sample_from_row(row, image=image))
+    return samples

@@ -1,26 +1,22 @@
 """The vocabulary: names of categories and their rationales, their ids, and readers of its files."""
 
 import json
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from ecor.data.name_parsing import (
+    checked_name,
+    decode_utf8,
+    flatten_rationales,
+    group_rationales,
+    normalise_name,
+    unique_keys,
+)
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
-from ecor.storage.tables import TableRow, read_rows
-
-
-def normalise_name(name: str) -> str:
-    """The one spelling by which names are compared, kept and shown.
-
-    "_" and "-" become spaces, "/" becomes " or ", letters lower case, spaces single and none at the ends (the DROR
-    authors' rules; lower-casing, single spaces and Unicode NFC are our addition). May be empty: readers refuse that.
-    """
-    spaced = name.replace("_", " ").replace("-", " ").replace("/", " or ")
-    return " ".join(unicodedata.normalize("NFC", spaced.lower()).split())
+from ecor.storage.tables import read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +113,13 @@ def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str
     ids: dict[str, int] = {}
     rationales_of = []
     for raw, rationales in mapping.items():
-        category = _checked_name(raw, where=f"{source}: category {raw!r}")
+        category = checked_name(raw, where=f"{source}: category {raw!r}")
         if category in categories:
             raise ValueError(f"{source}: {categories[category]!r} and {raw!r} are the same category {category!r}")
         categories[category] = raw
         if isinstance(rationales, str):
             raise ValueError(f"{source}: category {raw!r} needs a list of rationales, got the text {rationales!r}")
-        names = [_checked_name(name, where=f"{source}: a rationale of {raw!r}") for name in rationales]
+        names = [checked_name(name, where=f"{source}: a rationale of {raw!r}") for name in rationales]
         rationales_of.append(tuple(ids.setdefault(name, len(ids)) for name in dict.fromkeys(names)))
     if not categories:
         raise ValueError(f"{source}: no category in it")
@@ -146,11 +142,13 @@ def parse_vocabulary(text: str, *, source: str = "text", sub_rationales: bool = 
             empty, or two categories normalise to the same name.
     """
     try:
-        loaded = json.loads(text, object_pairs_hook=lambda pairs: _strict_object(pairs, source=source))
+        loaded = json.loads(text, object_pairs_hook=lambda pairs: unique_keys(pairs, source=source))
         if not isinstance(loaded, dict):
             raise ValueError(f"{source}: expected {{category: [rationale, …]}}, got a JSON {type(loaded).__name__}")
         flat = {
-            category: _flat_rationales(entries, where=f"{source}: category {category!r}", sub_rationales=sub_rationales)
+            category: flatten_rationales(
+                entries, where=f"{source}: category {category!r}", sub_rationales=sub_rationales
+            )
             for category, entries in loaded.items()
         }
     except json.JSONDecodeError as error:
@@ -179,12 +177,12 @@ def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabu
         raise ValueError(f"{name}: a vocabulary is a .json, .csv or .parquet file, got {suffix or 'no suffix'}")
     if suffix != ".json":
         rows = read_rows(name, required=("category", "rationale"))
-        return vocabulary_from_mapping(_group_rationales(rows, source=name), source=name)
+        return vocabulary_from_mapping(group_rationales(rows, source=name), source=name)
     try:
         data = filesystem.read(name)
     except FileNotFoundError as error:
         raise ValueError(f"{name}: there is no such vocabulary file") from error
-    return parse_vocabulary(_text(data, source=name), source=name, sub_rationales=sub_rationales)
+    return parse_vocabulary(decode_utf8(data, source=name), source=name, sub_rationales=sub_rationales)
 
 
 def _ids(names: tuple[str, ...], *, kind: str) -> dict[str, int]:
@@ -204,73 +202,3 @@ def _find(name: str, *, ids: Mapping[str, int], kind: str) -> int:
         hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
         raise ValueError(f"unknown {kind} {name!r}{hint}")
     return found
-
-
-def _checked_name(name: Any, *, where: str) -> str:
-    if not isinstance(name, str):
-        raise ValueError(f"{where} must be a text, got {name!r}")
-    normalised = normalise_name(name)
-    if not normalised:
-        raise ValueError(f"{where} has an empty name: {name!r}")
-    unwritten = [char for char in normalised if unicodedata.category(char) in ("Cc", "Cs")]
-    if unwritten:
-        raise ValueError(f"{where} holds the control character {unwritten[0]!r}, in {name!r}: remove it")
-    return normalised
-
-
-def _strict_object(pairs: list[tuple[str, Any]], *, source: str) -> dict[str, Any]:
-    loaded = dict(pairs)
-    if len(loaded) != len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for index, key in enumerate(keys) if key in keys[:index])
-        raise ValueError(f"{source}: the key {repeated!r} is there twice: merge its entries, or rename one")
-    return loaded
-
-
-def _flat_rationales(entries: Any, *, where: str, sub_rationales: bool) -> list[str]:
-    if not isinstance(entries, list):
-        raise ValueError(f"{where} needs a list of rationales, got {entries!r}")
-    flat: list[str] = []
-    for entry in entries:
-        if not isinstance(entry, dict):
-            _checked_name(entry, where=f"{where}: a rationale")
-            flat.append(entry)
-            continue
-        for rationale, below in entry.items():
-            flat.append(rationale)
-            inner = f"{where}: rationale {rationale!r}"
-            subs = _flat_rationales(below, where=inner, sub_rationales=sub_rationales)
-            names = [_checked_name(sub, where=inner) for sub in subs]  # checked even where they are not asked for
-            flat.extend(names if sub_rationales else [])
-    return flat
-
-
-def _text(data: bytes, *, source: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{source}: line {line} is not UTF-8 (byte {error.start}): save the file as UTF-8") from error
-
-
-def _group_rationales(rows: Iterable[TableRow], *, source: str) -> dict[str, list[str]]:
-    """Rationales by category, of rows with one pair each; a category's only row may have no rationale."""
-    grouped: dict[str, list[str]] = {}
-    spelled: dict[str, str] = {}
-    alone: set[str] = set()
-    for row in rows:
-        raw, rationale = row.text("category") or "", row.text("rationale")
-        category = _checked_name(raw, where=f"{row.where}: the category")
-        if spelled.setdefault(category, raw) != raw:
-            raise ValueError(f"{row.where}: {raw!r} and {spelled[category]!r} are the same category {category!r}")
-        if raw in alone or (rationale is None and raw in grouped):
-            raise ValueError(f"{row.where}: category {raw!r} has an empty rationale beside another row")
-        if rationale is None:
-            alone.add(raw)
-            grouped[raw] = []
-        else:
-            _checked_name(rationale, where=f"{row.where}: the rationale")
-            grouped.setdefault(raw, []).append(rationale)
-    if not grouped:
-        raise ValueError(f"{source}: no row in it")
-    return grouped

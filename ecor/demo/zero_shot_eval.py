@@ -199,8 +199,7 @@ def _best_iou(inside: Int[np.ndarray, " P"], *, cell: int) -> float:
 
 
 def _texts(clip: nn.Module, template: str, **names: Sequence[str]) -> Float[Tensor, "T D"]:
-    ((letter, values),) = names.items()
-    return encode_texts(clip, [template.format(**{letter: value}) for value in values])
+    return encode_texts(clip, [template.format(**{key: each}) for key, values in names.items() for each in values])
 
 
 def _share(right: Bool[Tensor, " B"]) -> float:

@@ -30,15 +30,15 @@ class Stated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Images in one bin of confidence."""
+    """Images in one bin of a stated probability."""
 
     low: float
     high: float
     num_images: int
     confidence: float | None
-    """Mean probability of the best pair; None where the bin is empty."""
+    """Mean stated probability, for instance of the best pair; None where the bin is empty."""
     accuracy: float | None
-    """Share whose best pair is right (strict RR)."""
+    """Share of which it is so, for instance whose best pair is right (strict RR)."""
 
 
 def stated_probabilities(answers: RankedAnswers, truth: Truth) -> dict[str, Stated]:
@@ -48,6 +48,8 @@ def stated_probabilities(answers: RankedAnswers, truth: Truth) -> dict[str, Stat
     category   the most probable category, whatever the rationale: right
     visible    the most probable rationale: one that the image shows. P(r | I) sums to 1 over rationales, so where
                several are visible it is too low by its definition
+    rationale_visible    the rationale of the best pair: one that the image shows, by `rationale_visible_probability`,
+               which is made for that
     """
     strict = RULES["strict"](answers, truth).shares()["rr"]
     found = {
@@ -61,6 +63,11 @@ def stated_probabilities(answers: RankedAnswers, truth: Truth) -> dict[str, Stat
             truth.visible_known & ~np.isnan(answers.rationale_confidence),
             answers.rationale_confidence,
             is_member(answers.rationales[:, 0], truth.visible),
+        ),
+        "rationale_visible": (
+            truth.visible_known & ~np.isnan(answers.visible_confidence),
+            answers.visible_confidence,
+            is_member(answers.pair_rationales[:, 0], truth.visible),
         ),
     }
     return {
@@ -173,9 +180,18 @@ def _by_bin(values: Float[np.ndarray, " N"], bins: Int[np.ndarray, " N"], *, num
     return csr_array((values, (np.arange(len(values)), bins)), shape=(len(values), num_bins))
 
 
-def reliability_bins(answers: RankedAnswers, truth: Truth, *, num_bins: int) -> tuple[ReliabilityBin, ...]:
-    """Confidence against strict RR over the explained images; none without such images."""
-    stated = stated_probabilities(answers, truth).get("pair")
+def reliability_bins(
+    answers: RankedAnswers, truth: Truth, *, num_bins: int, of: str = "pair"
+) -> tuple[ReliabilityBin, ...]:
+    """Stated probability against frequency; none without images that have a truth for it.
+
+    Args:
+        answers: ranked predictions.
+        truth: of the same images.
+        num_bins: of equal width.
+        of: a name of `stated_probabilities`; `pair` is confidence against strict RR over the explained images.
+    """
+    stated = stated_probabilities(answers, truth).get(of)
     if stated is None:
         return ()
     found = reliability(stated.probability, stated.is_so, num_bins=num_bins)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
+from ecor.data.prediction_schema import VISIBLE_COLUMN
 
 VOTES = 5
 """Number of pairs in DROR's rule."""
@@ -35,6 +36,8 @@ class RankedAnswers:
     """P(c | I) of the most probable category; NaN where the row has none."""
     rationale_confidence: Float[np.ndarray, " N"]
     """P(r | I) of the most probable rationale; NaN where the row has none."""
+    visible_confidence: Float[np.ndarray, " N"]
+    """Stated probability that the image shows the rationale of the best pair; NaN where the row states none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +191,7 @@ def read_labels(table: pa.Table) -> Labels:
             confidence=table["confidence"].to_numpy().astype(np.float64),
             category_confidence=first_probability(combine_chunks(table["categories"])),
             rationale_confidence=first_probability(combine_chunks(table["rationales"])),
+            visible_confidence=optional_numbers(table, VISIBLE_COLUMN.name),
         ),
         truth=Truth(
             categories=categories["category_true"][:, 0],
@@ -209,6 +213,13 @@ def struct_field(lists: pa.Array, name: str) -> pa.Array:
     lengths = pc.fill_null(pc.list_value_length(lists), 0)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy())]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values)
+
+
+def optional_numbers(table: pa.Table, name: str) -> Float[np.ndarray, " N"]:
+    """A column of numbers; NaN where it is null, or the table does not have it."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def first_probability(ranked: pa.Array) -> Float[np.ndarray, " N"]:

@@ -13,6 +13,7 @@ Names of metrics (all shares of images, between 0 and 1, unless said otherwise):
     calibration/error      root mean square error, bias-corrected
     calibration/brier nll  Brier score; negative log-likelihood, in nats
     calibration/category/… calibration/visible/…     the same of the category, and of the rationale being visible
+    calibration/rationale_visible/…     the same of `rationale_visible_probability`, for rows that state one
     per_category/rr accuracy     strict, as means over categories
 """
 

@@ -51,6 +51,9 @@ class Result:
     per_category: tuple[CategoryResult, ...]
     """True categories with a known rationale, in order of name; distractors have none and are left out."""
     reliability: tuple[ReliabilityBin, ...]
+    """Of the best pair."""
+    visible_reliability: tuple[ReliabilityBin, ...] = ()
+    """Of `rationale_visible_probability`; none where the rows state none, as in older records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,11 @@ class Evaluation:
         return json.dumps({**json.loads(self._content()), "digest": self.digest}, indent=1, sort_keys=True) + "\n"
 
     def _content(self) -> str:
-        return json.dumps(_replace_nan(asdict(self)), sort_keys=True, allow_nan=False)
+        values = asdict(self)
+        for result in values["results"]:
+            if not result["visible_reliability"]:
+                del result["visible_reliability"]
+        return json.dumps(_replace_nan(values), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "evaluation") -> "Evaluation":
@@ -205,5 +212,6 @@ def _parse_result(values: Mapping[str, Any]) -> Result:
         "metrics": _parse_estimates(values["metrics"]),
         "per_category": tuple(CategoryResult(**{**e, "rr": _parse_estimate(e["rr"])}) for e in values["per_category"]),
         "reliability": tuple(ReliabilityBin(**each) for each in values["reliability"]),
+        "visible_reliability": tuple(ReliabilityBin(**each) for each in values.get("visible_reliability", ())),
     }
     return Result(**{**values, **made})

@@ -65,6 +65,7 @@ def evaluate(
         metrics=dict(sorted(metrics.items())),
         per_category=per_category,
         reliability=reliability_bins(answers, truth, num_bins=num_bins),
+        visible_reliability=reliability_bins(answers, truth, num_bins=num_bins, of="rationale_visible"),
     )
 
 

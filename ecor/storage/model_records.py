@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ecor.config.checks import parse_record
 from ecor.config.choices import SystemName
 from ecor.config.model import BackboneConfig, ModelConfig, Preprocess, PromptConfig, TemplateConfig
-from ecor.config.scoring import Temperatures
+from ecor.config.scoring import MethodName, Temperatures, VisibilityMap
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 
@@ -49,6 +49,8 @@ class Checkpoint:
     """Preprocessing of the backbone, for decoders that do not load the model; None in older records."""
     image_side_digest: str | None = None
     """`ImageSide.model_digest`, to compare image sides without loading a model; None in older records."""
+    visibility: Mapping[MethodName, VisibilityMap] = field(default_factory=dict)
+    """By decoding method, the map that gives `rationale_visible_probability`; none in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -118,6 +120,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             ),
             "temperatures": parse_record(Temperatures, values.pop("temperatures")),
             "preprocess": _parse_preprocess(values.pop("preprocess", None)),
+            "visibility": {
+                method: parse_record(VisibilityMap, each) for method, each in values.pop("visibility", {}).items()
+            },
         }
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
@@ -176,7 +181,8 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
-    return {name: value for name, value in content.items() if name not in _NOT_IN_DIGEST}
+    left_out = {*_NOT_IN_DIGEST} | (set() if record.visibility else {"visibility"})
+    return {name: value for name, value in content.items() if name not in left_out}
 
 
 def artifact_content(record: ArtifactRecord) -> dict[str, Any]:

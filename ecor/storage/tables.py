@@ -74,7 +74,7 @@ class TableRow:
 
     def error(self, column: str, problem: str) -> ValueError:
         """An error about the value of a column; `problem` is the rest of the sentence, with the remedy."""
-        return ValueError(f"{self.where}: {column} {problem}, got {shorten(self.cells.get(column))}")
+        return ValueError(f"{self.where}: {column} {problem}, got {show_value(self.cells.get(column))}")
 
     def _split(self, text: str, *, column: str) -> Any:
         if not text.lstrip().startswith("["):
@@ -141,13 +141,13 @@ def read_json_lines(address: filesystem.Address) -> Iterator[tuple[str, dict[str
                 if record is None:
                     continue
                 if not isinstance(record, dict):
-                    raise ValueError(f"{where} must be a JSON object, got {shorten(line.strip())}")
+                    raise ValueError(f"{where} must be a JSON object, got {show_value(line.strip())}")
                 yield where, record
         except UnicodeDecodeError as error:
             raise _not_utf8(path, line=number + 1, error=error) from error
 
 
-def shorten(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A value as an error message shows it: what Python prints, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
@@ -177,7 +177,7 @@ class _Columns:
             if near:
                 raise ValueError(f"{where} has no column {column}, but {others[near[0]]!r}: rename one of the two")
             if column in self.required:
-                raise ValueError(f"{where} has no column {column}, it has {shorten(sorted(map(str, names)))}")
+                raise ValueError(f"{where} has no column {column}, it has {show_value(sorted(map(str, names)))}")
         return found
 
 
@@ -240,7 +240,7 @@ def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
                     yield TableRow(where=f"{path}: row {number}", cells=cells)
                     number += 1
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a Parquet file: {shorten(str(error))}") from error
+            raise ValueError(f"{path}: not a Parquet file: {show_value(str(error))}") from error
 
 
 @contextmanager

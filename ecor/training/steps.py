@@ -18,10 +18,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
 from ecor.clip.prompts import PromptLearner
 from ecor.config.checks import require
-from ecor.config.scoring import ScoringConfig
 from ecor.config.training import FitConfig
-from ecor.model import Recognizer
-from ecor.probability.joint import ranked_pairs
 from ecor.training.chunked_logits import Sentences
 from ecor.training.losses.objective import Objective
 from ecor.training.schedules import warmup_cosine
@@ -220,72 +217,3 @@ def _no_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManage
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
     return nullcontext()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationSums:
-    """Sums over images, so that batches and ranks of any size can be added."""
-
-    terms: dict[str, float]
-    """Named loss terms in nats."""
-    num_right: int
-    """The most probable pair has the true category and a true rationale (strict RR)."""
-    num_right_category: int
-    """The most probable pair has the true category."""
-    num_images: int
-
-    def __add__(self, other: "EvaluationSums") -> "EvaluationSums":
-        return EvaluationSums(
-            terms={name: value + other.terms[name] for name, value in self.terms.items()},
-            num_right=self.num_right + other.num_right,
-            num_right_category=self.num_right_category + other.num_right_category,
-            num_images=self.num_images + other.num_images,
-        )
-
-    def means(self) -> dict[str, float]:
-        """`loss` (nats per image) and its terms, `rr` and `accuracy` (shares)."""
-        terms = {name: value / self.num_images for name, value in self.terms.items()}
-        return {
-            "loss": sum(terms.values()),
-            **{f"loss_{name}": value for name, value in terms.items()},
-            "rr": self.num_right / self.num_images,
-            "accuracy": self.num_right_category / self.num_images,
-        }
-
-
-@torch.no_grad()
-def evaluation_step(
-    recognizer: Recognizer,
-    features: ImageFeatures,
-    *,
-    categories: Int[Tensor, " B"],
-    rationales: Int[Tensor, "B L"],
-    objective: Objective,
-    scoring: ScoringConfig,
-) -> EvaluationSums:
-    """Compute loss terms and strict verdicts of one validation batch.
-
-    Args:
-        recognizer: the model as it stands; its text features are made once and used by all batches.
-        features: of B images.
-        categories: true ids.
-        rationales: all labelled ids, −1 where there are fewer than L; the first is the one of the loss.
-        objective: gives the terms; means over images.
-        scoring: decoding of the verdicts.
-    """
-    terms = objective(
-        features,
-        categories=categories,
-        rationales=rationales[:, 0].contiguous(),
-        sentences=ConstantSentences(recognizer.text, by_columns=scoring.method == "inverted"),
-        logit_scale=recognizer.backbone.logit_scale,
-    )
-    best = ranked_pairs(recognizer.joint(features, scoring=scoring), 1)
-    right_category = best.categories[:, 0] == categories
-    right_rationale = (best.rationales == rationales).any(dim=1)
-    return EvaluationSums(
-        terms={name: float(value) * len(features) for name, value in terms.items()},
-        num_right=int((right_category & right_rationale).sum()),
-        num_right_category=int(right_category.sum()),
-        num_images=len(features),
-    )

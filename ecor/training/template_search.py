@@ -11,8 +11,8 @@ from ecor.config.model import TemplateConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.config.training import ObjectiveConfig
 from ecor.model import Names, Recognizer
+from ecor.training.evaluation_step import evaluation_step
 from ecor.training.losses.objective import objective_of
-from ecor.training.steps import evaluation_step
 
 HAND_TEMPLATES = (
     TemplateConfig(),

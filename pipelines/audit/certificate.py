@@ -9,7 +9,7 @@ from typing import Any
 from ecor.config.checks import parse_record, require
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, describe_drift
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, describe_drift
 
 CERTIFICATE_NAME = "certificate.json"
 POLICY_NAME = "policy.json"
@@ -184,7 +184,7 @@ class Policy:
         ]
 
 
-def describe(certificate: Certificate) -> list[str]:
+def describe_certificate(certificate: Certificate) -> list[str]:
     """The certificate in lines for the terminal."""
     c = certificate
     counts = f"accepted {c.num_accepted:,} of {c.num_labels:,}"

@@ -22,14 +22,14 @@ from ecor.evaluation.risk_control import (
 )
 from pipelines.audit.certificate import GroupCertificate, RejectCertificate
 from pipelines.audit.judgements import Judgements
-from pipelines.audit.sampling import Population, Sample
+from pipelines.audit.sampling import AuditSample, Population
 from pipelines.config.review import AuditConfig
 
 POOLED = "pooled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class CategoryGroup:
     """Labels that get a promise of their own."""
 
     name: str
@@ -39,7 +39,7 @@ class Group:
 
 
 def certify_groups(
-    config: AuditConfig, population: Population, *, sample: Sample, judgements: Judgements
+    config: AuditConfig, population: Population, *, sample: AuditSample, judgements: Judgements
 ) -> tuple[GroupCertificate, ...]:
     """The promise of each group."""
     promise = Promise(right=config.right, sure=config.sure)
@@ -55,10 +55,10 @@ def certify_groups(
 
 def divide(
     population: Population, *, among: Bool[np.ndarray, " N"], by_category: bool, promise: Promise
-) -> Iterator[Group]:
+) -> Iterator[CategoryGroup]:
     """The groups: all labels, or a group per category; categories with too few judged labels are pooled."""
     if not by_category:
-        yield Group(name="", categories=(), members=among)
+        yield CategoryGroup(name="", categories=(), members=among)
         return
     size = len(population.categories)
     num_labels = np.bincount(population.groups[among], minlength=size)
@@ -69,15 +69,15 @@ def divide(
             small.append(index)
         elif num_labels[index]:
             name = population.categories[index]
-            yield Group(name=name, categories=(name,), members=among & (population.groups == index))
+            yield CategoryGroup(name=name, categories=(name,), members=among & (population.groups == index))
     if small:
         names = tuple(population.categories[index] for index in small)
         members = among & np.isin(population.groups, small)
-        yield Group(name=names[0] if len(names) == 1 else POOLED, categories=names, members=members)
+        yield CategoryGroup(name=names[0] if len(names) == 1 else POOLED, categories=names, members=members)
 
 
 def certify_rejects(
-    config: AuditConfig, population: Population, *, sample: Sample, judgements: Judgements
+    config: AuditConfig, population: Population, *, sample: AuditSample, judgements: Judgements
 ) -> RejectCertificate | None:
     """The rule by which labels are rejected: those with the highest OOD scores whose categories are wrong as promised.
 
@@ -103,7 +103,9 @@ def certify_rejects(
     )
 
 
-def audit_curve(config: AuditConfig, population: Population, *, sample: Sample, judgements: Judgements) -> RiskCoverage:
+def audit_curve(
+    config: AuditConfig, population: Population, *, sample: AuditSample, judgements: Judgements
+) -> RiskCoverage:
     """Share of wrong labels against the share accepted, of all labels of the job, with its band."""
     promise = Promise(right=config.right, sure=config.sure)
     sequence = make_test_sequence(
@@ -122,7 +124,12 @@ def reject_candidates(population: Population, *, share: float) -> Bool[np.ndarra
 
 
 def _certify_group(
-    group: Group, population: Population, *, sample: Sample, wrong: Bool[np.ndarray, " n"], promise: Promise
+    group: CategoryGroup,
+    population: Population,
+    *,
+    sample: AuditSample,
+    wrong: Bool[np.ndarray, " n"],
+    promise: Promise,
 ) -> GroupCertificate:
     num_labels = int(group.members.sum())
     bad = sample.rows[wrong]

@@ -14,12 +14,12 @@ import pyarrow as pa
 from jaxtyping import Bool
 
 from ecor.config.checks import require
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet
-from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from ecor.storage.tables import TABLE_SUFFIXES
-from pipelines.audit.sampling import Sample
+from pipelines.audit.sampling import AuditSample
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_log import TornLine
 from pipelines.review.decision_set import read_decision_set
@@ -53,7 +53,7 @@ class Judgements:
         return json_digest([*(each.astype(int).tolist() for each in arrays), list(self.judged_by)])
 
 
-def read_judgements(path: str, *, sample: Sample, predictions: PredictionSet) -> Judgements:
+def read_judgements(path: str, *, sample: AuditSample, predictions: PredictionSet) -> Judgements:
     """Judgements of people: of a filled-in file, or of a decision set.
 
     Raises:
@@ -73,7 +73,7 @@ def read_judgements(path: str, *, sample: Sample, predictions: PredictionSet) ->
     return _combine([decisions[key] for key in sample.keys])
 
 
-def truth_judgements(sample: Sample, *, reasons: bool) -> Judgements:
+def truth_judgements(sample: AuditSample, *, reasons: bool) -> Judgements:
     """Judgements by the truth columns. Where all visible rationales are not known, only labelled ones count as visible.
 
     Raises:
@@ -98,7 +98,7 @@ def truth_judgements(sample: Sample, *, reasons: bool) -> Judgements:
     )
 
 
-def judgements_table(sample: Sample, judgements: Judgements) -> pa.Table:
+def judgements_table(sample: AuditSample, judgements: Judgements) -> pa.Table:
     """The sample with its judgements, a row per label."""
     return pa.table(
         {
@@ -135,12 +135,12 @@ def _combine(decisions: Sequence[Sequence[Decision]]) -> Judgements:
     )
 
 
-def _before(sample: Sample) -> dict[str, LabelBefore]:
+def _before(sample: AuditSample) -> dict[str, LabelBefore]:
     rows = sample.table.select(["key", "category", "rationale", "confidence"]).to_pylist()
     return {row.pop("key"): LabelBefore(**row) for row in rows}
 
 
-def _read_file(path: str, *, sample: Sample, predictions: PredictionSet) -> dict[str, list[Decision]]:
+def _read_file(path: str, *, sample: AuditSample, predictions: PredictionSet) -> dict[str, list[Decision]]:
     before, found = _before(sample), dict[str, list[Decision]]()
     for judged in read_judged_rows(path):
         key = find_key(judged.key, before)
@@ -166,7 +166,7 @@ def _read_file(path: str, *, sample: Sample, predictions: PredictionSet) -> dict
     return found
 
 
-def _read_decision_set(folder: str, *, sample: Sample, predictions: PredictionSet) -> dict[str, list[Decision]]:
+def _read_decision_set(folder: str, *, sample: AuditSample, predictions: PredictionSet) -> dict[str, list[Decision]]:
     require(filesystem.is_folder(folder), f"{folder} is neither a table nor a folder of decisions")
     decisions, before = read_decision_set(folder), _before(sample)
     require(

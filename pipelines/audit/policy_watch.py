@@ -11,7 +11,7 @@ from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate
 from pipelines.audit.label_decisions import LABEL_DECISIONS_NAME
-from pipelines.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
+from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
 
 
 def read_scores(folder: str, *, certificate: Certificate | None = None) -> Float[np.ndarray, " N"]:

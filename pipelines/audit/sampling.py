@@ -46,7 +46,7 @@ class Population:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class AuditSample:
     """The labels to be judged, in random order."""
 
     table: pa.Table
@@ -84,7 +84,7 @@ def ood_column(table: pa.Table, *, labels: str) -> Float[np.ndarray, " N"]:
     return scores
 
 
-def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Population, Sample]:
+def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Population, AuditSample]:
     """Read all labels once, and draw the sample.
 
     Raises:
@@ -124,10 +124,10 @@ def draw_sample(config: AuditConfig, predictions: PredictionSet) -> tuple[Popula
         categories=tuple(names),
         is_sampled=is_sampled,
     )
-    return population, Sample(table=drawn.combine_chunks(), rows=rows)
+    return population, AuditSample(table=drawn.combine_chunks(), rows=rows)
 
 
-def encode_sample(sample: Sample) -> bytes:
+def encode_sample(sample: AuditSample) -> bytes:
     """The sample as a CSV file, with empty columns to fill in; the same sample gives the same bytes.
 
     All cells are quoted, and a byte order mark leads, so that spreadsheets read names in any language.

@@ -12,7 +12,7 @@ from ecor.config.checks import require
 from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.record import Evaluation, Result
 from ecor.storage.model_records import ArtifactRecord, Checkpoint
-from pipelines.audit.certificate import Certificate, describe
+from pipelines.audit.certificate import Certificate, describe_certificate
 from pipelines.cards.markdown_text import bullets, escape, section, table
 
 FIGURES = {
@@ -180,7 +180,7 @@ def _certified(facts: ModelFacts) -> Iterator[str]:
             [
                 f"labels {escape(certificate.labels)} (`{certificate.labels_digest[:12]}`), certificate "
                 f"`{certificate.digest[:12]}`",
-                *(escape(line) for line in describe(certificate)),
+                *(escape(line) for line in describe_certificate(certificate)),
                 f"drawn at random: {certificate.sample_size:,} labels, judged by "
                 f"{escape(', '.join(certificate.judged_by))}; {certificate.num_skipped:,} that all skipped and "
                 f"{certificate.num_disputed:,} on which they differ count as wrong",

@@ -36,8 +36,11 @@ class ClusterConfig:
     lease_s: float = 60.0
     """Seconds after which the units of a job that does not renew its lease may be taken over by another job on the
     same output."""
+    local_images: int = 1000
+    """Images up to which `ecor score` runs in one process, without Ray, where no cluster is named; 0: never."""
 
     def __post_init__(self) -> None:
+        require(self.local_images >= 0, f"local_images must not be negative, got {self.local_images}")
         require(self.lease_s > 0, f"lease_s must be positive, got {self.lease_s}")
         require(self.num_cpus is None or self.num_cpus >= 1, f"num_cpus must be at least 1, got {self.num_cpus}")
         require(self.no_progress_timeout_s > 0, f"no_progress_timeout_s must be positive: {self.no_progress_timeout_s}")

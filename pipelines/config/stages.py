@@ -16,6 +16,7 @@ from pipelines.config.identity import NOT_IN_OUTPUT
 
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def _check_alias(alias: str) -> None:
@@ -233,6 +234,11 @@ class ExplainConfig(CheckedSettings):
     """Lexicon for the method `convis` and for concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
     batch_size: int = 16
     """Pictures per pass."""
+    device: DeviceName = "cpu"
+    """Where the model runs: `cpu`, `cuda` (a GPU), or `auto`: a GPU if this machine has one that torch can use."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the towers, as of `ecor score`; `auto` is fp32 on CPUs and bf16 on GPUs. A classifier of `ecor train
+    --system lico` always runs in fp32."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)

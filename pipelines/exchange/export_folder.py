@@ -19,7 +19,7 @@ from pipelines.exchange.label_rows import audit_digest
 from pipelines.review.decision_set import read_decision_set
 from pipelines.runtime.balance import Balance
 
-RECORD_NAME = "export.json"
+EXPORT_NAME = "export.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def export_settings(config: ExportConfig, predictions: PredictionSet, *, mode: I
 
 def find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> Export | None:
     """The finished export of these settings, or None; ValueError where something else is in the folder."""
-    path = filesystem.join(config.output, RECORD_NAME)
+    path = filesystem.join(config.output, EXPORT_NAME)
     if not filesystem.is_file(path):
         require(
             not filesystem.names_in(config.output) and not filesystem.is_file(config.output),
@@ -78,4 +78,4 @@ def unfinished_folder(output: str) -> Iterator[Path]:
         folder = Path(scratch) / "export"
         folder.mkdir()
         yield folder
-        filesystem.replace_folder(folder, output, last=RECORD_NAME)
+        filesystem.replace_folder(folder, output, last=EXPORT_NAME)

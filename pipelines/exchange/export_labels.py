@@ -22,7 +22,7 @@ from ecor.data.heatmap_codec import EVIDENCE_COLUMN
 from ecor.data.predictions import PredictionSet, read_part, read_prediction_set
 from ecor.storage import filesystem
 from pipelines.config.exchange import ExportConfig, ImageMode
-from pipelines.exchange.export_folder import RECORD_NAME, Export, export_settings, find_finished, unfinished_folder
+from pipelines.exchange.export_folder import EXPORT_NAME, Export, export_settings, find_finished, unfinished_folder
 from pipelines.exchange.exported_label import ExportedLabel, PlacedImage
 from pipelines.exchange.formats.registry import EXPORT_FORMATS
 from pipelines.exchange.formats.writer import ExportContext, ExportFormatSpec
@@ -57,7 +57,7 @@ def run(config: ExportConfig) -> Export:
     with unfinished_folder(config.output) as folder, tempfile.TemporaryDirectory() as scratch:
         balance = _write(config, predictions, spec=spec, mode=mode, folder=folder, scratch=Path(scratch))
         record = {**settings, "labels": config.labels, "balance": balance.to_record()}
-        (folder / RECORD_NAME).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / EXPORT_NAME).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     say_balance(balance)
     say(f"{balance.num_taken:,} labels for {config.to}: {config.output}", to_stdout=True)
     return Export(folder=config.output, balance=balance)

@@ -13,13 +13,13 @@ from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from pipelines.config.exchange import ImageMode
 from pipelines.exchange.exported_label import ExportedLabel, PlacedImage
-from pipelines.reporting.pictures import PicturePlace, PictureSource
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.image_bytes import MissingError, UnreadableError, join_source, read_image_bytes
+from pipelines.storage.image_source import ImagePlace, ImageSource
 
 STAGE = "export"
 _SAFE_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}-[A-Za-z0-9_-]{1,60}|[a-z0-9][a-z0-9_-]{0,99}")
-"""Keys of `ecor.data.shards.sample_key`, and others without capitals."""
+"""Keys of `ecor.data.samples.sample_key`, and others without capitals."""
 FolderOf = Callable[[ExportedLabel], str]
 """Folder of an image within the export, by its label."""
 
@@ -66,7 +66,7 @@ class ImagePlacement:
             must_open: whether a tool opens images by their address; else one in a shard is named by its source.
             image_root: folder of relative sources.
         """
-        self._pictures = PictureSource(parents, read_file=read_image_bytes)
+        self._images = ImageSource(parents)
         self._mode, self._needs, self._folder, self._folder_of = mode, needs, folder, folder_of
         self._must_open, self._image_root = must_open, image_root
 
@@ -126,16 +126,12 @@ class ImagePlacement:
         return _absolute(row.source)
 
     def _read(self, row: ExplainablePrediction, *, address: str | None) -> bytes:
-        place = PicturePlace(
-            key=row.key,
-            source=address or row.source,
-            shard=None if address else row.shard,
-            member_offset=row.member_offset,
-            member_num_bytes=row.member_num_bytes,
-        )
         try:
-            return self._pictures.read(place).data if address is None else read_image_bytes(address)
-        except (MissingError, FileNotFoundError) as error:
+            return self._images.read(ImagePlace.of(row)).data if address is None else read_image_bytes(address)
+        except ImageError as error:
+            reason = "missing" if error.reason == "missing" else "unreadable"
+            raise _not_placed(row, reason=reason, detail=error.detail) from error
+        except MissingError as error:
             raise _not_placed(row, reason="missing", detail=str(error)) from error
         except (UnreadableError, ValueError) as error:
             raise _not_placed(row, reason="unreadable", detail=str(error)) from error

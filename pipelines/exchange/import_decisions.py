@@ -24,8 +24,7 @@ from pipelines.exchange.import_database import ImportDatabase, WaitingDecisions,
 from pipelines.exchange.known_names import KnownNames, read_known_names
 from pipelines.exchange.returned_label import ReturnedLabel, judge
 from pipelines.review.decision import Decision, LabelBefore
-from pipelines.review.decision_set import RECORD_NAME as DECISION_SET_NAME
-from pipelines.review.decision_set import DecisionSet, open_decision_set
+from pipelines.review.decision_set import DECISION_SET_NAME, DecisionSet, open_decision_set
 from pipelines.review.decision_table import write_decision_table
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import say

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from ecor.config.checks import require
-from pipelines.exchange.opened_export import open_text
+from pipelines.exchange.export_files import open_text
 
 CHUNK_CHARS = 2**20
 MOST_CHARS = 2**26

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config.checks import require
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet, read_part
-from ecor.data.shard_manifest import VOCABULARY_NAME
-from ecor.data.vocabulary import Vocabulary, normalise_name, read_vocabulary
-from ecor.storage import filesystem
+from pipelines.storage.label_vocabulary import find_label_vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,28 +46,11 @@ def read_known_names(labels: str, predictions: PredictionSet, *, vocabulary: str
     Raises:
         ValueError: when the file is of another vocabulary.
     """
-    found = _beside_shards(predictions) if vocabulary is None else read_vocabulary(vocabulary)
-    if vocabulary is not None and found is not None:
-        ours = predictions.parents.vocabulary_digest
-        require(
-            found.digest == ours,
-            f"{vocabulary} is the vocabulary {found.digest[:12]}…, the labels have {ours[:12]}…: name the one "
-            f"that they were scored with",
-        )
+    found = find_label_vocabulary(predictions.parents, address=vocabulary)
     if found is not None:
-        return KnownNames(categories=found.categories, rationales=found.rationales, is_vocabulary=True)
+        names = found.vocabulary
+        return KnownNames(categories=names.categories, rationales=names.rationales, is_vocabulary=True)
     return _names_of_labels(labels, predictions)
-
-
-def _beside_shards(predictions: PredictionSet) -> Vocabulary | None:
-    """The vocabulary beside the split that was labelled, if it is that of the labels."""
-    above = predictions.parents.input.rstrip("/").rpartition("/")[0]
-    path = filesystem.join(above or ".", VOCABULARY_NAME)
-    try:
-        found = read_vocabulary(path) if filesystem.is_file(path) else None
-    except (ValueError, OSError):
-        return None
-    return found if found is not None and found.digest == predictions.parents.vocabulary_digest else None
 
 
 def _names_of_labels(labels: str, predictions: PredictionSet) -> KnownNames:

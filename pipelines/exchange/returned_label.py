@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from pipelines.exchange.known_names import KnownNames
 from pipelines.review.decision import VERDICTS, Correction, LabelBefore, Verdict
 

@@ -22,7 +22,7 @@ from ecor.data.image_features import (
 )
 from ecor.storage import filesystem
 from pipelines.runtime.retries import Result, retry_in_store
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 SUFFIX = ".arrow"
 

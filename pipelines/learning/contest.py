@@ -20,7 +20,7 @@ _CONTEST = "contest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ContestResult:
     """Who won, and by how much."""
 
     candidate: str
@@ -49,7 +49,7 @@ class Contest:
     cluster: ClusterConfig
     tracking: TrackingConfig
 
-    def run(self, candidate: ModelVersion, *, initial: InitialModel) -> Outcome:
+    def run(self, candidate: ModelVersion, *, initial: InitialModel) -> ContestResult:
         """Score and evaluate both versions, and move the alias by the rule of `ecor promote`.
 
         The champion is the version that has the alias; where there is none, the model of the labels becomes it first.
@@ -69,7 +69,7 @@ class Contest:
                 tracking=self.tracking,
             )
         gap = difference_of_folders(ours, theirs)
-        return Outcome(
+        return ContestResult(
             candidate=candidate.uri,
             champion=rival.uri,
             is_promoted=winner.version == candidate.version,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.config.checks import name_some, require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import TornLine
 from pipelines.review.decision_set import DecisionSet

@@ -21,16 +21,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecor.config.checks import name_some, require
-from ecor.data.predictions import MANIFEST_NAME, PARQUET_OPTIONS, PredictionSet, read_prediction_set
+from ecor.data.prediction_schema import PARQUET_OPTIONS
+from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.learning import LearnConfig
-from pipelines.learning.asking import ASK_NAMES, write_questions
 from pipelines.learning.contest import Contest
 from pipelines.learning.corrections import REVIEWED_SCHEMA, read_reviewed
-from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.learning.learn_record import Learned, find_learned, write_learned
+from pipelines.learning.review_list import ASK_NAMES, write_review_list
 from pipelines.learning.tuning import clear_products, has_learned, prepare, tune
 from pipelines.review.decision_set import read_decision_set
 from pipelines.runtime.cluster import connect
@@ -38,7 +39,7 @@ from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
 
-SNAPSHOT_NAME, RECORD_NAME = "corrections.parquet", "learn"
+SNAPSHOT_NAME, LEARN_RECORD = "corrections.parquet", "learn"
 
 
 def run(
@@ -79,7 +80,7 @@ def run(
         say(learned.describe(), to_stdout=True)
         reviewed = _add_decided_since(reviewed, decided)
     reviewed = _add_seen(config, predictions, reviewed)
-    write_questions(config.labels, reviewed=reviewed, config=config.ask, folder=config.folder)
+    write_review_list(config.labels, reviewed=reviewed, config=config.ask, folder=config.folder)
     return learned
 
 
@@ -96,7 +97,7 @@ def _read_decisions(config: LearnConfig, predictions: PredictionSet) -> pa.Table
 
 def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
     """Fix labels and settings; ValueError for a folder with anything else, or with a run of other settings."""
-    if not filesystem.exists(filesystem.join(config.folder, f"{RECORD_NAME}.json")):
+    if not filesystem.exists(filesystem.join(config.folder, f"{LEARN_RECORD}.json")):
         others = [name for name in filesystem.names_in(config.folder) if name not in ASK_NAMES and name[0] != "."]
         require(
             not others,
@@ -104,7 +105,7 @@ def _claim_folder(config: LearnConfig, predictions: PredictionSet) -> None:
             "removes files of these names",
         )
     settings = json.loads(json.dumps({"labels_digest": predictions.digest, **output_settings(config)}))
-    found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
+    found = RecordStore(config.folder).create_or_read(LEARN_RECORD, settings)
     changes = describe_changes(found, settings)
     require(not changes, f"{config.folder} holds a run with other settings: {changes}. Name another --output")
 
@@ -163,7 +164,7 @@ def _learn(
             outcome = contest.run(tuned.candidate, initial=prepared.initial)
     except ValueError:
         if not has_learned(config):  # a corrected command, or more reviews, may use the folder
-            clear_products(config, names=(SNAPSHOT_NAME, f"{RECORD_NAME}.json"))
+            clear_products(config, names=(SNAPSHOT_NAME, f"{LEARN_RECORD}.json"))
         raise
     learned = Learned(
         labels_digest=predictions.digest,

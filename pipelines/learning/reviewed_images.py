@@ -22,15 +22,14 @@ from ecor.config.checks import name_some, parse_record, require
 from ecor.data.images.decoding import ImageError, check_header
 from ecor.data.predictions import iterate_parts
 from ecor.storage import filesystem
-from ecor.storage.digests import bytes_sha256, text_sha256
+from ecor.storage.digests import text_sha256
 from pipelines.learning.corrections import TAKEN, count_left_out
-from pipelines.learning.image_source import ImageSource
 from pipelines.runtime.console import progress_bar
+from pipelines.storage.image_source import PLACE_COLUMNS, ImagePlace, ImageSource
 
-TABLE_NAME, IMAGE_FOLDER, COUNTS_NAME = "reviewed.jsonl", "images", "reviewed.json"
-PRODUCTS = (COUNTS_NAME, TABLE_NAME, IMAGE_FOLDER)
+REVIEWED_NAME, IMAGE_FOLDER, COUNTS_NAME = "reviewed.jsonl", "images", "reviewed.json"
+PRODUCTS = (COUNTS_NAME, REVIEWED_NAME, IMAGE_FOLDER)
 """Names of all that is written; the counts, which say that it is complete, first."""
-_ORIGIN = ("key", "source", "shard", "member_offset", "member_num_bytes")
 _IMAGES_AT_ONCE = 32
 _NAMED = 3
 _HASH_DIGITS = 13
@@ -107,7 +106,7 @@ def _write_table(
     num_given = num_found = 0
     num_taken = pc.sum(pc.equal(reviewed["use"], TAKEN)).as_py() or 0
     with (
-        filesystem.write_atomically(folder, TABLE_NAME) as path,
+        filesystem.write_atomically(folder, REVIEWED_NAME) as path,
         path.open("w", encoding="utf-8") as table,
         progress_bar("reading", total=num_taken, unit="images") as advance,
     ):
@@ -119,7 +118,7 @@ def _write_table(
                     rejections.append(place)
                     continue
                 said = {"category": row["category_said"], "rationales": row["rationales_said"]}
-                split = split_of(place.sha256, shares=split_shares)
+                split = assign_split(place.sha256, shares=split_shares)
                 line = {"path": place.path, **said, "split": split, "key": row["key"]}
                 table.write(json.dumps(line, ensure_ascii=False) + "\n")
                 num_given += 1
@@ -128,7 +127,7 @@ def _write_table(
     return num_given, rejections
 
 
-def split_of(sha256: str, *, shares: Mapping[str, float]) -> str:
+def assign_split(sha256: str, *, shares: Mapping[str, float]) -> str:
     """The split of an image by a hash of its content's hash, so that the same content is always in the same split."""
     place = int(text_sha256(f"ecor learn {sha256}")[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS
     ends = zip(shares, accumulate(shares.values()), strict=True)
@@ -152,7 +151,7 @@ def _labelled_rows(reviewed: pa.Table, *, labels: str) -> Iterator[list[dict[str
     """
     taken = reviewed.filter(pc.equal(reviewed["use"], TAKEN))
     place_of = pd.Index(taken["key"].to_pylist())
-    for part in iterate_parts(labels, columns=[*_ORIGIN, "category", "rationale"]):
+    for part in iterate_parts(labels, columns=[*PLACE_COLUMNS, "category", "rationale"]):
         places = place_of.get_indexer(part["key"].to_pylist())
         rows = part.filter(pa.array(places >= 0))
         said = taken.take(pa.array(places[places >= 0]))
@@ -185,16 +184,16 @@ def _places(rows: Sequence[Mapping[str, Any]], *, source: ImageSource, folder: s
 def _place(row: Mapping[str, Any], *, source: ImageSource, folder: str) -> _Place | ImageError:
     """Path of an image for the table; one of a tar is written into the folder. The error if it cannot be used."""
     try:
-        data = source.read(row)
-        sha256 = bytes_sha256(data)
+        found = source.read(ImagePlace(**{name: row[name] for name in PLACE_COLUMNS}))
+        sha256 = found.sha256
         if row["image_sha256_said"] not in (None, sha256):
             return ImageError("changed", f"{row['key']} is not the image that was reviewed")
         if row["shard"] is None:
             return _Place(path=str(row["source"]), sha256=sha256)
-        name = f"{IMAGE_FOLDER}/{sha256}.{check_header(data).extension}"
+        name = f"{IMAGE_FOLDER}/{sha256}.{check_header(found.data).extension}"
         place = filesystem.join(folder, name)
         if not filesystem.is_file(place):
-            filesystem.write(place, data)
+            filesystem.write(place, found.data)
         return _Place(path=name, sha256=sha256)
     except ImageError as error:
         return error

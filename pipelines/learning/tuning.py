@@ -11,7 +11,7 @@ from ecor.config.model import PromptConfig
 from ecor.config.scoring import MethodName
 from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.data.predictions import PredictionSet
-from ecor.data.shard_manifest import ShardManifest
+from ecor.data.shard_manifest import VOCABULARY_NAME, ShardManifest
 from ecor.data.shards import read_index
 from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
@@ -21,18 +21,17 @@ from pipelines.config.stages import RegisterConfig, ShardConfig
 from pipelines.config.training import TrainConfig
 from pipelines.learning.corrections import iterate_names
 from pipelines.learning.extended_vocabulary import extend_vocabulary, new_names
-from pipelines.learning.image_source import ImageSource
 from pipelines.learning.initial_model import OBJECTIVE_OF, InitialModel, open_initial_model
-from pipelines.learning.reviewed_images import PRODUCTS, TABLE_NAME, ReviewedImages, write_reviewed_images
+from pipelines.learning.reviewed_images import PRODUCTS, REVIEWED_NAME, ReviewedImages, write_reviewed_images
 from pipelines.runtime.balance import Balance, add_counts
 from pipelines.runtime.console import say
 from pipelines.stages import register, shard, train
+from pipelines.storage.image_source import ImageSource
 from pipelines.tracking.model_versions import ModelVersion
-from pipelines.training.run_folder import RUN as RUN_RECORD
-from pipelines.training.run_folder import SUMMARY
+from pipelines.training.run_folder import RUN, SUMMARY
 from pipelines.training.saved_states import has_states
 
-SHARDS, RUN, VOCABULARY_NAME = "shards", "run", "vocabulary.json"
+SHARDS_FOLDER, RUN_FOLDER = "shards", "run"
 WARMUP_STEPS = 2
 """An epoch of few images has few steps."""
 
@@ -82,7 +81,7 @@ def prepare(
     images = write_reviewed_images(
         reviewed,
         labels=config.labels,
-        source=ImageSource(predictions.parents, source=config.source),
+        source=ImageSource(predictions.parents, folder=config.source, option="--source"),
         folder=config.folder,
         split_shares=config.split_shares,
         max_rejected=config.max_rejected,
@@ -115,7 +114,7 @@ def tune(
     )
     settings = train_config(config, predictions, initial=prepared.initial)
     train.run(settings, cluster=cluster, tracking=tracking)
-    registration = RegisterConfig(checkpoint=_place(config, RUN), name=_model_name(config, prepared.initial))
+    registration = RegisterConfig(checkpoint=_place(config, RUN_FOLDER), name=_model_name(config, prepared.initial))
     return Tuned(
         candidate=register.run(registration, tracking=tracking),
         num_explained=num_explained,
@@ -125,13 +124,13 @@ def tune(
 
 def has_learned(config: LearnConfig) -> bool:
     """Whether training has begun: it has a record or a state. The folder alone may be left of a refused run."""
-    run = filesystem.join(config.folder, RUN)
-    return has_states(run) or any(filesystem.exists(filesystem.join(run, name)) for name in (RUN_RECORD, SUMMARY))
+    run = filesystem.join(config.folder, RUN_FOLDER)
+    return has_states(run) or any(filesystem.exists(filesystem.join(run, name)) for name in (RUN, SUMMARY))
 
 
 def clear_products(config: LearnConfig, *, names: tuple[str, ...]) -> None:
     """Remove what `tune` has written before it learned anything, and these records of the command."""
-    for name in (SHARDS, RUN, VOCABULARY_NAME, *PRODUCTS, *names):
+    for name in (SHARDS_FOLDER, RUN_FOLDER, VOCABULARY_NAME, *PRODUCTS, *names):
         filesystem.remove(filesystem.join(config.folder, name))
 
 
@@ -139,8 +138,8 @@ def train_config(config: LearnConfig, predictions: PredictionSet, *, initial: In
     """Settings of `ecor train` for few images, that start from the model of the labels."""
     model = initial.checkpoint.model
     return TrainConfig(
-        shards=_place(config, SHARDS),
-        output=_place(config, RUN),
+        shards=_place(config, SHARDS_FOLDER),
+        output=_place(config, RUN_FOLDER),
         backbone=initial.backbone,
         prompts=model.prompts,
         templates=model.templates,
@@ -176,8 +175,8 @@ def _shard(config: LearnConfig, *, vocabulary: Vocabulary, cluster: ClusterConfi
     names = _place(config, VOCABULARY_NAME)
     filesystem.write(names, vocabulary.to_json().encode())
     settings = ShardConfig(
-        input=_place(config, TABLE_NAME),
-        output=_place(config, SHARDS),
+        input=_place(config, REVIEWED_NAME),
+        output=_place(config, SHARDS_FOLDER),
         vocabulary=names,
         split_shares=config.split_shares,
         max_rejected=config.max_rejected,
@@ -187,7 +186,7 @@ def _shard(config: LearnConfig, *, vocabulary: Vocabulary, cluster: ClusterConfi
 
 def _balance(config: LearnConfig, images: ReviewedImages) -> Balance:
     """What became of all reviewed images: those in shards are taken."""
-    summary = json.loads(filesystem.read(_place(config, f"{SHARDS}/summary.json")))
+    summary = json.loads(filesystem.read(_place(config, f"{SHARDS_FOLDER}/summary.json")))
     sharded = Balance.from_record(summary["balance"])
     return Balance(
         stage="learn",
@@ -201,6 +200,6 @@ def _balance(config: LearnConfig, images: ReviewedImages) -> Balance:
 
 def _count_explained(config: LearnConfig, manifest: ShardManifest) -> int:
     """Images of a split whose rationale is known too."""
-    folder = _place(config, f"{SHARDS}/{manifest.split}")
+    folder = _place(config, f"{SHARDS_FOLDER}/{manifest.split}")
     indexes = (read_index(folder, info) for info in manifest.shards)
     return sum(bool(labels) for index in indexes for labels in index["rationales"].to_pylist())

@@ -127,6 +127,9 @@ def write_plots(record: Evaluation, sets: Sequence[LabelledSet], folder: Path) -
         if result.num_explained:
             evaluation_plots.draw_reliability(result, folder / f"reliability-{slug(result.name)}.png")
             evaluation_plots.draw_categories(result, folder / f"per-category-{slug(result.name)}.png")
+        if result.visible_reliability:
+            path = folder / f"visible-reliability-{slug(result.name)}.png"
+            evaluation_plots.draw_visible_reliability(result, path)
 
 
 def balance_sets(record: Evaluation, *, sources: Sequence[PredictionSource]) -> dict[str, Balance]:

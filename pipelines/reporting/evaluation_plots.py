@@ -15,7 +15,7 @@ from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CategoryResult
 from ecor.evaluation.record import Comparison, Result
-from pipelines.reporting.plotting import INK, PALE, new_figure, save_figure, shorten
+from pipelines.reporting.plotting import INK, PALE, new_figure, save_figure, shorten_name
 
 OUTCOMES = {
     "rr": ("right, right reason", "#1b7f5c"),
@@ -47,7 +47,7 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
                 ink = "white" if part in ("rr", "ww") else INK
                 axes.text(left + value / 2, place, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=8)
             left += value
-    labels = [f"{shorten(result.name)} · {rule.replace('_', ' ')}" for result, rule in shown]
+    labels = [f"{shorten_name(result.name)} · {rule.replace('_', ' ')}" for result, rule in shown]
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -58,15 +58,40 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_reliability(result: Result, path: Path) -> None:
-    """Plot a reliability diagram: accuracy per bin of confidence with its interval, and a histogram below.
+    """Plot the reliability diagram of the best pair's probability.
 
     The error in the title is corrected for its bias; records of earlier versions have only the plain one.
     """
-    bins = [each for each in result.reliability if each.num_images]
+    error = result.metrics.get("calibration/error", result.metrics["calibration/ece"])
+    _draw_bins(
+        result.reliability,
+        path,
+        title=f"{shorten_name(result.name)}: calibration error {format_estimate(error)}",
+        shares="share right (strict RR)",
+        probabilities="probability of the best pair",
+    )
+
+
+def draw_visible_reliability(result: Result, path: Path) -> None:
+    """Plot the reliability diagram of the probability that the named rationale is visible."""
+    error = result.metrics["calibration/rationale_visible/error"]
+    _draw_bins(
+        result.visible_reliability,
+        path,
+        title=f"{shorten_name(result.name)}: calibration error {format_estimate(error)}",
+        shares="share visible",
+        probabilities="probability that the rationale is visible",
+    )
+
+
+def _draw_bins(bins: Sequence[ReliabilityBin], path: Path, *, title: str, shares: str, probabilities: str) -> None:
+    """Plot the share per bin with its interval and the mean stated probability, and a histogram below."""
     figure = new_figure(width=4.8, height=5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    width = 1 / len(result.reliability)
+    width = 1 / len(bins)
     for each in bins:
+        if not each.num_images:
+            continue
         assert each.accuracy is not None
         assert each.confidence is not None
         upper.bar(each.low, each.accuracy, width=width, align="edge", color="#5b8fb0", edgecolor="white")
@@ -74,19 +99,16 @@ def draw_reliability(result: Result, path: Path) -> None:
         upper.plot([each.low, each.low + width], [each.confidence] * 2, color=OUTCOMES["ww"][1], linewidth=2, zorder=3)
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     upper.plot([], [], color=OUTCOMES["ww"][1], linewidth=2, label="mean confidence")
-    upper.bar(0, 0, color="#5b8fb0", label="share right (strict RR)")
+    upper.bar(0, 0, color="#5b8fb0", label=shares)
     upper.plot([], [], color=INK, linewidth=1.2, label="95 % interval of the share")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
     upper.set_ylim(0, 1)
-    upper.set_ylabel("share right")
-    error = result.metrics.get("calibration/error", result.metrics["calibration/ece"])
-    upper.set_title(f"{shorten(result.name)}: calibration error {format_estimate(error)}")
-    counts = [each.num_images for each in result.reliability]
-    lower.bar(
-        [each.low for each in result.reliability], counts, width=width, align="edge", color=PALE, edgecolor="white"
-    )
+    upper.set_ylabel(shares.partition(" (")[0])
+    upper.set_title(title)
+    counts = [each.num_images for each in bins]
+    lower.bar([each.low for each in bins], counts, width=width, align="edge", color=PALE, edgecolor="white")
     lower.set_xlim(0, 1)
-    lower.set_xlabel("probability of the best pair")
+    lower.set_xlabel(probabilities)
     lower.set_ylabel("images")
     save_figure(figure, path)
 
@@ -121,13 +143,13 @@ def draw_matrix(result: Result, counts: Mapping[tuple[str, str], int], names: Se
         ink = "white" if share[row, column] > 0.6 else INK
         axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=ink, size=7)
     ticks = range(len(names))
-    axes.set_xticks(ticks, [shorten(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [shorten(name) for name in names])
+    axes.set_xticks(ticks, [shorten_name(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [shorten_name(name) for name in names])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("said")
     axes.set_ylabel("true")
-    axes.set_title(f"{shorten(result.name)}: categories (strict), images", size=10)
+    axes.set_title(f"{shorten_name(result.name)}: categories (strict), images", size=10)
     save_figure(figure, path)
 
 
@@ -137,12 +159,12 @@ def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path:
     figure = new_figure(width=7.5, height=1.4 + 0.27 * max(1, len(wrong)))
     axes = figure.subplots()
     axes.barh(range(len(wrong)), [-count for count, _ in wrong], color=OUTCOMES["ww"][1], height=0.75)
-    axes.set_yticks(range(len(wrong)), [f"{shorten(true)} → {shorten(said)}" for _, (true, said) in wrong])
+    axes.set_yticks(range(len(wrong)), [f"{shorten_name(true)} → {shorten_name(said)}" for _, (true, said) in wrong])
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
-    axes.set_title(f"{shorten(result.name)}: most frequent confusions, true → said (strict)", size=10)
+    axes.set_title(f"{shorten_name(result.name)}: most frequent confusions, true → said (strict)", size=10)
     save_figure(figure, path)
 
 
@@ -157,12 +179,12 @@ def draw_categories(result: Result, path: Path) -> None:
     places = [place + (0.8 if cut and place >= MAX_BARS // 2 else 0.0) for place in range(len(ordered))]
     for place, each in zip(places, ordered, strict=True):
         draw_category(axes, each, place=place)
-    axes.set_yticks(places, [f"{shorten(each.category)} ({each.num_images})" for each in ordered])
+    axes.set_yticks(places, [f"{shorten_name(each.category)} ({each.num_images})" for each in ordered])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     of_all = f", the {MAX_BARS // 2} best and worst of {len(result.per_category)}" if cut else ""
-    axes.set_title(f"{shorten(result.name)}: strict outcomes per category{of_all}", size=10)
+    axes.set_title(f"{shorten_name(result.name)}: strict outcomes per category{of_all}", size=10)
     axes.margins(y=0.01)
     draw_legend(figure)
     save_figure(figure, path)
@@ -186,7 +208,7 @@ def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
 def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
     """Plot paired differences with their intervals: above zero, the first set is better."""
     rows = [
-        (f"{shorten(each.first)} − {shorten(each.second)}", metric, each.differences[metric])
+        (f"{shorten_name(each.first)} − {shorten_name(each.second)}", metric, each.differences[metric])
         for each in comparisons
         for metric in COMPARED_METRICS
         if metric in each.differences

@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.decoding import decode_image
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents, PredictionSet, read_part
 from ecor.evaluation.correctness import read_labels, strict_rule
 from pipelines.reporting.comparison import ComparedPredictions, other_predictions
+from pipelines.reporting.embedded_image import MissingPictureError, explain_missing, make_thumbnail
 from pipelines.reporting.html_page import Card, OtherPrediction, Overlay
 from pipelines.reporting.overlays import draw_overlays
-from pipelines.reporting.pictures import PicturePlace, PictureSource, make_thumbnail
+from pipelines.storage.image_source import ImagePlace, ImageSource
 
 NUM_READERS = 8
 IS_RIGHT = {"r": True, "w": False, "?": None}
@@ -170,22 +171,20 @@ def make_cards(labels: Sequence[GalleryItem], *, parents: PredictionParents, siz
         parents: inputs of the predictions; pictures are read from there.
         size_px: longer side of a thumbnail.
     """
-    pictures = PictureSource(parents)
+    images = ImageSource(parents)
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        yield from readers.map(lambda label: _make_card(label, pictures=pictures, size_px=size_px), labels)
+        yield from readers.map(lambda label: _make_card(label, images=images, size_px=size_px), labels)
 
 
-def _make_card(label: GalleryItem, *, pictures: PictureSource, size_px: int) -> Card:
+def _make_card(label: GalleryItem, *, images: ImageSource, size_px: int) -> Card:
     row, picture, missing, overlays = label.row, None, "", tuple[Overlay, ...]()
     try:
-        image = decode_image(pictures.read(_place(row)).data)
+        place = ImagePlace.of(row)
+        with explain_missing(place):
+            image = decode_image(images.read(place).data)
         picture = make_thumbnail(image, size_px=size_px)
         overlays = () if row.evidence is None else draw_overlays(image, row.evidence)
-    except ImageError as error:
-        missing = f"{error.reason}: {error.detail}"
-    except FileNotFoundError:
-        missing = f"not found: {row.source if row.shard is None else row.shard}"
-    except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
+    except MissingPictureError as error:
         missing = str(error)
     category_right, rationale_right = (IS_RIGHT[letter] for letter in label.outcome)
     return Card(
@@ -197,14 +196,4 @@ def _make_card(label: GalleryItem, *, pictures: PictureSource, size_px: int) -> 
         others=label.others,
         overlays=overlays,
         explained_by="" if row.evidence is None else row.evidence.method,
-    )
-
-
-def _place(row: ExplainablePrediction) -> PicturePlace:
-    return PicturePlace(
-        key=row.key,
-        source=row.source,
-        shard=row.shard,
-        member_offset=row.member_offset,
-        member_num_bytes=row.member_num_bytes,
     )

@@ -14,33 +14,11 @@ from markupsafe import Markup
 
 from ecor.data.prediction_schema import ExplainablePrediction, RankedRationale
 from ecor.storage.digests import text_sha256
+from pipelines.reporting.embedded_image import EmbeddedImage
 from pipelines.runtime.console import percent
 
-SMALL_PX = 48
-"""Images up to this size are enlarged without smoothing (our choice)."""
 MOST_RATIONALES = 5
 """Rationales that a card lists."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedImage:
-    """An image inside the page."""
-
-    data: bytes
-    """The encoded image."""
-    kind: str
-    """MIME type."""
-    width: int
-    """Pixels."""
-    height: int
-
-    @property
-    def uri(self) -> str:
-        return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
-
-    @property
-    def small(self) -> bool:
-        return max(self.width, self.height) <= SMALL_PX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,15 @@
 """Tables and plots of an evaluation for the HTML report."""
 
-import io
 import math
 from collections.abc import Iterator
-
-from PIL import Image
 
 from ecor.evaluation.confidence_intervals import Estimate
 from ecor.evaluation.correctness import RULES
 from ecor.evaluation.metrics import CUTS
 from ecor.evaluation.record import Evaluation, Result, slug
 from ecor.storage import filesystem
-from pipelines.reporting.html_page import Column, EmbeddedImage, MetricTable, MetricValue, Plot, Row
+from pipelines.reporting.embedded_image import read_png
+from pipelines.reporting.html_page import Column, MetricTable, MetricValue, Plot, Row
 
 SHARES = (
     Column(name="RR", words="category right, rationale right"),
@@ -46,7 +44,8 @@ CALIBRATION_COLUMNS = {
 STATED = {
     "": ("Pair", "the most probable pair of category and rationale is right"),
     "category/": ("Category", "the most probable category is right"),
-    "visible/": ("Rationale visible", "the picture shows the most probable rationale, where that is known"),
+    "visible/": ("Rationale", "the picture shows the most probable one, where that is known; P(r | I) is of one alone"),
+    "rationale_visible/": ("Rationale visible", "the picture shows the named rationale, where that is known"),
 }
 AT_CUTS = {
     "precision": ("Precision", "share of the rationales given that the picture shows"),
@@ -61,6 +60,7 @@ SHARED_PLOTS = {
 }
 OWN_PLOTS = {
     "reliability": "Stated probability against frequency",
+    "visible-reliability": "Stated probability that the rationale is visible, against frequency",
     "per-category": "Outcomes per category",
     "confusion": "True and predicted categories",
 }
@@ -208,9 +208,4 @@ def read_plots(folder: str, evaluation: Evaluation, result: Result) -> Iterator[
     for name, title in {**shared, **own}.items():
         path = filesystem.join(folder, name)
         if filesystem.exists(path):
-            yield Plot(title=title, picture=_read_png(filesystem.read(path)))
-
-
-def _read_png(data: bytes) -> EmbeddedImage:
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return EmbeddedImage(data=data, kind="image/png", width=image.width, height=image.height)
+            yield Plot(title=title, picture=read_png(filesystem.read(path)))

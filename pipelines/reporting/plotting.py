@@ -12,7 +12,7 @@ INK, PALE = "#24313c", "#c9d3da"
 MAX_NAME_LENGTH = 34
 
 
-def shorten(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Shorten a name to at most `MAX_NAME_LENGTH` characters."""
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1].rstrip() + "…"
 

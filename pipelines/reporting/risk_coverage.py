@@ -1,14 +1,12 @@
 """The certificate of an audit on the page: its facts, and the plot of risk against coverage."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from ecor.evaluation.risk_control import RiskCoverage
 from ecor.storage import filesystem
-from pipelines.reporting.html_page import EmbeddedImage, Plot
+from pipelines.reporting.embedded_image import read_png
+from pipelines.reporting.html_page import Plot
 from pipelines.reporting.plotting import INK, new_figure, save_figure
 
 CURVE_NAME = "risk_coverage.png"
@@ -51,7 +49,4 @@ def read_risk_coverage(folder: str) -> Iterator[Plot]:
         data = filesystem.read(filesystem.join(folder, CURVE_NAME))
     except FileNotFoundError:
         return
-    with Image.open(io.BytesIO(data)) as image:
-        width, height = image.size
-    picture = EmbeddedImage(data=data, kind="image/png", width=width, height=height)
-    yield Plot(title="Wrong labels against accepted labels", picture=picture)
+    yield Plot(title="Wrong labels against accepted labels", picture=read_png(data))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from ecor.config.checks import parse_record, require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 
 Verdict = Literal["accept", "correct", "rationale_not_visible", "wrong", "out_of_vocabulary", "skip", "undo"]
 """What a reviewer says of a label:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.filesystem import Address
 from pipelines.review.decision import Decision

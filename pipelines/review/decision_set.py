@@ -17,7 +17,7 @@ from ecor.data.predictions import PredictionSet
 from ecor.storage import filesystem
 from pipelines.review.decision_log import DecisionLog, LoggedDecision, TornLine, list_logs, read_logs
 
-RECORD_NAME = "decision_set.json"
+DECISION_SET_NAME = "decision_set.json"
 LOG_FOLDER = "log"
 SCHEMA_VERSION = "1"
 
@@ -90,7 +90,7 @@ def open_decision_set(folder: str, *, labels: str, predictions: PredictionSet) -
         vocabulary_digest=predictions.parents.vocabulary_digest,
     )
     data = (json.dumps(asdict(of), indent=1, sort_keys=True) + "\n").encode()
-    if filesystem.create(filesystem.join(folder, RECORD_NAME), data):
+    if filesystem.create(filesystem.join(folder, DECISION_SET_NAME), data):
         return DecisionSet(folder=folder, of=of)
     found = read_decision_set(folder)
     require(
@@ -103,11 +103,11 @@ def open_decision_set(folder: str, *, labels: str, predictions: PredictionSet) -
 
 def read_decision_set(folder: str) -> DecisionSet:
     """Open an existing decision set, local or in a store; ValueError when the folder holds none."""
-    path = filesystem.join(folder, RECORD_NAME)
+    path = filesystem.join(folder, DECISION_SET_NAME)
     try:
         of = parse_record(ReviewedLabels, json.loads(filesystem.read(path)))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} holds no {RECORD_NAME}: not a folder of decisions") from error
+        raise ValueError(f"{folder} holds no {DECISION_SET_NAME}: not a folder of decisions") from error
     except ValueError as error:
         raise ValueError(f"{path} is not the record of a decision set: {error}") from error
     require(

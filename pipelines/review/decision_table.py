@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.predictions import PARQUET_OPTIONS
+from ecor.data.prediction_schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import LoggedDecision, TornLine
 from pipelines.review.decision_set import SCHEMA_VERSION, DecisionSet
 
-TABLE_NAME = "decisions.parquet"
+DECISION_TABLE_NAME = "decisions.parquet"
 BUCKET_BYTES = 8 * 2**20
 """Size of the logs that is replayed in memory at once (about ten times as much as Python objects)."""
 MAX_BUCKETS = 256
@@ -120,7 +120,7 @@ def write_decision_table(decisions: DecisionSet) -> DecisionTable:
     torn: list[TornLine] = []
     num_rows = num_images = num_disputed = 0
     with (
-        filesystem.write_atomically(decisions.folder, TABLE_NAME) as path,
+        filesystem.write_atomically(decisions.folder, DECISION_TABLE_NAME) as path,
         pq.ParquetWriter(path, DECISION_SCHEMA, **PARQUET_OPTIONS) as writer,
     ):
         rows: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def write_decision_table(decisions: DecisionSet) -> DecisionTable:
                 rows = []
         writer.write_table(pa.Table.from_pylist(rows, schema=DECISION_SCHEMA))
     return DecisionTable(
-        path=filesystem.join(decisions.folder, TABLE_NAME),
+        path=filesystem.join(decisions.folder, DECISION_TABLE_NAME),
         num_rows=num_rows,
         num_images=num_images,
         num_disputed=num_disputed,

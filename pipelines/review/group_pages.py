@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 
 from ecor.config.checks import require
 from pipelines.review.decision import VERDICTS, Verdict
-from pipelines.review.label_groups import Group, LabelFilter, Order
+from pipelines.review.label_groups import LabelFilter, LabelGroup, Order
 from pipelines.review.review_session import ReviewSession
 
 Seen = Literal["", "open", "done", "disputed"] | Verdict
@@ -31,7 +31,7 @@ class Progress:
 class GroupList:
     """A page of the list of groups."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[LabelGroup, ...]
     num_groups: int
     num_labels: int
     """In all these groups."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from ecor.storage.tables import TableRow, read_rows
 from pipelines.review.decision import VERDICTS, Correction, LabelBefore, Verdict, parse_time
 

@@ -47,7 +47,7 @@ class LabelFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class LabelGroup:
     """Labels with the same category, rationale and confidence band."""
 
     number: int
@@ -129,11 +129,13 @@ class LabelGroups:
         band = self.bands[found].astype(np.int64) * (1 if order == "unsure" else -1)
         return found[np.lexsort((size, band))]
 
-    def describe(self, number: int, *, size: int, num_done: int, mask: Bool[np.ndarray, " N"] | None = None) -> Group:
+    def describe(
+        self, number: int, *, size: int, num_done: int, mask: Bool[np.ndarray, " N"] | None = None
+    ) -> LabelGroup:
         """One group, with its names, and examples among the labels in the mask."""
         band, members = int(self.bands[number]), self.members(number, mask=mask)
         places = np.unique(np.linspace(0, len(members) - 1, min(MOST_EXAMPLES, len(members))).astype(int))
-        return Group(
+        return LabelGroup(
             number=number,
             category=self.index.categories[self.category_ids[number]],
             rationale=self.index.rationales[self.rationale_ids[number]],

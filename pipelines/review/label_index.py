@@ -16,10 +16,9 @@ from jaxtyping import Bool, Float, Int
 
 from ecor.config.checks import require
 from ecor.data.predictions import PredictionPart, PredictionSet, read_part
-from pipelines.reporting.pictures import PicturePlace
+from pipelines.storage.image_source import PLACE_COLUMNS, ImagePlace
 
-_PLACE = ("key", "source", "shard", "member_offset", "member_num_bytes")
-_NEEDED = (*_PLACE, "category", "rationale", "confidence")
+_NEEDED = (*PLACE_COLUMNS, "category", "rationale", "confidence")
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -72,10 +71,10 @@ class LabelIndex:
         part = int(np.searchsorted(self.starts, number, side="right")) - 1
         return part, number - int(self.starts[part])
 
-    def place(self, number: int) -> PicturePlace:
+    def place(self, number: int) -> ImagePlace:
         """Key of a label, and where its picture lies."""
         part, row = self.part_of(number)
-        return PicturePlace(**{name: self.batches[part].column(name)[row].as_py() for name in _PLACE})
+        return ImagePlace(**{name: self.batches[part].column(name)[row].as_py() for name in PLACE_COLUMNS})
 
     def keys(self, numbers: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
         """Keys of some labels."""
@@ -212,7 +211,7 @@ def _check_keys(index: LabelIndex, *, folder: str) -> None:
 def _texts(table: pa.Table) -> pa.RecordBatch:
     keys, sources = (table[name].to_pylist() for name in ("key", "source"))
     search = [f"{_one_line(key)} {_one_line(source)}\n" for key, source in zip(keys, sources, strict=True)]
-    columns = [*(table[name].combine_chunks() for name in _PLACE), pa.array(search, pa.string())]
+    columns = [*(table[name].combine_chunks() for name in PLACE_COLUMNS), pa.array(search, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from ecor.storage.tables import read_rows
 from pipelines.review.label_index import LabelIndex
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from pipelines.review.decision import VERDICTS, Correction, Decision, LabelBefore, Verdict
 from pipelines.review.decision_log import DecisionLog, TornLine
 from pipelines.review.decision_set import DecisionSet

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
 from pipelines.review.decision import VERDICTS, Correction, Decision, Verdict
 from pipelines.review.label_index import LabelIndex
 

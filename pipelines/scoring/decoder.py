@@ -20,7 +20,7 @@ from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 PART_BYTES = 32 * 1024**2
 PART_IMAGES = 512

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.images.decoding import EXTENSIONS
+from ecor.data.name_parsing import normalise_name
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
-from ecor.data.vocabulary import normalise_name
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows

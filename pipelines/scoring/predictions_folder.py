@@ -40,8 +40,9 @@ from pipelines.features.features_folder import FeaturesFolder
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.scored_part import KeptRows
 from pipelines.scoring.work_units import Rejection
+from pipelines.storage.attempt import Attempt
 from pipelines.storage.record_store import RecordStore
-from pipelines.storage.work_ledger import Attempt, WorkLedger
+from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 SUMMARY_NAME = "summary.json"

@@ -25,7 +25,14 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.console import percent
 from pipelines.storage.lexicons import open_concepts
-from pipelines.tracking.model_loading import DEMO_MODEL, detect_system, load_projection, model_folder, open_model
+from pipelines.tracking.model_loading import (
+    DEMO_MODEL,
+    detect_system,
+    load_projection,
+    model_folder,
+    open_model,
+    resolve_device,
+)
 
 DEMO_SET = "demo-small"
 DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
@@ -105,26 +112,35 @@ def open_predictor(
     """Load the model of `config`, and build its method.
 
     Args:
-        config: model and method.
+        config: model, method, device and precision.
         texts: sentences to look for, besides the model's own labels.
         concepts: concepts of the lexicon to look for.
         settings: settings of the method (`ecor.explain.methods.settings.read_settings`).
         tracking: the registry's server, from `resolve_tracking`.
 
     Raises:
-        ValueError: for an unknown model or method, a missing requirement, or a method that does not fit the model.
+        ValueError: for an unknown model or method, a missing requirement, a method or precision that does not fit the
+            model, or a device that this machine does not have.
     """
     if config.method is not None:
         named = {"projection": config.projection, "concepts": config.lexicon}
         missing = missing_requirement(config.method, named)  # fails before a model is loaded
         require(missing is None, str(missing))
         read_settings(config.method, settings)
+    device = resolve_device(config.device)
     folder = config.model if config.model == DEMO_MODEL else model_folder(config.model, tracking=tracking)
     if detect_system(folder) == "lico":
         require(not texts and not concepts, _no_text_message(config))
-        return _open_classifier(config, folder=folder, settings=settings)
+        return _open_classifier(config, folder=folder, settings=settings, device=device)
     names = None if config.vocabulary is None else read_vocabulary(config.vocabulary)
-    model = open_model(config.model, tracking=tracking, names=names, demo_set=DEMO_SET)
+    model = open_model(
+        config.model,
+        tracking=tracking,
+        names=names,
+        demo_set=DEMO_SET,
+        device=device,
+        precision=config.precision,
+    )
     by = config.method or (DEFAULT_METHOD if config.projection is None else "eclip")
     given: dict[str, Any] = read_settings(by, settings)
     if config.projection is not None:
@@ -143,12 +159,18 @@ def _no_text_message(config: ExplainConfig) -> str:
     return f"{config.model} is a classifier, which reads no --text and no --concept: name a model of `ecor train`"
 
 
-def _open_classifier(config: ExplainConfig, *, folder: str, settings: Sequence[str]) -> "ClassifierPredictor":
+def _open_classifier(
+    config: ExplainConfig, *, folder: str, settings: Sequence[str], device: str
+) -> "ClassifierPredictor":
+    require(
+        config.precision in ("auto", "fp32"),
+        f"{config.model} is a classifier, which runs in fp32: leave out --precision {config.precision}",
+    )
     require(config.vocabulary is None, f"{config.model} is a classifier, whose categories are its own")
     by = config.method or DEFAULT_CLASS_METHOD
     require(by in CLASS_METHODS, f"{by} asks for a text, a classifier has none: choose {', '.join(CLASS_METHODS)}")
     own = read_settings(by, settings)
-    return ClassifierPredictor(load_classifier(folder), method=by, settings=own, config=config)
+    return ClassifierPredictor(load_classifier(folder, device=device), method=by, settings=own, config=config)
 
 
 class RecognizerPredictor:

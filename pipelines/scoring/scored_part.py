@@ -20,7 +20,7 @@ from pipelines.scoring.decoder import (
     to_ipc,
 )
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.decoder import from_ipc, to_ipc
 from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
 from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol, TypeVar
 
+from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import ShardInfo
-from ecor.data.shards import fetch_shard, read_index, read_members, sample_key
+from ecor.data.shards import fetch_shard, read_index
+from ecor.data.tar_members import read_members
 from ecor.storage.digests import bytes_sha256
 from pipelines.storage.image_bytes import MissingError, UnreadableError, escape_name, is_utf8, read_image_bytes
 

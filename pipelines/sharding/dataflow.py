@@ -26,16 +26,10 @@ from pipelines.runtime.ray_data import (
 )
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import Place, Source
-from pipelines.sharding.inspection import (
-    IMAGES_PER_READ,
-    INSPECTED_SCHEMA,
-    Label,
-    ShardJob,
-    digest_of,
-    inspect_images,
-    labels_in,
-)
+from pipelines.sharding.inspection import IMAGES_PER_READ, INSPECTED_SCHEMA, inspect_images
+from pipelines.sharding.label_names import Label, labels_in
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob, digest_of
 from pipelines.sharding.shards_folder import QUARANTINE, WORK
 from pipelines.storage.work_ledger import WorkLedger
 

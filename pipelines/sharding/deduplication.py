@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-Row = dict[str, Any]
+ImageRow = dict[str, Any]
 
 
 def mark_duplicate_rows(images: pa.Table) -> pa.Table:
@@ -28,12 +28,12 @@ def mark_duplicate_rows(images: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(marked, schema=schema)
 
 
-def _precedence(row: Row) -> tuple[bool, int, str, str]:
+def _precedence(row: ImageRow) -> tuple[bool, int, str, str]:
     order = {"test": 0, "validation": 1}
     return not row["protected"], order.get(row["split"], 2), row["split"], row["source"]
 
 
-def _marked(copies: list[Row]) -> list[Row]:
+def _marked(copies: list[ImageRow]) -> list[ImageRow]:
     if not copies[0]["protected"]:
         return _merged(copies)
     staying = [row for row in copies if row["protected"]]
@@ -44,7 +44,7 @@ def _marked(copies: list[Row]) -> list[Row]:
     return kept + gone
 
 
-def _merged(copies: list[Row]) -> list[Row]:
+def _merged(copies: list[ImageRow]) -> list[ImageRow]:
     first = copies[0]
     same_category = [row for row in copies if row["category"] == first["category"]]
     visible = [row["visible_rationales"] for row in copies if row["visible_rationales"] is not None]

@@ -4,23 +4,23 @@ Plain functions on tables, without a cluster; `pipelines/sharding/dataflow.py` r
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 
 from ecor.data.images.decoding import ImageError, ImageHeader, check_header, decode_image
-from ecor.data.shards import ShardEntry, sample_key
+from ecor.data.samples import sample_key
+from ecor.data.shards import ShardEntry
 from ecor.data.tar_members import sample_from_row
-from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
 from ecor.storage import filesystem
-from ecor.storage.digests import bytes_sha256, json_digest
-from pipelines.config.identity import output_settings
-from pipelines.config.stages import ShardConfig
+from ecor.storage.digests import bytes_sha256
+from pipelines.sharding.label_names import (
+    match_names,
+)
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage.image_bytes import UnreadableError, join_source, read_image_bytes
 
 INSPECTED_SCHEMA = pa.schema(
@@ -47,128 +47,6 @@ _HASH_DIGITS = 13
 """Hex digits that decide a split: the last ones, because the first ones decide the order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """A way that images are labelled, and one image that is."""
-
-    split: str | None
-    category: str | None
-    rationale: str | None
-    is_visible: bool
-    """Known to be seen, rather than labelled."""
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardJob:
-    """What the bytes of the shards depend on, and where they go."""
-
-    config: ShardConfig
-    root: str
-    """Address that sources are within."""
-    vocabulary: Vocabulary
-    given_splits: tuple[str, ...]
-    """Splits that the input has; empty: shares decide."""
-    from_vocabulary: bool
-    """Images have no rationales of their own and get their category's."""
-    parents: dict[str, str]
-    """Digest of what the shards are made from, by name."""
-    output: str
-    """Address of the output folder; not relative, because workers stand elsewhere."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Splits that are written."""
-        if not self.given_splits:
-            return tuple(sorted(split for split, share in self.config.split_shares.items() if share > 0))
-        return tuple(sorted({*self.given_splits, *(["validation"] if self.validation_share else [])}))
-
-    @property
-    def validation_share(self) -> float:
-        """Share of a given train split that becomes validation, where there is none."""
-        is_lacking = "train" in self.given_splits and "validation" not in self.given_splits
-        return self.config.split_shares.get("validation", 0.0) if is_lacking else 0.0
-
-    @property
-    def config_digest(self) -> str:
-        return digest_of(output_settings(self.config))
-
-    @property
-    def name(self) -> str:
-        return digest_of([self.config_digest, self.parents, self.vocabulary.digest])[:16]
-
-
-def digest_of(value: Any) -> str:
-    """sha256, in hex, of JSON values."""
-    return json_digest(value, ensure_ascii=False)
-
-
-def labels_in(listing: pa.Table) -> list[Label]:
-    """The distinct labels of listed images, each with its first source."""
-    labels: dict[tuple[Any, ...], str] = {}
-    for row in listing.to_pylist():
-        if row["problem"] is not None or row["left_out"] is not None:
-            continue
-        rationales = [(rationale, False) for rationale in (*row["rationales"], None)]
-        for rationale, is_visible in [*rationales, *((name, True) for name in row["visible_rationales"] or ())]:
-            name = (row["split"], row["category"], rationale, is_visible)
-            labels[name] = min(labels.get(name, row["source"]), row["source"])
-    return [
-        Label(split=split, category=category, rationale=rationale, is_visible=is_visible, source=source)
-        for (split, category, rationale, is_visible), source in labels.items()
-    ]
-
-
-def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
-    """All that images are labelled with, in the order of the names."""
-    names: dict[str, set[str]] = {}
-    for label in labels:
-        if label.category is not None and not label.is_visible:
-            rationales = names.setdefault(normalise_name(label.category), set())
-            rationales.update([] if label.rationale is None else [normalise_name(label.rationale)])
-    flat = {category: sorted(rationales) for category, rationales in sorted(names.items())}
-    return vocabulary_from_mapping(flat, source="labels of the images")
-
-
-def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
-    """Check that the vocabulary has every label, and that no two different names become one.
-
-    Names are normalised (`normalise_name`), so `-1` and `1`, or `A-` and `a`, would become one category. Spellings such
-    as `police_car` and `Police car` are allowed.
-
-    Args:
-        labels: the distinct labels of the images.
-        job: the vocabulary.
-
-    Raises:
-        ValueError: naming an image with such a label.
-    """
-    for kind in ("category", "rationale"):
-        _check_spellings([(getattr(label, kind), label.source) for label in labels], kind=kind)
-    for label in labels:
-        try:
-            _match_names(label.category, [] if label.rationale is None else [label.rationale], job=job)
-        except ValueError as error:
-            raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
-
-
-def _check_spellings(names: Iterable[tuple[str | None, str]], *, kind: str) -> None:
-    spelled: dict[str, str] = {}
-    for name, source in names:
-        if name is None:
-            continue
-        other = spelled.setdefault(normalise_name(name), name)
-        if _words(other) != _words(name):
-            raise ValueError(
-                f"{source}: {kind} {name!r} and {kind} {other!r} would both be {normalise_name(name)!r}: rename one"
-            )
-
-
-def _words(name: str) -> str:
-    """A name without what is between its words; what stands at its ends counts."""
-    return re.sub(r"(?<=[^\W_])(?:[\s_-]+or[\s_-]+|\s*/\s*|[\s_-]+)(?=[^\W_])", " ", name.strip().casefold())
-
-
 def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """Read, hash and validate images: a row of INSPECTED_SCHEMA for each image of LISTING_SCHEMA, in that order.
 
@@ -193,30 +71,6 @@ def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
                     f"start over with --fresh"
                 ) from data
             yield _entry(row, data)
-
-
-def _match_names(category: str | None, rationales: Sequence[str], *, job: ShardJob) -> tuple[str | None, list[str]]:
-    """Labels in the vocabulary's own words."""
-    vocabulary = job.vocabulary
-    ids = [number for text in rationales for number in _rationale_ids(text, vocabulary=vocabulary)]
-    if category is None:
-        return None, _distinct_names(ids, vocabulary=vocabulary)
-    number = vocabulary.category_id(category)
-    if job.from_vocabulary and not ids:  # weak labels (our choice): what speaks for the category may be seen
-        ids = list(vocabulary.rationales_of[number])
-    return vocabulary.categories[number], _distinct_names(ids, vocabulary=vocabulary)
-
-
-def _distinct_names(ids: Sequence[int], *, vocabulary: Vocabulary) -> list[str]:
-    return [vocabulary.rationales[number] for number in dict.fromkeys(ids)]
-
-
-def _rationale_ids(text: str, *, vocabulary: Vocabulary) -> list[int]:
-    """The id of a rationale; or, where "/" is no "or" but a sub-rationale's folder (DROR level 2), those there are."""
-    first, *below = text.split("/")
-    if vocabulary.has_rationale(text) or not below or not vocabulary.has_rationale(first):
-        return [vocabulary.rationale_id(text)]
-    return [vocabulary.rationale_id(part) for part in (first, *below) if vocabulary.has_rationale(part)]
 
 
 def _split_ends(job: ShardJob) -> list[tuple[str, float]]:
@@ -252,12 +106,12 @@ def _finding(
         header = _validated(data, how=job.config.validate)
     except ImageError as error:
         return finding | {"reason": error.reason, "detail": error.detail}
-    category, rationales = _match_names(row["category"], row["rationales"], job=job)
+    category, rationales = match_names(row["category"], row["rationales"], job=job)
     visible = row["visible_rationales"]
     names = {
         "category": category,
         "rationales": rationales,
-        "visible_rationales": None if visible is None else _match_names(None, visible, job=job)[1],
+        "visible_rationales": None if visible is None else match_names(None, visible, job=job)[1],
     }
     return finding | {"extension": header.extension, "width": header.width, "height": header.height} | names
 

@@ -14,7 +14,8 @@ from ecor.data.shards import verify_shard, write_shard
 from pipelines.runtime.console import progress_bar
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
 from pipelines.runtime.ray_data import iter_completed, wait_for_all
-from pipelines.sharding.inspection import ShardJob, entries
+from pipelines.sharding.inspection import entries
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage.work_ledger import WorkLedger
 
 How = Literal["done", "taken over", "kept", "by another job"]

@@ -20,9 +20,7 @@ from ecor.storage import filesystem as store
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
 from pipelines.sharding.folder_layout import Source
-from pipelines.sharding.inspection import (
-    ShardJob,
-)
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_writer import How, all_intact
 from pipelines.storage.work_ledger import WorkLedger
 

@@ -12,10 +12,8 @@ risk_coverage.csv, .png    share of wrong labels against the share accepted
 certificate.json           the promise, written last
 """
 
-import csv
-import io
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,33 +21,32 @@ import pyarrow.parquet as pq
 
 from ecor.config.checks import require
 from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
-from ecor.evaluation.risk_control import Promise, RiskCoverage, num_judged_needed
+from ecor.evaluation.risk_control import Promise, num_judged_needed
 from ecor.storage import filesystem
 from pipelines.audit.certificate import (
     CERTIFICATE_NAME,
     POLICY_NAME,
     Certificate,
     Policy,
-    describe,
+    describe_certificate,
     find_certificate,
     read_certificate,
 )
+from pipelines.audit.certificate_folder import log_to_mlflow, write_curve, write_decisions
 from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide, reject_candidates
 from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
 from pipelines.audit.label_decisions import write_label_decisions
 from pipelines.audit.policy_watch import read_scores, score_drift
 from pipelines.audit.provenance import check_truth_is_independent
-from pipelines.audit.sampling import SAMPLE_NAME, Population, Sample, draw_sample, encode_sample, score_name
+from pipelines.audit.sampling import SAMPLE_NAME, AuditSample, Population, draw_sample, encode_sample, score_name
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
-from pipelines.drift.drift_tests import DriftLimits
-from pipelines.reporting.risk_coverage import CURVE_NAME, draw_risk_coverage
+from pipelines.reporting.drift.drift_tests import DriftLimits
 from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
-from pipelines.tracking import model_registry
 
-RECORD_NAME, JUDGED_NAME = "audit", "judged"
+AUDIT_RECORD, JUDGED_NAME = "audit", "judged"
 
 
 def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certificate | Policy | None:
@@ -82,7 +79,7 @@ def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certi
         finished = finished or _certify(
             config, predictions, population, sample=sample, judgements=judgements, tracking=tracking
         )
-    for line in describe(finished):
+    for line in describe_certificate(finished):
         say(line, to_stdout=True)
     return finished
 
@@ -94,7 +91,7 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
     for name in ("model_digest", "vocabulary_digest"):
         ours, theirs = getattr(predictions.parents, name), getattr(certificate, name)
         require(ours == theirs, f"{config.labels} has {name} {ours[:12]}…, the policy {theirs[:12]}…: audit the labels")
-    for name in (MANIFEST_NAME, f"{RECORD_NAME}.json", CERTIFICATE_NAME):
+    for name in (MANIFEST_NAME, f"{AUDIT_RECORD}.json", CERTIFICATE_NAME):
         require(
             not filesystem.exists(filesystem.join(config.folder, name)),
             f"{config.folder} holds labels, or an audit of them ({name}): name another --output for the policy",
@@ -149,7 +146,7 @@ def _claim_folder(config: AuditConfig, predictions: PredictionSet) -> None:
         f"{config.folder} holds labels or shards: name another --output",
     )
     settings = {"labels_digest": predictions.digest, **output_settings(config)}
-    found = RecordStore(config.folder).create_or_read(RECORD_NAME, settings)
+    found = RecordStore(config.folder).create_or_read(AUDIT_RECORD, settings)
     changes = describe_changes(found, settings)
     require(
         not changes,
@@ -168,7 +165,7 @@ def _claim_judgements(config: AuditConfig, judgements: Judgements) -> None:
     )
 
 
-def _judge(config: AuditConfig, predictions: PredictionSet, *, sample: Sample) -> Judgements | None:
+def _judge(config: AuditConfig, predictions: PredictionSet, *, sample: AuditSample) -> Judgements | None:
     """The judgements of the sample; None, after its file is written, where there are none yet."""
     if config.truth:
         return truth_judgements(sample, reasons=config.reasons)
@@ -188,7 +185,7 @@ def _certify(
     predictions: PredictionSet,
     population: Population,
     *,
-    sample: Sample,
+    sample: AuditSample,
     judgements: Judgements,
     tracking: TrackingConfig,
 ) -> Certificate:
@@ -212,75 +209,13 @@ def _certify(
         groups=certify_groups(config, population, sample=sample, judgements=judgements),
         reject=certify_rejects(config, population, sample=sample, judgements=judgements),
     )
-    _write_decisions(config, predictions, certificate=certificate, sample=sample, judgements=judgements)
+    write_decisions(config, predictions, certificate=certificate, sample=sample, judgements=judgements)
     curve = audit_curve(config, population, sample=sample, judgements=judgements)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "audit"
         folder.mkdir()
         pq.write_table(judgements_table(sample, judgements), folder / "judgements.parquet", compression="zstd")
-        _write_curve(certificate, curve, folder=folder)
-        certificate = _log_to_mlflow(certificate, folder, run_id=predictions.run_id, tracking=tracking)
+        write_curve(certificate, curve, folder=folder)
+        certificate = log_to_mlflow(certificate, folder, run_id=predictions.run_id, tracking=tracking)
         filesystem.publish_files(folder, config.folder, last=CERTIFICATE_NAME)
     return certificate
-
-
-def _write_decisions(
-    config: AuditConfig,
-    predictions: PredictionSet,
-    *,
-    certificate: Certificate,
-    sample: Sample,
-    judgements: Judgements,
-) -> None:
-    keys = np.array(sample.keys, dtype=object)
-    counts = write_label_decisions(
-        config.labels,
-        predictions,
-        certificate=certificate,
-        never_accept=keys[~judgements.is_right(reasons=config.reasons)].tolist(),
-        never_reject=keys[~judgements.category_wrong].tolist(),
-        folder=config.folder,
-    )
-    assert (counts["accept"], counts["reject"]) == (certificate.num_accepted, certificate.num_rejected), counts
-
-
-def _write_curve(certificate: Certificate, curve: RiskCoverage, *, folder: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["coverage", "risk", "low", "high"])
-    writer.writerows(zip(*(each.tolist() for each in (curve.coverage, curve.risk, curve.low, curve.high)), strict=True))
-    (folder / "risk_coverage.csv").write_text(text.getvalue())
-    is_whole = len(certificate.groups) == 1 and certificate.reject is None
-    draw_risk_coverage(
-        curve,
-        folder / CURVE_NAME,
-        right=certificate.right,
-        sure=certificate.sure,
-        accepted=certificate.num_accepted / certificate.num_labels if is_whole and certificate.num_accepted else None,
-        reasons=certificate.reasons,
-    )
-
-
-def _log_to_mlflow(
-    certificate: Certificate, folder: Path, *, run_id: str | None, tracking: TrackingConfig
-) -> Certificate:
-    """The certificate with the run of the labels, which gets the folder's files; the certificate lies among them."""
-    path = folder / CERTIFICATE_NAME
-    path.write_text(certificate.to_json(), encoding="utf-8")
-    if run_id is None:
-        return certificate
-    if not model_registry.has_run(tracking, run_id=run_id):
-        say(f"the MLflow run {run_id} of the labels is not on this server: the certificate is not logged there")
-        return certificate
-    certificate = replace(certificate, run_id=run_id)
-    path.write_text(certificate.to_json(), encoding="utf-8")
-    model_registry.log_metrics(tracking, run_id=run_id, metrics=_logged_metrics(certificate))
-    tags = {"ecor.certificate_digest": certificate.digest, "ecor.certificate": describe(certificate)[0]}
-    model_registry.log_tags(tracking, run_id=run_id, tags=tags)
-    model_registry.log_folder(tracking, run_id=run_id, folder=folder.parent)
-    return certificate
-
-
-def _logged_metrics(certificate: Certificate) -> dict[str, float]:
-    names = ("right", "sure", "sample_size", "num_accepted", "num_review", "num_rejected")
-    return {f"audit/{name}": float(getattr(certificate, name)) for name in names}

@@ -2,7 +2,8 @@
 
 The folder holds `evaluation.json` (the record, written last), `summary.json`, `metrics.csv`, `per_category.csv`,
 `comparisons.csv`, `observations.parquet` (every metric image by image), and the plots `rules.png`, `differences.png`
-and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category-<name>.png`.
+and, per set, `reliability-<name>.png`, `confusion-<name>.png` and `per-category-<name>.png`; for rows that state how
+probable it is that the rationale is visible, also `visible-reliability-<name>.png`.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
+from ecor.data.prediction_schema import VISIBLE_COLUMN
 from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import differences, observations_table
@@ -57,7 +59,7 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
     """
     started = time.perf_counter()
     check_evaluation_output(config.output)
-    sources = [source_of(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
+    sources = [open_source(path, name=name) for path, name in zip(config.sets, names_of(config), strict=True)]
     finished = finished_record(config, sources=sources)
     if finished is not None:
         report_figures(finished, output=config.output, seconds=time.perf_counter() - started)
@@ -92,7 +94,7 @@ def names_of(config: EvaluateConfig) -> tuple[str, ...]:
     return names
 
 
-def source_of(path: str, *, name: str) -> PredictionSource:
+def open_source(path: str, *, name: str) -> PredictionSource:
     """Where a set comes from, as its manifest says; a single Parquet file is identified by its bytes."""
     if path.endswith(".parquet"):
         with filesystem.open_file(path) as file:
@@ -113,9 +115,17 @@ def source_of(path: str, *, name: str) -> PredictionSource:
 
 def read_set(source: PredictionSource) -> LabelledSet:
     """Read a set; ValueError when it was altered, or has no row with known truth."""
-    table = read_predictions(source.path, columns=COLUMNS)
+    table = read_predictions(source.path, columns=[*COLUMNS, *_optional_columns(source.path)])
     labels = known_labels(table, name=source.name)
     return LabelledSet(source=source, table=table, labels=labels, observations=observations_table(labels))
+
+
+def _optional_columns(path: str) -> list[str]:
+    """Optional columns that are evaluated, where a set has them."""
+    if path.endswith(".parquet"):
+        with filesystem.open_file(path) as file:
+            return [VISIBLE_COLUMN.name] if VISIBLE_COLUMN.name in pq.ParquetFile(file).schema_arrow.names else []
+    return [VISIBLE_COLUMN.name] if read_prediction_set(path).scoring.visible_probability else []
 
 
 def log_to_mlflow(record: Evaluation, folder: Path, *, balance: Balance, tracking: TrackingConfig) -> Evaluation:

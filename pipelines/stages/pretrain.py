@@ -16,32 +16,23 @@ from typing import Any
 import torch
 from ray.train.torch import prepare_model
 
-from ecor.clip.backbone import Backbone
-from ecor.clip.loading import load_backbone
 from ecor.config.checks import require
-from ecor.config.model import BackboneConfig
 from ecor.data.shard_manifest import read_shard_manifest
-from ecor.demo.corpus import cached_corpus, corpus_digest
-from ecor.demo.pretraining_source import DrawnSource
-from ecor.demo.tiny_clip import MODEL_NAME, config_path
+from ecor.demo.corpus import corpus_digest
 from ecor.demo.worlds.registry import get_world
-from ecor.demo.worlds.styles import NUM_PIXELS
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256, json_digest
-from ecor.training.caption_batches import CaptionSource
 from ecor.training.contrastive import write_weights
 from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import PretrainConfig
-from pipelines.runtime.balance import Balance
 from pipelines.tracking import model_registry
-from pipelines.training.caption_loader import CaptionedShards, read_captioned
+from pipelines.training.caption_source import balance_samples, build_architecture, open_captions
 from pipelines.training.events import publish_events
 from pipelines.training.pretrainer import PretrainEvent, Pretraining, PretrainState
 from pipelines.training.ray_runner import Job, own_rank
 from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
-from pipelines.training.sample_use import balance_training
 from pipelines.training.saved_states import load_state, save_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
@@ -151,10 +142,10 @@ def _work(settings: dict[str, Any]) -> None:
     job: Job[PretrainConfig] = Job(**settings)
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))  # Ray leaves one
     rank = own_rank()
-    backbone = architecture(job.config)
+    backbone = build_architecture(job.config)
     if job.config.shards is None and rank.index == 0:
         job.messages.put(f"{job.config.num_images} drawings, made unless an earlier run did: 100,000 take minutes")
-    source = source_of(job.config, backbone=backbone, rank=rank)
+    source = open_captions(job.config, backbone=backbone, rank=rank)
     pretraining = Pretraining(job.config, backbone=backbone, source=source, rank=rank)
     module = pretraining.module()
     state = load_state(job.states)
@@ -172,51 +163,6 @@ def _work(settings: dict[str, Any]) -> None:
     ):
         if report.progress is not None:
             _save(report, pretraining=pretraining, job=job, rank=rank)
-
-
-def architecture(config: PretrainConfig) -> Backbone:
-    """The model that is asked for, with random weights, as open_clip builds it.
-
-    ValueError for a name that open_clip does not know, and for a config with a transform of its own: a plain model
-    config, which the output holds, cannot name one.
-    """
-    path = str(config_path()) if config.model == MODEL_NAME else config.model
-    if path.endswith(".json") and filesystem.is_file(path):
-        settings = json.loads(filesystem.read(path))
-        require("preprocess_cfg" not in settings, f"{path} has a preprocess_cfg: give a plain open_clip model config")
-    return load_backbone(BackboneConfig(name=path, pretrained="random"))
-
-
-def source_of(config: PretrainConfig, *, backbone: Backbone, rank: Rank) -> CaptionSource:
-    """Captioned shards, or drawings; every rank must ask. ValueError for shards without captions."""
-    cache_dir = Path(config.cache_dir or Path(tempfile.gettempdir()) / "ecor-cache")
-    num_threads = max(1, int(config.cpus_per_worker))
-    if config.shards is not None:
-        return CaptionedShards(
-            read_captioned(f"{config.shards}/{config.split}", rank=rank, cache_dir=cache_dir),
-            backbone=backbone,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            num_threads=num_threads,
-        )
-    require(
-        backbone.preprocess.image_size == (NUM_PIXELS, NUM_PIXELS),
-        f"drawings are {NUM_PIXELS} px, {config.model} takes {backbone.preprocess.image_size}: choose another model",
-    )
-    corpus = cached_corpus(
-        get_world(config.world),
-        num_images=config.num_images,
-        seed=config.seed,
-        num_processes=num_threads * rank.num_local,
-        folder=cache_dir / "drawings",
-    )
-    return DrawnSource(
-        corpus,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        caption_noise=config.caption_noise,
-        has_attributes=config.attribute_weight > 0,
-    )
 
 
 def _save(report: PretrainEvent, *, pretraining: Pretraining, job: Job[PretrainConfig], rank: Rank) -> None:
@@ -257,19 +203,6 @@ def _summary(
     }
 
 
-def balance_samples(source: CaptionSource, *, progress: PretrainState, config: PretrainConfig) -> Balance:
-    """What became of the samples of the split, or of the drawings, once a run is at its end."""
-    assert progress.uses is not None, "an event with progress has counted"
-    if not isinstance(source, CaptionedShards):
-        return balance_training("pretrain", num_listed=config.num_images, uses=[progress.uses])
-    return balance_training(
-        "pretrain",
-        num_listed=source.split.manifest.num_samples,
-        uses=[progress.uses],
-        left_out=[{"no_caption": source.split.num_without}],
-    )
-
-
 def _line(report: PretrainEvent, *, num_steps: int, batch_size: int) -> str:
     """A point of the curves, fit for 80 columns; and what the source judges, a line each."""
     metrics = report.metrics
@@ -288,5 +221,5 @@ def _parents(config: PretrainConfig) -> dict[str, str]:
         images = {"manifest": read_shard_manifest(f"{config.shards}/{config.split}").digest}
     else:
         images = {"drawings": corpus_digest(get_world(config.world), num_images=config.num_images, seed=config.seed)}
-    parents = {**images, "architecture": json_digest(architecture(config).architecture)}
+    parents = {**images, "architecture": json_digest(build_architecture(config).architecture)}
     return {**parents, "config": json_digest({"settings": output_settings(config), "parents": parents})}

@@ -7,7 +7,6 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 from ecor.config.checks import require
 from ecor.data.predictions import PredictionSet, read_prediction_set
 from pipelines.config.review import ReviewConfig
-from pipelines.reporting.pictures import PictureSource
 from pipelines.review.decision_set import open_decision_set
 from pipelines.review.decision_table import DecisionTable
 from pipelines.review.label_groups import LabelGroups
@@ -16,13 +15,13 @@ from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.app import make_app
 from pipelines.review.server.label_details import LabelDetails
-from pipelines.review.server.name_completion import read_known_names
+from pipelines.review.server.name_completion import open_name_completion
 from pipelines.review.server.picture_cache import PictureCache
 from pipelines.review.server.security import Access
 from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped
 from pipelines.review.server.service import ReviewService
 from pipelines.runtime.console import progress_bar, say
-from pipelines.storage.image_bytes import read_image_bytes
+from pipelines.storage.image_source import ImageSource
 
 
 def run(config: ReviewConfig) -> DecisionTable:
@@ -57,7 +56,7 @@ def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewServ
     require(predictions.num_rows > 0, f"{config.labels} has no labels: there is nothing to review")
     with progress_bar("reading labels", total=predictions.num_rows, unit="labels") as advance:
         index = build_label_index(config.labels, predictions, advance=advance)
-    names = read_known_names(config.vocabulary, predictions=predictions, index=index)
+    names = open_name_completion(config.vocabulary, predictions=predictions, index=index)
     sample = None if config.sample is None else read_review_sample(config.sample, index=index)
     session = ReviewSession(
         index=index,
@@ -71,7 +70,7 @@ def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewServ
     details = LabelDetails(config.labels, index=index)
     pictures = PictureCache(
         index=index,
-        source=PictureSource(predictions.parents, read_file=read_image_bytes),
+        source=ImageSource(predictions.parents),
         details=details,
         thumbnail_px=config.thumbnail_px,
         note_digest=session.note_digest,

@@ -16,16 +16,23 @@ from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
 from pipelines.features.features_folder import FeaturesFolder
-from pipelines.runtime.actor_resources import Reservation, reserve_resources
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
-from pipelines.runtime.prometheus import IMAGES_QUARANTINED, IMAGES_SCORED, IMAGES_SEEN, RETRIES, UNITS_DONE, count
+from pipelines.runtime.prometheus import (
+    IMAGES_QUARANTINED,
+    IMAGES_SCORED,
+    IMAGES_SEEN,
+    RETRIES,
+    UNITS_DONE,
+    count,
+)
+from pipelines.scoring.flows.flow import Flow, open_flow
 from pipelines.scoring.from_features.feature_units import describe
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
 from pipelines.scoring.unit_writer import SavedUnit
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 
 def run(
@@ -65,16 +72,12 @@ def run(
             folder.publish_features(_feature_set(job, committed=committed, predictions=finished))
             _say_finished(finished, committed=committed, job=job)
             return finished
-        # Ray Data takes seconds to import, and a finished job does without
-        from pipelines.runtime.cluster import cluster_machines, connect
-
-        with _open_mlflow_run(job, folder=folder) as run_id, connect(job.cluster, stage="score"):
+        with _open_mlflow_run(job, folder=folder) as run_id, open_flow(job) as flow:
             tally = JobStats(committed=committed)
-            reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
-            _score(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+            _score(job, folder=folder, tally=tally, flow=flow, attempts=attempts)
             balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
-            summary = _summary(job, tally=tally, reservation=reservation, balance=balance, began=began)
+            summary = _summary(job, tally=tally, flow=flow, balance=balance, began=began)
             features = _feature_set(job, committed=tally.committed, predictions=predictions)
             _publish(job, folder=folder, predictions=predictions, features=features, summary=summary)
     say(summary_line(summary), to_stdout=True)
@@ -141,14 +144,14 @@ def _score(
     *,
     folder: PredictionsFolder,
     tally: JobStats,
-    reservation: Reservation,
+    flow: Flow,
     attempts: Mapping[str, Attempt],
 ) -> None:
     """Score the units of `attempts`, then what other jobs have left, until all are done; `tally` tells of all."""
     _check_rejected(job, folder=folder, tally=tally)
     while len(tally.committed) < len(job.input.units):
         if attempts:
-            _score_claimed(job, folder=folder, tally=tally, reservation=reservation, attempts=attempts)
+            _score_claimed(job, folder=folder, tally=tally, flow=flow, attempts=attempts)
         pending = [unit.name for unit in job.input.units if unit.name not in tally.committed]
         attempts = folder.claim_units(pending)
         if pending and not attempts:
@@ -162,16 +165,14 @@ def _score_claimed(
     *,
     folder: PredictionsFolder,
     tally: JobStats,
-    reservation: Reservation,
+    flow: Flow,
     attempts: Mapping[str, Attempt],
 ) -> None:
-    from pipelines.scoring.dataflow import stream_units  # Ray Data: not for a finished job
-
     units = {unit.name: unit for unit in job.input.units if unit.name in attempts}
     num_claimed = len(units)
     with progress_bar("scoring", total=sum(unit.num_images for unit in units.values()), unit="images") as advance:
-        for report in stream_units(
-            job, list(units.values()), folder=folder, attempts=attempts, reservation=reservation
+        for report in flow.stream(
+            job, list(units.values()), folder=folder, attempts=attempts, reservation=flow.reservation
         ):
             tally.add_part(report)
             unit = units.pop(report.unit, None) if report.saved is not None else None
@@ -247,16 +248,15 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         yield run_id
 
 
-def _summary(
-    job: ScoreJob, *, tally: JobStats, reservation: Reservation, balance: Balance, began: float
-) -> dict[str, Any]:
+def _summary(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balance, began: float) -> dict[str, Any]:
     return {
         "output": job.config.output,
         "model": job.model.uri,
         **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
         "num_left_out": balance.num_left_out,
         "balance": balance.to_record(),
-        "actors": {**asdict(reservation), "threads_per_scorer": reservation.num_threads},
+        "actors": {**asdict(flow.reservation), "threads_per_scorer": flow.reservation.num_threads},
+        "in_process": flow.is_local,
     }
 
 

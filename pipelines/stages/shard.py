@@ -41,11 +41,8 @@ from pipelines.sharding.dataflow import (
 )
 from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
-from pipelines.sharding.inspection import (
-    ShardJob,
-    check_labels,
-    vocabulary_of,
-)
+from pipelines.sharding.label_names import check_labels, vocabulary_of
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_writer import How, write_shards
 from pipelines.sharding.shards_folder import (
     LEDGER,
@@ -74,7 +71,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         for line in describe_gaps(source, listing=listing):
             say(line)
         scan = scan_listing(listing, source=source)
-        job = plan_job(config, source=source, vocabulary=vocabulary, scan=scan)
+        job = plan_shards(config, source=source, vocabulary=vocabulary, scan=scan)
         manifests, how = read_finished(job), Counter[How]()
         if manifests is None:
             manifests, how = make_shards(job, listing=listing, scan=scan, cluster=cluster)
@@ -151,7 +148,7 @@ def make_manifests(
     }
 
 
-def plan_job(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, scan: Scan) -> ShardJob:
+def plan_shards(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, scan: Scan) -> ShardJob:
     """Settle the vocabulary and the splits. Raises ValueError for labels that the vocabulary lacks."""
     job = ShardJob(
         config=config,

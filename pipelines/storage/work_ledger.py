@@ -25,44 +25,18 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pipelines.storage.attempt import Attempt
 from pipelines.storage.record_store import Record, RecordStore
 
 _OWNERS = "owners"
 _RENEWALS_PER_LEASE = 4
 _NUM_WRITERS = 16
 _POLL_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """A claim: the right to commit a unit, until it is taken over."""
-
-    unit: str
-    number: int
-    """Grows with every claim of the unit."""
-    owner: str
-    """The job that works on it."""
-    took_over: bool
-    """Whether another job's claim ended without a commit."""
-
-    @property
-    def name(self) -> str:
-        """Unique name of the attempt, for its files."""
-        return f"{self.number}-{self.owner}"
-
-    def to_json(self) -> str:
-        """The attempt as it travels with its unit from actor to actor."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Attempt":
-        """The attempt that `to_json` was of."""
-        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

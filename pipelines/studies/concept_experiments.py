@@ -14,21 +14,18 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.towers.image_tower import ImageTower
 from ecor.config.checks import require
 from ecor.convis.concept_features import ConceptFeatures
-from ecor.convis.concept_visualization import ConVis
-from ecor.data.heatmap import Frame, Heatmap, frame_of
 from ecor.demo.lexicon import categories_under
 from ecor.demo.worlds.familiar import FAMILIAR
 from ecor.evaluation.confidence_intervals import Estimate, Resampling, estimates
 from ecor.evaluation.linear_probe import select_probe
 from ecor.evaluation.ood_detection import Detection, detection_measures, max_logit
-from ecor.explain.attribution import attribute
-from ecor.explain.methods.registry import build_method
 from ecor.explain.metrics.boxes import BoxRule, hits, overlaps
+from ecor.explain.metrics.measure_table import DELTAS
 from ecor.probability.factors import max_cosine
-from pipelines.studies.concept_pictures import Pictures, Split, draw_pictures
+from pipelines.studies.concept_maps import method_maps
+from pipelines.studies.concept_pictures import SplitName, draw_pictures
 
 PAIRS = (
     ("hoofed animal", "beast of prey"),
@@ -39,8 +36,6 @@ PAIRS = (
     ("animal", "made thing"),
 )
 """Concepts with known categories, each with a concept of unknown ones: near and far pairs, like the six of ConVis."""
-DELTAS = (0.3, 0.5, 0.7)
-"""Thresholds of the overlap in MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +124,7 @@ def _detection_scores(
     """Compute each score for pictures of known and of unknown categories."""
     known = names[root]
 
-    def features(categories: Sequence[str], *, split: Split, num: int) -> tuple[Tensor, Tensor]:
+    def features(categories: Sequence[str], *, split: SplitName, num: int) -> tuple[Tensor, Tensor]:
         pictures = draw_pictures(categories, split=split, num_images=num, seed=seed, backbone=backbone)
         labels = torch.tensor([categories.index(name) for name in pictures.categories])
         return _encode_images(backbone, pictures.pixels), labels
@@ -183,7 +178,7 @@ def localisation_rows(
             "the category": list(pictures.categories),
             "what it is a kind of": [concepts.lexicon.parents(name)[0] for name in pictures.categories],
         }
-        for target, method_name, maps in _method_maps(backbone, concepts, pictures, explained=explained, steps=steps):
+        for target, method_name, maps in method_maps(backbone, concepts, pictures, explained=explained, steps=steps):
             acc, v2 = box_estimates(maps, pictures.boxes, rule=rule, resampling=resampling)
             yield LocalisationRow(
                 pictures=kind, explained=target, method=method_name, max_box_acc=acc, max_box_acc_v2=v2
@@ -213,52 +208,6 @@ def box_estimates(
     num = len(maps)
     acc, v2 = estimates(statistic, num_images=num, sizes=[num] * 2, resampling=resampling or Resampling())
     return acc, v2
-
-
-def _method_maps(
-    backbone: Backbone,
-    concepts: ConceptFeatures,
-    pictures: Pictures,
-    *,
-    explained: Mapping[str, Sequence[str]],
-    steps: int,
-) -> Iterator[tuple[str, str, Float[Tensor, "N H W"]]]:
-    """Yield the explained target, the name of the method, and its maps on the drawings."""
-    tower, names = ImageTower(backbone=backbone), list(zip(*explained.values(), strict=True))
-    frame = frame_of(pictures.source_size, preprocess=backbone.preprocess)
-    texts = torch.stack([concepts.of(each) for each in names])
-    for method_name, chosen in (
-        ("convis", ConVis(concepts=concepts, steps=steps)),
-        ("convis, reference", ConVis(concepts=concepts, compat="reference", steps=steps)),
-    ):
-        fits = (chosen.fit(tower, image) for image in pictures.pixels.split(1))
-        scores = torch.cat([fitted.maps(each) for fitted, each in zip(fits, names, strict=True)])
-        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
-    for method_name in ("itsm", "grad_eclip"):
-        scores = attribute(tower, pictures.pixels, texts, method=build_method(method_name)).scores
-        yield from _maps_on_drawings(scores, method_name=method_name, explained=explained, frame=frame)
-    blind = {"centre": _gaussian(pictures.source_size), "random": _noise(pictures.source_size, num=len(names))}
-    for method_name, maps in blind.items():
-        yield "nothing", method_name, maps.expand(len(names), -1, -1)
-
-
-def _maps_on_drawings(
-    scores: Float[Tensor, "N T h w"], *, method_name: str, explained: Mapping[str, Sequence[str]], frame: Frame
-) -> Iterator[tuple[str, str, Float[Tensor, "N H W"]]]:
-    heatmap = Heatmap(scores=scores.cpu(), method=method_name, texts=tuple(explained), input_size=frame.input_size)
-    maps = torch.stack([heatmap.on_source(index, frame=frame) for index in range(len(scores))])
-    for place, target in enumerate(explained):
-        yield target, method_name, maps[:, place]
-
-
-def _gaussian(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
-    """A Gaussian in the middle; its standard deviation is a quarter of the side."""
-    down, across = (torch.linspace(-1, 1, length) for length in size)
-    return torch.exp(-2 * (down[:, None] ** 2 + across**2))[None]
-
-
-def _noise(size: tuple[int, int], *, num: int) -> Float[Tensor, "N H W"]:
-    return torch.rand(num, *size, generator=torch.Generator().manual_seed(0))
 
 
 def _encode_images(backbone: Backbone, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:

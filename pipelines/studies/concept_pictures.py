@@ -22,11 +22,11 @@ MAX_SHIFT = 0.25
 """Largest shift of a thing from the middle, vertical and horizontal, as a share of the picture."""
 
 
-Split = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
+class DrawnPictures:
     """Drawn scenes with one thing in front."""
 
     pixels: UInt8[Tensor, "N 3 H W"]
@@ -39,8 +39,8 @@ class Pictures:
 
 
 def draw_pictures(
-    categories: Sequence[str], *, split: Split, num_images: int, seed: int, backbone: Backbone, alone: bool = False
-) -> Pictures:
+    categories: Sequence[str], *, split: SplitName, num_images: int, seed: int, backbone: Backbone, alone: bool = False
+) -> DrawnPictures:
     """Draw scenes of some categories in turn; a second thing, if there is one, is of the same categories.
 
     Args:
@@ -68,7 +68,7 @@ def draw_pictures(
         for index, name in enumerate(names)
     ]
     pixels = [image_to_pixels(each.image, preprocess=backbone.preprocess) for each in drawings]
-    return Pictures(
+    return DrawnPictures(
         pixels=torch.from_numpy(np.stack(pixels)),
         categories=tuple(names),
         boxes=torch.stack([box_of(torch.from_numpy(_thing_mask(each))) for each in drawings]),

@@ -76,6 +76,7 @@ def run(config: DemoConfig) -> str:
                 output=f"{root}/labels",
                 model=champion.uri,
                 explain=DEFAULT_METHOD,
+                scoring=ScoringConfig(visible_probability=True),
             ),
             cluster=config.cluster,
             tracking=tracking,

@@ -35,7 +35,7 @@ def print_summary(evaluation: Evaluation, *, model: str, page: str, seconds: flo
         seconds: duration of the demo.
     """
     console = Console()
-    console.print(figures_table(evaluation))
+    console.print(metrics_table(evaluation))
     for line in describe_comparisons(evaluation):
         console.print(line)
     console.print(LEGEND, style="dim")
@@ -44,7 +44,7 @@ def print_summary(evaluation: Evaluation, *, model: str, page: str, seconds: flo
     console.print(f"took    {seconds:.0f} s")
 
 
-def figures_table(evaluation: Evaluation) -> Table:
+def metrics_table(evaluation: Evaluation) -> Table:
     """A row per set, the demo's own model last, in percent with intervals."""
     table = Table(title=f"{evaluation.results[0].num_images:,} test images of the drawn world, strict rule, %")
     table.add_column("", no_wrap=True)

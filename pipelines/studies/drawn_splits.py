@@ -12,12 +12,10 @@ from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
 from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
-from ecor.demo.dataset import LabelledDrawing, labelled_drawings
+from ecor.demo.dataset import SPLITS, LabelledDrawing, labelled_drawings
 from ecor.demo.worlds.registry import set_vocabulary, world_set
 from ecor.storage.atomic_write import replace_file
 from ecor.storage.digests import json_digest
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnWorld:
+class WorldSplits:
     """A set, or some of its categories, drawn from one seed: a folder of shards with the full ground truth."""
 
     folder: Path
@@ -65,7 +63,7 @@ class DrawnWorld:
         return self.folder / f"{split}.npz"
 
 
-def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> DrawnWorld:
+def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed: int, sizes: Sizes) -> WorldSplits:
     """Locate the folder of a drawn world; nothing is drawn yet.
 
     Args:
@@ -83,10 +81,10 @@ def locate_world(root: Path, *, set_name: str, num_categories: int | None, seed:
         chosen = random.Random(f"{set_name}/{seed}/categories").sample(categories, len(categories))[:num_categories]
         categories, name = tuple(sorted(chosen)), f"{set_name}-{num_categories}-{seed}"
     name += f"-{json_digest(asdict(sizes))[:8]}"
-    return DrawnWorld(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
+    return WorldSplits(folder=root / "worlds" / name, set_name=set_name, categories=categories, seed=seed, sizes=sizes)
 
 
-def draw_world(world: DrawnWorld) -> None:
+def draw_world(world: WorldSplits) -> None:
     """Draw the splits of a world once; the ground truth of a split is written last."""
     world.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(world.folder / ".drawing.lock"):
@@ -95,7 +93,7 @@ def draw_world(world: DrawnWorld) -> None:
                 _draw_split(world, split=split)
 
 
-def _draw_split(world: DrawnWorld, *, split: str) -> None:
+def _draw_split(world: WorldSplits, *, split: str) -> None:
     vocabulary = world.vocabulary
     drawings = list(
         labelled_drawings(
@@ -124,7 +122,7 @@ def _draw_split(world: DrawnWorld, *, split: str) -> None:
         np.savez(file, allow_pickle=False, **_ground_truth(drawings, vocabulary=vocabulary))
 
 
-def _make_sample(drawing: LabelledDrawing, *, world: DrawnWorld, split: str) -> Sample:
+def _make_sample(drawing: LabelledDrawing, *, world: WorldSplits, split: str) -> Sample:
     file = BytesIO()
     drawing.drawing.image.save(file, "png", compress_level=1)
     return Sample(

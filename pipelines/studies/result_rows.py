@@ -7,7 +7,7 @@ import pandas as pd
 from ecor.storage import filesystem
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_result_rows(path: Path) -> pd.DataFrame:
     """Read the rows; an empty table if there is no file."""
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
@@ -20,7 +20,7 @@ def append_rows(rows: pd.DataFrame, path: Path, *, float_format: str) -> None:
         path: local CSV file; it need not exist.
         float_format: printf format of all numbers, also of the old rows.
     """
-    known = read_rows(path)
+    known = read_result_rows(path)
     write_rows(pd.concat([known, rows], ignore_index=True) if len(known) else rows, path, float_format=float_format)
 
 

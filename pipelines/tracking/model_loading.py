@@ -2,20 +2,48 @@
 
 from typing import cast, get_args
 
+import torch
 from torch import Tensor
 
 from ecor.checkpoint import load
-from ecor.config.choices import SystemName
+from ecor.clip.loading import load_backbone
+from ecor.config.checks import require
+from ecor.config.choices import Precision, SystemName
+from ecor.config.model import BackboneConfig
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.eclip.projection import read_projection
 from ecor.model import Names, Recognizer
 from ecor.storage.model_records import record_path
 from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.stages import DeviceName
 
 DEMO_MODEL = "ecor-demo"
 
 
-def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = None, demo_set: str) -> Recognizer:
+def resolve_device(device: DeviceName) -> str:
+    """Return `cpu` or `cuda`; `auto` is `cuda` where this machine has a GPU that torch can use.
+
+    Raises:
+        ValueError: for `cuda` on a machine without such a GPU.
+    """
+    has_gpu = torch.cuda.is_available()
+    require(
+        device != "cuda" or has_gpu,
+        "device is cuda, but this machine has no GPU that torch can use: choose cpu or auto, or install a torch for "
+        "its GPU",
+    )
+    return ("cuda" if has_gpu else "cpu") if device == "auto" else device
+
+
+def open_model(
+    model: str,
+    *,
+    tracking: TrackingConfig,
+    names: Names | None = None,
+    demo_set: str,
+    device: str = "cpu",
+    precision: Precision | None = None,
+) -> Recognizer:
     """Load a model that names categories and rationales.
 
     Args:
@@ -23,12 +51,15 @@ def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = No
         tracking: the registry's server (`pipelines.config.infrastructure.resolve_tracking`).
         names: categories and rationales to use instead of the model's own.
         demo_set: set of the drawn world with the names of `ecor-demo`.
+        device: where it runs, from `resolve_device`.
+        precision: of the towers; None: the model's own.
 
     Raises:
         ValueError: for a missing or damaged model, and for an artifact of another system than ECOR.
     """
     if model == DEMO_MODEL:
-        return Recognizer.zero_shot(set_vocabulary(demo_set) if names is None else names)
+        backbone = load_backbone(BackboneConfig(precision=precision or "auto"), device=device)
+        return Recognizer.zero_shot(set_vocabulary(demo_set) if names is None else names, backbone=backbone)
     folder = model_folder(model, tracking=tracking)
     remedies = {
         "eclip": f"it belongs to a method: add `--method eclip --projection {model}` to a model with names",
@@ -39,7 +70,7 @@ def open_model(model: str, *, tracking: TrackingConfig, names: Names | None = No
         raise ValueError(
             f"{model} is no model that names categories and rationales, {system} made it; {remedies[system]}"
         )
-    found = load(folder)
+    found = load(folder, device=device, precision=precision)
     return found if names is None else found.with_vocabulary(names)
 
 

@@ -22,7 +22,8 @@ from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest
-from ecor.data.shards import fetch_shard, read_index, read_members
+from ecor.data.shards import fetch_shard, read_index
+from ecor.data.tar_members import read_members
 from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from pipelines.training.unreadable import MOST_NAMED
@@ -42,8 +43,7 @@ class SampleIndex:
 
     def source(self, position: int) -> str:
         """Return the source of a sample, as it was recorded when it was sharded."""
-        source: str = self.indexes[self.shard_of[position]]["source"][int(self.row_of[position])].as_py()
-        return source
+        return str(self.indexes[self.shard_of[position]]["source"][int(self.row_of[position])].as_py())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,7 @@ class Split(SampleIndex):
     first_turn: Int[Tensor, " N"]
     """A number per sample that decides which of its rationales is taken first."""
     left_out: Mapping[str, int]
-    """Samples of the split that are left out, because they have no category or no rationale, by `no_category` and
-    `no_rationale`."""
+    """Samples that are left out, because they have no category or no rationale: `no_category`, `no_rationale`."""
 
     @property
     def num_unlabelled(self) -> int:
@@ -69,8 +68,7 @@ class Split(SampleIndex):
 
     def rationales_of_epoch(self, epoch: int) -> Int[Tensor, " N"]:
         """Return the rationale that each sample is trained with in this epoch; its labelled ones take turns."""
-        counts = (self.rationales >= 0).sum(dim=1)
-        turn = (self.first_turn + epoch) % counts
+        turn = (self.first_turn + epoch) % (self.rationales >= 0).sum(dim=1)
         return self.rationales.gather(1, turn[:, None])[:, 0]
 
 
@@ -98,9 +96,9 @@ def read_split(folder: str, *, vocabulary: Vocabulary) -> Split:
         for row, (key, category, labels) in enumerate(zip(*columns, strict=True)):
             if category is None or not labels:
                 left_out["no_category" if category is None else "no_rationale"] += 1
-                continue
-            ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
-            rows.append((shard, row, crc32(key.encode()), *ids))
+            else:
+                ids = vocabulary.category_id(category), list(map(vocabulary.rationale_id, labels))
+                rows.append((shard, row, crc32(key.encode()), *ids))
     if not rows:
         raise ValueError(f"{folder} holds {manifest.num_samples} samples, none with a category and a rationale")
     shards, numbers, turns, categories, labelled = zip(*rows, strict=True)
@@ -218,9 +216,8 @@ def fetch_shards(split: SampleIndex, *, rank: Rank, cache_dir: Path) -> list[Pat
         if number % rank.num_local == rank.local_index:
             mine[number] = _fetch(split.folder, info, cache_dir=cache_dir)
     found = rank.all_gather((rank.node, mine))
-    errors = [value for _, paths in found for value in paths.values() if isinstance(value, str)]
-    if errors:
-        raise ValueError(errors[0])
+    for error in (value for _, paths in found for value in paths.values() if isinstance(value, str)):
+        raise ValueError(error)
     here = {number: path for node, paths in found if node == rank.node for number, path in paths.items()}
     return [Path(here[number]) for number in range(len(split.manifest.shards))]
 

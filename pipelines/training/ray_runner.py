@@ -33,7 +33,7 @@ _START_S = 60.0
 _WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
-class Placement(Protocol):
+class WorkerPlacement(Protocol):
     """Settings that say how many workers a run has, and what they need."""
 
     @property
@@ -46,7 +46,7 @@ class Placement(Protocol):
     def max_failures(self) -> int: ...
 
 
-class Settings(Placement, Protocol):
+class Settings(WorkerPlacement, Protocol):
     """Settings of a stage that learns."""
 
     @property
@@ -79,7 +79,7 @@ def fit_on_workers(
     work: Callable[[dict[str, Any]], None],
     settings: Mapping[str, Any],
     *,
-    placement: Placement,
+    placement: WorkerPlacement,
     output: str,
     name: str,
     messages: Queue,

@@ -72,7 +72,7 @@ def make_once(
     cluster = cluster or ClusterConfig()
     with hold_output(output, lease_s=cluster.lease_s) as fence:
         if config.fresh:
-            clear_output(output, products=products)
+            clear_run_folder(output, products=products)
         if is_finished(output, digest=digest, made_of=made_of):
             say(f"{name}: finished by another job, nothing to do: {config.output}")
             return
@@ -139,7 +139,7 @@ def record_run(
         raise
     except ValueError:
         if not has_states(output):
-            clear_output(output, products=products)  # nothing was learned: a corrected command may use the folder
+            clear_run_folder(output, products=products)  # nothing was learned: a corrected command may use the folder
         raise
     finally:
         model_registry.finish_run(tracking, run_id=run_id, status=status)
@@ -166,7 +166,7 @@ def hold_output(output: str, *, lease_s: float) -> Iterator[Callable[[], None]]:
         ledger.clear()  # a job that waits for this run finds it finished
 
 
-def clear_output(output: str, *, products: Sequence[str]) -> None:
+def clear_run_folder(output: str, *, products: Sequence[str]) -> None:
     """Remove what a run wrote: its records, states and products (files or folders in `output`)."""
     for name in (SUMMARY, RUN, STATES, *products):
         filesystem.remove(filesystem.join(output, name))

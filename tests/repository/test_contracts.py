@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 WORDS = {
     "temperature calibration": "temperature",
+    "probability that a rationale is visible": "def visible_probability",
     "Sinkhorn": "[Ss]inkhorn",
     "K doubled until exact": "doubl",
     "log-Q sampling": "log-Q|log Q|log_q|log inclusion",

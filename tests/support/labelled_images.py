@@ -11,8 +11,9 @@ from PIL import Image
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
 from ecor.data.predictions import PredictionSet, write_prediction_set
+from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import read_shard_manifest
-from ecor.data.shards import read_index, sample_key
+from ecor.data.shards import read_index
 from ecor.storage.digests import bytes_sha256
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_splits import sample, write_split

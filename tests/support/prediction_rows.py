@@ -87,7 +87,9 @@ def random_table(
     return predictions_table(rows)
 
 
-def write_labels(folder: str, table: pa.Table, *, rows_per_part: int = 50) -> PredictionSet:
+def write_labels(
+    folder: str, table: pa.Table, *, rows_per_part: int = 50, scoring: ScoringConfig | None = None
+) -> PredictionSet:
     """A finished folder of predictions, as `ecor score` leaves it."""
     parts = tuple(
         write_part(folder, table.slice(start, rows_per_part), name=f"part-{start}.parquet", unit=f"unit-{start}")
@@ -102,6 +104,6 @@ def write_labels(folder: str, table: pa.Table, *, rows_per_part: int = 50) -> Pr
         model_digest="m" * 64,
         vocabulary_digest="v" * 64,
     )
-    record = PredictionSet(parts=parts, parents=parents, scoring=ScoringConfig(), num_rejected=2)
+    record = PredictionSet(parts=parts, parents=parents, scoring=scoring or ScoringConfig(), num_rejected=2)
     write_prediction_set(folder, record)
     return record

@@ -33,7 +33,8 @@ from PIL import Image
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardInfo
-from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, verify_shard, write_shard
+from ecor.data.shards import ShardEntry, read_index, read_shard, verify_shard, write_shard
+from ecor.data.tar_members import read_members
 from ecor.data.vocabulary import vocabulary_from_mapping
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["whiskers", "a tail"], "dog": ["a tail", "a wet nose"]})

@@ -33,9 +33,10 @@ from ecor.config.model import BackboneConfig, Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.data import prediction_schema, predictions
 from ecor.data.images.decoding import decode_image
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
-from ecor.data.shards import ShardEntry, read_index, read_members, read_shard, sample_key, write_shard
+from ecor.data.shards import ShardEntry, read_index, read_shard, write_shard
+from ecor.data.tar_members import read_members
 from ecor.data.vocabulary import read_vocabulary, vocabulary_from_mapping
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ShardConfig
@@ -45,8 +46,9 @@ from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer, ScorerSettings
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import ShardJob, inspect_images
+from pipelines.sharding.inspection import inspect_images
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage import image_bytes
 from pipelines.tracking import model_registry
 from tests.support.tiny_models import tiny_checkpoint, tiny_recognizer

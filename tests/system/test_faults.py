@@ -30,11 +30,12 @@ from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Rejection
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import ShardJob, entries, inspect_images
+from pipelines.sharding.inspection import entries, inspect_images
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage import image_bytes
+from pipelines.storage.attempt import Attempt
 from pipelines.storage.image_bytes import UnreadableError, read_image_bytes
-from pipelines.storage.work_ledger import Attempt
 from tests.support.fake_stores import ClockedStore, FailingStore, empty_store, failing_reads
 from tests.support.prediction_rows import random_table
 from tests.support.tiny_models import write_pictures

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from ecor.data.images.png_chunks import png_pixels
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -38,8 +39,6 @@ _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,10 +130,9 @@ def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.I
         ImageError: as `decode_image`; with the reason `not_an_image` also for an array of another shape or type.
         OSError: when a path cannot be read.
     """
-    if isinstance(picture, str | Path):
-        return decode_image(Path(picture).read_bytes(), max_pixels=max_pixels)
-    if isinstance(picture, bytes):
-        return decode_image(picture, max_pixels=max_pixels)
+    if isinstance(picture, str | Path | bytes):
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return decode_image(data, max_pixels=max_pixels)
     if isinstance(picture, Image.Image):
         return to_upright_rgb(picture, max_pixels=max_pixels)
     array = np.asarray(picture)
@@ -203,9 +201,8 @@ def _unidentified_error(data: bytes) -> ImageError:
             bands, bits = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(_BITS_PER_SAMPLE, (1,))
             if _WIDTH in tags and _HEIGHT in tags:
                 kind = "floating point" if 3 in tags.get(_SAMPLE_FORMAT, ()) else "integers"
-                return ImageError(
-                    "unsupported_mode", f"a TIFF of {bands} bands of {bits[0]}-bit {kind}: save 8-bit RGB"
-                )
+                what = f"a TIFF of {bands} bands of {bits[0]}-bit {kind}"
+                return ImageError("unsupported_mode", f"{what}: save 8-bit RGB")
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - hostile bytes: Pillow raises many types
@@ -218,27 +215,10 @@ def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:
     try:
         return read(data)
     except ImageError as error:
-        pixels = _png_pixels(data) if error.reason in ("corrupt", "not_an_image", "truncated") else data
+        pixels = png_pixels(data) if error.reason in ("corrupt", "not_an_image", "truncated") else data
         if pixels == data:
             raise
         return read(pixels)
-
-
-def _png_pixels(data: bytes) -> bytes:
-    """A PNG without chunks that no pixel needs; EXIF stays where its check sum is right. Other bytes as they are."""
-    if not data.startswith(_PNG_START):
-        return data
-    kept, place = [_PNG_START], len(_PNG_START)
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if end > len(data):
-            break
-        kind, body = data[place + 4 : place + 8], data[place + 4 : end - 4]
-        sound = crc32(body) == int.from_bytes(data[end - 4 : end], "big")
-        if kind[:1].isupper() or (sound and kind in _PIXEL_CHUNKS):
-            kept.append(data[place:end])
-        place = end
-    return b"".join([*kept, data[place:]])
 
 
 def _decoding_error(error: Exception) -> ImageError:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 DELTAS = (0.3, 0.5, 0.7)
+"""Thresholds of the overlap in MaxBoxAccV2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

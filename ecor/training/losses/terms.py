@@ -31,14 +31,7 @@ def two_term_loss(batch: LossBatch) -> dict[str, Tensor]:
     held, even where they alone exceed it. Images whose rationale is unknown have no category term.
     """
     held, num_categories = batch.rationales.where(batch.known, -1), batch.sentences.num_categories
-    rationale_nll, num_encoded = single_name_nll(
-        batch.image.rationale,
-        batch,
-        logits_of=rationale_logits,
-        targets=batch.rationales,
-        num=batch.sentences.num_rationales,
-        needed_by_others=len(distinct_ids(held)) * num_categories,
-    )
+    rationale_nll, num_encoded = _rationale_nll(batch, needed_by_others=len(distinct_ids(held)) * num_categories)
     category_nll = conditional_nll(
         batch,
         logits_of=category_given_rationale_logits,
@@ -59,14 +52,7 @@ def three_term_loss(batch: LossBatch, *, category_weight: float) -> dict[str, Te
     P(c | I) is a softmax over categories alone. Their sentences, at most half of `max_sentences`, are taken from the
     budget first; the two other terms share the rest as `two_term` does.
     """
-    category_nll, num_encoded = single_name_nll(
-        batch.image.category,
-        batch,
-        logits_of=category_logits,
-        targets=batch.categories,
-        num=batch.sentences.num_categories,
-        needed_by_others=batch.max_sentences,
-    )
+    category_nll, num_encoded = _category_nll(batch, needed_by_others=batch.max_sentences)
     rest = replace(batch, max_sentences=batch.max_sentences - num_encoded)
     category = category_weight * mean_over_ranks(category_nll, batch.categories >= 0)
     return {**two_term_loss(rest), "category": category}
@@ -79,14 +65,7 @@ def inverted_loss(batch: LossBatch) -> dict[str, Tensor]:
     Sampled as ECOR's two terms are, with categories and rationales changing places.
     """
     held, num_rationales = batch.categories.where(batch.known, -1), batch.sentences.num_rationales
-    category_nll, num_encoded = single_name_nll(
-        batch.image.category,
-        batch,
-        logits_of=category_logits,
-        targets=batch.categories,
-        num=batch.sentences.num_categories,
-        needed_by_others=len(distinct_ids(held)) * num_rationales,
-    )
+    category_nll, num_encoded = _category_nll(batch, needed_by_others=len(distinct_ids(held)) * num_rationales)
     rationale_nll = conditional_nll(
         batch,
         logits_of=rationale_given_category_logits,
@@ -107,22 +86,8 @@ def independent_loss(batch: LossBatch) -> dict[str, Tensor]:
     Above `max_sentences` (all rationales and all categories) half of the budget is for rationales where they need it,
     the rest for categories.
     """
-    rationale_nll, num_encoded = single_name_nll(
-        batch.image.rationale,
-        batch,
-        logits_of=rationale_logits,
-        targets=batch.rationales,
-        num=batch.sentences.num_rationales,
-        needed_by_others=batch.sentences.num_categories,
-    )
-    category_nll, _ = single_name_nll(
-        batch.image.category,
-        batch,
-        logits_of=category_logits,
-        targets=batch.categories,
-        num=batch.sentences.num_categories,
-        needed_by_others=num_encoded,
-    )
+    rationale_nll, num_encoded = _rationale_nll(batch, needed_by_others=batch.sentences.num_categories)
+    category_nll, _ = _category_nll(batch, needed_by_others=num_encoded)
     return {
         "rationale": mean_over_ranks(rationale_nll, batch.rationales >= 0),
         "category": mean_over_ranks(category_nll, batch.categories >= 0),
@@ -160,3 +125,27 @@ def zero_prompt_r_term(batch: LossBatch) -> Float[Tensor, ""]:
     DDP expects a gradient of all parameters at every step.
     """
     return batch.sentences.rationale_features(distinct_ids(batch.rationales)[:1]).sum() * 0.0
+
+
+def _rationale_nll(batch: LossBatch, *, needed_by_others: int) -> tuple[Float[Tensor, " B"], int]:
+    """−log P(r* | I), and the number of sentences that it encodes."""
+    return single_name_nll(
+        batch.image.rationale,
+        batch,
+        logits_of=rationale_logits,
+        targets=batch.rationales,
+        num=batch.sentences.num_rationales,
+        needed_by_others=needed_by_others,
+    )
+
+
+def _category_nll(batch: LossBatch, *, needed_by_others: int) -> tuple[Float[Tensor, " B"], int]:
+    """−log P(c* | I) over categories alone, and the number of sentences that it encodes."""
+    return single_name_nll(
+        batch.image.category,
+        batch,
+        logits_of=category_logits,
+        targets=batch.categories,
+        num=batch.sentences.num_categories,
+        needed_by_others=needed_by_others,
+    )

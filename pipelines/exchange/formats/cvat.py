@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 from xml.sax.saxutils import escape, quoteattr
 
+from pipelines.exchange.export_files import open_export
 from pipelines.exchange.exported_label import ExportedLabel, review_text
 from pipelines.exchange.formats.coco import RATIONALE_PREFIX, one_category, one_verdict
 from pipelines.exchange.formats.writer import ExportContext
-from pipelines.exchange.opened_export import open_export
 from pipelines.exchange.returned_label import VERDICTS_OF_TOOLS, ReturnedLabel
 
 XML_NAME, LABELS_NAME = "annotations.xml", "labels.json"

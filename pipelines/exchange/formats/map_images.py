@@ -4,11 +4,11 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from PIL import Image
 
-from ecor.data.heatmap import Heatmap, frame_of
+from ecor.data.heatmap import frame_of
 from ecor.data.heatmap_codec import Evidence
+from pipelines.reporting.overlays import iterate_maps
 
 MAP_PX = 64
 """Longer side of an exported heat map (ours: maps have at most 32 cells a side)."""
@@ -24,14 +24,7 @@ def draw_maps(evidence: Evidence, *, size: tuple[int, int]) -> Iterator[tuple[st
     scale = MAP_PX / max(size)
     small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     frame = frame_of(small, preprocess=evidence.preprocess)
-    for each in evidence.maps:
-        heatmap = Heatmap(
-            scores=torch.from_numpy(each.normalised)[None, None],
-            method=evidence.method,
-            texts=(each.rationale or evidence.category,),
-            input_size=evidence.preprocess.image_size,
-        )
-        map_HW = heatmap.on_source(0, frame=frame)[0].clamp(0, 1).numpy()
+    for rationale, map_HW in iterate_maps(evidence, frame=frame):
         sink = io.BytesIO()
         Image.fromarray(np.round(255 * map_HW).astype(np.uint8)).save(sink, "png")
-        yield each.rationale, sink.getvalue()
+        yield rationale, sink.getvalue()

@@ -14,12 +14,12 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ecor.config.checks import require
-from ecor.data.vocabulary import normalise_name
+from ecor.data.name_parsing import normalise_name
+from pipelines.reporting.embedded_image import MissingPictureError
 from pipelines.review import group_pages
 from pipelines.review.label_index import LabelIndex
 from pipelines.review.review_state import LabelState
 from pipelines.review.server.page import page_policy, render_page
-from pipelines.review.server.picture_cache import MissingPictureError
 from pipelines.review.server.requests import (
     MOST_ON_PAGE,
     DecisionRequest,

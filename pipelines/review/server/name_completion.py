@@ -1,23 +1,20 @@
 """Names that complete what a reviewer types: those of the vocabulary that fit best."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config.checks import require
+from ecor.data.name_parsing import normalise_name
 from ecor.data.predictions import PredictionSet
-from ecor.data.shard_manifest import VOCABULARY_NAME
-from ecor.data.vocabulary import Vocabulary, normalise_name, read_vocabulary
-from ecor.storage import filesystem
 from pipelines.review.label_index import LabelIndex
+from pipelines.storage.label_vocabulary import find_label_vocabulary
 
-MOST_NAMES = 8
+MOST_COMPLETIONS = 8
 NameKind = Literal["category", "rationale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownNames:
+class NameCompletion:
     """The names that corrections can use without being marked as new."""
 
     categories: tuple[str, ...]
@@ -35,7 +32,7 @@ class KnownNames:
         return self._all
 
     def complete(self, text: str, *, kind: NameKind, first: Sequence[str] = ()) -> list[str]:
-        """At most `MOST_NAMES` names that hold a text: at their beginning, then at that of a word, then anywhere.
+        """At most `MOST_COMPLETIONS` names that hold a text: at their beginning, then at that of a word, then anywhere.
 
         Args:
             text: what was typed; empty: all names fit.
@@ -53,36 +50,22 @@ class KnownNames:
                 ranked[0].append(name)
             elif place > 0:
                 ranked[1 if f" {typed}" in name else 2].append(name)
-            if len(ranked[0]) >= MOST_NAMES:
+            if len(ranked[0]) >= MOST_COMPLETIONS:
                 break
-        return [*exact, *ranked[0], *ranked[1], *ranked[2]][:MOST_NAMES]
+        return [*exact, *ranked[0], *ranked[1], *ranked[2]][:MOST_COMPLETIONS]
 
 
-def read_known_names(address: str | None, *, predictions: PredictionSet, index: LabelIndex) -> KnownNames:
+def open_name_completion(address: str | None, *, predictions: PredictionSet, index: LabelIndex) -> NameCompletion:
     """The names of a vocabulary: the given one, that of the shards, or else the names that the labels hold.
 
     Raises:
         ValueError: when the given vocabulary is not the one that the labels were scored with.
     """
-    expected = predictions.parents.vocabulary_digest
-    if address is not None:
-        vocabulary = read_vocabulary(address)
-        require(
-            vocabulary.digest == expected,
-            f"{address} has digest {vocabulary.digest[:12]}…, the labels were scored with {expected[:12]}…: name the "
-            f"vocabulary of the labels",
-        )
-        return _of_vocabulary(vocabulary, origin=address)
-    beside = filesystem.join(predictions.parents.input.rstrip("/").rpartition("/")[0] or ".", VOCABULARY_NAME)
-    with suppress(OSError, ValueError, ImportError):
-        vocabulary = read_vocabulary(beside)
-        if vocabulary.digest == expected:
-            return _of_vocabulary(vocabulary, origin=beside)
+    found = find_label_vocabulary(predictions.parents, address=address)
+    if found is not None:
+        names = found.vocabulary
+        return NameCompletion(categories=names.categories, rationales=names.rationales, origin=found.address)
     categories, rationales = (
         tuple(sorted(set(map(normalise_name, names)))) for names in (index.categories, index.rationales)
     )
-    return KnownNames(categories=categories, rationales=rationales, origin="the labels")
-
-
-def _of_vocabulary(vocabulary: Vocabulary, *, origin: str) -> KnownNames:
-    return KnownNames(categories=vocabulary.categories, rationales=vocabulary.rationales, origin=origin)
+    return NameCompletion(categories=categories, rationales=rationales, origin="the labels")

@@ -9,12 +9,11 @@ from dataclasses import replace
 from PIL import Image
 
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.images.decoding import ImageError, decode_image
-from pipelines.reporting.html_page import EmbeddedImage
-from pipelines.reporting.pictures import PictureSource, make_thumbnail
+from ecor.data.images.decoding import decode_image
+from pipelines.reporting.embedded_image import EmbeddedImage, MissingPictureError, explain_missing, make_thumbnail
 from pipelines.review.label_index import LabelIndex
 from pipelines.review.server.label_details import LabelDetails
-from pipelines.storage.image_bytes import MissingError
+from pipelines.storage.image_source import ImageSource
 
 CACHE_BYTES = 64 * 2**20
 """Encoded thumbnails and overlays that are kept, the last used ones."""
@@ -26,10 +25,6 @@ NUM_DECODERS = max(2, os.cpu_count() or 1)
 """Pictures that are decoded at once: each may take 0.3 GB for a moment (`ecor.data.image_decoding.MAX_PIXELS`)."""
 
 
-class MissingPictureError(Exception):
-    """A picture cannot be shown; the text says why."""
-
-
 class PictureCache:
     """The pictures of one folder of labels; safe for several threads."""
 
@@ -37,7 +32,7 @@ class PictureCache:
         self,
         *,
         index: LabelIndex,
-        source: PictureSource,
+        source: ImageSource,
         details: LabelDetails,
         thumbnail_px: int,
         note_digest: Callable[[int, str], None],
@@ -96,16 +91,10 @@ class PictureCache:
 
     def _decode(self, number: int) -> Image.Image:
         place = self._index.place(number)
-        try:
+        with explain_missing(place):
             found = self._source.read(place)
             self._note_digest(number, found.sha256)
             return decode_image(found.data)
-        except ImageError as error:
-            raise MissingPictureError(f"{error.reason}: {error.detail}") from error
-        except (FileNotFoundError, MissingError) as error:
-            raise MissingPictureError(f"not found: {place.source if place.shard is None else place.shard}") from error
-        except (OSError, ValueError, ImportError) as error:  # ImportError: no client for this kind of address
-            raise MissingPictureError(str(error)) from error
 
 
 def _draw_overlay(picture: Image.Image, evidence: Evidence, *, place: int) -> EmbeddedImage:

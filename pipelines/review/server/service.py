@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.label_details import LabelDetails
-from pipelines.review.server.name_completion import KnownNames
+from pipelines.review.server.name_completion import NameCompletion
 from pipelines.review.server.picture_cache import PictureCache
 
 
@@ -15,7 +15,7 @@ class ReviewService:
     session: ReviewSession
     pictures: PictureCache
     details: LabelDetails
-    names: KnownNames
+    names: NameCompletion
     title: str
     """Address of the labels."""
     reviewer: str

@@ -22,7 +22,7 @@ from pipelines.scoring.decoder import (
 )
 from pipelines.scoring.inputs import Input
 from pipelines.scoring.work_units import Rejection
-from pipelines.storage.work_ledger import Attempt
+from pipelines.storage.attempt import Attempt
 
 _PART_BYTES = 8 * 1024**2
 _ONCE_MENDED = "score them again with --input and --keep-features"

@@ -26,14 +26,14 @@ from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.factors import factor_metrics
 from pipelines.studies.ablation.figures import LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import Cell, Judgement
-from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 
 IMAGES_PER_PASS = 256
 
 
-def read_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
+def read_images(world: WorldSplits, *, split: str, recognizer: Recognizer) -> LabelledImages:
     """Read a split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
@@ -78,7 +78,7 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
     return [shared | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
 
 
-def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer) -> dict[str, Any]:
+def _evaluate(judgement: Judgement, *, world: WorldSplits, recognizer: Recognizer) -> dict[str, Any]:
     target = world
     if judgement.test_set != world.set_name:
         root = world.folder.parents[1]
@@ -103,7 +103,7 @@ def _evaluate(judgement: Judgement, *, world: DrawnWorld, recognizer: Recognizer
 
 
 def _tune(
-    cell: Cell, *, folder: Path, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
+    cell: Cell, *, folder: Path, world: WorldSplits, clip: BackboneConfig, templates: TemplateConfig, root: Path
 ) -> None:
     """Tune as `ecor train` does, on one rank, and save the model with metrics of its tuning."""
     started = time.perf_counter()
@@ -123,7 +123,7 @@ def _tune(
 
 
 def _train_config(
-    cell: Cell, *, world: DrawnWorld, clip: BackboneConfig, templates: TemplateConfig, root: Path
+    cell: Cell, *, world: WorldSplits, clip: BackboneConfig, templates: TemplateConfig, root: Path
 ) -> TrainConfig:
     """Settings of `ecor train` for a cell that is tuned."""
     assert cell.objective is not None
@@ -158,7 +158,7 @@ def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptCon
     return kinds[tokens]
 
 
-def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
+def _zero_shot(world: WorldSplits, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
     recognizer = Recognizer.zero_shot(world.vocabulary, backbone=backbone, templates=templates)
     images = read_images(world, split="validation", recognizer=recognizer)
     temperatures = fit_temperatures(
@@ -171,7 +171,7 @@ def _zero_shot(world: DrawnWorld, *, backbone: Backbone, templates: TemplateConf
     return recognizer.with_temperatures(temperatures)
 
 
-def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root: Path) -> TemplateConfig:
+def _choose_templates(cell: Cell, *, world: WorldSplits, backbone: Backbone, root: Path) -> TemplateConfig:
     """Return the wording that the cell names, or the best one on validation images by its decoding.
 
     The best one is cached in a file.
@@ -187,7 +187,7 @@ def _choose_templates(cell: Cell, *, world: DrawnWorld, backbone: Backbone, root
     return found
 
 
-def _best_templates(world: DrawnWorld, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
+def _best_templates(world: WorldSplits, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
     vocabulary = world.vocabulary
     images = read_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
     templates, _ = best_templates(

@@ -22,12 +22,13 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
-from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study
+from pipelines.studies.ablation.results import page as results
 from pipelines.studies.ablation.selection import best_settings
+from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes
-from pipelines.studies.result_rows import append_rows, read_rows
+from pipelines.studies.result_rows import append_rows, read_result_rows
 
 RESULTS = "results.csv"
 QUICK_SIZES = Sizes(
@@ -171,7 +172,9 @@ def _select_rows(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dic
 
 def _read_records(root: Path) -> list[dict[str, Any]]:
     """Read all rows, and add the name of the judgement, which the file holds in several columns."""
-    rows = [{str(name): value for name, value in row.items()} for row in read_rows(root / RESULTS).to_dict("records")]
+    rows = [
+        {str(name): value for name, value in row.items()} for row in read_result_rows(root / RESULTS).to_dict("records")
+    ]
     return [{**row, "judgement": _judgement(row).name} for row in rows]
 
 

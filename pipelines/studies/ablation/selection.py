@@ -19,7 +19,7 @@ class ChosenSettings:
 def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
     """Choose the settings with the best mean RR over sets, per objective and kind of tokens.
 
-    `rows` are those of `grid.selection_cells`. Among equals, the smaller learning rate wins, then fewer tokens.
+    `rows` are those of `study_cells.selection_cells`. Among equals, the smaller learning rate wins, then fewer tokens.
     """
     return {
         method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))

@@ -32,7 +32,7 @@ from pipelines.studies.attribution_benchmark.benchmark_page import (
 )
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
 from pipelines.studies.attribution_benchmark.protocol import PRIORS, EvaluationSettings, evaluate_method, evaluate_prior
-from pipelines.studies.result_rows import append_rows, read_rows
+from pipelines.studies.result_rows import append_rows, read_result_rows
 from pipelines.tracking.model_loading import load_projection, open_model
 
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
@@ -172,7 +172,7 @@ def _append_figures(
 
 
 def _read_rows(root: Path) -> pd.DataFrame:
-    found = read_rows(root / RESULTS)
+    found = read_result_rows(root / RESULTS)
     if not len(found):
         return pd.DataFrame(columns=list(_COLUMNS))
     require(

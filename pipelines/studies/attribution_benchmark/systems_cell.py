@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from ecor.clip.loading import load_backbone
@@ -21,23 +21,20 @@ from ecor.config.systems import EclipConfig, LicoConfig, PoolingName
 from ecor.config.training import ObjectiveConfig
 from ecor.eclip.projection import Projection
 from ecor.explain.attribution import attribute
-from ecor.explain.methods.perturbation import random_masks, rise_map
 from ecor.explain.methods.registry import Method, build_method
-from ecor.explain.metrics.faithfulness import deletion, insertion
 from ecor.explain.metrics.localization import mean_iou_oracle, pointing_hit, score_contrast
 from ecor.explain.targets import Rationale, tower_of
-from ecor.lico.classifier import Classifier
 from ecor.model import Recognizer
 from pipelines.config.training import TrainConfig
 from pipelines.studies.attribution_benchmark.cases import Cases, TargetKind, find_cases
-from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.studies.attribution_benchmark.classifier_figures import Figures, accuracy, classifier_maps, faithfulness
+from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.systems.lico_trainer import LicoTrainer
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.train_state import TrainState
 from pipelines.training.systems.trainer import Trainer
 
-Figures = dict[str, float]
 _EMBEDDED = BackboneConfig(precision="fp32")
 
 
@@ -69,14 +66,14 @@ QUICK = Effort(
 )
 
 
-def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> DrawnWorld:
+def draw_effort_world(effort: Effort, *, seed: int, root: Path) -> WorldSplits:
     """Draw the world of a seed, unless it is drawn already."""
     world = locate_world(root, set_name=effort.set_name, num_categories=None, seed=seed, sizes=effort.sizes)
     draw_world(world)
     return world
 
 
-def train_system(world: DrawnWorld, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
+def train_system(world: WorldSplits, *, system: SystemName, root: Path, **settings: Any) -> tuple[Trainer, TrainState]:
     """Train a system on a drawn world as `ecor train` does, on one rank and without Ray.
 
     Args:
@@ -125,7 +122,7 @@ ECLIP_ARMS = (*PLAIN, *POOLINGS)
 KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
-def eclip_method(pooling: PoolingName, *, world: DrawnWorld, root: Path) -> tuple[Method, Figures]:
+def eclip_method(pooling: PoolingName, *, world: WorldSplits, root: Path) -> tuple[Method, Figures]:
     """Train the projection of the method `eclip` with a pooling; returns the method and its validation metrics."""
     learning, progress = train_system(world, system="eclip", root=root, eclip=EclipConfig(pooling=pooling))
     assert isinstance(learning.learned, Projection)
@@ -196,50 +193,6 @@ def lico_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[str
     if module.log_temperature is not None:
         figures["temperature"] = float(module.log_temperature.detach().exp())
     return {"category": figures}
-
-
-@torch.no_grad()
-def accuracy(classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], categories: Int[Tensor, " N"]) -> float:
-    """Measure the share of images whose most probable category is the true one."""
-    parts = [classifier(classifier.normalise(part)).argmax(dim=-1) for part in images.split(64)]
-    return float((torch.cat(parts) == categories).float().mean())
-
-
-@torch.no_grad()
-def classifier_maps(
-    classifier: Classifier, images: UInt8[Tensor, "N 3 H W"], classes: Int[Tensor, " N"], *, num_masks: int
-) -> dict[str, Float[Tensor, "N H W"]]:
-    """Make maps of each image's class, on its pixels, by Grad-CAM and by RISE."""
-    pixels = classifier.normalise(images)
-    size = (pixels.shape[2], pixels.shape[3])
-    coarse = classifier.grad_cam(pixels, classes)[:, None]
-    cam = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[:, 0]
-    masks = random_masks(num_masks, size=size, cells=7, keep=0.5, generator=torch.Generator().manual_seed(0))
-    rise = []
-    for image, category in zip(pixels, classes.tolist(), strict=True):
-
-        def score(altered: Tensor, category: int = category) -> Tensor:
-            return classifier(altered).softmax(dim=-1)[:, category, None]
-
-        rise.append(rise_map(score, image, masks, keep=0.5)[0])
-    return {"grad_cam": cam, "rise": torch.stack(rise)}
-
-
-def faithfulness(
-    classifier: Classifier,
-    images: UInt8[Tensor, "N 3 H W"],
-    classes: Int[Tensor, " N"],
-    maps: Float[Tensor, "N H W"],
-) -> Figures:
-    """Measure areas under the curves of RISE (arXiv:1806.07421): high insertion and low deletion are good."""
-    pixels, rows = classifier.normalise(images), torch.arange(len(images))
-
-    def score(altered: Tensor) -> Tensor:
-        return classifier(altered).softmax(dim=-1)[rows, classes]
-
-    inserted = float(insertion(score, pixels, maps).area.mean())
-    deleted = float(deletion(score, pixels, maps).area.mean())
-    return {"insertion": inserted, "deletion": deleted, "difference": inserted - deleted}
 
 
 # Prompts, tuned with and without matching manifolds

@@ -17,6 +17,7 @@ from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.storage.digests import json_digest
 from pipelines.config.studies import StudiesConfig, StudyName
 from pipelines.runtime.console import say
+from pipelines.studies.attribution_benchmark.classifier_figures import Figures
 from pipelines.studies.attribution_benchmark.systems_cell import (
     ECLIP_ARMS,
     EFFORT,
@@ -25,13 +26,12 @@ from pipelines.studies.attribution_benchmark.systems_cell import (
     PROMPT_METHODS,
     QUICK,
     Effort,
-    Figures,
     eclip_figures,
     lico_figures,
     prompt_figures,
 )
 from pipelines.studies.markdown import markdown_table, read_introduction, write_parts
-from pipelines.studies.result_rows import append_rows, read_rows
+from pipelines.studies.result_rows import append_rows, read_result_rows
 
 RESULTS, PAGE = "explain-studies.csv", "explain-studies.md"
 FIRST_SEED, QUICK_SEED = 700, 790
@@ -132,7 +132,7 @@ def run(config: StudiesConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.num_threads)
         _measure(names, seeds=seeds, effort=effort, root=root, work=work)
-    rows = read_rows(root / RESULTS)
+    rows = read_result_rows(root / RESULTS)
     rows = rows[rows["cell"] == json_digest(asdict(effort))[:16]] if len(rows) else rows
     require(len(rows) > 0, f"{root / RESULTS} holds no rows of this study: run the same command without --only-page")
     page = root / PAGE
@@ -146,7 +146,7 @@ def run(config: StudiesConfig) -> Path:
 
 def _measure(names: Sequence[StudyName], *, seeds: range, effort: Effort, root: Path, work: Path) -> None:
     cell = json_digest(asdict(effort))[:16]
-    known = read_rows(root / RESULTS)
+    known = read_result_rows(root / RESULTS)
     done = set(known[KEY].itertuples(index=False, name=None)) if len(known) else set()
     wanted = [(cell, name, arm, seed) for seed in seeds for name in names for arm in STUDIES[name].arms]
     missing = [key for key in wanted if key not in done]

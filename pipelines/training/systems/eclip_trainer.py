@@ -17,7 +17,7 @@ from ecor.eclip.guidance import SYSTEM, Guidance, guidance_of, guided_patches
 from ecor.eclip.projection import EclipModule, Projection, SentenceFeatures
 from ecor.model import Recognizer
 from ecor.storage.artifact import save_artifact
-from ecor.training.steps import EvaluationSums
+from ecor.training.evaluation_step import EvaluationSums
 from pipelines.config.training import TrainConfig
 from pipelines.training.caption_loader import captions_of
 from pipelines.training.data_loader import Split, ahead
@@ -119,19 +119,14 @@ class EclipTrainer(Trainer):
         """Guided patches of both splits by folder, a row per picture."""
         height, width = self.preprocess.image_size
         num_patches = self._patches(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1]
-        return {
-            split.folder: cached_rows(
-                split,
+        return self._cache(
+            partial(
+                cached_rows,
                 encode=lambda images: self._patches(images).flatten(1),
                 width=num_patches * (self.backbone.embed_dim + 1),
                 content=["guided patches", self.backbone.digest, self.config.eclip.guidance],
-                reader=partial(self._reader, split),
-                batch_size=self.config.batch_size,
-                rank=self.rank,
-                folder=self.cache_dir / "features",
             )
-            for split in (self.train, self.validation)
-        }
+        )
 
     @torch.no_grad()
     def _evaluate(self) -> Iterator[EvaluationSums]:

@@ -15,7 +15,7 @@ from ecor.config.model import Preprocess
 from ecor.lico.classifier import SYSTEM, Classifier
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact
-from ecor.training.steps import EvaluationSums
+from ecor.training.evaluation_step import EvaluationSums
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.systems.train_state import Save, TrainState

@@ -20,14 +20,16 @@ from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.training.chunked_logits import Sentences
+from ecor.training.evaluation_step import EvaluationSums, evaluation_step
 from ecor.training.losses.objective import objective_of
-from ecor.training.steps import ConstantSentences, EvaluationSums, Pictures, PromptTuningModule, evaluation_step
+from ecor.training.steps import ConstantSentences, Pictures, PromptTuningModule
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
 from pipelines.training.systems.train_state import Save, TrainState
 from pipelines.training.systems.trainer import Trainer
+from pipelines.training.visible_truth import fit_visibility_maps, read_visible_rationales
 
 NO_LIMIT = 2**62
 
@@ -147,17 +149,7 @@ class PromptTrainer(Trainer):
     @cached_property
     def _features(self) -> dict[str, tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]]:
         """Image features of both splits, by folder."""
-        return {
-            split.folder: cached_features(
-                split,
-                backbone=self.backbone,
-                reader=partial(self._reader, split),
-                batch_size=self.config.batch_size,
-                rank=self.rank,
-                folder=self.cache_dir / "features",
-            )
-            for split in (self.train, self.validation)
-        }
+        return self._cache(partial(cached_features, backbone=self.backbone))
 
     # What decides which tokens are kept
 
@@ -205,7 +197,10 @@ class PromptTrainer(Trainer):
                 yield pictures.select(kept.to(pictures.rationale.device)), torch.from_numpy(wanted)[kept]
 
     def _calibrate(self, recognizer: Recognizer) -> Recognizer:
-        """Add temperatures, fitted on the validation pictures of all ranks."""
+        """Add temperatures, fitted on the validation pictures of all ranks.
+
+        And, where visible rationales are known, the maps that say whether a named rationale is visible.
+        """
         mine = [
             (positions, features.rationale.cpu(), features.category.cpu())
             for features, positions in self._validation_batches()
@@ -213,12 +208,18 @@ class PromptTrainer(Trainer):
         found = [part for parts in self.rank.all_gather(mine) for part in parts]
         positions, rationale, category = map(torch.cat, zip(*found, strict=True))
         device = self.rank.device
+        features = ImageFeatures(rationale=rationale.to(device), category=category.to(device))
+        methods = calibrated_methods(self.config.objective, text=recognizer.text)
         temperatures = fit_temperatures(
-            ImageFeatures(rationale=rationale.to(device), category=category.to(device)),
+            features,
             recognizer.text,
             categories=self.validation.categories[positions].to(device),
             rationales=self.validation.rationales[positions, 0].to(device),
             logit_scale=self.backbone.logit_scale,
-            methods=calibrated_methods(self.config.objective, text=recognizer.text),
+            methods=methods,
         )
-        return recognizer.with_temperatures(temperatures)
+        visible = read_visible_rationales(self.validation, positions=positions, vocabulary=self.vocabulary)
+        visibility = fit_visibility_maps(
+            recognizer.with_temperatures(temperatures), features, visible=visible, methods=methods
+        )
+        return recognizer.with_temperatures(temperatures, visibility=visibility)

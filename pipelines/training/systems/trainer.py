@@ -5,43 +5,36 @@ a step number, and a resumed run equals one that never stopped.
 """
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property, reduce
-from operator import add, or_
-from pathlib import Path
+from operator import add
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ecor.clip.loading import load_backbone
 from ecor.config.checks import require
-from ecor.config.model import Preprocess
-from ecor.data.vocabulary import Vocabulary
-from ecor.training.distributed import Rank
-from ecor.training.steps import EvaluationSums, LabelledBatch, Pictures, optimizer_of, training_step
-from pipelines.config.training import TrainConfig
+from ecor.training.evaluation_step import EvaluationSums
+from ecor.training.steps import LabelledBatch, optimizer_of, training_step
 from pipelines.training.data_loader import (
-    PictureReader,
-    Split,
     batch_positions,
-    fetch_shards,
     num_batches,
     order_of_epoch,
 )
-from pipelines.training.sample_use import mark_samples, merge_uses
+from pipelines.training.sample_use import merge_uses
+from pipelines.training.systems.picture_input import PictureInput
 from pipelines.training.systems.train_state import Save, TrainEvent, TrainState
 from pipelines.training.systems.training_curve import TrainingCurve
-from pipelines.training.unreadable import MOST_NAMED, check_unreadable, merge_reasons
+from pipelines.training.unreadable import check_unreadable
 
 POINTS_PER_EPOCH = 20
 """Points of the training curves per epoch."""
 
 
-class Trainer(ABC):
+class Trainer(PictureInput):
     """One rank's part of a run; all ranks take the same steps and report the same events in the same order.
 
     A system defines what is learned, which input is made from an image, and how the result is validated.
@@ -49,45 +42,8 @@ class Trainer(ABC):
 
     learned: nn.Module
     """The module whose state is saved; set by the system."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        *,
-        vocabulary: Vocabulary,
-        train: Split,
-        validation: Split,
-        rank: Rank,
-        cache_dir: Path,
-    ) -> None:
-        """Open the backbone.
-
-        Args:
-            config: resolved settings.
-            vocabulary: vocabulary of both splits.
-            train: samples to learn from.
-            validation: samples that decide which state is kept.
-            rank: this worker; with several, their process group is open.
-            cache_dir: folder of this node for remote shards and image features.
-
-        Raises:
-            ValueError: as `ecor.clip.loading.load_backbone`.
-        """
-        self.config, self.fit = config, config.own_fit
-        self.vocabulary = vocabulary
-        self.train, self.validation = train, validation
-        self.rank = rank
-        self.cache_dir = cache_dir
-        self.backbone = load_backbone(config.backbone, device=rank.device)
-        self.images_per_step = config.batch_size * self.fit.accumulate
-        self.steps_per_epoch = num_batches(len(train), batch_size=self.images_per_step)
-        self.num_steps = self.steps_per_epoch * config.num_epochs
-        self.opening_s = 0.0
-        """Duration of verifying shards and computing image features."""
-        self._num_unreadable = 0
-        self._unreadable: dict[str, str] = {}
-        self._opened: list[PictureReader] = []
-        self._uses = {each.folder: torch.zeros(len(each), dtype=torch.uint8) for each in (train, validation)}
+    opening_s = 0.0
+    """Duration of verifying shards and computing image features."""
 
     # What a system defines
 
@@ -98,12 +54,6 @@ class Trainer(ABC):
     @abstractmethod
     def _open(self) -> None:
         """Verify the shards or compute the features; all ranks do this together."""
-
-    @abstractmethod
-    def _pictures(
-        self, split: Split, positions: list[Int[np.ndarray, " b"]]
-    ) -> Iterator[tuple[Pictures, Bool[Tensor, " b"]]]:
-        """Yield the module's input for each batch of pictures; and which of the pictures could be read."""
 
     @abstractmethod
     def _evaluate(self) -> Iterator[EvaluationSums]:
@@ -129,6 +79,18 @@ class Trainer(ABC):
     def optimizer(self) -> Optimizer | None:
         """The optimizer; None if there is nothing to learn: the model is then validated once."""
         return optimizer_of(self.fit, self.learned.parameters())
+
+    @property
+    def images_per_step(self) -> int:
+        return self.config.batch_size * self.fit.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return num_batches(len(self.train), batch_size=self.images_per_step)
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_per_epoch * self.config.num_epochs
 
     # The loop
 
@@ -217,11 +179,6 @@ class Trainer(ABC):
     def _is_due(self, progress: TrainState) -> bool:
         return progress.step % self.config.checkpoint_every_steps == 0
 
-    def _unreadable_reasons(self, *, before: Mapping[str, str]) -> dict[str, str]:
-        """Collect the reasons of both splits from all ranks; every rank must call."""
-        reasons = reduce(or_, (reader.reasons for reader in self._opened), self._unreadable)
-        return merge_reasons(self.rank.all_gather(reasons), before=before)
-
     def _update_state(self, progress: TrainState) -> TrainState:
         progress.tokens = self._state()
         progress.optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
@@ -260,41 +217,9 @@ class Trainer(ABC):
                 yield ready
                 ready = []
 
-    def _read(
-        self, split: Split, positions: list[Int[np.ndarray, " b"]]
-    ) -> Iterator[tuple[Int[np.ndarray, " b"], Pictures, Bool[Tensor, " b"]]]:
-        """Yield positions with their `_pictures`; unreadable ones are recorded."""
-        for wanted, (pictures, readable) in zip(positions, self._pictures(split, positions), strict=True):
-            for position in wanted[~readable.numpy()][: MOST_NAMED - len(self._unreadable)].tolist():
-                self._unreadable.setdefault(split.source(position), "")
-            mark_samples(self._uses[split.folder], wanted, readable=readable)
-            yield wanted, pictures, readable
-
     def _sample_rationales(self, epoch: int) -> Int[Tensor, " N"]:
         """Choose the rationale that each training picture is trained with in this epoch, by id."""
         return self.train.rationales_of_epoch(epoch)
-
-    def _validation_parts(self) -> list[Int[np.ndarray, " b"]]:
-        """Positions of this rank's validation pictures, in batches."""
-        mine = np.arange(self.rank.index, len(self.validation), self.rank.num_ranks)
-        return [mine[i : i + self.config.batch_size] for i in range(0, len(mine), self.config.batch_size)]
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """The transform from pictures to pixels."""
-        return self.backbone.preprocess
-
-    @cached_property
-    def _readers(self) -> dict[str, PictureReader]:
-        """Readers of the pictures of both splits, by folder."""
-        return {split.folder: self._reader(split) for split in (self.train, self.validation)}
-
-    def _reader(self, split: Split) -> PictureReader:
-        paths = fetch_shards(split, rank=self.rank, cache_dir=self.cache_dir)
-        num_threads = max(1, int(self.config.cpus_per_worker))
-        reader = PictureReader(split, paths=paths, preprocess=self.preprocess, num_threads=num_threads)
-        self._opened.append(reader)
-        return reader
 
 
 def make_generator(*numbers: int) -> torch.Generator:

@@ -4,6 +4,7 @@ Covers: `ecor.clip.construction`.
 """
 
 import json
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -326,6 +327,7 @@ def test_a_compiled_tower_gives_the_same_features(
 ) -> None:
     """Traced and differentiated as a whole; writing machine code (half a minute of a C++ compiler) is torch's part."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setenv("CXX", sys.executable)  # no compiler is called: any program will do
     compiled = tiny(tmp_path, compile=True)
     tokens = torch.randn(2, 3, 64)
     for each in (None, tokens):

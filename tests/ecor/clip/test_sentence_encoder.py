@@ -18,8 +18,9 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.sentence_pairs import split_pairs
 from ecor.config.model import BackboneConfig, TemplateConfig
+from ecor.data.name_parsing import normalise_name
 from ecor.data.templates import category_sentence, pair_sentence, rationale_sentence
-from ecor.data.vocabulary import Vocabulary, normalise_name, vocabulary_from_mapping
+from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 
 TEXT = {"context_length": 40, "width": 48, "heads": 4, "layers": 3}
 TINY = {

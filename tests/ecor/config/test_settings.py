@@ -89,7 +89,7 @@ def test_records_leave_out_what_older_ones_lack() -> None:
     assert "preprocess_of" not in BackboneConfig().to_record()
     assert "category_weight" not in ObjectiveConfig().to_record()
     assert ObjectiveConfig(name="three_term").to_record()["category_weight"] == 1.0
-    assert {"ood_score", "pooling_weight"}.isdisjoint(ScoringConfig().to_record())
+    assert {"ood_score", "visible_probability", "pooling_weight"}.isdisjoint(ScoringConfig().to_record())
     assert Temperatures().to_record() == {"rationale": 1.0, "category_given_rationale": 1.0}
 
 

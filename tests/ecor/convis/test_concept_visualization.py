@@ -1,6 +1,6 @@
 """Laws of Concept Visualization: the formula by hand and patch by patch; ranks of all concepts from one fit.
 
-Covers: `ecor.convis.concept_features`.
+Covers: `ecor.convis.concept_features`, `ecor.convis.concept_ranks`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from ecor.clip.towers.image_tower import ImageTower
 from ecor.config.choices import Compat
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.convis.concept_features import ConceptFeatures
-from ecor.convis.concept_visualization import ConceptRanks, Windows, ranks_among, windows_of
+from ecor.convis.concept_ranks import ConceptRanks, Windows, ranks_among
+from ecor.convis.concept_visualization import windows_of
 from ecor.explain import Concept, attribute, build_method, explain
 from tests.support.tiny_models import tiny_recognizer
 from tests.support.tiny_towers import TEXT_TOWERS, VITS, pixels_for, tower_of

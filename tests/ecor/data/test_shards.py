@@ -22,20 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest, write_side_files
-from ecor.data.shards import (
-    INDEX_SCHEMA,
-    ShardEntry,
-    fetch_shard,
-    read_index,
-    read_members,
-    read_shard,
-    sample_key,
-    verify_shard,
-    write_shard,
-)
-from ecor.data.tar_members import tar_header
+from ecor.data.shards import INDEX_SCHEMA, ShardEntry, fetch_shard, read_index, read_shard, verify_shard, write_shard
+from ecor.data.tar_members import read_members, tar_header
 from ecor.data.vocabulary import vocabulary_from_mapping
 
 VOCABULARY = vocabulary_from_mapping({"cat": ["whiskers", "a tail"], "dog": ["a wet nose", "a tail"], "stone": []})

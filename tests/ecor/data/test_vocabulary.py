@@ -1,4 +1,7 @@
-"""Names become ids in one way only, and files that could mean two things are refused."""
+"""Names become ids in one way only, and files that could mean two things are refused.
+
+Covers: `ecor.data.name_parsing`.
+"""
 
 import csv
 import json
@@ -9,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecor.data.vocabulary import Vocabulary, normalise_name, parse_vocabulary, read_vocabulary, vocabulary_from_mapping
+from ecor.data.name_parsing import normalise_name
+from ecor.data.vocabulary import Vocabulary, parse_vocabulary, read_vocabulary, vocabulary_from_mapping
 
 ANIMALS = {"cat": ["whiskers", "a tail"], "stone": [], "dog": ["a wet nose", "a tail"]}
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -1,6 +1,6 @@
 """Laws of the demo's own lexicon: all that its sets name is in it, each with a definition, under one root.
 
-Covers: `ecor.demo.lexicon`.
+Covers: `ecor.demo.lexicon`, `ecor.demo.worlds.concept_kinds`.
 """
 
 from ecor.convis.lexicon import Lexicon

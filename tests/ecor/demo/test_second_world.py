@@ -25,8 +25,9 @@ from ecor.demo.worlds.schema import DrawnWorld
 from ecor.training.caption_batches import BatchPart
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies import validity
-from pipelines.studies.ablation.grid import Study, selection_cells, study_cells
+from pipelines.studies.ablation.grid import Study
 from pipelines.studies.ablation.selection import ChosenSettings
+from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 
 OTHER = get_world("other")
 # nothing missing, nothing in the way

@@ -1,5 +1,7 @@
 """Calibration metrics: against naive loops and scikit-learn, unbiased where probabilities are right, and covered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
@@ -8,7 +10,9 @@ from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.calibration import Stated, calibration_of, corrected_error, stated_probabilities
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.correctness import read_labels
-from tests.support.prediction_rows import row
+from ecor.evaluation.record import Evaluation
+from ecor.evaluation.table_evaluation import evaluate
+from tests.support.prediction_rows import random_table, row
 
 FEW = Resampling(num_resamples=60)
 
@@ -98,3 +102,31 @@ def test_pair_category_and_visible_rationale_are_judged_each_by_its_own_truth() 
     logs = [table[name].to_pylist()[0][0]["log_prob"] for name in ("categories", "rationales")]
     assert found["category"].probability[0] == pytest.approx(np.exp(logs[0]))
     assert found["visible"].probability[0] == pytest.approx(np.exp(logs[1]))
+
+
+def test_the_probability_of_a_visible_rationale_is_judged_where_it_is_stated_and_truth_is_known() -> None:
+    """It is of the best pair's rationale, whatever the most probable rationale is."""
+    rows = [
+        row("a", ("fox", "ears"), category="fox", visible=("ears", "tail"), said=("tail", "ears")),
+        row("b", ("fox", "ears"), category="fox", visible=("tail",)),
+        row("c", ("fox", "ears"), category="owl"),
+        row("d", ("fox", "ears"), category="fox", visible=("ears",)),
+    ]
+    stated = [0.75, 0.5, 0.25, None]
+    table = predictions_table(
+        replace(each, rationale_visible_probability=value) for each, value in zip(rows, stated, strict=True)
+    )
+    result = evaluate(table, name="a", resampling=FEW, num_bins=4)
+    assert result.metrics["calibration/rationale_visible/brier"].value == pytest.approx((0.25**2 + 0.5**2) / 2)
+    assert result.metrics["calibration/rationale_visible/nll"].value == pytest.approx(-np.log([0.75, 0.5]).mean())
+    assert result.metrics["calibration/rationale_visible/ece"].num_images == 2
+    assert [each.accuracy for each in result.visible_reliability] == [None, 0.0, 1.0, None]
+    record = Evaluation(results=(result,), comparisons=(), resampling=FEW, num_bins=4)
+    assert Evaluation.from_json(record.to_json()) == record
+
+
+def test_rows_that_do_not_state_it_give_the_record_they_gave_before() -> None:
+    result = evaluate(random_table(20), name="a", resampling=FEW)
+    assert not [name for name in result.metrics if "rationale_visible" in name] and result.visible_reliability == ()
+    text = Evaluation(results=(result,), comparisons=(), resampling=FEW, num_bins=4).to_json()
+    assert "visible_reliability" not in text and Evaluation.from_json(text).results == (result,)

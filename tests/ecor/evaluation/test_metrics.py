@@ -110,6 +110,7 @@ def test_the_vote_equals_the_protocol_written_as_a_loop(images):
         confidence=np.full(number, 0.5),
         category_confidence=np.full(number, 0.5),
         rationale_confidence=np.full(number, 0.5),
+        visible_confidence=np.full(number, 0.5),
     )
     truth = Truth(
         categories=np.array([category for _, category, _ in images]),

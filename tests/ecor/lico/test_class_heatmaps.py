@@ -134,6 +134,7 @@ def test_the_command_shows_the_most_probable_categories(
         (["--text", "a tail"], "reads no --text"),
         (["--vocabulary", "names.json"], "whose categories are its own"),
         (["--setting", "window=4"], "is no setting of grad_cam"),
+        (["--precision", "bf16"], "which runs in fp32"),
     ],
 )
 def test_what_a_classifier_does_not_do_is_told(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.storage.tables import TableRow, read_json_lines, read_rows, shorten
+from ecor.storage.tables import TableRow, read_json_lines, read_rows, show_value
 
 COLUMNS = {"required": ("path",), "optional": ("category", "split", "rationales")}
 
@@ -188,7 +188,7 @@ def test_a_value_of_a_million_characters_does_not_fill_the_screen(tmp_path: Path
     with pytest.raises(ValueError, match="characters") as caught:
         row.text("category")
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
-    assert shorten("short") == "'short'"
+    assert show_value("short") == "'short'"
 
 
 def test_json_lines_skip_empty_lines(tmp_path: Path):

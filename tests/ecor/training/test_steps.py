@@ -1,4 +1,7 @@
-"""Steps of tuning: the schedule by hand, accumulation as one larger batch, only tokens move, golden losses."""
+"""Steps of tuning: the schedule by hand, accumulation as one larger batch, only tokens move, golden losses.
+
+Covers: `ecor.training.evaluation_step`.
+"""
 
 import json
 import os
@@ -18,16 +21,9 @@ from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
+from ecor.training.evaluation_step import EvaluationSums, evaluation_step
 from ecor.training.losses.objective import objective_of
-from ecor.training.steps import (
-    ConstantSentences,
-    EvaluationSums,
-    LabelledBatch,
-    PromptTuningModule,
-    evaluation_step,
-    optimizer_of,
-    training_step,
-)
+from ecor.training.steps import ConstantSentences, LabelledBatch, PromptTuningModule, optimizer_of, training_step
 from tests.support.tiny_models import NAMES, TINY_CLIP
 
 VOCABULARY = vocabulary_from_mapping(NAMES)

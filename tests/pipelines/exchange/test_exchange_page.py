@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecor.data.prediction_schema import predictions_table
-from ecor.data.shards import sample_key
+from ecor.data.samples import sample_key
 from ecor.storage.digests import bytes_sha256
 from pipelines.__main__ import main
 from tests.support.labelled_images import label

@@ -1,6 +1,6 @@
 """`ecor import`: what people corrected in each tool becomes decisions; the same again adds nothing; bad files.
 
-Covers: `pipelines.exchange.import_database`, `pipelines.exchange.opened_export`, `pipelines.exchange.returned_label`,
+Covers: `pipelines.exchange.import_database`, `pipelines.exchange.export_files`, `pipelines.exchange.returned_label`,
 `pipelines.exchange.formats.coco`, `pipelines.exchange.formats.cvat`, `pipelines.exchange.formats.fiftyone`,
 `pipelines.exchange.formats.label_studio`, `pipelines.exchange.formats.label_studio_export`,
 `pipelines.exchange.formats.tables`, `pipelines.review.judged_file`.

@@ -227,7 +227,7 @@ def test_a_manifest_that_names_files_that_count_no_more_is_written_again(copied:
 
 
 def test_units_in_several_parts_keep_their_features_in_order(world: World, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pipelines.scoring.dataflow.images_per_part", lambda *args, **kwargs: 3)
+    monkeypatch.setattr("pipelines.scoring.flows.flow_settings.images_per_part", lambda *args, **kwargs: 3)
     found = world.scored(tmp_path / "labels")
     units = (iterate_features(read_kept_features(each.output)) for each in (found, world.config))
     for ours, theirs in zip(*units, strict=True):

@@ -1,6 +1,6 @@
 """`ecor learn`: the loop from labels over decisions to a promoted model, resumed; and what it refuses.
 
-Covers: `pipelines.learning.contest`, `pipelines.learning.initial_model`, `pipelines.learning.learned`,
+Covers: `pipelines.learning.contest`, `pipelines.learning.initial_model`, `pipelines.learning.learn_record`,
 `pipelines.learning.tuning`.
 """
 
@@ -27,7 +27,7 @@ from ecor.data.predictions import (
     write_part,
     write_prediction_set,
 )
-from ecor.data.shards import sample_key
+from ecor.data.samples import sample_key
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer
 from ecor.storage.digests import bytes_sha256
@@ -36,9 +36,9 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.learning import AskConfig, LearnConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig
 from pipelines.learning import contest, learn
-from pipelines.learning.contest import Outcome
+from pipelines.learning.contest import ContestResult
 from pipelines.learning.initial_model import open_initial_model
-from pipelines.learning.learned import Learned, find_learned, write_learned
+from pipelines.learning.learn_record import Learned, find_learned, write_learned
 from pipelines.learning.tuning import has_learned
 from pipelines.review.decision import Correction
 from pipelines.review.decision_set import open_decision_set
@@ -246,7 +246,7 @@ def test_the_rival_is_the_champion_before_the_candidate(job: Path) -> None:
 
 
 def test_an_altered_record_is_refused(tmp_path: Path) -> None:
-    outcome = Outcome(
+    outcome = ContestResult(
         candidate="models:/ecor/2",
         champion="models:/ecor/1",
         is_promoted=True,

@@ -1,6 +1,6 @@
 """Reviewed images become a table for `ecor shard`: read from tars by offset or from files, each checked.
 
-Covers: `pipelines.learning.image_source`.
+Covers: `pipelines.storage.image_source`.
 """
 
 import json
@@ -13,12 +13,13 @@ import pytest
 
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import PredictionSet, read_predictions, write_prediction_set
+from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import read_shard_manifest
-from ecor.data.shards import read_index, sample_key
+from ecor.data.shards import read_index
 from ecor.storage.digests import bytes_sha256
 from pipelines.learning.corrections import REVIEWED_SCHEMA
-from pipelines.learning.image_source import ImageSource
-from pipelines.learning.reviewed_images import ReviewedImages, split_of, write_reviewed_images
+from pipelines.learning.reviewed_images import ReviewedImages, assign_split, write_reviewed_images
+from pipelines.storage.image_source import ImageSource
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_models import write_pictures
 from tests.support.tiny_splits import NUM_VALIDATION, sample, write_world
@@ -150,15 +151,14 @@ def test_decisions_about_unknown_images_are_refused(tmp_path: Path, labels: str)
 def test_other_shards_than_those_that_were_labelled_are_refused(tmp_path: Path, labels: str) -> None:
     found = of_shards(tmp_path, labels)
     table, folder = reviewed(keys_of(labels)), str(tmp_path / "shards" / "train")
+    elsewhere = ImageSource(found.parents, folder=folder, option="--source")
     with pytest.raises(ValueError, match=r"are not those that were labelled .*--source"):
-        write(
-            table, labels=labels, found=found, folder=tmp_path / "out", source=ImageSource(found.parents, source=folder)
-        )
+        write(table, labels=labels, found=found, folder=tmp_path / "out", source=elsewhere)
     moved = tmp_path / "moved"
     (tmp_path / "shards" / "validation").rename(moved)
     with pytest.raises(ValueError, match=r"manifest\.json is not there"):
         write(table, labels=labels, found=found, folder=tmp_path / "out")
-    source = ImageSource(found.parents, source=str(moved))
+    source = ImageSource(found.parents, folder=str(moved))
     assert write(table, labels=labels, found=found, folder=tmp_path / "out", source=source).num_given == NUM_VALIDATION
 
 
@@ -183,10 +183,10 @@ def test_a_split_of_ecor_shard_is_divided_like_any_other_images() -> None:
     shares = {"train": 0.6, "validation": 0.15, "test": 0.25}
     all_images = [bytes_sha256(str(number).encode()) for number in range(20_000)]
     of_test = [each for each in all_images if int(each[-12:], 16) / 16**12 < 0.1]
-    found = Counter(split_of(each, shares=shares) for each in of_test)
+    found = Counter(assign_split(each, shares=shares) for each in of_test)
     assert {split: found[split] / len(of_test) for split in shares} == pytest.approx(shares, abs=0.04)
-    assert all(split_of(each, shares=shares) == split_of(each, shares=shares) for each in of_test[:10])
-    assert {split_of(each, shares={"train": 0.0, "test": 1.0}) for each in of_test[:50]} == {"test"}
+    assert all(assign_split(each, shares=shares) == assign_split(each, shares=shares) for each in of_test[:10])
+    assert {assign_split(each, shares={"train": 0.0, "test": 1.0}) for each in of_test[:50]} == {"test"}
 
 
 def test_a_damaged_record_of_counts_is_named(tmp_path: Path, labels: str) -> None:

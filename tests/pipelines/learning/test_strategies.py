@@ -1,6 +1,6 @@
 """Which images are asked for next: each strategy against a naive count, and the written list.
 
-Covers: `pipelines.config.learning`, `pipelines.learning.asking`.
+Covers: `pipelines.config.learning`, `pipelines.learning.review_list`.
 """
 
 import csv
@@ -14,8 +14,8 @@ import pytest
 
 from ecor.data.prediction_schema import RankedCategory, predictions_table
 from pipelines.config.learning import AskConfig, LearnConfig
-from pipelines.learning.asking import write_questions
 from pipelines.learning.corrections import REVIEWED_SCHEMA
+from pipelines.learning.review_list import write_review_list
 from pipelines.learning.strategies import WrongReasonRates, category_margin, rank_labels
 from tests.support.prediction_rows import row, write_labels
 
@@ -149,7 +149,7 @@ def test_disagreement_asks_for_other_categories_then_other_reasons(tmp_path: Pat
 def test_the_list_is_written_best_first(table: pa.Table, labels: str, tmp_path: Path) -> None:
     config = AskConfig(strategy="margin", number=25)
     none = REVIEWED_SCHEMA.empty_table()
-    written = write_questions(labels, reviewed=none, config=config, folder=str(tmp_path))
+    written = write_review_list(labels, reviewed=none, config=config, folder=str(tmp_path))
     places, priorities = rank_labels(labels, reviewed=none, config=config)
     assert written["key"].to_pylist() == table["key"].take(places).to_pylist()
     assert written["rank"].to_pylist() == list(range(1, 26))
@@ -162,7 +162,7 @@ def test_the_list_is_written_best_first(table: pa.Table, labels: str, tmp_path: 
 
 def test_cells_are_no_formulas(tmp_path: Path) -> None:
     write_labels(f"{tmp_path}/labels", predictions_table([row("k", ("=1+1", "@SUM(A1)"))]))
-    write_questions(
+    write_review_list(
         f"{tmp_path}/labels", reviewed=REVIEWED_SCHEMA.empty_table(), config=AskConfig(), folder=str(tmp_path)
     )
     with (tmp_path / "ask.csv").open(newline="", encoding="utf-8-sig") as file:

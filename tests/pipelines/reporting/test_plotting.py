@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.reporting.plotting import MAX_NAME_LENGTH, new_figure, save_figure, shorten
+from pipelines.reporting.plotting import MAX_NAME_LENGTH, new_figure, save_figure, shorten_name
 
 
 def draw(path: Path, names: list[str]) -> np.ndarray:
@@ -40,4 +40,4 @@ def test_characters_without_a_glyph_make_no_warning(tmp_path: Path):
 
 
 def test_long_names_are_cut(tmp_path: Path):
-    assert shorten("a" * 100) == "a" * (MAX_NAME_LENGTH - 1) + "\u2026" and shorten("short") == "short"
+    assert shorten_name("a" * 100) == "a" * (MAX_NAME_LENGTH - 1) + "\u2026" and shorten_name("short") == "short"

@@ -23,7 +23,7 @@ from pipelines.review.label_groups import LabelFilter, LabelGroups
 from pipelines.review.label_index import LabelIndex, build_label_index
 from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
-from pipelines.review.server.name_completion import KnownNames, read_known_names
+from pipelines.review.server.name_completion import NameCompletion, open_name_completion
 from tests.support.review_labels import NAMES, label, write_labels
 from tests.support.tiny_splits import VOCABULARY
 
@@ -252,7 +252,7 @@ def test_a_sample_is_reviewed_in_its_order_and_never_by_groups(labels: Path, ind
 def test_names_complete_at_their_beginning_first_and_new_ones_are_marked(
     labels: Path, index: LabelIndex, tmp_path: Path
 ) -> None:
-    names = KnownNames(
+    names = NameCompletion(
         categories=("red fox", "fox", "foxglove", "arctic fox", "firefoxes"), rationales=("an ear",), origin="here"
     )
     assert names.complete("Fox", kind="category") == ["fox", "foxglove", "red fox", "arctic fox", "firefoxes"]
@@ -269,12 +269,12 @@ def test_names_complete_at_their_beginning_first_and_new_ones_are_marked(
 
 def test_known_names_are_those_of_the_labels_vocabulary(labels: Path, index: LabelIndex, tmp_path: Path) -> None:
     predictions = read_prediction_set(str(labels))
-    found = read_known_names(None, predictions=predictions, index=index)
+    found = open_name_completion(None, predictions=predictions, index=index)
     assert found.origin == "the labels" and set(found.categories) == {category for category, _ in NAMES}
     given = tmp_path / "vocabulary.json"
     given.write_text(VOCABULARY.to_json())
-    named = read_known_names(str(given), predictions=predictions, index=index)
+    named = open_name_completion(str(given), predictions=predictions, index=index)
     assert (named.categories, named.rationales) == (VOCABULARY.categories, VOCABULARY.rationales)
     given.write_text(vocabulary_from_mapping({"cup": ["a handle"]}).to_json())
     with pytest.raises(ValueError, match="name the vocabulary of the labels"):
-        read_known_names(str(given), predictions=predictions, index=index)
+        open_name_completion(str(given), predictions=predictions, index=index)

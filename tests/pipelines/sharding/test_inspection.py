@@ -1,11 +1,15 @@
-"""Names that meet in one are refused with both spellings; spellings of one name are not."""
+"""Names that meet in one are refused with both spellings; spellings of one name are not.
+
+Covers: `pipelines.sharding.label_names`, `pipelines.sharding.shard_job`.
+"""
 
 from itertools import pairwise
 
 import pytest
 
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.inspection import Label, ShardJob, check_labels, vocabulary_of
+from pipelines.sharding.label_names import Label, check_labels, vocabulary_of
+from pipelines.sharding.shard_job import ShardJob
 
 
 def labels_of(*categories: str, rationale: str | None = None) -> list[Label]:

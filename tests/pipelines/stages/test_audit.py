@@ -1,8 +1,8 @@
 """`ecor audit`: the sample, judgements by people and by truth, certificates, decisions, the page, and what it refuses.
 
-Covers: `pipelines.audit.certificate`, `pipelines.audit.certification`, `pipelines.audit.judgements`,
-`pipelines.audit.label_decisions`, `pipelines.audit.policy_watch`, `pipelines.audit.provenance`,
-`pipelines.audit.sampling`, `pipelines.config.review`,
+Covers: `pipelines.audit.certificate`, `pipelines.audit.certificate_folder`, `pipelines.audit.certification`,
+`pipelines.audit.judgements`, `pipelines.audit.label_decisions`, `pipelines.audit.policy_watch`,
+`pipelines.audit.provenance`, `pipelines.audit.sampling`, `pipelines.config.review`,
 `pipelines.reporting.risk_coverage`.
 """
 
@@ -173,7 +173,7 @@ def test_a_sample_fits_one_promise_and_its_first_judgements(labels, table, tmp_p
             run(labels, judged=judged, output=f"{tmp_path}/other", **other)
         shutil.rmtree(f"{tmp_path}/other")
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "_write_curve", fail)
+        patch.setattr(audit, "write_curve", fail)
         with pytest.raises(OSError, match="a full disk"):
             run(labels, judged=judged)
     again = fill(f"{labels}-audit", table, name="again.csv", **{first_key(f"{labels}-audit"): "skip"})

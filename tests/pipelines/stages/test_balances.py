@@ -53,7 +53,8 @@ from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.inspection import entries, inspect_images
 from pipelines.sharding.listing import list_images
-from pipelines.stages import evaluate, explain, pretrain, report, shard
+from pipelines.stages import evaluate, explain, report, shard
+from pipelines.training import caption_source
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
 from pipelines.training.data_loader import (
     PictureReader,
@@ -144,7 +145,7 @@ def sharded(source: Source, config: ShardConfig) -> tuple[Balance, list[dict]]:
         num_rows=listing.num_rows,
         source=source,
     )
-    job = shard.plan_job(config, source=source, vocabulary=None, scan=scan)
+    job = shard.plan_shards(config, source=source, vocabulary=None, scan=scan)
     found = inspect_images(listing, job=job)
     bad = found.filter(pc.is_valid(found["reason"])).to_pylist()
     marked = mark_duplicate_rows(found.filter(pc.is_null(found["reason"])))
@@ -413,7 +414,7 @@ def test_pretrain_accounts_for_every_sample(kinds: list[str], num_steps: int, nu
                 shown.update(batch.readable.tolist())
         uses = merge_uses(torch.stack([source.uses() for source in sources]).amax(dim=0), rank=Rank())
         progress = SimpleNamespace(uses=uses)
-        balance = pretrain.balance_samples(sources[0], progress=progress, config=PretrainConfig(output="out"))
+        balance = caption_source.balance_samples(sources[0], progress=progress, config=PretrainConfig(output="out"))
     captioned = [kind for kind in ["whole", *kinds] if kind != "no category"]
     assert balance.num_listed == len(kinds) + 1
     assert balance.left_out.get("no_caption", 0) == kinds.count("no category")
@@ -445,7 +446,7 @@ def test_evaluate_accounts_for_every_image_of_all_sets(first: list, second: list
             folders.append(folder)
             expected.update("taken" if category else "left out" for category in truth)
         config = EvaluateConfig(predictions=tuple(folders), output=f"{scratch}/out", num_resamples=100)
-        sources = [evaluate.source_of(path, name=Path(path).name) for path in folders]
+        sources = [evaluate.open_source(path, name=Path(path).name) for path in folders]
         record = evaluate.record_of(config, sets=[evaluate.read_set(each) for each in sources])
         balances = balance_sets(record, sources=sources).values()
         assert sum(each.num_taken for each in balances) == expected["taken"]
@@ -457,7 +458,7 @@ def test_evaluate_accounts_for_every_image_of_all_sets(first: list, second: list
             sources=[dataclasses.replace(sources[0], num_rejected=num_rejected)],
         ).values()
         assert alone.num_listed == len(first) + 1 + num_rejected
-        assert evaluate.source_of(str(table), name="t").num_rows <= 5, "of a file: what its own header says"
+        assert evaluate.open_source(str(table), name="t").num_rows <= 5, "of a file: what its own header says"
 
 
 @few

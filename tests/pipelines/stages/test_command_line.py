@@ -1,6 +1,6 @@
 """`ecor`: quick help, one clear line and exit code 2 for a user's mistake, a traceback and 1 for ours.
 
-Covers: `pipelines.__main__`, `pipelines.commands`.
+Covers: `pipelines.__main__`, `pipelines.commands`, `pipelines.label_commands`, `pipelines.study_commands`.
 """
 
 import ast

@@ -9,17 +9,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from ecor.data.prediction_schema import predictions_table
+from ecor.config.scoring import ScoringConfig
+from ecor.data.prediction_schema import VISIBLE_COLUMN, predictions_table
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, difference_of_folders, read_evaluation, read_observations
 from ecor.evaluation.table_evaluation import evaluate as evaluate_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.reporting import EvaluateConfig
-from pipelines.reporting.metric_tables import metric_tables
+from pipelines.reporting.evaluation_folder import write_plots
+from pipelines.reporting.metric_tables import metric_tables, read_plots
 from pipelines.stages import evaluate
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table, row, write_labels
@@ -103,6 +108,35 @@ def test_two_sets_are_evaluated_compared_drawn_and_logged(place, tracking, capsy
     }
     assert not (folder / "comparisons.csv").exists()
     assert single.results[0].metrics["strict/rr"] == record.results[0].metrics["strict/rr"]
+
+
+def test_probabilities_of_visible_rationales_are_read_judged_and_drawn(tmp_path):
+    """From a folder or a file; the diagram is drawn for the set that states them, and the page has a line for it."""
+    table = random_table(60)
+    stated = table.append_column(VISIBLE_COLUMN, pa.array(np.linspace(0.01, 0.99, 60), pa.float32()))
+    write_labels(f"{tmp_path}/with", stated, scoring=ScoringConfig(visible_probability=True))
+    write_labels(f"{tmp_path}/without", table)
+    pq.write_table(stated, tmp_path / "file.parquet")
+    names = ("with", "without", "file.parquet")
+    sets = [evaluate.read_set(evaluate.source_of(f"{tmp_path}/{name}", name=name)) for name in names]
+    config = config_of(tmp_path, *names)
+    record = evaluate.record_of(config, sets=sets)
+    metric = "calibration/rationale_visible/error"
+    first, second, third = record.results
+    assert metric not in second.metrics and third.metrics == first.metrics
+    known = [each is not None for each in table["visible_rationales"].to_pylist()]
+    assert first.metrics[metric].num_images == sum(known)
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    write_plots(record, sets, folder)
+    drawn = {each.name for each in folder.glob("visible-reliability-*")}
+    assert drawn == {"visible-reliability-with.png", "visible-reliability-file-parquet.png"}
+    assert Image.open(folder / "visible-reliability-with.png").convert("L").getextrema()[0] < 100
+    (found,) = [each for each in metric_tables(record, first) if each.title == "Stated probabilities"]
+    lines = {each.name: each for each in found.rows}
+    assert lines["Rationale visible"].cells[1].value == first.metrics[metric].value
+    titles = [each.title for each in read_plots(str(folder), record, first)]
+    assert "Stated probability that the rationale is visible, against frequency" in titles
 
 
 @pytest.mark.slow

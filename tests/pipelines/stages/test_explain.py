@@ -113,6 +113,33 @@ def test_one_photo_by_the_command_and_names_that_collide(
     assert not ray.is_initialized()
 
 
+def test_precision_is_that_of_score_and_auto_is_fp32_on_a_cpu(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+    """The numbers of a precision are those of the model loaded with it: what `ecor score` does."""
+    photo = str(sorted(photos.rglob("*.png"))[0])
+    prob, files = {}, {}
+    for precision in ("auto", "fp32", "bf16"):
+        config = ExplainConfig(model=checkpoint, output=str(tmp_path / precision), device="auto", precision=precision)
+        (done,) = run(config, images=[photo])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        (label,) = load(checkpoint, device=device, precision=precision).predict([photo])
+        prob[precision], files[precision] = done.answer.category_prob, done.path.read_bytes()
+        assert prob[precision] == pytest.approx(np.exp(label.categories[0].log_prob), abs=1e-5)
+    if not torch.cuda.is_available():
+        assert files["auto"] == files["fp32"] and prob["auto"] == prob["fp32"]
+    assert prob["bf16"] != prob["fp32"] and prob["bf16"] == pytest.approx(prob["fp32"], abs=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(
+    checkpoint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "out")
+    assert main(["explain", "--model", checkpoint, "--device", "cuda", "--output", output, str(photos)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "device is cuda" in line and "choose cpu or auto" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

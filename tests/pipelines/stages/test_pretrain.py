@@ -1,6 +1,7 @@
 """`ecor pretrain`: whatever happens to a run, and on however many ranks, its model is that of one that went through.
 
-Covers: `ecor.training.distributed`, `pipelines.training.caption_loader`, `pipelines.training.pretrainer`.
+Covers: `ecor.training.distributed`, `pipelines.training.caption_loader`, `pipelines.training.caption_source`,
+`pipelines.training.pretrainer`.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.stages import pretrain
+from pipelines.training import caption_source
 from pipelines.training.caption_loader import read_captioned
 from pipelines.training.pretrainer import Pretraining, PretrainState
 from tests.support.mlflow_databases import new_database
@@ -110,8 +112,8 @@ def config_of(world: Path, output: Path, **changes: object) -> PretrainConfig:
 
 def pretraining_of(config: PretrainConfig) -> Pretraining:
     """One rank's run without Ray, in which nothing is judged."""
-    backbone = pretrain.architecture(config)
-    source = pretrain.source_of(config, backbone=backbone, rank=Rank())
+    backbone = caption_source.build_architecture(config)
+    source = caption_source.open_captions(config, backbone=backbone, rank=Rank())
     source.evaluate = lambda clip: {}  # type: ignore[method-assign]
     return Pretraining(config, backbone=backbone, source=source, rank=Rank())
 
@@ -163,10 +165,10 @@ def test_a_run_learns_and_its_seed_decides_what(world: Path, tmp_path: Path) -> 
 
 def test_pictures_come_with_their_own_captions(world: Path, tmp_path: Path) -> None:
     config = config_of(world, tmp_path, shards=str(world / "shards"), batch_size=4)
-    backbone = pretrain.architecture(config)
+    backbone = caption_source.build_architecture(config)
     split = read_captioned(f"{config.shards}/train", rank=Rank(), cache_dir=tmp_path)
     assert (len(split), split.num_without) == (NUM_SAMPLES - NUM_UNLABELLED, NUM_UNLABELLED)
-    source = pretrain.source_of(config, backbone=backbone, rank=Rank())
+    source = caption_source.open_captions(config, backbone=backbone, rank=Rank())
     preprocess = open_clip.image_transform(64, is_train=False)
     known = {}
     for number in range(NUM_UNLABELLED, NUM_SAMPLES):
@@ -278,7 +280,7 @@ def test_an_architecture_in_a_store_is_the_one_on_a_disk(world: Path, tmp_path: 
         "made of the same, wherever it lies"
     )
     with pytest.raises(ValueError, match=f"{place}/own.json has a preprocess_cfg"):
-        pretrain.architecture(dataclasses.replace(config, model=f"{place}/own.json"))
+        caption_source.build_architecture(dataclasses.replace(config, model=f"{place}/own.json"))
 
 
 # With Ray: the stage as a cluster runs it

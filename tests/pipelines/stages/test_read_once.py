@@ -23,8 +23,9 @@ from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.inputs import read_input
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import ShardJob, inspect_images
+from pipelines.sharding.inspection import inspect_images
 from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.stages import evaluate, explain
 from pipelines.storage.image_bytes import read_image_bytes
 from tests.pipelines.reporting.test_overlays import write_explained

@@ -1,7 +1,7 @@
 """The report stage: what is drawn, what is written, and what a browser makes of it.
 
-Covers: `pipelines.reporting.comparison`, `pipelines.reporting.gallery`, `pipelines.reporting.html_page`,
-`pipelines.reporting.pictures`.
+Covers: `pipelines.reporting.comparison`, `pipelines.reporting.embedded_image`, `pipelines.reporting.gallery`,
+`pipelines.reporting.html_page`, `pipelines.reporting.page_text`.
 """
 
 import hashlib
@@ -42,17 +42,17 @@ from ecor.data.predictions import (
     write_part,
     write_prediction_set,
 )
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest
 from ecor.data.shard_manifest import write_shard_manifest as write_shard_manifest
-from ecor.data.shards import ShardEntry, read_index, sample_key, write_shard
+from ecor.data.shards import ShardEntry, read_index, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation
 from ecor.evaluation.table_evaluation import evaluate
 from pipelines.config.reporting import ReportConfig
 from pipelines.reporting import gallery
-from pipelines.reporting.pictures import make_thumbnail
+from pipelines.reporting.embedded_image import make_thumbnail
 from pipelines.runtime.console import percent
 from pipelines.stages import report
 from tests.support.browser import Tab, find_chromium, open_tab
@@ -384,6 +384,12 @@ def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert (plot["width"], plot["height"]) == ("90", "60")
 
 
+def test_a_card_says_how_probable_it_is_that_the_rationale_is_visible(tmp_path: Path) -> None:
+    rows = [prediction(0, rationale_visible_probability=0.625), prediction(1)]
+    write_labels(tmp_path / "labels", rows)
+    assert [text.strip() for text in Outline(made(tmp_path)).texts["span"] if "visible: 6" in text] == ["visible: 62%"]
+
+
 def test_methods_are_compared_and_the_pages_own_is_marked(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels", [prediction(number) for number in range(20)])
     write_labels(tmp_path / "other", [prediction(number, truth="both") for number in range(20, 40)])
@@ -447,11 +453,11 @@ def test_pictures_are_found_again_in_shards_and_altered_shards_are_told(tmp_path
     tar.write_bytes(bytes(data))
     text = made(tmp_path)
     assert sum(tag == "img" for tag, _ in Outline(text).tags) == 5
-    assert "no longer holds it at byte" in text and "1 of these 6 could not be found again" in text
+    assert "no longer holds" in text and "1 of these 6 could not be found again" in text
 
     write_labels(tmp_path / "labels", shards.rows, input=str(tmp_path / "shards"), input_digest="0" * 64)
     text = made(tmp_path)
-    assert "were written anew since" in text and "6 of these 6 could not be found again" in text
+    assert "are not those that were labelled" in text and "6 of these 6 could not be found again" in text
 
 
 class _Sharded:
@@ -506,7 +512,7 @@ def test_a_picture_that_is_gone_or_damaged_leaves_a_card_with_the_reason(tmp_pat
     write_labels(tmp_path / "labels", [prediction(n, source=source) for n, source in enumerate(sources)])
     text = made(tmp_path)
     assert len(Outline(text).cards()) == 4
-    for reason in ("not found: ", "not_an_image", "truncated", "Protocol not known: nosuch"):
+    for reason in ("not found: ", "not_an_image", "truncated", "nosuch:// is not read"):
         assert reason in text
     assert "4 of these 4 could not be found again" in text
 

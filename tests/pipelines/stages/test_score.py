@@ -1,6 +1,7 @@
 """Laws of scoring: the recognizer's own rows, every image once, whatever was interrupted, damaged or tried before.
 
-Covers: `pipelines.scoring.dataflow`, `pipelines.scoring.decoder`, `pipelines.scoring.inputs`, `pipelines.scoring.job`,
+Covers: `pipelines.scoring.flows.cluster_flow`, `pipelines.scoring.flows.flow_settings`, `pipelines.scoring.flows.flow`,
+`pipelines.scoring.decoder`, `pipelines.scoring.inputs`, `pipelines.scoring.job`,
 `pipelines.scoring.predictions_folder`, `pipelines.runtime.actor_resources`, `pipelines.scoring.scored_part`,
 `pipelines.scoring.scorer`, `pipelines.scoring.unit_writer`, `pipelines.scoring.work_units`.
 """
@@ -40,9 +41,9 @@ from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import predictions_table
 from ecor.data.predictions import read_part, read_prediction_set, read_predictions
-from ecor.data.samples import Sample
+from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
-from ecor.data.shards import ShardEntry, sample_key, write_shard
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -50,8 +51,8 @@ from pipelines.config.stages import RegisterConfig, ScoreConfig
 from pipelines.runtime import cluster
 from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.runtime.balance import Balance
-from pipelines.scoring import dataflow
 from pipelines.scoring.decoder import Decoder, Part, decode_unit, images_per_part
+from pipelines.scoring.flows import cluster_flow
 from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -116,6 +117,9 @@ def split(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     write_side_files(folder.parent, vocabulary=names)
     write_text(f"{len(shards)}\n", folder=folder, name="nshards.txt")
     return folder
+
+
+ON_RAY = ClusterConfig(local_images=0)
 
 
 @pytest.fixture(scope="module")
@@ -555,7 +559,7 @@ def done(
     """A job that is finished."""
     output = tmp_path_factory.mktemp("labels")
     config = config_of(split, output, model="models:/tiny@candidate", scoring=ScoringConfig(top_k=3))
-    score.run(config, tracking=tracking)
+    score.run(config, cluster=ON_RAY, tracking=tracking)
     return config
 
 
@@ -609,7 +613,7 @@ def test_what_is_finished_is_returned_and_what_is_damaged_is_redone(
     stray = folder / "0-7-deadbeef.parquet"
     stray.write_bytes(b"an attempt that was killed before its commit")
     before = kept.stat().st_mtime_ns
-    second = score.run(copied, tracking=tracking)
+    second = score.run(copied, cluster=ClusterConfig(num_cpus=1), tracking=tracking)  # as many threads: the same digits
     assert f"units: {num_units - 1} kept, 1 done: " in capsys.readouterr().out
     assert second.digest == first.digest
     assert second.run_id == first.run_id
@@ -714,7 +718,7 @@ def test_an_altered_shard_is_an_error_that_names_it(
     tar = copy / "1.tar"
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(ValueError, match=r"/1\.tar .* its manifest says"):
-        score.run(config_of(copy, tmp_path / "labels", model=checkpoint), tracking=tracking)
+        score.run(config_of(copy, tmp_path / "labels", model=checkpoint), cluster=ON_RAY, tracking=tracking)
 
 
 @pytest.mark.slow
@@ -762,7 +766,7 @@ def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
         score.run(
             replace(done, output=str(tmp_path / "labels")),
             tracking=tracking,
-            cluster=ClusterConfig(no_progress_timeout_s=4),
+            cluster=replace(ON_RAY, no_progress_timeout_s=4),
         )
     ray.kill(holder)
 
@@ -772,12 +776,13 @@ def test_a_dead_actor_is_replaced_and_the_rows_are_the_same(
     done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where units share a block."""
-    monkeypatch.setattr(dataflow, "_NUM_BLOCKS", 1)
-    monkeypatch.setattr(dataflow, "_BLOCKS_PER_DECODER", 1)
+    monkeypatch.setattr(cluster_flow, "_NUM_BLOCKS", 1)
+    monkeypatch.setattr(cluster_flow, "_BLOCKS_PER_DECODER", 1)
     assert len(read_prediction_set(done.output).parts) > 1
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_one, "Scorer")
-        predictions = score.run(replace(done, output=str(tmp_path / "labels")), tracking=tracking)
+        config = replace(done, output=str(tmp_path / "labels"))
+        predictions = score.run(config, cluster=ON_RAY, tracking=tracking)
         assert killed.result() > 0
     assert predictions.digest == read_prediction_set(done.output).digest
 
@@ -790,7 +795,8 @@ def test_what_goes_wrong_while_a_model_is_opened_is_told_as_what_it_is(
     (tmp_path / "file").touch()
     text = replace(done.text, cache_dir=str(tmp_path / "file" / "cache"))
     with pytest.raises(OSError, match=r"Not a directory|File exists") as raised:
-        score.run(replace(done, output=str(tmp_path / "labels"), text=text), tracking=tracking)
+        config = replace(done, output=str(tmp_path / "labels"), text=text)
+        score.run(config, cluster=ON_RAY, tracking=tracking)
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -816,7 +822,7 @@ def test_actors_that_die_again_and_again_end_in_an_error(
                 score.run(
                     replace(done, output=str(tmp_path / "labels")),
                     tracking=tracking,
-                    cluster=ClusterConfig(no_progress_timeout_s=5),
+                    cluster=replace(ON_RAY, no_progress_timeout_s=5),
                 )
         finally:
             ended.set()

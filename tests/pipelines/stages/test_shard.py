@@ -38,8 +38,9 @@ from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.inspection import INSPECTED_SCHEMA, ShardJob, inspect_images
+from pipelines.sharding.inspection import INSPECTED_SCHEMA, inspect_images
 from pipelines.sharding.listing import LISTING_SCHEMA, list_images
+from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_writer import pieces_of
 from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard

@@ -1,6 +1,6 @@
 """Of many attempts at a unit one counts, everyone agrees which, and an attempt that was taken over never does.
 
-Covers: `pipelines.storage.record_store`.
+Covers: `pipelines.storage.attempt`, `pipelines.storage.record_store`.
 """
 
 import json
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipelines.storage import work_ledger as ledger_room
+from pipelines.storage.attempt import Attempt
 from pipelines.storage.record_store import RecordStore
-from pipelines.storage.work_ledger import Attempt, WorkLedger
+from pipelines.storage.work_ledger import WorkLedger
 from tests.support.fake_stores import ClockedStore, empty_store, taking_turns
 
 LEASE_S = 60.0

@@ -1,9 +1,11 @@
 """The study asks fairly: equal effort, no test image in a choice, every cell once; its page says what its rows say.
 
-Covers: `pipelines.studies.ablation.cell`, `pipelines.studies.ablation.claims`, `pipelines.studies.ablation.dependence`,
-`pipelines.studies.ablation.factors`, `pipelines.studies.ablation.figures`, `pipelines.studies.ablation.grid`,
-`pipelines.studies.ablation.page`, `pipelines.studies.ablation.plots`, `pipelines.studies.ablation.questions`,
-`pipelines.studies.ablation.run`, `pipelines.studies.ablation.selection`, `pipelines.studies.ablation.tables`,
+Covers: `pipelines.studies.ablation.cell`, `pipelines.studies.ablation.factors`, `pipelines.studies.ablation.figures`,
+`pipelines.studies.ablation.grid`, `pipelines.studies.ablation.results.claims`,
+`pipelines.studies.ablation.results.dependence`, `pipelines.studies.ablation.results.page`,
+`pipelines.studies.ablation.results.plots`, `pipelines.studies.ablation.results.questions`,
+`pipelines.studies.ablation.results.tables`, `pipelines.studies.ablation.results.vocabulary_questions`,
+`pipelines.studies.ablation.run`, `pipelines.studies.ablation.selection`, `pipelines.studies.ablation.study_cells`,
 `pipelines.studies.drawn_splits`.
 """
 
@@ -28,11 +30,8 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.studies import AblateConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
-from pipelines.studies.ablation import page as results
 from pipelines.studies.ablation import run as ablate
 from pipelines.studies.ablation.cell import prompt_config, run_cell
-from pipelines.studies.ablation.claims import claims_table
-from pipelines.studies.ablation.dependence import FACTOR_FIGURES
 from pipelines.studies.ablation.factors import factor_metrics
 from pipelines.studies.ablation.figures import FIGURES, LabelledImages, row_metrics, set_metrics
 from pipelines.studies.ablation.grid import (
@@ -44,15 +43,17 @@ from pipelines.studies.ablation.grid import (
     Cell,
     Judgement,
     Study,
-    selection_cells,
-    study_cells,
 )
+from pipelines.studies.ablation.results import page as results
+from pipelines.studies.ablation.results.claims import claims_table
+from pipelines.studies.ablation.results.dependence import FACTOR_FIGURES
 from pipelines.studies.ablation.selection import (
     ChosenSettings,
     best_settings,
     default_settings,
     one_standard_error_settings,
 )
+from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes, draw_world, locate_world
 from tests.support.tiny_models import tiny_recognizer
 

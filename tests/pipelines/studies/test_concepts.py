@@ -1,6 +1,7 @@
 """`ecor concepts`: what its tables say is what the measures say of its pictures; the same command gives the same.
 
-Covers: `pipelines.studies.concept_experiments`, `pipelines.studies.concept_pictures`.
+Covers: `pipelines.studies.concept_experiments`, `pipelines.studies.concept_maps`,
+`pipelines.studies.concept_pictures`.
 """
 
 import csv

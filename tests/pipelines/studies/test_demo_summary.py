@@ -6,7 +6,7 @@ from rich.console import Console
 from ecor.evaluation.confidence_intervals import Estimate, Resampling
 from ecor.evaluation.record import Comparison, Evaluation
 from ecor.evaluation.table_evaluation import evaluate
-from pipelines.studies.demo_summary import COLUMNS, describe_comparison, describe_comparisons, figures_table
+from pipelines.studies.demo_summary import COLUMNS, describe_comparison, describe_comparisons, metrics_table
 from tests.support.prediction_rows import random_table
 
 
@@ -36,7 +36,7 @@ def test_the_table_has_a_row_per_set_and_the_own_model_last() -> None:
     results = tuple(
         evaluate(random_table(60, seed=seed), name=name, resampling=few) for seed, name in enumerate(("ours", "theirs"))
     )
-    table = figures_table(Evaluation(results=results, comparisons=(), resampling=few, num_bins=15))
+    table = metrics_table(Evaluation(results=results, comparisons=(), resampling=few, num_bins=15))
     assert [column.header for column in table.columns[1:]] == list(COLUMNS.values())
     assert [str(cell) for cell in table.columns[0].cells] == ["theirs", "ours"]
     console = Console(width=200)

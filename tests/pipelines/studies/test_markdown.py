@@ -18,7 +18,7 @@ from pipelines.studies.markdown import (
     table_row,
     write_parts,
 )
-from pipelines.studies.result_rows import append_rows, read_rows, write_rows
+from pipelines.studies.result_rows import append_rows, read_result_rows, write_rows
 
 
 def test_a_table_has_a_rule_below_its_header_and_a_line_per_row() -> None:
@@ -45,7 +45,7 @@ def test_a_page_is_not_made_without_a_value_that_it_asks_for() -> None:
 
 def test_rows_that_are_appended_in_parts_are_those_written_at_once(tmp_path: Path) -> None:
     rows = pd.DataFrame({"arm": ["a", "b", "c"], "rr": [0.123456, np.nan, 2.0]})
-    assert not len(read_rows(tmp_path / "parts.csv"))
+    assert not len(read_result_rows(tmp_path / "parts.csv"))
     for number in range(3):
         append_rows(rows.iloc[[number]], tmp_path / "parts.csv", float_format="%.4g")
     write_rows(rows, tmp_path / "once.csv", float_format="%.4g")

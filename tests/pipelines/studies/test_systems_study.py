@@ -1,6 +1,7 @@
 """The studies of ECLIP and LICO go on from the rows that are there, and their page says what the rows say.
 
-Covers: `pipelines.studies.attribution_benchmark.systems_cell`, `pipelines.studies.attribution_benchmark.systems_study`.
+Covers: `pipelines.studies.attribution_benchmark.classifier_figures`,
+`pipelines.studies.attribution_benchmark.systems_cell`, `pipelines.studies.attribution_benchmark.systems_study`.
 """
 
 from dataclasses import asdict, replace

@@ -1,7 +1,8 @@
 """ECLIP and LICO in the train stage: as in one process, on however many ranks; registered, fetched, looked through.
 
 Covers: `pipelines.training.systems.eclip_trainer`, `pipelines.training.systems.lico_trainer`,
-`pipelines.training.systems.registry`, `pipelines.training.systems.train_state`, `pipelines.training.systems.trainer`.
+`pipelines.training.systems.registry`, `pipelines.training.systems.train_state`, `pipelines.training.systems.trainer`,
+`pipelines.training.systems.picture_input`.
 """
 
 import dataclasses

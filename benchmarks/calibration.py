@@ -1,0 +1,256 @@
+"""Calibration of pair, category and visible rationale on fresh drawn images, with a temperature fit of two sizes.
+
+python benchmarks/calibration.py --work /tmp/calibration --sets demo-small demo-main --seeds 5000 5001 5002
+python benchmarks/calibration.py --work /tmp/calibration --sets other-main --clip run/model.json run/weights.safetensors
+
+Each seed draws training, validation and test images of a set. A model is tuned on the training images of each seed with
+the shipped settings. Temperatures and maps of visibility are fitted on the validation images of its own seed, or of all
+seeds together. The first are judged on the test images of its own seed, the second on those of all seeds. These images
+choose nothing. Everything is kept in --work: the same command resumes.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ecor.checkpoint import load, save_checkpoint
+from ecor.clip.backbone import Backbone
+from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.loading import load_backbone
+from ecor.config.model import BackboneConfig
+from ecor.config.scoring import MethodName, ScoringConfig
+from ecor.config.training import ObjectiveConfig
+from ecor.data.prediction_schema import origins_table
+from ecor.evaluation.calibration import Stated, calibration_of, stated_probabilities
+from ecor.evaluation.confidence_intervals import Estimate, Resampling
+from ecor.evaluation.correctness import Labels, read_labels
+from ecor.model import Recognizer
+from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.storage.atomic_write import replace_file
+from ecor.training.template_search import best_templates
+from pipelines.config.training import TrainConfig
+from pipelines.studies.ablation.cell import read_images
+from pipelines.studies.ablation.figures import LabelledImages
+from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.training.systems.local_run import build_local_trainer, train_to_end
+from pipelines.training.systems.prompt_trainer import PromptTrainer
+from pipelines.training.visible_truth import fit_visibility_maps
+
+QUANTITIES = {"pair": "pair", "category": "category", "rationale_visible": "rationale visible", "visible": "P(r \\| I)"}
+METHODS: tuple[MethodName, ...] = ("joint", "pooled")
+RESAMPLING = Resampling(num_resamples=1000)
+NUM_BINS = 15
+LEAST_IMAGES = 50
+"""Fewest images of a category whose gap is reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a method states of some images, by seed."""
+
+    method: MethodName
+    sizes: str
+    stated: dict[str, list[Stated]]
+    categories: dict[str, list[np.ndarray]]
+    """Named category of the same images."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of drawings and tuned models")
+    parser.add_argument("--sets", nargs="+", default=["demo-small", "demo-main"], help="sets of a drawn world")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[5000, 5001, 5002], help="of images and tunings")
+    parser.add_argument("--clip", nargs=2, metavar=("MODEL", "WEIGHTS"), help="of `ecor pretrain`; none: the package's")
+    parser.add_argument("--validation", type=int, default=300, help="validation images per seed")
+    parser.add_argument("--test", type=int, default=1000, help="test images per seed")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    clip = BackboneConfig(precision="fp32")
+    if given.clip:
+        clip = BackboneConfig(name=given.clip[0], pretrained=given.clip[1], precision="fp32")
+    print(
+        "| set | method | validation images | probability of | error, corrected, % | mean gap, points | Brier | NLL |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in given.sets:
+        sizes = Sizes(num_validation=given.validation, num_test=given.test)
+        worlds = [
+            locate_world(given.work, set_name=name, num_categories=None, seed=seed, sizes=sizes) for seed in given.seeds
+        ]
+        for judged in judge_set(worlds, clip=clip):
+            print_rows(name, judged)
+
+
+def judge_set(worlds: list[DrawnWorld], *, clip: BackboneConfig) -> Iterator[Judged]:
+    """Tune a model per world, and judge what it states of fresh images."""
+    backbone = load_backbone(clip)
+    for world in worlds:
+        draw_world(world)
+    found: dict[tuple[MethodName, str], list[Labels]] = {}
+    for number, world in enumerate(worlds):
+        recognizer = tuned_model(world, clip=clip, backbone=backbone)
+        splits = {
+            split: [kept_images(each, split=split, recognizer=recognizer) for each in worlds]
+            for split in ("validation", "test")
+        }
+        for chosen in (slice(number, number + 1), slice(None)):
+            held_out = concatenated(splits["validation"][chosen])
+            calibrated = calibrate(recognizer, held_out)
+            for method in METHODS:
+                for images in splits["test"][chosen]:
+                    key = (method, f"{len(held_out.categories):,}")
+                    found.setdefault(key, []).append(label(calibrated, images, method=method))
+    for (method, num_images), labels in found.items():
+        yield judged_of(labels, method=method, sizes=num_images)
+
+
+def kept_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
+    """Features of a split with its truth, kept in a file."""
+    path = world.folder / f"{split}-{recognizer.digest[:16]}.pt"
+    if not path.is_file():
+        with replace_file(path) as unfinished:
+            torch.save(read_images(world, split=split, recognizer=recognizer), unfinished)
+    found: LabelledImages = torch.load(path, weights_only=False)
+    return found
+
+
+def tuned_model(world: DrawnWorld, *, clip: BackboneConfig, backbone: Backbone) -> Recognizer:
+    """Tune with the shipped settings, from the hand-written templates that are best on validation images."""
+    folder = world.folder / f"tuned-{backbone.digest[:8]}"
+    if not folder.is_dir():
+        plain = Recognizer.zero_shot(world.vocabulary, backbone=backbone)
+        images = read_images(world, split="validation", recognizer=plain)
+        templates, _ = best_templates(
+            images.features,
+            backbone=backbone,
+            vocabulary=world.vocabulary,
+            categories=images.categories,
+            rationales=images.rationales.unsqueeze(1),
+            scoring=ScoringConfig(top_k=1),
+        )
+        config = TrainConfig(
+            shards=str(world.folder / "shards"),
+            output=str(world.folder),
+            backbone=clip,
+            templates=templates,
+            objective=ObjectiveConfig(max_sentences_per_step=world.sizes.max_sentences_per_step),
+            num_epochs=world.sizes.num_epochs,
+            patience=world.sizes.num_epochs,
+            batch_size=world.sizes.batch_size,
+            seed=world.seed,
+            cache_dir=str(world.folder / "cache"),
+        )
+        trainer = build_local_trainer(config, vocabulary=world.vocabulary)
+        assert isinstance(trainer, PromptTrainer)
+        save_checkpoint(trainer.best_recognizer(train_to_end(trainer)), folder)
+    return load(folder, backbone=backbone)
+
+
+def calibrate(recognizer: Recognizer, images: LabelledImages) -> Recognizer:
+    """Fit temperatures and maps of visibility, as `ecor train` does."""
+    temperatures = fit_temperatures(
+        images.features,
+        recognizer.text,
+        categories=images.categories,
+        rationales=images.rationales,
+        logit_scale=recognizer.backbone.logit_scale,
+        methods=METHODS,
+    )
+    visible = [frozenset(row.nonzero().squeeze(1).tolist()) for row in images.visible]
+    maps = fit_visibility_maps(
+        recognizer.with_temperatures(temperatures), images.features, visible=visible, methods=METHODS
+    )
+    return recognizer.with_temperatures(temperatures, visibility=maps)
+
+
+def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName) -> Labels:
+    names = recognizer.vocabulary
+    origins = origins_table(
+        [f"{number:06d}" for number in range(len(images.categories))],
+        category_true=[names.categories[c] for c in images.categories.tolist()],
+        rationales_true=[[names.rationales[r]] for r in images.rationales.tolist()],
+        visible_rationales=[[names.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible],
+    )
+    scoring = ScoringConfig(method=method, visible_probability=True)
+    parts = [
+        recognizer.label(images.features.select(ids), origins=origins.take(pa.array(ids.numpy())), scoring=scoring)
+        for ids in torch.split(torch.arange(len(images.categories)), 256)
+    ]
+    return read_labels(pa.concat_tables(parts))
+
+
+def judged_of(labels: list[Labels], *, method: MethodName, sizes: str) -> Judged:
+    stated: dict[str, list[Stated]] = {}
+    categories: dict[str, list[np.ndarray]] = {}
+    for each in labels:
+        named = np.array(each.categories)[each.answers.pair_categories[:, 0]]
+        marginal = np.array(each.categories)[each.answers.marginal_categories]
+        for name, found in stated_probabilities(each.answers, each.truth).items():
+            stated.setdefault(name, []).append(found)
+            categories.setdefault(name, []).append(marginal if name == "category" else named)
+    return Judged(method=method, sizes=sizes, stated=stated, categories=categories)
+
+
+def print_rows(name: str, judged: Judged) -> None:
+    """Metrics over the images of all seeds, the range over seeds, and the gap per named category."""
+    for quantity, words in QUANTITIES.items():
+        parts = judged.stated[quantity]
+        joined = Stated(
+            probability=np.concatenate([each.probability for each in parts]),
+            is_so=np.concatenate([each.is_so for each in parts]),
+        )
+        metrics = calibration_of(joined, num_bins=NUM_BINS, resampling=RESAMPLING)
+        errors = [
+            calibration_of(each, num_bins=NUM_BINS, resampling=Resampling(num_resamples=1))["error"].value
+            for each in parts
+        ]
+        gap = joined.probability - joined.is_so
+        spread = 1.96 * gap.std(ddof=1) / np.sqrt(len(gap))
+        shown = f"{percent(metrics['error'])}; by set of images {100 * min(errors):.1f} to {100 * max(errors):.1f}"
+        print(
+            f"| {name} | {judged.method} | {judged.sizes} | {words} | {shown} "
+            f"| {100 * gap.mean():+.1f} ± {100 * spread:.1f} | {metrics['brier'].value:.3f} "
+            f"| {metrics['nll'].value:.3f} |"
+        )
+        print_categories(np.concatenate(judged.categories[quantity]), gap, words=words)
+
+
+def print_categories(categories: np.ndarray, gap: np.ndarray, *, words: str) -> None:
+    """A comment: of how many named categories the mean gap differs from zero, beyond its 95 % interval."""
+    gaps, limits = [], []
+    for name in np.unique(categories):
+        own = gap[categories == name]
+        if len(own) >= LEAST_IMAGES:
+            gaps.append(abs(own.mean()))
+            limits.append(1.96 * own.std(ddof=1) / np.sqrt(len(own)))
+    off = sum(value > limit for value, limit in zip(gaps, limits, strict=True))
+    print(
+        f"<!-- {words}: {len(gaps)} categories; mean gap {100 * np.mean(gaps):.1f} points in size, half an interval is "
+        f"{100 * np.mean(limits):.1f}; off in {off}, more than 10 points in {sum(each > 0.1 for each in gaps)} -->"
+    )
+
+
+def percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def concatenated(parts: list[LabelledImages]) -> LabelledImages:
+    features = ImageFeatures(
+        rationale=torch.cat([each.features.rationale for each in parts]),
+        category=torch.cat([each.features.category for each in parts]),
+    )
+    joined = {
+        name: torch.cat([getattr(each, name) for each in parts])
+        for name in ("categories", "rationales", "visible", "num_things")
+    }
+    return LabelledImages(features=features, **joined)
+
+
+if __name__ == "__main__":
+    main()

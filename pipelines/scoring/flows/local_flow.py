@@ -1,0 +1,101 @@
+"""Label the units of a small job in this process: a thread decodes, this thread scores, writes and commits.
+
+Decoder, scorer and writer are those of `pipelines.scoring.flows.cluster_flow`, and so are records and rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from queue import Queue
+from threading import Event, Thread
+
+import pyarrow as pa
+
+from pipelines.runtime.actor_resources import Reservation
+from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
+from pipelines.scoring.job import ScoreJob
+from pipelines.scoring.predictions_folder import PredictionsFolder
+from pipelines.scoring.unit_writer import PartReport, UnitWriter
+from pipelines.scoring.work_units import Unit, unit_to_json
+from pipelines.storage.attempt import Attempt
+
+_PARTS_AHEAD = 2
+
+
+def stream_local_units(
+    job: ScoreJob,
+    units: Sequence[Unit],
+    *,
+    folder: PredictionsFolder,
+    attempts: Mapping[str, Attempt],
+    reservation: Reservation,
+) -> Iterator[PartReport]:
+    """Label the units and commit each under its attempt; yields a report of each written part, in order.
+
+    Args:
+        job: model, input and settings.
+        units: the units to label.
+        folder: output folder.
+        attempts: claimed attempt of each unit, by the unit's name.
+        reservation: gives the threads of the image tower.
+
+    Raises:
+        ValueError: for a unit that differs from its record, or a model that does not load.
+        OSError: for a store that fails.
+    """
+    from pipelines.scoring.scorer import Scorer  # torch: a finished job does without
+
+    rows = [pa.table({"unit": [unit_to_json(unit)], "attempt": [attempts[unit.name].to_json()]}) for unit in units]
+    reader, settings = make_reader(job)
+    decoder, writer = reader(**settings), UnitWriter(folder, parents=job.digests)
+    with _torch_threads_kept():
+        scorer = Scorer(make_scorer_settings(job, reservation=reservation))
+        with _decoded_ahead(decoder, rows) as parts:
+            for part in parts:
+                yield from PartReport.from_rows(writer(scorer(part)))
+
+
+@contextmanager
+def _decoded_ahead(
+    decoder: Callable[[pa.Table], Iterator[pa.Table]], rows: Sequence[pa.Table]
+) -> Iterator[Iterator[pa.Table]]:
+    """Decoded parts, in order, a few of them ahead in a thread; an error of the thread is raised where it would be."""
+    decoded: Queue[pa.Table | BaseException | None] = Queue(_PARTS_AHEAD)
+    is_over = Event()
+
+    def decode() -> None:
+        try:
+            for row in rows:
+                for part in decoder(row):
+                    decoded.put(part)
+                    if is_over.is_set():
+                        return
+            decoded.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader
+            decoded.put(error)
+
+    def read() -> Iterator[pa.Table]:
+        while (found := decoded.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+
+    thread = Thread(target=decode, daemon=True)
+    thread.start()
+    try:
+        yield read()
+    finally:
+        is_over.set()
+        while thread.is_alive() and not decoded.empty():  # it may wait for a place
+            decoded.get()
+
+
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """A scorer sets the threads of its process; the caller's are set again afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,85 @@
+"""Write the page of the ablation study from the rows of its CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pipelines.studies import markdown
+from pipelines.studies.ablation.grid import Study
+from pipelines.studies.ablation.results.claims import claims_table
+from pipelines.studies.ablation.results.questions import answer_question
+from pipelines.studies.ablation.results.tables import REPETITION
+from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
+
+PAGE = "results.md"
+
+
+def write_results_page(
+    rows: pd.DataFrame,
+    *,
+    grid: pd.DataFrame,
+    folder: Path,
+    study: Study,
+    num_missing: int = 0,
+    is_quick: bool = False,
+) -> Path:
+    """Write `results.md` and its plots into `folder`; returns the path of the page.
+
+    Args:
+        rows: rows of the study's cells, all on test images.
+        grid: rows of the cells that settings were chosen from.
+        folder: folder of the page.
+        study: the questions to answer.
+        num_missing: number of rows still to be measured.
+        is_quick: whether it was a test run, whose figures mean nothing.
+
+    Raises:
+        ValueError: when there are no rows yet.
+    """
+    if not len(rows):
+        raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
+    answers = [answer for each in study.questions if (answer := answer_question(each, rows, folder=folder)) is not None]
+    page = folder / PAGE
+    text = markdown.render_template(
+        "results.md.j2",
+        package="pipelines.studies.ablation",
+        words=markdown.read_introduction(page),
+        claims=claims_table(rows),
+        answers=answers,
+        chosen=_settings_table(grid),
+        num_rows=len(rows),
+        num_missing=num_missing,
+        num_repetitions=len(rows[REPETITION].drop_duplicates()),
+        num_pretrainings=rows["pretraining_seed"].nunique(),
+        num_test=int(rows["num_images"].max()),
+        is_quick=is_quick,
+        world=study.world,
+    )
+    return markdown.write_parts(page, text)
+
+
+def _settings_table(grid: pd.DataFrame) -> markdown.MarkdownTable:
+    """Tabulate the settings chosen on validation images, and the results of the whole grid."""
+    records: Sequence[dict[str, object]] = grid.to_dict("records")  # type: ignore[assignment]
+    means = grid.groupby(["objective", "tokens", "learning_rate", "num_tokens"])["rr"].mean()
+    careful = one_standard_error_settings(records)
+    body = tuple(
+        (
+            *method,
+            f"{settings.learning_rate:g}",
+            str(settings.num_tokens),
+            f"{100 * means[method].min():.1f} to {100 * means[method].max():.1f}",
+            f"{careful[method].learning_rate:g}, {careful[method].num_tokens}",
+        )
+        for method, settings in best_settings(records).items()
+    )
+    header = (
+        "loss",
+        "tokens",
+        "learning rate",
+        "tokens each",
+        "validation RR over the grid, %",
+        "smallest rate and tokens within one standard error",
+    )
+    return markdown.MarkdownTable(title="Settings chosen on validation images", header=header, rows=body)
