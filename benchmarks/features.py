@@ -28,10 +28,10 @@ import pyarrow as pa
 import torch
 
 from ecor.checkpoint import load, save_checkpoint
+from ecor.clip.image_features import features_table
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.image_features import features_table
 from ecor.data.prediction_schema import origins_table
 from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
 from ecor.demo.dataset import write_dataset

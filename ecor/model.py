@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.image_features import ImageSide
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
@@ -23,7 +24,6 @@ from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, ModelConfig, PromptConfig, TemplateConfig, TextConfig
 from ecor.config.scoring import MethodName, ScoringConfig, Temperatures, VisibilityMap
-from ecor.data.image_features import ImageSide
 from ecor.data.images.decoding import ImageError, Picture, decode_picture
 from ecor.data.images.picture_list import as_picture_list, name_picture
 from ecor.data.images.preprocessing import image_to_pixels

@@ -55,7 +55,7 @@ class PredictionParents:
     features: str | None = None
     """Folder of labels whose kept features were labelled; None: images were encoded."""
     features_digest: str | None = None
-    """Of these features (`ecor.data.image_features.FeatureSet.digest`)."""
+    """Of these features (`ecor.clip.image_features.FeatureSet.digest`)."""
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records; those of kept features only if set, because older records lack them."""

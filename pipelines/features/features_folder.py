@@ -9,7 +9,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from ecor.data.image_features import (
+from ecor.clip.image_features import (
     FEATURES_FOLDER,
     MANIFEST,
     FeaturePart,
@@ -46,7 +46,7 @@ class FeaturesFolder:
 
         Args:
             attempt: of the unit.
-            table: of `ecor.data.image_features.features_table`.
+            table: of `ecor.clip.image_features.features_table`.
             image_side: that made them.
             rejected: images of the unit without a label, as JSON objects.
         """

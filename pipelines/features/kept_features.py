@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ecor.data.image_features import (
+from ecor.clip.image_features import (
     FEATURES_FOLDER,
     FeaturePart,
     FeatureSet,
@@ -28,7 +28,7 @@ class UnitFeatures:
     labels: pa.Table
     """N rows with the columns that were asked for."""
     features: pa.Table
-    """N rows of `ecor.data.image_features.features_table`."""
+    """N rows of `ecor.clip.image_features.features_table`."""
     rejected: tuple[dict[str, str], ...]
     """Images of the unit without a label."""
 

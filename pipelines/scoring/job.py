@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ecor.clip.image_features import FeaturePart, FeatureSet, ImageSide
 from ecor.config.checks import require
 from ecor.config.choices import Precision
 from ecor.config.model import Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.image_features import FeaturePart, FeatureSet, ImageSide
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint

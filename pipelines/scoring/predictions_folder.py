@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.image_features import FeaturePart, FeatureSet
+from ecor.clip.image_features import FeaturePart, FeatureSet
 from ecor.data.predictions import (
     MANIFEST_NAME,
     PredictionPart,

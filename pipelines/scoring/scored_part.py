@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.image_features import ImageSide
+from ecor.clip.image_features import ImageSide
 from pipelines.scoring.decoder import (
     attempt_from_json,
     attempt_to_json,
@@ -53,7 +53,7 @@ class KeptRows:
     """Features to keep, in the order of the rows."""
 
     table: pa.Table
-    """Of `ecor.data.image_features.features_table`."""
+    """Of `ecor.clip.image_features.features_table`."""
     image_side: ImageSide
 
     @classmethod

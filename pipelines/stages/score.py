@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from ecor.data.image_features import FeatureSet
+from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig

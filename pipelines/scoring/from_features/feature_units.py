@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.image_features import FeaturePart
+from ecor.clip.image_features import FeaturePart
 from ecor.data.predictions import PredictionPart
 from pipelines.features.kept_features import KeptFeatures, read_unit_features
 from pipelines.scoring.decoder import (
@@ -65,7 +65,7 @@ class EncodedPart:
     """Position among the unit's parts."""
     num_parts: int
     features: pa.Table
-    """B rows of `ecor.data.image_features.features_table`."""
+    """B rows of `ecor.clip.image_features.features_table`."""
     origins: pa.Table
     """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
     rejected: tuple[Rejection, ...]

@@ -17,10 +17,10 @@ import torch
 from mlflow import MlflowClient
 
 from ecor.checkpoint import load, save_checkpoint
+from ecor.clip.image_features import MANIFEST, feature_arrays, read_feature_set
 from ecor.clip.prompts import PromptLearner
 from ecor.config.model import PromptConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.image_features import MANIFEST, feature_arrays, read_feature_set
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.predictions import read_prediction_set, read_predictions

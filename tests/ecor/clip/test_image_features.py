@@ -10,11 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecor.clip.loading import load_backbone
-from ecor.clip.prompts import PromptLearner
-from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig
-from ecor.config.scoring import Temperatures
-from ecor.data.image_features import (
+from ecor.clip.image_features import (
     FEATURES_FOLDER,
     MANIFEST,
     FeatureSet,
@@ -27,6 +23,10 @@ from ecor.data.image_features import (
     write_feature_part,
     write_feature_set,
 )
+from ecor.clip.loading import load_backbone
+from ecor.clip.prompts import PromptLearner
+from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig
+from ecor.config.scoring import Temperatures
 from ecor.model import Recognizer
 from ecor.storage import filesystem
 from tests.support.tiny_models import OTHER_NAMES, TINY_CLIP, tiny_recognizer
