@@ -70,8 +70,14 @@ def save_checkpoint(
             metrics=dict(metrics or {}),
             run_id=run_id,
             preprocess=recognizer.backbone.preprocess,
+            image_side_digest=recognizer.image_side.model_digest,
         )
-        beside = {"run_id": run_id, "preprocess": asdict(recognizer.backbone.preprocess), "digest": record.digest}
+        beside = {
+            "run_id": run_id,
+            "preprocess": asdict(recognizer.backbone.preprocess),
+            "image_side_digest": record.image_side_digest,
+            "digest": record.digest,
+        }
         text = json.dumps({**checkpoint_content(record), **beside}, indent=1, sort_keys=True)
         (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
     return record
@@ -87,6 +93,18 @@ def read_preprocess(folder: str | Path) -> Preprocess:
         ValueError: when there is no such model, or its record was altered.
     """
     return read_checkpoint(folder).preprocess or load(folder).backbone.preprocess
+
+
+def read_image_side(folder: str | Path) -> str:
+    """Read `ImageSide.model_digest` of a saved model from its record; older records lack it, then the model is loaded.
+
+    Args:
+        folder: local, or in a store.
+
+    Raises:
+        ValueError: when there is no such model, or its record was altered.
+    """
+    return read_checkpoint(folder).image_side_digest or load(folder).image_side.model_digest
 
 
 def load(

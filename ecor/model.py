@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
+from ecor.clip.image_features import ImageSide
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.sentence_encoder import SentenceEncoder
@@ -187,6 +188,14 @@ class Recognizer:
         if self.visibility:
             content["visibility"] = {method: asdict(each) for method, each in self.visibility.items()}
         return json_digest(content)
+
+    @property
+    def image_side(self) -> ImageSide:
+        """What decides the features of an image. Text tokens, templates, names and temperatures have no part in it."""
+        visual = self.prompts.visual
+        tokens = None if visual is None else bytes_sha256(safetensors_bytes({"visual": visual.detach().cpu().clone()}))
+        digest = json_digest({"tower": self.backbone.image_tower_digest, "visual_tokens": tokens})
+        return ImageSide(model_digest=digest, precision=self.backbone.precision)
 
     @property
     def provenance(self) -> Provenance:

@@ -22,6 +22,8 @@ from ecor.config.model import BackboneConfig
 
 _TEXTS_PER_PASS = 256
 _TEXTS_KEPT = 2**16
+_TEXT_SETTINGS = ("text_cfg", "multimodal_cfg", "custom_text", "init_logit_scale", "init_logit_bias")
+"""Settings of open_clip's architectures that have no part in an image's feature."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -107,6 +109,13 @@ class Backbone(nn.Module):
     def digest(self) -> str:
         """sha256 of architecture, preprocessing and weights, independent of paths and names."""
         return model_digest(self.model.state_dict(), architecture=self.architecture)
+
+    @cached_property
+    def image_tower_digest(self) -> str:
+        """sha256 of the image tower's architecture, preprocessing and weights: equal where another text tower is."""
+        architecture = self.architecture
+        kept = {name: value for name, value in architecture["model_cfg"].items() if name not in _TEXT_SETTINGS}
+        return model_digest(self.model.visual.state_dict(), architecture={**architecture, "model_cfg": kept})
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class PromptLearner(nn.Module):
         self.register_parameter("visual", _visual(backbone, config=config, generator=generator))
         self.to(backbone.device)
 
+    @property
+    def has_two_features(self) -> bool:
+        """Whether each prompt has an image feature of its own."""
+        return self.visual is not None and len(self.visual) > 1
+
     def image_features(
         self, backbone: Backbone, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
     ) -> ImageFeatures:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +52,15 @@ class PredictionParents:
     model_version: str | None
     model_digest: str
     vocabulary_digest: str
+    features: str | None = None
+    """Folder of labels whose kept features were labelled; None: images were encoded."""
+    features_digest: str | None = None
+    """Of these features (`ecor.clip.image_features.FeatureSet.digest`)."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records; those of kept features only if set, because older records lack them."""
+        found = asdict(self)
+        return {name: value for name, value in found.items() if value is not None or not name.startswith("features")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +93,9 @@ class PredictionSet:
         content = {
             "parts": sorted((part.unit, part.num_rows, part.sha256) for part in self.parts),
             "parents": {
-                name: value for name, value in asdict(self.parents).items() if name not in ("input", "model_uri")
+                name: value
+                for name, value in self.parents.to_record().items()
+                if name not in ("input", "model_uri", "features")
             },
             "scoring": self.scoring.to_record(),
             "num_rejected": self.num_rejected,
@@ -92,7 +104,8 @@ class PredictionSet:
         return json_digest(content)
 
     def to_json(self) -> str:
-        record = {**asdict(self), "scoring": self.scoring.to_record(), "digest": self.digest}
+        beside = {"parents": self.parents.to_record(), "scoring": self.scoring.to_record(), "digest": self.digest}
+        record = {**asdict(self), **beside}
         return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod

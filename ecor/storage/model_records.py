@@ -18,6 +18,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 RECORD = "checkpoint.json"
 """File of a checkpoint's record."""
 FORMAT_VERSION = 1
+_NOT_IN_DIGEST = ("folder", "run_id", "preprocess", "image_side_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,15 @@ class Checkpoint:
     """MLflow run that made it."""
     preprocess: Preprocess | None = None
     """Preprocessing of the backbone, for decoders that do not load the model; None in older records."""
+    image_side_digest: str | None = None
+    """`ImageSide.model_digest`, to compare image sides without loading a model; None in older records."""
     visibility: Mapping[MethodName, VisibilityMap] = field(default_factory=dict)
     """By decoding method, the map that gives `rationale_visible_probability`; none in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """sha256 of the record without folder, run and preprocessing."""
+        """sha256 of the record without folder, run, preprocessing and image side."""
         return json_digest(checkpoint_content(self))
 
 
@@ -178,7 +181,7 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
-    left_out = {"folder", "run_id", "preprocess"} | (set() if record.visibility else {"visibility"})
+    left_out = {*_NOT_IN_DIGEST} | (set() if record.visibility else {"visibility"})
     return {name: value for name, value in content.items() if name not in left_out}
 
 

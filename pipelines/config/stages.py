@@ -119,13 +119,20 @@ class PromoteConfig(CheckedSettings):
 class ScoreConfig(CheckedSettings):
     """Settings of `ecor score`."""
 
-    input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
-    """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
-    `path`."""
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets one Parquet file per unit of work, `quarantine.parquet` and `manifest.json`."""
-    model: ModelAddress = field(default="models:/ecor@champion", metadata=NOT_IN_OUTPUT)
-    """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder."""
+    input: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
+    `path`. None: the images of `features`."""
+    features: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Folder of labels of `ecor score --keep-features`, instead of `input`: its images are labelled by their kept
+    features; none is read."""
+    keep_features: bool = field(default=False, metadata=NOT_IN_OUTPUT)
+    """Keep the features of the labelled images in `features/` of the output, for `--features` of later jobs. Finished
+    units without features are done again."""
+    model: ModelAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder. None: `models:/ecor@champion`; with
+    `features`, the model that made them."""
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Vocabulary to label with, instead of the model's own (zero-shot transfer)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -179,6 +186,27 @@ class ScoreConfig(CheckedSettings):
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         require(
             0 < self.explain_share <= 1, f"explain_share is a share above 0 and at most 1, got {self.explain_share}"
+        )
+        self._check_features()
+
+    def _check_features(self) -> None:
+        require(
+            (self.input is None) != (self.features is None),
+            "name the images to label: --input, or --features of labels whose features were kept"
+            if self.input is None
+            else f"--input {self.input} and --features {self.features}: name one, images or labels with kept features",
+        )
+        if self.features is None:
+            return
+        asked = [name for name in ("explain", "explain_projection", "explain_lexicon") if getattr(self, name)]
+        require(
+            not asked and not self.explain_settings,
+            "--explain draws heat maps, which need the pictures, and --features reads none: name the images with "
+            "--input, or leave --explain out",
+        )
+        require(
+            not self.keep_features,
+            f"--keep-features with --features: the features lie beside {self.features} already, for later jobs too",
         )
 
 

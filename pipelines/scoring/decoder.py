@@ -19,7 +19,7 @@ from ecor.config.model import Preprocess
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
-from pipelines.scoring.work_units import ImageItem, Rejection, Unit, unit_from_json
+from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
 from pipelines.storage.attempt import Attempt
 
 PART_BYTES = 32 * 1024**2
@@ -43,6 +43,10 @@ class Part:
     """Pictures of this run that are not among the B."""
     decode_s: float
     """Reading, decoding and resizing."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.pixels)
 
     def to_row(self) -> pa.Table:
         """The part as one row; the pixels are not copied."""
@@ -99,7 +103,7 @@ def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
 
 
 def decode_unit(
-    unit: Unit, *, preprocess: Preprocess, num_images: int, attempt: Attempt | None = None
+    unit: ImageUnit, *, preprocess: Preprocess, num_images: int, attempt: Attempt | None = None
 ) -> Iterator[Part]:
     """Decode a unit in parts; an empty unit has one empty part.
 

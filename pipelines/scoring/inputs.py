@@ -17,7 +17,7 @@ from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
-from pipelines.scoring.work_units import Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
+from pipelines.scoring.work_units import ImageUnit, Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
 from pipelines.storage.image_bytes import is_junk, is_within, join_source
 
 IMAGE_SUFFIXES = frozenset(
@@ -74,7 +74,14 @@ class Input:
         )
 
 
-def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> Input:
+@dataclass(frozen=True, kw_only=True)
+class ImageInput(Input):
+    """An input whose images are read."""
+
+    units: tuple[ImageUnit, ...]
+
+
+def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> ImageInput:
     """Divide an input into units of work: a split of shards, a table of images, or a folder of images.
 
     Args:
@@ -108,10 +115,10 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
     return _input_of_folder(root, unit_size=unit_size, without=without, follow_links=follow_links)
 
 
-def _split(folder: str) -> Input:
+def _split(folder: str) -> ImageInput:
     manifest = read_shard_manifest(folder)
     units = tuple(ShardUnit(folder=folder, info=shard) for shard in manifest.shards)
-    return Input(
+    return ImageInput(
         digest=manifest.digest,
         units=units,
         once_mended="shard them and run again, both with --fresh",
@@ -169,7 +176,7 @@ def _read_table(path: str) -> list[TableRow]:
     return found
 
 
-def _input_of_table(path: str, *, unit_size: int) -> Input:
+def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
     rows = _read_table(path)
     base = path.rpartition("/")[0]
     files = [
@@ -186,7 +193,7 @@ def _input_of_table(path: str, *, unit_size: int) -> Input:
     return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
 
 
-def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> Input:
+def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> ImageInput:
     folder = _read_folder(root, without=without, follow_links=follow_links)
     found = _input_of_files(
         [Listed(path=join_source(row["path"], root=root)) for row in folder.images],
@@ -199,14 +206,14 @@ def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_l
 
 def _input_of_files(
     files: Sequence[Listed], *, described: Sequence[Mapping[str, Any]], unit_size: int, once_mended: str
-) -> Input:
+) -> ImageInput:
     """`described` are the JSON values that the digest is of, one per file."""
     units = tuple(
         ListingUnit(name=f"{number:06d}", files=tuple(run))
         for number, run in enumerate(split_runs(files, size=unit_size))
     )
     digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))
-    return Input(digest=digest, units=units, once_mended=once_mended, num_listed=len(described))
+    return ImageInput(digest=digest, units=units, once_mended=once_mended, num_listed=len(described))
 
 
 def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -1,10 +1,12 @@
 """Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ecor.clip.image_features import FeaturePart, FeatureSet, ImageSide
+from ecor.config.checks import require
 from ecor.config.choices import Precision
 from ecor.config.model import Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
@@ -12,8 +14,10 @@ from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.config.stages import ScoreConfig
+from pipelines.features.kept_features import KeptFeatures, read_kept_features
+from pipelines.scoring.from_features.feature_units import input_of_features
 from pipelines.scoring.inputs import Input, read_input
 from pipelines.tracking import model_cache
 from pipelines.tracking.model_versions import ModelVersion
@@ -21,7 +25,8 @@ from pipelines.tracking.model_versions import ModelVersion
 if TYPE_CHECKING:
     from pipelines.scoring.attributions import AttributionSettings
 
-_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest")
+DEFAULT_MODEL = "models:/ecor@champion"
+_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest", "features_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,18 @@ class ScoreJob:
     preprocess: Preprocess
     evidence: "AttributionSettings | None"
     """Which images get heat maps, and how."""
+    image_side: ImageSide | None
+    """Of the model, if features are kept or read."""
+    kept: KeptFeatures | None
+    """Features to label, instead of images."""
+
+    @property
+    def input_address(self) -> str:
+        """Where the images are, or were when their features were kept."""
+        if self.kept is not None:
+            return self.kept.labels.parents.input
+        assert self.config.input is not None, "settings name an input or features"
+        return self.config.input
 
     @property
     def vocabulary_digest(self) -> str:
@@ -52,26 +69,43 @@ class ScoreJob:
             "model_version": self.model.version,
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
+            **({} if self.kept is None else {"features_digest": self.kept.features.digest}),
             **output_settings(self.config),
             **({} if self.evidence is None else {"evidence": self.evidence.identity}),
         }
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Digests of input, model and vocabulary, written to each commit record and to the MLflow run."""
-        return {name: self.identity[name] for name in _DIGESTS}
+        """Digests of input, model, vocabulary and features, written to each commit record and to the MLflow run."""
+        return {name: digest for name, digest in self.identity.items() if name in _DIGESTS}
 
     @property
     def parents(self) -> PredictionParents:
         return PredictionParents(
-            input=self.config.input,
+            input=self.input_address,
             input_digest=self.input.digest,
             model_uri=self.model.asked_for,
             model_name=self.model.name,
             model_version=self.model.version,
             model_digest=self.model.digest,
             vocabulary_digest=self.vocabulary_digest,
+            features=None if self.kept is None else self.kept.folder,
+            features_digest=None if self.kept is None else self.kept.features.digest,
         )
+
+    def feature_set(self, parts: Sequence[FeaturePart | None], *, labels_digest: str) -> FeatureSet | None:
+        """The record of the features that this job has kept; None where it keeps none.
+
+        Args:
+            parts: of its units, in order.
+            labels_digest: of its labels.
+        """
+        if not self.config.keep_features:
+            return None
+        assert self.image_side is not None, "planned with the features"
+        found = tuple(part for part in parts if part is not None)
+        assert len(found) == len(parts), "a unit without features is not done"
+        return FeatureSet(parts=found, image_side=self.image_side, labels_digest=labels_digest)
 
     def exceeds_rejected(self, num_rejected: int) -> bool:
         """Whether more than the allowed share of all images is rejected."""
@@ -96,10 +130,14 @@ class ScorerSettings:
     """Torch threads on the CPU; Ray's default is one."""
     evidence: "AttributionSettings | None" = None
     """Which rows get heat maps; None: no heat maps, and no column for them."""
+    image_side: ImageSide | None = None
+    """What the model's image side must be, if features are kept or read."""
+    keep_features: bool = False
+    """Hand the features on with the rows."""
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
-    """Pin the model and list the input; the model is downloaded, but not loaded.
+    """Pin the model and list the input; the model is downloaded, and loaded only if its record is an older one.
 
     Args:
         config: settings of the stage.
@@ -107,13 +145,23 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         tracking: the registry's server.
 
     Raises:
-        ValueError: for a model, input, vocabulary or attribution method that does not exist or does not fit.
+        ValueError: for a model, input, vocabulary, attribution method or kept features that do not exist or do not
+            fit.
         OSError: when the registry's server or a store fails.
     """
-    model = model_cache.pin_model(config.model, tracking=tracking)
-    images = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
+    kept = None if config.features is None else read_kept_features(config.features)
+    require(
+        kept is None or kept.folder != absolute_address(config.output),
+        f"--output {config.output} is the folder of the features: name another folder for the new labels",
+    )
+    model = model_cache.pin_model(config.model or _default_model(kept), tracking=tracking)
+    images = _read_images(config) if kept is None else input_of_features(kept)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
-    preprocess = _read_preprocess(model_cache.fetch_model(model, tracking=tracking))
+    folder = model_cache.fetch_model(model, tracking=tracking)
+    preprocess = _read_preprocess(folder)
+    image_side = _read_image_side(folder, config=config) if config.keep_features or kept is not None else None
+    if kept is not None and image_side is not None:
+        kept.require_image_side(image_side, model=model.uri)
     return ScoreJob(
         config=config,
         model=model,
@@ -123,7 +171,35 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         vocabulary=vocabulary,
         preprocess=preprocess,
         evidence=_read_evidence(config, model=model, tracking=tracking, num_images=images.num_images),
+        image_side=image_side,
+        kept=kept,
     )
+
+
+def _default_model(kept: KeptFeatures | None) -> str:
+    """The address of the model that nobody has named: that of the features, or the usual one."""
+    if kept is None:
+        return DEFAULT_MODEL
+    made_by = kept.labels.parents
+    return (
+        made_by.model_name if made_by.model_version is None else f"models:/{made_by.model_name}/{made_by.model_version}"
+    )
+
+
+def _read_images(config: ScoreConfig) -> Input:
+    assert config.input is not None, "settings name an input or features"
+    return read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
+
+
+def _read_image_side(folder: Path, *, config: ScoreConfig) -> ImageSide:
+    """Image side of a model in the precision of the job; torch is imported for older records only."""
+    found = read_checkpoint(folder).image_side_digest
+    if found is None:
+        from ecor.checkpoint import read_image_side
+
+        found = read_image_side(folder)
+    usual = "bf16" if config.use_gpu else "fp32"
+    return ImageSide(model_digest=found, precision=usual if config.precision == "auto" else config.precision)
 
 
 def _read_preprocess(folder: Path) -> Preprocess:

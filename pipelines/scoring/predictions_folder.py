@@ -5,6 +5,7 @@ manifest.json        the `PredictionSet`, written last
 _pieces/<unit>-<attempt>/   parts of a unit that are scored before the others, until the unit is written
 quarantine.parquet   pictures without a label, and why
 summary.json         counts, rate, where the time went
+features/            kept features of the labelled images, if asked for (`pipelines.features.features_folder`)
 _commits/job/        what the folder is for, and its MLflow run
 _commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`)
 """
@@ -22,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecor.clip.image_features import FeaturePart, FeatureSet
 from ecor.data.predictions import (
     MANIFEST_NAME,
     PredictionPart,
@@ -34,7 +36,9 @@ from ecor.data.predictions import (
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import describe_changes
+from pipelines.features.features_folder import FeaturesFolder
 from pipelines.runtime.retries import Result, retry_in_store
+from pipelines.scoring.scored_part import KeptRows
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.record_store import RecordStore
@@ -57,20 +61,35 @@ class CommittedUnit:
 
     part: PredictionPart
     rejected: tuple[Rejection, ...]
+    features: FeaturePart | None = None
+    """File of its images' features, if they were kept."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
         """Read a commit record, or the output of `dataclasses.asdict`."""
         rejected = tuple(Rejection(**each) for each in record["rejected"])
-        return cls(part=PredictionPart(**record["part"]), rejected=rejected)
+        kept = record.get("features")
+        features = None if kept is None else FeaturePart(**kept)
+        return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
 
 
 class PredictionsFolder:
     """A folder of labels of one job; local, or in a store."""
 
-    def __init__(self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0) -> None:
-        """`identity` holds the values that must be equal for finished units to be reused, as JSON values."""
+    def __init__(
+        self, folder: str, *, identity: Mapping[str, Any], lease_s: float = 60.0, keep_features: bool = False
+    ) -> None:
+        """Open the folder of a job.
+
+        Args:
+            folder: address.
+            identity: the values that must be equal for finished units to be reused, as JSON values.
+            lease_s: seconds for which a renewed lease is valid.
+            keep_features: a unit without its features is not done.
+        """
         self.folder = folder.rstrip("/")
+        self.keep_features = keep_features
+        self.features = FeaturesFolder(self.folder)
         self.identity = dict(identity)
         digest = json_digest(self.identity)
         self.units = WorkLedger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
@@ -98,6 +117,7 @@ class PredictionsFolder:
         """Remove all commits; a running job with other settings then fails."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         filesystem.remove(filesystem.join(self.folder, _PIECES))
+        self.features.clear()
         RecordStore(f"{self.folder}/{_COMMITS}").clear()
 
     def find_manifest(self) -> PredictionSet | None:
@@ -105,10 +125,16 @@ class PredictionsFolder:
         is_there = self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME)))
         return self._retry(lambda: read_prediction_set(self.folder)) if is_there else None
 
-    def publish(self, predictions: PredictionSet) -> None:
-        """Write the manifest; ValueError when another job has claimed the folder."""
+    def publish(self, predictions: PredictionSet, *, features: FeatureSet | None = None) -> None:
+        """Write the record of the features, then the manifest; ValueError when another job has claimed the folder."""
         self.claim_folder()
+        self.publish_features(features)
         self._retry(lambda: write_prediction_set(self.folder, predictions))
+
+    def publish_features(self, features: FeatureSet | None) -> None:
+        """Write the record of the features, if there are any and it is not there."""
+        if features is not None:
+            self.features.publish(features)
 
     @contextmanager
     def hold_lease(self) -> Iterator[None]:
@@ -119,13 +145,15 @@ class PredictionsFolder:
     def read_commits(self, *, known: Mapping[str, CommittedUnit] | None = None) -> dict[str, CommittedUnit]:
         """Committed units whose files are complete; a unit with a damaged or missing file must be redone.
 
+        If features are to be kept, so must a unit that was done without them.
+
         Files of `known` units were checked before and are not read again.
         """
         records, known = self.units.read_commits(), known or {}
         found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
         new = [unit for unit in found if unit not in known]
         with ThreadPoolExecutor(max_workers=_NUM_VERIFIERS) as pool:
-            is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit].part), new), strict=True))
+            is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit]), new), strict=True))
         for unit in [unit for unit in new if not is_whole[unit]]:
             self.units.discard(unit, records[unit])
             del found[unit]
@@ -143,15 +171,25 @@ class PredictionsFolder:
         return self.units.claim_all(units)
 
     def save(
-        self, attempt: Attempt, *, rows: pa.Table, rejected: Sequence[Rejection], parents: Mapping[str, Any]
+        self,
+        attempt: Attempt,
+        *,
+        rows: pa.Table,
+        rejected: Sequence[Rejection],
+        parents: Mapping[str, Any],
+        features: KeptRows | None = None,
     ) -> CommittedUnit | None:
-        """Write and commit the rows of a unit; returns the committed unit.
+        """Write and commit the rows of a unit, and the features of its images; returns the committed unit.
 
         If another job has taken the unit over, that is its output, or None until it commits.
         """
         name = f"{attempt.unit}-{attempt.name}.parquet"
         part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
-        record = {"part": asdict(part), "rejected": [asdict(each) for each in rejected], "parents": dict(parents)}
+        lost = [asdict(each) for each in rejected]
+        record = {"part": asdict(part), "rejected": lost, "parents": dict(parents)}
+        if features is not None:
+            kept = self.features.write(attempt, features.table, image_side=features.image_side, rejected=lost)
+            record["features"] = asdict(kept)
         counting = self.units.commit(attempt, record)
         return None if counting is None else CommittedUnit.from_record(counting)
 
@@ -208,13 +246,14 @@ class PredictionsFolder:
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
             if _PART.fullmatch(name) and name not in counting_files:
                 self._retry(partial(filesystem.remove, filesystem.join(self.folder, name)))
+        self.features.remove_all_but(each.features.name for each in committed.values() if each.features is not None)
 
-    def _is_whole(self, part: PredictionPart) -> bool:
+    def _is_whole(self, unit: CommittedUnit) -> bool:
         try:
-            self._retry(lambda: read_part(self.folder, part))
+            self._retry(lambda: read_part(self.folder, unit.part))
         except ValueError:
             return False
-        return True
+        return not self.keep_features or self.features.is_whole(unit.features)
 
     def _write(self, name: str, data: bytes) -> None:
         self._retry(lambda: filesystem.write(filesystem.join(self.folder, name), data))

@@ -3,10 +3,14 @@
 Nothing here imports torch, so that the actor that writes rows stays small.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from ecor.clip.image_features import ImageSide
 from pipelines.scoring.decoder import (
     attempt_from_json,
     attempt_to_json,
@@ -24,7 +28,7 @@ class StepTimings:
     """Seconds per step, of a part or of a job; summed over actors."""
 
     decode: float = 0.0
-    """Reading, decoding and resizing pictures."""
+    """Reading, decoding and resizing pictures; or reading their kept features."""
     encode: float = 0.0
     """The image tower."""
     text: float = 0.0
@@ -45,6 +49,22 @@ class StepTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRows:
+    """Features to keep, in the order of the rows."""
+
+    table: pa.Table
+    """Of `ecor.clip.image_features.features_table`."""
+    image_side: ImageSide
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "KeptRows | None":
+        """Read what `ScoredPart.to_row` wrote."""
+        if row["features"] is None:
+            return None
+        return cls(table=from_ipc(row["features"]), image_side=ImageSide(**json.loads(row["image_side"])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredPart:
     """The rows of a part."""
 
@@ -59,6 +79,8 @@ class ScoredPart:
     seconds: StepTimings
     num_cut: int = 0
     """Sentences of the whole vocabulary that are longer than the text tower reads."""
+    features: KeptRows | None = None
+    """The features of the rows' images; None where they are not kept."""
 
     def to_row(self) -> pa.Table:
         """The part as one row of an Arrow table, for Ray Data."""
@@ -75,6 +97,8 @@ class ScoredPart:
                 "text_s": [self.seconds.text],
                 "explain_s": [self.seconds.explain],
                 "num_cut": [self.num_cut],
+                "features": pa.array([None if self.features is None else to_ipc(self.features.table)], pa.binary()),
+                "image_side": [None if self.features is None else json.dumps(asdict(self.features.image_side))],
             }
         )
 
@@ -93,6 +117,7 @@ class ScoredPart:
                     decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
                 ),
                 num_cut=row["num_cut"],
+                features=KeptRows.from_row(row),
             )
             for row in table.to_pylist()
         ]

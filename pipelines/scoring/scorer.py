@@ -1,10 +1,10 @@
-"""Score the decoded images of a part with the pinned model: the scoring actor of `ecor score`."""
+"""Score a part's decoded images, or their kept features, with the pinned model: the scoring actor of `ecor score`."""
 
 import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,8 @@ import torch
 from filelock import FileLock
 
 from ecor.checkpoint import load
+from ecor.clip.feature_types import ImageFeatures, unit_features
+from ecor.clip.image_features import feature_arrays, features_table
 from ecor.data.prediction_schema import schema_for
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.explain.methods.registry import Method
@@ -19,10 +21,23 @@ from ecor.model import NOT_FINITE, Recognizer
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
+from pipelines.scoring.from_features.feature_units import EncodedPart
 from pipelines.scoring.job import ScorerSettings
-from pipelines.scoring.scored_part import ScoredPart, StepTimings
+from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
 from pipelines.scoring.work_units import Rejection
 from pipelines.tracking.model_cache import fetch_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Labels of a batch of images."""
+
+    rows: pa.Table
+    finite: tuple[int, ...]
+    """Images of the batch that have a row."""
+    features: ImageFeatures
+    """Of these images."""
+    seconds: StepTimings
 
 
 class Scorer:
@@ -33,28 +48,29 @@ class Scorer:
         torch.set_num_threads(settings.num_threads)
         self.recognizer = open_pinned_model(settings)
         self.provenance = self.recognizer.provenance
+        _check_image_side(self.recognizer, settings=settings)
         self.opening = _encode_text(self.recognizer)
         self.method = _open_method(self.recognizer, rule=settings.evidence)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows == 1, "one part at a time"
-        scored = self.score(Part.from_row(rows))
-        return scored.to_row()
+        is_encoded = "features" in rows.column_names
+        return self.score(EncodedPart.from_row(rows) if is_encoded else Part.from_row(rows)).to_row()
 
-    def score(self, part: Part) -> ScoredPart:
+    def score(self, part: Part | EncodedPart) -> ScoredPart:
         """Label a part, batch by batch."""
         seconds = StepTimings(decode=part.decode_s, text=self.opening)
         self.opening = 0.0  # counted with the first part only
-        tables = [schema_for(self.settings.scoring).empty_table()]
-        kept: list[int] = []
-        for start in range(0, len(part.pixels), self.settings.batch_size):
-            rows, finite, spent = self._label_batch(part, start=start)
-            tables.append(rows)
-            kept += [start + index for index in finite]
+        batches = [self._label_batch(part, start=start) for start in self._starts(part)]
+        seconds = sum((each.seconds for each in batches), start=seconds)
+        rows = pa.concat_tables([schema_for(self.settings.scoring).empty_table(), *(each.rows for each in batches)])
+        if isinstance(part, Part):
+            kept = [
+                start + index for start, each in zip(self._starts(part), batches, strict=True) for index in each.finite
+            ]
+            part = _reject_all_but(kept, part=part, precision=self.recognizer.backbone.precision)
+            rows, spent = self._add_heatmaps(rows, part)
             seconds += spent
-        part = _reject_all_but(kept, part=part, precision=self.recognizer.backbone.precision)
-        rows, spent = self._add_heatmaps(pa.concat_tables(tables), part)
-        seconds += spent
         steps = (
             ("decode", "encode", "text") if self.settings.evidence is None else ("decode", "encode", "text", "explain")
         )
@@ -69,7 +85,23 @@ class Scorer:
             rejected=part.rejected,
             seconds=seconds,
             num_cut=self.recognizer.text.num_truncated,
+            features=self._keep_features([each.features for each in batches], keys=rows["key"].to_pylist()),
         )
+
+    def _starts(self, part: Part | EncodedPart) -> range:
+        return range(0, part.num_images, self.settings.batch_size)
+
+    def _keep_features(self, features: Sequence[ImageFeatures], *, keys: Sequence[str]) -> KeptRows | None:
+        """The features of the labelled images in fp16, if they are to be kept."""
+        image_side = self.settings.image_side
+        if not self.settings.keep_features or image_side is None:
+            return None
+        empty = torch.zeros(0, self.recognizer.backbone.embed_dim, dtype=torch.float16)
+        rationale = torch.cat([empty, *(each.rationale.half().cpu() for each in features)]).numpy()
+        category = None
+        if self.recognizer.prompts.has_two_features:
+            category = torch.cat([empty, *(each.category.half().cpu() for each in features)]).numpy()
+        return KeptRows(table=features_table(keys, rationale=rationale, category=category), image_side=image_side)
 
     def _add_heatmaps(self, rows: pa.Table, part: Part) -> tuple[pa.Table, StepTimings]:
         """Add heat maps, if asked for."""
@@ -86,26 +118,47 @@ class Scorer:
         )
         return explained, StepTimings(explain=time.perf_counter() - began)
 
-    def _label_batch(self, part: Part, *, start: int) -> tuple[pa.Table, list[int], StepTimings]:
+    def _label_batch(self, part: Part | EncodedPart, *, start: int) -> _Batch:
         """Rows of the images whose features are finite, and which of the batch these are."""
         began = time.perf_counter()
         size = self.settings.batch_size
-        pixels_B3HW = torch.from_numpy(part.pixels[start : start + size].copy())  # Ray's memory is read-only
-        features = self.recognizer.image_features(pixels_B3HW)
+        features = self._features(part, images=slice(start, start + size))
         if features.rationale.is_cuda:
             torch.cuda.synchronize()  # so that the time is counted where it was spent
         encoded = time.perf_counter()
         finite = features.is_finite.nonzero()[:, 0].cpu()
+        features = features.select(finite.to(features.rationale.device))
         rows = schema_for(self.settings.scoring).empty_table()
         if len(finite):
             rows = self.recognizer.label(
-                features.select(finite.to(features.rationale.device)),
+                features,
                 origins=part.origins.slice(start, size).take(finite.numpy()),
                 scoring=self.settings.scoring,
                 provenance=self.provenance,
             )
         timings = StepTimings(encode=encoded - began, text=time.perf_counter() - encoded)
-        return rows, finite.tolist(), timings
+        return _Batch(rows=rows, finite=tuple(finite.tolist()), features=features, seconds=timings)
+
+    def _features(self, part: Part | EncodedPart, *, images: slice) -> ImageFeatures:
+        """Features of a batch: computed, or as they were kept."""
+        if isinstance(part, Part):
+            pixels_B3HW = torch.from_numpy(part.pixels[images].copy())  # Ray's memory is read-only
+            return self.recognizer.image_features(pixels_B3HW)
+        kept = part.features.slice(images.start, images.stop - images.start)
+        rationale, category = (
+            unit_features(torch.from_numpy(array.copy()).to(self.recognizer.device)) for array in feature_arrays(kept)
+        )
+        return ImageFeatures(rationale=rationale, category=category)
+
+
+def _check_image_side(recognizer: Recognizer, *, settings: ScorerSettings) -> None:
+    """The driver has compared records; what was loaded decides."""
+    expected = settings.image_side
+    if expected is not None and (found := recognizer.image_side) != expected:
+        raise ValueError(
+            f"{settings.model.uri} has image side {found.digest}, its record says {expected.digest}: save the model "
+            "again"
+        )
 
 
 def _reject_all_but(kept: Sequence[int], *, part: Part, precision: str) -> Part:

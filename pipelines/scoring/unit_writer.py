@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.decoder import from_ipc, to_ipc
 from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
-from pipelines.scoring.scored_part import ScoredPart, StepTimings
+from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
 from pipelines.storage.attempt import Attempt
 
 
@@ -105,5 +105,14 @@ class UnitWriter:
             rows=pa.concat_tables([part.rows for part in parts]),
             rejected=[each for part in parts for each in part.rejected],
             parents=self.parents,
+            features=_features_of(parts),
         )
         return SavedUnit(attempt=attempt, committed=committed)
+
+
+def _features_of(parts: Sequence[ScoredPart]) -> KeptRows | None:
+    """The features of all parts of a unit; None where they are not kept."""
+    kept = [part.features for part in parts if part.features is not None]
+    if not kept:
+        return None
+    return KeptRows(table=pa.concat_tables([each.table for each in kept]), image_side=kept[0].image_side)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol, TypeVar
 
 from ecor.data.samples import sample_key
@@ -55,6 +55,10 @@ class Unit(Protocol):
     @property
     def num_images(self) -> int:
         """Pictures in it, readable or not."""
+
+
+class ImageUnit(Unit, Protocol):
+    """A unit whose images are read."""
 
     def read(self) -> Iterator[ImageItem | Rejection]:
         """Its pictures in order, a few in memory at a time.
@@ -126,12 +130,12 @@ class ListingUnit:
 
 def unit_to_json(unit: Unit) -> str:
     """A unit as it travels to the machine that decodes it: plain values, no pickle."""
-    assert isinstance(unit, ShardUnit | ListingUnit)
+    assert is_dataclass(unit) and not isinstance(unit, type)
     return json.dumps({"kind": type(unit).__name__, **asdict(unit)})
 
 
-def unit_from_json(text: str) -> Unit:
-    """The unit that `unit_to_json` was given."""
+def unit_from_json(text: str) -> ImageUnit:
+    """The unit of images that `unit_to_json` was given."""
     fields = json.loads(text)
     if fields.pop("kind") == ShardUnit.__name__:
         return ShardUnit(folder=fields["folder"], info=ShardInfo(**fields["info"]))

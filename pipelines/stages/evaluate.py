@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -107,7 +107,7 @@ def open_source(path: str, *, name: str) -> PredictionSource:
         path=path,
         name=name,
         digest=manifest.digest,
-        parents=asdict(manifest.parents),
+        parents=manifest.parents.to_record(),
         num_rows=manifest.num_rows,
         num_rejected=manifest.num_rejected,
     )

@@ -31,7 +31,7 @@ from pipelines.config.infrastructure import TrackingConfig, absolute_address, re
 from pipelines.config.stages import ExplainConfig
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import percent, say
-from pipelines.scoring.inputs import IMAGE_SUFFIXES, Input, read_input
+from pipelines.scoring.inputs import IMAGE_SUFFIXES, ImageInput, read_input
 from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
 from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
 
@@ -164,7 +164,7 @@ class _Place:
     address: str
     folder: str | None
     """That names are relative to; None for a photo that was named itself."""
-    images: Input
+    images: ImageInput
 
 
 def _place(place: str, *, output: str) -> _Place:
@@ -186,11 +186,11 @@ def _place(place: str, *, output: str) -> _Place:
     )
     photo = ListingUnit(name="0", files=(Listed(path=place),))
     return _Place(
-        address=place, folder=None, images=Input(digest="", units=(photo,), once_mended="run again", num_listed=1)
+        address=place, folder=None, images=ImageInput(digest="", units=(photo,), once_mended="run again", num_listed=1)
     )
 
 
-def _read_all(images: Input) -> Iterator[ImageItem | Rejection]:
+def _read_all(images: ImageInput) -> Iterator[ImageItem | Rejection]:
     for unit in images.units:
         yield from unit.read()
 

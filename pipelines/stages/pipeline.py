@@ -87,6 +87,7 @@ def _contest(config: PipelineConfig, *, version: ModelVersion, role: str) -> str
         model=version.uri,
         vocabulary=f"{config.shard.output}/vocabulary.json",
         explain=None,
+        keep_features=False,
     )
     score.run(scoring, cluster=config.cluster, tracking=config.tracking)
     evaluation = EvaluateConfig(predictions=(labels,), output=f"{config.output}/evaluation/{place}")

@@ -7,13 +7,15 @@ publishes the manifest. Kill it at any moment and run the same command again: no
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
+from pipelines.features.features_folder import FeaturesFolder
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.runtime.prometheus import (
@@ -25,6 +27,7 @@ from pipelines.runtime.prometheus import (
     count,
 )
 from pipelines.scoring.flows.flow import Flow, open_flow
+from pipelines.scoring.from_features.feature_units import describe
 from pipelines.scoring.job import ScoreJob, plan_job
 from pipelines.scoring.job_stats import JobStats, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
@@ -49,17 +52,24 @@ def run(
         OSError: when MLflow's server is gone for good; the same command resumes in the same run.
     """
     began = time.perf_counter()
+    config = _with_features_of(config)
     job = plan_job(config, cluster=cluster or ClusterConfig(), tracking=resolve_tracking(tracking or TrackingConfig()))
     if (line := job.input.describe_left_out()) is not None:
         say(line)
-    folder = PredictionsFolder(absolute_address(config.output), identity=job.identity, lease_s=job.cluster.lease_s)
+    folder = PredictionsFolder(
+        absolute_address(config.output),
+        identity=job.identity,
+        lease_s=job.cluster.lease_s,
+        keep_features=config.keep_features,
+    )
     if config.fresh:
         folder.clear()
     folder.claim_folder()
     with folder.hold_lease(), _left_if_refused(folder):
         attempts, committed = _claim_units(job, folder=folder)
         finished = folder.find_manifest()
-        if finished is not None and len(committed) == len(job.input.units):
+        if finished is not None and _is_of(finished, committed, job=job):
+            folder.publish_features(_feature_set(job, committed=committed, predictions=finished))
             _say_finished(finished, committed=committed, job=job)
             return finished
         with _open_mlflow_run(job, folder=folder) as run_id, open_flow(job) as flow:
@@ -68,10 +78,31 @@ def run(
             balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
             summary = _summary(job, tally=tally, flow=flow, balance=balance, began=began)
-            _publish(job, folder=folder, predictions=predictions, summary=summary)
+            features = _feature_set(job, committed=tally.committed, predictions=predictions)
+            _publish(job, folder=folder, predictions=predictions, features=features, summary=summary)
     say(summary_line(summary), to_stdout=True)
     say_balance(balance)
     return predictions
+
+
+def _with_features_of(config: ScoreConfig) -> ScoreConfig:
+    """An output folder with features keeps them complete, also where a later run does not ask for it."""
+    if config.fresh or config.features is not None or not FeaturesFolder(absolute_address(config.output)).has_record():
+        return config
+    return replace(config, keep_features=True)
+
+
+def _is_of(finished: PredictionSet, committed: Mapping[str, CommittedUnit], *, job: ScoreJob) -> bool:
+    """Whether a manifest names the files that count; not if its job ended just before it replaced the manifest."""
+    counting = {unit: each.part for unit, each in committed.items()}
+    return len(committed) == len(job.input.units) and {part.unit: part for part in finished.parts} == counting
+
+
+def _feature_set(
+    job: ScoreJob, *, committed: Mapping[str, CommittedUnit], predictions: PredictionSet
+) -> FeatureSet | None:
+    parts = [committed[unit.name].features for unit in job.input.units]
+    return job.feature_set(parts, labels_digest=predictions.digest)
 
 
 def _say_finished(finished: PredictionSet, *, committed: dict[str, CommittedUnit], job: ScoreJob) -> None:
@@ -204,7 +235,7 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         "ecor.model_uri": job.model.uri,
         "ecor.model_asked_for": job.model.asked_for,
         "ecor.output": job.config.output,
-        "ecor.input": job.config.input,
+        "ecor.input": job.input_address,
         **{f"ecor.{name}": digest for name, digest in job.digests.items()},
     }
     from pipelines.tracking import model_registry  # MLflow: not for a finished job
@@ -230,13 +261,29 @@ def _summary(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balance, be
 
 
 def _publish(
-    job: ScoreJob, *, folder: PredictionsFolder, predictions: PredictionSet, summary: Mapping[str, Any]
+    job: ScoreJob,
+    *,
+    folder: PredictionsFolder,
+    predictions: PredictionSet,
+    features: FeatureSet | None,
+    summary: Mapping[str, Any],
 ) -> None:
     """MLflow first: with a manifest there, the next attempt would have nothing left to do or to record."""
     assert predictions.run_id is not None
+    summary = {**summary, **_describe_features(job, features=features)}
     _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
-    folder.publish(predictions)
+    folder.publish(predictions, features=features)
     folder.write_summary({**summary, "run_id": predictions.run_id, "digest": predictions.digest})
+
+
+def _describe_features(job: ScoreJob, *, features: FeatureSet | None) -> dict[str, Any]:
+    """Of the summary: which features were labelled, or were kept."""
+    if job.kept is not None:
+        return {"from_features": describe(job.kept)}
+    if features is None:
+        return {}
+    facts = {"digest": features.digest, "image_side": asdict(features.image_side)}
+    return {"kept_features": facts, "num_feature_bytes": features.num_bytes}
 
 
 def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:

@@ -1,6 +1,7 @@
 """Stream units of images through the cluster: decode on CPUs, score on GPUs or CPUs, write and commit.
 
-Pixels and rows pass from actor to actor in Ray's object store; the driver gets one report per part.
+Where images are labelled by kept features, these are read instead of decoding. Pixels, features and rows pass from
+actor to actor in Ray's object store; the driver gets one report per part.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from pipelines.runtime.actor_arguments import inline_actor_arguments
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
-from pipelines.scoring.decoder import PART_BYTES, Decoder
-from pipelines.scoring.flows.flow_settings import decoder_settings, make_scorer_settings
+from pipelines.scoring.decoder import PART_BYTES
+from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob, ScorerSettings
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
@@ -52,10 +53,11 @@ def stream_units(
     writing = {"folder": folder, "parents": job.digests}
     with ray_data_settings(job.cluster, max_block_bytes=PART_BYTES), inline_actor_arguments(), raise_causes():
         parts = _units_dataset(units, attempts=attempts, num_decoders=reservation.num_decoders)
+        reader, settings = make_reader(job)
         parts = _map_with_actors(
             parts,
-            Decoder,
-            decoder_settings(job),
+            reader,
+            settings,
             cpus=reservation.cpus_per_decoder,
             num_actors=reservation.num_decoders,
         )

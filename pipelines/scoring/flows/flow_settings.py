@@ -3,7 +3,8 @@
 from typing import Any
 
 from pipelines.runtime.actor_resources import Reservation
-from pipelines.scoring.decoder import images_per_part
+from pipelines.scoring.decoder import Decoder, images_per_part
+from pipelines.scoring.from_features.feature_units import FeatureReader
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 
 
@@ -21,10 +22,14 @@ def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSe
         use_gpu=config.use_gpu,
         num_threads=reservation.num_threads,
         evidence=job.evidence,
+        image_side=job.image_side,
+        keep_features=config.keep_features,
     )
 
 
-def decoder_settings(job: ScoreJob) -> dict[str, Any]:
-    """The settings of a job's decoders."""
+def make_reader(job: ScoreJob) -> tuple[type, dict[str, Any]]:
+    """The actor that makes parts of the units of a job, and its settings."""
+    if job.kept is not None:
+        return FeatureReader, {"batch_size": job.config.batch_size}
     num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
-    return {"preprocess": job.preprocess, "num_images": num_images}
+    return Decoder, {"preprocess": job.preprocess, "num_images": num_images}

@@ -3,7 +3,7 @@
 Decoder, scorer and writer are those of `pipelines.scoring.flows.cluster_flow`, and so are records and rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Queue
 from threading import Event, Thread
@@ -11,8 +11,7 @@ from threading import Event, Thread
 import pyarrow as pa
 
 from pipelines.runtime.actor_resources import Reservation
-from pipelines.scoring.decoder import Decoder
-from pipelines.scoring.flows.flow_settings import decoder_settings, make_scorer_settings
+from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
@@ -46,7 +45,8 @@ def stream_local_units(
     from pipelines.scoring.scorer import Scorer  # torch: a finished job does without
 
     rows = [pa.table({"unit": [unit_to_json(unit)], "attempt": [attempts[unit.name].to_json()]}) for unit in units]
-    decoder, writer = Decoder(**decoder_settings(job)), UnitWriter(folder, parents=job.digests)
+    reader, settings = make_reader(job)
+    decoder, writer = reader(**settings), UnitWriter(folder, parents=job.digests)
     with _torch_threads_kept():
         scorer = Scorer(make_scorer_settings(job, reservation=reservation))
         with _decoded_ahead(decoder, rows) as parts:
@@ -55,7 +55,9 @@ def stream_local_units(
 
 
 @contextmanager
-def _decoded_ahead(decoder: Decoder, rows: Sequence[pa.Table]) -> Iterator[Iterator[pa.Table]]:
+def _decoded_ahead(
+    decoder: Callable[[pa.Table], Iterator[pa.Table]], rows: Sequence[pa.Table]
+) -> Iterator[Iterator[pa.Table]]:
     """Decoded parts, in order, a few of them ahead in a thread; an error of the thread is raised where it would be."""
     decoded: Queue[pa.Table | BaseException | None] = Queue(_PARTS_AHEAD)
     is_over = Event()

@@ -156,6 +156,8 @@ def test_commands_in_the_prose_of_a_page_are_taken(page, capsys):
         words = shlex.split(" ".join(found.split()))
         if len(words) == 1 or words[-1].startswith("--"):  # a stage, or an option of one, is spoken of
             continue
+        if words[0] == "score" and not {"--input", "--features"} & set(words):  # one of them is required
+            words += ["--input", "x"]
         with suppress(SystemExit):
             _parse_command(words)
         for missing in re.findall(r"(--\S+) STR", capsys.readouterr().err):

@@ -893,3 +893,20 @@ def test_maps_are_added_to_the_rows_that_were_asked_for_and_change_nothing_else(
         score.run(replace(config, explain=None), tracking=tracking)
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert summary["seconds_of"]["explain"] > 0
+
+
+@pytest.mark.slow
+def test_kept_features_are_labelled_by_the_same_actors_without_a_picture(
+    done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    monday = replace(done, output=str(tmp_path / "monday"), keep_features=True)
+    assert score.run(monday, tracking=tracking).digest == read_prediction_set(done.output).digest
+    tuesday = replace(
+        monday, input=None, features=monday.output, keep_features=False, model=None, output=str(tmp_path / "tuesday")
+    )
+    found = score.run(tuesday, tracking=tracking)
+    assert (found.parents.input, found.parents.features) == (done.input, monday.output)
+    assert found.parents.model_version == "1", "the model of the features"
+    ours, theirs = (read_predictions(each.output).to_pandas() for each in (tuesday, done))
+    assert list(ours["key"]) == list(theirs["key"])
+    assert np.abs(ours["confidence"] - theirs["confidence"]).max() <= 0.1 * np.ptp(theirs["confidence"])
