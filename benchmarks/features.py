@@ -39,7 +39,6 @@ from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.features.kept_features import read_kept_features
 from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob, plan_job
@@ -48,6 +47,7 @@ from pipelines.scoring.scored_part import KeptRows
 from pipelines.scoring.scorer import Scorer
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import unit_to_json
+from pipelines.storage.kept_features import read_kept_features
 
 FIRST, SECOND = "demo-small", "demo-new-names"
 """Drawn sets whose names are the first and the second vocabulary where time is measured."""

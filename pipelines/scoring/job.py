@@ -16,9 +16,9 @@ from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.config.stages import ScoreConfig
-from pipelines.features.kept_features import KeptFeatures, read_kept_features
-from pipelines.scoring.from_features.feature_units import input_of_features
+from pipelines.scoring.feature_units import input_of_features
 from pipelines.scoring.inputs import Input, read_input
+from pipelines.storage.kept_features import KeptFeatures, read_kept_features
 from pipelines.tracking import model_cache
 from pipelines.tracking.model_versions import ModelVersion
 

@@ -1,11 +1,22 @@
 """Counts, rates and times of a scoring job, and which job did which of its units."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.runtime.balance import Balance
+from pipelines.runtime.prometheus import (
+    IMAGES_QUARANTINED,
+    IMAGES_SCORED,
+    IMAGES_SEEN,
+    RETRIES,
+    UNITS_DONE,
+    count,
+)
+from pipelines.scoring.flows.flow import Flow
 from pipelines.scoring.inputs import Input
+from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import CommittedUnit
 from pipelines.scoring.scored_part import StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
@@ -105,3 +116,28 @@ def summary_line(summary: Mapping[str, Any]) -> str:
         f"{summary['images_per_s']:.1f} images/s; units: {num_units['kept']} kept, {num_units['done']} done"
         f"{taken_over}{by_others}: {summary['output']}"
     )
+
+
+def count_unit(saved: SavedUnit, *, num_images: int) -> None:
+    """Tell Prometheus of a unit that was scored here."""
+    if saved.committed is None or not saved.counts:
+        count(UNITS_DONE, stage="score", how="by another job")
+        return
+    count(UNITS_DONE, stage="score", how="taken over" if saved.attempt.took_over else "done")
+    count(RETRIES, int(saved.attempt.took_over), kind="taken over")
+    count(IMAGES_SEEN, num_images, stage="score")
+    count(IMAGES_SCORED, saved.committed.part.num_rows)
+    for rejection in saved.committed.rejected:
+        count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
+
+
+def summarise_job(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balance, began: float) -> dict[str, Any]:
+    return {
+        "output": job.config.output,
+        "model": job.model.uri,
+        **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
+        "num_left_out": balance.num_left_out,
+        "balance": balance.to_record(),
+        "actors": {**asdict(flow.reservation), "threads_per_scorer": flow.reservation.num_threads},
+        "in_process": flow.is_local,
+    }

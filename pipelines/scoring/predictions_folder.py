@@ -5,7 +5,7 @@ manifest.json        the `PredictionSet`, written last
 _pieces/<unit>-<attempt>/   parts of a unit that are scored before the others, until the unit is written
 quarantine.parquet   pictures without a label, and why
 summary.json         counts, rate, where the time went
-features/            kept features of the labelled images, if asked for (`pipelines.features.features_folder`)
+features/            kept features of the labelled images, if asked for (`pipelines.storage.features_folder`)
 _commits/job/        what the folder is for, and its MLflow run
 _commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`)
 """
@@ -36,11 +36,11 @@ from ecor.data.predictions import (
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import describe_changes
-from pipelines.features.features_folder import FeaturesFolder
 from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.scoring.scored_part import KeptRows
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.attempt import Attempt
+from pipelines.storage.features_folder import FeaturesFolder
 from pipelines.storage.record_store import RecordStore
 from pipelines.storage.work_ledger import WorkLedger
 

@@ -21,7 +21,7 @@ from ecor.model import NOT_FINITE, Recognizer
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
-from pipelines.scoring.from_features.feature_units import EncodedPart
+from pipelines.scoring.feature_units import EncodedPart
 from pipelines.scoring.job import ScorerSettings
 from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
 from pipelines.scoring.work_units import Rejection

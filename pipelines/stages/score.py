@@ -15,24 +15,15 @@ from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.features.features_folder import FeaturesFolder
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
-from pipelines.runtime.prometheus import (
-    IMAGES_QUARANTINED,
-    IMAGES_SCORED,
-    IMAGES_SEEN,
-    RETRIES,
-    UNITS_DONE,
-    count,
-)
+from pipelines.scoring.feature_units import describe_features
 from pipelines.scoring.flows.flow import Flow, open_flow
-from pipelines.scoring.from_features.feature_units import describe
 from pipelines.scoring.job import ScoreJob, plan_job
-from pipelines.scoring.job_stats import JobStats, summary_line
+from pipelines.scoring.job_stats import JobStats, count_unit, summarise_job, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
-from pipelines.scoring.unit_writer import SavedUnit
 from pipelines.storage.attempt import Attempt
+from pipelines.storage.features_folder import FeaturesFolder
 
 
 def run(
@@ -77,7 +68,7 @@ def run(
             _score(job, folder=folder, tally=tally, flow=flow, attempts=attempts)
             balance = tally.balance(job.input)
             predictions = _collect_predictions(job, folder=folder, tally=tally, run_id=run_id)
-            summary = _summary(job, tally=tally, flow=flow, balance=balance, began=began)
+            summary = summarise_job(job, tally=tally, flow=flow, balance=balance, began=began)
             features = _feature_set(job, committed=tally.committed, predictions=predictions)
             _publish(job, folder=folder, predictions=predictions, features=features, summary=summary)
     say(summary_line(summary), to_stdout=True)
@@ -179,24 +170,11 @@ def _score_claimed(
             if report.saved is None or unit is None:  # parts are missing, or the unit was reported before
                 continue
             tally.add(unit, report.saved)
-            _count(report.saved, num_images=unit.num_images)
+            count_unit(report.saved, num_images=unit.num_images)
             advance(unit.num_images)
             _check_rejected(job, folder=folder, tally=tally)
     # A store that lists a part too late may leave a unit unwritten: it is done again
     assert len(units) < num_claimed, f"Ray Data ended without the units {sorted(units)[:5]}"
-
-
-def _count(saved: SavedUnit, *, num_images: int) -> None:
-    """Tell Prometheus of a unit that was scored here."""
-    if saved.committed is None or not saved.counts:
-        count(UNITS_DONE, stage="score", how="by another job")
-        return
-    count(UNITS_DONE, stage="score", how="taken over" if saved.attempt.took_over else "done")
-    count(RETRIES, int(saved.attempt.took_over), kind="taken over")
-    count(IMAGES_SEEN, num_images, stage="score")
-    count(IMAGES_SCORED, saved.committed.part.num_rows)
-    for rejection in saved.committed.rejected:
-        count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
 
 
 def _check_rejected(job: ScoreJob, *, folder: PredictionsFolder, tally: JobStats) -> None:
@@ -248,18 +226,6 @@ def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[st
         yield run_id
 
 
-def _summary(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balance, began: float) -> dict[str, Any]:
-    return {
-        "output": job.config.output,
-        "model": job.model.uri,
-        **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
-        "num_left_out": balance.num_left_out,
-        "balance": balance.to_record(),
-        "actors": {**asdict(flow.reservation), "threads_per_scorer": flow.reservation.num_threads},
-        "in_process": flow.is_local,
-    }
-
-
 def _publish(
     job: ScoreJob,
     *,
@@ -270,20 +236,10 @@ def _publish(
 ) -> None:
     """MLflow first: with a manifest there, the next attempt would have nothing left to do or to record."""
     assert predictions.run_id is not None
-    summary = {**summary, **_describe_features(job, features=features)}
+    summary = {**summary, **describe_features(job, features=features)}
     _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
     folder.publish(predictions, features=features)
     folder.write_summary({**summary, "run_id": predictions.run_id, "digest": predictions.digest})
-
-
-def _describe_features(job: ScoreJob, *, features: FeatureSet | None) -> dict[str, Any]:
-    """Of the summary: which features were labelled, or were kept."""
-    if job.kept is not None:
-        return {"from_features": describe(job.kept)}
-    if features is None:
-        return {}
-    facts = {"digest": features.digest, "image_side": asdict(features.image_side)}
-    return {"kept_features": facts, "num_feature_bytes": features.num_bytes}
 
 
 def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:

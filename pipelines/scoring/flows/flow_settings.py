@@ -4,7 +4,7 @@ from typing import Any
 
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.scoring.decoder import Decoder, images_per_part
-from pipelines.scoring.from_features.feature_units import FeatureReader
+from pipelines.scoring.feature_units import FeatureReader
 from pipelines.scoring.job import ScoreJob, ScorerSettings, shared_text_config
 
 

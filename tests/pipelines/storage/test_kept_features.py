@@ -1,6 +1,6 @@
 """Labels made from kept features are those of a full run, without a picture; features are there once, or made again.
 
-Covers: `pipelines.features.features_folder`, `pipelines.scoring.from_features.feature_units`.
+Covers: `pipelines.storage.features_folder`, `pipelines.scoring.feature_units`.
 """
 
 import json
@@ -27,9 +27,9 @@ from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
-from pipelines.features.kept_features import iterate_features, read_kept_features
-from pipelines.scoring.from_features.feature_units import EncodedPart, input_of_features, read_unit
+from pipelines.scoring.feature_units import EncodedPart, input_of_features, read_unit
 from pipelines.stages import score
+from pipelines.storage.kept_features import iterate_features, read_kept_features
 from tests.support.mlflow_databases import new_database
 from tests.support.processes import ctrl_c_at_file
 from tests.support.scoring_without_ray import score_without_ray
@@ -265,7 +265,7 @@ def test_a_second_vocabulary_needs_no_picture_and_labels_as_a_full_run(world: Wo
 
 
 def test_the_same_names_give_the_same_labels_in_parts_of_any_size(world: World, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pipelines.scoring.from_features.feature_units._PART_BYTES", 1)
+    monkeypatch.setattr("pipelines.scoring.feature_units._PART_BYTES", 1)
     found = world.from_features(tmp_path / "tuesday", batch_size=3)
     assert_same_labels(found, world.config)
 
