@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ecor.clip.image_features import FeaturePart, FeatureSet
+from ecor.clip.image_features import FeaturePart
 from ecor.data.predictions import PredictionPart
 from pipelines.scoring.decoder import (
     attempt_from_json,
@@ -20,7 +20,6 @@ from pipelines.scoring.decoder import (
     to_ipc,
 )
 from pipelines.scoring.inputs import Input
-from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.kept_features import KeptFeatures, read_unit_features
@@ -169,13 +168,3 @@ def describe(kept: KeptFeatures) -> dict[str, Any]:
 
 def _row_bytes(features: pa.Table) -> int:
     return sum(2 * field.type.list_size for field in features.schema if pa.types.is_fixed_size_list(field.type))
-
-
-def describe_features(job: ScoreJob, *, features: FeatureSet | None) -> dict[str, Any]:
-    """Of the summary: which features were labelled, or were kept."""
-    if job.kept is not None:
-        return {"from_features": describe(job.kept)}
-    if features is None:
-        return {}
-    facts = {"digest": features.digest, "image_side": asdict(features.image_side)}
-    return {"kept_features": facts, "num_feature_bytes": features.num_bytes}

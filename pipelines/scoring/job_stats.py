@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ecor.clip.image_features import FeatureSet
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.prometheus import (
     IMAGES_QUARANTINED,
@@ -14,6 +15,7 @@ from pipelines.runtime.prometheus import (
     UNITS_DONE,
     count,
 )
+from pipelines.scoring.feature_units import describe
 from pipelines.scoring.flows.flow import Flow
 from pipelines.scoring.inputs import Input
 from pipelines.scoring.job import ScoreJob
@@ -141,3 +143,13 @@ def summarise_job(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balanc
         "actors": {**asdict(flow.reservation), "threads_per_scorer": flow.reservation.num_threads},
         "in_process": flow.is_local,
     }
+
+
+def describe_features(job: ScoreJob, *, features: FeatureSet | None) -> dict[str, Any]:
+    """Of the summary: which features were labelled, or were kept."""
+    if job.kept is not None:
+        return {"from_features": describe(job.kept)}
+    if features is None:
+        return {}
+    facts = {"digest": features.digest, "image_side": asdict(features.image_side)}
+    return {"kept_features": facts, "num_feature_bytes": features.num_bytes}

@@ -17,10 +17,9 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
-from pipelines.scoring.feature_units import describe_features
 from pipelines.scoring.flows.flow import Flow, open_flow
 from pipelines.scoring.job import ScoreJob, plan_job
-from pipelines.scoring.job_stats import JobStats, count_unit, summarise_job, summary_line
+from pipelines.scoring.job_stats import JobStats, count_unit, describe_features, summarise_job, summary_line
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.features_folder import FeaturesFolder
