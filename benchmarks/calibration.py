@@ -28,7 +28,8 @@ from ecor.config.training import ObjectiveConfig
 from ecor.data.prediction_schema import origins_table
 from ecor.evaluation.calibration import Stated, calibration_of, stated_probabilities
 from ecor.evaluation.confidence_intervals import Estimate, Resampling
-from ecor.evaluation.correctness import Labels, read_labels
+from ecor.evaluation.correctness import Labels
+from ecor.evaluation.label_columns import read_labels
 from ecor.model import Recognizer
 from ecor.probability.temperature_scaling import fit_temperatures
 from ecor.storage.atomic_write import replace_file

@@ -9,7 +9,8 @@ import pyarrow as pa
 from ecor.config.checks import require
 from ecor.evaluation.calibration import calibration_estimates, reliability_bins
 from ecor.evaluation.confidence_intervals import Resampling, mean_estimates
-from ecor.evaluation.correctness import Labels, read_labels
+from ecor.evaluation.correctness import Labels
+from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.metrics import CategoryResult, category_results, observations
 from ecor.evaluation.record import Result
 

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from ecor.data.images.decoding import decode_image
 from ecor.data.prediction_schema import ExplainablePrediction
 from ecor.data.predictions import PredictionParents, PredictionSet, read_part
-from ecor.evaluation.correctness import read_labels, strict_rule
+from ecor.evaluation.correctness import strict_rule
+from ecor.evaluation.label_columns import read_labels
 from pipelines.reporting.comparison import ComparedPredictions, other_predictions
 from pipelines.reporting.embedded_image import MissingPictureError, explain_missing, make_thumbnail
 from pipelines.reporting.html_page import Card, OtherPrediction, Overlay

@@ -15,8 +15,10 @@ def runs_in_process(config: ClusterConfig, *, num_images: int) -> bool:
 
 
 def num_local_cpus(config: ClusterConfig) -> int:
-    """CPUs that a job in this process may use."""
-    return config.num_cpus or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that a job in this process may use: `num_cpus`, or what affinity and a container's limit leave it."""
+    import joblib
+
+    return config.num_cpus or int(joblib.cpu_count())
 
 
 def _names_cluster(config: ClusterConfig) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
@@ -26,11 +26,10 @@ from pipelines.tracking.mlflow_client import (
     silence_mlflow,
     translate_mlflow_errors,
 )
+from pipelines.tracking.run_params import log_params
 
 ARTIFACTS_BESIDE_DATABASE = "mlartifacts"
-_PARAMS_PER_CALL = 100  # MLflow's limits of one log_batch call
 _METRICS_PER_CALL = 1000
-_PARAM_LENGTH = 6000
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +61,7 @@ def start_training_run(
         else:
             with silence_mlflow():
                 run_id = client.create_run(_experiment_id(client, tracking=tracking), run_name=name).info.run_id
-            _log_params(client, run_id=run_id, params=params)
+            log_params(client, run_id=run_id, params=params)
         client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
     return run_id
 
@@ -243,18 +242,3 @@ def _reopen(client: MlflowClient, *, run_id: str, uri: str) -> None:
         raise ValueError(
             f"the MLflow run {run_id} is not on {uri}: name the server that has it, or add --fresh"
         ) from error
-
-
-def _log_params(client: MlflowClient, *, run_id: str, params: Mapping[str, Any]) -> None:
-    entries = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in flatten(params)]
-    for start in range(0, len(entries), _PARAMS_PER_CALL):
-        client.log_batch(run_id, params=entries[start : start + _PARAMS_PER_CALL])
-
-
-def flatten(params: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Flatten nested settings to dotted names with values."""
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, prefix=f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -23,7 +22,6 @@ from pipelines.config.stages import RegisterConfig
 from pipelines.tracking.mlflow_client import display_uri, make_client, silence_mlflow, translate_mlflow_errors
 from pipelines.tracking.mlflow_runs import (
     finish_run,
-    flatten,
     has_run,
     log_balance,
     log_evaluation,
@@ -34,6 +32,8 @@ from pipelines.tracking.mlflow_runs import (
     start_training_run,
 )
 from pipelines.tracking.model_versions import ModelVersion, checkpoint_version, read_model_record
+from pipelines.tracking.run_params import flatten
+from pipelines.tracking.version_lookup import describe_registry, look_up_version
 
 __all__ = [
     "find_version",
@@ -107,10 +107,10 @@ def resolve_model(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion:
         raise ValueError(f"{model_uri} is no model URI: write models:/<name>@<alias> or models:/<name>/<version>")
     client = make_client(tracking)
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        found = _lookup(client, **parts.groupdict())
+        found = look_up_version(client, **parts.groupdict())
     if found is None:
         raise ValueError(
-            f"there is no {model_uri} on {display_uri(tracking)}: {_describe_registry(client, name=parts['name'])}"
+            f"there is no {model_uri} on {display_uri(tracking)}: {describe_registry(client, name=parts['name'])}"
         )
     digests = {name: found.tags.get(tag) for name, tag in _DIGEST_TAGS.items()}
     require(None not in digests.values(), f"{model_uri} was not registered by `ecor register`: register its checkpoint")
@@ -138,7 +138,7 @@ def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | 
     """
     parts = _URI.fullmatch(model_uri)
     with translate_mlflow_errors(tracking):
-        if parts is not None and _lookup(make_client(tracking), **parts.groupdict()) is None:
+        if parts is not None and look_up_version(make_client(tracking), **parts.groupdict()) is None:
             return None
     return resolve_model(model_uri, tracking=tracking)
 
@@ -146,7 +146,7 @@ def find_version(model_uri: str, *, tracking: TrackingConfig) -> ModelVersion | 
 def read_lineage(name: str, version: str, *, tracking: TrackingConfig) -> tuple[str, dict[str, str]]:
     """Digest of a version, and digests of what it was made from and chosen by; ValueError if it does not exist."""
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        found = _lookup(make_client(tracking), name=name, version=version, alias=None)
+        found = look_up_version(make_client(tracking), name=name, version=version, alias=None)
     require(found is not None, f"there is no models:/{name}/{version} on {display_uri(tracking)}")
     chosen_by = (_PARENT_TAG, _CONTEST_TAG)
     lineage = {tag.removeprefix(_PARENT_TAG): value for tag, value in found.tags.items() if tag.startswith(chosen_by)}
@@ -235,26 +235,3 @@ def _ensure_registered_model(client: MlflowClient, *, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise ValueError(f"the registry refuses the model name {name!r}: {error.message}") from error
-
-
-def _lookup(client: MlflowClient, *, name: str, version: str | None, alias: str | None) -> Any:
-    """Get MLflow's record of a version; None if it does not exist."""
-    try:
-        if alias is not None:
-            return client.get_model_version_by_alias(name, alias)
-        return client.get_model_version(name, str(version))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def _describe_registry(client: MlflowClient, *, name: str) -> str:
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException:
-        names = sorted(each.name for each in client.search_registered_models())
-        return f"registered models are {', '.join(names)}" if names else "no model is registered there"
-    versions = sorted((str(each.version) for each in client.search_model_versions(f"name = '{name}'")), key=int)
-    aliases = ", ".join(f"{alias} (version {version})" for alias, version in sorted(model.aliases.items()))
-    return f"{name} has the versions {', '.join(versions) or 'none'} and the aliases {aliases or 'none'}"

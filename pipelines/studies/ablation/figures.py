@@ -16,7 +16,7 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.checks import require
 from ecor.config.scoring import ScoringConfig
 from ecor.data.prediction_schema import origins_table
-from ecor.evaluation.correctness import read_labels
+from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer
 from ecor.probability.factors import category_given_rationale_log_prob, random_rationales

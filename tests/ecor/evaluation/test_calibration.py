@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.calibration import Stated, calibration_of, corrected_error, stated_probabilities
 from ecor.evaluation.confidence_intervals import Resampling
-from ecor.evaluation.correctness import read_labels
+from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.record import Evaluation
 from ecor.evaluation.table_evaluation import evaluate
 from tests.support.prediction_rows import random_table, row

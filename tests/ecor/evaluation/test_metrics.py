@@ -1,7 +1,7 @@
 """Verdicts by hand and against the protocol written as loops; metrics by hand; intervals against scipy.
 
-Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.record`,
-`ecor.evaluation.table_evaluation`.
+Covers: `ecor.evaluation.confidence_intervals`, `ecor.evaluation.correctness`, `ecor.evaluation.label_columns`,
+`ecor.evaluation.record`, `ecor.evaluation.table_evaluation`.
 """
 
 import warnings
@@ -16,7 +16,8 @@ from scipy import stats
 
 from ecor.data.prediction_schema import predictions_table
 from ecor.evaluation.confidence_intervals import Resampling, bootstrap, mean_estimates
-from ecor.evaluation.correctness import RULES, RankedAnswers, Truth, read_labels
+from ecor.evaluation.correctness import RULES, RankedAnswers, Truth
+from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.metrics import differences, observations, observations_table
 from ecor.evaluation.record import Evaluation
 from ecor.evaluation.table_evaluation import evaluate, known_labels

@@ -16,7 +16,7 @@ from ecor.config.model import Preprocess
 from ecor.data.images.decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
-from ecor.evaluation.correctness import read_labels
+from ecor.evaluation.label_columns import read_labels
 from ecor.storage import filesystem
 from pipelines.config.reporting import EvaluateConfig
 from pipelines.config.stages import ExplainConfig, ShardConfig

@@ -1,7 +1,8 @@
 """Laws of what MLflow is told: runs reattach, aliases pin, a changed model is refused.
 
 Covers: `pipelines.stages.promote`, `pipelines.stages.register`, `pipelines.tracking.mlflow_runs`,
-`pipelines.tracking.model_cache`, `pipelines.tracking.model_versions`.
+`pipelines.tracking.model_cache`, `pipelines.tracking.model_versions`, `pipelines.tracking.run_params`,
+`pipelines.tracking.version_lookup`.
 """
 
 import json
