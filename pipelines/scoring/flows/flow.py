@@ -1,5 +1,6 @@
 """Choose where the units of a job are labelled: on a cluster, or in this process."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def open_flow(job: ScoreJob) -> Iterator[Flow]:
     """
     config = job.config
     is_placed = config.use_gpu or config.num_scorers is not None or config.num_decoders is not None
-    if not is_placed and runs_in_process(job.cluster, num_images=job.input.num_images):
+    if not is_placed and runs_in_process(job.cluster, num_images=_num_encoded(job)):
         from pipelines.scoring.flows.local_flow import stream_local_units
 
         reservation = reserve_resources(config, machines=[{"CPU": float(num_local_cpus(job.cluster))}])
@@ -46,3 +47,8 @@ def open_flow(job: ScoreJob) -> Iterator[Flow]:
     with connect(job.cluster, stage="score"):
         reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
         yield Flow(stream=stream_units, reservation=reservation, is_local=False)
+
+
+def _num_encoded(job: ScoreJob) -> int:
+    """Images to encode; a hundred kept features count as one image, which is what they cost at most."""
+    return job.input.num_images if job.kept is None else math.ceil(job.input.num_images / 100)
