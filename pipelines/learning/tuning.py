@@ -28,8 +28,8 @@ from pipelines.runtime.console import say
 from pipelines.stages import register, shard, train
 from pipelines.storage.image_source import ImageSource
 from pipelines.tracking.model_versions import ModelVersion
-from pipelines.training.run_folder import RUN, SUMMARY
-from pipelines.training.saved_states import has_states
+from pipelines.training.runs.run_folder import RUN, SUMMARY
+from pipelines.training.runs.saved_states import has_states
 
 SHARDS_FOLDER, RUN_FOLDER = "shards", "run"
 WARMUP_STEPS = 2

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train.torch import prepare_model
 
 from ecor.config.checks import require
 from ecor.data.shard_manifest import read_shard_manifest
@@ -31,9 +30,9 @@ from pipelines.tracking import model_registry
 from pipelines.training.caption_source import balance_samples, build_architecture, open_captions
 from pipelines.training.events import publish_events
 from pipelines.training.pretrainer import PretrainEvent, Pretraining, PretrainState
-from pipelines.training.ray_runner import Job, own_rank
-from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
-from pipelines.training.saved_states import load_state, save_state
+from pipelines.training.runs.job import Job, own_rank, parallel_module
+from pipelines.training.runs.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
+from pipelines.training.runs.saved_states import load_state, save_state
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 
@@ -150,7 +149,7 @@ def _work(settings: dict[str, Any]) -> None:
     module = pretraining.module()
     state = load_state(job.states)
     progress = PretrainState(**state) if state else None
-    reports = pretraining.reports(prepare_model(module) if rank.num_ranks > 1 else module, progress=progress)
+    reports = pretraining.reports(parallel_module(module, rank=rank), progress=progress)
     describe = partial(_line, num_steps=job.config.last_step, batch_size=job.config.batch_size)
     for report in publish_events(
         reports,

@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from ray.train.torch import prepare_model
 
 from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
@@ -41,10 +40,10 @@ from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import pin_model
 from pipelines.training.events import publish_events
 from pipelines.training.initial_tokens import initial_parents, with_local_tokens
-from pipelines.training.ray_runner import Job, own_rank
-from pipelines.training.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
+from pipelines.training.runs.job import Job, own_rank, parallel_module
+from pipelines.training.runs.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
+from pipelines.training.runs.saved_states import load_state, save_state
 from pipelines.training.sample_use import balance_splits
-from pipelines.training.saved_states import load_state, save_state
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
 from pipelines.training.systems.train_state import TrainEvent, TrainState
@@ -123,8 +122,8 @@ def _work(settings: dict[str, Any]) -> None:
     config = with_local_tokens(job.config, parents=job.parents, tracking=job.tracking)
     learning = build_trainer(config, vocabulary=_vocabulary(config), rank=rank)
     module = learning.module()
-    if rank.num_ranks > 1 and learning.optimizer is not None:
-        module = prepare_model(module)
+    if learning.optimizer is not None:
+        module = parallel_module(module, rank=rank)
     progress = _saved_progress(job.states)
     if rank.index == 0:
         for line in _cut_sentences(learning):

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 from ecor.training.distributed import Rank
 from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
 from pipelines.tracking import model_registry
-from pipelines.training.ray_runner import Job
+from pipelines.training.runs.job import Job
 from pipelines.training.unreadable import unreadable_lines
 
 

@@ -1,7 +1,7 @@
 """Order, resuming and ranks: whatever happens to a run, its tokens are those of a run that nothing happened to.
 
-Covers: `pipelines.config.infrastructure`, `pipelines.training.ray_runner`,
-`pipelines.training.run_folder`, `pipelines.training.unreadable`.
+Covers: `pipelines.config.infrastructure`, `pipelines.training.runs.ray_runner`,
+`pipelines.training.runs.run_folder`, `pipelines.training.unreadable`.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ from pipelines.training.data_loader import (
     order_of_epoch,
     read_split,
 )
-from pipelines.training.run_folder import hold_output
+from pipelines.training.runs.run_folder import hold_output
 from pipelines.training.sample_use import balance_splits
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.train_state import TrainState
@@ -330,7 +330,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterConfig]:
     with connect(ClusterConfig(num_cpus=2)):
-        yield ClusterConfig()
+        yield ClusterConfig(local_images=0)
 
 
 @pytest.fixture

@@ -18,18 +18,17 @@ from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.runtime.balance import Balance, say_balance
-from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
-from pipelines.training.ray_runner import Job, Settings, fit_on_workers, queue_here
-from pipelines.training.saved_states import STATES, has_states, states_folder
+from pipelines.training.runs.job import Job, Settings
+from pipelines.training.runs.runner import Work, open_runner
+from pipelines.training.runs.saved_states import STATES, has_states
 
 SUMMARY, RUN = "summary.json", "run.json"
 _LEDGER, _RUN = "_ledger", "run"
 _NAME_LENGTH = 16
 """Characters of the digest that Ray Train uses as the name of a run."""
-Work = Callable[[dict[str, Any]], None]
 
 
 def make_once(
@@ -62,7 +61,7 @@ def make_once(
         tracking: where the run is recorded.
 
     Raises:
-        ValueError: when the output holds another run (naming both digests), and as `fit_on_workers`.
+        ValueError: when the output holds another run (naming both digests), and what a worker raises.
         OSError: when another job has taken over the run, or a worker died.
     """
     output, digest = absolute_address(config.output), parents["config"]
@@ -80,35 +79,19 @@ def make_once(
         record = record_run(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
-        with connect(cluster, stage=name), record as run_id:
+        with open_runner(config, name=name, run=digest[:_NAME_LENGTH], cluster=cluster) as runner, record as run_id:
             job = Job(
                 config=config,
                 parents=parents,
                 tracking=tracking,
                 run_id=run_id,
-                states=states_folder(output, name=digest[:_NAME_LENGTH]),
-                messages=queue_here(),
+                states=runner.states,
+                messages=runner.messages,
             )
-            with _fit(job, work=work, output=output, patience_s=cluster.no_progress_timeout_s) as state:
+            with runner.fit(work, {each.name: getattr(job, each.name) for each in fields(job)}) as state:
                 fence()
                 publish(state, run_id)
             filesystem.remove(filesystem.join(output, STATES))
-
-
-@contextmanager
-def _fit(job: Job[Settings], *, work: Work, output: str, patience_s: float) -> Iterator[Path]:
-    """Run the job to its end, and yield a local folder with its last state."""
-    last_state = fit_on_workers(
-        work,
-        {each.name: getattr(job, each.name) for each in fields(job)},
-        placement=job.config,
-        output=output,
-        name=job.parents["config"][:_NAME_LENGTH],
-        messages=job.messages,
-        patience_s=patience_s,
-    )
-    with last_state.as_directory() as state:
-        yield Path(state)
 
 
 @contextmanager

@@ -4,16 +4,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from queue import Empty
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import ray
 import ray.train
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
@@ -21,58 +20,15 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ecor.storage import filesystem
-from ecor.training.distributed import Rank
-from pipelines.config.infrastructure import TrackingConfig
 from pipelines.runtime.cluster import is_own_cluster, stall_error
 from pipelines.runtime.console import say
-from pipelines.training.saved_states import STATES, remove_unusable_snapshot, states_folder
+from pipelines.training.runs.job import WorkerPlacement
+from pipelines.training.runs.saved_states import STATES, remove_unusable_snapshot, states_folder
 
 _POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # Ray takes one report of a worker per poll: default 2 s
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _START_S = 60.0
 _WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-
-
-class WorkerPlacement(Protocol):
-    """Settings that say how many workers a run has, and what they need."""
-
-    @property
-    def num_workers(self) -> int: ...
-    @property
-    def cpus_per_worker(self) -> float: ...
-    @property
-    def use_gpu(self) -> bool: ...
-    @property
-    def max_failures(self) -> int: ...
-
-
-class Settings(WorkerPlacement, Protocol):
-    """Settings of a stage that learns."""
-
-    @property
-    def output(self) -> str: ...
-    @property
-    def fresh(self) -> bool: ...
-
-
-Config = TypeVar("Config")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job(Generic[Config]):
-    """Settings of a run, the same for every worker."""
-
-    config: Config
-    parents: dict[str, str]
-    tracking: TrackingConfig
-    run_id: str
-    states: str
-    """Folder of the run's saved states."""
-    messages: Queue
-    """Lines for the driver to print."""
-
-
-# On the driver
 
 
 def fit_on_workers(
@@ -218,19 +174,3 @@ def _cause(error: TrainingFailedError, *, patience_s: float) -> Exception:
     if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
         return stall_error(patience_s)
     return error
-
-
-# On every worker
-
-
-def own_rank() -> Rank:
-    """Return the rank of this worker."""
-    context = ray.train.get_context()
-    return Rank(
-        index=context.get_world_rank(),
-        num_ranks=context.get_world_size(),
-        local_index=context.get_local_rank(),
-        num_local=context.get_local_world_size(),
-        node=context.get_node_rank(),
-        device=str(get_device()),
-    )

@@ -7,10 +7,15 @@ import pytest
 import ray
 import ray.train
 import torch
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
-from pipelines.training.saved_states import has_states, load_state, remove_unusable_snapshot, states_folder
-
-SNAPSHOT = "checkpoint_manager_snapshot.json"
+from pipelines.training.runs.saved_states import (
+    SNAPSHOT,
+    has_states,
+    load_state,
+    remove_unusable_snapshot,
+    states_folder,
+)
 
 
 def write_state(folder: Path, *, name: str, step: int) -> Path:
@@ -35,6 +40,10 @@ def test_a_list_of_states_that_ray_cannot_read_is_removed(tmp_path: Path, conten
     (tmp_path / SNAPSHOT).write_text(content)
     assert remove_unusable_snapshot(str(tmp_path)) == is_removed
     assert (tmp_path / SNAPSHOT).exists() != is_removed
+
+
+def test_the_list_has_the_name_that_ray_gives_it():
+    assert SNAPSHOT == CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 
 def test_without_a_list_there_is_nothing_to_remove(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Save the state of a training run through Ray Train, and load the last one to resume from.
+"""Save the state of a training run, through Ray Train or in this process, and load the last one to resume from.
 
 Ray lists the states in a snapshot file, and does not write this file atomically: a controller that is killed at that
 moment leaves an empty file, and no later run would start. This module removes such a file, and takes the newest
@@ -9,21 +9,26 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
 import torch
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME as SNAPSHOT
 
 from ecor.storage import filesystem
 from ecor.training.distributed import Rank
+from pipelines.training.runs.job import states_here
 
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray's list of the states of a run (`CHECKPOINT_MANAGER_SNAPSHOT_FILENAME` in Ray Train)."""
 STATES = "ray"
 """Folder of the states, in the output folder of a run."""
 _STATE = "state.pt"
 _PREFIX = "checkpoint_"
+_NAME = f"{_PREFIX}%Y-%m-%d_%H-%M-%S.%f"
+"""As Ray Train names states: by the time of this machine."""
+NUM_KEPT = 2
+"""States that a run keeps."""
 
 
 def states_folder(output: str, *, name: str) -> str:
@@ -42,6 +47,8 @@ def remove_unusable_snapshot(folder: str) -> bool:
 
     Ray cannot read a truncated list, and refuses the list of another version of Ray.
     """
+    import ray
+
     path = filesystem.join(folder, SNAPSHOT)
     if not filesystem.exists(path):
         return False
@@ -55,7 +62,7 @@ def remove_unusable_snapshot(folder: str) -> bool:
 
 
 def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path | None = None) -> None:
-    """Save the state of a run through Ray Train; every rank must call.
+    """Save the state of a run, and keep the last two; every rank must call.
 
     Args:
         state: the state; only that of rank 0 is saved.
@@ -63,23 +70,50 @@ def save_state(state: Mapping[str, Any], *, step: int, rank: Rank, folder: Path 
         rank: this worker.
         folder: rank 0 also saves the files in this folder; None: the state alone.
     """
-    checkpoint = None
+    here = states_here()
     with tempfile.TemporaryDirectory() as scratch:
         folder = folder or Path(scratch)
         if rank.index == 0:
             torch.save(dict(state), folder / _STATE)
-            checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report({"step": step}, checkpoint=checkpoint)
+        if here is None:
+            _report_to_ray(folder if rank.index == 0 else None, step=step)
+        else:
+            _add_state(folder, states=here)
+
+
+def _report_to_ray(folder: Path | None, *, step: int) -> None:
+    import ray.train
+
+    checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(str(folder))
+    ray.train.report({"step": step}, checkpoint=checkpoint)
+
+
+def _add_state(files: Path, *, states: str) -> None:
+    """Add a state of a run in this process. Ray's list does not have it: without the list, Ray takes the newest too."""
+    name = datetime.now().astimezone().strftime(_NAME)
+    filesystem.replace_folder(files, filesystem.join(states, name), last=_STATE)
+    filesystem.remove(filesystem.join(states, SNAPSHOT))
+    for old in _state_names(states)[:-NUM_KEPT]:
+        filesystem.remove(filesystem.join(states, old))
 
 
 def load_state(folder: str) -> dict[str, Any] | None:
     """Load the last saved state of the run whose states are in `folder`; None if there is none."""
-    checkpoint = ray.train.get_checkpoint()
+    checkpoint = None
+    if states_here() is None:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return _newest_state(folder)
     with checkpoint.as_directory() as path:
         state: dict[str, Any] = torch.load(Path(path) / _STATE, weights_only=True, map_location="cpu")
         return state
+
+
+def newest_state_folder(folder: str) -> str:
+    """Return the address of the newest state of a run; IndexError where there is none."""
+    return filesystem.join(folder, _state_names(folder)[-1])
 
 
 def _newest_state(folder: str) -> dict[str, Any] | None:
