@@ -17,7 +17,6 @@ from ecor.data.images.decoding import decode_image
 from ecor.data.predictions import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.label_columns import read_labels
-from ecor.storage import filesystem
 from pipelines.config.reporting import EvaluateConfig
 from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.scoring.decoder import decode_unit
@@ -100,7 +99,7 @@ def test_the_report_reads_and_decodes_a_picture_once_with_its_maps_too(tmp_path:
     rows = write_images(tmp_path / "images", [prediction(number) for number in range(6)])
     write_explained(tmp_path / "labels", rows)
     decodes, parts = counts(decode_image), counts(read_part)
-    files = counts(filesystem.read)
+    files = counts(read_image_bytes)
     assert "Map of" in made(tmp_path)
     assert sum(decodes.values()) == 6 and all_once(parts, num=1)
     assert all(files[row.source] == 1 for row in rows)
