@@ -38,7 +38,7 @@ class ClusterConfig:
     same output."""
     local_images: int = 1000
     """Images up to which `ecor score` runs in one process, without Ray, where no cluster is named (100 kept features
-    count as one image); 0: never."""
+    count as one image); 0: never, and no training with a single worker either."""
 
     def __post_init__(self) -> None:
         require(self.local_images >= 0, f"local_images must not be negative, got {self.local_images}")
