@@ -293,15 +293,21 @@ class Recognizer:
         if scoring.ood_score:
             rows = rows.append_column(OOD_COLUMN, float_column(self.ood_score(features)))
         if scoring.visible_probability:
-            known = self._visible_probability(joint) if calibrated else None
+            known = self._visible_probability(features, scoring=scoring) if calibrated else None
             column = pa.nulls(len(features), pa.float32()) if known is None else float_column(known)
             rows = rows.append_column(VISIBLE_COLUMN, column)
         return rows
 
-    def _visible_probability(self, joint: Joint) -> Float[Tensor, " B"] | None:
-        """Probability that each image shows the rationale of its best pair; None without a map for the method."""
-        found = {str(method): each for method, each in self.visibility.items()}.get(joint.method)
-        return None if found is None else visible_probability(visibility_evidence(joint), found)
+    def _visible_probability(self, features: ImageFeatures, *, scoring: ScoringConfig) -> Float[Tensor, " B"] | None:
+        """Probability that each image shows the rationale of its best pair; None without a map for the method.
+
+        The evidence depends a little on how many pairs are decoded, so it is decoded as it was for the fit.
+        """
+        found = {str(method): each for method, each in self.visibility.items()}.get(scoring.method)
+        if found is None:
+            return None
+        as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight, top_k=1)
+        return visible_probability(visibility_evidence(self.joint(features, scoring=as_fitted)), found)
 
     def predict(
         self,

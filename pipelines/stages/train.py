@@ -86,6 +86,7 @@ def run(
         publish=partial(_publish, config=config, tracking=tracking),
         cluster=cluster,
         tracking=tracking,
+        is_short=True,
     )
     say_recorded_balance(config.output)
     return _read(config)

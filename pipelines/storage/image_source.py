@@ -51,6 +51,12 @@ class ImageBytes:
     sha256: str
 
 
+class _PassingReason(str):
+    """Why something cannot be read now; the next image tries again."""
+
+    __slots__ = ()
+
+
 class ImageSource:
     """Reads the images of one folder of labels; safe for several threads, and each index is read once at a time."""
 
@@ -109,6 +115,8 @@ class ImageSource:
                     return found
                 shards = self._known_shards()
             found = shards if isinstance(shards, str) else self._read_index(shards.get(shard), name=shard)
+            if isinstance(found, _PassingReason):
+                return found
             with self._lock:
                 self._indices[shard] = found
                 while len(self._indices) > MOST_INDICES:
@@ -116,14 +124,19 @@ class ImageSource:
             return found
 
     def _known_shards(self) -> dict[str, ShardInfo] | str:
-        if self._shards is None:
-            self._shards = self._read_manifest()
-        return self._shards
+        if self._shards is not None:
+            return self._shards
+        found = self._read_manifest()
+        if not isinstance(found, _PassingReason):
+            self._shards = found
+        return found
 
     def _read_manifest(self) -> dict[str, ShardInfo] | str:
         try:
-            manifest = read_shard_manifest(self._folder)
-        except (OSError, ValueError, ImportError) as error:
+            manifest = retry_in_store(lambda: read_shard_manifest(self._folder), place=self._folder)
+        except OSError as error:
+            return _PassingReason(error)
+        except (ValueError, ImportError) as error:
             return str(error)
         if manifest.digest != self._parents.input_digest:
             return (
@@ -136,8 +149,11 @@ class ImageSource:
         if shard is None:
             return f"{self._folder} has no shard {name}, which the labels name"
         try:
-            return read_index(self._folder, shard).select(["key", "sha256"])
-        except (OSError, ValueError) as error:
+            index = retry_in_store(lambda: read_index(self._folder, shard), place=self._folder)
+            return index.select(["key", "sha256"])
+        except OSError as error:
+            return _PassingReason(error)
+        except ValueError as error:
             return str(error)
 
 

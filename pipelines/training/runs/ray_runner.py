@@ -40,8 +40,10 @@ def fit_on_workers(
     name: str,
     messages: Queue,
     patience_s: float,
-) -> ray.train.Checkpoint:
+) -> ray.train.Checkpoint | None:
     """Run `work` on every worker to its end; a run of the same name in `output` resumes from its last state.
+
+    Returns the last state that a worker saved; None where none saved any.
 
     Args:
         work: function that each worker runs; the state that it saves last (`saved_states.save_state`) is returned.

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,7 @@ def make_once(
     publish: Callable[[Path, str], None],
     cluster: ClusterConfig | None,
     tracking: TrackingConfig,
+    is_short: bool = False,
 ) -> None:
     """Fill the output of a stage that learns, unless a run with the same parents has filled it.
 
@@ -59,6 +61,7 @@ def make_once(
             the summary last.
         cluster: where the workers run.
         tracking: where the run is recorded.
+        is_short: whether a single worker may run in this process (`open_runner`).
 
     Raises:
         ValueError: when the output holds another run (naming both digests), and what a worker raises.
@@ -79,7 +82,8 @@ def make_once(
         record = record_run(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
-        with open_runner(config, name=name, run=digest[:_NAME_LENGTH], cluster=cluster) as runner, record as run_id:
+        runner_of = partial(open_runner, config, name=name, run=digest[:_NAME_LENGTH], cluster=cluster)
+        with runner_of(is_short=is_short) as runner, record as run_id:
             job = Job(
                 config=config,
                 parents=parents,

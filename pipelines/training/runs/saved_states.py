@@ -7,9 +7,10 @@ readable state instead.
 
 import io
 import json
+import pickle
 import tempfile
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,23 @@ def _report_to_ray(folder: Path | None, *, step: int) -> None:
 
 def _add_state(files: Path, *, states: str) -> None:
     """Add a state of a run in this process. Ray's list does not have it: without the list, Ray takes the newest too."""
-    name = datetime.now().astimezone().strftime(_NAME)
-    filesystem.replace_folder(files, filesystem.join(states, name), last=_STATE)
     filesystem.remove(filesystem.join(states, SNAPSHOT))
-    for old in _state_names(states)[:-NUM_KEPT]:
+    before = _state_names(states)
+    filesystem.replace_folder(files, filesystem.join(states, _next_name(before)), last=_STATE)
+    for old in before[: -(NUM_KEPT - 1)]:
         filesystem.remove(filesystem.join(states, old))
+
+
+def _next_name(before: Sequence[str]) -> str:
+    """Name a state by the time; after all others, also where the clock was put back."""
+    name = datetime.now().astimezone().strftime(_NAME)
+    if not before or name > before[-1]:
+        return name
+    try:
+        last = datetime.strptime(before[-1], _NAME)
+    except ValueError:
+        return f"{before[-1]}~"
+    return (last + timedelta(microseconds=1)).strftime(_NAME)
 
 
 def load_state(folder: str) -> dict[str, Any] | None:
@@ -121,8 +134,8 @@ def _newest_state(folder: str) -> dict[str, Any] | None:
         try:
             data = filesystem.read(filesystem.join(filesystem.join(folder, name), _STATE))
             state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        except (FileNotFoundError, RuntimeError, EOFError):
-            continue  # its upload was interrupted
+        except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+            continue  # its upload was interrupted, or the disk lost it
         return state
     return None
 

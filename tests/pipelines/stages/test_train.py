@@ -536,7 +536,8 @@ def test_a_cluster_that_gives_no_cpu_ends_in_an_error(
 ) -> None:
     holder = cpus_held(2)
     with pytest.raises(TimeoutError, match="nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
-        train.run(config_of(world, tmp_path / "run"), cluster=ClusterConfig(no_progress_timeout_s=4), tracking=tracking)
+        short = dataclasses.replace(cluster, no_progress_timeout_s=4)
+        train.run(config_of(world, tmp_path / "run"), cluster=short, tracking=tracking)
     ray.kill(holder)
 
 

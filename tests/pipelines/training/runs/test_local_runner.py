@@ -18,6 +18,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime import cluster
 from pipelines.stages import train
 from pipelines.training.runs import saved_states
+from pipelines.training.runs.job import own_rank, run_here
 from pipelines.training.runs.runner import open_runner
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.mlflow_databases import new_database
@@ -111,6 +112,28 @@ def test_after_an_interrupt_the_same_command_goes_on_from_the_last_state(config,
     check_tokens(config)
 
 
+def test_states_are_in_order_also_where_the_clock_is_put_back(tmp_path, monkeypatch):
+    states = tmp_path / "states"
+    late = states / "checkpoint_2999-01-01_00-00-00.999999"
+    late.mkdir(parents=True)
+    torch.save({"step": 1}, late / "state.pt")
+    with run_here(str(states)):
+        for step in (2, 3, 4):
+            saved_states.save_state({"step": step}, step=step, rank=own_rank())
+            assert saved_states.load_state(str(states)) == {"step": step}
+    assert len(list(states.iterdir())) == saved_states.NUM_KEPT
+    assert saved_states.newest_state_folder(str(states)).endswith("checkpoint_2999-01-01_00-00-01.000002")
+
+
+def test_a_state_that_the_disk_has_lost_is_passed_over(tmp_path):
+    with run_here(str(tmp_path)):
+        for step in (1, 2):
+            saved_states.save_state({"step": step}, step=step, rank=own_rank())
+        newest = Path(saved_states.newest_state_folder(str(tmp_path))) / "state.pt"
+        newest.write_bytes(bytes(newest.stat().st_size))
+        assert saved_states.load_state(str(tmp_path)) == {"step": 1}
+
+
 def test_a_users_mistake_leaves_the_folder_to_the_mended_command(config, tracking):
     with pytest.raises(ValueError, match="nosuch"):
         train.run(replace(config, backbone=replace(config.backbone, name="nosuch")), tracking=tracking)
@@ -134,6 +157,8 @@ def test_more_workers_gpus_and_restarts_are_rays(config, changes, monkeypatch):
         pytest.raises(AskedError),
         open_runner(replace(config, **changes), name="train", run="r", cluster=ClusterConfig()),
     ):
+        pass
+    with pytest.raises(AskedError), open_runner(config, name="x", run="r", cluster=ClusterConfig(), is_short=False):
         pass
     never = ClusterConfig(local_images=0)
     with pytest.raises(AskedError), open_runner(config, name="train", run="r", cluster=never):
