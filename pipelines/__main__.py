@@ -4,11 +4,13 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import tyro
 
@@ -34,10 +36,10 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (`head`, a pager) has closed it
-        _discard_output()
-        return EXIT_DONE
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):
+            _discard_output()
+            return EXIT_DONE
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _discard_output()
         if os.environ.get("ECOR_DEBUG"):
@@ -47,6 +49,16 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except Exception:  # noqa: BLE001 - the last frame: show the traceback of a bug
         _write_error(traceback.format_exc())
         return EXIT_FAILED
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether the reader of a pipe (`head`, a pager) has closed it."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # no file of its own
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _discard_output() -> None:

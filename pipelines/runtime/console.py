@@ -9,6 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+class _Lines(Console):
+    """A console whose reader may end: an error of stdout is the caller's; what nobody reads on stderr is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich while it handles BrokenPipeError; rich itself would end the process."""
+        if not self.stderr:
+            raise
+
+
 def say(line: str, *, to_stdout: bool = False) -> None:
     """Print one line as it is: long lines are not folded, and names in it are neither coloured nor read as markup.
 
@@ -16,7 +25,7 @@ def say(line: str, *, to_stdout: bool = False) -> None:
         line: the line.
         to_stdout: print to stdout instead of stderr.
     """
-    Console(stderr=not to_stdout).print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    _Lines(stderr=not to_stdout).print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager
@@ -37,7 +46,7 @@ def progress_bar(title: str, *, total: int, unit: str, say_every: int | None = N
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console, began = Console(stderr=True), time.perf_counter()
+    console, began = _Lines(stderr=True), time.perf_counter()
     with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
         task, done = bar.add_task(title, total=total, rate=0.0), 0
 

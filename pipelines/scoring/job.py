@@ -1,5 +1,6 @@
 """Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ecor.config.model import Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from ecor.storage import filesystem
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
@@ -151,10 +153,12 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
     """
     kept = None if config.features is None else read_kept_features(config.features)
     require(
-        kept is None or kept.folder != absolute_address(config.output),
-        f"--output {config.output} is the folder of the features: name another folder for the new labels",
+        kept is None or not _is_within(absolute_address(config.output), folder=kept.folder),
+        f"--output {config.output} is in the folder of the features: name another folder for the new labels",
     )
     model = model_cache.pin_model(config.model or _default_model(kept), tracking=tracking)
+    if kept is not None and config.model is None:
+        _check_model(model, kept=kept)
     images = _read_images(config) if kept is None else input_of_features(kept)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     folder = model_cache.fetch_model(model, tracking=tracking)
@@ -184,6 +188,22 @@ def _default_model(kept: KeptFeatures | None) -> str:
     return (
         made_by.model_name if made_by.model_version is None else f"models:/{made_by.model_name}/{made_by.model_version}"
     )
+
+
+def _check_model(model: ModelVersion, *, kept: KeptFeatures) -> None:
+    """Check that a model that nobody has named is the one that made the labels."""
+    expected = kept.labels.parents.model_digest
+    require(
+        model.digest == expected,
+        f"{model.uri} made the labels of {kept.folder} as model {expected}, and is {model.digest} now: name the model "
+        "to label with by --model",
+    )
+
+
+def _is_within(address: str, *, folder: str) -> bool:
+    """Whether a place is a folder, or in it; links are followed."""
+    found, outer = (os.path.realpath(each) if filesystem.is_local(each) else each for each in (address, folder))
+    return f"{found}/".startswith(f"{outer}/")
 
 
 def _read_images(config: ScoreConfig) -> Input:

@@ -73,6 +73,11 @@ class JobStats:
         self.num_by_others += len(new)
         self.num_rejected += sum(len(each.rejected) for each in new.values())
 
+    def replace_units(self, committed: Mapping[str, CommittedUnit]) -> None:
+        """Take what counts now: another job may have done a unit again, or declared it lost."""
+        self.committed = dict(committed)
+        self.num_rejected = len(self.rejected)
+
     @property
     def num_rows(self) -> int:
         """Rows of the Parquet files of all units that are done."""

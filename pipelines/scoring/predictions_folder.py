@@ -109,8 +109,12 @@ class PredictionsFolder:
             )
 
     def release_folder(self) -> None:
-        """Give up the folder if none of this job's units is done, so that a corrected job can claim it."""
-        if self.job.read("identity") == self.identity and not self.units.read_commits():
+        """Give up the folder if none of this job's units is done, so that a corrected job can claim it.
+
+        Finished labels keep it, also while all their units are done again.
+        """
+        is_empty = self.job.read("identity") == self.identity and not self.units.read_commits()
+        if is_empty and not self._retry(lambda: filesystem.exists(filesystem.join(self.folder, MANIFEST_NAME))):
             self.job.remove("identity")
 
     def clear(self) -> None:
@@ -150,8 +154,8 @@ class PredictionsFolder:
         Files of `known` units were checked before and are not read again.
         """
         records, known = self.units.read_commits(), known or {}
-        found = {unit: known.get(unit) or CommittedUnit.from_record(record) for unit, record in records.items()}
-        new = [unit for unit in found if unit not in known]
+        found = {unit: CommittedUnit.from_record(record) for unit, record in records.items()}
+        new = [unit for unit in found if found[unit] != known.get(unit)]
         with ThreadPoolExecutor(max_workers=_NUM_VERIFIERS) as pool:
             is_whole = dict(zip(new, pool.map(lambda unit: self._is_whole(found[unit]), new), strict=True))
         for unit in [unit for unit in new if not is_whole[unit]]:

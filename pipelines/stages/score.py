@@ -70,6 +70,7 @@ def run(
             summary = summarise_job(job, tally=tally, flow=flow, balance=balance, began=began)
             features = _feature_set(job, committed=tally.committed, predictions=predictions)
             _publish(job, folder=folder, predictions=predictions, features=features, summary=summary)
+            folder.remove_uncommitted(tally.committed)  # last: the manifest before may name them
     say(summary_line(summary), to_stdout=True)
     say_balance(balance)
     return predictions
@@ -148,6 +149,8 @@ def _score(
             folder.units.wait(pending, tell=partial(say, to_stdout=True))
             tally.add_others(folder.read_commits(known=tally.committed))
             _check_rejected(job, folder=folder, tally=tally)
+        if not pending:
+            tally.replace_units(folder.read_commits(known=tally.committed))
 
 
 def _score_claimed(
@@ -192,8 +195,7 @@ def _check_rejected(job: ScoreJob, *, folder: PredictionsFolder, tally: JobStats
 
 
 def _collect_predictions(job: ScoreJob, *, folder: PredictionsFolder, tally: JobStats, run_id: str) -> PredictionSet:
-    """What is to be published, when all else in the folder is as it stays."""
-    folder.remove_uncommitted(tally.committed)
+    """What is to be published."""
     folder.write_quarantine(tally.rejected)
     return PredictionSet(
         parts=tuple(tally.committed[unit.name].part for unit in job.input.units),

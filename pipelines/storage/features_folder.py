@@ -4,6 +4,7 @@ features/manifest.json            the `FeatureSet`, written before the manifest 
 features/<unit>-<attempt>.arrow   features of a unit, written before the unit is committed
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -25,6 +26,8 @@ from pipelines.runtime.retries import Result, retry_in_store
 from pipelines.storage.attempt import Attempt
 
 SUFFIX = ".arrow"
+_PART = re.compile(r".+-\d+-[^-]+\.arrow")
+"""Name of the features of an attempt."""
 
 
 class FeaturesFolder:
@@ -84,12 +87,15 @@ class FeaturesFolder:
         """Delete the files of attempts that do not count."""
         counting = set(names)
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
-            if name.endswith(SUFFIX) and name not in counting:
+            if _PART.fullmatch(name) and name not in counting:
                 self._retry(partial(filesystem.remove, filesystem.join(self.folder, name)))
 
     def clear(self) -> None:
-        """Delete all features."""
-        self._retry(lambda: filesystem.remove(self.folder))
+        """Delete all features and their record; other files in the folder stay."""
+        self.remove_all_but(())
+        self._retry(lambda: filesystem.remove(filesystem.join(self.labels, MANIFEST)))
+        if not self._retry(lambda: filesystem.names_in(self.folder)):
+            self._retry(lambda: filesystem.remove(self.folder))
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
         return retry_in_store(operation, place=self.labels)

@@ -3,10 +3,12 @@
 Decoder, scorer and writer are those of `pipelines.scoring.flows.cluster_flow`, and so are records and rows.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from queue import Queue
+from contextlib import contextmanager, suppress
+from queue import Empty, Queue
 from threading import Event, Thread
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +21,8 @@ from pipelines.scoring.work_units import Unit, unit_to_json
 from pipelines.storage.attempt import Attempt
 
 _PARTS_AHEAD = 2
+_LAST_PART_S = 10.0
+"""How long a thread that reads or decodes is waited for when the job ends before it."""
 
 
 def stream_local_units(
@@ -41,6 +45,7 @@ def stream_local_units(
     Raises:
         ValueError: for a unit that differs from its record, or a model that does not load.
         OSError: for a store that fails.
+        TimeoutError: when no part is read and decoded within the no-progress timeout.
     """
     from pipelines.scoring.scorer import Scorer  # torch: a finished job does without
 
@@ -49,14 +54,14 @@ def stream_local_units(
     decoder, writer = reader(**settings), UnitWriter(folder, parents=job.digests)
     with _torch_threads_kept():
         scorer = Scorer(make_scorer_settings(job, reservation=reservation))
-        with _decoded_ahead(decoder, rows) as parts:
+        with _decoded_ahead(decoder, rows, patience_s=job.cluster.no_progress_timeout_s) as parts:
             for part in parts:
                 yield from PartReport.from_rows(writer(scorer(part)))
 
 
 @contextmanager
 def _decoded_ahead(
-    decoder: Callable[[pa.Table], Iterator[pa.Table]], rows: Sequence[pa.Table]
+    decoder: Callable[[pa.Table], Iterator[pa.Table]], rows: Sequence[pa.Table], *, patience_s: float
 ) -> Iterator[Iterator[pa.Table]]:
     """Decoded parts, in order, a few of them ahead in a thread; an error of the thread is raised where it would be."""
     decoded: Queue[pa.Table | BaseException | None] = Queue(_PARTS_AHEAD)
@@ -74,7 +79,7 @@ def _decoded_ahead(
             decoded.put(error)
 
     def read() -> Iterator[pa.Table]:
-        while (found := decoded.get()) is not None:
+        while (found := _wait_for(decoded, patience_s=patience_s)) is not None:
             if isinstance(found, BaseException):
                 raise found
             yield found
@@ -85,8 +90,21 @@ def _decoded_ahead(
         yield read()
     finally:
         is_over.set()
-        while thread.is_alive() and not decoded.empty():  # it may wait for a place
-            decoded.get()
+        deadline = time.monotonic() + _LAST_PART_S
+        while thread.is_alive() and time.monotonic() < deadline:
+            with suppress(Empty):
+                decoded.get_nowait()  # it may wait for a place
+            thread.join(0.02)
+
+
+def _wait_for(decoded: "Queue[Any]", *, patience_s: float) -> Any:
+    try:
+        return decoded.get(timeout=patience_s)
+    except Empty:
+        raise TimeoutError(
+            f"no image was read and decoded for {patience_s:g} s: look whether the disk or the store answers, or wait "
+            "longer with --cluster.no-progress-timeout-s; the same command resumes from here"
+        ) from None
 
 
 @contextmanager

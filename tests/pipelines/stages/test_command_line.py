@@ -229,6 +229,27 @@ def test_a_full_or_closed_output_is_no_bug(words, code, tmp_path):
     assert ("No space left on device" in done.stderr) == ("/dev/full" in words)
 
 
+@pytest.mark.parametrize("last", ["true", "head -n 1"])
+def test_a_line_that_nobody_reads_ends_well(last):
+    """Also where the line is printed by rich, which would end the process."""
+    code = (
+        "import sys, time; time.sleep(0.3); from pipelines.__main__ import exit_code; "
+        "from pipelines.runtime.console import say; "
+        "sys.exit(exit_code(lambda: [say('x' * 100, to_stdout=True) for _ in range(2000)] and None))"
+    )
+    words = f"set -o pipefail; {shlex.quote(sys.executable)} -c {shlex.quote(code)} | {last}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (EXIT_DONE, "")
+
+
+def test_a_broken_pipe_that_is_not_stdout_is_an_error(capsys):
+    def fail():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert exit_code(fail) == EXIT_USER_ERROR
+    assert "Broken pipe" in capsys.readouterr().err
+
+
 def test_a_working_folder_that_is_gone_is_told(monkeypatch, tmp_path, capsys):
     gone = tmp_path / "gone"
     gone.mkdir()

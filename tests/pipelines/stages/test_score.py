@@ -900,11 +900,11 @@ def test_kept_features_are_labelled_by_the_same_actors_without_a_picture(
     done: ScoreConfig, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     monday = replace(done, output=str(tmp_path / "monday"), keep_features=True)
-    assert score.run(monday, tracking=tracking).digest == read_prediction_set(done.output).digest
+    assert score.run(monday, cluster=ON_RAY, tracking=tracking).digest == read_prediction_set(done.output).digest
     tuesday = replace(
         monday, input=None, features=monday.output, keep_features=False, model=None, output=str(tmp_path / "tuesday")
     )
-    found = score.run(tuesday, tracking=tracking)
+    found = score.run(tuesday, cluster=ON_RAY, tracking=tracking)
     assert (found.parents.input, found.parents.features) == (done.input, monday.output)
     assert found.parents.model_version == "1", "the model of the features"
     ours, theirs = (read_predictions(each.output).to_pandas() for each in (tuesday, done))

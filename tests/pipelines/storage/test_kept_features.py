@@ -3,6 +3,7 @@
 Covers: `pipelines.storage.features_folder`, `pipelines.scoring.feature_units`.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -27,8 +28,10 @@ from ecor.data.predictions import read_prediction_set, read_predictions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
+from pipelines.scoring import job
 from pipelines.scoring.feature_units import EncodedPart, input_of_features, read_unit
 from pipelines.stages import score
+from pipelines.storage.features_folder import FeaturesFolder
 from pipelines.storage.kept_features import iterate_features, read_kept_features
 from tests.support.mlflow_databases import new_database
 from tests.support.processes import ctrl_c_at_file
@@ -360,11 +363,32 @@ def test_labels_without_features_or_with_those_of_other_labels_are_refused(copie
     assert not (tmp_path / "tuesday").exists()
 
 
-def test_new_labels_never_replace_those_of_the_features(copied: World):
-    for fresh in (False, True):
-        with pytest.raises(ValueError, match="is the folder of the features: name another"):
-            copied.from_features(Path(copied.config.output), fresh=fresh)
+def test_new_labels_never_replace_those_of_the_features(copied: World, tmp_path: Path):
+    """Also where a link leads to them, or the output lies within them."""
+    monday = Path(copied.config.output)
+    (tmp_path / "latest").symlink_to(monday)
+    for place, fresh in itertools.product((monday, tmp_path / "latest", monday / "features"), (False, True)):
+        with pytest.raises(ValueError, match="is in the folder of the features: name another"):
+            copied.from_features(place, fresh=fresh)
     assert len(feature_files(copied.config)) == 3
+
+
+def test_a_model_that_is_another_one_by_now_must_be_named(copied: World, tmp_path: Path, monkeypatch):
+    real = job.model_cache.pin_model
+
+    def retrained(uri: str, **kwargs):
+        return replace(real(uri, **kwargs), digest="f" * 64)
+
+    monkeypatch.setattr(job.model_cache, "pin_model", retrained)
+    with pytest.raises(ValueError, match=r"and is f{64} now: name the model to label with by --model"):
+        copied.from_features(tmp_path / "tuesday")
+
+
+def test_other_files_beside_features_stay(copied: World):
+    folder = Path(copied.config.output) / "features"
+    (folder / "mine.arrow").touch()
+    FeaturesFolder(copied.config.output).clear()
+    assert [path.name for path in folder.iterdir()] == ["mine.arrow"]
 
 
 def test_other_features_are_another_job(copied: World, tmp_path: Path):

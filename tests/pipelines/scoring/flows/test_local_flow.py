@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from ecor.checkpoint import load
 from ecor.data.predictions import read_predictions
-from pipelines.config.infrastructure import TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring import scorer
 from pipelines.stages import score
@@ -91,6 +92,20 @@ def test_an_error_of_the_decoding_thread_ends_the_job(config, tracking, monkeypa
         with pytest.raises(OSError, match="the disk is gone"):
             score.run(config, tracking=tracking)
     assert score.run(config, tracking=tracking).num_rows == NUM_PICTURES
+
+
+def test_a_disk_that_does_not_answer_ends_the_job_with_the_remedy(config, tracking, monkeypatch):
+    answered = threading.Event()
+
+    def hang(*args, **kwargs):
+        answered.wait(20)
+        return iter(())
+
+    monkeypatch.setattr("pipelines.scoring.decoder.decode_unit", hang)
+    monkeypatch.setattr("pipelines.scoring.flows.local_flow._LAST_PART_S", 0.1)
+    with pytest.raises(TimeoutError, match=r"no image was read and decoded for 0\.3 s.*no-progress-timeout-s"):
+        score.run(config, cluster=ClusterConfig(no_progress_timeout_s=0.3), tracking=tracking)
+    answered.set()
 
 
 def test_a_model_that_does_not_load_is_told(config, tracking, tmp_path):
