@@ -3,10 +3,10 @@
 LONGEST_FIRST = (
     "tests/system/test_submitted_jobs.py",
     "tests/system/test_faults_cluster.py",
+    "tests/pipelines/stages/test_train.py",
     "tests/pipelines/stages/test_score.py",
     "tests/repository/test_readme.py",
     "tests/pipelines/tracking/test_mlflow_server.py",
-    "tests/pipelines/stages/test_train.py",
     "tests/pipelines/stages/test_shard.py",
     "tests/system/test_stages_in_s3.py",
     "tests/repository/test_tutorial.py",

@@ -81,6 +81,7 @@ def config(
         cache_dir = "{folder}/cache"
         [cluster]
         num_cpus = 2
+        local_images = 0
         [tracking]
         uri = "{new_database(folder).uri}"
     """
