@@ -15,10 +15,13 @@ def runs_in_process(config: ClusterConfig, *, num_images: int) -> bool:
 
 
 def num_local_cpus(config: ClusterConfig) -> int:
-    """CPUs that a job in this process may use: `num_cpus`, or what affinity and a container's limit leave it."""
-    import joblib
+    """CPUs that a job in this process may use: `num_cpus`, or those that its affinity leaves it.
 
-    return config.num_cpus or int(joblib.cpu_count())
+    A container's limit is no affinity: set `num_cpus` there.
+    """
+    if config.num_cpus is not None:
+        return config.num_cpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _names_cluster(config: ClusterConfig) -> bool:

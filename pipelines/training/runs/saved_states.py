@@ -7,11 +7,11 @@ readable state instead.
 
 import io
 import json
-import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def _newest_state(folder: str) -> dict[str, Any] | None:
         try:
             data = filesystem.read(filesystem.join(filesystem.join(folder, name), _STATE))
             state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+        except (FileNotFoundError, RuntimeError, EOFError, UnpicklingError):
             continue  # its upload was interrupted, or the disk lost it
         return state
     return None
