@@ -1,7 +1,9 @@
-"""Decide which jobs run in this process: small ones, where no cluster is named."""
+"""Run small jobs in this process, where no cluster is named: which ones, on how many CPUs and torch threads."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipelines.config.infrastructure import ClusterConfig
 
@@ -22,6 +24,18 @@ def num_local_cpus(config: ClusterConfig) -> int:
     if config.num_cpus is not None:
         return config.num_cpus
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def restore_torch_threads() -> Iterator[None]:
+    """Set the caller's number of torch threads again: scorers and training workers set that of their process."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _names_cluster(config: ClusterConfig) -> bool:

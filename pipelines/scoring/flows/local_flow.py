@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.runtime.actor_resources import Reservation
+from pipelines.runtime.local_run import restore_torch_threads
 from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -52,7 +53,7 @@ def stream_local_units(
     rows = [pa.table({"unit": [unit_to_json(unit)], "attempt": [attempts[unit.name].to_json()]}) for unit in units]
     reader, settings = make_reader(job)
     decoder, writer = reader(**settings), UnitWriter(folder, parents=job.digests)
-    with _torch_threads_kept():
+    with restore_torch_threads():
         scorer = Scorer(make_scorer_settings(job, reservation=reservation))
         with _decoded_ahead(decoder, rows, patience_s=job.cluster.no_progress_timeout_s) as parts:
             for part in parts:
@@ -105,15 +106,3 @@ def _wait_for(decoded: "Queue[Any]", *, patience_s: float) -> Any:
             f"no image was read and decoded for {patience_s:g} s: look whether the disk or the store answers, or wait "
             "longer with --cluster.no-progress-timeout-s; the same command resumes from here"
         ) from None
-
-
-@contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """A scorer sets the threads of its process; the caller's are set again afterwards."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ecor.storage import filesystem
 from pipelines.runtime.console import say
+from pipelines.runtime.local_run import restore_torch_threads
 from pipelines.training.runs.job import run_here
 from pipelines.training.runs.saved_states import newest_state_folder
 
@@ -32,19 +33,7 @@ def fit_here(work: Callable[[dict[str, Any]], None], settings: Mapping[str, Any]
         ValueError: raised by the worker.
         OSError: raised by the worker (a store or MLflow's server does not answer).
     """
-    with _torch_threads_kept(), run_here(states):
+    with restore_torch_threads(), run_here(states):
         work(dict(settings))
     with filesystem.local_folder(newest_state_folder(states)) as state:
         yield state
-
-
-@contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """A worker sets the threads of its process; the caller's are set again afterwards."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

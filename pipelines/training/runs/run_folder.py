@@ -9,7 +9,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -82,8 +81,8 @@ def make_once(
         record = record_run(
             output, name=name, digest=digest, params=params, parents=parents, tracking=tracking, products=products
         )
-        runner_of = partial(open_runner, config, name=name, run=digest[:_NAME_LENGTH], cluster=cluster)
-        with runner_of(is_short=is_short) as runner, record as run_id:
+        workers = open_runner(config, name=name, run=digest[:_NAME_LENGTH], cluster=cluster, is_short=is_short)
+        with workers as runner, record as run_id:
             job = Job(
                 config=config,
                 parents=parents,
