@@ -39,8 +39,9 @@ from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import read_part, read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_part, read_predictions
+from ecor.data.predictions.records import predictions_table
 from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
 from ecor.data.shards import ShardEntry, write_shard
