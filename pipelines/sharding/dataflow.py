@@ -16,7 +16,7 @@ from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shards_folder import QUARANTINE, WORK
 from pipelines.storage.work_ledger import WorkLedger
 
-QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
+_QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
 DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
 _INSPECTED = "inspected"
 
@@ -66,7 +66,7 @@ def write_quarantine(job: ShardJob, *, found: Rows, ledger: WorkLedger) -> Count
         OSError: when a disk or a store fails.
     """
     rejected = found.map_tables(_rejected_rows)
-    rejected.write_table(schema=QUARANTINE_SCHEMA, folder=job.output, name=QUARANTINE)
+    rejected.write_table(schema=_QUARANTINE_SCHEMA, folder=job.output, name=QUARANTINE)
     counts = count_rows(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     count(IMAGES_SEEN, num_images, stage="shard")
@@ -92,7 +92,7 @@ def write_quarantine(job: ShardJob, *, found: Rows, ledger: WorkLedger) -> Count
 def _rejected_rows(table: pa.Table) -> pa.Table:
     table = table.filter(pc.is_valid(table["reason"]))
     stage = pa.array(["shard"] * table.num_rows, pa.string())
-    return table.append_column("stage", stage).select(QUARANTINE_SCHEMA.names)
+    return table.append_column("stage", stage).select(_QUARANTINE_SCHEMA.names)
 
 
 def count_rows(rows: Rows, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.config.checks import name_some
+from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
-from ecor.storage.tables import read_json_lines
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.folder_layout import TRUTH_NAME, Source
 from pipelines.storage.image_bytes import escape_name
