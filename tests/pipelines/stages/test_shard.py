@@ -371,12 +371,14 @@ def test_shares_decide_splits_by_content(tmp_path):
     job = job_for(tmp_path)
     for number in range(300):
         put(tmp_path / f"{number}.png", picture(number))
-    rows = [inspect_images(one_listed(f"{number}.png"), job=job).to_pylist()[0] for number in range(300)]
+    listed = pa.concat_tables([one_listed(f"{number}.png") for number in range(300)])
+    rows = inspect_images(listed, job=job).to_pylist()
     counts = Counter(row["split"] for row in rows)
     assert set(counts) == {"train", "validation", "test"} and 210 < counts["train"] < 270
     job = job_for(tmp_path, given_splits=("test", "train"))
     assert job.splits == ("test", "train", "validation")
-    rows = [inspect_images(one_listed(row["source"], split="train"), job=job).to_pylist()[0] for row in rows]
+    listed = pa.concat_tables([one_listed(row["source"], split="train") for row in rows])
+    rows = inspect_images(listed, job=job).to_pylist()
     assert 10 < sum(row["split"] == "validation" for row in rows) < 55
 
 
