@@ -215,6 +215,17 @@ def test_a_terminal_without_utf8_gets_escapes_and_no_error(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def test_a_call_of_ray_without_a_cluster_starts_none():
+    """As of a thread that a stalled stage has left behind."""
+    code = "import pipelines.__main__ as command; command.main(); import ray; ray.put(1)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert done.stdout.startswith("ecor ")
+    assert done.returncode == 1 and "ray has not been started yet" in done.stderr.lower(), done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
