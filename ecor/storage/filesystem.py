@@ -24,6 +24,7 @@ from ecor.storage.addresses import local_path as local_path
 from ecor.storage.addresses import store_of as store_of
 from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
 from ecor.storage.exclusive_create import create_in_store, make_parent_folder
+from ecor.storage.folder_walk import FileFacts as FileFacts
 from ecor.storage.folder_walk import is_marker, walk_files
 from ecor.storage.store_errors import AddressError as AddressError
 from ecor.storage.store_errors import CredentialsError as CredentialsError
@@ -112,9 +113,18 @@ def files_below(
     folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
 ) -> dict[str, int]:
     """Sizes in bytes of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
+    found = file_facts_below(folder, may_fail=may_fail, follow_links=follow_links)
+    return {name: facts.num_bytes for name, facts in found.items()}
+
+
+def file_facts_below(
+    folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
+) -> dict[str, FileFacts]:
+    """Sizes and times of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
     store, root = store_of(folder)
     with translate_errors(folder):
-        return dict(sorted(walk_files(store, root, may_fail=may_fail, follow_links=follow_links)))
+        found = walk_files(store, root, may_fail=may_fail, follow_links=follow_links)
+        return dict(sorted(found, key=lambda entry: entry[0]))
 
 
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:

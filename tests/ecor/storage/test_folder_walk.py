@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ecor.storage import filesystem
-from ecor.storage.folder_walk import walk_files
+from ecor.storage.folder_walk import FileFacts, walk_files
 
 
 def never(name: str) -> bool:
@@ -148,5 +148,5 @@ def test_a_general_store_does_not_omit_a_folder_either():
     assert store.find("/walk") == ["/walk/a.png"]  # what fsspec does by itself
     with pytest.raises(OSError, match="the store fails"):
         list(walk_files(store, "/walk", may_fail=never))
-    assert list(walk_files(store, "/walk/sound", may_fail=never)) == [("d.png", 3)]
+    assert list(walk_files(store, "/walk/sound", may_fail=never)) == [("d.png", FileFacts(3, None))]
     assert list(walk_files(store, "/none", may_fail=never)) == []

@@ -1,0 +1,244 @@
+"""`ecor score --since` beside a full run: a store of small images, of which a few are new.
+
+    python benchmarks/since.py --images 100000 --kills 3
+    python benchmarks/since.py --images 2000 --kills 1      (a quick run)
+    python benchmarks/since.py --memory 100000 1000000
+
+The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs as
+much as it can. Each job is `ecor score` in a process of its own, without Ray. The labels of all jobs are compared.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from ecor.checkpoint import save_checkpoint
+from ecor.clip.loading import load_backbone
+from ecor.config.model import BackboneConfig
+from ecor.data.predictions import read_predictions
+from ecor.demo.worlds.registry import set_vocabulary
+from ecor.model import Recognizer
+from pipelines.scoring.inputs import read_input
+
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": 40, "width": 32, "heads": 2, "layers": 2},
+}
+PER_FOLDER = 1000
+LONG_AGO_S = 1_700_000_000
+"""Time of the images that are there from the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job that ran to its end."""
+
+    wall_s: float
+    """Of the process, start-up included."""
+    job_s: float
+    """Of the stage: from reading its settings to its manifest."""
+    listing_s: float
+    """Listing the images once, in this process."""
+    summary: dict
+
+
+def draw(folder: Path, numbers: range, *, modified_s: int) -> None:
+    """Images by their number; the same each time."""
+
+    def write(number: int) -> None:
+        colours = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        sink = io.BytesIO()
+        Image.fromarray(colours).resize((32, 32), Image.Resampling.NEAREST).save(sink, "PNG", compress_level=1)
+        path = folder / f"{number // PER_FOLDER:04d}" / f"{number:07d}.png"
+        path.write_bytes(sink.getvalue())
+        os.utime(path, (modified_s, modified_s))
+
+    for number in range(numbers.start // PER_FOLDER, (numbers.stop - 1) // PER_FOLDER + 1):
+        (folder / f"{number:04d}").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(write, numbers):
+            pass
+
+
+def save_tiny_model(root: Path) -> Path:
+    (root / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    backbone = load_backbone(BackboneConfig(name=str(root / "tiny-clip.json"), pretrained="random"))
+    save_checkpoint(Recognizer.zero_shot(set_vocabulary("demo-small"), backbone=backbone), root / "model")
+    return root / "model"
+
+
+def command(root: Path, *, output: str, since: str | None = None) -> list[str]:
+    found = [sys.executable, "-m", "pipelines", "score", "--input", f"{root}/photos", "--output", f"{root}/{output}"]
+    found += ["--model", f"{root}/model", "--tracking.uri", f"sqlite:///{root}/mlflow.db"]
+    found += ["--cluster.local-images", str(10**9)]
+    return found if since is None else [*found, "--since", f"{root}/{since}"]
+
+
+def run_job(root: Path, *, output: str, since: str | None = None) -> Job:
+    began = time.perf_counter()
+    read_input(f"{root}/photos", unit_size=512)
+    listing_s, began = time.perf_counter() - began, time.perf_counter()
+    done = subprocess.run(command(root, output=output, since=since), capture_output=True, text=True, check=False)
+    wall_s = time.perf_counter() - began
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-3000:])
+    summary = json.loads((root / output / "summary.json").read_text())
+    return Job(wall_s=wall_s, job_s=summary["seconds"], listing_s=listing_s, summary=summary)
+
+
+def run_killed(root: Path, *, output: str, since: str, num_kills: int, over_s: float) -> tuple[int, Job]:
+    """Kill a job again and again, ever later, and let it end; how often it was killed, and its last run."""
+    killed = 0
+    for number in range(num_kills):
+        process = subprocess.Popen(command(root, output=output, since=since), stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=over_s * (number + 1) / (num_kills + 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+    return killed, run_job(root, output=output, since=since)
+
+
+def compare(root: Path, *, found: str, expected: str) -> str:
+    """Rows of two folders of labels, by key: AssertionError unless they are equal to the rounding of float32."""
+    ours, theirs = (
+        read_predictions(f"{root}/{name}").to_pandas().sort_values("key", ignore_index=True)
+        for name in (found, expected)
+    )
+    largest = 0.0
+    for name in ours.columns:
+        if pd.api.types.is_float_dtype(ours[name]):
+            largest = max(largest, float((ours[name] - theirs[name]).abs().max()))
+        elif name not in ("pairs", "categories", "rationales"):
+            pd.testing.assert_series_equal(ours[name], theirs[name])
+    assert largest < 1e-5, largest
+    return f"{len(ours):,} rows are equal; largest difference of a number {largest:.1e}"
+
+
+def measure(root: Path, *, num_images: int, share: float, num_kills: int) -> None:
+    save_tiny_model(root)
+    draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
+    first = run_job(root, output="monday")
+    num_new = max(1, round(share * num_images))
+    draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400)
+    rows = {
+        "monday: all images": first,
+        f"tuesday, {num_new:,} new: `--since monday`": run_job(root, output="tuesday", since="monday"),
+        "tuesday: all images": run_job(root, output="full"),
+        "nothing new: `--since tuesday`": run_job(root, output="wednesday", since="tuesday"),
+    }
+    print("| job | process s | job s | listing s | job without listing s | share of all images |")
+    print("|---|---:|---:|---:|---:|---:|")
+    full = rows["tuesday: all images"]
+    for name, each in rows.items():
+        own_s = each.job_s - each.listing_s
+        share_of_full = own_s / (full.job_s - full.listing_s)
+        print(
+            f"| {name} | {each.wall_s:.1f} | {each.job_s:.1f} | {each.listing_s:.1f} | {own_s:.1f} "
+            f"| {100 * share_of_full:.1f} % |"
+        )
+    print(f"\n{compare(root, found='tuesday', expected='full')}", flush=True)
+    over_s = rows[f"tuesday, {num_new:,} new: `--since monday`"].wall_s
+    killed, last = run_killed(root, output="killed", since="monday", num_kills=num_kills, over_s=over_s)
+    print(f"killed {killed} times: {compare(root, found='killed', expected='full')}")
+    print(f"the last run: {json.dumps(last.summary['since'])}, {last.summary['num_units_kept']} units kept")
+
+
+def measure_memory(sizes: list[int]) -> None:
+    """The plan alone, on drawn listings and labels; each size in a process of its own."""
+    print("| images | plan s | peak MiB | MiB before |")
+    print("|---:|---:|---:|---:|")
+    for size in sizes:
+        done = subprocess.run(
+            [sys.executable, __file__, "--plan", str(size)], capture_output=True, text=True, check=True
+        )
+        print(done.stdout.strip(), flush=True)
+
+
+def plan_drawn(num_images: int) -> None:
+    """Plan the reuse of drawn labels: 1 % of the images are new, 1 % have another size."""
+    from types import SimpleNamespace
+
+    from pipelines.scoring.incremental import reuse_plan
+    from pipelines.scoring.incremental.listing_record import LISTING_SCHEMA
+
+    sources = [
+        f"/photos/{number // PER_FOLDER:04d}/picture-of-something-{number:07d}.jpg" for number in range(num_images)
+    ]
+    sizes = np.arange(num_images) + 1000
+    listing = pa.Table.from_arrays(
+        [pa.array(sources, pa.large_string()), pa.array(sizes), pa.array(np.full(num_images, 10**18))],
+        schema=LISTING_SCHEMA,
+    )
+    del sources
+    before = listing.slice(num_images // 100)
+    before = before.set_column(1, "num_bytes", pa.array(np.where(sizes % 100 == 0, 1, sizes)[num_images // 100 :]))
+    parts = [
+        SimpleNamespace(start=start, num_rows=min(512, before.num_rows - start))
+        for start in range(0, before.num_rows, 512)
+    ]
+
+    def read_names(earlier: object, part: SimpleNamespace) -> pa.Table:
+        found = before["source"].slice(part.start, part.num_rows).combine_chunks()
+        return pa.table({"key": found, "source": found})
+
+    reuse_plan._read_names = read_names  # type: ignore[assignment] - no files: the join alone
+    labels = SimpleNamespace(parts=parts, num_rows=before.num_rows)
+    earlier = SimpleNamespace(folder="drawn", labels=labels, read_listing=lambda: before)
+    start_mib, began = peak_mib(), time.perf_counter()
+    found = reuse_plan.plan_reuse(listing, earlier, check="time")  # type: ignore[arg-type]
+    assert found.counts.num_reused + found.counts.num_changed == before.num_rows
+    print(f"| {num_images:,} | {time.perf_counter() - began:.1f} | {peak_mib():.0f} | {start_mib:.0f} |")
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--new", type=float, default=0.01, help="new images, as a share of the others")
+    parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--memory", type=int, nargs="+", metavar="IMAGES")
+    parser.add_argument("--folder", type=Path, help="where to work; None: a temporary folder")
+    parser.add_argument("--plan", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.plan:
+        plan_drawn(given.plan)
+        return
+    print(f"`python {' '.join(sys.argv)}`, {platform.machine()}, {os.cpu_count()} CPUs, ", end="")
+    print(f"torch {torch.__version__}, {date.today()}, load {os.getloadavg()[0]:.0f}\n", flush=True)
+    if given.memory:
+        measure_memory(given.memory)
+        return
+    folder = given.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        measure(folder, num_images=given.images, share=given.new, num_kills=given.kills)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
