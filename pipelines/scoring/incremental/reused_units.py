@@ -162,7 +162,7 @@ def _read_rows(piece: ReusedRows, *, earlier: EarlierLabels) -> tuple[pa.Table, 
         name: [getattr(file, name) for file in piece.files] for name in ("category", "rationales", "visible_rationales")
     }
     origins = origins_table(
-        labels["key"],
+        labels["key"].to_pylist(),
         source=labels["source"],
         category_true=given["category"],
         rationales_true=given["rationales"],
