@@ -4,8 +4,9 @@
     python benchmarks/since.py --images 2000 --kills 1      (a quick run)
     python benchmarks/since.py --memory 100000 1000000
 
-The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs as
-much as it can. Each job is `ecor score` in a process of its own, without Ray. The labels of all jobs are compared.
+The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs
+as much as it can. Each job is `ecor score` in a process of its own, without Ray. CPU seconds are of the process with
+all its threads. The labels of all jobs are compared. With `--folder`, a run that was stopped goes on with the next job.
 """
 
 import argparse
@@ -14,15 +15,17 @@ import json
 import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,13 +55,14 @@ LONG_AGO_S = 1_700_000_000
 class Job:
     """A job that ran to its end."""
 
-    wall_s: float
+    cpu_s: float
     """Of the process, start-up included."""
-    job_s: float
-    """Of the stage: from reading its settings to its manifest."""
+    wall_s: float
     listing_s: float
-    """Listing the images once, in this process."""
-    summary: dict
+    """CPU seconds of listing the images, in this process."""
+    since: dict[str, Any]
+    """Of its summary."""
+    num_units_kept: int
 
 
 def draw(folder: Path, numbers: range, *, modified_s: int) -> None:
@@ -86,23 +90,41 @@ def save_tiny_model(root: Path) -> Path:
     return root / "model"
 
 
-def command(root: Path, *, output: str, since: str | None = None) -> list[str]:
-    found = [sys.executable, "-m", "pipelines", "score", "--input", f"{root}/photos", "--output", f"{root}/{output}"]
+def command(root: Path, *, output: str, since: str | None, photos: str = "photos") -> list[str]:
+    found = [sys.executable, "-m", "pipelines", "score", "--input", f"{root}/{photos}", "--output", f"{root}/{output}"]
     found += ["--model", f"{root}/model", "--tracking.uri", f"sqlite:///{root}/mlflow.db"]
     found += ["--cluster.local-images", str(10**9)]
     return found if since is None else [*found, "--since", f"{root}/{since}"]
 
 
-def run_job(root: Path, *, output: str, since: str | None = None) -> Job:
-    began = time.perf_counter()
-    read_input(f"{root}/photos", unit_size=512)
-    listing_s, began = time.perf_counter() - began, time.perf_counter()
-    done = subprocess.run(command(root, output=output, since=since), capture_output=True, text=True, check=False)
-    wall_s = time.perf_counter() - began
+def run_job(root: Path, *, output: str, since: str | None = None, photos: str = "photos") -> Job:
+    """A job, or what is known of it from a run of this program that was stopped later."""
+    known = root / f"{output}.json"
+    if known.exists():
+        return Job(**json.loads(known.read_text()))
+    began = time.process_time()
+    read_input(f"{root}/{photos}", unit_size=512)
+    listing_s, began, spent = time.process_time() - began, time.perf_counter(), children_cpu_s()
+    given = command(root, output=output, since=since, photos=photos)
+    done = subprocess.run(given, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-3000:])
+    wall_s, spent = time.perf_counter() - began, children_cpu_s() - spent
     summary = json.loads((root / output / "summary.json").read_text())
-    return Job(wall_s=wall_s, job_s=summary["seconds"], listing_s=listing_s, summary=summary)
+    found = Job(
+        cpu_s=spent,
+        wall_s=wall_s,
+        listing_s=listing_s,
+        since=summary.get("since", {}),
+        num_units_kept=summary["num_units_kept"],
+    )
+    known.write_text(json.dumps(asdict(found)))
+    return found
+
+
+def children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def run_killed(root: Path, *, output: str, since: str, num_kills: int, over_s: float) -> tuple[int, Job]:
@@ -136,32 +158,45 @@ def compare(root: Path, *, found: str, expected: str) -> str:
 
 
 def measure(root: Path, *, num_images: int, share: float, num_kills: int) -> None:
-    save_tiny_model(root)
-    draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
-    first = run_job(root, output="monday")
     num_new = max(1, round(share * num_images))
+    if not (root / "model").exists():
+        save_tiny_model(root)
+        draw(root / "one", range(1), modified_s=LONG_AGO_S)
+        draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
+    monday = run_job(root, output="monday")  # also makes MLflow's database
+    start = run_job(root, output="start-up", photos="one")
     draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400)
     rows = {
-        "monday: all images": first,
-        f"tuesday, {num_new:,} new: `--since monday`": run_job(root, output="tuesday", since="monday"),
-        "tuesday: all images": run_job(root, output="full"),
-        "nothing new: `--since tuesday`": run_job(root, output="wednesday", since="tuesday"),
+        "one image: start-up": start,
+        f"monday: all {num_images:,} images": monday,
+        f"tuesday: `--since monday`, {num_new:,} new": run_job(root, output="tuesday", since="monday"),
+        f"tuesday: all {num_images + num_new:,} images": run_job(root, output="full"),
+        "wednesday: `--since tuesday`, nothing new": run_job(root, output="wednesday", since="tuesday"),
     }
-    print("| job | process s | job s | listing s | job without listing s | share of all images |")
-    print("|---|---:|---:|---:|---:|---:|")
-    full = rows["tuesday: all images"]
-    for name, each in rows.items():
-        own_s = each.job_s - each.listing_s
-        share_of_full = own_s / (full.job_s - full.listing_s)
-        print(
-            f"| {name} | {each.wall_s:.1f} | {each.job_s:.1f} | {each.listing_s:.1f} | {own_s:.1f} "
-            f"| {100 * share_of_full:.1f} % |"
-        )
+    print_table(rows, full=run_job(root, output="full"), start=start)
     print(f"\n{compare(root, found='tuesday', expected='full')}", flush=True)
-    over_s = rows[f"tuesday, {num_new:,} new: `--since monday`"].wall_s
+    over_s = run_job(root, output="tuesday").wall_s
     killed, last = run_killed(root, output="killed", since="monday", num_kills=num_kills, over_s=over_s)
-    print(f"killed {killed} times: {compare(root, found='killed', expected='full')}")
-    print(f"the last run: {json.dumps(last.summary['since'])}, {last.summary['num_units_kept']} units kept")
+    print(
+        f"killed {killed} times, {last.num_units_kept} units of {2 + num_images // 512} were done before the last run"
+    )
+    print(f"{compare(root, found='killed', expected='full')}; {json.dumps(last.since)}")
+
+
+def print_table(rows: Mapping[str, Job], *, full: Job, start: Job) -> None:
+    def own_s(job: Job) -> float:
+        return job.cpu_s - job.listing_s - start.cpu_s
+
+    print(
+        "| job | CPU s | wall s | listing CPU s | beyond listing and start-up: CPU s | of all images | with start-up |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name, each in rows.items():
+        share, whole = own_s(each) / own_s(full), (each.cpu_s - each.listing_s) / (full.cpu_s - full.listing_s)
+        print(
+            f"| {name} | {each.cpu_s:.1f} | {each.wall_s:.1f} | {each.listing_s:.2f} | {own_s(each):.1f} "
+            f"| {100 * share:.1f} % | {100 * whole:.1f} % |"
+        )
 
 
 def measure_memory(sizes: list[int]) -> None:
@@ -177,8 +212,6 @@ def measure_memory(sizes: list[int]) -> None:
 
 def plan_drawn(num_images: int) -> None:
     """Plan the reuse of drawn labels: 1 % of the images are new, 1 % have another size."""
-    from types import SimpleNamespace
-
     from pipelines.scoring.incremental import reuse_plan
     from pipelines.scoring.incremental.listing_record import LISTING_SCHEMA
 
@@ -221,7 +254,7 @@ def main() -> None:
     parser.add_argument("--new", type=float, default=0.01, help="new images, as a share of the others")
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--memory", type=int, nargs="+", metavar="IMAGES")
-    parser.add_argument("--folder", type=Path, help="where to work; None: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="where to work; it stays")
     parser.add_argument("--plan", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.plan:
@@ -232,12 +265,10 @@ def main() -> None:
     if given.memory:
         measure_memory(given.memory)
         return
-    folder = given.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         measure(folder, num_images=given.images, share=given.new, num_kills=given.kills)
-    finally:
-        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

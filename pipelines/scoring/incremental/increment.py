@@ -45,15 +45,16 @@ def prepare_listing(job: ScoreJob, *, folder: PredictionsFolder) -> ScoreJob:
     if files is None:
         return job
     place = folder.units.folder
-    is_recorded = has_listing(place)
-    if not is_recorded and (job.since is not None or not folder.units.read_commits()):
-        create_listing(place, _record_of(job, files))
+    if not has_listing(place):
+        if folder.units.read_commits():  # before another job can have recorded
+            require(
+                job.since is None or has_listing(place),
+                f"{place} has lost its record of the listing: run again with --fresh",
+            )
+        else:
+            create_listing(place, _record_of(job, files))
     if job.since is None:
         return job
-    require(
-        is_recorded or not folder.units.read_commits(),
-        f"{place} has lost its record of the listing: run again with --fresh",
-    )
     found = read_listing(place)
     assert found is not None, "recorded above"
     return _with_reuse(job, files, earlier=job.since, plan=ReusePlan.from_listing(found))

@@ -7,6 +7,7 @@ Covers: `pipelines.scoring.incremental.content_check`, `pipelines.scoring.increm
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from ecor.clip.image_features import feature_arrays
 from ecor.config.scoring import ScoringConfig
 from ecor.data.predictions import read_part, read_prediction_set, read_predictions
 from ecor.storage import filesystem
+from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring import work_units
@@ -320,6 +322,24 @@ def test_units_do_not_become_smaller_from_night_to_night(world: World):
     assert sum(units) == NUM + 4 and max(units) == 4
     assert len(units) <= 2 * (NUM + 4) / 4 + 1
     assert_equal_to_full_run(world, replace(world.config, output=last, since="any"))
+
+
+def test_the_commands_of_the_docs(world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[4] / "docs" / "since.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("ecor score ")]
+    assert len(commands) == 2 and "--since" in commands[1]
+    home = world.folder / "home"
+    shutil.copytree(world.photos, home / "photos")
+    monkeypatch.chdir(home)
+    more = ["--tracking.uri", str(world.tracking.uri), "--max-rejected", "0.3"]
+    assert main([*commands[0], *more, "--model", str(world.config.model)]) == EXIT_DONE
+    draw(home / "photos" / "new.bmp", seed=99)
+    assert main([*commands[1], *more]) == EXIT_DONE
+    assert "since labels/monday: 16 images = 14 reused + 0 changed + 2 new; 14 labels before" in capfd.readouterr().err
+    assert main([*commands[1], *more, "--precision", "bf16", "--output", "labels/wednesday"]) == 2
+    found = capfd.readouterr().err
+    assert "precision was auto, is bf16" in found and "Traceback" not in found
+    assert not (home / "labels" / "wednesday").exists()
 
 
 # When it was labelled
