@@ -36,7 +36,7 @@ from PIL import Image
 from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from pipelines.scoring.inputs import read_input

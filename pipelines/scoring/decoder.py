@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from ecor.config.model import Preprocess
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
+from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
 from pipelines.storage.attempt import Attempt
 
@@ -38,7 +38,7 @@ class Part:
     num_parts: int
     pixels: UInt8[np.ndarray, "B 3 H W"]
     origins: pa.Table
-    """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
+    """B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
     rejected: tuple[Rejection, ...]
     """Pictures of this run that are not among the B."""
     decode_s: float

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.clip.image_features import FeaturePart
-from ecor.data.predictions import PredictionPart
+from ecor.data.predictions.manifest import PredictionPart
 from pipelines.scoring.decoder import (
     attempt_from_json,
     attempt_to_json,
@@ -67,7 +67,7 @@ class EncodedPart:
     features: pa.Table
     """B rows of `ecor.clip.image_features.features_table`."""
     origins: pa.Table
-    """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
+    """B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
     rejected: tuple[Rejection, ...]
     """Images of the unit without a label, with its first part."""
     decode_s: float

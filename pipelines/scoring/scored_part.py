@@ -74,7 +74,7 @@ class ScoredPart:
     index: int
     num_parts: int
     rows: pa.Table
-    """Rows of `ecor.data.prediction_schema.schema_for`, with the `evidence` column where heat maps are asked for."""
+    """Rows of `ecor.data.predictions.schema.schema_for`, with the `evidence` column where heat maps are asked for."""
     rejected: tuple[Rejection, ...]
     seconds: StepTimings
     num_cut: int = 0

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ecor.clip.image_features import FeatureSet
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
 from pipelines.config.identity import describe_changes
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.retries import retry_in_store

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import PREDICTION_SCHEMA
-from ecor.data.predictions import PredictionPart, read_part
+from ecor.data.predictions.manifest import PredictionPart
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import PREDICTION_SCHEMA
 from ecor.storage import filesystem
 from pipelines.runtime.console import say
 from pipelines.runtime.retries import retry_in_store

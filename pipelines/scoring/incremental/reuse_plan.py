@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionPart, read_part
+from ecor.data.predictions.manifest import PredictionPart
+from ecor.data.predictions.parts import read_part
 from pipelines.config.stages import SinceCheck
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.content_check import compare_contents

@@ -11,8 +11,9 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from ecor.clip.image_features import FeaturePart
-from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
-from ecor.data.predictions import PredictionPart, read_part
+from ecor.data.predictions.manifest import PredictionPart
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.earlier_labels import EarlierLabels
 from pipelines.scoring.incremental.reuse_plan import ReusePlan

@@ -14,7 +14,7 @@ from ecor.probability.joint import Joint, ranked_pairs
 from ecor.probability.rationale_visibility import LEAST_IMAGES, fit_visibility_map, visibility_evidence
 from pipelines.training.data_loader import SampleIndex
 
-IMAGES_PER_PASS = 256
+_IMAGES_PER_PASS = 256
 
 
 def read_visible_rationales(
@@ -67,8 +67,8 @@ def fit_visibility_maps(
 
 def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodName) -> Iterator[tuple[int, Joint]]:
     """Number of the first image and decoded pairs of some images at a time."""
-    for first in range(0, len(features), IMAGES_PER_PASS):
-        ids = torch.arange(first, min(first + IMAGES_PER_PASS, len(features)), device=features.category.device)
+    for first in range(0, len(features), _IMAGES_PER_PASS):
+        ids = torch.arange(first, min(first + _IMAGES_PER_PASS, len(features)), device=features.category.device)
         yield first, recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method, top_k=1))
 
 

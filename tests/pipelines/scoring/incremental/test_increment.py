@@ -24,7 +24,8 @@ from PIL import Image
 
 from ecor.clip.image_features import feature_arrays
 from ecor.config.scoring import ScoringConfig
-from ecor.data.predictions import read_part, read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_part, read_predictions
 from ecor.storage import filesystem
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig
