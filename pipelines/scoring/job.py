@@ -2,15 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecor.clip.image_features import FeaturePart, FeatureSet, ImageSide
 from ecor.config.checks import require
-from ecor.config.choices import Precision
-from ecor.config.model import Preprocess, TextConfig
-from ecor.config.scoring import ScoringConfig
+from ecor.config.model import Preprocess
 from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -126,30 +124,6 @@ class ScoreJob:
     def exceeds_rejected(self, num_rejected: int) -> bool:
         """Whether more than the allowed share of all images is rejected."""
         return num_rejected > self.config.max_rejected * self.input.num_images
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerSettings:
-    """Settings of a scoring actor; sent to the actor's machine."""
-
-    model: ModelVersion
-    tracking: TrackingConfig
-    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
-    vocabulary: str | None
-    """JSON of the vocabulary to use instead of the model's own."""
-    scoring: ScoringConfig
-    text: TextConfig
-    batch_size: int
-    precision: Precision
-    use_gpu: bool
-    num_threads: int
-    """Torch threads on the CPU; Ray's default is one."""
-    evidence: "AttributionSettings | None" = None
-    """Which rows get heat maps; None: no heat maps, and no column for them."""
-    image_side: ImageSide | None = None
-    """What the model's image side must be, if features are kept or read."""
-    keep_features: bool = False
-    """Hand the features on with the rows."""
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
@@ -279,10 +253,3 @@ def _read_evidence(
         digest = model.backbone_digest
         projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
     return read_attribution_settings(config, num_images=num_images, projection=projection)
-
-
-def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
-    """Text settings with a cache folder, so that several scorers of a machine share one file of text features."""
-    if config.text.cache_dir is not None or num_scorers == 1:
-        return config.text
-    return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))

@@ -520,7 +520,7 @@ def test_refused_by_name(world: World, name: str):
 
 def test_another_model_or_vocabulary_is_refused(world: World):
     other = tiny_checkpoint(world.folder / "other", seed=5).folder
-    with pytest.raises(ValueError, match="were made otherwise: .*model_digest was .*leave out --since to label all"):
+    with pytest.raises(ValueError, match=r"were made otherwise: .*model_digest was .*leave out --since to label all"):
         world.since("tuesday", model=other)
     (world.folder / "other" / "names.json").write_text(json.dumps(OTHER_NAMES))
     with pytest.raises(ValueError, match="were made otherwise: vocabulary_digest was"):
@@ -541,7 +541,7 @@ def test_unfinished_and_damaged_labels_are_refused(world: World):
     half = world.folder / "half"
     shutil.copytree(world.config.output, half)
     (half / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="holds no manifest.json: not a folder of labels, or not finished"):
+    with pytest.raises(ValueError, match=r"holds no manifest.json: not a folder of labels, or not finished"):
         world.since("tuesday", since=str(half))
     shutil.copy(Path(world.config.output) / "manifest.json", half)
     [identity] = half.glob("_commits/job/identity.json")
