@@ -5,16 +5,20 @@
     python benchmarks/since.py --memory 100000 1000000
 
 The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs
-as much as it can. Each job is `ecor score` in a process of its own, without Ray. CPU seconds are of the process with
-all its threads. The labels of all jobs are compared. With `--folder`, a run that was stopped goes on with the next job.
+as much as it can. The timed jobs run one after the other in this process, without Ray, after a job of one image that
+pays for imports; another one gives the start-up of a job: its model, its sentences, its run in MLflow. CPU seconds are
+of all threads. Killed jobs are `ecor score` in processes of their own. The labels of all jobs are compared. With
+`--folder`, a run that was stopped goes on with the next job.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +43,10 @@ from ecor.config.model import BackboneConfig
 from ecor.data.predictions.parts import read_predictions
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.stages import ScoreConfig
 from pipelines.scoring.inputs import read_input
+from pipelines.stages import score
 
 TINY_CLIP = {
     "embed_dim": 32,
@@ -56,13 +63,12 @@ class Job:
     """A job that ran to its end."""
 
     cpu_s: float
-    """Of the process, start-up included."""
+    """Of all threads of the process."""
     wall_s: float
     listing_s: float
     """CPU seconds of listing the images, in this process."""
     since: dict[str, Any]
     """Of its summary."""
-    num_units_kept: int
 
 
 def draw(folder: Path, numbers: range, *, modified_s: int) -> None:
@@ -90,13 +96,6 @@ def save_tiny_model(root: Path) -> Path:
     return root / "model"
 
 
-def command(root: Path, *, output: str, since: str | None, photos: str = "photos") -> list[str]:
-    found = [sys.executable, "-m", "pipelines", "score", "--input", f"{root}/{photos}", "--output", f"{root}/{output}"]
-    found += ["--model", f"{root}/model", "--tracking.uri", f"sqlite:///{root}/mlflow.db"]
-    found += ["--cluster.local-images", str(10**9)]
-    return found if since is None else [*found, "--since", f"{root}/{since}"]
-
-
 def run_job(root: Path, *, output: str, since: str | None = None, photos: str = "photos") -> Job:
     """A job, or what is known of it from a run of this program that was stopped later."""
     known = root / f"{output}.json"
@@ -104,41 +103,42 @@ def run_job(root: Path, *, output: str, since: str | None = None, photos: str = 
         return Job(**json.loads(known.read_text()))
     began = time.process_time()
     read_input(f"{root}/{photos}", unit_size=512)
-    listing_s, began, spent = time.process_time() - began, time.perf_counter(), children_cpu_s()
-    given = command(root, output=output, since=since, photos=photos)
-    done = subprocess.run(given, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr[-3000:])
-    wall_s, spent = time.perf_counter() - began, children_cpu_s() - spent
-    summary = json.loads((root / output / "summary.json").read_text())
+    listing_s, spent, began = time.process_time() - began, time.process_time(), time.perf_counter()
+    config = ScoreConfig(
+        input=f"{root}/{photos}",
+        output=f"{root}/{output}",
+        model=f"{root}/model",
+        since=None if since is None else f"{root}/{since}",
+    )
+    tracking = TrackingConfig(uri=f"sqlite:///{root}/mlflow.db")
+    score.run(config, cluster=ClusterConfig(local_images=10**9, num_cpus=1), tracking=tracking)
     found = Job(
-        cpu_s=spent,
-        wall_s=wall_s,
+        cpu_s=time.process_time() - spent,
+        wall_s=time.perf_counter() - began,
         listing_s=listing_s,
-        since=summary.get("since", {}),
-        num_units_kept=summary["num_units_kept"],
+        since=json.loads((root / output / "summary.json").read_text()).get("since", {}),
     )
     known.write_text(json.dumps(asdict(found)))
     return found
 
 
-def children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def run_killed(root: Path, *, output: str, since: str, num_kills: int, over_s: float) -> tuple[int, Job]:
-    """Kill a job again and again, ever later, and let it end; how often it was killed, and its last run."""
-    killed = 0
+def run_killed(root: Path, *, output: str, since: str, num_kills: int, over_s: float) -> str:
+    """Kill a job again and again, ever later, and let it end; what became of it."""
+    command = [sys.executable, "-m", "pipelines", "score", "--input", f"{root}/photos", "--output", f"{root}/{output}"]
+    command += ["--model", f"{root}/model", "--tracking.uri", f"sqlite:///{root}/mlflow.db"]
+    command += ["--cluster.local-images", str(10**9), "--since", f"{root}/{since}"]
+    num_done = []
     for number in range(num_kills):
-        process = subprocess.Popen(command(root, output=output, since=since), stderr=subprocess.DEVNULL)
-        try:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=over_s * (number + 1) / (num_kills + 1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-    return killed, run_job(root, output=output, since=since)
+        process.kill()
+        process.wait()
+        num_done.append(len(list((root / output).glob("*-*.parquet"))))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-3000:])
+    return f"killed {num_kills} times, with {num_done} files of units written; then: {done.stdout.strip()}"
 
 
 def compare(root: Path, *, found: str, expected: str) -> str:
@@ -163,39 +163,40 @@ def measure(root: Path, *, num_images: int, share: float, num_kills: int) -> Non
         save_tiny_model(root)
         draw(root / "one", range(1), modified_s=LONG_AGO_S)
         draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
-    monday = run_job(root, output="monday")  # also makes MLflow's database
-    start = run_job(root, output="start-up", photos="one")
+    (root / "warm-up.json").unlink(missing_ok=True)
+    shutil.rmtree(root / "warm-up", ignore_errors=True)
+    run_job(root, output="warm-up", photos="one")
+    start, monday = run_job(root, output="start-up", photos="one"), run_job(root, output="monday")
     draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400)
     rows = {
         "one image: start-up": start,
         f"monday: all {num_images:,} images": monday,
         f"tuesday: `--since monday`, {num_new:,} new": run_job(root, output="tuesday", since="monday"),
-        f"tuesday: all {num_images + num_new:,} images": run_job(root, output="full"),
         "wednesday: `--since tuesday`, nothing new": run_job(root, output="wednesday", since="tuesday"),
     }
-    print_table(rows, full=run_job(root, output="full"), start=start)
+    print_table(rows, full=monday, start=start)
+    run_job(root, output="full")
     print(f"\n{compare(root, found='tuesday', expected='full')}", flush=True)
-    over_s = run_job(root, output="tuesday").wall_s
-    killed, last = run_killed(root, output="killed", since="monday", num_kills=num_kills, over_s=over_s)
-    print(
-        f"killed {killed} times, {last.num_units_kept} units of {2 + num_images // 512} were done before the last run"
-    )
-    print(f"{compare(root, found='killed', expected='full')}; {json.dumps(last.since)}")
+    began = time.perf_counter()
+    run_killed(root, output="whole", since="monday", num_kills=0, over_s=0)
+    over_s = time.perf_counter() - began
+    print(run_killed(root, output="killed", since="monday", num_kills=num_kills, over_s=over_s))
+    print(compare(root, found="killed", expected="full"))
 
 
 def print_table(rows: Mapping[str, Job], *, full: Job, start: Job) -> None:
     def own_s(job: Job) -> float:
         return job.cpu_s - job.listing_s - start.cpu_s
 
-    print(
-        "| job | CPU s | wall s | listing CPU s | beyond listing and start-up: CPU s | of all images | with start-up |"
-    )
+    beyond = "beyond listing and start-up: CPU s"
+    print(f"| job | CPU s | wall s | listing CPU s | {beyond} | share of monday | with start-up |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, each in rows.items():
         share, whole = own_s(each) / own_s(full), (each.cpu_s - each.listing_s) / (full.cpu_s - full.listing_s)
         print(
             f"| {name} | {each.cpu_s:.1f} | {each.wall_s:.1f} | {each.listing_s:.2f} | {own_s(each):.1f} "
-            f"| {100 * share:.1f} % | {100 * whole:.1f} % |"
+            f"| {100 * share:.1f} % | {100 * whole:.1f} % |",
+            flush=True,
         )
 
 
