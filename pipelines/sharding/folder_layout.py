@@ -23,8 +23,7 @@ TRUTH_NAME = "truth.jsonl"
 within the split) and, where known, `visible_rationales`; all else in it becomes provenance. Label maps may lie in
 `<split>-masks` beside the split."""
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
-_NAMED = 5
-"""Names in a line, at most."""
+_NAMED = 5  # names in a line, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
