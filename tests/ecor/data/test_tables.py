@@ -84,6 +84,16 @@ def test_types_that_only_parquet_has_are_refused_too(tmp_path: Path, value: Any)
         ("a brim| |b|", ["a brim", "b"]),
         ('["a brim", "b"]', ["a brim", "b"]),
         ("['a brim', 'b']", ["a brim", "b"]),  # as pandas writes a list into a CSV
+        ("['a brim' 'b']", ["a brim", "b"]),  # as numpy prints an array
+        ("['a brim'\n \"it's\"]", ["a brim", "it's"]),
+        ("array(['a brim', 'b'], dtype=object)", ["a brim", "b"]),
+        ("array([], dtype=object)", []),
+        ("('a brim', 'b')", ["a brim", "b"]),
+        ("('a brim',)", ["a brim"]),
+        ("{'a brim', 'b'}", ["a brim", "b"]),
+        ("a brim\r\nb", ["a brim", "b"]),  # as Excel breaks lines in a cell
+        ("(worn) brim", ["(worn) brim"]),
+        ("[1, 'b']", ["1", "b"]),
         ([1, "b"], ["1", "b"]),
         ([], []),
         (None, None),
@@ -94,7 +104,23 @@ def test_names_of_a_cell(tmp_path: Path, value: Any, names: list[str] | None):
     assert row.names("rationales") == names
 
 
-@pytest.mark.parametrize("value", [5, {"a": 1}, ["a", None], [["a"]], "[1", "[a, b]", "[1.5]"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        {"a": 1},
+        ["a", None],
+        [["a"]],
+        "[1",
+        "[a, b]",
+        "[1.5]",
+        "['a''b']",
+        "['a' 1 'b']",
+        "['a' ... 'b']",
+        "('a', 1)",
+        "{'a': 1}",
+    ],
+)
 def test_cells_that_hold_no_names(tmp_path: Path, value: Any):
     (row,) = rows_of(write(tmp_path, [{"path": "a.png", "rationales": value}], suffix="jsonl"))
     with pytest.raises(ValueError, match=r"line 1: rationales .*got "):
