@@ -232,7 +232,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
         grey_HW = np.asarray(image).astype(np.int64)
-        if grey_HW.size and not 0 <= int(grey_HW.min()) <= int(grey_HW.max()) < 2**16:
+        low, high = (int(grey_HW.min()), int(grey_HW.max())) if grey_HW.size else (0, 0)
+        if image.mode == "I" and image.format in (None, "TIFF") and 0 <= low <= high < 2**8:
+            return Image.fromarray(grey_HW.astype(np.uint8)).convert("RGB")  # 8 bits in an array of 32
+        if not 0 <= low <= high < 2**16:
             raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
             grey_HW = 2**16 - 1 - grey_HW
