@@ -15,9 +15,12 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import time_stage
 from pipelines.runtime.ray_folder import ray_folder
+from pipelines.runtime.shared_cluster import keep_open
 
 _STARTED_LATE = "timed out during startup"
 """In the text of the exception that Ray raises where its processes do not answer in 30 s."""
+_USAGE_REPORTS = "RAY_USAGE_STATS_ENABLED"
+"""Ray reports to its makers how it is used, and starts an actor for that, unless this is 0."""
 _OWN_CLUSTER = threading.Event()
 """Set while a cluster runs that this process has started."""
 # Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
@@ -29,7 +32,8 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
-    at the end of the block, and has no dashboard: that is eleven processes more.
+    at the end of the block (`share_cluster` keeps it longer), and has no dashboard: that is eleven processes more.
+    Such a cluster reports no usage to Ray's makers, unless RAY_USAGE_STATS_ENABLED is 1.
 
     Args:
         config: address and resources.
@@ -38,20 +42,23 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     Raises:
         ValueError: when the cluster cannot be reached.
     """
-    if ray.is_initialized():
-        with time_stage(stage) if stage else nullcontext():
-            yield
-        return
+    session = nullcontext() if ray.is_initialized() else keep_open(_start_or_join(config))
+    with session, time_stage(stage) if stage else nullcontext():
+        yield
+
+
+@contextmanager
+def _start_or_join(config: ClusterConfig) -> Iterator[None]:
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
+        os.environ.setdefault(_USAGE_REPORTS, "0")
         # "local", not None: Ray would join any cluster on this machine
         _init("local", options=_local_options(config))
         _OWN_CLUSTER.set()
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
-        with time_stage(stage) if stage else nullcontext():
-            yield
+        yield
     finally:
         ray.shutdown()
         _OWN_CLUSTER.clear()

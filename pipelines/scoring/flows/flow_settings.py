@@ -75,4 +75,4 @@ def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
     """Text settings with a cache folder, so that several scorers of a machine share one file of text features."""
     if config.text.cache_dir is not None or num_scorers == 1:
         return config.text
-    return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))
+    return replace(config.text, cache_dir=str(model_cache.make_cache_dir().with_name("text")))
