@@ -39,7 +39,7 @@ def flatten_rationales(entries: Any, *, where: str, sub_rationales: bool) -> lis
 def decode_utf8(data: bytes, *, source: str) -> str:
     """The text of a file, without a byte order mark. Raises ValueError that names the file."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{source} is UTF-16: save it as UTF-8")
+        raise ValueError(f"{source} is UTF-16, not UTF-8: save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
