@@ -39,7 +39,7 @@ def flatten_rationales(entries: Any, *, where: str, sub_rationales: bool) -> lis
 def decode_utf8(data: bytes, *, source: str) -> str:
     """The text of a file, without a byte order mark. Raises ValueError that names the file."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{source} is UTF-16, not UTF-8: save it as UTF-8")
+        raise ValueError(f"{source}: the file is UTF-16, not UTF-8: save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -128,3 +128,24 @@ def _signs(name: str) -> tuple[str, str, str]:
     kept = bare.lstrip("-_/")
     inner = normalise_name(re.sub(r"(?<=[\W_])-(?=\d)", "\N{MINUS SIGN}", kept))
     return bare[: len(bare) - len(kept)], inner, kept[len(kept.rstrip("-_/")) :]
+
+
+def read_label(row: TableRow, column: str, *, spelled: dict[str, str]) -> tuple[str, ...]:
+    """The distinct names of a cell, normalised: of the column `category` at most one, of others a list.
+
+    Args:
+        row: of a table of images.
+        column: `category`, or one of rationales.
+        spelled: as for `check_spelling`; for all rows the same.
+
+    Raises:
+        ValueError: naming the row, for a name of "-" and "_" alone, and for one that meets another (`check_spelling`).
+    """
+    is_category = column == "category"
+    given = [row.text(column)] if is_category else row.names(column) or []
+    names = [name for name in given if name and name.strip()]
+    for name in names:
+        if not normalise_name(name):
+            raise row.error(column, "has a name of - and _ alone: name it, or leave the cell empty")
+        check_spelling(name, spelled=spelled, where=row.where, kind="category" if is_category else "rationale")
+    return tuple(dict.fromkeys(map(normalise_name, names)))

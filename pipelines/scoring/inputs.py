@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.images.decoding import EXTENSIONS
-from ecor.data.name_parsing import check_spelling, normalise_name
+from ecor.data.name_parsing import read_label
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
 from ecor.data.table_row import TableRow
 from ecor.data.tables import TABLE_SUFFIXES, read_rows
@@ -201,9 +201,9 @@ def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
     files = [
         Listed(
             path=join_source(row.path("path"), root=base),
-            category=next(iter(_read_names(row, "category", spelled=categories)), None),
-            rationales=_read_names(row, "rationales", spelled=rationales) or None,
-            visible_rationales=_read_names(row, "visible_rationales", spelled=rationales) or None,
+            category=next(iter(read_label(row, "category", spelled=categories)), None),
+            rationales=read_label(row, "rationales", spelled=rationales) or None,
+            visible_rationales=read_label(row, "visible_rationales", spelled=rationales) or None,
         )
         for row in rows
     ]
@@ -240,15 +240,3 @@ def _input_of_files(
     )
     digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))
     return ImageInput(digest=digest, units=units, once_mended=once_mended, num_listed=len(described))
-
-
-def _read_names(row: TableRow, column: str, *, spelled: dict[str, str]) -> tuple[str, ...]:
-    """The distinct names of a cell; `spelled` is that of `check_spelling`."""
-    kind = "category" if column == "category" else "rationale"
-    given = [row.text(column)] if column == "category" else row.names(column) or []
-    names = [name for name in given if name and name.strip()]
-    for name in names:
-        if not normalise_name(name):
-            raise row.error(column, "has a name of - and _ alone: name it, or leave the cell empty")
-        check_spelling(name, spelled=spelled, where=row.where, kind=kind)
-    return tuple(dict.fromkeys(map(normalise_name, names)))

@@ -25,7 +25,7 @@ def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [TEXT.encode("utf-16"), codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be")])
 def test_utf_16_is_refused_with_the_remedy(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"pipeline\.toml is UTF-16, not UTF-8: save it as UTF-8$"):
+    with pytest.raises(ValueError, match=r"pipeline\.toml: the file is UTF-16, not UTF-8: save it as UTF-8$"):
         read(tmp_path, content)
 
 
