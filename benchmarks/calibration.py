@@ -37,7 +37,7 @@ from ecor.training.template_search import best_templates
 from pipelines.config.training import TrainConfig
 from pipelines.studies.ablation.cell import read_images
 from pipelines.studies.ablation.figures import LabelledImages
-from pipelines.studies.drawn_splits import DrawnWorld, Sizes, draw_world, locate_world
+from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 from pipelines.training.systems.visible_truth import fit_visibility_maps
@@ -88,7 +88,7 @@ def main() -> None:
             print_rows(name, judged)
 
 
-def judge_set(worlds: list[DrawnWorld], *, clip: BackboneConfig) -> Iterator[Judged]:
+def judge_set(worlds: list[WorldSplits], *, clip: BackboneConfig) -> Iterator[Judged]:
     """Tune a model per world, and judge what it states of fresh images."""
     backbone = load_backbone(clip)
     for world in worlds:
@@ -111,7 +111,7 @@ def judge_set(worlds: list[DrawnWorld], *, clip: BackboneConfig) -> Iterator[Jud
         yield judged_of(labels, method=method, sizes=num_images)
 
 
-def kept_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> LabelledImages:
+def kept_images(world: WorldSplits, *, split: str, recognizer: Recognizer) -> LabelledImages:
     """Features of a split with its truth, kept in a file."""
     path = world.folder / f"{split}-{recognizer.digest[:16]}.pt"
     if not path.is_file():
@@ -121,7 +121,7 @@ def kept_images(world: DrawnWorld, *, split: str, recognizer: Recognizer) -> Lab
     return found
 
 
-def tuned_model(world: DrawnWorld, *, clip: BackboneConfig, backbone: Backbone) -> Recognizer:
+def tuned_model(world: WorldSplits, *, clip: BackboneConfig, backbone: Backbone) -> Recognizer:
     """Tune with the shipped settings, from the hand-written templates that are best on validation images."""
     folder = world.folder / f"tuned-{backbone.digest[:8]}"
     if not folder.is_dir():
