@@ -9,7 +9,7 @@ from PIL import Image
 from ecor.data.heatmap_codec import Evidence, quantize
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.explain.attribution import explain
-from ecor.explain.targets import CategoryGivenRationale, Rationale
+from ecor.explain.targets import CategoryGivenRationale, Rationale, Target
 from ecor.model import NOT_FINITE, Recognizer
 from pipelines.reporting.embedded_image import MissingPictureError
 
@@ -45,7 +45,7 @@ class LabelExplainer:
         model = self._with_names(category, rationale)
         preprocess, names = model.backbone.preprocess, model.vocabulary
         pixels_13HW = torch.from_numpy(image_to_pixels(picture, preprocess=preprocess))[None]
-        targets = [
+        targets: list[Target] = [
             CategoryGivenRationale(category=names.categories[0], rationale=names.rationales[0]),
             Rationale(name=names.rationales[0]),
         ]
