@@ -1,5 +1,7 @@
 """Normalise names of categories and rationales, and parse lists of them from JSON objects and table rows."""
 
+import codecs
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -35,6 +37,9 @@ def flatten_rationales(entries: Any, *, where: str, sub_rationales: bool) -> lis
 
 
 def decode_utf8(data: bytes, *, source: str) -> str:
+    """The text of a file, without a byte order mark. Raises ValueError that names the file."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{source} is UTF-16, not UTF-8: save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -43,26 +48,35 @@ def decode_utf8(data: bytes, *, source: str) -> str:
 
 
 def group_rationales(rows: Iterable[TableRow], *, source: str) -> dict[str, list[str]]:
-    """Rationales by category, of rows with one pair each; a category's only row may have no rationale."""
+    """Rationales by category, of rows with a category and rationales; its only row may have none."""
     grouped: dict[str, list[str]] = {}
     spelled: dict[str, str] = {}
     alone: set[str] = set()
     for row in rows:
-        raw, rationale = row.text("category") or "", row.text("rationale")
+        raw, rationales = unicodedata.normalize("NFC", row.text("category") or ""), _rationales_in(row)
         category = checked_name(raw, where=f"{row.where}: the category")
         if spelled.setdefault(category, raw) != raw:
             raise ValueError(f"{row.where}: {raw!r} and {spelled[category]!r} are the same category {category!r}")
-        if raw in alone or (rationale is None and raw in grouped):
+        if raw in alone or (not rationales and raw in grouped):
             raise ValueError(f"{row.where}: category {raw!r} has an empty rationale beside another row")
-        if rationale is None:
+        if not rationales:
             alone.add(raw)
-            grouped[raw] = []
-        else:
+        for rationale in rationales:
             checked_name(rationale, where=f"{row.where}: the rationale")
-            grouped.setdefault(raw, []).append(rationale)
+        grouped.setdefault(raw, []).extend(rationales)
     if not grouped:
         raise ValueError(f"{source}: no row in it")
     return grouped
+
+
+def _rationales_in(row: TableRow) -> list[str]:
+    """One, as a rule; a cell may list several as `TableRow.names` reads them."""
+    value = row.cells.get("rationale")
+    if isinstance(value, str):
+        return row.names("rationale") or [value]
+    if isinstance(value, list):
+        return row.names("rationale") or []
+    return [] if (text := row.text("rationale")) is None else [text]
 
 
 def normalise_name(name: str) -> str:
@@ -85,3 +99,32 @@ def checked_name(name: Any, *, where: str) -> str:
     if unwritten:
         raise ValueError(f"{where} holds the control character {unwritten[0]!r}, in {name!r}: remove it")
     return normalised
+
+
+def check_spelling(name: str, *, spelled: dict[str, str], where: str, kind: str) -> None:
+    """Check that a name does not become that of another one, as `-1` and `1` or `A-` and `a` would.
+
+    Spellings such as `police_car` and `Police car` are one name.
+
+    Args:
+        name: as it is written.
+        spelled: the first spelling by normalised name; this one is added.
+        where: the place of the name, for the error.
+        kind: of the name, for the error.
+
+    Raises:
+        ValueError: with both spellings.
+    """
+    other = spelled.setdefault(normalise_name(name), name)
+    if other != name and _signs(other) != _signs(name):
+        raise ValueError(
+            f"{where}: {kind} {name!r} and {kind} {other!r} would both be {normalise_name(name)!r}: rename one"
+        )
+
+
+def _signs(name: str) -> tuple[str, str, str]:
+    """What `normalise_name` drops, and is more than a space between words: at both ends, and a minus before a digit."""
+    bare = name.strip()
+    kept = bare.lstrip("-_/")
+    inner = normalise_name(re.sub(r"(?<=[\W_])-(?=\d)", "\N{MINUS SIGN}", kept))
+    return bare[: len(bare) - len(kept)], inner, kept[len(kept.rstrip("-_/")) :]

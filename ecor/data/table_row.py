@@ -2,12 +2,22 @@
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _SHOWN = 200
 """Characters of a value that an error shows."""
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_OPENING = r"\s*(?:[a-z]+\(\s*)?[\[({]\s*"
+_LISTED = re.compile(
+    rf"{_OPENING}(?P<names>(?:{_STRING}(?:[\s,]+{_STRING})*[\s,]*)?)[\])}}]\s*(?:,\s*dtype=[^()]*)?\)?\s*", re.DOTALL
+)
+"""Quoted names as Python and numpy print them: `['a' 'b']`, `('a', 'b')`, `array(['a'], dtype=object)`."""
+_BEGINS_LIST = re.compile(rf"{_OPENING}['\"]")
+_ADJACENT = re.compile(rf"{_STRING}\s*{_STRING}", re.DOTALL)
+"""Two texts that Python would put together into one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +52,8 @@ class TableRow:
     def names(self, column: str) -> list[str] | None:
         """The names of a cell; None where it is empty.
 
-        A cell holds a list; or a text that is a JSON list, a Python list (as pandas writes it), or has "|" between
-        names (our choice).
+        A cell holds a list; or a text that is a JSON list, is a list, tuple, set or array as Python, pandas and numpy
+        print it, or has "|" or line breaks between names (our choice).
 
         Raises:
             ValueError: when the cell holds none of these.
@@ -62,14 +72,19 @@ class TableRow:
         return ValueError(f"{self.where}: {column} {problem}, got {show_value(self.cells.get(column))}")
 
     def _split(self, text: str, *, column: str) -> Any:
-        if not text.lstrip().startswith("["):
-            return [part for part in text.split("|") if part.strip()]
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                return parse(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-        raise self.error(column, "starts with [ and is no list: write a JSON list, or | between names")
+        is_list = text.lstrip().startswith("[")
+        if (names := _json_list(text) if is_list else None) is not None:
+            return names
+        try:
+            if (listed := _LISTED.fullmatch(text)) is not None:
+                return [ast.literal_eval(name) for name in re.findall(_STRING, listed["names"])]
+            if is_list and not _ADJACENT.search(text):
+                return ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            pass  # the error below says so
+        if is_list or _BEGINS_LIST.match(text):
+            raise self.error(column, "begins as a list and is none: write a JSON list, or | between names")
+        return [part for part in re.split(r"[|\r\n]+", text) if part.strip()]
 
     def _text(self, value: Any, *, column: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -81,6 +96,13 @@ class TableRow:
         except UnicodeEncodeError as error:
             raise self.error(column, "holds characters that UTF-8 has no code for: mend the file") from error
         return value
+
+
+def _json_list(text: str) -> Any | None:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def show_value(value: Any) -> str:

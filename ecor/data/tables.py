@@ -6,6 +6,7 @@ text or a list of names, and any other cell is an error that names the table, th
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
+from ecor.data.name_parsing import unique_keys
 from ecor.data.table_row import TableRow, show_value
 from ecor.storage import filesystem
 
@@ -21,6 +23,13 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 _ROWS_AT_ONCE = 4096
 _SEPARATORS = (",", ";", "\t")
 _NEAR = 0.75
+_ALSO_CALLED = {
+    "path": ("file", "filename", "filepath", "image", "imagepath", "img"),
+    "category": ("label", "labels", "class", "classname", "classes"),
+    "split": ("subset", "set", "dataset", "datasplit", "splitname", "fold", "partition", "phase", "usage"),
+}
+"""Other common names of columns, in small letters without what is between their words: refused, so that a table's own
+labels and splits are not passed over."""
 
 
 def read_rows(
@@ -38,7 +47,7 @@ def read_rows(
     Raises:
         ValueError: naming the file and, where there is one, its line or row, when there is no such file, its suffix is
             another one, its text is not UTF-8, a row cannot be parsed, or a column is missing, there twice, or called
-            nearly as one that is asked for.
+            nearly as one that is asked for, or by another common name of it.
     """
     path = str(address)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
@@ -52,24 +61,30 @@ def read_json_lines(address: filesystem.Address) -> Iterator[tuple[str, dict[str
     """Yield the objects of a JSON Lines file, each with its place; empty lines are skipped.
 
     Raises:
-        ValueError: naming the file and the line, when a line is no JSON object or not UTF-8.
+        ValueError: naming the file and the line, when a line is no JSON object, has a key twice, or is not UTF-8.
     """
     path, number = str(address), 0
     with _opened_text(path, newline=None) as file:
         try:
             for number, line in enumerate(file, start=1):
                 where = f"{path}: line {number}"
-                try:
-                    record = json.loads(line) if line.strip() else None
-                except (json.JSONDecodeError, RecursionError) as error:
-                    raise ValueError(f"{where} is not JSON: {error}") from error
-                if record is None:
+                if not line.strip():
                     continue
+                record = _parse_json(line, where=where)
                 if not isinstance(record, dict):
                     raise ValueError(f"{where} must be a JSON object, got {show_value(line.strip())}")
                 yield where, record
         except UnicodeDecodeError as error:
             raise _not_utf8(path, line=number + 1, error=error) from error
+
+
+def _parse_json(line: str, *, where: str) -> Any:
+    try:
+        return json.loads(line, object_pairs_hook=lambda pairs: unique_keys(pairs, source="an object"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    except ValueError as error:  # a key twice, or a number of more than 4,300 digits
+        raise ValueError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +103,27 @@ class _Columns:
             if key in found:
                 raise ValueError(f"{where} has the column {key} twice, as {found[key]!r} and {name!r}: keep one")
             found[key] = name
-        others = {str(name).strip().casefold(): name for name in names if name not in found.values()}
+        others = [name for name in names if name not in found.values()]
         for column in asked:
             if column in found:
                 continue
-            near = get_close_matches(column, others, n=1, cutoff=_NEAR)
-            if near:
-                raise ValueError(f"{where} has no column {column}, but {others[near[0]]!r}: rename one of the two")
+            if (near := _nearest(column, others)) is not None:
+                raise ValueError(
+                    f"{where} has no column {column}, but {near!r}: rename it to {column}, or to an unlike name if it "
+                    "is something else"
+                )
             if column in self.required:
                 raise ValueError(f"{where} has no column {column}, it has {show_value(sorted(map(str, names)))}")
         return found
+
+
+def _nearest(column: str, names: Sequence[Any]) -> Any | None:
+    """The name of a column that may be meant by the one that is asked for."""
+    spelled = {str(name).strip().casefold(): name for name in names}
+    called = _ALSO_CALLED.get(column, ())
+    also = [name for text, name in spelled.items() if re.sub(r"[ _.-]+", "", text) in called]
+    near = [spelled[text] for text in get_close_matches(column, spelled, n=1, cutoff=_NEAR)]
+    return next(iter([*near, *also]), None)
 
 
 def _csv_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
@@ -148,6 +174,8 @@ def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if filesystem.is_folder(path):
+        raise ValueError(f"{path} is a folder: name one file, or write its parts as one Parquet file")
     number = 0
     with _opened(path) as file:
         try:
@@ -158,8 +186,12 @@ def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
                     cells = {column: row[name] for column, name in matched.items()}
                     yield TableRow(where=f"{path}: row {number}", cells=cells)
                     number += 1
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a Parquet file: {show_value(str(error))}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: row {number} or later is not UTF-8: write its texts as UTF-8") from error
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk or the store
+            raise ValueError(f"{path}: not a Parquet file, or damaged: {show_value(str(error))}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from ecor.data.name_parsing import (
+    check_spelling,
     checked_name,
     decode_utf8,
     flatten_rationales,
@@ -106,11 +107,12 @@ def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str
         source: name of the mapping in errors.
 
     Raises:
-        ValueError: naming the source and the key, when there is no category, a name is empty or no text, or two
-            categories normalise to the same name.
+        ValueError: naming the source and the key, when there is no category, a name is empty or no text, two
+            categories normalise to the same name, or two rationales do that differ by more than their spelling.
     """
     categories: dict[str, str] = {}
     ids: dict[str, int] = {}
+    spelled: dict[str, str] = {}
     rationales_of = []
     for raw, rationales in mapping.items():
         category = checked_name(raw, where=f"{source}: category {raw!r}")
@@ -120,6 +122,8 @@ def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str
         if isinstance(rationales, str):
             raise ValueError(f"{source}: category {raw!r} needs a list of rationales, got the text {rationales!r}")
         names = [checked_name(name, where=f"{source}: a rationale of {raw!r}") for name in rationales]
+        for name in rationales:
+            check_spelling(name, spelled=spelled, where=source, kind="rationale")
         rationales_of.append(tuple(ids.setdefault(name, len(ids)) for name in dict.fromkeys(names)))
     if not categories:
         raise ValueError(f"{source}: no category in it")
@@ -162,7 +166,8 @@ def read_vocabulary(path: str | Path, *, sub_rationales: bool = False) -> Vocabu
     """Read a vocabulary from a file: JSON (see `parse_vocabulary`), or a table with a row per pair.
 
     A table has the columns `category` and `rationale`; categories are numbered by first appearance. Not in the paper: a
-    category without rationales is its only row, with an empty cell (CSV) or a null (Parquet).
+    cell may list several rationales (`TableRow.names`), and a category without rationales is its only row, with an
+    empty cell (CSV) or a null (Parquet).
 
     Args:
         path: any address fsspec opens; its suffix is `.json`, `.csv` or `.parquet`.

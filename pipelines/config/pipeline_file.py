@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ecor.config.address_types import StoreAddress
+from ecor.data.name_parsing import decode_utf8
 from ecor.storage import filesystem
 from pipelines.config.addresses import CheckedSettings, check_address
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -52,8 +53,8 @@ def read_pipeline(path: str | Path) -> PipelineConfig:
     if not filesystem.is_file(source):
         raise FileNotFoundError(f"no pipeline file {source}")
     try:
-        settings = tomllib.loads(filesystem.read(source).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = tomllib.loads(decode_utf8(filesystem.read(source), source=source))
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source} is not TOML: {error}") from error
     return parse_pipeline(settings, source=source)
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.images.decoding import EXTENSIONS
-from ecor.data.name_parsing import normalise_name
+from ecor.data.name_parsing import check_spelling, normalise_name
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
 from ecor.data.table_row import TableRow
 from ecor.data.tables import TABLE_SUFFIXES, read_rows
@@ -29,11 +29,7 @@ EXPLAIN_SUMMARY_NAME = "explain.summary.json"
 IMAGE_SUFFIXES = frozenset(
     f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
 )
-
-
 _LABELS = ("category", "rationales", "visible_rationales")
-
-
 _KINDS_NAMED = 5
 
 
@@ -188,9 +184,10 @@ def _read_table(path: str) -> list[TableRow]:
     first: dict[str, str] = {}
     for row in found:
         image = row.path("path")
-        if first.setdefault(image, row.where) != row.where:
+        place = image if "://" in image else str(PurePosixPath(image))  # without "./"
+        if first.setdefault(place, row.where) != row.where:
             raise ValueError(
-                f"{row.where}: {first[image].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
+                f"{row.where}: {first[place].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
                 "image, with all its rationales in one cell"
             )
     return found
@@ -199,12 +196,14 @@ def _read_table(path: str) -> list[TableRow]:
 def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
     rows = _read_table(path)
     base = path.rpartition("/")[0]
+    categories: dict[str, str] = {}
+    rationales: dict[str, str] = {}
     files = [
         Listed(
             path=join_source(row.path("path"), root=base),
-            category=normalise_name(row.text("category") or "") or None,
-            rationales=_normalised(row.names("rationales")),
-            visible_rationales=_normalised(row.names("visible_rationales")),
+            category=next(iter(_read_names(row, "category", spelled=categories)), None),
+            rationales=_read_names(row, "rationales", spelled=rationales) or None,
+            visible_rationales=_read_names(row, "visible_rationales", spelled=rationales) or None,
         )
         for row in rows
     ]
@@ -243,5 +242,13 @@ def _input_of_files(
     return ImageInput(digest=digest, units=units, once_mended=once_mended, num_listed=len(described))
 
 
-def _normalised(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return tuple(dict.fromkeys(filter(None, map(normalise_name, names or ())))) or None
+def _read_names(row: TableRow, column: str, *, spelled: dict[str, str]) -> tuple[str, ...]:
+    """The distinct names of a cell; `spelled` is that of `check_spelling`."""
+    kind = "category" if column == "category" else "rationale"
+    given = [row.text(column)] if column == "category" else row.names(column) or []
+    names = [name for name in given if name and name.strip()]
+    for name in names:
+        if not normalise_name(name):
+            raise row.error(column, "has a name of - and _ alone: name it, or leave the cell empty")
+        check_spelling(name, spelled=spelled, where=row.where, kind=kind)
+    return tuple(dict.fromkeys(map(normalise_name, names)))

@@ -3,14 +3,14 @@
 Only the first levels of folders are looked at, by the driver.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
+from ecor.data.split_names import all_resemble_splits, split_of
 from ecor.data.tables import TABLE_SUFFIXES
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
@@ -22,12 +22,8 @@ TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
 within the split) and, where known, `visible_rationales`; all else in it becomes provenance. Label maps may lie in
 `<split>-masks` beside the split."""
-_SPLIT = re.compile(
-    r"(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?))[ _-]?\d{0,4}"
-)
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
-_NAMED = 5
-"""Links in a line, at most."""
+_NAMED = 5  # names in a line, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +109,12 @@ def find_source(config: ShardConfig) -> Source:
     return _folder_source(config, root=root)
 
 
-def split_of(name: str) -> str | None:
-    """The split that a name stands for: `Train`, `train2017` and `training` are `train`; None for other names."""
-    found = _SPLIT.fullmatch(name.casefold())
-    return None if found is None else found.lastgroup
-
-
 def _folder_source(config: ShardConfig, *, root: str) -> Source:
     follows = config.follow_links
     top = _look_into(root, follow_links=follows)
     masks = [name for name in top.folders if name.removesuffix("-masks") in set(top.folders) - {name}]
     folders = [name for name in top.folders if name not in masks]
-    splits = _split_folders(folders, place=config.input) if config.split_folders else {}
+    splits = _split_folders(folders, config=config, root=root) if config.split_folders else {}
     levels = {name: _look_into(f"{root}/{name}", follow_links=follows) for name in splits} or {
         "": replace(top, folders=tuple(folders))
     }
@@ -143,13 +133,12 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
             f"{config.input} holds no folder of images: expected a folder per category (links to folders only with "
             "--follow-links), or a table file"
         )
+    below = {place.path: _look_into(f"{root}/{place.path}", follow_links=follows) for place in places}
+    if config.split_folders:
+        _check_no_split_below(below, levels=levels, place=config.input)
     layout = config.layout
     if layout == "auto":
-        layout = (
-            "dror"
-            if any(_has_numbered_folder(f"{root}/{place.path}", follow_links=follows) for place in places)
-            else "folders"
-        )
+        layout = "dror" if _are_numbered(below, root=root, follow_links=follows) else "folders"
     ignored = tuple(name for name in folders if splits and name not in splits)
     seen = {"": top, **levels}
     kinds = dict.fromkeys(masks, "masks") | dict.fromkeys(ignored, "unlabelled_folder")
@@ -170,22 +159,41 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
     return _source(source, [replace(place, layout=layout) for place in places])
 
 
-def _split_folders(folders: Iterable[str], *, place: str) -> dict[str, str]:
+def _split_folders(folders: Iterable[str], *, config: ShardConfig, root: str) -> dict[str, str]:
     """The split of each folder; none where the folders are categories. Raises ValueError where that is not clear."""
     splits = {name: split for name in folders if (split := split_of(name)) is not None}
     others = [name for name in folders if name not in splits and name.casefold() not in _UNLABELLED]
-    if not splits or (others and len(set(splits.values())) == 1):
-        return {}  # a category may be called train
-    require(
-        not others,
-        f"{place} holds the splits {', '.join(splits)}, and beside them {', '.join(others)}: move what is no split "
-        "away, or pass --no-split-folders if all are categories",
-    )
-    twice = [split for split, number in Counter(splits.values()).items() if number > 1]
-    if twice:
-        named = ", ".join(name for name, split in splits.items() if split == twice[0])
-        raise ValueError(f"{place}: the folders {named} are all the split {twice[0]}: merge them")
+    if others and len(set(splits.values())) < 2:  # a category may be called train; then it holds no folders
+        levels = (_look_into(f"{root}/{name}", follow_links=config.follow_links) for name in splits)
+        if not any(level.folders for level in levels) and not all_resemble_splits([*splits, *others]):
+            return {}
+    if others:
+        named = f"the splits {', '.join(splits)}, and beside them " if splits else "what may be splits: "
+        raise ValueError(
+            f"{config.input} holds {named}{name_some(others, most=_NAMED)}: move what is no split away and call splits "
+            "train, validation and test, or pass --no-split-folders if all are categories"
+        )
+    for twice in (split for split, number in Counter(splits.values()).items() if number > 1):
+        named = ", ".join(name for name, split in splits.items() if split == twice)
+        raise ValueError(f"{config.input}: the folders {named} are all the split {twice}: merge them, or rename one")
     return splits
+
+
+def _check_no_split_below(below: Mapping[str, "_Level"], *, levels: Mapping[str, "_Level"], place: str) -> None:
+    """Raise ValueError where splits lie in folders of categories, and would be learned from together."""
+    for path, level in below.items():
+        splits = [name for name in level.folders if split_of(name)]
+        require(
+            len(set(map(split_of, splits))) < 2,
+            f"{place}: its folder {path} holds the splits {name_some(splits, most=_NAMED)}: pass {path} alone, or move "
+            "the splits to the top, or pass --no-split-folders if they are none",
+        )
+    for split, level in levels.items():
+        require(
+            not split or not level.folders or not all(map(split_of, level.folders)),
+            f"{place}: the split {split} holds {name_some(level.folders, most=_NAMED)} in place of categories: move "
+            "their folders one level up, or pass --no-split-folders if they are no splits",
+        )
 
 
 def _place(root: str, path: str, layout: Layout) -> Place:
@@ -223,14 +231,20 @@ def _look_into(folder: str, *, follow_links: bool = False) -> _Level:
     )
 
 
-def _has_numbered_folder(folder: str, *, follow_links: bool) -> bool:
+def _has_numbered_folder(folder: str, level: _Level, *, follow_links: bool) -> bool:
     """Whether the first folders below a category lead to `<rationale>/<digits>`; `<category>/2021` is none."""
-    rationales = _look_into(folder, follow_links=follow_links).folders
-    below = next((name for name in rationales if not name.isdigit()), None)
+    below = next((name for name in level.folders if not name.isdigit()), None)
     while below is not None:
         folder = f"{folder}/{below}"
         folders = _look_into(folder, follow_links=follow_links).folders
-        if any(name.isdigit() for name in folders):
+        if any(map(str.isdigit, folders)):
             return True
-        below = folders[0] if folders else None
+        below = next(iter(folders), None)
     return False
+
+
+def _are_numbered(below: Mapping[str, _Level], *, root: str, follow_links: bool) -> bool:
+    """Whether at least half of the categories that hold anything have DROR's numbered folders."""
+    filled = [path for path, level in below.items() if level.folders or level.files]
+    numbered = (_has_numbered_folder(f"{root}/{path}", below[path], follow_links=follow_links) for path in filled)
+    return bool(filled) and 2 * sum(numbered) >= len(filled)

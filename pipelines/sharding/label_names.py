@@ -1,13 +1,12 @@
 """Collect the labels of listed images, and match them with the vocabulary's names."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from ecor.data.name_parsing import normalise_name
+from ecor.data.name_parsing import check_spelling, checked_name
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from pipelines.sharding.shard_job import ShardJob
 
@@ -41,12 +40,14 @@ def labels_in(listing: pa.Table) -> list[Label]:
 
 
 def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
-    """All that images are labelled with, in the order of the names."""
+    """All that images are labelled with, in the order of the names. Raises ValueError for a name without a letter."""
     names: dict[str, set[str]] = {}
     for label in labels:
         if label.category is not None and not label.is_visible:
-            rationales = names.setdefault(normalise_name(label.category), set())
-            rationales.update([] if label.rationale is None else [normalise_name(label.rationale)])
+            category = checked_name(label.category, where=f"{label.source}: the category")
+            rationales = names.setdefault(category, set())
+            if label.rationale is not None:
+                rationales.add(checked_name(label.rationale, where=f"{label.source}: a rationale"))
     flat = {category: sorted(rationales) for category, rationales in sorted(names.items())}
     return vocabulary_from_mapping(flat, source="labels of the images")
 
@@ -65,29 +66,15 @@ def check_labels(labels: Sequence[Label], *, job: ShardJob) -> None:
         ValueError: naming an image with such a label.
     """
     for kind in ("category", "rationale"):
-        _check_spellings([(getattr(label, kind), label.source) for label in labels], kind=kind)
+        spelled: dict[str, str] = {}
+        for label in labels:
+            if (name := getattr(label, kind)) is not None:
+                check_spelling(name, spelled=spelled, where=label.source, kind=kind)
     for label in labels:
         try:
             match_names(label.category, [] if label.rationale is None else [label.rationale], job=job)
         except ValueError as error:
             raise ValueError(f"{label.source}: {error}: correct the label, or add it to the vocabulary") from error
-
-
-def _check_spellings(names: Iterable[tuple[str | None, str]], *, kind: str) -> None:
-    spelled: dict[str, str] = {}
-    for name, source in names:
-        if name is None:
-            continue
-        other = spelled.setdefault(normalise_name(name), name)
-        if _words(other) != _words(name):
-            raise ValueError(
-                f"{source}: {kind} {name!r} and {kind} {other!r} would both be {normalise_name(name)!r}: rename one"
-            )
-
-
-def _words(name: str) -> str:
-    """A name without what is between its words; what stands at its ends counts."""
-    return re.sub(r"(?<=[^\W_])(?:[\s_-]+or[\s_-]+|\s*/\s*|[\s_-]+)(?=[^\W_])", " ", name.strip().casefold())
 
 
 def match_names(category: str | None, rationales: Sequence[str], *, job: ShardJob) -> tuple[str | None, list[str]]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from ecor.data.split_names import split_of
+from ecor.data.table_row import TableRow
 from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
 from pipelines.runtime.retries import retry_in_store
-from pipelines.sharding.folder_layout import TRUTH_NAME, Place, split_of
+from pipelines.sharding.folder_layout import TRUTH_NAME, Place
 from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8
 
 LISTING_SCHEMA = pa.schema(
@@ -112,14 +114,26 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     optional = ("split", "rationales", "visible_rationales")
+    has_split: bool | None = None
     for row in read_rows(f"{place.root}/{place.path}", required=("path", "category"), optional=optional):
-        split = row.text("split")
-        if "split" in row.cells and not (split and re.fullmatch(r"[A-Za-z0-9_-]+", split)):
-            raise row.error("split", "must be a plain name")
+        has_split = "split" in row.cells if has_split is None else has_split
+        if has_split != ("split" in row.cells):
+            raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
         yield {
             "source": row.path("path"),
-            "split": None if split is None else split_of(split) or split,
+            "split": _table_split(row),
             "category": row.text("category"),
             "rationales": row.names("rationales") or [],
             "visible_rationales": row.names("visible_rationales"),
         }
+
+
+def _table_split(row: TableRow) -> str | None:
+    """The split of a row, by its usual name; None in a table without splits."""
+    if "split" not in row.cells:
+        return None
+    given = row.text("split") or ""
+    split = split_of(given) or given
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise row.error("split", "must be a plain name")
+    return split

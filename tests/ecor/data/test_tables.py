@@ -4,6 +4,7 @@ Covers: `ecor.data.table_row`.
 """
 
 import csv
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_types_that_only_parquet_has_are_refused_too(tmp_path: Path, value: Any)
         ("a brim| |b|", ["a brim", "b"]),
         ('["a brim", "b"]', ["a brim", "b"]),
         ("['a brim', 'b']", ["a brim", "b"]),  # as pandas writes a list into a CSV
+        ("['a brim' 'b']", ["a brim", "b"]),  # as numpy prints an array
+        ("['a brim'\n \"it's\"]", ["a brim", "it's"]),
+        ("array(['a brim', 'b'], dtype=object)", ["a brim", "b"]),
+        ("array([], dtype=object)", []),
+        ("('a brim', 'b')", ["a brim", "b"]),
+        ("('a brim',)", ["a brim"]),
+        ("{'a brim', 'b'}", ["a brim", "b"]),
+        ("a brim\r\nb", ["a brim", "b"]),  # as Excel breaks lines in a cell
+        ("(worn) brim", ["(worn) brim"]),
+        ("[1, 'b']", ["1", "b"]),
         ([1, "b"], ["1", "b"]),
         ([], []),
         (None, None),
@@ -93,7 +104,23 @@ def test_names_of_a_cell(tmp_path: Path, value: Any, names: list[str] | None):
     assert row.names("rationales") == names
 
 
-@pytest.mark.parametrize("value", [5, {"a": 1}, ["a", None], [["a"]], "[1", "[a, b]", "[1.5]"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        {"a": 1},
+        ["a", None],
+        [["a"]],
+        "[1",
+        "[a, b]",
+        "[1.5]",
+        "['a''b']",
+        "['a' 1 'b']",
+        "['a' ... 'b']",
+        "('a', 1)",
+        "{'a': 1}",
+    ],
+)
 def test_cells_that_hold_no_names(tmp_path: Path, value: Any):
     (row,) = rows_of(write(tmp_path, [{"path": "a.png", "rationales": value}], suffix="jsonl"))
     with pytest.raises(ValueError, match=r"line 1: rationales .*got "):
@@ -113,7 +140,13 @@ def test_columns_are_matched_without_case_and_spaces(tmp_path: Path):
         ("paths,category", "line 1 has no column path, but 'paths': rename"),
         ("path,categories", "line 1 has no column category, but 'categories': rename"),
         ("path,rationale", "line 1 has no column rationales, but 'rationale': rename"),
-        ("file,label", "line 1 has no column path, it has "),
+        ("file,label", "line 1 has no column path, but 'file': rename it to path"),
+        ("where,what", "line 1 has no column path, it has "),
+        *[
+            (f"path,category,{name}", f"no column split, but '{name}': rename it to split, or to an unlike name")
+            for name in ("subset", "Set", "data set", "fold", "partition", "Split Name", "Usage")
+        ],
+        *[(f"path,{name}", f"no column category, but '{name}'") for name in ("label", "Class", "class_name")],
     ],
 )
 def test_columns_that_are_not_there_or_twice(tmp_path: Path, header: str, message: str):
@@ -168,6 +201,11 @@ def test_csv_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: 
         (b'{"path": "\xe9.png"}\n', "line 1 or later is not UTF-8"),
         (b'{"path": "a.png"}\n\n{"category": "cat"}\n', "line 3 has no column path"),
         (b"[" * 100_000 + b"\n", "line 1 is not JSON"),
+        (
+            b'{"path": "a.png"}\n{"path": "b.png", "path": "c.png"}\n',
+            "line 2: an object: the key 'path' is there twice",
+        ),
+        (b'{"path": "a.png", "category": ' + b"9" * 5000 + b"}\n", r"images.jsonl: line 1: .*4300"),
     ],
 )
 def test_json_lines_that_cannot_be_read(tmp_path: Path, content: bytes, message: str):
@@ -183,6 +221,35 @@ def test_other_files(tmp_path: Path):
         rows_of(tmp_path / "images.xlsx")
     (tmp_path / "images.parquet").write_bytes(b"no table")
     with pytest.raises(ValueError, match="not a Parquet file"):
+        rows_of(tmp_path / "images.parquet")
+
+
+def test_parquet_files_that_cannot_be_read(tmp_path: Path):
+    path = tmp_path / "images.parquet"
+    latin = pa.array([b"h\xfct"], pa.binary()).buffers()
+    texts = pa.Array.from_buffers(pa.string(), 1, [None, *latin[1:]])
+    pq.write_table(pa.table({"path": ["a.png"], "category": texts}), path)
+    with pytest.raises(ValueError, match=r"images\.parquet: row 0 or later is not UTF-8"):
+        rows_of(path)
+    pq.write_table(pa.table({"path": [f"a{number}.png" for number in range(20_000)]}), path)
+    content = bytearray(path.read_bytes())
+    content[200:4000] = bytes(3800)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"images\.parquet: not a Parquet file, or damaged"):
+        rows_of(path)
+    (tmp_path / "spark.parquet").mkdir()
+    with pytest.raises(ValueError, match=r"spark\.parquet is a folder: name one file"):
+        rows_of(tmp_path / "spark.parquet")
+
+
+def test_a_disk_that_fails_is_no_damaged_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path, [{"path": "a.png"}], suffix="parquet")
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(OSError, match="Input/output error"):
         rows_of(tmp_path / "images.parquet")
 
 

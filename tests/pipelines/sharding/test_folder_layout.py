@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ecor.data.split_names import split_of
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.folder_layout import Source, find_source, split_of
+from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.listing import list_images
 from pipelines.storage.image_bytes import is_junk, is_within, path_within
 
@@ -26,19 +27,18 @@ def found(source: Source) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "split"),
+    "folders",
     [
-        *[(name, "train") for name in ("train", "Train", "TRAIN", "training", "train2017", "train_2017")],
-        *[(name, "validation") for name in ("val", "Val", "valid", "validation", "val2017", "Validation")],
-        *[(name, "test") for name in ("test", "Test", "testing", "test-2017")],
-        *[(name, None) for name in ("trains", "tester", "value", "valley", "contest", "", "2017", "train20170101")],
+        ("Train", "Test"),
+        ("train2017", "val2017"),
+        ("train", "test", "unlabeled"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train_data", "val_data", "test_data"),
+        ("train", "dev"),
+        ("train", "eval"),
     ],
 )
-def test_names_of_splits(name: str, split: str | None):
-    assert split_of(name) == split
-
-
-@pytest.mark.parametrize("folders", [("Train", "Test"), ("train2017", "val2017"), ("train", "test", "unlabeled")])
 def test_splits_by_other_names_are_no_categories(tmp_path: Path, folders: tuple[str, ...]):
     source = source_of(tmp_path / "in", *(f"{folder}/hat/a.png" for folder in folders))
     expected = {f"{folder}/hat": split_of(folder) for folder in folders if split_of(folder)}
@@ -104,6 +104,45 @@ def test_splits_beside_other_folders_are_asked_for(tmp_path: Path):
     assert found(source) == {"train": None, "test": None, "extra": None}
 
 
+@pytest.mark.parametrize("files", [("train/hat/a.png", "labels/a.txt"), ("trainA/a.png", "testA/b.png")])
+def test_folders_of_which_some_may_be_splits_are_asked_for(tmp_path: Path, files: tuple[str, ...]):
+    with pytest.raises(ValueError, match=r"splits.*(labels|trainA).*--no-split-folders"):
+        source_of(tmp_path / "in", *files)
+    source = source_of(tmp_path / "in", *files, split_folders=False)
+    assert found(source) == {file.partition("/")[0]: None for file in files}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ("dataset/train/hat/a.png", "dataset/test/hat/b.png"),
+            "folder dataset holds the splits .*: pass dataset alone",
+        ),
+        (("images/train/a.png", "images/val/b.png", "labels/train/a.txt"), "folder images holds the splits"),
+        (("hat/train/a.png", "hat/test/b.png", "shoe/train/c.png"), "folder hat holds the splits"),
+        (("bottle/train/good/a.png", "bottle/test/broken/b.png"), "folder bottle holds the splits"),
+        (
+            ("train/train/hat/a.png", "test/test/hat/b.png"),
+            "split test holds test in place of categories: .*one level up",
+        ),
+    ],
+)
+def test_splits_below_the_top_are_asked_for(tmp_path: Path, files: tuple[str, ...], message: str):
+    with pytest.raises(ValueError, match=f"{message}.*--no-split-folders"):
+        source_of(tmp_path / "in", *files)
+    source = source_of(tmp_path / "in", *files, split_folders=False, layout="folders")
+    assert set(found(source)) == {file.partition("/")[0] for file in files}
+
+
+def test_a_category_may_hold_a_folder_called_train(tmp_path: Path):
+    assert found(source_of(tmp_path / "in", "rail/train/a.png", "rail/tram/b.png")) == {"rail": None}
+    assert set(found(source_of(tmp_path / "split", "train/train/a.png", "train/hat/b.png"))) == {
+        "train/train",
+        "train/hat",
+    }
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="folders Train, train2017 are all the split train: merge them"):
         source_of(tmp_path / "in", "Train/hat/a.png", "train2017/hat/b.png", "test/hat/c.png")
@@ -113,6 +152,8 @@ def test_a_year_below_a_category_is_no_dror(tmp_path: Path):
     assert source_of(tmp_path / "years", "hat/2021/a.png", "hat/2022/05/b.png").layout == "folders"
     assert source_of(tmp_path / "dror", "hat/a brim/3/a.png").layout == "dror"
     assert source_of(tmp_path / "both", "hat/2021/a.png", "shoe/laces/7/b.png").layout == "dror"
+    few = ("hat/sub/2021/a.png", "shoe/b.png", "shoe/c/d.png", "sock/e.png", "empty/.keep")
+    assert source_of(tmp_path / "few", *few).layout == "folders"
 
 
 def test_an_output_in_the_input_is_refused(tmp_path: Path):

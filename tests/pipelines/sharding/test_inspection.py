@@ -32,7 +32,18 @@ def check(labels: list[Label]) -> None:
     check_labels(labels, job=job)
 
 
-@pytest.mark.parametrize("names", [("-1", "1"), ("A-", "a"), ("_x", "x"), ("a-", "a_"), ("/b", "or b")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("-1", "1"),
+        ("A-", "a"),
+        ("_x", "x"),
+        ("a-", "a_"),
+        ("/b", "or b"),
+        ("class_-1", "class_1"),
+        ("level -1", "level 1"),
+    ],
+)
 def test_names_that_would_be_one_are_refused_with_both_spellings(names: tuple[str, str]):
     with pytest.raises(ValueError, match="would both be") as caught:
         check(labels_of(*names))
@@ -44,7 +55,23 @@ def test_rationales_too():
         check([*labels_of("a", rationale="1"), *labels_of("b", rationale="-1")])
 
 
-@pytest.mark.parametrize("names", [("police_car", "Police car", "police-car"), ("long/short", "long or short")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("police_car", "Police car", "police-car"),
+        ("long/short", "long or short"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("5-10", "5 10"),
+    ],
+)
 def test_spellings_of_one_name_are_one(names: tuple[str, ...]):
     for pair in pairwise(names):
         check(labels_of(*pair))
+
+
+@pytest.mark.parametrize("name", ["-", "_"])
+def test_a_name_of_separators_alone_is_an_error_with_its_image(name: str):
+    with pytest.raises(ValueError, match=f"{name}/a.png: the category has an empty name: '{name}'"):
+        vocabulary_of(labels_of(name))
+    with pytest.raises(ValueError, match=f"hat/a.png: a rationale has an empty name: '{name}'"):
+        vocabulary_of(labels_of("hat", rationale=name))
