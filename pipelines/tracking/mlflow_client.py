@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import ArgumentError
 
 from pipelines.config.infrastructure import TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.secrets import mask_secrets, split_credentials
@@ -47,12 +46,19 @@ def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient
             if probe:
                 _check_credentials(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, ImportError, ArgumentError) as error:  # also a driver that is unknown or not installed
+    except _uri_errors() as error:
         raise ValueError(
             refusal_message(error, uri=mask_secrets(uri))
             or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
+
+
+def _uri_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises for an address that it does not accept, or whose driver is unknown or not installed."""
+    from sqlalchemy.exc import ArgumentError  # of MLflow; slow to import, and servers need none of it
+
+    return MlflowException, ImportError, ArgumentError
 
 
 def refusal_message(error: Exception, *, uri: str) -> str | None:
