@@ -75,10 +75,21 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         "wording_is_chosen": cell.wording is None,
         **tuning,
     }
-    return [shared | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+    encoded: dict[tuple[str, str], LabelledImages] = {}
+    return [
+        shared | _evaluate(judgement, world=world, recognizer=recognizer, encoded=encoded)
+        for judgement in cell.judgements
+    ]
 
 
-def _evaluate(judgement: Judgement, *, world: WorldSplits, recognizer: Recognizer) -> dict[str, Any]:
+def _evaluate(
+    judgement: Judgement,
+    *,
+    world: WorldSplits,
+    recognizer: Recognizer,
+    encoded: dict[tuple[str, str], LabelledImages],
+) -> dict[str, Any]:
+    """Judge the model; images of a set and split are encoded once, into `encoded`."""
     target = world
     if judgement.test_set != world.set_name:
         root = world.folder.parents[1]
@@ -87,7 +98,10 @@ def _evaluate(judgement: Judgement, *, world: WorldSplits, recognizer: Recognize
         )
         draw_world(target)
         recognizer = recognizer.with_vocabulary(target.vocabulary)
-    images = read_images(target, split=judgement.split, recognizer=recognizer)
+    key = (target.set_name, judgement.split)
+    if key not in encoded:
+        encoded[key] = read_images(target, split=judgement.split, recognizer=recognizer)
+    images = encoded[key]
     found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:

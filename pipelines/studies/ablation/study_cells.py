@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
 from pipelines.studies.ablation.grid import (
+    ALL_METHODS,
     DECODING_OF,
     DECODINGS,
     METHODS,
     SELECTION_SEED,
     SET_RULES,
+    SHIPPED_TOKENS,
     TOKENS,
     Cell,
     Judgement,
@@ -46,6 +48,9 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
         start = _Repetition(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
+        if study.name == "shipped":
+            cells += _shipped_cells(start, study=study)
+            continue
         for set_name in study.sets:
             cells += [start.untuned_cell(set_name, decoding=method) for method in METHODS]
             cells += [start.tuned_cell(set_name, objective=objective) for objective in METHODS.values()]
@@ -116,6 +121,29 @@ class _Repetition:
             decoding=decoding,
             judgements=(Judgement(decoding=decoding, test_set=set_name),),
         )
+
+
+def _shipped_cells(start: _Repetition, *, study: Study) -> list[Cell]:
+    """Every method tuned with its own loss and untuned, judged on test images and, for the rule, on validation images.
+
+    Tokens of the losses with two and three terms are decoded with and without the category alone.
+    """
+    cells = []
+    for set_name in study.sets:
+        for method, objective in ALL_METHODS.items():
+            tuned = start.tuned_cell(set_name, objective=objective, tokens=SHIPPED_TOKENS)
+            cells += [tuned, start.untuned_cell(set_name, decoding=method)]
+    return [replace(cell, judgements=_shipped_judgements(cell)) for cell in cells]
+
+
+def _shipped_judgements(cell: Cell) -> tuple[Judgement, ...]:
+    both: tuple[MethodName, ...] = ("joint", "pooled")
+    decodings = both if cell.objective in ("two_term", "three_term") else (cell.decoding,)
+    return tuple(
+        Judgement(decoding=decoding, test_set=cell.set_name, split=split)
+        for split in ("validation", "test")
+        for decoding in decodings
+    )
 
 
 def _add_judgements(cell: Cell, *, study: Study) -> Cell:

@@ -1,4 +1,4 @@
-"""Write the page of the ablation study from the rows of its CSV."""
+"""Write the page of the ablation study, or of its question `shipped`, from the rows of its CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,9 @@ from pipelines.studies import markdown
 from pipelines.studies.ablation.grid import Study
 from pipelines.studies.ablation.results.claims import claims_table
 from pipelines.studies.ablation.results.questions import answer_question
+from pipelines.studies.ablation.results.shipped import RULE, shipped_claims
 from pipelines.studies.ablation.results.tables import REPETITION
 from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
-
-PAGE = "results.md"
 
 
 def write_results_page(
@@ -23,16 +22,18 @@ def write_results_page(
     study: Study,
     num_missing: int = 0,
     is_quick: bool = False,
+    text_rows: pd.DataFrame | None = None,
 ) -> Path:
-    """Write `results.md` and its plots into `folder`; returns the path of the page.
+    """Write the page, `results.md` or `shipped.md`, and its plots into `folder`; returns the path of the page.
 
     Args:
-        rows: rows of the study's cells, all on test images.
+        rows: rows of the study's cells.
         grid: rows of the cells that settings were chosen from.
         folder: folder of the page.
         study: the questions to answer.
         num_missing: number of rows still to be measured.
         is_quick: whether it was a test run, whose figures mean nothing.
+        text_rows: for the question `shipped`, the rows of the study with text tokens; None: there are none.
 
     Raises:
         ValueError: when there are no rows yet.
@@ -40,12 +41,14 @@ def write_results_page(
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
     answers = [answer for each in study.questions if (answer := answer_question(each, rows, folder=folder)) is not None]
-    page = folder / PAGE
+    page, is_shipped = folder / f"{study.name}.md", study.name == "shipped"
     text = markdown.render_template(
         "results.md.j2",
         package="pipelines.studies.ablation",
+        name=study.name,
         words=markdown.read_introduction(page),
-        claims=claims_table(rows),
+        claims=shipped_claims(rows, text_rows=text_rows) if is_shipped else claims_table(rows),
+        rule=RULE if is_shipped else "",
         answers=answers,
         chosen=_settings_table(grid),
         num_rows=len(rows),
