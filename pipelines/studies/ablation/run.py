@@ -25,7 +25,7 @@ from pipelines.runtime.local_run import num_local_cpus, restore_torch_threads, r
 from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Study, shipped_study
+from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, SHIPPED, Cell, Study
 from pipelines.studies.ablation.results import page as results
 from pipelines.studies.ablation.selection import best_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
@@ -127,11 +127,16 @@ def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
 def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or DEFAULT_QUESTIONS
     if config.quick:
-        return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
-    numbers = {"num_repetitions": config.num_repetitions, "num_pretrainings": config.num_pretrainings}
-    if questions == ("shipped",):
-        return shipped_study(config.world, **numbers), Sizes()
-    return Study(world=config.world, questions=questions, **numbers), Sizes()
+        study = replace(QUICK, world=config.world, questions=questions)
+    elif questions == ("shipped",):
+        study = replace(SHIPPED, world=config.world, **_numbers(config))
+    else:
+        study = Study(world=config.world, questions=questions, **_numbers(config))
+    return replace(study, roles=config.roles or study.roles), QUICK_SIZES if config.quick else Sizes()
+
+
+def _numbers(config: AblateConfig) -> dict[str, int]:
+    return {"num_repetitions": config.num_repetitions, "num_pretrainings": config.num_pretrainings}
 
 
 def _make_clip(
