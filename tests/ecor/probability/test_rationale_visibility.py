@@ -14,8 +14,8 @@ from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import FACTORS, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
 from ecor.model import Recognizer
+from ecor.probability.platt_scaling import LEAST_IMAGES
 from ecor.probability.rationale_visibility import (
-    LEAST_IMAGES,
     fit_visibility_map,
     visibility_evidence,
     visible_probability,
