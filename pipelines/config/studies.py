@@ -77,7 +77,7 @@ class AblateConfig(CheckedSettings):
     shipped; none: all but the last two. `pooled` is not the paper's; `shipped` asks every method, also `pooled`, with
     the shipped visual tokens, has a grid and page of its own, and is asked alone."""
     roles: tuple[str, ...] = ()
-    """Roles of the sets to tune on, as `small`; none: small and main for `shipped`, all sets of the world for others."""
+    """Roles of the sets to tune on, as `small`; none: small and main for `shipped`, else all sets."""
     num_repetitions: int = 6
     """Repetitions, each with its own images, initial tokens and training order."""
     num_pretrainings: int = 3
