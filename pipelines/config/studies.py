@@ -78,6 +78,9 @@ class AblateConfig(CheckedSettings):
     the shipped visual tokens, has a grid and page of its own, and is asked alone."""
     roles: tuple[str, ...] = ()
     """Roles of the sets to tune on, as `small`; none: small and main for `shipped`, else all sets."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates to choose from on validation images, per method; none: the grid of the question. With one, every
+    method has it, and nothing is chosen."""
     num_repetitions: int = 6
     """Repetitions, each with its own images, initial tokens and training order."""
     num_pretrainings: int = 3

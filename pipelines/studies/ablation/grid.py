@@ -45,11 +45,11 @@ shared by both prompts or with separate visual tokens for each."""
 SELECTION_SEED = 900
 FIRST_SEED = 2000
 """Seed of the images of the first repetition; these images had no influence on the design of the world or the study."""
-FIRST_SHIPPED_SEED = 2100
+FIRST_SHIPPED_SEED = 5000
 """The same for the question `shipped`."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
-SHIPPED_LEARNING_RATES = (2.5e-4, 1e-3)
-"""Of the question `shipped`: the shipped rate, the lower end of the grid above, and a quarter of it."""
+SHIPPED_LEARNING_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+"""Of the question `shipped`: around and below the shipped rate, which is the smallest of the others."""
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
 QUESTIONS = {
@@ -70,8 +70,14 @@ DEFAULT_QUESTIONS = tuple(question for question in QUESTIONS if question not in 
 """The questions of the first study; `pooled`, which is not in the paper, and `shipped`, which has a grid of its own,
 are asked by name."""
 SHIPPED_TOKENS = "visual-deep"
-ALL_METHODS: Mapping[MethodName, ObjectiveName] = {**METHODS, "pooled": "three_term"}
-"""The loss of each decoding in the question `shipped`."""
+ALL_METHODS: Mapping[MethodName, ObjectiveName] = {
+    "joint": "two_term",
+    "pooled": "three_term",
+    "pairs": "pairs",
+    "independent": "independent",
+    "inverted": "inverted",
+}
+"""The loss of each decoding in the question `shipped`, in the order in which they are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +190,11 @@ class Study:
     def repetitions(self) -> tuple[tuple[int, int], ...]:
         """Pretraining seed and seed of each repetition."""
         return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the grid has more than one setting per method, so that one must be chosen."""
+        return len(self.learning_rates) * len(self.num_tokens) > 1
 
     @property
     def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:

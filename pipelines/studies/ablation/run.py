@@ -27,7 +27,7 @@ from pipelines.stages import pretrain
 from pipelines.studies.ablation.cell import run_cell
 from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, SHIPPED, Cell, Study
 from pipelines.studies.ablation.results import page as results
-from pipelines.studies.ablation.selection import best_settings
+from pipelines.studies.ablation.selection import chosen_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.ablation.study_rows import append_cell_rows, grid_rows, missing_cells, row_keys, select_rows
 from pipelines.studies.drawn_splits import Sizes
@@ -35,6 +35,8 @@ from pipelines.studies.drawn_splits import Sizes
 QUICK_SIZES = Sizes(
     train_per_category=10, least_train=128, num_validation=100, num_test=100, num_epochs=2, max_sentences_per_step=500
 )
+NUM_TEST = {"results": 600, "shipped": 1000}
+"""Test images by name of the study."""
 QUICK = Study(
     first_seed=500,  # images that the study itself does not use
     num_repetitions=2,
@@ -68,7 +70,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
         f"{path} does not hold this study's choice of settings yet: run the same command without --only-page",
     )
     assert grid is not None
-    cells = study_cells(study, chosen=best_settings(grid))
+    cells = study_cells(study, chosen=chosen_settings(study, grid))
     rows = select_rows(cells, path=path, sizes=sizes)
     num_missing = len(row_keys(cells, sizes=sizes)) - len(rows)
     page = results.write_results_page(
@@ -110,7 +112,7 @@ def _measure_study(
         measure(selection_cells(study), title="choosing settings")
         grid = grid_rows(study, path=path, sizes=sizes)
         assert grid is not None, "every cell of the choice has its row now"
-        measure(study_cells(study, chosen=best_settings(grid)), title="measuring")
+        measure(study_cells(study, chosen=chosen_settings(study, grid)), title="measuring")
 
 
 def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
@@ -120,7 +122,7 @@ def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
     grid = grid_rows(study, path=path, sizes=sizes)
     if grid is None:
         return None
-    found = select_rows(study_cells(study, chosen=best_settings(grid)), path=path, sizes=sizes)
+    found = select_rows(study_cells(study, chosen=chosen_settings(study, grid)), path=path, sizes=sizes)
     return pd.DataFrame(found) if found else None
 
 
@@ -132,7 +134,10 @@ def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
         study = replace(SHIPPED, world=config.world, **_numbers(config))
     else:
         study = Study(world=config.world, questions=questions, **_numbers(config))
-    return replace(study, roles=config.roles or study.roles), QUICK_SIZES if config.quick else Sizes()
+    study = replace(
+        study, roles=config.roles or study.roles, learning_rates=config.learning_rates or study.learning_rates
+    )
+    return study, QUICK_SIZES if config.quick else Sizes(num_test=NUM_TEST[study.name])
 
 
 def _numbers(config: AblateConfig) -> dict[str, int]:

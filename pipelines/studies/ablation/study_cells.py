@@ -22,7 +22,12 @@ from pipelines.studies.ablation.selection import ChosenSettings
 
 
 def selection_cells(study: Study) -> list[Cell]:
-    """List every setting of the grid for every objective and kind of tokens, judged on validation images."""
+    """List every setting of the grid for every objective and kind of tokens, judged on validation images.
+
+    None if there is one setting alone.
+    """
+    if not study.has_choice:
+        return []
     return [
         Cell(
             pretraining_seed=0,
@@ -44,13 +49,12 @@ def selection_cells(study: Study) -> list[Cell]:
 
 def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
     """List all cells of the study; a cell that serves several questions occurs once, with all their judgements."""
+    if study.name == "shipped":
+        return _shipped_cells(study, chosen=chosen)
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
         start = _Repetition(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
-        if study.name == "shipped":
-            cells += _shipped_cells(start, study=study)
-            continue
         for set_name in study.sets:
             cells += [start.untuned_cell(set_name, decoding=method) for method in METHODS]
             cells += [start.tuned_cell(set_name, objective=objective) for objective in METHODS.values()]
@@ -123,16 +127,18 @@ class _Repetition:
         )
 
 
-def _shipped_cells(start: _Repetition, *, study: Study) -> list[Cell]:
-    """Every method tuned with its own loss and untuned, judged on test images and, for the rule, on validation images.
+def _shipped_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
+    """Every method tuned with its own loss, and untuned; method by method, so that a part of the study has whole arms.
 
-    Tokens of the losses with two and three terms are decoded with and without the category alone.
+    They are judged on test images and, for the rule, on validation images. Tokens of the losses with two and three
+    terms are decoded with and without the category alone.
     """
-    cells = []
-    for set_name in study.sets:
-        for method, objective in ALL_METHODS.items():
-            tuned = start.tuned_cell(set_name, objective=objective, tokens=SHIPPED_TOKENS)
-            cells += [tuned, start.untuned_cell(set_name, decoding=method)]
+    starts = [_Repetition(pretraining_seed=clip, seed=seed, chosen=chosen) for clip, seed in study.repetitions]
+    places = [(start, set_name) for start in starts for set_name in study.sets]
+    cells: list[Cell] = []
+    for method, objective in ALL_METHODS.items():
+        cells += [start.tuned_cell(name, objective=objective, tokens=SHIPPED_TOKENS) for start, name in places]
+        cells += [start.untuned_cell(name, decoding=method) for start, name in places]
     return [replace(cell, judgements=_shipped_judgements(cell)) for cell in cells]
 
 

@@ -28,7 +28,7 @@ def write_results_page(
 
     Args:
         rows: rows of the study's cells.
-        grid: rows of the cells that settings were chosen from.
+        grid: rows of the cells that settings were chosen from; none if there was no choice.
         folder: folder of the page.
         study: the questions to answer.
         num_missing: number of rows still to be measured.
@@ -50,7 +50,7 @@ def write_results_page(
         claims=shipped_claims(rows, text_rows=text_rows) if is_shipped else claims_table(rows),
         rule=RULE if is_shipped else "",
         answers=answers,
-        chosen=_settings_table(grid),
+        chosen=_settings_table(grid).markdown if study.has_choice else _describe_only_setting(study),
         num_rows=len(rows),
         num_missing=num_missing,
         num_repetitions=len(rows[REPETITION].drop_duplicates()),
@@ -60,6 +60,13 @@ def write_results_page(
         world=study.world,
     )
     return markdown.write_parts(page, text)
+
+
+def _describe_only_setting(study: Study) -> str:
+    return (
+        f"Nothing was chosen: every method has the learning rate {study.learning_rates[0]:g} and "
+        f"{study.num_tokens[0]} tokens."
+    )
 
 
 def _settings_table(grid: pd.DataFrame) -> markdown.MarkdownTable:
