@@ -27,7 +27,7 @@ from pipelines.studies.ablation.results.shipped import (
     validation_scores,
     winner,
 )
-from pipelines.studies.ablation.selection import ChosenSettings
+from pipelines.studies.ablation.selection import ChosenSettings, chosen_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes
 
@@ -87,6 +87,25 @@ def test_cells_give_every_arm_a_row_per_split_on_images_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_one_learning_rate_leaves_no_choice(tmp_path: Path) -> None:
+    study = replace(SMALL, learning_rates=(0.002,))
+    assert selection_cells(study) == [] and selection_cells(SMALL)
+    only = chosen_settings(study, [])
+    assert set(only) == set(study.tunings)
+    cells = [cell for cell in study_cells(study, chosen=only) if cell.objective]
+    assert {(cell.learning_rate, cell.num_tokens) for cell in cells} == {(0.002, 2)}
+    rows = made_up_rows(study_cells(study, chosen=only), {})
+    page = results.write_results_page(rows, grid=pd.DataFrame(), folder=tmp_path, study=study)
+    assert "Nothing was chosen: every method has the learning rate 0.002" in page.read_text(encoding="utf-8")
+
+
+def test_methods_are_measured_one_after_the_other() -> None:
+    cells = study_cells(SMALL, chosen=CHOSEN)
+    decodings = [cell.decoding for cell in cells]
+    assert list(dict.fromkeys(decodings)) == list(ALL_METHODS)
+    assert decodings == sorted(decodings, key=list(ALL_METHODS).index), "a part of the study has whole methods"
+
+
 def test_it_is_asked_alone() -> None:
     with pytest.raises(ValueError, match="the question shipped has its own grid, CSV and page: ask it alone"):
         Study(questions=("methods", "shipped"))
@@ -142,7 +161,8 @@ def test_the_page_says_the_rule_before_it_says_what_ships(tmp_path: Path) -> Non
     path = results.write_results_page(rows, grid=grid, folder=tmp_path, study=SMALL)
     page = path.read_text(encoding="utf-8")
     assert path.name == "shipped.md" and (tmp_path / "results-shipped.png").is_file()
-    assert page.index(RULE) < page.index("By the rule: pooled, tuned")
+    told = " ".join(page.split())
+    assert told.index(RULE) < told.index("By the rule: pooled, tuned") < told.index("## 1. Every method")
     assert "at the shipped settings" in page and "`ecor ablate --questions shipped`" in page and "shipped.csv" in page
 
 
@@ -160,11 +180,12 @@ def test_one_cpu_measures_in_this_process_and_resumes(tmp_path: Path, monkeypatc
     one = ClusterConfig(num_cpus=1)
     ablate.run(replace(config, num_repetitions=1), cluster=one)
     first = len(measured)
+    assert all(cell.set_name == "demo-small" for cell in measured)
     assert first == len(selection_cells(SHIPPED)) + 2 * len(ALL_METHODS)
     page = ablate.run(replace(config, num_repetitions=2), cluster=one)
     assert len(measured) == first + 2 * len(ALL_METHODS), "the second repetition alone"
     rows = pd.read_csv(tmp_path / "shipped.csv")
-    assert set(rows["set_name"]) == {"demo-small"} and set(rows["seed"]) == {SELECTION_SEED, 2100, 2101}
+    assert set(rows["set_name"]) == {"demo-small"} and set(rows["seed"]) == {SELECTION_SEED, 5000, 5001}
     assert "not finished" not in page.read_text(encoding="utf-8")
     shorter = rows.iloc[:-1]
     shorter.to_csv(tmp_path / "shipped.csv", index=False)

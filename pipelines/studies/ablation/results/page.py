@@ -9,7 +9,7 @@ from pipelines.studies import markdown
 from pipelines.studies.ablation.grid import Study
 from pipelines.studies.ablation.results.claims import claims_table
 from pipelines.studies.ablation.results.questions import answer_question
-from pipelines.studies.ablation.results.shipped import RULE, shipped_claims
+from pipelines.studies.ablation.results.shipped import RULE, rule_table, shipped_claims
 from pipelines.studies.ablation.results.tables import REPETITION
 from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
 
@@ -42,13 +42,15 @@ def write_results_page(
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
     answers = [answer for each in study.questions if (answer := answer_question(each, rows, folder=folder)) is not None]
     page, is_shipped = folder / f"{study.name}.md", study.name == "shipped"
+    ruling = rule_table(rows) if is_shipped else None
     text = markdown.render_template(
         "results.md.j2",
         package="pipelines.studies.ablation",
         name=study.name,
         words=markdown.read_introduction(page),
         claims=shipped_claims(rows, text_rows=text_rows) if is_shipped else claims_table(rows),
-        rule=RULE if is_shipped else "",
+        rule=RULE if ruling else "",
+        ruling=ruling.markdown if ruling else "",
         answers=answers,
         chosen=_settings_table(grid).markdown if study.has_choice else _describe_only_setting(study),
         num_rows=len(rows),
