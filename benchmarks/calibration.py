@@ -25,7 +25,7 @@ from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import MethodName, ScoringConfig
 from ecor.config.training import ObjectiveConfig
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.evaluation.calibration import Stated, calibration_of, stated_probabilities
 from ecor.evaluation.confidence_intervals import Estimate, Resampling
 from ecor.evaluation.correctness import Labels

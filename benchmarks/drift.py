@@ -22,8 +22,9 @@ import pyarrow as pa
 from scipy import stats
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, schema_with
-from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, schema_with
 from pipelines.config.reporting import DiffConfig
 from pipelines.reporting.drift import diff
 from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare

@@ -32,8 +32,9 @@ from ecor.clip.image_features import features_table
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import origins_table
-from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
+from ecor.data.predictions.parts import read_predictions
+from ecor.data.predictions.schema import origins_table
 from ecor.demo.dataset import write_dataset
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer

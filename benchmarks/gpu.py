@@ -28,7 +28,7 @@ from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.config.choices import Precision
 from ecor.config.model import BackboneConfig, TemplateConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer

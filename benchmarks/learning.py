@@ -31,13 +31,9 @@ from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import ScoringConfig
 from ecor.config.training import FitConfig
-from ecor.data.prediction_schema import origins_table
-from ecor.data.predictions import (
-    PredictionParents,
-    PredictionSet,
-    write_part,
-    write_prediction_set,
-)
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.schema import origins_table
 from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
 from ecor.data.shards import ShardEntry, write_shard

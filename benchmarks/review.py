@@ -27,8 +27,9 @@ import pyarrow as pa
 from PIL import Image
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA
-from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.schema import PREDICTION_SCHEMA
 from pipelines.runtime.console import progress_bar, say
 
 NUM_CATEGORIES, NUM_RATIONALES_OF, NUM_PICTURES, ROWS_PER_PART = 1000, 5, 500, 10_000

@@ -63,7 +63,7 @@ def by_length(backbone: Backbone, texts: list[str]) -> Tensor:
     """Sentences read whole and without padding, those of one length together."""
     tower, groups = backbone.causal_text, defaultdict(list)
     assert tower is not None
-    for place, ids in enumerate(backbone.tokenize(texts)):
+    for place, ids in enumerate(backbone.text_tokenizer.tokenize(texts)):
         groups[len(ids)].append((place, tuple(ids[1:])))
     start = (cache_prefix(tower, (tower.start_token,), context=None),)
     features = torch.empty(len(texts), backbone.embed_dim, device=backbone.device)

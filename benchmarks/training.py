@@ -43,12 +43,12 @@ from pipelines.training.data_loader import (
     PictureReader,
     Split,
     batch_positions,
-    fetch_shards,
     num_batches,
     order_of_epoch,
     read_split,
 )
 from pipelines.training.feature_cache import cached_features
+from pipelines.training.shard_files import fetch_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from .config.model import TemplateConfig as TemplateConfig
 from .config.model import TextConfig as TextConfig
 from .config.scoring import ScoringConfig as ScoringConfig
 from .data.heatmap import Heatmap as Heatmap
-from .data.prediction_list import Predictions as Predictions
-from .data.prediction_schema import ExplainablePrediction as ExplainablePrediction
-from .data.predictions import read_predictions as read_predictions
+from .data.predictions.parts import read_predictions as read_predictions
+from .data.predictions.prediction_list import Predictions as Predictions
+from .data.predictions.records import ExplainablePrediction as ExplainablePrediction
 from .data.vocabulary import Vocabulary as Vocabulary
 from .data.vocabulary import read_vocabulary as read_vocabulary
 from .evaluation.table_evaluation import evaluate as evaluate

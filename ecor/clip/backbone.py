@@ -3,25 +3,25 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
-from ecor.clip.open_clip_api import ModifiedResNet, SimpleTokenizer, VisionTransformer, set_model_preprocess_cfg
+from ecor.clip.open_clip_api import ModifiedResNet, VisionTransformer, set_model_preprocess_cfg
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import encode_pixels
 from ecor.clip.towers.text_forward import replace_embeddings
+from ecor.clip.towers.text_tokenizer import TextTokenizer
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig
 
 _TEXTS_PER_PASS = 256
-_TEXTS_KEPT = 2**16
 _TEXT_SETTINGS = ("text_cfg", "multimodal_cfg", "custom_text", "init_logit_scale", "init_logit_bias")
 """Settings of open_clip's architectures that have no part in an image's feature."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,6 +42,7 @@ class Backbone(nn.Module):
         self.model: Any = parts.model.to(device).requires_grad_(False).eval()
         self.model_cfg = parts.model_cfg
         self.tokenizer = parts.tokenizer
+        self.text_tokenizer = TextTokenizer(parts.tokenizer, model_name=config.name)
         self.preprocess = model_preprocess(self.model)
         self.embed_dim = int(parts.model_cfg["embed_dim"])
         self.logit_scale = float(self.model.logit_scale.detach().float().exp())
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
     @property
     def context_length(self) -> int:
         """Text tokens per sentence at most, start and end token included."""
-        return int(self.tokenizer.context_length)
+        return self.text_tokenizer.context_length
 
     @cached_property
     def causal_text(self) -> CausalText | None:
@@ -221,64 +222,15 @@ class Backbone(nn.Module):
         return torch.cat([self._encode_padded(list(part), context=context, fp32=fp32) for part in passes])
 
     def _encode_padded(self, texts: list[str], *, context: Tensor | None, fp32: bool) -> Tensor:
-        ids = self.padded_ids(texts, num_learned=0 if context is None else len(context))
+        num_learned = 0 if context is None else len(context)
+        ids = self.text_tokenizer.padded_ids(texts, num_learned=num_learned).to(self.device)
         with nullcontext() if fp32 else self.autocast():
             if context is None or not len(context):
                 features = self.model.encode_text(ids)
             else:
-                with replace_embeddings(self.token_embedding, context, start=self.num_start_tokens):
+                with replace_embeddings(self.token_embedding, context, start=self.text_tokenizer.num_start_tokens):
                     features = self.model.encode_text(ids)
         return unit_features(features)
-
-    def padded_ids(self, texts: Sequence[str], *, num_learned: int = 0) -> Int[Tensor, "N L"]:
-        """Token ids of each text, padded or truncated, with places after the start token for learned embeddings.
-
-        The start token fills these places: it is neither padding nor end token, so masks and pooling stay correct.
-
-        Args:
-            texts: one per row.
-            num_learned: places for learned embeddings.
-
-        Raises:
-            ValueError: when these places leave no room for words.
-        """
-        room = self.context_length - num_learned
-        require(
-            room >= 3, f"{num_learned} context tokens leave no room for words: the tower takes {self.context_length}"
-        )
-        ids = self.tokenizer(list(texts), context_length=room).to(self.device)
-        start = self.num_start_tokens
-        return torch.cat([ids[:, :start], ids[:, :1].expand(-1, num_learned), ids[:, start:]], dim=1)
-
-    @cached_property
-    def num_start_tokens(self) -> int:
-        """Tokens that the tokenizer puts before the words."""
-        first, second = self.tokenizer(["a", "b"])[:, 0].tolist()
-        return int(first == second)
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with start and end token, neither padded nor truncated.
-
-        Raises:
-            ValueError: when the tokenizer is not CLIP's own; no unpadded route exists for others.
-        """
-        tokenizer = self.tokenizer
-        if not isinstance(tokenizer, SimpleTokenizer):
-            raise ValueError(
-                f"{self.config.name!r} has its own tokenizer ({type(tokenizer).__name__}): use encode_text"
-            )
-        return [[tokenizer.sot_token_id, *self._words(text), tokenizer.eot_token_id] for text in texts]
-
-    @cached_property
-    def _words(self) -> Callable[[str], list[int]]:
-        """CLIP's own tokenizer with a cache: training tokenizes the same texts in each step."""
-        return lru_cache(maxsize=_TEXTS_KEPT)(self.tokenizer.encode)
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Number of tokens of each text before truncation, with all tokens that the tokenizer adds."""
-        if isinstance(self.tokenizer, SimpleTokenizer):
-            return [len(ids) for ids in self.tokenize(texts)]
-        return [len(self.tokenizer.tokenizer(text).input_ids) for text in texts]
 
     def word_embeddings(self, words: str) -> Float[Tensor, "L W"]:
         """The token embeddings of some words, without start and end token (fp32, detached).
@@ -286,10 +238,5 @@ class Backbone(nn.Module):
         Raises:
             ValueError: when there is no word in it.
         """
-        start = self.num_start_tokens
-        if isinstance(self.tokenizer, SimpleTokenizer):
-            ids = self.tokenizer.encode(words)
-        else:
-            ids = self.tokenizer.tokenizer(words, add_special_tokens=False).input_ids
-        require(len(ids) > 0, f"{words!r} holds no word to start from (start tokens: {start})")
+        ids = self.text_tokenizer.word_ids(words)
         return self.token_embedding(torch.tensor(ids, device=self.device)).detach().float()

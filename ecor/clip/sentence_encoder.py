@@ -7,7 +7,7 @@ features equal open_clip's `encode_text` up to rounding.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
-from ecor.clip.sentence_pairs import SentencePairs, common_start, split_pairs
+from ecor.clip.sentence_pairs import SentencePairs, common_start, equal_length_batches, inverse_order, split_pairs
 from ecor.clip.towers.causal_text import CausalText, KVCache, Tokens, cache_continuations, cache_prefix, last_features
 from ecor.config.checks import require
 from ecor.config.model import TemplateConfig
@@ -135,7 +135,7 @@ class SentenceEncoder:
     def num_truncated(self) -> int:
         """Sentences of the whole vocabulary (both prompts, and categories alone) that do not fit the tower."""
         room = self.backbone.context_length
-        counts = self.backbone.token_counts
+        counts = self.backbone.text_tokenizer.token_counts
         alone = sum(n + _length(self.rationale_context) > room for n in counts(self._rationale_texts))
         alone += sum(n + _length(self.category_context) > room for n in counts(self._category_texts))
         # The length of a pair is a sum of lengths, so two histograms are enough for millions of sentences.
@@ -164,7 +164,7 @@ class SentenceEncoder:
         tower = self.backbone.causal_text
         if tower is None:
             return self.backbone.encode_text(texts, context=context)
-        sentences = [tuple(ids) for ids in self.backbone.tokenize(texts)]
+        sentences = [tuple(ids) for ids in self.backbone.text_tokenizer.tokenize(texts)]
         with self.backbone.autocast():
             start = common_start(sentences, longest=len(tower.positional_embedding) - _length(context) - 1)
             first = cache_prefix(tower, start, context=context)
@@ -176,17 +176,16 @@ class SentenceEncoder:
         """Features [heads, tails, D] of every beginning with every ending."""
         start = cache_prefix(tower, pairs.start, context=self.category_context)
         features, order = [], []
-        for length, places in _group_by_length([pairs.heads[head] for head in heads]):
-            for part in _chunks(places, self.sentences_per_pass):
-                chosen = [heads[place] for place in part]
-                order.extend(part)
-                if start.num_tokens + length >= len(tower.positional_embedding):
-                    features.append(self._encode_whole(pairs, chosen, tails))
-                    continue
-                head = self._cache_heads(tower, pairs, chosen, start=start)
-                endings = [pairs.tails[tail] for tail in tails]
-                features.append(self._encode_endings(tower, endings, before=(start, head), num_heads=len(part)))
-        return torch.cat(features)[_inverse_order(order, device=self.backbone.device)]
+        for part in equal_length_batches([pairs.heads[head] for head in heads], size=self.sentences_per_pass):
+            chosen = [heads[place] for place in part]
+            order.extend(part)
+            if start.num_tokens + len(pairs.heads[chosen[0]]) >= len(tower.positional_embedding):
+                features.append(self._encode_whole(pairs, chosen, tails))
+                continue
+            head = self._cache_heads(tower, pairs, chosen, start=start)
+            endings = [pairs.tails[tail] for tail in tails]
+            features.append(self._encode_endings(tower, endings, before=(start, head), num_heads=len(part)))
+        return torch.cat(features)[inverse_order(order, device=self.backbone.device)]
 
     def _cache_heads(self, tower: CausalText, pairs: SentencePairs, heads: list[int], *, start: KVCache) -> KVCache:
         """Keys and values of beginnings of one length; from the cache if this encoder has one."""
@@ -211,12 +210,11 @@ class SentenceEncoder:
         room = len(tower.positional_embedding) - sum(each.num_tokens for each in before)
         cut = [each if len(each) <= room else (*each[: room - 1], tower.end_token) for each in endings]
         features, order = [], []
-        for _, places in _group_by_length(cut):
-            for part in _chunks(places, max(1, self.sentences_per_pass // num_heads)):
-                order.extend(part)
-                tokens = [cut[place] for place in part]
-                features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
-        return torch.cat(features, dim=1)[:, _inverse_order(order, device=self.backbone.device)]
+        for part in equal_length_batches(cut, size=max(1, self.sentences_per_pass // num_heads)):
+            order.extend(part)
+            tokens = [cut[place] for place in part]
+            features.append(last_features(tower, tokens, before=before, num_heads=num_heads))
+        return torch.cat(features, dim=1)[:, inverse_order(order, device=self.backbone.device)]
 
     def _encode_whole(self, pairs: SentencePairs, heads: list[int], tails: list[int]) -> Tensor:
         """Features of pairs whose prefix alone exceeds the tower's length."""
@@ -239,12 +237,7 @@ class SentenceEncoder:
         """Pairs whose sentence is not tokenised as beginning and ending are replaced by the sentence read whole."""
         pairs = self._pairs
         assert pairs is not None
-        odd = [
-            (g, k)
-            for g, r in enumerate(rationales)
-            for k, c in (enumerate(categories) if r in pairs.suspect_rationales else pairs.suspects(categories))
-            if not pairs.is_tokenised_alike(self.backbone, self._pair_text(c, r), category=c, rationale=r)
-        ]
+        odd = pairs.odd_places(self.backbone, self._pair_text, rationales=rationales, categories=categories)
         if not odd:
             return features
         texts = [self._pair_text(categories[k], rationales[g]) for g, k in odd]
@@ -254,17 +247,3 @@ class SentenceEncoder:
 
 def _length(context: Tensor | None) -> int:
     return 0 if context is None else len(context)
-
-
-def _group_by_length(sentences: Sequence[Tokens]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each length with the positions of the sentences of that length."""
-    for length in sorted({len(each) for each in sentences}):
-        yield length, [place for place, each in enumerate(sentences) if len(each) == length]
-
-
-def _chunks(places: list[int], size: int) -> Iterator[list[int]]:
-    return (places[i : i + size] for i in range(0, len(places), size))
-
-
-def _inverse_order(order: list[int], *, device: torch.device) -> Tensor:
-    return torch.tensor(order, device=device).argsort()

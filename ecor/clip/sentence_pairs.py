@@ -1,8 +1,11 @@
 """Tokenize all Prompt_{c|R} sentences as prefix, first name and second name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from string import Formatter
+
+import torch
+from torch import Tensor
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.causal_text import Tokens
@@ -24,12 +27,37 @@ class SentencePairs:
     """Names that the tokenizer may clean differently inside a whole sentence; their sentences are compared."""
     suspect_rationales: frozenset[int]
 
-    def suspects(self, categories: list[int]) -> Iterable[tuple[int, int]]:
-        return ((k, c) for k, c in enumerate(categories) if c in self.suspect_categories)
+    def odd_places(
+        self,
+        backbone: Backbone,
+        text_of: Callable[[int, int], str],
+        *,
+        rationales: Sequence[int],
+        categories: Sequence[int],
+    ) -> list[tuple[int, int]]:
+        """Places (rationale, category) in the two lists whose whole sentence has other tokens than its parts.
+
+        Args:
+            backbone: with CLIP's own tokenizer.
+            text_of: whole sentence of a category and a rationale.
+            rationales: ids in the vocabulary.
+            categories: ids in the vocabulary.
+        """
+        every = list(enumerate(categories))
+        suspects = [(column, category) for column, category in every if category in self.suspect_categories]
+        return [
+            (row, column)
+            for row, rationale in enumerate(rationales)
+            for column, category in (every if rationale in self.suspect_rationales else suspects)
+            if not self.is_tokenised_alike(
+                backbone, text_of(category, rationale), category=category, rationale=rationale
+            )
+        ]
 
     def is_tokenised_alike(self, backbone: Backbone, text: str, *, category: int, rationale: int) -> bool:
+        """Whether a whole sentence has the tokens of its parts."""
         head, tail = (category, rationale) if self.category_first else (rationale, category)
-        return backbone.tokenize([text])[0] == [*self.start, *self.heads[head], *self.tails[tail]]
+        return backbone.text_tokenizer.tokenize([text])[0] == [*self.start, *self.heads[head], *self.tails[tail]]
 
 
 def split_pairs(
@@ -56,7 +84,7 @@ def split_pairs(
     firsts, seconds = names if first == "category" else names[::-1]
     head_texts = [before + name + between[:cut] for name in firsts]
     tail_texts = [between[cut:] + name + after for name in seconds]
-    heads = [tuple(ids[:-1]) for ids in backbone.tokenize(head_texts)]
+    heads = [tuple(ids[:-1]) for ids in backbone.text_tokenizer.tokenize(head_texts)]
     if min(map(len, heads)) < 2:
         return None
     start = common_start(heads, longest=longest_start)
@@ -67,7 +95,7 @@ def split_pairs(
         category_first=first == "category",
         start=start,
         heads=tuple(each[len(start) :] for each in heads),
-        tails=tuple(tuple(ids[1:]) for ids in backbone.tokenize(tail_texts)),
+        tails=tuple(tuple(ids[1:]) for ids in backbone.text_tokenizer.tokenize(tail_texts)),
         suspect_categories=odd_heads if first == "category" else odd_tails,
         suspect_rationales=odd_tails if first == "category" else odd_heads,
     )
@@ -90,3 +118,15 @@ def common_start(sentences: Sequence[Tokens], *, longest: int) -> Tokens:
     while same < limit and shortest[same] == furthest[same]:
         same += 1
     return shortest[:same]
+
+
+def equal_length_batches(sentences: Sequence[Tokens], *, size: int) -> Iterator[list[int]]:
+    """Yield the positions of the sentences, the shortest first, in batches of one length and at most `size`."""
+    for length in sorted({len(each) for each in sentences}):
+        places = [place for place, each in enumerate(sentences) if len(each) == length]
+        yield from (places[i : i + size] for i in range(0, len(places), size))
+
+
+def inverse_order(order: list[int], *, device: torch.device) -> Tensor:
+    """Where each of 0, 1, … stands in `order`, a permutation of them: [N]."""
+    return torch.tensor(order, device=device).argsort()

@@ -89,7 +89,7 @@ def encode_concepts(
         ValueError: when the lexicon has fewer than two concepts.
     """
     texts = [(read or lexicon.definition)(name) for name in lexicon.concepts]
-    num_cut = sum(count > backbone.context_length for count in backbone.token_counts(texts))
+    num_cut = sum(count > backbone.context_length for count in backbone.text_tokenizer.token_counts(texts))
     if cache_dir is None:
         features = backbone.encode_text(texts, fp32=True)
     else:

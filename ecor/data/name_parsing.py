@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from ecor.storage.tables import TableRow
+from ecor.data.table_row import TableRow
 
 
 def unique_keys(pairs: list[tuple[str, Any]], *, source: str) -> dict[str, Any]:

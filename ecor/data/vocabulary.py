@@ -14,9 +14,9 @@ from ecor.data.name_parsing import (
     normalise_name,
     unique_keys,
 )
+from ecor.data.tables import read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
-from ecor.storage.tables import read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from ecor.data.name_parsing import normalise_name
-from ecor.data.prediction_schema import VISIBLE_COLUMN
+from ecor.data.predictions.schema import VISIBLE_COLUMN
 from ecor.evaluation.correctness import Labels, RankedAnswers, Truth
 
 
@@ -16,7 +16,7 @@ def read_labels(table: pa.Table) -> Labels:
     """Convert a table of predictions to ids; names that normalise to the same text are one id.
 
     Args:
-        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
+        table: has `ecor.data.predictions.schema.PREDICTION_SCHEMA`.
 
     Raises:
         ValueError: when a row has no ranked pair.

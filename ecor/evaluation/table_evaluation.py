@@ -29,7 +29,7 @@ def evaluate(
     """Compute every metric of a table of predictions with known truth, with intervals.
 
     Args:
-        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
+        table: has `ecor.data.predictions.schema.PREDICTION_SCHEMA`.
         name: of the set, for tables and plots.
         predictions: digest of the set.
         parents: what the set was made from.
@@ -74,7 +74,7 @@ def known_labels(table: pa.Table, *, name: str) -> Labels:
     """Read the rows whose true category is known.
 
     Args:
-        table: has `ecor.data.prediction_schema.PREDICTION_SCHEMA`.
+        table: has `ecor.data.predictions.schema.PREDICTION_SCHEMA`.
         name: of the set, for errors.
 
     Raises:

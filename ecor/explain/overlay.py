@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ecor.config.checks import require
 
-COLOURS = "inferno"
+_COLOURS = "inferno"
 """Of matplotlib's perceptually uniform maps: equal steps of a map look like equal steps, in grey print too."""
 STRENGTH = 0.58
 """Share of the colour in an overlay; the rest is the picture, in grey (ours)."""
@@ -22,7 +22,7 @@ LIFTED = 0.3
 """Grey that black becomes below the colours, so that the picture is seen where a map is low (ours)."""
 DIMMED = 0.25
 """Share of its brightness that a place keeps which the model did not see (ours)."""
-SMALL_PX = 128
+_SMALL_PX = 128
 """Pictures up to this size are shown with hard pixels."""
 _LINE_INCHES, _GAP_INCHES, _BAR_INCHES = 0.15, 0.08, 0.62
 """Of a figure: height of a title line, gap between panels, width of the colour bar."""
@@ -59,7 +59,7 @@ def overlay(
     lowest, highest = float(map_HW.min()), float(map_HW.max())
     require(lowest >= -1e-4 and highest <= 1 + 1e-4, f"a map goes from 0 to 1, this one from {lowest} to {highest}")
     grey_HW1 = 255 * LIFTED + (1 - LIFTED) * (picture.astype(np.float32) @ _GREY)[..., None]
-    colour_HW3 = 255 * colormaps[COLOURS](map_HW)[..., :3].astype(np.float32)
+    colour_HW3 = 255 * colormaps[_COLOURS](map_HW)[..., :3].astype(np.float32)
     mixed_HW3 = (1 - STRENGTH) * grey_HW1 + STRENGTH * colour_HW3
     if seen is not None:
         mixed_HW3 = np.where(seen[..., None], mixed_HW3, DIMMED * picture)
@@ -100,7 +100,7 @@ def panels_png(
     )
     figure = Figure(figsize=(layout.width, layout.height))
     FigureCanvasAgg(figure)
-    interpolation = "nearest" if max(picture.shape[:2]) <= SMALL_PX else "antialiased"
+    interpolation = "nearest" if max(picture.shape[:2]) <= _SMALL_PX else "antialiased"
     for number, (panel, lines) in enumerate(zip(panels, titles, strict=True)):
         axes = figure.add_axes(layout.panel_box(number))
         pixels = picture if panel.map is None else overlay(picture, panel.map, seen=seen)
@@ -148,7 +148,7 @@ class _Layout:
 
 
 def _add_colour_bar(figure: Figure, *, box: tuple[float, float, float, float]) -> None:
-    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=figure.add_axes(box))
+    bar = figure.colorbar(ScalarMappable(cmap=_COLOURS), cax=figure.add_axes(box))
     bar.set_ticks([0, 1], labels=["least", "most"])
     bar.ax.tick_params(labelsize=7, length=0)
     bar.set_label("evidence, within each map", size=7, labelpad=-12)

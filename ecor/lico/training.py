@@ -46,7 +46,7 @@ class LanguageBranch(nn.Module):
             f"another backbone",
         )
         assert tower is not None
-        words = [ids[1:-1] for ids in backbone.tokenize(list(categories))]
+        words = [ids[1:-1] for ids in backbone.text_tokenizer.tokenize(list(categories))]
         longest = max(map(len, words))
         require(
             config.num_context + longest + 2 <= backbone.context_length,

@@ -65,7 +65,7 @@ def logits_given_rationale(
     table = table_within_budget(text, num_images=len(image), device=image.device)
     if table is not None:
         return gather_rows(all_pair_logits(image, table, scale=scale), rationales)
-    rows = partial(read_rows, text)
+    rows = partial(read_pair_rows, text)
     return block_logits(image, rows, held=rationales, width=text.categories.shape[0], scale=scale)
 
 
@@ -145,7 +145,7 @@ def block_borders(frequencies: Sequence[int], *, row_bytes: int, logit_bytes: in
         yield first, len(frequencies)
 
 
-def read_rows(text: TextFeatureTable, rationales: list[int]) -> Float[Tensor, "G C D"]:
+def read_pair_rows(text: TextFeatureTable, rationales: list[int]) -> Float[Tensor, "G C D"]:
     """Prompt_{c|R} of some rationales with every category."""
     table = text.table if isinstance(text, TableInMemory) else None
     return torch.stack([text.row(r) for r in rationales]) if table is None else table[rationales]
@@ -168,4 +168,4 @@ def stream_pair_logits(
     num_rationales, num_categories = text.rationales.shape[0], text.categories.shape[0]
     size = max(1, BLOCK_BYTES // (4 * num_categories * max(image.shape)))
     for block in torch.arange(num_rationales).split(size):
-        yield all_pair_logits(image, read_rows(text, block.tolist()), scale=scale)
+        yield all_pair_logits(image, read_pair_rows(text, block.tolist()), scale=scale)

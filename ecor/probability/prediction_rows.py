@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA
+from ecor.data.predictions.schema import PREDICTION_SCHEMA
 from ecor.data.vocabulary import Vocabulary
 from ecor.probability.joint import Joint, RankedPairs, ranked_pairs
 
@@ -42,7 +42,7 @@ def rows_from_joint(
         joint: of B images.
         vocabulary: the one that gave the ids.
         scoring: how many pairs, categories and rationales a row holds.
-        origins: B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`.
+        origins: B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`.
         provenance: of the model.
     """
     assert origins.num_rows == len(joint.log_prob), "one origin per image"

@@ -8,9 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,13 @@ from ecor.storage.addresses import local_path as local_path
 from ecor.storage.addresses import store_of as store_of
 from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
 from ecor.storage.exclusive_create import create_in_store, make_parent_folder
-from ecor.storage.folder_walk import is_marker, walk_files
+from ecor.storage.folder_walk import FolderEntry as FolderEntry
+from ecor.storage.folder_walk import files_below as files_below
+from ecor.storage.folder_walk import list_folder as list_folder
+from ecor.storage.folder_walk import names_in as names_in
 from ecor.storage.store_errors import AddressError as AddressError
 from ecor.storage.store_errors import CredentialsError as CredentialsError
 from ecor.storage.store_errors import translate_errors
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderEntry:
-    """A name in a folder."""
-
-    name: str
-    is_folder: bool
-    num_bytes: int
-    is_linked_folder: bool = False
-    """A link to a folder, on a disk of this machine."""
 
 
 def exists(address: Address) -> bool:
@@ -81,40 +72,6 @@ def num_bytes(address: Address) -> int:
     if info["type"] != "file":
         raise IsADirectoryError(f"{address} is a folder")
     return info["size"]
-
-
-def list_folder(folder: Address, *, follow_links: bool = False) -> list[FolderEntry]:
-    """Entries of a folder, sorted by name; empty if there is no folder. Links to folders are folders if followed."""
-    store, root = store_of(folder)
-    try:
-        with translate_errors(folder):
-            found = store.ls(root, detail=True)
-    except FileNotFoundError:
-        return []
-    named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not is_marker(each, root=root)}
-    return [
-        FolderEntry(
-            name=name,
-            is_folder=each["type"] == "directory" or (follow_links and _is_linked_folder(each)),
-            num_bytes=each.get("size") or 0,
-            is_linked_folder=_is_linked_folder(each),
-        )
-        for name, each in sorted(named.items())
-    ]
-
-
-def names_in(folder: Address) -> list[str]:
-    """Names in a folder, sorted; empty if there is no folder."""
-    return [entry.name for entry in list_folder(folder)]
-
-
-def files_below(
-    folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
-) -> dict[str, int]:
-    """Sizes in bytes of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
-    store, root = store_of(folder)
-    with translate_errors(folder):
-        return dict(sorted(walk_files(store, root, may_fail=may_fail, follow_links=follow_links)))
 
 
 def read(address: Address, *, start: int | None = None, end: int | None = None) -> bytes:
@@ -264,10 +221,6 @@ def remove(address: Address) -> None:
             store.rm(path, recursive=True)
         elif info is not None:
             store.rm_file(path)
-
-
-def _is_linked_folder(info: Mapping[str, Any]) -> bool:
-    return bool(info.get("islink")) and os.path.isdir(info["name"])  # noqa: PTH112 - False where a link leads nowhere
 
 
 def _info(address: Address) -> dict[str, Any] | None:

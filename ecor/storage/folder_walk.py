@@ -1,14 +1,18 @@
-"""List all files below a folder, on any store; what cannot be listed is an error, never fewer files."""
+"""List a folder, or all files below it, on any store; what cannot be listed is an error, never fewer files."""
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+
+from ecor.storage.addresses import Address, store_of
+from ecor.storage.store_errors import translate_errors
 
 _NO_TARGET = frozenset({errno.ENOENT, errno.ELOOP, errno.EACCES, errno.ENOTDIR})
 """Errors of a link that leads nowhere: it is listed, with 0 bytes, and reading it fails."""
@@ -123,3 +127,52 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def _find_of(kind: type) -> Any:
     return getattr(kind, "_find", None) or kind.find  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderEntry:
+    """A name in a folder."""
+
+    name: str
+    is_folder: bool
+    num_bytes: int
+    is_linked_folder: bool = False
+    """A link to a folder, on a disk of this machine."""
+
+
+def list_folder(folder: Address, *, follow_links: bool = False) -> list[FolderEntry]:
+    """Entries of a folder, sorted by name; empty if there is no folder. Links to folders are folders if followed."""
+    store, root = store_of(folder)
+    try:
+        with translate_errors(folder):
+            found = store.ls(root, detail=True)
+    except FileNotFoundError:
+        return []
+    named = {each["name"].rstrip("/").rpartition("/")[2]: each for each in found if not is_marker(each, root=root)}
+    return [
+        FolderEntry(
+            name=name,
+            is_folder=each["type"] == "directory" or (follow_links and _is_linked_folder(each)),
+            num_bytes=each.get("size") or 0,
+            is_linked_folder=_is_linked_folder(each),
+        )
+        for name, each in sorted(named.items())
+    ]
+
+
+def names_in(folder: Address) -> list[str]:
+    """Names in a folder, sorted; empty if there is no folder."""
+    return [entry.name for entry in list_folder(folder)]
+
+
+def files_below(
+    folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
+) -> dict[str, int]:
+    """Sizes in bytes of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
+    store, root = store_of(folder)
+    with translate_errors(folder):
+        return dict(sorted(walk_files(store, root, may_fail=may_fail, follow_links=follow_links)))
+
+
+def _is_linked_folder(info: Mapping[str, Any]) -> bool:
+    return bool(info.get("islink")) and os.path.isdir(info["name"])  # noqa: PTH112 - False where a link leads nowhere

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.evaluation.risk_control import RiskCoverage
 from pipelines.audit.certificate import (
     CERTIFICATE_NAME,
@@ -61,7 +61,7 @@ def write_curve(certificate: Certificate, curve: RiskCoverage, *, folder: Path) 
     )
 
 
-def log_to_mlflow(
+def log_certificate(
     certificate: Certificate, folder: Path, *, run_id: str | None, tracking: TrackingConfig
 ) -> Certificate:
     """The certificate with the run of the labels, which gets the folder's files; the certificate lies among them."""

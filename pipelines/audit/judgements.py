@@ -15,10 +15,10 @@ from jaxtyping import Bool
 
 from ecor.config.checks import require
 from ecor.data.name_parsing import normalise_name
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.tables import TABLE_SUFFIXES
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
-from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.audit.sampling import AuditSample
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_log import TornLine

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecor.data.prediction_schema import PARQUET_OPTIONS
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate
 from pipelines.audit.sampling import ood_column, score_column

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.tracking.model_registry import read_lineage
 from pipelines.tracking.model_versions import read_model_record

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import OOD_COLUMN, ORIGIN_SCHEMA
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import OOD_COLUMN, ORIGIN_SCHEMA
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import output_settings
 from pipelines.config.review import AuditConfig

@@ -15,7 +15,7 @@ from ecor.storage.model_records import ArtifactRecord, Checkpoint
 from pipelines.audit.certificate import Certificate, describe_certificate
 from pipelines.cards.markdown_text import bullets, escape, section, table
 
-FIGURES = {
+_FIGURES = {
     "strict/rr": "category and rationale right (rr)",
     "strict/rw": "category right, rationale wrong (rw)",
     "strict/wr": "category wrong, rationale right (wr)",
@@ -147,7 +147,7 @@ def _use_of(result: Result, *, facts: ModelFacts) -> str:
 
 
 def _figures(result: Result) -> Iterator[tuple[str, str, str, str]]:
-    for name, words in FIGURES.items():
+    for name, words in _FIGURES.items():
         found = result.metrics.get(name)
         if found is not None:
             yield words, f"{found.value:.4f}", _interval(found), f"{found.num_images:,}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import write_folder
 from ecor.storage.digests import json_digest
@@ -23,7 +23,7 @@ EXPORT_NAME = "export.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
+class ExportedFolder:
     """A finished export."""
 
     folder: str
@@ -45,7 +45,7 @@ def export_settings(config: ExportConfig, predictions: PredictionSet, *, mode: I
     }
 
 
-def find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> Export | None:
+def find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> ExportedFolder | None:
     """The finished export of these settings, or None; ValueError where something else is in the folder."""
     path = filesystem.join(config.output, EXPORT_NAME)
     if not filesystem.is_file(path):
@@ -62,7 +62,7 @@ def find_finished(config: ExportConfig, settings: Mapping[str, Any]) -> Export |
         raise ValueError(f"{path} is not the record of an export ({error}): name another --output") from error
     changes = describe_changes(found, settings)
     if not changes:
-        return Export(folder=config.output, balance=balance)
+        return ExportedFolder(folder=config.output, balance=balance)
     require(config.fresh, f"{config.output} holds another export: {changes}. Name another --output, or add --fresh")
     return None
 

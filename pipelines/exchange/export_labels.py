@@ -19,10 +19,17 @@ import pyarrow.parquet as pq
 
 from ecor.config.checks import require
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN
-from ecor.data.predictions import PredictionSet, read_part, read_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
+from ecor.data.predictions.parts import read_part
 from ecor.storage import filesystem
 from pipelines.config.exchange import ExportConfig, ImageMode
-from pipelines.exchange.export_folder import EXPORT_NAME, Export, export_settings, find_finished, unfinished_folder
+from pipelines.exchange.export_folder import (
+    EXPORT_NAME,
+    ExportedFolder,
+    export_settings,
+    find_finished,
+    unfinished_folder,
+)
 from pipelines.exchange.exported_label import ExportedLabel, PlacedImage
 from pipelines.exchange.formats.registry import EXPORT_FORMATS
 from pipelines.exchange.formats.writer import ExportContext, ExportFormatSpec
@@ -34,12 +41,12 @@ from pipelines.runtime.console import progress_bar, say
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, QUARANTINE_SCHEMA
 from pipelines.scoring.work_units import Rejection
 
-ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 256
 """Labels that a writer gets at a time; their images are in memory where the format holds them."""
 _NO_IMAGE = PlacedImage(address="")
 
 
-def run(config: ExportConfig) -> Export:
+def run(config: ExportConfig) -> ExportedFolder:
     """Export labels; a finished export with the same settings is returned as it is.
 
     Raises:
@@ -60,7 +67,7 @@ def run(config: ExportConfig) -> Export:
         (folder / EXPORT_NAME).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     say_balance(balance)
     say(f"{balance.num_taken:,} labels for {config.to}: {config.output}", to_stdout=True)
-    return Export(folder=config.output, balance=balance)
+    return ExportedFolder(folder=config.output, balance=balance)
 
 
 def _image_mode(config: ExportConfig, predictions: PredictionSet, *, spec: ExportFormatSpec) -> ImageMode:
@@ -104,7 +111,7 @@ def _write(
         labels = _place_labels(
             rows, config=config, spec=spec, placement=placement, counts=counts, num_labels=predictions.num_rows
         )
-        while batch := list(islice(labels, ROWS_AT_ONCE)):
+        while batch := list(islice(labels, _ROWS_AT_ONCE)):
             writer.add(batch)
             counts.num_taken += len(batch)
         writer.finish()
@@ -173,8 +180,8 @@ def _place_labels(
     """The labels to export, with their images; counts those that are left out or rejected."""
     with progress_bar("export", total=num_labels, unit="labels", say_every=100_000) as advance:
         for number, row in enumerate(rows, start=1):
-            if number % ROWS_AT_ONCE == 0 or number == num_labels:
-                advance((number - 1) % ROWS_AT_ONCE + 1)
+            if number % _ROWS_AT_ONCE == 0 or number == num_labels:
+                advance((number - 1) % _ROWS_AT_ONCE + 1)
             label = ExportedLabel(
                 prediction=row.prediction, image=_NO_IMAGE, decision=row.decision, reviews=row.reviews
             )

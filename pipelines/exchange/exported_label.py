@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ecor.data.prediction_schema import ExplainablePrediction
+from ecor.data.predictions.records import ExplainablePrediction
 from pipelines.review.decision import Decision, format_time
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ecor.config.checks import require
 from ecor.data.images.decoding import ImageError, ImageHeader, check_header
-from ecor.data.prediction_schema import ExplainablePrediction
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
+from ecor.data.predictions.records import ExplainablePrediction
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from pipelines.config.exchange import ImageMode

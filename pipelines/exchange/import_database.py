@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
 from pipelines.exchange.image_placement import file_stem
 from pipelines.review.decision import Decision, LabelBefore, format_time
 from pipelines.review.decision_log import LoggedDecision

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ecor.config.checks import require
-from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.storage import filesystem
 from ecor.storage.digests import file_sha256, text_sha256
 from pipelines.config.exchange import ImportConfig
@@ -36,7 +36,7 @@ _DECISIONS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Import:
+class ImportedDecisions:
     """What an import did."""
 
     folder: str
@@ -46,7 +46,7 @@ class Import:
     """False: the same file was imported before, with the same reviewer and settings."""
 
 
-def run(config: ImportConfig) -> Import:
+def run(config: ImportConfig) -> ImportedDecisions:
     """Import decisions; the same file adds nothing a second time.
 
     Raises:
@@ -60,7 +60,7 @@ def run(config: ImportConfig) -> Import:
     known = records.read(digest)
     if known is not None:
         say(f"{config.input} was imported before: nothing to add", to_stdout=True)
-        return Import(folder=config.folder, balance=Balance.from_record(known["balance"]), is_new=False)
+        return ImportedDecisions(folder=config.folder, balance=Balance.from_record(known["balance"]), is_new=False)
     names = read_known_names(config.labels, predictions, vocabulary=config.vocabulary)
     with tempfile.TemporaryDirectory() as scratch, open_database(Path(scratch)) as database:
         index, waiting = ImportDatabase(database), WaitingDecisions(database)
@@ -75,7 +75,7 @@ def run(config: ImportConfig) -> Import:
         say(str(line))
     say_balance(balance)
     say(f"{balance.num_taken:,} decisions of {config.input}: {decisions.folder}", to_stdout=True)
-    return Import(folder=decisions.folder, balance=balance, is_new=True)
+    return ImportedDecisions(folder=decisions.folder, balance=balance, is_new=True)
 
 
 def _find_decision_set(config: ImportConfig, predictions: PredictionSet) -> DecisionSet | None:

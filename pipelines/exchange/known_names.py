@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.data.name_parsing import normalise_name
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
 from pipelines.storage.label_vocabulary import find_label_vocabulary
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import ExplainablePrediction, iterate_predictions
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.records import ExplainablePrediction, iterate_predictions
 from ecor.storage import filesystem
 from pipelines.audit.certificate import CERTIFICATE_NAME, POLICY_NAME, find_certificate
 from pipelines.audit.label_decisions import LABEL_DECISIONS_NAME

@@ -8,7 +8,7 @@ from ecor.config.checks import require
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.model_records import Checkpoint, read_checkpoint

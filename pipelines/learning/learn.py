@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecor.config.checks import name_some, require
-from ecor.data.prediction_schema import PARQUET_OPTIONS
-from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import MANIFEST_NAME, PredictionSet, read_prediction_set
+from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
 from pipelines.config.identity import describe_changes, output_settings

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.prediction_schema import PARQUET_OPTIONS
-from ecor.data.predictions import iterate_parts
+from ecor.data.predictions.parts import iterate_parts
+from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.config.learning import AskConfig
 from pipelines.learning.strategies import rank_labels

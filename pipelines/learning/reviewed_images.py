@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ecor.config.checks import name_some, parse_record, require
 from ecor.data.images.decoding import ImageError, check_header
-from ecor.data.predictions import iterate_parts
+from ecor.data.predictions.parts import iterate_parts
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from pipelines.learning.corrections import TAKEN, count_left_out

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float, UInt64
 
 from ecor.config.checks import require
-from ecor.data.predictions import iterate_parts, read_predictions
+from ecor.data.predictions.parts import iterate_parts, read_predictions
 from pipelines.config.learning import AskConfig, StrategyName
 
 _Priority = Callable[[pa.Table], Float[np.ndarray, " n"]]

@@ -10,7 +10,7 @@ from ecor.config.checks import require
 from ecor.config.model import PromptConfig
 from ecor.config.scoring import MethodName
 from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.data.shard_manifest import VOCABULARY_NAME, ShardManifest
 from ecor.data.shards import read_index
 from ecor.data.vocabulary import Vocabulary

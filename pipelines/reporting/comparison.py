@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet, read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
+from ecor.data.predictions.parts import read_predictions
 from pipelines.reporting.html_page import OtherPrediction
 
 PAIR = ["category", "rationale", "confidence"]

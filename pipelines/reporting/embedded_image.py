@@ -13,7 +13,7 @@ from pipelines.storage.image_source import ImagePlace
 
 PICTURE_QUALITY = 82
 """WebP quality of thumbnails (our choice: about 6 kB at 192 pixels)."""
-SMALL_PX = 48
+_SMALL_PX = 48
 """Images up to this size are enlarged without smoothing (our choice)."""
 
 
@@ -35,7 +35,7 @@ class EmbeddedImage:
 
     @property
     def small(self) -> bool:
-        return max(self.width, self.height) <= SMALL_PX
+        return max(self.width, self.height) <= _SMALL_PX
 
 
 class MissingPictureError(Exception):

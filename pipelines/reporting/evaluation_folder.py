@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.predictions import MANIFEST_NAME
+from ecor.data.predictions.manifest import MANIFEST_NAME
 from ecor.evaluation.correctness import Labels
 from ecor.evaluation.metrics import confusions
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation, Result, slug
@@ -19,7 +19,7 @@ from ecor.storage import filesystem
 from pipelines.reporting import evaluation_plots
 from pipelines.runtime.balance import Balance, add_balances
 
-SUMMARY_NAME = "summary.json"
+EVALUATION_SUMMARY_NAME = "summary.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ def summarise_evaluation(
         balances: of each set, as `balance_sets` returns them.
         seconds: duration of the stage.
     """
-    files = {each.name for each in folder.iterdir()} | {SUMMARY_NAME}
+    files = {each.name for each in folder.iterdir()} | {EVALUATION_SUMMARY_NAME}
     return {
         "stage": "evaluate",
         "seconds": round(seconds, 3),
@@ -197,7 +197,7 @@ def publish_evaluation(folder: Path, output: str) -> None:
 def _files_of_older(output: str) -> list[str]:
     """List the files of the evaluation that is in the folder, from its summary; none without a summary."""
     try:
-        files = json.loads(filesystem.read(filesystem.join(output, SUMMARY_NAME)))["files"]
+        files = json.loads(filesystem.read(filesystem.join(output, EVALUATION_SUMMARY_NAME)))["files"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
     return [Path(str(name)).name for name in files]

@@ -17,7 +17,7 @@ from ecor.evaluation.metrics import CategoryResult
 from ecor.evaluation.record import Comparison, Result
 from pipelines.reporting.plotting import INK, PALE, new_figure, save_figure, shorten_name
 
-OUTCOMES = {
+_OUTCOMES = {
     "rr": ("right, right reason", "#1b7f5c"),
     "rw": ("right, wrong reason", "#a6d8c3"),
     "wr": ("wrong, right reason", "#f3c78f"),
@@ -40,7 +40,7 @@ def draw_rules(results: Sequence[Result], path: Path) -> None:
         place += 1.0 + (0.7 if row and shown[row - 1][0] is not result else 0.0)
         places.append(place)
         left = 0.0
-        for part, (_, colour) in OUTCOMES.items():
+        for part, (_, colour) in _OUTCOMES.items():
             value = result.metrics[f"{rule}/{part}"].value
             axes.barh(place, value, left=left, color=colour, height=0.82, edgecolor="white", linewidth=0.6)
             if value >= 0.045:
@@ -96,9 +96,9 @@ def _draw_bins(bins: Sequence[ReliabilityBin], path: Path, *, title: str, shares
         assert each.confidence is not None
         upper.bar(each.low, each.accuracy, width=width, align="edge", color="#5b8fb0", edgecolor="white")
         upper.plot([each.low + width / 2] * 2, share_interval(each), color=INK, linewidth=1.2, zorder=4)
-        upper.plot([each.low, each.low + width], [each.confidence] * 2, color=OUTCOMES["ww"][1], linewidth=2, zorder=3)
+        upper.plot([each.low, each.low + width], [each.confidence] * 2, color=_OUTCOMES["ww"][1], linewidth=2, zorder=3)
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    upper.plot([], [], color=OUTCOMES["ww"][1], linewidth=2, label="mean confidence")
+    upper.plot([], [], color=_OUTCOMES["ww"][1], linewidth=2, label="mean confidence")
     upper.bar(0, 0, color="#5b8fb0", label=shares)
     upper.plot([], [], color=INK, linewidth=1.2, label="95 % interval of the share")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
@@ -158,7 +158,7 @@ def draw_confusions(result: Result, counts: Mapping[tuple[str, str], int], path:
     wrong = sorted((-count, pair) for pair, count in counts.items() if pair[0] != pair[1])[:MAX_CONFUSIONS]
     figure = new_figure(width=7.5, height=1.4 + 0.27 * max(1, len(wrong)))
     axes = figure.subplots()
-    axes.barh(range(len(wrong)), [-count for count, _ in wrong], color=OUTCOMES["ww"][1], height=0.75)
+    axes.barh(range(len(wrong)), [-count for count, _ in wrong], color=_OUTCOMES["ww"][1], height=0.75)
     axes.set_yticks(range(len(wrong)), [f"{shorten_name(true)} → {shorten_name(said)}" for _, (true, said) in wrong])
     axes.invert_yaxis()
     axes.margins(y=0.01)
@@ -192,15 +192,15 @@ def draw_categories(result: Result, path: Path) -> None:
 
 def draw_legend(figure: Figure) -> None:
     """Add a legend of the colours of outcomes."""
-    handles = [Patch(color=colour, label=words) for words, colour in OUTCOMES.values()]
+    handles = [Patch(color=colour, label=words) for words, colour in _OUTCOMES.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def draw_category(axes: Axes, result: CategoryResult, *, place: float) -> None:
     """Draw one stacked bar, with a whisker for the interval of RR."""
     left = 0.0
-    for part, value in zip(OUTCOMES, (result.rr.value, result.rw, result.wr, result.ww), strict=True):
-        axes.barh(place, value, left=left, color=OUTCOMES[part][1], height=0.78)
+    for part, value in zip(_OUTCOMES, (result.rr.value, result.rw, result.wr, result.ww), strict=True):
+        axes.barh(place, value, left=left, color=_OUTCOMES[part][1], height=0.78)
         left += value
     axes.plot([result.rr.low, result.rr.high], [place, place], color=INK, linewidth=1.4, solid_capstyle="butt")
 
@@ -217,7 +217,7 @@ def draw_differences(comparisons: Sequence[Comparison], path: Path) -> None:
     axes = figure.subplots()
     for place, (_, _, gap) in enumerate(rows):
         sure = gap.low > 0 or gap.high < 0
-        colour = OUTCOMES["rr"][1] if gap.low > 0 else OUTCOMES["ww"][1] if sure else "#7a8790"
+        colour = _OUTCOMES["rr"][1] if gap.low > 0 else _OUTCOMES["ww"][1] if sure else "#7a8790"
         axes.plot([gap.low, gap.high], [place, place], color=colour, linewidth=2)
         axes.plot(gap.value, place, "o", color=colour, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)

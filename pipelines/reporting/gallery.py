@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.data.images.decoding import decode_image
-from ecor.data.prediction_schema import ExplainablePrediction
-from ecor.data.predictions import PredictionParents, PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.records import ExplainablePrediction
 from ecor.evaluation.correctness import strict_rule
 from ecor.evaluation.label_columns import read_labels
 from pipelines.reporting.comparison import ComparedPredictions, other_predictions

@@ -12,7 +12,7 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from ecor.data.prediction_schema import ExplainablePrediction, RankedRationale
+from ecor.data.predictions.records import ExplainablePrediction, RankedRationale
 from ecor.storage.digests import text_sha256
 from pipelines.reporting.embedded_image import EmbeddedImage
 from pipelines.runtime.console import percent

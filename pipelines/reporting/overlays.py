@@ -13,13 +13,13 @@ from ecor.explain.overlay import overlay
 from pipelines.reporting.embedded_image import encode_webp
 from pipelines.reporting.html_page import Overlay
 
-OVERLAY_PX = 128
+_OVERLAY_PX = 128
 """Longer side of an overlay (our choice)."""
 QUALITY = 75
 """WebP quality (our choice: about 2 kB per overlay)."""
 
 
-def draw_overlays(picture: Image.Image, evidence: Evidence, *, size_px: int = OVERLAY_PX) -> tuple[Overlay, ...]:
+def draw_overlays(picture: Image.Image, evidence: Evidence, *, size_px: int = _OVERLAY_PX) -> tuple[Overlay, ...]:
     """Draw one overlay per heat map, in their order, on copies of the image with a longer side of at most `size_px`."""
     image = picture.copy()
     image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.evaluation.record import Evaluation, Result
 from pipelines.reporting.gallery import GallerySample
 from pipelines.reporting.html_page import Card, Fact, MetricValue, Outcome
 from pipelines.reporting.metric_tables import metric_cell
 from pipelines.runtime.console import percent
 
-OUTCOMES = {
+_OUTCOMES = {
     "rr": "right, for the right reason",
     "rw": "right, for a wrong reason",
     "wr": "wrong, though the reason is right",
@@ -102,12 +102,12 @@ def page_lineage(predictions: PredictionSet, *, evaluation: Evaluation | None) -
 
 
 def _has_outcomes(drawn: GallerySample) -> bool:
-    return any(drawn.num_of.get(code) for code in OUTCOMES)
+    return any(drawn.num_of.get(code) for code in _OUTCOMES)
 
 
 def page_outcomes(drawn: GallerySample, *, result: Result | None) -> Iterator[Outcome]:
-    total = sum(drawn.num_of.get(code, 0) for code in OUTCOMES)
-    for code, words in OUTCOMES.items() if total else ():
+    total = sum(drawn.num_of.get(code, 0) for code in _OUTCOMES)
+    for code, words in _OUTCOMES.items() if total else ():
         count = drawn.num_of.get(code, 0)
         measured = None if result is None else metric_cell(result, f"strict/{code}")
         yield Outcome(code=code, words=words, share=measured or MetricValue(value=count / total), count=count)

@@ -30,7 +30,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelBefore:
-    """The label that the reviewer saw: columns of `ecor.data.prediction_schema.PREDICTION_SCHEMA`."""
+    """The label that the reviewer saw: columns of `ecor.data.predictions.schema.PREDICTION_SCHEMA`."""
 
     category: str
     rationale: str

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from ecor.config.checks import parse_record, require
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.storage import filesystem
 from pipelines.review.decision_log import DecisionLog, LoggedDecision, TornLine, list_logs, read_logs
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.prediction_schema import PARQUET_OPTIONS
+from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.review.decision import Decision
 from pipelines.review.decision_log import LoggedDecision, TornLine
@@ -27,7 +27,7 @@ DECISION_TABLE_NAME = "decisions.parquet"
 BUCKET_BYTES = 8 * 2**20
 """Size of the logs that is replayed in memory at once (about ten times as much as Python objects)."""
 MAX_BUCKETS = 256
-ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 4096
 
 
 def _column(name: str, kind: pa.DataType, description: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
@@ -128,7 +128,7 @@ def write_decision_table(decisions: DecisionSet) -> DecisionTable:
             rows += map(_row, group)
             num_rows, num_images = num_rows + len(group), num_images + 1
             num_disputed += group[0].disputed
-            if len(rows) >= ROWS_AT_ONCE:
+            if len(rows) >= _ROWS_AT_ONCE:
                 writer.write_table(pa.Table.from_pylist(rows, schema=DECISION_SCHEMA))
                 rows = []
         writer.write_table(pa.Table.from_pylist(rows, schema=DECISION_SCHEMA))

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import cast
 
 from ecor.data.name_parsing import normalise_name
-from ecor.storage.tables import TableRow, read_rows
+from ecor.data.table_row import TableRow
+from ecor.data.tables import read_rows
 from pipelines.review.decision import VERDICTS, Correction, LabelBefore, Verdict, parse_time
 
 TO_FILL = ("verdict", "category_after", "rationales_after", "reviewer", "note")

@@ -15,7 +15,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionPart, PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionPart, PredictionSet
+from ecor.data.predictions.parts import read_part
 from pipelines.storage.image_source import PLACE_COLUMNS, ImagePlace
 
 _NEEDED = (*PLACE_COLUMNS, "category", "rationale", "confidence")

@@ -5,7 +5,7 @@ from jaxtyping import Int
 
 from ecor.config.checks import require
 from ecor.data.name_parsing import normalise_name
-from ecor.storage.tables import read_rows
+from ecor.data.tables import read_rows
 from pipelines.review.label_index import LabelIndex
 
 

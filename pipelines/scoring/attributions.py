@@ -21,7 +21,7 @@ from ecor.config.scoring import ScoringConfig
 from ecor.convis.concept_features import encode_concepts
 from ecor.convis.lexicon import ListLexicon, lexicon_digest
 from ecor.data.heatmap_codec import EVIDENCE_COLUMN, MOST_CELLS, Evidence, quantize
-from ecor.data.prediction_schema import schema_with
+from ecor.data.predictions.schema import schema_with
 from ecor.explain.joint_heatmaps import explain_joint
 from ecor.explain.methods.registry import Method, build_method, build_prepared_method, missing_requirement
 from ecor.explain.methods.settings import read_settings

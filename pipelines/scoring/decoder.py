@@ -7,9 +7,10 @@ between actors as a row of an Arrow table, so that pixels are never pickled.
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from jaxtyping import UInt8
 from ecor.config.model import Preprocess
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import ORIGIN_SCHEMA, origins_table
+from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
 from pipelines.storage.attempt import Attempt
 
@@ -27,20 +28,45 @@ PART_IMAGES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Some pictures of a unit, decoded, in order."""
+class UnitPart:
+    """A run of a unit's images on its way between actors: what all kinds of parts hold."""
 
     unit: str
     attempt: Attempt | None
-    """The job's claim of the unit; None where nothing is committed."""
+    """The job's claim of the unit, under which the writer commits it; None where nothing is committed."""
     index: int
     """Position among the unit's parts."""
     num_parts: int
+    rejected: tuple[Rejection, ...]
+    """Images of this run without a row."""
+
+    def shared_columns(self) -> dict[str, Any]:
+        """Columns of one row that every kind of part has."""
+        return {
+            "unit": [self.unit],
+            "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
+            "index": [self.index],
+            "num_parts": [self.num_parts],
+            "rejected": [rejections_to_json(self.rejected)],
+        }
+
+    @staticmethod
+    def shared_values(row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that `shared_columns` wrote."""
+        return {
+            **{name: row[name] for name in ("unit", "index", "num_parts")},
+            "attempt": attempt_from_json(row["attempt"]),
+            "rejected": rejections_from_json(row["rejected"]),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part(UnitPart):
+    """Some pictures of a unit, decoded, in order."""
+
     pixels: UInt8[np.ndarray, "B 3 H W"]
     origins: pa.Table
-    """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
-    rejected: tuple[Rejection, ...]
-    """Pictures of this run that are not among the B."""
+    """B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
     decode_s: float
     """Reading, decoding and resizing."""
 
@@ -52,14 +78,10 @@ class Part:
         """The part as one row; the pixels are not copied."""
         return pa.table(
             {
-                "unit": [self.unit],
-                "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
-                "index": [self.index],
-                "num_parts": [self.num_parts],
+                **self.shared_columns(),
                 "pixels": _binary_view(self.pixels),
                 "shape": [list(self.pixels.shape)],
                 "origins": [to_ipc(self.origins)],
-                "rejected": [rejections_to_json(self.rejected)],
                 "decode_s": [self.decode_s],
             }
         )
@@ -70,13 +92,9 @@ class Part:
         row = table.drop_columns(["pixels"]).to_pylist()[0]
         shared = np.frombuffer(table["pixels"][0].as_buffer(), dtype=np.uint8)
         return cls(
-            unit=row["unit"],
-            attempt=attempt_from_json(row["attempt"]),
-            index=row["index"],
-            num_parts=row["num_parts"],
+            **cls.shared_values(row),
             pixels=shared.reshape(row["shape"]),
             origins=from_ipc(row["origins"]),
-            rejected=rejections_from_json(row["rejected"]),
             decode_s=row["decode_s"],
         )
 

@@ -10,15 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.clip.image_features import FeaturePart
-from ecor.data.predictions import PredictionPart
-from pipelines.scoring.decoder import (
-    attempt_from_json,
-    attempt_to_json,
-    from_ipc,
-    rejections_from_json,
-    rejections_to_json,
-    to_ipc,
-)
+from ecor.data.predictions.manifest import PredictionPart
+from pipelines.scoring.decoder import UnitPart, attempt_from_json, from_ipc, to_ipc
 from pipelines.scoring.inputs import Input
 from pipelines.scoring.work_units import Rejection
 from pipelines.storage.attempt import Attempt
@@ -55,21 +48,16 @@ class FeatureUnit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedPart:
-    """Some images of a unit as features, in order: what `pipelines.scoring.decoder.Part` is for pixels."""
+class EncodedPart(UnitPart):
+    """Some images of a unit as features, in order: what `pipelines.scoring.decoder.Part` is for pixels.
 
-    unit: str
-    attempt: Attempt | None
-    """The job's claim of the unit; None where nothing is committed."""
-    index: int
-    """Position among the unit's parts."""
-    num_parts: int
+    The images of the unit without a label are rejected with its first part.
+    """
+
     features: pa.Table
     """B rows of `ecor.clip.image_features.features_table`."""
     origins: pa.Table
-    """B rows with `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
-    rejected: tuple[Rejection, ...]
-    """Images of the unit without a label, with its first part."""
+    """B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
     decode_s: float
     """Reading the features, in place of decoding."""
 
@@ -81,13 +69,9 @@ class EncodedPart:
         """The part as one row of an Arrow table, for Ray Data."""
         return pa.table(
             {
-                "unit": [self.unit],
-                "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
-                "index": [self.index],
-                "num_parts": [self.num_parts],
+                **self.shared_columns(),
                 "features": pa.array([to_ipc(self.features)], pa.large_binary()),
                 "origins": [to_ipc(self.origins)],
-                "rejected": [rejections_to_json(self.rejected)],
                 "decode_s": [self.decode_s],
             }
         )
@@ -97,11 +81,10 @@ class EncodedPart:
         """Read a table with one row."""
         row = table.to_pylist()[0]
         return cls(
-            **{name: row[name] for name in ("unit", "index", "num_parts", "decode_s")},
-            attempt=attempt_from_json(row["attempt"]),
+            **cls.shared_values(row),
             features=from_ipc(row["features"]),
             origins=from_ipc(row["origins"]),
-            rejected=rejections_from_json(row["rejected"]),
+            decode_s=row["decode_s"],
         )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from ecor.data.images.decoding import EXTENSIONS
 from ecor.data.name_parsing import normalise_name
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
+from ecor.data.table_row import TableRow
+from ecor.data.tables import TABLE_SUFFIXES, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
-from ecor.storage.tables import TABLE_SUFFIXES, TableRow, read_rows
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store

@@ -11,7 +11,7 @@ from ecor.config.checks import require
 from ecor.config.choices import Precision
 from ecor.config.model import Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from ecor.storage.model_records import read_checkpoint

@@ -24,15 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.clip.image_features import FeaturePart, FeatureSet
-from ecor.data.predictions import (
+from ecor.data.predictions.manifest import (
     MANIFEST_NAME,
     PredictionPart,
     PredictionSet,
-    read_part,
     read_prediction_set,
-    write_part,
     write_prediction_set,
 )
+from ecor.data.predictions.parts import read_part, write_part
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import describe_changes
@@ -45,7 +44,7 @@ from pipelines.storage.record_store import RecordStore
 from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
-SUMMARY_NAME = "summary.json"
+_SUMMARY_NAME = "summary.json"
 QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
 """A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
 _COMMITS = "_commits"
@@ -241,7 +240,7 @@ class PredictionsFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write counts and times."""
-        self._write(SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
+        self._write(_SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
 
     def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed."""

@@ -1,6 +1,5 @@
 """Predict labels and heat maps for a batch of images, with a recognizer or a LICO classifier."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +22,7 @@ from ecor.lico.classifier import Classifier, load_classifier
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ExplainConfig
-from pipelines.runtime.console import percent
+from pipelines.reporting.explained_pictures import ImageExplanation, Ranked
 from pipelines.storage.lexicons import open_concepts
 from pipelines.tracking.model_loading import (
     DEMO_MODEL,
@@ -37,44 +36,6 @@ from pipelines.tracking.model_loading import (
 DEMO_SET = "demo-small"
 DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
 """Default methods, of a model with rationales and of a classifier."""
-Ranked = tuple[tuple[str, float], ...]
-"""Names and numbers, best first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageExplanation:
-    """The labels of an image and the answers to what was looked for."""
-
-    category: str
-    category_prob: float
-    rationales: Ranked = ()
-    """With P(r | I)."""
-    texts: Ranked = ()
-    """Free texts and their cosines."""
-    concepts: Ranked = ()
-    """Concepts of a lexicon and the cosines of their definitions."""
-    others: Ranked = ()
-    """For a classifier: the next most probable categories."""
-
-    @property
-    def is_finite(self) -> bool:
-        """False where the image has a feature of NaN or infinity: its numbers and maps then say nothing."""
-        return math.isfinite(self.category_prob)
-
-    @property
-    def titles(self) -> list[tuple[str, str]]:
-        """Titles of the maps: a name and its probability or cosine."""
-        given = ", given its reasons" if self.rationales else ""
-        found = [(self.category, f"{percent(self.category_prob, 1)}{given}")]
-        found += [(name, percent(prob, 1)) for name, prob in (*self.rationales, *self.others)]
-        return found + self.sought
-
-    @property
-    def sought(self) -> list[tuple[str, str]]:
-        """The texts and concepts that were looked for, with their cosines."""
-        named = [(f"“{text}”", cosine) for text, cosine in self.texts]
-        named += [(f"concept {name}", cosine) for name, cosine in self.concepts]
-        return [(name, f"cosine {cosine:.2f}") for name, cosine in named]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

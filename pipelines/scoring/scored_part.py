@@ -11,16 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.clip.image_features import ImageSide
-from pipelines.scoring.decoder import (
-    attempt_from_json,
-    attempt_to_json,
-    from_ipc,
-    rejections_from_json,
-    rejections_to_json,
-    to_ipc,
-)
-from pipelines.scoring.work_units import Rejection
-from pipelines.storage.attempt import Attempt
+from pipelines.scoring.decoder import UnitPart, from_ipc, to_ipc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +56,11 @@ class KeptRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredPart:
+class ScoredPart(UnitPart):
     """The rows of a part."""
 
-    unit: str
-    attempt: Attempt | None
-    """The job's claim of the unit, under which the writer commits it."""
-    index: int
-    num_parts: int
     rows: pa.Table
-    """Rows of `ecor.data.prediction_schema.schema_for`, with the `evidence` column where heat maps are asked for."""
-    rejected: tuple[Rejection, ...]
+    """Rows of `ecor.data.predictions.schema.schema_for`, with the `evidence` column where heat maps are asked for."""
     seconds: StepTimings
     num_cut: int = 0
     """Sentences of the whole vocabulary that are longer than the text tower reads."""
@@ -86,12 +71,8 @@ class ScoredPart:
         """The part as one row of an Arrow table, for Ray Data."""
         return pa.table(
             {
-                "unit": [self.unit],
-                "attempt": pa.array([attempt_to_json(self.attempt)], pa.string()),
-                "index": [self.index],
-                "num_parts": [self.num_parts],
+                **self.shared_columns(),
                 "rows": [to_ipc(self.rows)],
-                "rejected": [rejections_to_json(self.rejected)],
                 "decode_s": [self.seconds.decode],
                 "encode_s": [self.seconds.encode],
                 "text_s": [self.seconds.text],
@@ -107,12 +88,8 @@ class ScoredPart:
         """Read all parts of a block of Ray Data."""
         return [
             cls(
-                unit=row["unit"],
-                attempt=attempt_from_json(row["attempt"]),
-                index=row["index"],
-                num_parts=row["num_parts"],
+                **cls.shared_values(row),
                 rows=from_ipc(row["rows"]),
-                rejected=rejections_from_json(row["rejected"]),
                 seconds=StepTimings(
                     decode=row["decode_s"], encode=row["encode_s"], text=row["text_s"], explain=row["explain_s"]
                 ),

@@ -14,7 +14,7 @@ from filelock import FileLock
 from ecor.checkpoint import load
 from ecor.clip.feature_types import ImageFeatures, unit_features
 from ecor.clip.image_features import feature_arrays, features_table
-from ecor.data.prediction_schema import schema_for
+from ecor.data.predictions.schema import schema_for
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.explain.methods.registry import Method
 from ecor.model import NOT_FINITE, Recognizer

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageItem:
-    """An encoded image and where it is from; named as the columns of `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
+    """An encoded image and where it is from; named as the columns of `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
 
     data: bytes
     key: str

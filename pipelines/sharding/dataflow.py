@@ -33,7 +33,7 @@ from pipelines.sharding.shard_job import ShardJob, digest_of
 from pipelines.sharding.shards_folder import QUARANTINE, WORK
 from pipelines.storage.work_ledger import WorkLedger
 
-QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
+_QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
 
 
 DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
@@ -190,7 +190,7 @@ def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Co
         OSError: when a disk or a store fails.
     """
     rejected = map_blocks(found, _rejected_rows)
-    write_table(rejected, schema=QUARANTINE_SCHEMA, folder=job.output, name=QUARANTINE)
+    write_table(rejected, schema=_QUARANTINE_SCHEMA, folder=job.output, name=QUARANTINE)
     counts = count_rows(rejected, columns=("split", "reason"))
     num_images, num_rejected = found.count(), sum(counts.values())
     count(IMAGES_SEEN, num_images, stage="shard")
@@ -216,7 +216,7 @@ def write_quarantine(job: ShardJob, *, found: Dataset, ledger: WorkLedger) -> Co
 def _rejected_rows(table: pa.Table) -> pa.Table:
     table = table.filter(pc.is_valid(table["reason"]))
     stage = pa.array(["shard"] * table.num_rows, pa.string())
-    return table.append_column("stage", stage).select(QUARANTINE_SCHEMA.names)
+    return table.append_column("stage", stage).select(_QUARANTINE_SCHEMA.names)
 
 
 def mark_duplicates(found: Dataset) -> Dataset:

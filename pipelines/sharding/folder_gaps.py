@@ -9,8 +9,8 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from ecor.config.checks import name_some
+from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
-from ecor.storage.tables import read_json_lines
 from pipelines.runtime.ray_data import map_blocks
 from pipelines.sharding.folder_layout import TRUTH_NAME, Source
 from pipelines.storage.image_bytes import escape_name

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 
 from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
+from ecor.data.tables import TABLE_SUFFIXES
 from ecor.storage import filesystem
-from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store

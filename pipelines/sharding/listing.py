@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
-from ecor.storage.tables import read_json_lines, read_rows
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME, Place, split_of
 from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8

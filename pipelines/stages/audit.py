@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.predictions import MANIFEST_NAME, PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import MANIFEST_NAME, PredictionSet, read_prediction_set
 from ecor.evaluation.risk_control import Promise, num_judged_needed
 from ecor.storage import filesystem
 from pipelines.audit.certificate import (
@@ -32,7 +32,7 @@ from pipelines.audit.certificate import (
     find_certificate,
     read_certificate,
 )
-from pipelines.audit.certificate_folder import log_to_mlflow, write_curve, write_decisions
+from pipelines.audit.certificate_folder import log_certificate, write_curve, write_decisions
 from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide, reject_candidates
 from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
 from pipelines.audit.label_decisions import write_label_decisions
@@ -216,6 +216,6 @@ def _certify(
         folder.mkdir()
         pq.write_table(judgements_table(sample, judgements), folder / "judgements.parquet", compression="zstd")
         write_curve(certificate, curve, folder=folder)
-        certificate = log_to_mlflow(certificate, folder, run_id=predictions.run_id, tracking=tracking)
+        certificate = log_certificate(certificate, folder, run_id=predictions.run_id, tracking=tracking)
         filesystem.publish_files(folder, config.folder, last=CERTIFICATE_NAME)
     return certificate

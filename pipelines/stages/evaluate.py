@@ -16,8 +16,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import VISIBLE_COLUMN
-from ecor.data.predictions import read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_predictions
+from ecor.data.predictions.schema import VISIBLE_COLUMN
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import differences, observations_table
 from ecor.evaluation.record import EVALUATION_NAME, Comparison, Evaluation, read_evaluation, slug
@@ -28,7 +29,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.reporting import EvaluateConfig
 from pipelines.reporting import evaluation_plots
 from pipelines.reporting.evaluation_folder import (
-    SUMMARY_NAME,
+    EVALUATION_SUMMARY_NAME,
     LabelledSet,
     PredictionSource,
     balance_sets,
@@ -43,7 +44,7 @@ from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
 
-COLUMNS = (
+_COLUMNS = (
     *("key", "category_true", "rationales_true", "visible_rationales", "confidence", "pairs", "categories"),
     *("rationales", "two_stage_category", "two_stage_rationale", "pairs_exact", "calibrated", "method"),
 )
@@ -74,10 +75,10 @@ def run(config: EvaluateConfig, *, tracking: TrackingConfig | None = None) -> Ev
         write_tables(record, folder)
         write_observations(sets, folder)
         write_plots(record, sets, folder)
-        record = log_to_mlflow(record, folder, balance=balance, tracking=tracking or TrackingConfig())
+        record = _log_to_mlflow(record, folder, balance=balance, tracking=tracking or TrackingConfig())
         seconds = time.perf_counter() - started
         summary = summarise_evaluation(record, folder, balances=balances, seconds=seconds)
-        (folder / SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n")
+        (folder / EVALUATION_SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n")
         publish_evaluation(folder, config.output)
     report_figures(record, output=config.output, seconds=seconds)
     say_balance(balance)
@@ -115,7 +116,7 @@ def open_source(path: str, *, name: str) -> PredictionSource:
 
 def read_set(source: PredictionSource) -> LabelledSet:
     """Read a set; ValueError when it was altered, or has no row with known truth."""
-    table = read_predictions(source.path, columns=[*COLUMNS, *_optional_columns(source.path)])
+    table = read_predictions(source.path, columns=[*_COLUMNS, *_optional_columns(source.path)])
     labels = known_labels(table, name=source.name)
     return LabelledSet(source=source, table=table, labels=labels, observations=observations_table(labels))
 
@@ -128,7 +129,7 @@ def _optional_columns(path: str) -> list[str]:
     return [VISIBLE_COLUMN.name] if read_prediction_set(path).scoring.visible_probability else []
 
 
-def log_to_mlflow(record: Evaluation, folder: Path, *, balance: Balance, tracking: TrackingConfig) -> Evaluation:
+def _log_to_mlflow(record: Evaluation, folder: Path, *, balance: Balance, tracking: TrackingConfig) -> Evaluation:
     """The record with its MLflow run, which gets the folder's files; the record lies among them, before and after."""
     path = folder / EVALUATION_NAME
     path.write_text(record.to_json(), encoding="utf-8")

@@ -11,52 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ecor.config.checks import require
-from ecor.config.model import Preprocess
-from ecor.data.heatmap import Heatmap, frame_of, visible_mask
 from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
+from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
-from ecor.explain.overlay import Panel, panels_png
 from ecor.model import NOT_FINITE
 from ecor.storage import filesystem
-from ecor.storage.tables import TABLE_SUFFIXES
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ExplainConfig
+from pipelines.reporting.explained_pictures import Explained, Shown, draw_explanation, explanation_table
 from pipelines.runtime.balance import Balance, add_balances, say_balance
-from pipelines.runtime.console import percent, say
+from pipelines.runtime.console import say
 from pipelines.scoring.inputs import IMAGE_SUFFIXES, ImageInput, read_input
-from pipelines.scoring.predictors import ImageExplanation, Predictor, open_predictor
+from pipelines.scoring.predictors import Predictor, open_predictor
 from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
 
-SUMMARY_NAME = "explain.summary.json"
-_PX = 512
-"""Longer side of a picture in a figure."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """A picture that is explained."""
-
-    name: str
-    """Of its overlay, without the suffix."""
-    picture: Image.Image
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """What is said of a picture, and where it is drawn."""
-
-    shown: Shown
-    answer: ImageExplanation
-    path: Path
+_SUMMARY_NAME = "explain.summary.json"
 
 
 def run(
@@ -93,7 +67,7 @@ def run(
         balances.append(place.images.balance("explain", num_taken=num_overlays, rejected=rejected))
     balance = add_balances("explain", balances)
     require(bool(done), f"none of the {balance.num_rejected} pictures of {', '.join(images)} can be read and encoded")
-    Console().print(table_of(done))
+    Console().print(explanation_table(done))
     say(_closing_line(len(done), num_rejected=balance.num_rejected, method=model.method, output=config.output))
     _write_summary(balance, method=model.method, output=config.output)
     say_balance(balance)
@@ -121,7 +95,7 @@ def _explain_place(
 def _write_summary(balance: Balance, *, method: str, output: str) -> None:
     """What was explained and what was not, beside the overlays."""
     summary = {"stage": "explain", "method": method, "balance": balance.to_record()}
-    filesystem.write_json(filesystem.join(output, SUMMARY_NAME), summary)
+    filesystem.write_json(filesystem.join(output, _SUMMARY_NAME), summary)
 
 
 def _closing_line(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
@@ -137,24 +111,6 @@ def _check_request(config: ExplainConfig, *, images: Sequence[str], texts: Seque
     require(all(text.strip() for text in texts), "a --text is empty: say what to look for")
     if config.method is not None:
         missing_requirement(config.method, {})  # an unknown name
-
-
-def table_of(explained: Iterable[Explained]) -> Table:
-    """A block of lines per picture."""
-    explained = list(explained)
-    has_reasons = any(each.answer.rationales or each.answer.sought for each in explained)
-    columns = ("overlay", "shows", "P", *(("because there is", "P") if has_reasons else ()))
-    table = Table(*columns, box=None, pad_edge=False)
-    for each in explained:
-        answer = each.answer
-        reasons = [(name, percent(prob, 1)) for name, prob in answer.rationales]
-        reasons += answer.sought
-        named = [(name, percent(prob, 1)) for name, prob in ((answer.category, answer.category_prob), *answer.others)]
-        for number in range(max(len(reasons), len(named))):
-            cells = [rows[number] if number < len(rows) else ("", "") for rows in (named, reasons)]
-            row = (each.path.name if number == 0 else "", *cells[0], *cells[1])
-            table.add_row(*map(_literal, row[: len(columns)]))
-    return table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,26 +193,7 @@ def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> 
             yield Rejection(source=each.source, stage="explain", reason="not_finite", detail=f"it {NOT_FINITE}")
             continue
         path = Path(output) / f"{each.name}.png"
-        filesystem.write(path, _draw(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess))
+        filesystem.write(
+            path, draw_explanation(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess)
+        )
         yield Explained(shown=each, answer=answer, path=path)
-
-
-def _draw(
-    shown: Shown, answer: ImageExplanation, heatmaps: Sequence[Heatmap], *, index: int, preprocess: Preprocess
-) -> bytes:
-    """The original, then the maps."""
-    picture = shown.picture.copy()
-    picture.thumbnail((_PX, _PX), Image.Resampling.LANCZOS)
-    frame = frame_of((picture.height, picture.width), preprocess=preprocess)
-    maps = torch.cat([heatmap.on_source(index, frame=frame) for heatmap in heatmaps])
-    panels = [Panel(title=Path(shown.source).name)]
-    panels += [
-        Panel(title=title, note=note, map=map_HW.numpy())
-        for (title, note), map_HW in zip(answer.titles, maps.clamp(0, 1).cpu(), strict=True)
-    ]
-    return panels_png(np.asarray(picture), panels, seen=visible_mask(frame).numpy())
-
-
-def _literal(text: str) -> Text:
-    """Names are no markup of rich's."""
-    return Text(text)

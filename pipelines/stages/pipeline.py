@@ -9,7 +9,7 @@ Every stage returns its finished record when its parents are the same, so that t
 from dataclasses import dataclass, replace
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import resolve_tracking
 from pipelines.config.pipeline_file import CANDIDATE, CHAMPION, PipelineConfig
 from pipelines.config.reporting import EvaluateConfig

@@ -10,7 +10,7 @@ from rich.progress import track
 
 import ecor
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
 from ecor.evaluation.record import Evaluation, Result, read_evaluation
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate, describe_certificate, read_certificate

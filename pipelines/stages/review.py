@@ -5,7 +5,7 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 """
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionSet, read_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
 from pipelines.config.review import ReviewConfig
 from pipelines.review.decision_set import open_decision_set
 from pipelines.review.decision_table import DecisionTable

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ecor.clip.image_features import FeatureSet
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.balance import Balance, say_balance

@@ -21,9 +21,10 @@ _FILE_ERRORS = frozenset(
 
 _JUNK = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+    | {"#snapshot", "~snapshot", "@recycle", "@recently-snapshot"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 )
-"""Names that operating systems and file servers add, in lower case."""
+"""Names that operating systems and file servers add, in lower case. Snapshots hold each picture once more."""
 
 
 class UnreadableError(OSError):

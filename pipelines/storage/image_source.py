@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecor.data.images.decoding import ImageError
-from ecor.data.prediction_schema import ExplainablePrediction
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
+from ecor.data.predictions.records import ExplainablePrediction
 from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import ShardInfo, read_shard_manifest
 from ecor.data.shards import read_index
@@ -26,7 +26,7 @@ MOST_INDICES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlace:
-    """Where the image of a label lies: columns of `ecor.data.prediction_schema.ORIGIN_SCHEMA`."""
+    """Where the image of a label lies: columns of `ecor.data.predictions.schema.ORIGIN_SCHEMA`."""
 
     key: str
     source: str

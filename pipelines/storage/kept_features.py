@@ -14,8 +14,9 @@ from ecor.clip.image_features import (
     read_feature_set,
     rejected_in,
 )
-from ecor.data.prediction_schema import ORIGIN_SCHEMA
-from ecor.data.predictions import PredictionPart, PredictionSet, read_part, read_prediction_set
+from ecor.data.predictions.manifest import PredictionPart, PredictionSet, read_prediction_set
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import ORIGIN_SCHEMA
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.retries import retry_in_store

@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ecor.config.checks import require
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem

@@ -18,7 +18,7 @@ from pipelines.studies.concept_experiments import DetectionRow, LocalisationRow,
 from pipelines.studies.markdown import read_introduction, table_row, write_parts
 from pipelines.studies.result_rows import write_rows
 
-RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
+_RULES: dict[str, BoxRule] = {"wsol": WSOL, "convis": CONVIS}
 RULE_NOTES = {
     "wsol": "as arXiv:2007.04178 (map above the threshold, corners touch, an overlap of just δ counts)",
     "convis": "as ConVis (map at or above the threshold, corners do not touch, more than δ counts)",
@@ -67,7 +67,7 @@ def run(config: ConceptsConfig) -> Path:
         concepts,
         num_images=config.num_found,
         seed=config.seed,
-        rule=RULES[config.box_rule],
+        rule=_RULES[config.box_rule],
         steps=steps,
         resampling=resampling,
     )

@@ -12,7 +12,7 @@ from ecor.demo.zero_shot_eval import SetValidity, Share, measure_validity
 from pipelines.config.studies import ValidityConfig
 from pipelines.studies.markdown import table_row
 
-HEADER = (
+_HEADER = (
     "set",
     "categories",
     "rationales",
@@ -46,8 +46,8 @@ def run(config: ValidityConfig) -> None:
     require(weights.is_file(), f"{weights} is no file: name the weights.safetensors that `ecor pretrain` wrote")
     torch.set_num_threads(config.num_threads)
     clip = create_clip(weights=weights)
-    _print_row(HEADER)
-    _print_row(["---"] * len(HEADER))
+    _print_row(_HEADER)
+    _print_row(["---"] * len(_HEADER))
     for set_name in config.sets or sets:
         sizes = {"num_train": config.num_train, "num_images": config.num_images}
         _print_row(_table_row(measure_validity(clip, set_name=set_name, seed=config.seed, **sizes)))

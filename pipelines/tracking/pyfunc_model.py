@@ -21,7 +21,7 @@ import ecor
 from ecor.config.scoring import ScoringConfig
 from ecor.data.images.decoding import ImageError, decode_picture
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.data.vocabulary import parse_vocabulary
 from ecor.model import NOT_FINITE, Recognizer
 

@@ -20,11 +20,11 @@ from pipelines.training.data_loader import (
     SampleIndex,
     Split,
     batch_positions,
-    fetch_shards,
     num_batches,
     order_of_epoch,
 )
 from pipelines.training.sample_use import Uses, mark_samples
+from pipelines.training.shard_files import fetch_shards
 
 _CAPTION = ".txt"
 

@@ -1,6 +1,7 @@
 """The Recognizer is CLIP with two prompts: the same numbers as open_clip, rows that say what the probabilities said.
 
-Covers: `ecor.data.images.picture_list`, `ecor.data.prediction_list`, `ecor.probability.prediction_rows`.
+Covers: `ecor.data.images.picture_list`, `ecor.data.predictions.prediction_list`, `ecor.joint_model`,
+`ecor.probability.prediction_rows`.
 """
 
 import json
@@ -17,8 +18,9 @@ import ecor
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import MethodName, ScoringConfig, Temperatures
-from ecor.data.prediction_list import Predictions
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, ExplainablePrediction, origins_table
+from ecor.data.predictions.prediction_list import Predictions
+from ecor.data.predictions.records import ExplainablePrediction
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.model import Recognizer
 from ecor.probability.joint import Joint

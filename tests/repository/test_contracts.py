@@ -1,6 +1,8 @@
 """Packages import only what the contracts in pyproject.toml allow, and docs/architecture.md names them all."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -84,4 +86,16 @@ def test_every_module_has_a_test_of_its_name_or_is_named_where_it_is_tested():
             is_drawing = module.is_relative_to("ecor/demo/art")  # long lists of strokes, tested as whole worlds
             if path.name != "__init__.py" and not is_drawing and not own.is_file():
                 missing += [str(module)] if ".".join(module.with_suffix("").parts) not in named else []
+    assert not missing
+
+
+def test_benchmarks_import_only_names_that_exist():
+    missing = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"ecor", "pipelines", "tests"}:
+                module = importlib.import_module(node.module or "")
+                submodules = {each.name for each in pkgutil.iter_modules(getattr(module, "__path__", []))}
+                names = [each.name for each in node.names if each.name not in submodules]
+                missing += [f"{path.name}: {node.module}.{name}" for name in names if not hasattr(module, name)]
     assert not missing

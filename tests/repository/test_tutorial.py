@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ecor.data.heatmap_codec import Evidence
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import connect

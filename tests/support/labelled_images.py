@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
-from ecor.data.predictions import PredictionSet, write_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, write_prediction_set
+from ecor.data.predictions.records import ExplainablePrediction, predictions_table
 from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index

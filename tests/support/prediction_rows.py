@@ -6,14 +6,15 @@ import numpy as np
 import pyarrow as pa
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import (
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.records import (
     ExplainablePrediction,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
 )
-from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
 
 
 def row(

@@ -16,14 +16,9 @@ import numpy as np
 
 from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
-from ecor.data.predictions import (
-    PredictionParents,
-    PredictionSet,
-    read_prediction_set,
-    write_part,
-    write_prediction_set,
-)
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, read_prediction_set, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.records import ExplainablePrediction, predictions_table
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index
 from pipelines.config.review import ReviewConfig

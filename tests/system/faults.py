@@ -26,8 +26,8 @@ from ray.cluster_utils import Cluster
 
 from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.predictions import read_part
-from ecor.data.predictions import read_prediction_set as read_labels_manifest
+from ecor.data.predictions.manifest import read_prediction_set as read_labels_manifest
+from ecor.data.predictions.parts import read_part
 from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import TrackingConfig

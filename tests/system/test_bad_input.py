@@ -31,8 +31,9 @@ from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig, Preprocess, TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data import prediction_schema, predictions
 from ecor.data.images.decoding import decode_image
+from ecor.data.predictions import manifest, parts
+from ecor.data.predictions import schema as prediction_schema
 from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardInfo, ShardManifest, read_shard_manifest, write_shard_manifest
 from ecor.data.shards import ShardEntry, read_index, read_shard, write_shard
@@ -636,10 +637,8 @@ def shard_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
 
 
 def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
-    part = predictions.write_part(
-        str(folder), prediction_schema.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0"
-    )
-    parents = predictions.PredictionParents(
+    part = parts.write_part(str(folder), prediction_schema.PREDICTION_SCHEMA.empty_table(), name="0.parquet", unit="0")
+    parents = manifest.PredictionParents(
         input="in",
         input_digest="i",
         model_uri="models:/m/1",
@@ -648,9 +647,9 @@ def prediction_manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
         model_digest="d",
         vocabulary_digest="v",
     )
-    record = predictions.PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig())
-    predictions.write_prediction_set(str(folder), record)
-    return folder / "manifest.json", lambda: predictions.read_prediction_set(str(folder))
+    record = manifest.PredictionSet(parts=(part,), parents=parents, scoring=ScoringConfig())
+    manifest.write_prediction_set(str(folder), record)
+    return folder / "manifest.json", lambda: manifest.read_prediction_set(str(folder))
 
 
 def checkpoint_record(folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ecor.config.model import Preprocess
 from ecor.config.scoring import ScoringConfig
-from ecor.data.predictions import PredictionParents, PredictionSet, read_predictions
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet
+from ecor.data.predictions.parts import read_predictions
 from ecor.data.samples import Sample
 from ecor.data.shards import ShardEntry, read_shard, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping

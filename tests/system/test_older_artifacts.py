@@ -10,8 +10,8 @@ import pytest
 
 import ecor
 from ecor.checkpoint import read_checkpoint
-from ecor.data.predictions import read_prediction_set as read_labels_manifest
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.manifest import read_prediction_set as read_labels_manifest
+from ecor.data.predictions.parts import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index, read_shard, verify_shard
 from ecor.data.vocabulary import read_vocabulary

@@ -10,8 +10,8 @@ import pytest
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
-from ecor.data.predictions import read_prediction_set as read_labels
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.manifest import read_prediction_set as read_labels
+from ecor.data.predictions.parts import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
 from ecor.evaluation.record import read_evaluation

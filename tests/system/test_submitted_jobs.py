@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
 from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.__main__ import EXIT_USER_ERROR
 from pipelines.config.infrastructure import TrackingConfig

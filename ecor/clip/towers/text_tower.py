@@ -54,8 +54,8 @@ def trace_text(
         f"the text tower of {backbone.config.name!r} ({type(text).__name__}) is not open_clip's own: no trace of it",
     )
     num_learned = 0 if context is None else len(context)
-    ids = backbone.padded_ids(texts, num_learned=num_learned)
-    start = backbone.num_start_tokens
+    ids = backbone.text_tokenizer.padded_ids(texts, num_learned=num_learned).to(backbone.device)
+    start = backbone.text_tokenizer.num_start_tokens
     with full_precision(backbone), torch.set_grad_enabled(gradients):
         passed = run_text_tower(text, ids, context=None if context is None else context.detach(), start=start)
         return TextTrace(

@@ -10,7 +10,7 @@ from ecor.clip.open_clip_api import open_clip
 from ecor.config.checks import name_some, require
 from ecor.storage import filesystem
 
-CONFIG_NAME = "open_clip_config.json"
+_CONFIG_NAME = "open_clip_config.json"
 """Written beside weights by open_clip and by model hubs."""
 AS_NAMED = "none"
 """Instead of a tag: as the name alone says. Earlier versions built every file so."""
@@ -68,7 +68,7 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
         named = "; ".join(list(reversed(kinds.values()))[:_NAMED])
         raise ValueError(
             f"{PurePosixPath(weights).name}: published weights of {name} differ in activation or preprocessing, and a "
-            f"file does not say which it has: add --backbone.preprocess-of TAG, as {named}; or put its {CONFIG_NAME} "
+            f"file does not say which it has: add --backbone.preprocess-of TAG, as {named}; or put its {_CONFIG_NAME} "
             "beside it"
         )
     return next(iter(known.values())) if known else tag_facts(name, None)
@@ -76,7 +76,7 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
 
 def _facts_beside(weights: str) -> TagFacts | None:
     """Facts of the `open_clip_config.json` beside a weights file; None if there is none."""
-    path = filesystem.join(weights.rpartition("/")[0] or ".", CONFIG_NAME)
+    path = filesystem.join(weights.rpartition("/")[0] or ".", _CONFIG_NAME)
     try:
         if not filesystem.is_file(path):
             return None

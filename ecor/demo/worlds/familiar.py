@@ -7,7 +7,7 @@ from ecor.demo.worlds.schema import DrawnWorld, Kind, WorldSet
 from ecor.demo.worlds.styles import PENCIL, PLAIN
 
 # fmt: off
-KINDS: dict[str, Kind] = {
+_KINDS: dict[str, Kind] = {
     "horse": Kind(draw=animals.horse, rationales=(
         "a long hairy tail", "four dark hooves", "a leather saddle", "a flowing mane",
     )),
@@ -277,14 +277,14 @@ UNNAMED = ("unicorn", "panda", "leopard", "snake", "submarine", "ambulance", "sa
 # fmt: off
 _SETS: Mapping[str, WorldSet] = {
     "demo-small": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="CIFAR-10+: few, well-known categories",
         categories=(
             "cat", "dog", "fire engine", "horse", "lion", "police car", "taxi", "tiger", "truck", "zebra",
         ),
     ),
     "demo-main": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="CIFAR-100+: many categories of every sort",
         categories=(
             "airplane", "apple", "axe", "bed", "bicycle", "bus", "butterfly", "cake", "camel", "car", "castle",
@@ -293,7 +293,7 @@ _SETS: Mapping[str, WorldSet] = {
         ),
     ),
     "demo-twins": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="Food101+: one fine-grained domain; neighbours share a body and a part tells them apart",
         categories=(
             "apple", "axe", "bus", "cake", "car", "cat", "church", "cow", "dog", "fire engine", "hammer", "horse",
@@ -301,12 +301,12 @@ _SETS: Mapping[str, WorldSet] = {
         ),
     ),
     "demo-new-names": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="Caltech101+: categories whose names pretraining never said",
         categories=UNNAMED,
     ),
     "demo-pencil": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="SUN397+: another look of the world, drawn in pencil on paper",
         categories=(
             "airplane", "bicycle", "book", "butterfly", "cactus", "castle", "chair", "clock", "duck", "fish", "fox",
@@ -316,9 +316,9 @@ _SETS: Mapping[str, WorldSet] = {
         look=PENCIL,
     ),
     "demo-large": WorldSet(
-        kinds=KINDS,
+        kinds=_KINDS,
         role="ImageNet+: everything that pretraining named",
-        categories=tuple(sorted(set(KINDS) - set(UNNAMED))),
+        categories=tuple(sorted(set(_KINDS) - set(UNNAMED))),
     ),
 }
 
@@ -326,7 +326,7 @@ _SETS: Mapping[str, WorldSet] = {
 
 FAMILIAR = DrawnWorld(
     name="demo",
-    kinds=KINDS,
+    kinds=_KINDS,
     unnamed=UNNAMED,
     sets=_SETS,
     look=PLAIN,

@@ -15,7 +15,7 @@ from pipelines.exchange.known_names import KnownNames
 from pipelines.exchange.returned_label import VERDICTS_OF_TOOLS
 from pipelines.review.decision import Decision, format_time
 
-CONFIG_NAME = "labeling_config.xml"
+_CONFIG_NAME = "labeling_config.xml"
 TASKS_PER_FILE = 50_000
 """Ours: files that a browser can still upload."""
 LOCAL_FILES = "/data/local-files/?d="
@@ -31,7 +31,7 @@ class LabelStudioWriter:
         self._context = context
         self._file: TextIO | None = None
         self._num_tasks = 0
-        (context.folder / CONFIG_NAME).write_text(labeling_config(context.names), encoding="utf-8")
+        (context.folder / _CONFIG_NAME).write_text(labeling_config(context.names), encoding="utf-8")
 
     def add(self, labels: Sequence[ExportedLabel]) -> None:
         for label in labels:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
-from ecor.data.prediction_schema import OOD_COLUMN
+from ecor.data.predictions.schema import OOD_COLUMN
 from pipelines.reporting.drift.label_join import JoinedDivision
 
 _COMPARED = ("category", "rationale", "confidence", OOD_COLUMN.name)

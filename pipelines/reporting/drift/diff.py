@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import OOD_COLUMN, PARQUET_OPTIONS
-from ecor.data.predictions import MANIFEST_NAME, read_prediction_set
+from ecor.data.predictions.manifest import MANIFEST_NAME, read_prediction_set
+from ecor.data.predictions.schema import OOD_COLUMN, PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.reporting import DiffConfig
@@ -26,7 +26,7 @@ from pipelines.reporting.drift.changes import CHANGED_SCHEMA, JoinedLabels, Labe
 from pipelines.reporting.drift.diff_page import draw_page
 from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
 from pipelines.reporting.drift.label_join import LabelFolder, join_labels
-from pipelines.reporting.drift.record import DIFF_NAME, ChangeCounts, Diff, DiffSide, TopChange, find_diff
+from pipelines.reporting.drift.record import DIFF_NAME, ChangeCounts, DiffSide, LabelDiff, TopChange, find_diff
 from pipelines.runtime.console import progress_bar, say
 
 CHANGES_NAME, CHANGED_NAME, PAGE_NAME = "changes.parquet", "changed_labels.parquet", "diff.html"
@@ -40,7 +40,7 @@ WORDS = {
 }
 
 
-def run(config: DiffConfig) -> Diff:
+def run(config: DiffConfig) -> LabelDiff:
     """Write the comparison of two sets of labels, and print it; a finished one is returned as it is.
 
     Raises:
@@ -63,7 +63,7 @@ def run(config: DiffConfig) -> Diff:
     return found
 
 
-def describe_diff(diff: Diff) -> list[str]:
+def describe_diff(diff: LabelDiff) -> list[str]:
     """The comparison in lines for the terminal."""
     counts = diff.counts
     lines = [
@@ -82,7 +82,7 @@ def _of(number: int, total: int) -> str:
     return f"{number:,} of {total:,}" + (f" ({100 * number / total:.1f} %)" if total else "")
 
 
-def _find_finished(config: DiffConfig, *, before: DiffSide, after: DiffSide) -> Diff | None:
+def _find_finished(config: DiffConfig, *, before: DiffSide, after: DiffSide) -> LabelDiff | None:
     """A finished comparison of the same labels and settings; ValueError where the folder holds anything else."""
     folder = config.folder
     found = find_diff(folder)
@@ -104,7 +104,7 @@ def _labels_in(folder: str) -> str:
     return " (labels)" if filesystem.exists(filesystem.join(folder, MANIFEST_NAME)) else ""
 
 
-def _compare(config: DiffConfig, before: LabelFolder, after: LabelFolder) -> Diff:
+def _compare(config: DiffConfig, before: LabelFolder, after: LabelFolder) -> LabelDiff:
     with tempfile.TemporaryDirectory() as scratch:
         folder, divisions = Path(scratch) / "diff", Path(scratch) / "divisions"
         folder.mkdir()
@@ -146,13 +146,13 @@ def _record(
     labels: JoinedLabels,
     changes: pa.Table,
     num_confident: int,
-) -> Diff:
+) -> LabelDiff:
     paired = 2 * labels.num_common >= max(len(labels.before), len(labels.after))
     num_apart = len(labels.before) + len(labels.after) - 2 * labels.num_common
     limits = DriftLimits(false_alarms=config.false_alarms, smallest_effect=config.smallest_effect)
     first, second = (DiffSide.of(each.predictions, address=each.address) for each in (before, after))
     tests = compare(_quantities(labels, paired=paired), paired=paired, limits=limits)
-    return Diff(
+    return LabelDiff(
         before=first,
         after=second,
         settings=output_settings(config),

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import ecor
-from ecor.data.prediction_schema import ExplainablePrediction
-from ecor.data.predictions import read_part
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.records import ExplainablePrediction
 from pipelines.config.reporting import DiffConfig
 from pipelines.reporting.drift.label_join import LabelFolder
-from pipelines.reporting.drift.record import Diff, DiffSide, TopChange
+from pipelines.reporting.drift.record import DiffSide, LabelDiff, TopChange
 from pipelines.reporting.gallery import GalleryItem, make_cards, outcome_codes
 from pipelines.reporting.html_page import (
     Card,
@@ -42,7 +42,13 @@ ChangeKey = tuple[str, ...]
 
 
 def draw_page(
-    config: DiffConfig, diff: Diff, *, before: LabelFolder, after: LabelFolder, changed: Path, words: Mapping[str, str]
+    config: DiffConfig,
+    diff: LabelDiff,
+    *,
+    before: LabelFolder,
+    after: LabelFolder,
+    changed: Path,
+    words: Mapping[str, str],
 ) -> str:
     """The page as HTML; the same labels, pictures and settings give the same text.
 
@@ -73,7 +79,7 @@ def draw_page(
     )
 
 
-def _sentence(diff: Diff) -> str:
+def _sentence(diff: LabelDiff) -> str:
     counts = diff.counts
     if not counts.common:
         return f"{counts.only_before:,} labels before and {counts.only_after:,} after, of different images."
@@ -81,7 +87,7 @@ def _sentence(diff: Diff) -> str:
     return f"{counts.common:,} images were labelled twice; {share} of them have another category now."
 
 
-def _facts(diff: Diff) -> Iterator[Fact]:
+def _facts(diff: LabelDiff) -> Iterator[Fact]:
     counts = diff.counts
     yield Fact(label="Before", value=diff.before.model, note=f"{diff.before.num_labels:,} labels")
     yield Fact(label="After", value=diff.after.model, note=f"{diff.after.num_labels:,} labels")
@@ -108,7 +114,7 @@ def _lineage(name: str, side: DiffSide) -> Iterator[Fact]:
     yield Fact(label=f"{name}: vocabulary", value=side.vocabulary_digest)
 
 
-def _figure_words(diff: Diff) -> Iterator[str]:
+def _figure_words(diff: LabelDiff) -> Iterator[str]:
     if diff.tests:
         compared = "image by image" if diff.paired else "as two samples, because the images differ"
         yield (
@@ -120,7 +126,7 @@ def _figure_words(diff: Diff) -> Iterator[str]:
         yield f"{note[0].upper()}{note[1:]}."
 
 
-def _tables(diff: Diff, *, words: Mapping[str, str]) -> Iterator[MetricTable]:
+def _tables(diff: LabelDiff, *, words: Mapping[str, str]) -> Iterator[MetricTable]:
     if diff.tests:
         yield _drift_table(diff, words=words)
     columns = (Column(name="images"), Column(name="share", words="of the images in both sets"))
@@ -133,7 +139,7 @@ def _tables(diff: Diff, *, words: Mapping[str, str]) -> Iterator[MetricTable]:
             yield MetricTable(title=title, subject=subject, columns=columns, rows=rows)
 
 
-def _drift_table(diff: Diff, *, words: Mapping[str, str]) -> MetricTable:
+def _drift_table(diff: LabelDiff, *, words: Mapping[str, str]) -> MetricTable:
     rows = tuple(
         Row(
             name=words.get(test.quantity, test.quantity),
@@ -151,7 +157,7 @@ def _drift_table(diff: Diff, *, words: Mapping[str, str]) -> MetricTable:
     return MetricTable(title="Drift without truth", subject="quantity", columns=columns, rows=rows)
 
 
-def _change_row(change: TopChange, diff: Diff) -> Row:
+def _change_row(change: TopChange, diff: LabelDiff) -> Row:
     if change.change == "category":
         name, note = f"{change.category_before} → {change.category_after}", f"because of {change.rationale_after}"
         searched = f"{change.category_before} {change.rationale_after}"
@@ -176,7 +182,9 @@ def _gallery_words(cards: tuple[Card, ...]) -> Iterator[str]:
         yield f"{missing:,} of these {len(cards):,} could not be found again: in place of the picture stands why."
 
 
-def _cards(config: DiffConfig, diff: Diff, *, before: LabelFolder, after: LabelFolder, changed: Path) -> Iterator[Card]:
+def _cards(
+    config: DiffConfig, diff: LabelDiff, *, before: LabelFolder, after: LabelFolder, changed: Path
+) -> Iterator[Card]:
     """Cards of the sample; each shows the label after, and the one before beside it."""
     sample = _sample(diff, changed=changed, num_images=config.max_images)
     for side, other in ((after, before), (before, after)):
@@ -195,7 +203,7 @@ def _said(item: GalleryItem | None) -> tuple[OtherPrediction, ...]:
     return (OtherPrediction(name="before", **values),)
 
 
-def _sample(diff: Diff, *, changed: Path, num_images: int) -> list[tuple[str, str]]:
+def _sample(diff: LabelDiff, *, changed: Path, num_images: int) -> list[tuple[str, str]]:
     """Keys and kinds of the images to show: some of each of the most frequent changes, then of those in one set only.
 
     Of each group, those with the lowest hash of their key are taken: at random, but always the same.

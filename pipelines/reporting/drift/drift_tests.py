@@ -21,7 +21,7 @@ from scipy.stats import MonteCarloMethod, chi2_contingency, ks_2samp
 from ecor.config.checks import require
 
 DEFAULT_FALSE_ALARMS, DEFAULT_SMALLEST_EFFECT = 0.05, 0.02
-NUM_BINS = 100
+_NUM_BINS = 100
 """Quantile bins of paired values; equal values share a bin."""
 _AT_ONCE = 4_000_000
 """Random numbers in memory at once."""
@@ -205,7 +205,7 @@ def _p_value(
 
 def _quantile_bins(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sides as bins of equal shares of all their values: independent of which side a value is on."""
-    edges = np.unique(np.quantile(np.concatenate([before, after]), np.arange(1, NUM_BINS) / NUM_BINS))
+    edges = np.unique(np.quantile(np.concatenate([before, after]), np.arange(1, _NUM_BINS) / _NUM_BINS))
     return np.searchsorted(edges, before, side="right"), np.searchsorted(edges, after, side="right")
 
 

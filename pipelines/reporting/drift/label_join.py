@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from ecor.config.checks import require
-from ecor.data.prediction_schema import OOD_COLUMN
-from ecor.data.predictions import PredictionSet, read_part
+from ecor.data.predictions.manifest import PredictionSet
+from ecor.data.predictions.parts import read_part
+from ecor.data.predictions.schema import OOD_COLUMN
 
 ROWS_PER_DIVISION = 100_000
 LABEL_SCHEMA = pa.schema(

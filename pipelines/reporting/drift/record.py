@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ecor.config.checks import parse_record, require
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.reporting.drift.drift_tests import DriftTest
@@ -85,7 +85,7 @@ class ChangeCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diff:
+class LabelDiff:
     """The record of `ecor diff`."""
 
     before: DiffSide
@@ -123,7 +123,7 @@ class Diff:
         return content
 
     @classmethod
-    def from_json(cls, text: str | bytes, *, source: str) -> "Diff":
+    def from_json(cls, text: str | bytes, *, source: str) -> "LabelDiff":
         """Raises ValueError, naming `source`, for a text that is no such record or was altered by hand."""
         try:
             values: dict[str, Any] = json.loads(text)
@@ -144,10 +144,10 @@ class Diff:
         return record
 
 
-def find_diff(folder: str) -> Diff | None:
+def find_diff(folder: str) -> LabelDiff | None:
     """The record in a folder of `ecor diff`; None where there is none, ValueError for one that was altered."""
     path = filesystem.join(folder, DIFF_NAME)
     try:
-        return Diff.from_json(filesystem.read(path), source=path)
+        return LabelDiff.from_json(filesystem.read(path), source=path)
     except FileNotFoundError:
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.data.name_parsing import normalise_name
-from ecor.data.predictions import PredictionSet
+from ecor.data.predictions.manifest import PredictionSet
 from pipelines.review.label_index import LabelIndex
 from pipelines.storage.label_vocabulary import find_label_vocabulary
 

@@ -19,7 +19,7 @@ CACHE_BYTES = 64 * 2**20
 """Encoded thumbnails and overlays that are kept, the last used ones."""
 LARGE_PX = 768
 """Longer side of the focused picture."""
-OVERLAY_PX = 512
+_OVERLAY_PX = 512
 """Longer side of the focused picture with a map over it."""
 NUM_DECODERS = max(2, os.cpu_count() or 1)
 """Pictures that are decoded at once: each may take 0.3 GB for a moment (`ecor.data.image_decoding.MAX_PIXELS`)."""
@@ -100,4 +100,4 @@ class PictureCache:
 def _draw_overlay(picture: Image.Image, evidence: Evidence, *, place: int) -> EmbeddedImage:
     from pipelines.reporting.overlays import draw_overlays  # imports torch: only where labels hold maps
 
-    return draw_overlays(picture, replace(evidence, maps=(evidence.maps[place],)), size_px=OVERLAY_PX)[0].picture
+    return draw_overlays(picture, replace(evidence, maps=(evidence.maps[place],)), size_px=_OVERLAY_PX)[0].picture

@@ -15,7 +15,7 @@ from torch import Tensor
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.checks import require
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer

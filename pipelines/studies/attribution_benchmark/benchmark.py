@@ -35,7 +35,7 @@ from pipelines.studies.attribution_benchmark.protocol import PRIORS, EvaluationS
 from pipelines.studies.result_rows import append_rows, read_result_rows
 from pipelines.tracking.model_loading import load_projection, open_model
 
-KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+_KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 _SHARED = ("cell", "model", "set", "seed", "num_cases", "target", "method")
 _COLUMNS = (*_SHARED, "measure", "value", "low", "high", "num_looked_at")
 
@@ -121,7 +121,7 @@ def _measure(config: ExplainBenchmarkConfig, *, model: Recognizer, chosen: Mappi
         resampling=Resampling(num_resamples=config.num_resamples), num_checked=config.num_checked
     )
     done = set(_read_rows(root)["cell"])
-    for kind in KINDS:
+    for kind in _KINDS:
         missing = [cell for cell in _cells(kind, chosen) if cell.digest(common) not in done]
         if not missing:
             continue
@@ -190,7 +190,7 @@ def _page_parts(config: ExplainBenchmarkConfig, *, root: Path) -> list[dict[str,
         rows = rows[rows[column] == value]
     rows = rows.drop_duplicates(["target", "method", "measure"], keep="last")
     require(len(rows) > 0, f"{root / RESULTS} has no rows of {asked}: run the same command without --only-page")
-    return [page_part(kind, rows[rows["target"] == kind]) for kind in KINDS if (rows["target"] == kind).any()]
+    return [page_part(kind, rows[rows["target"] == kind]) for kind in _KINDS if (rows["target"] == kind).any()]
 
 
 def _format_measure(name: str, figures: Mapping[str, Estimate]) -> str:

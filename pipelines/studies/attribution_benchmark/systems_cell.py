@@ -108,7 +108,7 @@ def train_system(world: WorldSplits, *, system: SystemName, root: Path, **settin
 
 # ECLIP
 
-PLAIN: dict[str, Callable[[], Method]] = {
+_PLAIN: dict[str, Callable[[], Method]] = {
     "ITSM, plain CLIP": partial(build_method, "itsm"),
     "reversed ITSM": partial(build_method, "reversed_itsm"),
 }
@@ -118,8 +118,8 @@ POOLINGS: dict[str, PoolingName] = {
     "max pooling": "max",
     "masked max pooling": "masked_max",
 }
-ECLIP_ARMS = (*PLAIN, *POOLINGS)
-KINDS: tuple[TargetKind, ...] = ("rationale", "category")
+ECLIP_ARMS = (*_PLAIN, *POOLINGS)
+_KINDS: tuple[TargetKind, ...] = ("rationale", "category")
 
 
 def eclip_method(pooling: PoolingName, *, world: WorldSplits, root: Path) -> tuple[Method, Figures]:
@@ -135,13 +135,13 @@ def eclip_figures(arm: str, *, seed: int, effort: Effort, root: Path) -> dict[st
     """Train and evaluate one arm of the ECLIP study, for both kinds of names."""
     world = draw_effort_world(effort, seed=seed, root=root)
     figures: Figures = {}
-    if arm in PLAIN:
-        chosen = PLAIN[arm]()
+    if arm in _PLAIN:
+        chosen = _PLAIN[arm]()
     else:
         chosen, figures = eclip_method(POOLINGS[arm], world=world, root=root)
     model = Recognizer.zero_shot(world.vocabulary, backbone=load_backbone(_EMBEDDED))
     found: dict[str, Figures] = {}
-    for kind in KINDS:
+    for kind in _KINDS:
         cases = find_cases(model, set_name=effort.set_name, kind=kind, num_cases=effort.num_cases, seed=seed)
         found[kind] = {**map_figures(chosen, cases), **figures}
     return found

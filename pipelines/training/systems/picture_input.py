@@ -17,17 +17,10 @@ from ecor.data.vocabulary import Vocabulary
 from ecor.training.distributed import Rank
 from ecor.training.steps import Pictures
 from pipelines.config.training import TrainConfig
-from pipelines.training.data_loader import (
-    PictureReader,
-    Split,
-    fetch_shards,
-)
+from pipelines.training.data_loader import PictureReader, Split
 from pipelines.training.sample_use import mark_samples
+from pipelines.training.shard_files import fetch_shards
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons
-
-POINTS_PER_EPOCH = 20
-"""Points of the training curves per epoch."""
-
 
 Rows = tuple[Float[Tensor, "N W"], Bool[Tensor, " N"]]
 """A row per picture, and which pictures could be read."""

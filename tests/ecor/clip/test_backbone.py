@@ -1,6 +1,6 @@
 """Laws of the backbone: it is open_clip's model to the bit, frozen, the same from wherever it was loaded.
 
-Covers: `ecor.clip.construction`.
+Covers: `ecor.clip.construction`, `ecor.clip.towers.text_tokenizer`.
 """
 
 import json
@@ -76,7 +76,7 @@ def test_text_features_are_open_clips(tmp_path: Path, settings: dict) -> None:
     ids = open_clip.SimpleTokenizer(context_length=40)(TEXTS)
     theirs = torch.nn.functional.normalize(backbone.model.encode_text(ids), dim=-1)
     assert_close(backbone.encode_text(TEXTS), theirs, rtol=0, atol=1e-6)
-    assert backbone.token_counts(TEXTS) == [4, 16, 62]
+    assert backbone.text_tokenizer.token_counts(TEXTS) == [4, 16, 62]
     assert backbone.encode_image(photos()).shape == (3, 32)
 
 
@@ -248,7 +248,7 @@ def hugging_face(folder: Path) -> dict:
 def test_transformers_towers_take_context_too(tmp_path: Path) -> None:
     backbone = tiny(tmp_path, settings=hugging_face(tmp_path / "bert"))
     assert backbone.causal_text is None and backbone.text_width == 48
-    assert backbone.token_counts(["a dog", "my cat ."]) == [4, 5]
+    assert backbone.text_tokenizer.token_counts(["a dog", "my cat ."]) == [4, 5]
     expected = backbone.encode_text(["a photo of a dog", "a photo of my cat ."])
     context = backbone.word_embeddings("a photo of").requires_grad_()
     features = backbone.encode_text(["a dog", "my cat ."], context=context)
@@ -257,7 +257,7 @@ def test_transformers_towers_take_context_too(tmp_path: Path) -> None:
     features[:, 0].sum().backward()
     assert bool(context.grad.abs().sum() > 0)
     with pytest.raises(ValueError, match="its own tokenizer"):
-        backbone.tokenize(["a dog"])
+        backbone.text_tokenizer.tokenize(["a dog"])
     pairs = SentenceEncoder(
         backbone,
         vocabulary=vocabulary_from_mapping({"dog": ["my cat"], "cat": ["a photo"]}),
@@ -273,7 +273,7 @@ def test_a_long_sentence_keeps_its_end_token(backbone: Backbone) -> None:
     context = torch.randn(5, 48)
     long, cut = "word " * 60, "word " * (40 - 5 - 2)
     assert_close(*[backbone.encode_text([text], context=context) for text in (long, cut)], rtol=0, atol=1e-6)
-    assert backbone.token_counts([long, cut]) == [62, 35]
+    assert backbone.text_tokenizer.token_counts([long, cut]) == [62, 35]
 
 
 def test_plain_causal_towers_are_known(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_detached_encoder_keeps_the_contexts_of_its_making(backbone: Backbone,
 def test_cut_sentences_are_counted(backbone: Backbone, vocabulary: Vocabulary) -> None:
     encoder = encoder_of(backbone, vocabulary, **contexts(num=(6, 8)))
     names, templates = encoder.vocabulary, encoder.templates
-    count = lambda texts, learned: sum(n + learned > 40 for n in backbone.token_counts(texts))  # noqa: E731
+    count = lambda texts, learned: sum(n + learned > 40 for n in backbone.text_tokenizer.token_counts(texts))  # noqa: E731
     expected = count([rationale_sentence(templates, r) for r in names.rationales], 6)
     expected += count([category_sentence(templates, c) for c in names.categories], 8)
     expected += count([pair_sentence(templates, c, r) for c in names.categories for r in names.rationales], 8)

@@ -21,8 +21,9 @@ from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.convis import ConVis, ListLexicon, encode_concepts
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, check_schema, origins_table, predictions_table, schema_with
-from ecor.data.predictions import read_part, write_part
+from ecor.data.predictions.parts import read_part, write_part
+from ecor.data.predictions.records import predictions_table
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, check_schema, origins_table, schema_with
 from ecor.explain import explain_joint
 from ecor.explain.methods.perturbation import Rise
 from pipelines.config.infrastructure import TrackingConfig

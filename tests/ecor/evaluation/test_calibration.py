@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from ecor.data.prediction_schema import predictions_table
+from ecor.data.predictions.records import predictions_table
 from ecor.evaluation.calibration import Stated, calibration_of, corrected_error, stated_probabilities
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.label_columns import read_labels

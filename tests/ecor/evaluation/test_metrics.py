@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ecor.data.prediction_schema import predictions_table
+from ecor.data.predictions.records import predictions_table
 from ecor.evaluation.confidence_intervals import Resampling, bootstrap, mean_estimates
 from ecor.evaluation.correctness import RULES, RankedAnswers, Truth
 from ecor.evaluation.label_columns import read_labels

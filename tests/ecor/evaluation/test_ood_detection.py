@@ -15,7 +15,8 @@ from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
+from ecor.data.predictions.records import iterate_predictions
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table, schema_for
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.linear_probe import LinearProbe, fit_probe, select_probe
 from ecor.evaluation.ood_detection import auroc, detection_measures, fpr_at_tpr, max_logit

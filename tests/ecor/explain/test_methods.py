@@ -592,7 +592,7 @@ def test_word_relevance_is_chefers_recursion_over_words(tmp_path: Path, kind: st
     for n, at in enumerate(trace.read_at.tolist()):
         assert_close(found[n], whole[n, at, 1:at].detach())
     if kind != "bidirectional":
-        assert [len(each) for each in found] == [len(ids) - 2 for ids in backbone.tokenize(sentences)]
+        assert [len(each) for each in found] == [len(ids) - 2 for ids in backbone.text_tokenizer.tokenize(sentences)]
 
 
 def applicable() -> list[tuple[str, str, bool]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import ScoringConfig, Temperatures
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.probability import pair_logits
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import category_log_prob, rationale_log_prob

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import FACTORS, MethodName, ScoringConfig, Temperatures, VisibilityMap
-from ecor.data.prediction_schema import PREDICTION_SCHEMA, iterate_predictions, origins_table, schema_for
+from ecor.data.predictions.records import iterate_predictions
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table, schema_for
 from ecor.model import Recognizer
 from ecor.probability.platt_scaling import LEAST_IMAGES
 from ecor.probability.rationale_visibility import (

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import FACTORS, Factor, MethodName, ScoringConfig, Temperatures
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import (
     category_given_rationale_log_prob,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.data.prediction_schema import predictions_table
+from ecor.data.predictions.records import predictions_table
 from ecor.data.samples import sample_key
 from ecor.storage.digests import bytes_sha256
 from pipelines.__main__ import main

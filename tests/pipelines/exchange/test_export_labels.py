@@ -28,8 +28,8 @@ import webdataset
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ecor.data.prediction_schema import iterate_predictions
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
+from ecor.data.predictions.records import iterate_predictions
 from ecor.storage import filesystem
 from pipelines.__main__ import main
 from pipelines.config.exchange import ExportConfig, ExportFormat
@@ -319,7 +319,7 @@ def test_links_lead_to_the_images(folder):
 
 def decide(folder: Path, *decisions: tuple[int, str, str, Correction | None]) -> str:
     """A decision set with decisions by (row, reviewer, verdict, after)."""
-    from ecor.data.predictions import read_prediction_set
+    from ecor.data.predictions.manifest import read_prediction_set
 
     labels = read_prediction_set(str(folder / "labels"))
     made, rows = open_decision_set(str(folder / "reviewed"), labels="labels", predictions=labels), expected(folder)

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.data.predictions import read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_predictions
 from pipelines.__main__ import main
 from pipelines.config.exchange import ExportConfig, ImportConfig
 from pipelines.exchange import export_labels, import_decisions
@@ -57,7 +58,7 @@ def export(folder: Path, to: str) -> Path:
     return output / FILES[to] if to in FILES else output
 
 
-def take(folder: Path, source: str, path: Path, **settings) -> import_decisions.Import:
+def take(folder: Path, source: str, path: Path, **settings) -> import_decisions.ImportedDecisions:
     return import_decisions.run(
         ImportConfig(labels=str(folder / "labels"), source=source, input=str(path), **{"reviewer": "Ada", **settings})
     )

@@ -19,14 +19,9 @@ from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import ScoringConfig
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import origins_table
-from ecor.data.predictions import (
-    PredictionSet,
-    read_prediction_set,
-    read_predictions,
-    write_part,
-    write_prediction_set,
-)
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set, write_prediction_set
+from ecor.data.predictions.parts import read_predictions, write_part
+from ecor.data.predictions.schema import origins_table
 from ecor.data.samples import sample_key
 from ecor.data.vocabulary import read_vocabulary
 from ecor.model import Recognizer

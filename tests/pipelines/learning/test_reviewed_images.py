@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import PredictionSet, read_predictions, write_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import read_predictions
+from ecor.data.predictions.records import predictions_table
 from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_index

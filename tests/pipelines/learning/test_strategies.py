@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.data.prediction_schema import RankedCategory, predictions_table
+from ecor.data.predictions.records import RankedCategory, predictions_table
 from pipelines.config.learning import AskConfig, LearnConfig
 from pipelines.learning.corrections import REVIEWED_SCHEMA
 from pipelines.learning.review_list import write_review_list

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ecor.config.scoring import ScoringConfig
 from ecor.data.heatmap_codec import Evidence, quantize
-from ecor.data.prediction_schema import ExplainablePrediction, predictions_table
-from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.records import ExplainablePrediction, predictions_table
 from tests.pipelines.stages.test_report import HOSTILE, Outline, made, prediction, write_images
 from tests.support.browser import find_chromium, open_tab
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecor.data.prediction_schema import ExplainablePrediction
+from ecor.data.predictions.records import ExplainablePrediction
 from pipelines.review.label_groups import LabelFilter, LabelGroups
 from pipelines.review.label_index import LabelIndex, build_label_index
 from pipelines.review.server.label_details import LabelDetails

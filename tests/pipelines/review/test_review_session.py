@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecor.data.predictions import read_prediction_set
+from ecor.data.predictions.manifest import read_prediction_set
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.review import review_session as sessions
 from pipelines.review.decision_set import open_decision_set

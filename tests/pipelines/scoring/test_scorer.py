@@ -9,7 +9,7 @@ from PIL import Image
 from ecor.checkpoint import save_checkpoint
 from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.attributions import AttributionSettings
 from pipelines.scoring.decoder import Part

@@ -47,7 +47,18 @@ def test_splits_by_other_names_are_no_categories(tmp_path: Path, folders: tuple[
 
 
 def test_folders_of_systems_are_no_categories_and_files_beside_folders_are_counted(tmp_path: Path):
-    junk = ("__MACOSX/train/hat/._a.png", "@eaDir/a.png", "#recycle/b.png", "Thumbs.db", "desktop.ini", ".git/x")
+    junk = (
+        "__MACOSX/train/hat/._a.png",
+        "@eaDir/a.png",
+        "#recycle/b.png",
+        "Thumbs.db",
+        "desktop.ini",
+        ".git/x",
+        "Icon\r",
+        "#snapshot/monday/hat/a.png",
+        "~snapshot/hourly.0/hat/a.png",
+        "@Recycle/c.png",
+    )
     source = source_of(tmp_path / "in", *junk, "train/hat/a.png", "test/hat/b.png", "loose.png", "README.txt")
     assert found(source) == {"train/hat": "train", "test/hat": "test"}
     assert source.num_ignored == 2

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import read_prediction_set, write_prediction_set
+from ecor.data.predictions.manifest import read_prediction_set, write_prediction_set
+from ecor.data.predictions.records import predictions_table
 from pipelines.__main__ import main
 from pipelines.audit.certificate import Certificate, read_certificate
 from pipelines.config.infrastructure import TrackingConfig

@@ -28,8 +28,8 @@ from PIL import Image
 
 from ecor.config.model import Preprocess
 from ecor.data.heatmap import Heatmap
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import PredictionSet, read_prediction_set, write_prediction_set
+from ecor.data.predictions.manifest import PredictionSet, read_prediction_set, write_prediction_set
+from ecor.data.predictions.records import predictions_table
 from ecor.data.samples import Sample
 from ecor.data.shards import write_shard
 from ecor.training.caption_batches import BatchPart
@@ -38,13 +38,14 @@ from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.stages import ExplainConfig, ShardConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.reporting.evaluation_folder import balance_sets
+from pipelines.reporting.explained_pictures import ImageExplanation
 from pipelines.reporting.gallery import make_cards, sample_gallery
 from pipelines.runtime.balance import Balance
 from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.inputs import Input, read_input
 from pipelines.scoring.job_stats import JobStats
 from pipelines.scoring.predictions_folder import PredictionsFolder
-from pipelines.scoring.predictors import BatchExplanation, ImageExplanation
+from pipelines.scoring.predictors import BatchExplanation
 from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Unit
@@ -56,15 +57,9 @@ from pipelines.sharding.listing import list_images
 from pipelines.stages import evaluate, explain, report, shard
 from pipelines.training import caption_source
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
-from pipelines.training.data_loader import (
-    PictureReader,
-    batch_positions,
-    fetch_shards,
-    num_batches,
-    order_of_epoch,
-    read_split,
-)
+from pipelines.training.data_loader import PictureReader, batch_positions, num_batches, order_of_epoch, read_split
 from pipelines.training.sample_use import balance_splits, mark_samples, merge_uses
+from pipelines.training.shard_files import fetch_shards
 from tests.support.prediction_rows import row, write_labels
 from tests.support.tiny_splits import VOCABULARY, sample, write_split
 

@@ -17,7 +17,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import VISIBLE_COLUMN, predictions_table
+from ecor.data.predictions.records import predictions_table
+from ecor.data.predictions.schema import VISIBLE_COLUMN
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.record import Evaluation, difference_of_folders, read_evaluation, read_observations
 from ecor.evaluation.table_evaluation import evaluate as evaluate_table

@@ -1,7 +1,7 @@
 """Laws of `ecor explain`: an overlay per photo that shows the map, the model's own numbers, one line for a mistake.
 
 Covers: `ecor.explain.methods.registry`, `ecor.explain.methods.settings`, `ecor.explain.overlay`,
-`pipelines.scoring.predictors`, `pipelines.tracking.model_loading`.
+`pipelines.reporting.explained_pictures`, `pipelines.scoring.predictors`, `pipelines.tracking.model_loading`.
 """
 
 import json

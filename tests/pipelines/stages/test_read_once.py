@@ -14,7 +14,7 @@ import pytest
 
 from ecor.config.model import Preprocess
 from ecor.data.images.decoding import decode_image
-from ecor.data.predictions import read_part
+from ecor.data.predictions.parts import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.label_columns import read_labels
 from pipelines.config.reporting import EvaluateConfig

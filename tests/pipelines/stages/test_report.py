@@ -27,20 +27,14 @@ from PIL import Image
 
 from ecor.config.scoring import ScoringConfig
 from ecor.data.images.decoding import decode_image
-from ecor.data.prediction_schema import (
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, read_prediction_set, write_prediction_set
+from ecor.data.predictions.parts import read_predictions, write_part
+from ecor.data.predictions.records import (
     ExplainablePrediction,
     RankedCategory,
     RankedPair,
     RankedRationale,
     predictions_table,
-)
-from ecor.data.predictions import (
-    PredictionParents,
-    PredictionSet,
-    read_prediction_set,
-    read_predictions,
-    write_part,
-    write_prediction_set,
 )
 from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.data.predictions import read_prediction_set
+from ecor.data.predictions.manifest import read_prediction_set
 from pipelines.__main__ import main
 from pipelines.audit.certificate import read_certificate
 from pipelines.config.review import ReviewConfig

@@ -39,8 +39,9 @@ from ecor.config.scoring import ScoringConfig, Temperatures
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import read_part, read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_part, read_predictions
+from ecor.data.predictions.records import predictions_table
 from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
 from ecor.data.shards import ShardEntry, write_shard
@@ -220,12 +221,12 @@ def test_a_table_gives_paths_and_truth(pictures: Path, tmp_path: Path, suffix: s
 
 def test_files_that_are_no_images_by_their_names_are_counted_and_an_output_folder_is_not_listed(tmp_path):
     names = ["a.png", "b.JPG", "c.jfif", "d.mpo", "e.heic", "f.HEIC", "notes", "Thumbs.db", ".hidden.png"]
-    for name in (*names, "@eaDir/a.png", "out/old.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (*names, "Icon\r", "#snapshot/monday/a.png", "@eaDir/a.png", "out/old.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     found = read_input(str(tmp_path), unit_size=100, without=str(tmp_path / "out"))
     assert found.num_images == 4 and found.left_out == {".heic": 2, "": 1}
-    assert found.num_listed == 11 and found.passed_over == {"hidden": 3, "output": 1}
+    assert found.num_listed == 13 and found.passed_over == {"hidden": 5, "output": 1}
     assert found.describe_left_out() == (
         "left out 3 files that are no images by their names: 2 .heic, 1 without a suffix"
     )

@@ -1,7 +1,7 @@
 """Order, resuming and ranks: whatever happens to a run, its tokens are those of a run that nothing happened to.
 
 Covers: `pipelines.config.infrastructure`, `pipelines.training.runs.ray_runner`,
-`pipelines.training.runs.run_folder`, `pipelines.training.unreadable`.
+`pipelines.training.runs.run_folder`, `pipelines.training.shard_files`, `pipelines.training.unreadable`.
 """
 
 import dataclasses
@@ -41,16 +41,10 @@ from pipelines.runtime.cluster import connect
 from pipelines.stages import train
 from pipelines.stages.train import _cut_sentences, _lacking_rationales
 from pipelines.storage.work_ledger import WorkLedger
-from pipelines.training.data_loader import (
-    PictureReader,
-    batch_positions,
-    fetch_shards,
-    num_batches,
-    order_of_epoch,
-    read_split,
-)
+from pipelines.training.data_loader import PictureReader, batch_positions, num_batches, order_of_epoch, read_split
 from pipelines.training.runs.run_folder import hold_output
 from pipelines.training.sample_use import balance_splits
+from pipelines.training.shard_files import fetch_shards
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.train_state import TrainState
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ecor.checkpoint import save_checkpoint
-from ecor.data.predictions import read_prediction_set
+from ecor.data.predictions.manifest import read_prediction_set
 from pipelines.__main__ import main
 from pipelines.config.stages import RegisterConfig
 from pipelines.tracking import model_registry

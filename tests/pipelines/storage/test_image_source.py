@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
 from pipelines.storage import image_source
 from pipelines.storage.image_source import ImagePlace, ImageSource
 

@@ -24,7 +24,8 @@ from ecor.config.model import PromptConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.predictions import read_prediction_set, read_predictions
+from ecor.data.predictions.manifest import read_prediction_set
+from ecor.data.predictions.parts import read_predictions
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ecor.data.predictions import PredictionParents
+from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.storage.label_vocabulary import find_label_vocabulary
 

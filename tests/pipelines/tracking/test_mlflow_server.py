@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from ecor.checkpoint import Checkpoint
 from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.config.training import FitConfig
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
 from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig

@@ -27,8 +27,9 @@ from mlflow.utils.validation import (
 
 from ecor.checkpoint import Checkpoint, load
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import PREDICTION_SCHEMA
-from ecor.data.predictions import PredictionParents, PredictionSet, write_part, write_prediction_set
+from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
+from ecor.data.predictions.parts import write_part
+from ecor.data.predictions.schema import PREDICTION_SCHEMA
 from ecor.evaluation.confidence_intervals import Resampling
 from ecor.evaluation.metrics import observations_table
 from ecor.evaluation.record import EVALUATION_NAME, OBSERVATIONS_NAME, Evaluation

@@ -107,7 +107,7 @@ def test_text_trace_ends_in_the_towers_feature(tmp_path: Path, kind: str, num_le
     theirs = backbone.encode_text(SENTENCES, context=context if num_learned else None)
     assert_close(trace.feature, theirs, atol=1e-5, rtol=0)
     words = trace.ids[:, trace.words]
-    assert words[0, :2].tolist() == [*backbone.tokenize(["a dog"])[0][1:3]]
+    assert words[0, :2].tolist() == [*backbone.text_tokenizer.tokenize(["a dog"])[0][1:3]]
 
 
 def test_gradients_reach_what_the_trace_keeps(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_last_tensors_are_all_behind_a_block(tmp_path: Path) -> None:
 def test_text_features(tmp_path: Path, kind: str) -> None:
     """Padded by open_clip's own forward, and block by block."""
     backbone = double(tmp_path, TEXT_TOWERS[kind])
-    ids = backbone.padded_ids(SENTENCES)
+    ids = backbone.text_tokenizer.padded_ids(SENTENCES)
     theirs = encode_text(backbone, ids)
     assert_same(backbone.encode_text(SENTENCES), normalize(theirs, dim=-1))
     assert_same(run_text_tower(backbone.text, ids).feature, theirs)
@@ -180,7 +180,7 @@ def test_text_features(tmp_path: Path, kind: str) -> None:
 def test_masks_of_padding(tmp_path: Path, kind: str, flag: str) -> None:
     """Two kinds of mask that open_clip's classes have, but no config asks for."""
     backbone = double(tmp_path, TEXT_TOWERS[kind])
-    ids = backbone.padded_ids(SENTENCES)
+    ids = backbone.text_tokenizer.padded_ids(SENTENCES)
     without = encode_text(backbone, ids)
     setattr(backbone.text, flag, True)
     theirs = encode_text(backbone, ids)
@@ -193,8 +193,8 @@ def test_learned_embeddings_of_words_are_the_words(tmp_path: Path, kind: str) ->
     backbone = double(tmp_path, TEXT_TOWERS[kind])
     words = backbone.tokenizer.encode("a photo of")
     context = backbone.token_embedding(torch.tensor(words))
-    theirs = encode_text(backbone, backbone.padded_ids(["a photo of a dog", "a photo of my cat"]))
-    ids = backbone.padded_ids(["a dog", "my cat"], num_learned=len(words))
+    theirs = encode_text(backbone, backbone.text_tokenizer.padded_ids(["a photo of a dog", "a photo of my cat"]))
+    ids = backbone.text_tokenizer.padded_ids(["a dog", "my cat"], num_learned=len(words))
     assert_same(run_text_tower(backbone.text, ids, context=context).feature, theirs)
     assert_same(backbone.encode_text(["a dog", "my cat"], context=context), normalize(theirs, dim=-1))
 
@@ -209,15 +209,15 @@ def test_causal_towers_read_in_parts(tmp_path: Path, kind: str) -> None:
         return
     heads, tails = ["a dog with", "my cat with"], ["a wet nose", "a red tail"]
     texts = [f"this is {head} {tail}" for head in heads for tail in tails]
-    theirs = encode_text(backbone, backbone.padded_ids(texts))
+    theirs = encode_text(backbone, backbone.text_tokenizer.padded_ids(texts))
     assert_same(in_three_parts(backbone, tower, heads=heads, tails=tails), normalize(theirs, dim=-1))
-    ids = torch.tensor(backbone.tokenize(texts))
+    ids = torch.tensor(backbone.text_tokenizer.tokenize(texts))
     at_every_token = token_features(tower, tower.token_embedding(ids))
     assert_same(at_every_token[:, -1], theirs)
 
 
 def in_three_parts(backbone: Backbone, tower: CausalText, *, heads: list[str], tails: list[str]) -> Tensor:
-    words = [tuple(ids[1:-1]) for ids in backbone.tokenize(heads + tails)]
+    words = [tuple(ids[1:-1]) for ids in backbone.text_tokenizer.tokenize(heads + tails)]
     start = cache_prefix(tower, (tower.start_token, *backbone.tokenizer.encode("this is")), context=None)
     before = (start, cache_continuations(tower, words[: len(heads)], before=(start,)))
     endings = [(*each, tower.end_token) for each in words[len(heads) :]]
@@ -227,7 +227,7 @@ def in_three_parts(backbone: Backbone, tower: CausalText, *, heads: list[str], t
 @pytest.mark.parametrize("kind", ["clip", "quick_gelu"])
 def test_captions_without_padding(tmp_path: Path, kind: str) -> None:
     backbone = double(tmp_path, TEXT_TOWERS[kind])
-    ids = backbone.padded_ids(SENTENCES[:2])
+    ids = backbone.text_tokenizer.padded_ids(SENTENCES[:2])
     ends = ids.argmax(dim=-1)
     cut = ids[:, : int(ends.max()) + 1]
     assert cut.shape[1] < ids.shape[1]

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ecor.data.prediction_schema import predictions_table
-from ecor.data.predictions import read_prediction_set, write_prediction_set
+from ecor.data.predictions.manifest import read_prediction_set, write_prediction_set
+from ecor.data.predictions.records import predictions_table
 from pipelines.__main__ import main
 from pipelines.config.reporting import DiffConfig
 from pipelines.reporting.drift import diff, label_join

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ecor.checkpoint import load
-from ecor.data.predictions import read_predictions
+from ecor.data.predictions.parts import read_predictions
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring import scorer

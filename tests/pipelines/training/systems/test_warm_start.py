@@ -17,7 +17,7 @@ from ecor.clip.prompts import PromptLearner
 from ecor.config.model import BackboneConfig, PromptConfig
 from ecor.config.systems import EclipConfig
 from ecor.config.training import FitConfig
-from ecor.data.prediction_schema import origins_table
+from ecor.data.predictions.schema import origins_table
 from ecor.model import Recognizer
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import TrackingConfig

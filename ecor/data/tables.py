@@ -4,10 +4,9 @@ Column names are compared without case and without spaces around them. A cell is
 text or a list of names, and any other cell is an error that names the table, the row, the column and the value.
 """
 
-import ast
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,87 +14,13 @@ from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
+from ecor.data.table_row import TableRow, show_value
 from ecor.storage import filesystem
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 _ROWS_AT_ONCE = 4096
 _SEPARATORS = (",", ";", "\t")
 _NEAR = 0.75
-_SHOWN = 200
-"""Characters of a value that an error shows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRow:
-    """One row, with the columns that were asked for."""
-
-    where: str
-    """For error messages: the address of the table, and its line or row."""
-    cells: Mapping[str, Any]
-    """Raw values by the asked-for name of their column; None for an empty cell. A column may be missing."""
-
-    def text(self, column: str) -> str | None:
-        """The text of a cell; None where it is empty. A whole number is its digits: a category may be called 0.
-
-        Raises:
-            ValueError: when the value is of another type, or UTF-8 cannot hold the text.
-        """
-        value = self.cells.get(column)
-        return None if value is None else self._text(value, column=column)
-
-    def path(self, column: str) -> str:
-        """The path or address in a cell.
-
-        Raises:
-            ValueError: when the cell is empty or holds no text.
-        """
-        value = self.cells.get(column)
-        if not value or not isinstance(value, str):
-            raise self.error(column, "must be a path or an address")
-        return self._text(value, column=column)
-
-    def names(self, column: str) -> list[str] | None:
-        """The names of a cell; None where it is empty.
-
-        A cell holds a list; or a text that is a JSON list, a Python list (as pandas writes it), or has "|" between
-        names (our choice).
-
-        Raises:
-            ValueError: when the cell holds none of these.
-        """
-        value = self.cells.get(column)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            value = self._split(value, column=column)
-        if not isinstance(value, list):
-            raise self.error(column, "needs a list of texts, or a text with | between names")
-        return [self._text(each, column=column) for each in value]
-
-    def error(self, column: str, problem: str) -> ValueError:
-        """An error about the value of a column; `problem` is the rest of the sentence, with the remedy."""
-        return ValueError(f"{self.where}: {column} {problem}, got {show_value(self.cells.get(column))}")
-
-    def _split(self, text: str, *, column: str) -> Any:
-        if not text.lstrip().startswith("["):
-            return [part for part in text.split("|") if part.strip()]
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                return parse(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-        raise self.error(column, "starts with [ and is no list: write a JSON list, or | between names")
-
-    def _text(self, value: Any, *, column: str) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        if not isinstance(value, str):
-            raise self.error(column, f"must be a text, not a {type(value).__name__}: write it as text")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise self.error(column, "holds characters that UTF-8 has no code for: mend the file") from error
-        return value
 
 
 def read_rows(
@@ -145,12 +70,6 @@ def read_json_lines(address: filesystem.Address) -> Iterator[tuple[str, dict[str
                 yield where, record
         except UnicodeDecodeError as error:
             raise _not_utf8(path, line=number + 1, error=error) from error
-
-
-def show_value(value: Any) -> str:
-    """A value as an error message shows it: what Python prints, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

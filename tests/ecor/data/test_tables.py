@@ -1,4 +1,7 @@
-"""One reader for every table a user brings: the same rows from every format, and a line about what cannot be read."""
+"""One reader for every table a user brings: the same rows from every format, and a line about what cannot be read.
+
+Covers: `ecor.data.table_row`.
+"""
 
 import csv
 import json
@@ -12,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecor.storage.tables import TableRow, read_json_lines, read_rows, show_value
+from ecor.data.table_row import TableRow, show_value
+from ecor.data.tables import read_json_lines, read_rows
 
 COLUMNS = {"required": ("path",), "optional": ("category", "split", "rationales")}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from ecor.data.prediction_schema import ExplainablePrediction, iterate_predictions
+from ecor.data.predictions.records import ExplainablePrediction, iterate_predictions
 
 
 class Predictions(Sequence[ExplainablePrediction]):
@@ -16,7 +16,7 @@ class Predictions(Sequence[ExplainablePrediction]):
         self._table = table
 
     def to_arrow(self) -> pa.Table:
-        """One row per picture, with the columns of `ecor.data.prediction_schema.PREDICTION_SCHEMA`."""
+        """One row per picture, with the columns of `ecor.data.predictions.schema.PREDICTION_SCHEMA`."""
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:

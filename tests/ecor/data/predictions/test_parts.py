@@ -1,4 +1,7 @@
-"""What is written is read back; what was altered is refused by name."""
+"""What is written is read back; what was altered is refused by name.
+
+Covers: `ecor.data.predictions.manifest`.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -10,28 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecor.config.scoring import ScoringConfig
-from ecor.data.prediction_schema import (
-    PREDICTION_SCHEMA,
+from ecor.data.predictions.manifest import (
+    PredictionParents,
+    PredictionPart,
+    PredictionSet,
+    read_prediction_set,
+    write_prediction_set,
+)
+from ecor.data.predictions.parts import iterate_parts, read_predictions, write_part
+from ecor.data.predictions.records import (
     ExplainablePrediction,
     RankedCategory,
     RankedPair,
     RankedRationale,
-    check_schema,
-    encode_parquet,
     iterate_predictions,
     predictions_table,
-    schema_for,
 )
-from ecor.data.predictions import (
-    PredictionParents,
-    PredictionPart,
-    PredictionSet,
-    iterate_parts,
-    read_prediction_set,
-    read_predictions,
-    write_part,
-    write_prediction_set,
-)
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, check_schema, encode_parquet, schema_for
 
 names = st.text(alphabet="aZ é漢.\n", min_size=1, max_size=4)
 log_probs = st.floats(min_value=-50, max_value=0, width=32)

@@ -1,18 +1,15 @@
-"""Columns of a table of predictions: origins with nulls, and a description of every column."""
+"""Columns of a table of predictions: origins with nulls, and a description of every column.
+
+Covers: `ecor.data.predictions.records`.
+"""
 
 import dataclasses
 
 import pyarrow as pa
 import pytest
 
-from ecor.data.prediction_schema import (
-    OPTIONAL_COLUMNS,
-    ORIGIN_SCHEMA,
-    PREDICTION_SCHEMA,
-    ExplainablePrediction,
-    origins_table,
-    schema_rows,
-)
+from ecor.data.predictions.records import ExplainablePrediction
+from ecor.data.predictions.schema import OPTIONAL_COLUMNS, ORIGIN_SCHEMA, PREDICTION_SCHEMA, origins_table, schema_rows
 
 
 def test_origins_fill_what_is_not_known() -> None:
