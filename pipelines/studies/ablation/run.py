@@ -128,20 +128,18 @@ def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
 
 def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or DEFAULT_QUESTIONS
-    if config.quick:
-        study = replace(QUICK, world=config.world, questions=questions)
-    elif questions == ("shipped",):
-        study = replace(SHIPPED, world=config.world, **_numbers(config))
-    else:
-        study = Study(world=config.world, questions=questions, **_numbers(config))
-    study = replace(
-        study, roles=config.roles or study.roles, learning_rates=config.learning_rates or study.learning_rates
-    )
+    study = replace(QUICK if config.quick else _published(questions), world=config.world, questions=questions)
+    if not config.quick:
+        study = replace(study, num_repetitions=config.num_repetitions, num_pretrainings=config.num_pretrainings)
+    if config.roles:
+        study = replace(study, roles=config.roles)
+    if config.learning_rates:
+        study = replace(study, learning_rates=config.learning_rates)
     return study, QUICK_SIZES if config.quick else Sizes(num_test=NUM_TEST[study.name])
 
 
-def _numbers(config: AblateConfig) -> dict[str, int]:
-    return {"num_repetitions": config.num_repetitions, "num_pretrainings": config.num_pretrainings}
+def _published(questions: tuple[str, ...]) -> Study:
+    return SHIPPED if questions == ("shipped",) else Study(questions=questions)
 
 
 def _make_clip(
@@ -195,14 +193,19 @@ def _measure(
     """
     missing = missing_cells(cells, path=path, sizes=sizes)
     clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
-    if is_local:
-        finished = (run_cell(cell, root=work, clip=clips[cell.pretraining_seed], sizes=sizes) for cell in missing)
-    else:
-        finished = _run_on_cluster(missing, work=work, clips=clips, sizes=sizes)
+    run_all = _run_here if is_local else _run_on_cluster
     with progress_bar(title, total=len(missing), unit="cells", say_every=10) as advance:
-        for rows in finished:
+        for rows in run_all(missing, work=work, clips=clips, sizes=sizes):
             append_cell_rows(rows, path=path)
             advance()
+
+
+def _run_here(
+    cells: Sequence[Cell], *, work: Path, clips: Mapping[int, BackboneConfig], sizes: Sizes
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each cell, in order."""
+    for cell in cells:
+        yield run_cell(cell, root=work, clip=clips[cell.pretraining_seed], sizes=sizes)
 
 
 def _run_on_cluster(

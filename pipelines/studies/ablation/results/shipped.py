@@ -142,8 +142,11 @@ def validation_scores(rows: pd.DataFrame) -> dict[str, ArmScore]:
     for name, figures in by_arm.items():
         gaps = (figures - base).dropna()
         if len(base) and len(gaps) == len(base):
+            means, mean_gaps, errors = figures.mean(), gaps.mean(), gaps.sem()
             found[name] = ArmScore(
-                means=figures.mean().to_dict(), gaps=gaps.mean().to_dict(), errors=gaps.sem().to_dict()
+                means={figure: float(means[figure]) for figure in RR},
+                gaps={figure: float(mean_gaps[figure]) for figure in RR},
+                errors={figure: float(errors[figure]) for figure in RR},
             )
     return dict(sorted(found.items(), key=lambda item: -item[1].means["rr"]))
 
@@ -157,10 +160,11 @@ def winner(rows: pd.DataFrame) -> str:
 
 
 def _mean_gap(rows: pd.DataFrame, figure: str, *, first: str, second: str) -> "pd.Series[float]":
-    """Difference of two arms per repetition, the mean over sets."""
+    """Difference of two arms per repetition that has all sets, the mean over them."""
     keys = [*REPETITION, "set_name"]
     one, other = (ARMS[name].select(rows).set_index(keys)[figure] for name in (first, second))
-    return (one - other).dropna().groupby(REPETITION).mean()
+    by_set = (one - other).unstack("set_name").reindex(columns=rows["set_name"].unique())
+    return by_set.dropna().mean(axis=1)
 
 
 def _format_gap(score: ArmScore, figure: str) -> str:
