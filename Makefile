@@ -3,8 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
-# Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set.
+# Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set; so would
+# each process of pytest compile all tests, with their assertions rewritten.
 export UV_COMPILE_BYTECODE := 1
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-fast test-slow test-portable soak check-open-clip docs wheel check-wheel lint format lock audit clean
 

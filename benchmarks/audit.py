@@ -2,16 +2,21 @@
 
     python benchmarks/audit.py --simulated 400
     python benchmarks/audit.py --drawn 100
+    pip install mapie; python benchmarks/audit.py --simulated 400 --mapie
 
 Simulated jobs: labels whose confidence is calibrated, too high, too low, or says nothing while just too many of
 them are wrong (the hardest case). Drawn jobs: new images each, labelled by the small CLIP of the package. In the
 demo's world its labels are zero-shot, with temperatures fitted on other images. No CLIP of the other world comes with
-the package: there a linear probe on the same CLIP's features names the categories.
+the package: there a linear probe on the same CLIP's features names the categories. `--mapie` judges the same samples
+also by MAPIE's controller of precision, with the same thresholds in the same order. Its tails are binomial, as of an
+endless stream.
 """
 
 import argparse
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -21,7 +26,7 @@ import ecor
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.demo.zero_shot_eval import SplitImages, draw_split
 from ecor.evaluation.linear_probe import select_probe
-from ecor.evaluation.risk_control import Promise, certify, count_above, make_test_sequence
+from ecor.evaluation.risk_control import Promise, TestSequence, certify, count_above, make_test_sequence
 from ecor.probability.temperature_scaling import fit_temperature, fit_temperatures
 
 KINDS = {"calibrated": 1.0, "too high": 1.5, "too low": 0.6}
@@ -47,20 +52,49 @@ class Outcome:
     """Largest share, of the same thresholds, for which the promise holds."""
 
 
-def audit(job: Job, *, size: int, promise: Promise, seed: int) -> Outcome:
+Judge = Callable[[Job, TestSequence, np.ndarray, Promise], float | None]
+"""Of a job, its thresholds, its sample and the promise: the threshold that is certified, if any."""
+
+
+def audit(job: Job, *, size: int, promise: Promise, seed: int, judge: Judge) -> Outcome:
     """Draw, judge and certify."""
     num = len(job.scores)
     sampled = np.zeros(num, dtype=bool)
     sampled[np.random.default_rng((2, seed)).choice(num, size=size, replace=False)] = True
     sequence = make_test_sequence(job.scores, is_sampled=sampled, predicted_right=job.scores, promise=promise)
-    found = certify(sequence, num_wrong=count_above(sequence, job.scores[sampled & job.wrong]), promise=promise)
+    found = judge(job, sequence, sampled, promise)
     num_wrong = count_above(sequence, job.scores[job.wrong])
     holds = num_wrong <= promise.max_wrong(sequence.num_labels)
     return Outcome(
-        broken=found is not None and not holds[sequence.num_labels == found.num_labels][0],
-        accepted=0.0 if found is None else found.num_labels / num,
+        broken=found is not None and not holds[sequence.thresholds == found][0],
+        accepted=0.0 if found is None else float((job.scores >= found).mean()),
         oracle=float(sequence.num_labels[holds].max(initial=0)) / num,
     )
+
+
+def judge_by_ecor(job: Job, sequence: TestSequence, sampled: np.ndarray, promise: Promise) -> float | None:
+    found = certify(sequence, num_wrong=count_above(sequence, job.scores[sampled & job.wrong]), promise=promise)
+    return None if found is None else found.threshold
+
+
+def judge_by_mapie(job: Job, sequence: TestSequence, sampled: np.ndarray, promise: Promise) -> float | None:
+    """Precision of "right" above a threshold, by fixed-sequence testing from the same first threshold."""
+    from mapie.risk_control import BinaryClassificationController, FWERFixedSequenceTesting
+
+    if sequence.start is None:
+        return None
+    controller = BinaryClassificationController(
+        predict_function=lambda scores: np.stack([1 - scores, scores], axis=1),
+        risk="precision",
+        target_level=promise.right,
+        confidence_level=promise.sure,
+        list_predict_params=sequence.thresholds[sequence.start :],
+        fwer_method=FWERFixedSequenceTesting(n_starts=1),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no threshold holds is an answer here
+        controller.calibrate(job.scores[sampled], (~job.wrong[sampled]).astype(int))
+    return float(np.min(controller.valid_predict_params)) if len(controller.valid_predict_params) else None
 
 
 def simulated_job(kind: str, *, seed: int, num_labels: int, promise: Promise) -> Job:
@@ -157,23 +191,27 @@ def main() -> None:
     parser.add_argument("--simulated", type=int, default=0, help="number of simulated jobs of each kind")
     parser.add_argument("--drawn", type=int, default=0, help="number of drawn jobs of each world")
     parser.add_argument("--worlds", nargs="+", default=["demo", "other"], help="drawn worlds")
+    parser.add_argument("--mapie", action="store_true", help="judge by MAPIE too")
     args = parser.parse_args()
+    judges = {"": judge_by_ecor} | ({", by MAPIE": judge_by_mapie} if args.mapie else {})
     print("| labels | promise | jobs | broken | allowed | p | accepted | oracle |")
     print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
     promise = Promise(right=0.95, sure=0.95)
     for kind in [*KINDS, "at the limit"] if args.simulated else []:
-        jobs = (simulated_job(kind, seed=i, num_labels=20_000, promise=promise) for i in range(args.simulated))
-        report(kind, [audit(job, size=1000, promise=promise, seed=i) for i, job in enumerate(jobs)], promise=promise)
+        for by, judge in judges.items():
+            jobs = (simulated_job(kind, seed=i, num_labels=20_000, promise=promise) for i in range(args.simulated))
+            found = [audit(job, size=1000, promise=promise, seed=i, judge=judge) for i, job in enumerate(jobs)]
+            report(kind + by, found, promise=promise)
     for world in args.worlds if args.drawn else []:
         promises = [Promise(right=right, sure=0.95) for right in (0.9, 0.95)]
-        found: dict[tuple[str, Promise], list[Outcome]] = {}
+        outcomes: dict[tuple[str, Promise], list[Outcome]] = {}
         for number, jobs_of in enumerate(drawn_jobs(world, num_jobs=args.drawn, num_labels=500)):
             for what, job in jobs_of.items():
-                for each in promises:
-                    outcome = audit(job, size=200, promise=each, seed=number)
-                    found.setdefault((what, each), []).append(outcome)
-        for (what, each), outcomes in found.items():
-            report(f"{world} world, {what}", outcomes, promise=each)
+                for each, (by, judge) in product(promises, judges.items()):
+                    outcome = audit(job, size=200, promise=each, seed=number, judge=judge)
+                    outcomes.setdefault((what + by, each), []).append(outcome)
+        for (what, each), of_jobs in outcomes.items():
+            report(f"{world} world, {what}", of_jobs, promise=each)
 
 
 if __name__ == "__main__":

@@ -195,10 +195,11 @@ def staged(root: Path, output: Path, *, validate: str, num_cpus: int) -> Measure
     config = ShardConfig(
         input=str(root), output=str(output), validate=validate, samples_per_shard=SHARD, split_shares=shares, fresh=True
     )
-    with cluster.connect(ClusterConfig(num_cpus=num_cpus)):
-        shard.run(config)
+    on_ray = ClusterConfig(num_cpus=num_cpus, local_images=0)
+    with cluster.connect(on_ray):
+        shard.run(config, cluster=on_ray)
         wall = time.perf_counter()
-        shard.run(config)
+        shard.run(config, cluster=on_ray)
         wall = time.perf_counter() - wall
     peak = peak_mib()
     num_bytes = sum(path.stat().st_size for path in files)
@@ -238,7 +239,7 @@ def driven(root: Path, output: Path, samples_per_shard: int, num_cpus: int) -> t
         input=str(root), output=str(output), samples_per_shard=samples_per_shard, split_shares={"train": 1.0}
     )
     began = time.perf_counter()
-    shard.run(config, cluster=ClusterConfig(num_cpus=num_cpus))
+    shard.run(config, cluster=ClusterConfig(num_cpus=num_cpus, local_images=0))
     seconds = time.perf_counter() - began
     shutil.rmtree(output)
     return peak_mib(), seconds

@@ -37,8 +37,8 @@ class ClusterConfig:
     """Seconds after which the units of a job that does not renew its lease may be taken over by another job on the
     same output."""
     local_images: int = 1000
-    """Images up to which `ecor score` runs in one process, without Ray, where no cluster is named (100 kept features
-    count as one image); 0: never, and no training with a single worker either."""
+    """Images up to which `ecor score` and `ecor shard` run in one process, without Ray, where no cluster is named (100
+    kept features, and 10 images to shard, count as one); 0: never, and no training with a single worker either."""
 
     def __post_init__(self) -> None:
         require(self.local_images >= 0, f"local_images must not be negative, got {self.local_images}")

@@ -34,8 +34,8 @@ from pipelines.learning.learn_record import Learned, find_learned, write_learned
 from pipelines.learning.review_list import ASK_NAMES, write_review_list
 from pipelines.learning.tuning import clear_products, has_learned, prepare, tune
 from pipelines.review.decision_set import read_decision_set
-from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
+from pipelines.runtime.shared_cluster import share_cluster
 from pipelines.storage.record_store import RecordStore
 from pipelines.tracking import model_registry
 
@@ -155,7 +155,7 @@ def _learn(
 ) -> Learned:
     try:
         prepared = prepare(config, predictions, reviewed, tracking=tracking)
-        with connect(cluster):
+        with share_cluster():
             tuned = tune(config, predictions, prepared, cluster=cluster, tracking=tracking)
             contest = Contest(config=config, scoring=predictions.scoring, cluster=cluster, tracking=tracking)
             # Images of this input have taught the new model and chosen it: their truth must not judge it.

@@ -15,6 +15,7 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import time_stage
 from pipelines.runtime.ray_folder import ray_folder
+from pipelines.runtime.shared_cluster import keep_open
 
 _STARTED_LATE = "timed out during startup"
 """In the text of the exception that Ray raises where its processes do not answer in 30 s."""
@@ -29,7 +30,7 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     """Connect to the cluster of `config`, or start one on this machine; an open connection is reused.
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
-    at the end of the block, and has no dashboard: that is eleven processes more.
+    at the end of the block (`share_cluster` keeps it longer), and has no dashboard: that is eleven processes more.
 
     Args:
         config: address and resources.
@@ -38,10 +39,13 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
     Raises:
         ValueError: when the cluster cannot be reached.
     """
-    if ray.is_initialized():
-        with time_stage(stage) if stage else nullcontext():
-            yield
-        return
+    session = nullcontext() if ray.is_initialized() else keep_open(_start_or_join(config))
+    with session, time_stage(stage) if stage else nullcontext():
+        yield
+
+
+@contextmanager
+def _start_or_join(config: ClusterConfig) -> Iterator[None]:
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
@@ -50,8 +54,7 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
         _OWN_CLUSTER.set()
     try:
         _configure_ray_data(DataContext.get_current(), config=config)
-        with time_stage(stage) if stage else nullcontext():
-            yield
+        yield
     finally:
         ray.shutdown()
         _OWN_CLUSTER.clear()

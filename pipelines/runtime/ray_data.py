@@ -1,24 +1,19 @@
 """Map, count and write Ray Data blocks, with timeouts and with errors in the user's terms."""
 
-import json
 import logging
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from queue import Empty, Queue
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext, Dataset
 from ray.data.context import ShuffleStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
-from ecor.storage import filesystem
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import stall_error
 
@@ -31,48 +26,6 @@ def map_blocks(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Data
         change: takes a block and returns a new one. It is sent to the workers.
     """
     return dataset.map_batches(change, batch_size=None, batch_format="pyarrow")
-
-
-def count_rows(dataset: Dataset, *, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """Count the rows of each combination of values, on workers.
-
-    Args:
-        dataset: the rows.
-        columns: columns whose values are combined, in this order.
-    """
-    counts: Counter[tuple[str, ...]] = Counter()
-    for row in map_blocks(dataset, partial(_count_block, columns=tuple(columns))).iter_rows():
-        for values, count in json.loads(row["counts"]):
-            counts[tuple(values)] += count
-    return counts
-
-
-def _count_block(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
-    counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
-    return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
-
-
-def write_table(dataset: Dataset, *, schema: pa.Schema, folder: str, name: str) -> None:
-    """Write a dataset as one Parquet file, sorted by its column `source`; one worker collects and writes it.
-
-    Args:
-        dataset: rows with the columns of the schema.
-        schema: columns of the file.
-        folder: address of the folder.
-        name: name of the file.
-
-    Raises:
-        TimeoutError: when the worker does not end within the no-progress timeout.
-        OSError: when the disk or the store fails.
-    """
-    wait_for_all([_write_blocks.remote(schema, folder, name, *dataset.to_arrow_refs())])
-
-
-@ray.remote(num_cpus=1)
-def _write_blocks(schema: pa.Schema, folder: str, name: str, *blocks: pa.Table) -> None:
-    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
-    with filesystem.write_atomically(folder, name) as path:
-        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).sort_by("source"), path, compression="zstd")
 
 
 @contextmanager

@@ -6,24 +6,23 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from ray.data import Dataset
 
 from ecor.config.checks import name_some
 from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
-from pipelines.runtime.ray_data import map_blocks
+from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.folder_layout import TRUTH_NAME, Source
 from pipelines.storage.image_bytes import escape_name
 
 _NAMED = 5
 
 
-def describe_gaps(source: Source, *, listing: Dataset) -> list[str]:
+def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
     """A line for the categories without an image, and one for each sidecar with lines of images that are not there."""
     if source.layout == "table":
         return []
     depth = source.places[0].path.count("/") + 1
-    return list(find_gaps(source, counts=map_blocks(listing, partial(count_by_folder, depth=depth)).iter_rows()))
+    return list(find_gaps(source, counts=listing.map_tables(partial(count_by_folder, depth=depth)).iter_rows()))
 
 
 def count_by_folder(table: pa.Table, *, depth: int) -> pa.Table:

@@ -1,6 +1,6 @@
 """Inspect listed images: split, names, content hash and format, or the reason for rejection.
 
-Plain functions on tables, without a cluster; `pipelines/sharding/dataflow.py` runs them on workers.
+Plain functions on tables; `pipelines/sharding/flows/` runs them on the workers of a cluster or in this process.
 """
 
 import json
@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecor.data.images.decoding import ImageError, ImageHeader, check_header, decode_image
 from ecor.data.samples import sample_key
@@ -17,9 +18,7 @@ from ecor.data.shards import ShardEntry
 from ecor.data.tar_members import sample_from_row
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
-from pipelines.sharding.label_names import (
-    match_names,
-)
+from pipelines.sharding.label_names import match_names
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage.image_bytes import UnreadableError, join_source, read_image_bytes
 
@@ -57,6 +56,12 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     split_ends = _split_ends(job)
     found = [_finding(row, data, job=job, split_ends=split_ends) for row, data in zip(rows, contents, strict=True)]
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
+
+
+def read_inspected_part(address: str) -> pa.Table:
+    """Read a Parquet file of rows of INSPECTED_SCHEMA."""
+    with filesystem.open_file(address) as file:
+        return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
 
 
 def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:

@@ -29,7 +29,8 @@ LISTING_SCHEMA = pa.schema(
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
     ]
 )
-_ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
+"""Rows of a table, at most."""
 
 
 def list_images(place: Place) -> Iterator[pa.Table]:
@@ -38,7 +39,7 @@ def list_images(place: Place) -> Iterator[pa.Table]:
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append({"rationales": []} | row)
-        if len(batch) == _ROWS_AT_ONCE:
+        if len(batch) == ROWS_AT_ONCE:
             yield pa.Table.from_pylist(batch, schema=LISTING_SCHEMA)
             batch = []
     yield pa.Table.from_pylist(batch, schema=LISTING_SCHEMA)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.data.shard_manifest import (
@@ -19,19 +20,24 @@ from ecor.data.shard_manifest import (
 from ecor.storage import filesystem as store
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
+from pipelines.sharding.flows.flow import Flow
 from pipelines.sharding.folder_layout import Source
 from pipelines.sharding.shard_job import ShardJob
-from pipelines.sharding.shard_writer import How, all_intact
+from pipelines.sharding.shard_units import How
 from pipelines.storage.work_ledger import WorkLedger
 
 LEDGER, WORK = "_ledger", "_work"
 QUARANTINE = "quarantine.parquet"
 
 
-def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
+def read_finished(job: ShardJob, *, flow: Flow) -> dict[str, ShardManifest] | None:
     """Read the manifests of a finished run of this job; None if it is not finished, or a shard is missing or altered.
 
     With `fresh`, the output is cleared instead.
+
+    Args:
+        job: settings and output folder.
+        flow: where the shards are verified.
 
     Raises:
         ValueError: when the folder holds the output of other settings or another input, or a manifest was altered.
@@ -52,7 +58,7 @@ def read_finished(job: ShardJob) -> dict[str, ShardManifest] | None:
     if set(manifests) != set(job.splits):
         return None
     shards = [(f"{job.output}/{split}", shard) for split, manifest in manifests.items() for shard in manifest.shards]
-    return manifests if all_intact(shards) else None
+    return manifests if flow.all_intact(shards) else None
 
 
 def _check_parents(manifest: ShardManifest, *, job: ShardJob) -> None:
@@ -110,6 +116,23 @@ def _is_shard_file(name: str) -> bool:
     return name.endswith((".tar", ".index.parquet", ".tmp"))
 
 
+def write_rows(schema: pa.Schema, folder: str, name: str, *tables: pa.Table) -> None:
+    """Write tables as one Parquet file, sorted by their column `source`.
+
+    Args:
+        schema: columns of the file; the tables have them, and may have more.
+        folder: address of the folder.
+        name: name of the file.
+        *tables: the rows.
+
+    Raises:
+        OSError: when the disk or the store fails.
+    """
+    rows = [table.select(schema.names).cast(schema) for table in tables if table.num_rows]
+    with store.write_atomically(folder, name) as path:
+        pq.write_table(pa.concat_tables([schema.empty_table(), *rows]).sort_by("source"), path, compression="zstd")
+
+
 def read_rejected(job: ShardJob, *, manifests: Mapping[str, ShardManifest]) -> dict[str, int]:
     """Rejected images by reason, as the quarantine table has them; without reasons where someone has removed it."""
     path = store.join(job.output, QUARANTINE)
@@ -126,6 +149,7 @@ def write_summary(
     source: Source,
     how: Counter[How],
     balance: Balance,
+    flow: Flow,
     seconds: float,
 ) -> None:
     """Write `summary.json` into the output folder, and print the same figures as one line.
@@ -135,6 +159,8 @@ def write_summary(
         manifests: manifest of each split.
         source: layout of the input.
         how: number of shards that were written, taken over or made by another job; all others count as kept.
+        balance: of the stage.
+        flow: where the job ran.
         seconds: duration of the stage.
 
     Raises:
@@ -160,6 +186,7 @@ def write_summary(
         "num_shards_taken_over": how["taken over"],
         "num_shards_by_others": how["by another job"],
         "num_shards_kept": num_kept,
+        "in_process": flow.is_local,
         "seconds": round(seconds, 3),
         "images_per_second": round(num_images / seconds, 1),
         "config": asdict(job.config),

@@ -13,8 +13,8 @@ from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import resolve_tracking
 from pipelines.config.pipeline_file import CANDIDATE, CHAMPION, PipelineConfig
 from pipelines.config.reporting import EvaluateConfig
-from pipelines.runtime import cluster
 from pipelines.runtime.prometheus import time_stage
+from pipelines.runtime.shared_cluster import share_cluster
 from pipelines.stages import evaluate, promote, register, report, score, shard, train
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_versions import ModelVersion
@@ -39,7 +39,7 @@ def run(config: PipelineConfig) -> PipelineResult:
         f"`ecor train` alone",
     )
     tracking = resolve_tracking(config.tracking)
-    with cluster.connect(config.cluster):
+    with share_cluster():
         shard.run(config.shard, cluster=config.cluster)
         train.run(config.train, cluster=config.cluster, tracking=tracking)
         with time_stage("register"):

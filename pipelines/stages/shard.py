@@ -1,8 +1,7 @@
 """Write a folder or table of images as verified WebDataset tars, with a manifest per split (`ecor shard`).
 
-Workers list, read, hash and validate the images. Ray Data finds duplicates and sorts. One task writes one shard and
-commits it to the ledger. The driver holds folders, counts and shard records, never images. The same command resumes an
-interrupted run.
+Workers of a cluster, or threads of this process where there are few images, list, read, hash and validate them, find
+copies and sort. Each shard is written at once and committed to the ledger. The same command resumes an interrupted run.
 """
 
 import time
@@ -10,47 +9,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ray.data import Dataset
-
 from ecor.data.shard_manifest import ShardInfo, ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import add_counts, say_balance
-from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import say
-from pipelines.runtime.ray_data import (
-    count_rows,
-    map_blocks,
-    materialize,
-    raise_causes,
-    ray_data_settings,
-    write_table,
-)
 from pipelines.sharding.dataflow import (
     DUPLICATES_SCHEMA,
-    Scan,
-    balance_listing,
+    count_rows,
     duplicate_rows,
     inspect_all,
-    list_all,
-    mark_duplicates,
-    scan_listing,
     unique_rows,
     write_quarantine,
 )
+from pipelines.sharding.flows.flow import Flow, Rows
+from pipelines.sharding.flows.open_flow import open_flow
 from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
 from pipelines.sharding.label_names import check_labels, vocabulary_of
+from pipelines.sharding.scan import Scan, balance_listing, scan_listing
 from pipelines.sharding.shard_job import ShardJob
-from pipelines.sharding.shard_writer import How, write_shards
-from pipelines.sharding.shards_folder import (
-    LEDGER,
-    publish_shards,
-    read_finished,
-    read_rejected,
-    write_summary,
-)
+from pipelines.sharding.shard_units import How
+from pipelines.sharding.shard_writer import write_shards
+from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, read_rejected, write_summary
 from pipelines.storage.work_ledger import WorkLedger
 
 
@@ -66,50 +48,49 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
-    with connect(cluster, stage="shard"), ray_data_settings(cluster, bars=True), raise_causes():
-        listing = list_all(source)
+    with open_flow(source, cluster=cluster) as (flow, listing):
         for line in describe_gaps(source, listing=listing):
             say(line)
         scan = scan_listing(listing, source=source)
         job = plan_shards(config, source=source, vocabulary=vocabulary, scan=scan)
-        manifests, how = read_finished(job), Counter[How]()
+        manifests, how = read_finished(job, flow=flow), Counter[How]()
         if manifests is None:
-            manifests, how = make_shards(job, listing=listing, scan=scan, cluster=cluster)
+            manifests, how = make_shards(job, listing=listing, scan=scan, flow=flow, lease_s=cluster.lease_s)
         seconds = time.perf_counter() - started
         balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
-        write_summary(job, manifests=manifests, source=source, how=how, balance=balance, seconds=seconds)
+        write_summary(job, manifests=manifests, source=source, how=how, balance=balance, flow=flow, seconds=seconds)
     say_balance(balance)
     return manifests
 
 
 def make_shards(
-    job: ShardJob, *, listing: Dataset, scan: Scan, cluster: ClusterConfig
+    job: ShardJob, *, listing: Rows, scan: Scan, flow: Flow, lease_s: float
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output finishes first."""
-    ledger = WorkLedger(f"{job.output}/{LEDGER}/{job.name}", lease_s=cluster.lease_s)
+    ledger = WorkLedger(f"{job.output}/{LEDGER}/{job.name}", lease_s=lease_s)
     with ledger.hold_lease():
         try:
-            with raise_causes():
-                return shard_images(job, listing=listing, scan=scan, ledger=ledger)
+            with flow.raise_causes():
+                return shard_images(job, listing=listing, scan=scan, flow=flow, ledger=ledger)
         except OSError:
-            manifests = read_finished(replace(job, config=replace(job.config, fresh=False)))
+            manifests = read_finished(replace(job, config=replace(job.config, fresh=False)), flow=flow)
             if manifests is None:
                 raise
             return manifests, Counter()  # the other job had removed intermediate files
 
 
 def shard_images(
-    job: ShardJob, *, listing: Dataset, scan: Scan, ledger: WorkLedger
+    job: ShardJob, *, listing: Rows, scan: Scan, flow: Flow, ledger: WorkLedger
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Inspect the images, drop rejected and duplicate ones, write the rest; returns manifests, and shards by how."""
-    found = inspect_all(job, listing=listing, ledger=ledger)
+    found = inspect_all(job, listing=listing, flow=flow, ledger=ledger)
     rejected = write_quarantine(job, found=found, ledger=ledger)
-    marked = mark_duplicates(found)
-    dropped = map_blocks(marked, duplicate_rows)
-    write_table(dropped, schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
+    marked = found.mark_duplicates()
+    dropped = marked.map_tables(duplicate_rows)
+    dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
     num_dropped = count_rows(dropped, columns=("split",))
-    unique = map_blocks(marked, unique_rows).sort(["split", "key"])
-    made = write_shards(job, blocks=materialize(unique).to_arrow_refs(), ledger=ledger, tell=say)
+    blocks = marked.map_tables(unique_rows).sort()
+    made = write_shards(job, blocks=blocks, flow=flow, ledger=ledger, tell=say)
     written = {split: [shard.info for shard in shards] for split, shards in made.items()}
     manifests = make_manifests(job, shards=written, rejected=rejected, dropped=num_dropped)
     reasons = add_counts({reason: number} for (_, reason), number in rejected.items())

@@ -33,7 +33,7 @@ from pipelines.config.reporting import EvaluateConfig, ReportConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import DemoConfig
 from pipelines.config.training import TrainConfig
-from pipelines.runtime.cluster import connect
+from pipelines.runtime.shared_cluster import share_cluster
 from pipelines.scoring.decoder import PART_IMAGES, decode_unit
 from pipelines.scoring.inputs import read_input
 from pipelines.scoring.predictors import DEFAULT_METHOD
@@ -65,7 +65,7 @@ def run(config: DemoConfig) -> str:
     root = Path(config.output)
     tracking = resolve_tracking(TrackingConfig(uri=sqlite_uri(root / "mlflow.db"), experiment="demo"))
     _draw_images(config, root=root)
-    with connect(config.cluster):
+    with share_cluster():
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
         zero_shot = _zero_shot_model(root)
         for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):

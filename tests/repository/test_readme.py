@@ -1,7 +1,7 @@
 """The README's commands do what it says, on a few photos and with random weights where it names a download.
 
-`ecor` runs in this process, through the same `main` as on the command line, so that one Ray cluster and one import of
-torch serve all commands; everything else in a block is run by bash.
+`ecor` runs in this process, through the same `main` as on the command line, so that one import of torch serves all
+commands; everything else in a block is run by bash.
 
 Covers: `pipelines.studies.demo`.
 """
@@ -22,8 +22,6 @@ from PIL import Image
 
 from ecor.demo.dataset import write_dataset
 from pipelines.__main__ import EXIT_DONE, main
-from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connect
 from tests.support.tiny_models import TINY_CLIP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,8 +47,11 @@ def blocks(page: str = "README.md") -> dict[str, Block]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with connect(ClusterConfig(num_cpus=2)):
+def no_cluster() -> Iterator[None]:
+    """All commands are small work: none may start Ray, as the README says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setattr("pipelines.runtime.cluster._init", None)
         yield
 
 

@@ -24,7 +24,8 @@ HEAVY = ("torch", "torch._dynamo", "transformers", "timm", "mlflow", "ray", "pan
         ("pipelines.scoring.flows.local_flow", set()),
         ("pipelines.tracking.model_cache", set()),
         ("pipelines.stages.score", set()),
-        ("pipelines.stages.shard", {"ray", "pandas"}),
+        ("pipelines.stages.shard", set()),
+        ("pipelines.sharding.flows.cluster_flow", {"ray", "pandas"}),
         ("pipelines.stages.register", {"mlflow", "pandas"}),
     ],
 )

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from PIL import Image
 from ecor.data.heatmap_codec import Evidence
 from ecor.data.predictions.parts import read_predictions
 from pipelines.__main__ import EXIT_DONE, main
-from pipelines.config.infrastructure import ClusterConfig
-from pipelines.runtime.cluster import connect
 from tests.support.programs import is_hidden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,14 +50,27 @@ def run(name: str) -> None:
         assert main(shlex.split(line)[1:]) == EXIT_DONE, line
 
 
-def test_folder_texts_and_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("scenes", "folder", "texts", "model", "notebook"):
+@pytest.fixture(scope="module")
+def with_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scenes and the model of the page."""
+    folder = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("scenes", "model"):
+            run(name)
+    return folder
+
+
+def test_folder_texts_and_notebook(with_scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(with_scenes)
+    for name in ("folder", "texts", "notebook"):
         run(name)
-    assert len(list((tmp_path / "explained").glob("*.png"))) == 10
-    assert len(list((tmp_path / "searched").glob("*.png"))) == 1
+    assert len(list((with_scenes / "explained").glob("*.png"))) == 10
+    assert len(list((with_scenes / "searched").glob("*.png"))) == 1
     for picture, folder in (("explain-overlay.png", "explained"), ("explain-texts.png", "searched")):
-        assert min(distance(ROOT / "docs" / picture, made) for made in (tmp_path / folder).glob("*.png")) < 4, picture
+        assert min(distance(ROOT / "docs" / picture, made) for made in (with_scenes / folder).glob("*.png")) < 4, (
+            picture
+        )
 
 
 def distance(one: Path, other: Path) -> float:
@@ -69,14 +79,14 @@ def distance(one: Path, other: Path) -> float:
     return float(np.abs(first - second).mean()) if first.shape == second.shape else float("inf")
 
 
-def test_bulk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_bulk(with_scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(with_scenes)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in ("scenes", "model", "bulk", "rows"):
+    for name in ("bulk", "rows"):
         run(name)
     rows = read_predictions("labels").to_pylist()
     assert len(rows) == 10 and all(len(Evidence.from_row(row).maps) == 4 for row in rows)  # type: ignore[union-attr]
-    assert "Where the evidence is" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Where the evidence is" in (with_scenes / "report.html").read_text(encoding="utf-8")
 
 
 CATEGORIES = ("hat", "pants", "shoes", "t-shirt")
@@ -98,10 +108,11 @@ def with_photos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> 
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connect(ClusterConfig(num_cpus=2)):
-        yield
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen photos are small work: no command may start Ray."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("pipelines.runtime.cluster._init", None)
 
 
 def shown(folder: Path) -> list[Path]:
@@ -113,7 +124,7 @@ def shown(folder: Path) -> list[Path]:
     return found
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("no_cluster")
 def test_eclip_and_lico_on_real_photos(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sharded, trained, and explained on photos that no drawing is like; the registry is a file in the folder."""
     monkeypatch.chdir(with_photos)

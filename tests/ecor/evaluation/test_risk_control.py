@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mapie.risk_control import BinaryClassificationController, FWERFixedSequenceTesting
 from scipy.stats import binomtest
 
 from ecor.evaluation.risk_control import (
@@ -109,6 +110,32 @@ def test_promises_are_broken_at_most_as_often_as_allowed(calibrated):
         assert accepted > 0.5 * best
     else:
         assert broken > 0, "such jobs are the hardest ones"
+
+
+def test_mapie_certifies_about_the_same_and_never_more():
+    """Its binomial tail is a little larger than the exact one, so that its sequence may end some steps earlier."""
+    promise, gaps = Promise(right=0.95, sure=0.95), []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        scores = rng.beta(8, 0.8, size=200_000)
+        right = rng.random(len(scores)) < scores
+        sampled = np.zeros(len(scores), dtype=bool)
+        sampled[rng.choice(len(scores), size=1000, replace=False)] = True
+        sequence = make_test_sequence(scores, is_sampled=sampled, predicted_right=scores, promise=promise)
+        found = certify(sequence, num_wrong=count_above(sequence, scores[sampled & ~right]), promise=promise)
+        controller = BinaryClassificationController(
+            predict_function=lambda values: np.stack([1 - values, values], axis=1),
+            risk="precision",
+            target_level=promise.right,
+            confidence_level=promise.sure,
+            list_predict_params=sequence.thresholds[sequence.start :],
+            fwer_method=FWERFixedSequenceTesting(n_starts=1),
+        )
+        controller.calibrate(scores[sampled], right[sampled].astype(int))
+        theirs = controller.valid_predict_params.min()
+        assert found is not None and found.threshold <= theirs
+        gaps.append(found.num_labels / len(scores) - (scores >= theirs).mean())
+    assert np.median(gaps) < 0.01 and np.mean(gaps) < 0.03
 
 
 def test_shares_are_checked():

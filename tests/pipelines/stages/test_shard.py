@@ -1,7 +1,11 @@
 """Every image ends in one shard, one copy's label, or the quarantine; the bytes depend on nothing but the input.
 
+The stage runs in this process where its cluster is not named `ON_RAY`.
+
 Covers: `pipelines.runtime.ray_data`, `pipelines.sharding.dataflow`, `pipelines.sharding.deduplication`,
-`pipelines.sharding.listing`, `pipelines.sharding.shard_writer`, `pipelines.sharding.shards_folder`.
+`pipelines.sharding.flows.cluster_flow`, `pipelines.sharding.flows.flow`, `pipelines.sharding.listing`,
+`pipelines.sharding.scan`, `pipelines.sharding.shard_units`, `pipelines.sharding.shard_writer`,
+`pipelines.sharding.shards_folder`.
 """
 
 import csv
@@ -37,11 +41,12 @@ from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.flows.local_flow import local_flow
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, inspect_images
 from pipelines.sharding.listing import LISTING_SCHEMA, list_images
 from pipelines.sharding.shard_job import ShardJob
-from pipelines.sharding.shard_writer import pieces_of
+from pipelines.sharding.shard_units import pieces_of
 from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard
 from pipelines.storage.work_ledger import WorkLedger
@@ -52,6 +57,8 @@ VOCABULARY = {
     "dog": ["a wet nose", "a tail"],
     "stone": ["moss"],
 }
+ON_RAY = ClusterConfig(local_images=0)
+HERE = local_flow(ClusterConfig(num_cpus=1))
 
 
 def picture(number: int, *, form: str = "png") -> bytes:
@@ -129,7 +136,7 @@ def world(tmp_path_factory) -> Path:
 def by_one_worker(world, tmp_path_factory) -> Path:
     """The world's shards, made by a cluster of one CPU that is gone again."""
     output = tmp_path_factory.mktemp("one") / "shards"
-    shard.run(config_for(world, output), cluster=ClusterConfig(num_cpus=1))
+    shard.run(config_for(world, output), cluster=ClusterConfig(num_cpus=1, local_images=0))
     assert not ray.is_initialized()
     return output
 
@@ -183,8 +190,8 @@ def test_what_another_job_has_made_or_begun_is_refused_with_both_digests(tmp_pat
             assert attempt is not None and ledger.commit(attempt, {}) == {}
         told = f"a run with digest {job.name} was begun there, this one is {other.name}"
     with pytest.raises(ValueError, match=rf"was made from something else \({told}\).*--fresh"):
-        read_finished(other)
-    assert read_finished(job) is None, "validation is not there yet"
+        read_finished(other, flow=HERE)
+    assert read_finished(job, flow=HERE) is None, "validation is not there yet"
 
 
 # Laws of the parts
@@ -364,12 +371,14 @@ def test_shares_decide_splits_by_content(tmp_path):
     job = job_for(tmp_path)
     for number in range(300):
         put(tmp_path / f"{number}.png", picture(number))
-    rows = [inspect_images(one_listed(f"{number}.png"), job=job).to_pylist()[0] for number in range(300)]
+    listed = pa.concat_tables([one_listed(f"{number}.png") for number in range(300)])
+    rows = inspect_images(listed, job=job).to_pylist()
     counts = Counter(row["split"] for row in rows)
     assert set(counts) == {"train", "validation", "test"} and 210 < counts["train"] < 270
     job = job_for(tmp_path, given_splits=("test", "train"))
     assert job.splits == ("test", "train", "validation")
-    rows = [inspect_images(one_listed(row["source"], split="train"), job=job).to_pylist()[0] for row in rows]
+    listed = pa.concat_tables([one_listed(row["source"], split="train") for row in rows])
+    rows = inspect_images(listed, job=job).to_pylist()
     assert 10 < sum(row["split"] == "validation" for row in rows) < 55
 
 
@@ -378,12 +387,12 @@ def test_an_output_where_nothing_was_made_is_free_for_the_mended_input(tmp_path)
     ledger = WorkLedger(f"{begun.output}/_ledger/{begun.name}")
     with ledger.hold_lease():
         with pytest.raises(ValueError, match=r"a run with digest .* was begun there.*--fresh"):
-            read_finished(mended)
+            read_finished(mended, flow=HERE)
         record = ledger.commit(ledger.claim("inspected"), {"folder": "somewhere"})
     with pytest.raises(ValueError, match="was begun there"):
-        read_finished(mended)
+        read_finished(mended, flow=HERE)
     ledger.discard("inspected", record)
-    assert read_finished(mended) is None
+    assert read_finished(mended, flow=HERE) is None
 
 
 # The stage
@@ -433,19 +442,45 @@ def test_what_is_rejected_says_why(by_one_worker):
 
 @pytest.mark.slow
 def test_two_workers_make_the_same_bytes(world, by_one_worker, cluster, tmp_path):
-    shard.run(config_for(world, tmp_path / "two"))
+    shard.run(config_for(world, tmp_path / "two"), cluster=ON_RAY)
     expected = {name: data for name, data in data_files(by_one_worker).items() if not name.startswith("_ledger/")}
     found = {name: data for name, data in data_files(tmp_path / "two").items() if not name.startswith("_ledger/")}
     assert found == expected
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first", [ON_RAY, ClusterConfig()], ids=["on Ray", "in process"])
+def test_what_was_begun_one_way_is_finished_the_other_way(world, by_one_worker, cluster, tmp_path, monkeypatch, first):
+    """The rows of all images, and all shards but one of a split; then the other one changes nothing."""
+    second = ClusterConfig() if first is ON_RAY else ON_RAY
+    output = tmp_path / "shards"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.stages.shard.publish_shards", lambda *given: None)
+        shard.run(config_for(world, output), cluster=first)
+    num_shards = len(list(output.rglob("*.tar")))
+    (output / "test" / "0.tar").unlink()
+    (inspected,) = {path.parent for path in (output / "_work").rglob("*.parquet")}
+    written = {path: path.stat().st_mtime_ns for path in (*inspected.iterdir(), *output.rglob("*.tar"))}
+    (ledger,) = (output / "_ledger").iterdir()
+    assert len(list(ledger.glob("*~1.json"))) == num_shards + 1, "and the rows of all images"
+    shard.run(config_for(world, output), cluster=second)
+    summary = summary_of(output)
+    assert summary["in_process"] == (second is not ON_RAY)
+    assert (summary["num_shards_written"], summary["num_shards_kept"]) == (1, num_shards - 1)
+    assert {path: path.stat().st_mtime_ns for path in written if path.suffix == ".tar"} == {
+        path: time for path, time in written.items() if path.suffix == ".tar"
+    }
+    expected = {name: data for name, data in data_files(by_one_worker).items() if not name.startswith("_ledger/")}
+    assert {name: data for name, data in data_files(output).items() if not name.startswith("_ledger/")} == expected
+
+
+@pytest.mark.slow
 def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp_path, capsys):
     output = tmp_path / "shards"
-    manifests = shard.run(config_for(world, output))
+    manifests = shard.run(config_for(world, output), cluster=ON_RAY)
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")}
     before = data_files(output)
-    assert shard.run(config_for(world, output)) == manifests
+    assert shard.run(config_for(world, output), cluster=ON_RAY) == manifests
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")} == written
     assert (summary_of(output)["num_shards_written"], summary_of(output)["num_shards_kept"]) == (0, len(written))
     told = capsys.readouterr().err
@@ -455,7 +490,7 @@ def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp
     damaged.write_bytes(damaged.read_bytes()[:-5])
     (output / "train/manifest.json").unlink()  # as if it had been killed
     (output / "train/.2.tar.left.tmp").write_bytes(b"half")
-    assert shard.run(config_for(world, output)) == manifests
+    assert shard.run(config_for(world, output), cluster=ON_RAY) == manifests
     assert summary_of(output)["num_shards_written"] == 1
     assert f"({len(written) - 1} kept, 1 written" in capsys.readouterr().err
     after = data_files(output)
@@ -488,8 +523,9 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", [ON_RAY, ClusterConfig()], ids=["on Ray", "in process"])
 def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
-    world, by_one_worker, cluster, tmp_path, capsys
+    world, by_one_worker, cluster, tmp_path, capsys, place
 ):
     """One shard is held by a job that has stopped, one by a job that is at work."""
     output, job_name = tmp_path / "shards", next((by_one_worker / "_ledger").iterdir()).name
@@ -517,7 +553,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(work)
         assert begun.wait(10)
-        shard.run(config_for(world, output), cluster=ClusterConfig(lease_s=2))
+        shard.run(config_for(world, output), cluster=dataclasses.replace(place, lease_s=2))
         working.result(timeout=30)
     assert stopped.commit(late, {"shard": "of a job that was too late"})["shard"]["name"] == "0.tar"
     summary = summary_of(output)
@@ -531,7 +567,7 @@ def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
 @pytest.mark.slow
 def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
     """Where another job holds all CPUs nothing moves, wherever the stage is."""
-    patient = ClusterConfig(no_progress_timeout_s=4)
+    patient = ClusterConfig(no_progress_timeout_s=4, local_images=0)
     holder = cpus_held(2)
     with pytest.raises(TimeoutError, match=r"nothing moved for 4 s: the cluster has 0 of 2 CPUs free"):
         shard.run(config_for(world, tmp_path / "shards"), cluster=patient)
@@ -542,10 +578,7 @@ def test_a_cluster_without_cpus_ends_in_an_error(world, cluster, tmp_path):
     ray.kill(holder)
 
 
-@pytest.mark.slow
-def test_too_many_rejected_images_stop_the_stage_until_they_are_mended_and_another_origin_is_refused(
-    world, cluster, tmp_path
-):
+def test_too_many_rejected_images_stop_the_stage_until_they_are_mended_and_another_origin_is_refused(world, tmp_path):
     shutil.copytree(world, tmp_path / "world")
     mended, output = tmp_path / "world", tmp_path / "shards"
     config = config_for(mended, output, max_rejected=0.01)
@@ -568,8 +601,7 @@ def test_too_many_rejected_images_stop_the_stage_until_they_are_mended_and_anoth
     assert on_disk == sorted(info.name for info in manifests["train"].shards)
 
 
-@pytest.mark.slow
-def test_labels_the_vocabulary_lacks_name_an_image_and_the_nearest(world, cluster, tmp_path):
+def test_labels_the_vocabulary_lacks_name_an_image_and_the_nearest(world, tmp_path):
     path = tmp_path / "v.json"
     path.write_text(json.dumps({"cats": ["whiskers"], "dog": ["a tail", "a wet nose"], "stone": ["moss"]}))
     with pytest.raises(ValueError, match=r"test/cat/.*unknown category 'cat'; the nearest known one is 'cats'"):
@@ -580,11 +612,10 @@ def test_labels_the_vocabulary_lacks_name_an_image_and_the_nearest(world, cluste
 def test_errors_in_workers_are_the_users_own(cluster, tmp_path):
     (tmp_path / "images.jsonl").write_text('{"path": "a.png", "category": "cat"}\n{"path": 3, "category": "cat"}\n')
     with pytest.raises(ValueError, match=r"^\S*images.jsonl: line 2: path must be a path or an address, got 3$"):
-        shard.run(config_for(tmp_path / "images.jsonl", tmp_path / "shards"))
+        shard.run(config_for(tmp_path / "images.jsonl", tmp_path / "shards"), cluster=ON_RAY)
 
 
-@pytest.mark.slow
-def test_photos_in_folders_with_a_vocabulary(shared_data, cluster, tmp_path):
+def test_photos_in_folders_with_a_vocabulary(shared_data, tmp_path):
     photos = shared_data / "photos" / "clothing"
     names = {folder.name: ["sleeves", f"the cut of {folder.name}"] for folder in photos.iterdir() if folder.is_dir()}
     (tmp_path / "v.json").write_text(json.dumps(names))
@@ -596,8 +627,7 @@ def test_photos_in_folders_with_a_vocabulary(shared_data, cluster, tmp_path):
     assert (photos / sample.source).read_bytes() == sample.image
 
 
-@pytest.mark.slow
-def test_the_drawn_world_keeps_its_truth(cluster, tmp_path):
+def test_the_drawn_world_keeps_its_truth(tmp_path):
     from ecor.demo.dataset import write_dataset
 
     num_images = {"train": 12, "validation": 6, "test": 6}

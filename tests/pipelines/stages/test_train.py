@@ -421,7 +421,7 @@ def test_a_killed_run_goes_on(
     the one MLflow run, of an unharmed run."""
     from mlflow import MlflowClient
 
-    settings = {"num_epochs": 16, "checkpoint_every_steps": 2, "patience": 16}
+    settings = {"num_epochs": 8, "checkpoint_every_steps": 2, "patience": 8}
     config = config_of(world, tmp_path / "run", **settings)
     client = MlflowClient(tracking_uri=tracking.uri)
     script = tmp_path / "script.py"
@@ -481,8 +481,8 @@ def test_a_killed_run_goes_on(
         assert killed.result() > 0
     assert run_id == again.run_id
     told = capsys.readouterr().err
-    assert "epoch 16/16" in told
-    went_on = [int(step) for step in re.findall(r"^resumed at step (\d+) of 80$", told, re.M)]
+    assert "epoch 8/8" in told
+    went_on = [int(step) for step in re.findall(r"^resumed at step (\d+) of 40$", told, re.M)]
     assert len(went_on) == 2 and 0 < went_on[0] < went_on[1], "after the kill, and where its worker was replaced"
     steps = [point.step for point in client.get_metric_history(run_id, "loss")]
     assert steps.count(1) == 1, "it went on from the middle, each time"

@@ -1,0 +1,134 @@
+"""Shard a dataset on the cluster with Ray Data: tables are lists of blocks, and one task writes one shard.
+
+The driver holds folders, counts and shard records, never images.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+
+from ecor.data.shard_manifest import ShardInfo
+from ecor.storage import filesystem as store
+from pipelines.runtime.ray_data import iter_completed, map_blocks, materialize, raise_causes, wait_for_all
+from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.folder_layout import Place, Source
+from pipelines.sharding.inspection import IMAGES_PER_READ, inspect_images, read_inspected_part
+from pipelines.sharding.listing import list_images
+from pipelines.sharding.shard_job import ShardJob
+from pipelines.sharding.shard_units import Block, Made, ShardUnit, is_intact
+from pipelines.sharding.shard_writer import make_shard
+from pipelines.sharding.shards_folder import write_rows
+from pipelines.storage.work_ledger import WorkLedger
+
+_IMAGES_PER_BLOCK = 1024
+_IMAGES_PER_BUCKET = 4096
+_SORTED_BY = ["split", "key"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRows:
+    """Rows in blocks of Ray Data; `Rows` says what each method does."""
+
+    dataset: Dataset
+
+    def count(self) -> int:
+        return int(self.dataset.count())
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        return iter(self.dataset.iter_rows())
+
+    def map_tables(self, change: Callable[[pa.Table], pa.Table]) -> "ClusterRows":
+        return ClusterRows(map_blocks(self.dataset, change))
+
+    def write_inspected(self, folder: str, *, job: ShardJob) -> None:
+        inspect = partial(inspect_images, job=job)
+        findings = self.dataset.map_batches(inspect, batch_size=IMAGES_PER_READ, batch_format="pyarrow")
+        file_system, path = store.store_of(folder)  # fsspec's, as everywhere: one client, one set of credentials
+        findings.write_parquet(path, filesystem=file_system, try_create_dir=store.is_local(folder))
+
+    def mark_duplicates(self) -> "ClusterRows":
+        num_buckets = max(1, -(-self.count() // _IMAGES_PER_BUCKET))
+        valid = map_blocks(self.dataset, partial(_bucket_by_content, num_buckets=num_buckets))
+        marked = valid.groupby("bucket").map_groups(mark_duplicate_rows, batch_format="pyarrow")
+        return ClusterRows(materialize(marked))
+
+    def sort(self) -> list[Block]:
+        references = materialize(self.dataset.sort(_SORTED_BY)).to_arrow_refs()
+        counts = wait_for_all([_count_splits.remote(each) for each in references])
+        return [Block(rows=each, num_by_split=found) for each, found in zip(references, counts, strict=True)]
+
+    def write_table(self, *, schema: pa.Schema, folder: str, name: str) -> None:
+        wait_for_all([_write_rows.remote(schema, folder, name, *self.dataset.to_arrow_refs())])
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFlow:
+    """The cluster that this process is connected to; `Flow` says what each method does."""
+
+    is_local: bool = False
+
+    def read_inspected(self, folder: str) -> ClusterRows:
+        """In the object store: `read_parquet` takes seconds to begin, each time it is used."""
+        paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
+        parts = ray.data.from_items(paths, override_num_blocks=len(paths))
+        return ClusterRows(parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize())
+
+    def make_shards(
+        self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger
+    ) -> Iterator[tuple[ShardUnit, Made | None]]:
+        sent = ray.put(job)
+        unit_of = {
+            _make_shard.remote(sent, ledger, unit, *(blocks[index].rows for index in unit.pieces)): unit
+            for unit in units
+        }
+        for task in iter_completed(list(unit_of)):
+            yield unit_of[task], ray.get(task)
+
+    def all_intact(self, shards: Sequence[tuple[str, ShardInfo]]) -> bool:
+        return all(wait_for_all([_is_intact.remote(folder, info) for folder, info in shards]))
+
+    def raise_causes(self) -> AbstractContextManager[None]:
+        return raise_causes()
+
+
+def list_all(source: Source) -> ClusterRows:
+    """All files of the input, left-out ones included, as rows of LISTING_SCHEMA."""
+    places = [{"place": json.dumps(asdict(place))} for place in (*source.places, *source.left_out_places)]
+    one_each = ray.data.from_items(places, override_num_blocks=len(places))
+    tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
+    return ClusterRows(tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize())
+
+
+def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
+    for place in batch["place"].to_pylist():
+        yield from list_images(Place(**json.loads(place)))
+
+
+def _read_batch(batch: pa.Table) -> pa.Table:
+    return read_inspected_part(batch["path"][0].as_py())
+
+
+def _bucket_by_content(table: pa.Table, *, num_buckets: int) -> pa.Table:
+    """Copies meet in one bucket of thousands, because Ray Data takes as long for a group of one."""
+    table = table.filter(pc.is_null(table["reason"]))
+    buckets = [int(sha256[:8], 16) % num_buckets for sha256 in table["sha256"].to_pylist()]
+    return table.append_column("bucket", pa.array(buckets, pa.int64()))
+
+
+@ray.remote(num_cpus=1)
+def _count_splits(block: pa.Table) -> dict[str, int]:
+    return dict(Counter(block["split"].to_pylist())) if block.num_rows else {}
+
+
+_write_rows = ray.remote(num_cpus=1)(write_rows)
+_make_shard = ray.remote(num_cpus=1)(make_shard)
+_is_intact = ray.remote(num_cpus=1)(is_intact)
