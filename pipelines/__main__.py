@@ -95,6 +95,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if args is None else list(args)
     if args is None:
         _accept_any_text()
+        # A thread of Ray Data that outlives a stalled stage would start a cluster while the process ends.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     return exit_code(lambda: _run_command(words))
 
 

@@ -23,7 +23,9 @@ from ecor.storage.addresses import local_path as local_path
 from ecor.storage.addresses import store_of as store_of
 from ecor.storage.atomic_write import create_file_once, replace_file, write_folder
 from ecor.storage.exclusive_create import create_in_store, make_parent_folder
+from ecor.storage.folder_walk import FileFacts as FileFacts
 from ecor.storage.folder_walk import FolderEntry as FolderEntry
+from ecor.storage.folder_walk import file_facts_below as file_facts_below
 from ecor.storage.folder_walk import files_below as files_below
 from ecor.storage.folder_walk import list_folder as list_folder
 from ecor.storage.folder_walk import names_in as names_in

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
@@ -16,12 +17,23 @@ from ecor.storage.store_errors import translate_errors
 
 _NO_TARGET = frozenset({errno.ENOENT, errno.ELOOP, errno.EACCES, errno.ENOTDIR})
 """Errors of a link that leads nowhere: it is listed, with 0 bytes, and reading it fails."""
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified")
+"""Names under which file systems of fsspec list the time of the last write."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a listing says of a file."""
+
+    num_bytes: int
+    modified_ns: int | None
+    """Time of the last write by the store's clock, in nanoseconds since 1970; None where the listing has none."""
 
 
 def walk_files(
     store: Any, root: str, *, may_fail: Callable[[str], bool], follow_links: bool = False
-) -> Iterator[tuple[str, int]]:
-    """Relative path and size in bytes of every file below `root`, in no order; nothing if there is no such folder.
+) -> Iterator[tuple[str, FileFacts]]:
+    """Relative path, size and time of every file below `root`, in no order; nothing if there is no such folder.
 
     fsspec's own walk omits folders that it cannot read.
 
@@ -36,10 +48,10 @@ def walk_files(
     """
     if isinstance(store, LocalFileSystem):
         try:
-            facts = os.stat(root)  # noqa: PTH116 - a path that fsspec has resolved
+            is_there = stat.S_ISDIR(os.stat(root).st_mode)  # noqa: PTH116 - a path that fsspec has resolved
         except (FileNotFoundError, NotADirectoryError):
             return
-        if stat.S_ISDIR(facts.st_mode):
+        if is_there:
             yield from _walk_disk(root, "", may_fail=may_fail, above=(_identity(root),) if follow_links else None)
         return
     found: Iterable[Any]
@@ -49,7 +61,7 @@ def walk_files(
         found = store.find(root, detail=True).values()
     for entry in found:
         if not is_marker(entry, root=root):
-            yield entry["name"][len(root) :].lstrip("/"), entry["size"]
+            yield entry["name"][len(root) :].lstrip("/"), FileFacts(entry["size"], _modified_ns(entry))
 
 
 def _walk_store(store: Any, folder: str, *, root: str, may_fail: Callable[[str], bool]) -> Iterator[Any]:
@@ -76,7 +88,7 @@ def is_marker(entry: Any, *, root: str) -> bool:
 
 def _walk_disk(
     folder: str, within: str, *, may_fail: Callable[[str], bool], above: tuple[tuple[int, int], ...] | None
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[tuple[str, FileFacts]]:
     """`above` are the folders on the way here, if links are followed: a link back to one is not."""
     try:
         with os.scandir(folder) as entries:
@@ -95,8 +107,8 @@ def _walk_disk(
         if entry.is_dir(follow_symlinks=False) or (is_linked and here not in (above or ())):
             below = None if above is None or here is None else (*above, here)
             yield from _walk_disk(entry.path, f"{within}{entry.name}/", may_fail=may_fail, above=below)
-        elif (size := _size(entry)) is not None:
-            yield f"{within}{entry.name}", size
+        elif (facts := _facts(entry)) is not None:
+            yield f"{within}{entry.name}", facts
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
@@ -108,16 +120,30 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
         raise
 
 
-def _size(entry: "os.DirEntry[str]") -> int | None:
-    """Size in bytes; None for a file that was removed meanwhile."""
+def _facts(entry: "os.DirEntry[str]") -> FileFacts | None:
+    """Size and time; None for a file that was removed meanwhile."""
     try:
-        return entry.stat().st_size
+        found = entry.stat()
+        return FileFacts(found.st_size, found.st_mtime_ns)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not entry.is_symlink():
             return None
         if entry.is_symlink() and error.errno in _NO_TARGET:
-            return 0
+            return FileFacts(0, None)
         raise
+
+
+def _modified_ns(entry: Mapping[str, Any]) -> int | None:
+    """Time of the last write in an entry of fsspec; to the microsecond."""
+    found = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
+    if isinstance(found, str):
+        try:
+            found = datetime.fromisoformat(found)
+        except ValueError:
+            return None
+    if isinstance(found, datetime):
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return round(found * 1e6) * 1000 if isinstance(found, int | float) else None
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -169,9 +195,18 @@ def files_below(
     folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
 ) -> dict[str, int]:
     """Sizes in bytes of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
+    found = file_facts_below(folder, may_fail=may_fail, follow_links=follow_links)
+    return {name: facts.num_bytes for name, facts in found.items()}
+
+
+def file_facts_below(
+    folder: Address, *, may_fail: Callable[[str], bool] = lambda name: False, follow_links: bool = False
+) -> dict[str, FileFacts]:
+    """Sizes and times of all files below a folder, by relative path, sorted; `walk_files` says what is raised."""
     store, root = store_of(folder)
     with translate_errors(folder):
-        return dict(sorted(walk_files(store, root, may_fail=may_fail, follow_links=follow_links)))
+        found = walk_files(store, root, may_fail=may_fail, follow_links=follow_links)
+        return dict(sorted(found, key=lambda entry: entry[0]))
 
 
 def _is_linked_folder(info: Mapping[str, Any]) -> bool:

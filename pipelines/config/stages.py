@@ -16,6 +16,7 @@ from pipelines.config.identity import NOT_IN_OUTPUT
 
 Layout = Literal["auto", "dror", "folders", "table"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
+SinceCheck = Literal["time", "content"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -127,12 +128,18 @@ class ScoreConfig(CheckedSettings):
     features: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder of labels of `ecor score --keep-features`, instead of `input`: its images are labelled by their kept
     features; none is read."""
+    since: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Folder of finished labels of an earlier job with the same settings: unchanged images keep their rows (with heat
+    maps and features), only new and changed ones are labelled. None: all are labelled."""
+    since_check: SinceCheck = field(default="time", metadata=NOT_IN_OUTPUT)
+    """With `since`: an image is unchanged if its size and `time` are the same (other times: if its content is), or only
+    if its `content` is, which reads all images."""
     keep_features: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Keep the features of the labelled images in `features/` of the output, for `--features` of later jobs. Finished
     units without features are done again."""
     model: ModelAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Model URI (`models:/name@alias`, `models:/name/3`), or a checkpoint folder. None: `models:/ecor@champion`; with
-    `features`, the model that made them."""
+    `features` or `since`, the model that made them."""
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Vocabulary to label with, instead of the model's own (zero-shot transfer)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -188,6 +195,21 @@ class ScoreConfig(CheckedSettings):
             0 < self.explain_share <= 1, f"explain_share is a share above 0 and at most 1, got {self.explain_share}"
         )
         self._check_features()
+        self._check_since()
+
+    def _check_since(self) -> None:
+        if self.since is None:
+            return
+        require(
+            self.features is None,
+            f"--since {self.since} and --features {self.features}: name one; labels from features cost little, so make "
+            "all of them again",
+        )
+        require(
+            self.explain is None or self.explain_images == "all",
+            f"--explain-images {self.explain_images} chooses among all images of a job, and --since labels a few: use "
+            "--explain-images all, or leave --since out",
+        )
 
     def _check_features(self) -> None:
         require(

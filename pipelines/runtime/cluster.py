@@ -19,6 +19,8 @@ from pipelines.runtime.shared_cluster import keep_open
 
 _STARTED_LATE = "timed out during startup"
 """In the text of the exception that Ray raises where its processes do not answer in 30 s."""
+_USAGE_REPORTS = "RAY_USAGE_STATS_ENABLED"
+"""Ray reports to its makers how it is used, and starts an actor for that, unless this is 0."""
 _OWN_CLUSTER = threading.Event()
 """Set while a cluster runs that this process has started."""
 # Ray Data has its own loggers, which the level given to ray.init does not reach; their errors are still shown
@@ -31,6 +33,7 @@ def connect(config: ClusterConfig, *, stage: str | None = None) -> Iterator[None
 
     Without an address, a submitted job joins the cluster it runs on (RAY_ADDRESS). A cluster started here is stopped
     at the end of the block (`share_cluster` keeps it longer), and has no dashboard: that is eleven processes more.
+    Such a cluster reports no usage to Ray's makers, unless RAY_USAGE_STATS_ENABLED is 1.
 
     Args:
         config: address and resources.
@@ -49,6 +52,7 @@ def _start_or_join(config: ClusterConfig) -> Iterator[None]:
     if _joins_cluster(config):
         _init(config.address, options={})
     else:
+        os.environ.setdefault(_USAGE_REPORTS, "0")
         # "local", not None: Ray would join any cluster on this machine
         _init("local", options=_local_options(config))
         _OWN_CLUSTER.set()

@@ -1,6 +1,7 @@
 """List the input of `ecor score` and `ecor explain` as units: a split of shards, a folder of images, or a table."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,11 @@ from ecor.data.table_row import TableRow
 from ecor.data.tables import TABLE_SUFFIXES, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
+from ecor.storage.filesystem import FileFacts
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
+from pipelines.scoring.incremental.file_states import FileStates
 from pipelines.scoring.work_units import ImageUnit, Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
 from pipelines.storage.image_bytes import is_junk, is_within, join_source
 
@@ -80,6 +83,13 @@ class ImageInput(Input):
     """An input whose images are read."""
 
     units: tuple[ImageUnit, ...]
+    states: FileStates | None = None
+    """Sizes and times of the images of a folder, in order."""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the images are in shards."""
+        return any(isinstance(unit, ShardUnit) for unit in self.units)
 
 
 def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> ImageInput:
@@ -134,6 +144,8 @@ class _Folder:
     num_files: int
     images: list[dict[str, Any]] = field(default_factory=list)
     """Relative path and size of each."""
+    facts: list[FileFacts] = field(default_factory=list)
+    """Of each image."""
     left_out: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     """Both as `Input` has them."""
@@ -141,17 +153,18 @@ class _Folder:
 
 def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Folder:
     files = retry_in_store(
-        lambda: filesystem.files_below(root, may_fail=is_junk, follow_links=follow_links), place=root
+        lambda: filesystem.file_facts_below(root, may_fail=is_junk, follow_links=follow_links), place=root
     )
     found, is_disk = _Folder(num_files=len(files)), filesystem.is_local(root)
-    for path, num_bytes in files.items():
+    for path, facts in files.items():
         suffix = PurePosixPath(path).suffix.lower()
         if any(map(is_junk, path.split("/"))):
             found.passed_over["hidden"] += 1
         elif without and is_within(f"{root}/{path}", folder=without):
             found.passed_over["output"] += 1
         elif suffix in IMAGE_SUFFIXES:
-            found.images.append({"path": path, "size": num_bytes})
+            found.images.append({"path": path, "size": facts.num_bytes})
+            found.facts.append(facts)
         elif not follow_links and is_disk and filesystem.is_folder(f"{root}/{path}"):
             found.passed_over["linked_folder"] += 1
         else:
@@ -195,6 +208,7 @@ def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
 
 
 def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> ImageInput:
+    listed_ns = time.time_ns()
     folder = _read_folder(root, without=without, follow_links=follow_links)
     found = _input_of_files(
         [Listed(path=join_source(row["path"], root=root)) for row in folder.images],
@@ -202,7 +216,13 @@ def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_l
         unit_size=unit_size,
         once_mended="run again, with --fresh where a name or a size has changed",
     )
-    return replace(found, num_listed=folder.num_files, left_out=folder.left_out, passed_over=folder.passed_over)
+    return replace(
+        found,
+        num_listed=folder.num_files,
+        left_out=folder.left_out,
+        passed_over=folder.passed_over,
+        states=FileStates.of(folder.facts, listed_ns=listed_ns),
+    )
 
 
 def _input_of_files(

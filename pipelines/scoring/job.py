@@ -2,15 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecor.clip.image_features import FeaturePart, FeatureSet, ImageSide
 from ecor.config.checks import require
-from ecor.config.choices import Precision
-from ecor.config.model import Preprocess, TextConfig
-from ecor.config.scoring import ScoringConfig
+from ecor.config.model import Preprocess
 from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
@@ -19,6 +17,8 @@ from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring.feature_units import input_of_features
+from pipelines.scoring.incremental.earlier_labels import EarlierLabels, read_earlier_labels
+from pipelines.scoring.incremental.reuse_plan import ReusePlan
 from pipelines.scoring.inputs import Input, read_input
 from pipelines.storage.kept_features import KeptFeatures, read_kept_features
 from pipelines.tracking import model_cache
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.scoring.attributions import AttributionSettings
 
 DEFAULT_MODEL = "models:/ecor@champion"
-_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest", "features_digest")
+_DIGESTS = ("input_digest", "model_digest", "vocabulary_digest", "features_digest", "since_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,10 @@ class ScoreJob:
     """Of the model, if features are kept or read."""
     kept: KeptFeatures | None
     """Features to label, instead of images."""
+    since: EarlierLabels | None = None
+    """Labels whose rows are reused."""
+    reuse: ReusePlan | None = None
+    """Which of these rows; planned when the output is claimed."""
 
     @property
     def input_address(self) -> str:
@@ -72,9 +76,15 @@ class ScoreJob:
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
             **({} if self.kept is None else {"features_digest": self.kept.features.digest}),
+            **self._since_identity(),
             **output_settings(self.config),
             **({} if self.evidence is None else {"evidence": self.evidence.identity}),
         }
+
+    def _since_identity(self) -> dict[str, str]:
+        if self.since is None:
+            return {}
+        return {"since_digest": self.since.digest, "since_check": self.config.since_check}
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -93,6 +103,8 @@ class ScoreJob:
             vocabulary_digest=self.vocabulary_digest,
             features=None if self.kept is None else self.kept.folder,
             features_digest=None if self.kept is None else self.kept.features.digest,
+            since=None if self.since is None else self.since.folder,
+            since_digest=None if self.since is None else self.since.digest,
         )
 
     def feature_set(self, parts: Sequence[FeaturePart | None], *, labels_digest: str) -> FeatureSet | None:
@@ -114,30 +126,6 @@ class ScoreJob:
         return num_rejected > self.config.max_rejected * self.input.num_images
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerSettings:
-    """Settings of a scoring actor; sent to the actor's machine."""
-
-    model: ModelVersion
-    tracking: TrackingConfig
-    """With an absolute URI (`pipelines.config.infrastructure.resolve_tracking`)."""
-    vocabulary: str | None
-    """JSON of the vocabulary to use instead of the model's own."""
-    scoring: ScoringConfig
-    text: TextConfig
-    batch_size: int
-    precision: Precision
-    use_gpu: bool
-    num_threads: int
-    """Torch threads on the CPU; Ray's default is one."""
-    evidence: "AttributionSettings | None" = None
-    """Which rows get heat maps; None: no heat maps, and no column for them."""
-    image_side: ImageSide | None = None
-    """What the model's image side must be, if features are kept or read."""
-    keep_features: bool = False
-    """Hand the features on with the rows."""
-
-
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
     """Pin the model and list the input; the model is downloaded, and loaded only if its record is an older one.
 
@@ -151,14 +139,13 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
             fit.
         OSError: when the registry's server or a store fails.
     """
+    _check_output(config)
     kept = None if config.features is None else read_kept_features(config.features)
-    require(
-        kept is None or not _is_within(absolute_address(config.output), folder=kept.folder),
-        f"--output {config.output} is in the folder of the features: name another folder for the new labels",
-    )
-    model = model_cache.pin_model(config.model or _default_model(kept), tracking=tracking)
-    if kept is not None and config.model is None:
-        _check_model(model, kept=kept)
+    since = None if config.since is None else read_earlier_labels(config.since, with_features=config.keep_features)
+    made_before = kept or since
+    model = model_cache.pin_model(config.model or _default_model(made_before), tracking=tracking)
+    if made_before is not None and config.model is None:
+        _check_model(model, made_before=made_before)
     images = _read_images(config) if kept is None else input_of_features(kept)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     folder = model_cache.fetch_model(model, tracking=tracking)
@@ -166,7 +153,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
     image_side = _read_image_side(folder, config=config) if config.keep_features or kept is not None else None
     if kept is not None and image_side is not None:
         kept.require_image_side(image_side, model=model.uri)
-    return ScoreJob(
+    job = ScoreJob(
         config=config,
         model=model,
         tracking=tracking,
@@ -177,26 +164,39 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
         evidence=_read_evidence(config, model=model, tracking=tracking, num_images=images.num_images),
         image_side=image_side,
         kept=kept,
+        since=since,
     )
+    if since is not None:
+        since.require_same_settings(job.identity)
+    return job
 
 
-def _default_model(kept: KeptFeatures | None) -> str:
-    """The address of the model that nobody has named: that of the features, or the usual one."""
-    if kept is None:
+def _check_output(config: ScoreConfig) -> None:
+    """The labels that a job reads stay as they are."""
+    for what, read in (("features", config.features), ("earlier labels", config.since)):
+        require(
+            read is None or not _is_within(absolute_address(config.output), folder=absolute_address(read)),
+            f"--output {config.output} is in the folder of the {what}: name another folder for the new labels",
+        )
+
+
+def _default_model(made_before: KeptFeatures | EarlierLabels | None) -> str:
+    """The address of the model that nobody has named: that of the earlier labels, or the usual one."""
+    if made_before is None:
         return DEFAULT_MODEL
-    made_by = kept.labels.parents
+    made_by = made_before.labels.parents
     return (
         made_by.model_name if made_by.model_version is None else f"models:/{made_by.model_name}/{made_by.model_version}"
     )
 
 
-def _check_model(model: ModelVersion, *, kept: KeptFeatures) -> None:
+def _check_model(model: ModelVersion, *, made_before: KeptFeatures | EarlierLabels) -> None:
     """Check that a model that nobody has named is the one that made the labels."""
-    expected = kept.labels.parents.model_digest
+    expected = made_before.labels.parents.model_digest
     require(
         model.digest == expected,
-        f"{model.uri} made the labels of {kept.folder} as model {expected}, and is {model.digest} now: name the model "
-        "to label with by --model",
+        f"{model.uri} made the labels of {made_before.folder} as model {expected}, and is {model.digest} now: name the "
+        "model to label with by --model",
     )
 
 
@@ -208,7 +208,13 @@ def _is_within(address: str, *, folder: str) -> bool:
 
 def _read_images(config: ScoreConfig) -> Input:
     assert config.input is not None, "settings name an input or features"
-    return read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
+    found = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
+    require(
+        config.since is None or not found.is_split,
+        f"--since takes a folder of images or a table, and --input {config.input} is a split of shards: name the "
+        "images that the shards were made of, or leave out --since",
+    )
+    return found
 
 
 def _read_image_side(folder: Path, *, config: ScoreConfig) -> ImageSide:
@@ -247,10 +253,3 @@ def _read_evidence(
         digest = model.backbone_digest
         projection = load_projection(config.explain_projection, tracking=tracking, backbone_digest=digest)
     return read_attribution_settings(config, num_images=num_images, projection=projection)
-
-
-def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:
-    """Text settings with a cache folder, so that several scorers of a machine share one file of text features."""
-    if config.text.cache_dir is not None or num_scorers == 1:
-        return config.text
-    return replace(config.text, cache_dir=str(model_cache.default_cache_dir().with_name("text")))

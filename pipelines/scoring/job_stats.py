@@ -17,6 +17,8 @@ from pipelines.runtime.prometheus import (
 )
 from pipelines.scoring.feature_units import describe
 from pipelines.scoring.flows.flow import Flow
+from pipelines.scoring.incremental.increment import describe_reuse
+from pipelines.scoring.incremental.reused_units import ReusedUnit
 from pipelines.scoring.inputs import Input
 from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import CommittedUnit
@@ -57,7 +59,7 @@ class JobStats:
 
     def add(self, unit: Unit, saved: SavedUnit) -> None:
         """Add a unit that this job has scored; the attempt that counts may be another job's."""
-        self.num_images += unit.num_images
+        self.num_images += num_labelled(unit)
         if saved.committed is None:
             return
         self.num_done += saved.counts
@@ -125,15 +127,20 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     )
 
 
+def num_labelled(unit: Unit) -> int:
+    """Images of a unit that a model looks at; none if the rows of an earlier job are reused."""
+    return 0 if isinstance(unit, ReusedUnit) else unit.num_images
+
+
 def count_unit(saved: SavedUnit, *, num_images: int) -> None:
-    """Tell Prometheus of a unit that was scored here."""
+    """Tell Prometheus of a unit that was scored here, with `num_images` images that a model has looked at."""
     if saved.committed is None or not saved.counts:
         count(UNITS_DONE, stage="score", how="by another job")
         return
     count(UNITS_DONE, stage="score", how="taken over" if saved.attempt.took_over else "done")
     count(RETRIES, int(saved.attempt.took_over), kind="taken over")
     count(IMAGES_SEEN, num_images, stage="score")
-    count(IMAGES_SCORED, saved.committed.part.num_rows)
+    count(IMAGES_SCORED, saved.committed.part.num_rows if num_images else 0)
     for rejection in saved.committed.rejected:
         count(IMAGES_QUARANTINED, stage="score", reason=rejection.reason)
 
@@ -147,6 +154,7 @@ def summarise_job(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balanc
         "balance": balance.to_record(),
         "actors": {**asdict(flow.reservation), "threads_per_scorer": flow.reservation.num_threads},
         "in_process": flow.is_local,
+        **describe_reuse(job),
     }
 
 

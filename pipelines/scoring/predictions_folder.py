@@ -5,9 +5,11 @@ manifest.json        the `PredictionSet`, written last
 _pieces/<unit>-<attempt>/   parts of a unit that are scored before the others, until the unit is written
 quarantine.parquet   pictures without a label, and why
 summary.json         counts, rate, where the time went
+vanished.parquet     with `--since`: earlier labels whose image is not listed any more
 features/            kept features of the labelled images, if asked for (`pipelines.storage.features_folder`)
 _commits/job/        what the folder is for, and its MLflow run
-_commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`)
+_commits/<digest>/   who works on which unit of such a job, and what counts for it (`pipelines.storage.work_ledger`);
+                     its listing (`pipelines.scoring.incremental.listing_record`)
 """
 
 import io
@@ -45,6 +47,7 @@ from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 _SUMMARY_NAME = "summary.json"
+VANISHED_NAME = "vanished.parquet"
 QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
 """A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
 _COMMITS = "_commits"
@@ -72,6 +75,16 @@ class CommittedUnit:
         return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
 
 
+def ledger_address(folder: str, *, identity: Mapping[str, Any]) -> str:
+    """Folder of the commit records of a job, within the folder of its labels."""
+    return f"{folder}/{_COMMITS}/{json_digest(dict(identity))[:16]}"
+
+
+def job_records(folder: str) -> RecordStore:
+    """Records of the job that a folder of labels belongs to: `identity` and `run`."""
+    return RecordStore(f"{folder}/{_COMMITS}/job")
+
+
 class PredictionsFolder:
     """A folder of labels of one job; local, or in a store."""
 
@@ -90,9 +103,8 @@ class PredictionsFolder:
         self.keep_features = keep_features
         self.features = FeaturesFolder(self.folder)
         self.identity = dict(identity)
-        digest = json_digest(self.identity)
-        self.units = WorkLedger(f"{self.folder}/{_COMMITS}/{digest[:16]}", lease_s=lease_s)
-        self.job = RecordStore(f"{self.folder}/{_COMMITS}/job")
+        self.units = WorkLedger(ledger_address(self.folder, identity=self.identity), lease_s=lease_s)
+        self.job = job_records(self.folder)
 
     def claim_folder(self) -> None:
         """Claim the folder for this job; no-op if this job already owns it.
@@ -120,6 +132,7 @@ class PredictionsFolder:
         """Remove all commits; a running job with other settings then fails."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
         filesystem.remove(filesystem.join(self.folder, _PIECES))
+        filesystem.remove(filesystem.join(self.folder, VANISHED_NAME))
         self.features.clear()
         RecordStore(f"{self.folder}/{_COMMITS}").clear()
 

@@ -22,7 +22,7 @@ from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.attributions import AttributionSettings, add_evidence
 from pipelines.scoring.decoder import Part
 from pipelines.scoring.feature_units import EncodedPart
-from pipelines.scoring.job import ScorerSettings
+from pipelines.scoring.flows.flow_settings import ScorerSettings
 from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
 from pipelines.scoring.work_units import Rejection
 from pipelines.tracking.model_cache import fetch_model

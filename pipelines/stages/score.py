@@ -18,8 +18,16 @@ from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.scoring.flows.flow import Flow, open_flow
+from pipelines.scoring.incremental.increment import prepare_listing, say_reuse, write_vanished
 from pipelines.scoring.job import ScoreJob, plan_job
-from pipelines.scoring.job_stats import JobStats, count_unit, describe_features, summarise_job, summary_line
+from pipelines.scoring.job_stats import (
+    JobStats,
+    count_unit,
+    describe_features,
+    num_labelled,
+    summarise_job,
+    summary_line,
+)
 from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.features_folder import FeaturesFolder
@@ -56,6 +64,7 @@ def run(
         folder.clear()
     folder.claim_folder()
     with folder.hold_lease(), _left_if_refused(folder):
+        job = prepare_listing(job, folder=folder)
         attempts, committed = _claim_units(job, folder=folder)
         finished = folder.find_manifest()
         if finished is not None and _is_of(finished, committed, job=job):
@@ -72,15 +81,21 @@ def run(
             _publish(job, folder=folder, predictions=predictions, features=features, summary=summary)
             folder.remove_uncommitted(tally.committed)  # last: the manifest before may name them
     say(summary_line(summary), to_stdout=True)
+    say_reuse(job)
     say_balance(balance)
     return predictions
 
 
 def _with_features_of(config: ScoreConfig) -> ScoreConfig:
-    """An output folder with features keeps them complete, also where a later run does not ask for it."""
-    if config.fresh or config.features is not None or not FeaturesFolder(absolute_address(config.output)).has_record():
+    """An output folder with features keeps them complete, also where a later run does not ask for it.
+
+    So do new labels, where the earlier ones have features.
+    """
+    if config.features is not None:
         return config
-    return replace(config, keep_features=True)
+    places = [config.since, None if config.fresh else config.output]
+    is_kept = any(FeaturesFolder(absolute_address(place)).has_record() for place in places if place is not None)
+    return replace(config, keep_features=True) if is_kept else config
 
 
 def _is_of(finished: PredictionSet, committed: Mapping[str, CommittedUnit], *, job: ScoreJob) -> bool:
@@ -99,6 +114,7 @@ def _feature_set(
 def _say_finished(finished: PredictionSet, *, committed: dict[str, CommittedUnit], job: ScoreJob) -> None:
     scored = f"{finished.num_rows} images were scored before, {finished.num_rejected} rejected"
     say(f"{scored}; units: {len(finished.parts)} kept, 0 done: {job.config.output}", to_stdout=True)
+    say_reuse(job)
     say_balance(JobStats(committed=committed).balance(job.input))
 
 
@@ -172,7 +188,7 @@ def _score_claimed(
             if report.saved is None or unit is None:  # parts are missing, or the unit was reported before
                 continue
             tally.add(unit, report.saved)
-            count_unit(report.saved, num_images=unit.num_images)
+            count_unit(report.saved, num_images=num_labelled(unit))
             advance(unit.num_images)
             _check_rejected(job, folder=folder, tally=tally)
     # A store that lists a part too late may leave a unit unwritten: it is done again
@@ -237,6 +253,7 @@ def _publish(
 ) -> None:
     """MLflow first: with a manifest there, the next attempt would have nothing left to do or to record."""
     assert predictions.run_id is not None
+    write_vanished(job, folder=folder)
     summary = {**summary, **describe_features(job, features=features)}
     _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
     folder.publish(predictions, features=features)
@@ -248,6 +265,7 @@ def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictio
 
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
-    model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent})
+    reuse = {f"since.{name}": value for name, value in summary.get("since", {}).items() if isinstance(value, int)}
+    model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent, **reuse})
     model_registry.log_balance(job.tracking, run_id=run_id, balance=Balance.from_record(summary["balance"]))
     model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})

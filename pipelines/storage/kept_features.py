@@ -104,7 +104,7 @@ def read_kept_features(labels: str) -> KeptFeatures:
 
 
 def read_unit_features(
-    folder: str, *, labels: PredictionPart, features: FeaturePart, columns: Sequence[str] = ORIGIN_SCHEMA.names
+    folder: str, *, labels: PredictionPart, features: FeaturePart, columns: Sequence[str] | None = ORIGIN_SCHEMA.names
 ) -> UnitFeatures:
     """Read a unit's features with the rows of labels that they belong to.
 
@@ -112,7 +112,7 @@ def read_unit_features(
         folder: of the labels.
         labels: file of the unit's labels.
         features: file of the unit's features.
-        columns: of the labels to read; with `key`.
+        columns: of the labels to read, with `key`; None: all.
 
     Raises:
         ValueError: when a file is missing or altered, or they do not belong together.

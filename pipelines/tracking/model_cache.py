@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ecor.config.checks import require
 from ecor.storage import filesystem
 from ecor.storage.atomic_write import move_into_place, write_folder
 from ecor.storage.digests import text_sha256
@@ -35,7 +36,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
     Args:
         model: result of `model_registry.resolve_model`.
         tracking: the registry's server; pass `resolve_tracking(tracking)` to workers.
-        cache_dir: folder of downloads that all processes of a machine share; None: `default_cache_dir()`.
+        cache_dir: folder of downloads that all processes of a machine share; None: `make_cache_dir()`.
 
     Raises:
         ValueError: when the digests differ from those of the registry's record.
@@ -43,7 +44,7 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
     """
     if model.version is None and filesystem.is_local(model.uri):
         return _check_digests(filesystem.local_path(model.uri), model=model)
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    cache = Path(cache_dir) if cache_dir is not None else make_cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     key = text_sha256(f"{tracking_uri(tracking)} {model.uri} {model.digest} {model.vocabulary_digest}")
     cached = cache / key[:32]
@@ -55,10 +56,29 @@ def fetch_model(model: ModelVersion, *, tracking: TrackingConfig, cache_dir: str
     return _check_digests(cached, model=model)
 
 
-def default_cache_dir() -> Path:
-    """Return the folder of downloads: `$ECOR_CACHE/models`, else `ecor/models` in XDG_CACHE_HOME or `~/.cache`."""
-    own = os.environ.get("ECOR_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecor"
+def make_cache_dir() -> Path:
+    """Make the folder of downloads: `$ECOR_CACHE/models`, else `ecor/models` in XDG_CACHE_HOME or `~/.cache`.
+
+    A user without a home, as in many containers, has it in the folder for temporary files, closed to other users.
+
+    Raises:
+        OSError: when the folder cannot be made where a variable says.
+        ValueError: when the folder for temporary files holds one of another user.
+    """
+    own, shared = os.environ.get("ECOR_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(own) if own else Path(shared or Path.home() / ".cache") / "ecor"
+        (base / "models").mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no home is known
+        if own or shared:
+            raise
+        base = Path(tempfile.gettempdir()) / f"ecor-{os.getuid()}"
+        (base / "models").mkdir(parents=True, exist_ok=True)
+        require(
+            base.lstat().st_uid == os.getuid(),
+            f"{base} belongs to another user, and there is no home: name a folder for models with ECOR_CACHE",
+        )
+        base.chmod(0o700)
     return base / "models"
 
 

@@ -46,11 +46,15 @@ class PredictionParents:
     """Folder of labels whose kept features were labelled; None: images were encoded."""
     features_digest: str | None = None
     """Of these features (`ecor.clip.image_features.FeatureSet.digest`)."""
+    since: str | None = None
+    """Folder of earlier labels whose rows were reused; None: all images were labelled."""
+    since_digest: str | None = None
+    """Of these labels (`PredictionSet.digest`)."""
 
     def to_record(self) -> dict[str, Any]:
-        """Values by name for records; those of kept features only if set, because older records lack them."""
-        found = asdict(self)
-        return {name: value for name, value in found.items() if value is not None or not name.startswith("features")}
+        """Values by name for records; those of features and earlier labels only if set: older records lack them."""
+        found, added = asdict(self), ("features", "features_digest", "since", "since_digest")
+        return {name: value for name, value in found.items() if value is not None or name not in added}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ class PredictionSet:
             "parents": {
                 name: value
                 for name, value in self.parents.to_record().items()
-                if name not in ("input", "model_uri", "features")
+                if name not in ("input", "model_uri", "features", "since")
             },
             "scoring": self.scoring.to_record(),
             "num_rejected": self.num_rejected,

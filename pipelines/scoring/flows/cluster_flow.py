@@ -15,8 +15,8 @@ from pipelines.runtime.actor_arguments import inline_actor_arguments
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.runtime.ray_data import raise_causes, ray_data_settings
 from pipelines.scoring.decoder import PART_BYTES
-from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
-from pipelines.scoring.job import ScoreJob, ScorerSettings
+from pipelines.scoring.flows.flow_settings import ScorerSettings, make_reader, make_scorer_settings
+from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
 from pipelines.scoring.work_units import Unit, unit_to_json

@@ -1,15 +1,19 @@
 """Choose where the units of a job are labelled: on a cluster, or in this process."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.runtime.actor_resources import Reservation, reserve_resources
 from pipelines.runtime.local_run import num_local_cpus, runs_in_process
 from pipelines.runtime.prometheus import time_stage
+from pipelines.scoring.incremental.reused_units import ReusedUnit, copy_units
 from pipelines.scoring.job import ScoreJob
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.unit_writer import PartReport
+from pipelines.scoring.work_units import Unit
+from pipelines.storage.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ def open_flow(job: ScoreJob) -> Iterator[Flow]:
 
         reservation = reserve_resources(config, machines=[{"CPU": float(num_local_cpus(job.cluster))}])
         with time_stage("score"):
-            yield Flow(stream=stream_local_units, reservation=reservation, is_local=True)
+            yield Flow(stream=_copy_first(stream_local_units), reservation=reservation, is_local=True)
         return
     # Ray Data takes seconds to import, and finished and small jobs do without
     from pipelines.runtime.cluster import cluster_machines, connect
@@ -46,9 +50,32 @@ def open_flow(job: ScoreJob) -> Iterator[Flow]:
 
     with connect(job.cluster, stage="score"):
         reservation = reserve_resources(config, machines=cluster_machines(job.cluster, use_gpu=config.use_gpu))
-        yield Flow(stream=stream_units, reservation=reservation, is_local=False)
+        yield Flow(stream=_copy_first(stream_units), reservation=reservation, is_local=False)
+
+
+def _copy_first(stream: Callable[..., Iterator[PartReport]]) -> Callable[..., Iterator[PartReport]]:
+    """A flow that copies the reused units in this process, before the others are labelled."""
+
+    def stream_all(
+        job: ScoreJob,
+        units: Sequence[Unit],
+        *,
+        folder: PredictionsFolder,
+        attempts: Mapping[str, Attempt],
+        reservation: Reservation,
+    ) -> Iterator[PartReport]:
+        reused = [unit for unit in units if isinstance(unit, ReusedUnit)]
+        if job.since is not None and reused:
+            yield from copy_units(reused, earlier=job.since, folder=folder, attempts=attempts, parents=job.digests)
+        others = [unit for unit in units if not isinstance(unit, ReusedUnit)]
+        if others:
+            yield from stream(job, others, folder=folder, attempts=attempts, reservation=reservation)
+
+    return stream_all
 
 
 def _num_encoded(job: ScoreJob) -> int:
     """Images to encode; a hundred kept features count as one image, which is what they cost at most."""
-    return job.input.num_images if job.kept is None else math.ceil(job.input.num_images / 100)
+    if job.kept is not None:
+        return math.ceil(job.input.num_images / 100)
+    return sum(unit.num_images for unit in job.input.units if not isinstance(unit, ReusedUnit))

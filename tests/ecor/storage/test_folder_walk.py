@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ecor.storage import filesystem
-from ecor.storage.folder_walk import walk_files
+from ecor.storage.folder_walk import FileFacts, walk_files
 
 
 def never(name: str) -> bool:
@@ -148,5 +149,33 @@ def test_a_general_store_does_not_omit_a_folder_either():
     assert store.find("/walk") == ["/walk/a.png"]  # what fsspec does by itself
     with pytest.raises(OSError, match="the store fails"):
         list(walk_files(store, "/walk", may_fail=never))
-    assert list(walk_files(store, "/walk/sound", may_fail=never)) == [("d.png", 3)]
+    assert list(walk_files(store, "/walk/sound", may_fail=never)) == [("d.png", FileFacts(3, None))]
     assert list(walk_files(store, "/none", may_fail=never)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"LastModified": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}, 1_767_323_045 * 10**9),
+        ({"updated": "2026-01-02T03:04:05.250Z", "mtime": datetime(2001, 1, 1, tzinfo=UTC)}, 1_767_323_045_250 * 10**6),
+        ({"last_modified": datetime(2026, 1, 2, 3, 4, 5)}, 1_767_323_045 * 10**9),
+        ({"mtime": 12.5}, 12_500_000_000),
+        ({"updated": "yesterday"}, None),
+        ({"created": 5}, None),
+    ],
+)
+def test_a_listing_has_the_time_of_the_last_write_where_the_store_lists_it(fields: dict, expected: int | None):
+    class Store(GeneralStore):
+        def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+            return [each | fields for each in super().ls(path, **options)]
+
+    assert list(walk_files(Store(), "/walk/sound", may_fail=never)) == [("d.png", FileFacts(3, expected))]
+
+
+def test_files_on_disk_have_the_time_of_their_last_write(tree: Path):
+    os.utime(tree / "a.png", ns=(0, 123_456_789_012_345_678))
+    (tree / "nowhere.png").symlink_to(tree / "gone.png")
+    found = filesystem.file_facts_below(tree)
+    assert found["a.png"] == FileFacts(3, 123_456_789_012_345_678)
+    assert found["nowhere.png"] == FileFacts(0, None)
+    assert {name: facts.num_bytes for name, facts in found.items()} == filesystem.files_below(tree)

@@ -1,5 +1,6 @@
 """A machine that is too busy to start Ray gets a second chance, and then an error in one line."""
 
+import os
 from typing import Any
 
 import pytest
@@ -31,6 +32,18 @@ def test_a_late_start_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, capsys
     with connect(ClusterConfig(num_cpus=1)):
         assert len(calls) == 2 and calls[0] == calls[1]
     assert "trying once more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("said", "used"), [(None, "0"), ("1", "1")])
+def test_no_usage_is_reported_unless_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, used: str
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", said or "")
+    if said is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    starts(monkeypatch, None)
+    with connect(ClusterConfig(num_cpus=1)):
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == used
 
 
 def test_a_machine_that_never_starts_ray_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from ecor.data.predictions.schema import origins_table
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.attributions import AttributionSettings
 from pipelines.scoring.decoder import Part
-from pipelines.scoring.job import ScorerSettings
+from pipelines.scoring.flows.flow_settings import ScorerSettings
 from pipelines.scoring.scored_part import ScoredPart
 from pipelines.scoring.scorer import Scorer
 from pipelines.tracking import model_registry

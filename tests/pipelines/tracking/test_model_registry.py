@@ -6,7 +6,9 @@ Covers: `pipelines.stages.promote`, `pipelines.stages.register`, `pipelines.trac
 """
 
 import json
+import os
 import socket
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -360,3 +362,18 @@ def test_whatever_name_is_taken_mlflow_takes_too(names: str) -> None:
         alias = PromoteConfig(alias=names).alias
         _validate_model_alias_name(alias)
         _validate_model_alias_name_reserved(alias)
+
+
+def test_models_lie_in_the_temporary_folder_where_there_is_no_home(tmp_path, monkeypatch):
+    for name in ("ECOR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/nobody")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = model_cache.make_cache_dir()
+    assert found == tmp_path / f"ecor-{os.getuid()}" / "models" and found.is_dir()
+    assert found.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert model_cache.make_cache_dir() == tmp_path / "home" / ".cache" / "ecor" / "models"
+    monkeypatch.setenv("ECOR_CACHE", "/dev/null/nowhere")
+    with pytest.raises(OSError, match="nowhere"):
+        model_cache.make_cache_dir()

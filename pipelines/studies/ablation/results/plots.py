@@ -23,14 +23,12 @@ def draw_arms(figures: Mapping[str, Mapping[str, Mapping[str, RepeatedMean]]], *
     panels = figure.subplots(1, len(figures), sharey=True, squeeze=False)[0]
     colours = colormaps["viridis"](np.linspace(0, 0.85, len(columns)))
     for axes, (title, panel) in zip(panels, figures.items(), strict=True):
-        for row, arm in enumerate(arms):
-            for number, (name, colour) in enumerate(zip(columns, colours, strict=True)):
-                if name not in panel[arm]:
-                    continue
-                found = panel[arm][name]
-                place = row + 0.7 * ((number + 0.5) / len(columns) - 0.5)
-                error = None if np.isnan(found.half_width) else 100 * found.half_width
-                axes.errorbar(100 * found.value, place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=colour)
+        for number, (name, colour) in enumerate(zip(columns, colours, strict=True)):
+            found = {row: panel[arm][name] for row, arm in enumerate(arms) if name in panel[arm]}
+            means = [100 * each.value for each in found.values()]
+            errors = [100 * each.half_width for each in found.values()]  # NaN draws no line
+            places = [row + 0.7 * ((number + 0.5) / len(columns) - 0.5) for row in found]
+            axes.errorbar(means, places, xerr=errors, fmt="o", ms=3.5, lw=1.2, color=colour)
         axes.set_title(f"{title}, %", fontsize=9)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -1), min(high, 101))

@@ -81,11 +81,11 @@ class _FigureCells:
     def read(
         cls, rows: pd.DataFrame, *, figure: str, arms: Sequence[str], columns: str, values: Sequence[object]
     ) -> "_FigureCells":
-        cells = {
-            (arm, value): by_repetition(rows[(rows["arm"] == arm) & (rows[columns] == value)], figure)
-            for arm in arms
-            for value in values
-        }
+        measured = rows[rows["arm"].isin(arms)].dropna(subset=[figure])
+        means = measured.groupby(["arm", columns, *REPETITION])[figure].mean()
+        found = {cell: part.droplevel([0, 1]) for cell, part in means.groupby(level=[0, 1])}
+        empty = by_repetition(rows.iloc[:0], figure)
+        cells = {(arm, value): found.get((arm, value), empty) for arm in arms for value in values}
         return cls(arms=arms, values=values, cells=cells)
 
     def mean(self, arm: str) -> "pd.Series[float]":
