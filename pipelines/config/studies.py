@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
-from ecor.config.checks import require_at_least
+from ecor.config.checks import require, require_at_least
 from ecor.config.choices import WorldName
 from ecor.config.model import BackboneConfig
 from pipelines.config.addresses import CheckedSettings
@@ -100,6 +100,8 @@ class AblateConfig(CheckedSettings):
         CheckedSettings.__post_init__(self)
         for name in ("num_repetitions", "num_pretrainings", "pretraining_samples", "pretraining_images"):
             require_at_least(name, getattr(self, name), 1)
+        for rate in self.learning_rates:
+            require(rate > 0, f"learning_rates must be positive, got {rate}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

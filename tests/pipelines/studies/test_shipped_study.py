@@ -111,6 +111,14 @@ def test_it_is_asked_alone() -> None:
         Study(questions=("methods", "shipped"))
 
 
+def test_a_role_and_a_rate_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no demo-huge in the world demo: choose among demo-small, demo-main"):
+        ablate.run(AblateConfig(output=str(tmp_path / "study"), questions=("shipped",), roles=("huge",)))
+    assert not (tmp_path / "study").exists()
+    with pytest.raises(ValueError, match=r"learning_rates must be positive, got 0\.0"):
+        AblateConfig(learning_rates=(0.001, 0.0))
+
+
 def test_the_best_validation_rr_ships_whatever_the_test_rows_say() -> None:
     rows = rows_with(joint=(0.35, 0.5, 0.6), pooled=(0.36, 0.5, 0.6))
     assert winner(rows) == "pooled, tuned"
