@@ -89,11 +89,11 @@ def draw(folder: Path, numbers: range, *, modified_s: int) -> None:
             pass
 
 
-def save_tiny_model(root: Path) -> Path:
+def save_model(root: Path, *, model: str) -> None:
     (root / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
-    backbone = load_backbone(BackboneConfig(name=str(root / "tiny-clip.json"), pretrained="random"))
-    save_checkpoint(Recognizer.zero_shot(set_vocabulary("demo-small"), backbone=backbone), root / "model")
-    return root / "model"
+    name, _, pretrained = model.rpartition(":")
+    tower = BackboneConfig(name=name.replace("tiny", str(root / "tiny-clip.json")), pretrained=pretrained)
+    save_checkpoint(Recognizer.zero_shot(set_vocabulary("demo-small"), backbone=load_backbone(tower)), root / "model")
 
 
 def run_job(root: Path, *, output: str, since: str | None = None, photos: str = "photos") -> Job:
@@ -157,10 +157,10 @@ def compare(root: Path, *, found: str, expected: str) -> str:
     return f"{len(ours):,} rows are equal; largest difference of a number {largest:.1e}"
 
 
-def measure(root: Path, *, num_images: int, share: float, num_kills: int) -> None:
+def measure(root: Path, *, num_images: int, share: float, num_kills: int, model: str) -> None:
     num_new = max(1, round(share * num_images))
     if not (root / "model").exists():
-        save_tiny_model(root)
+        save_model(root, model=model)
         draw(root / "one", range(1), modified_s=LONG_AGO_S)
         draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
     (root / "warm-up.json").unlink(missing_ok=True)
@@ -253,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--new", type=float, default=0.01, help="new images, as a share of the others")
+    parser.add_argument("--model", default="tiny:random", help="name and weights, such as ecor-demo:embedded")
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--memory", type=int, nargs="+", metavar="IMAGES")
     parser.add_argument("--folder", type=Path, help="where to work; it stays")
@@ -269,7 +270,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        measure(folder, num_images=given.images, share=given.new, num_kills=given.kills)
+        measure(folder, num_images=given.images, share=given.new, num_kills=given.kills, model=given.model)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
+from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig
 from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.images.decoding import ImageError, Picture, decode_picture
@@ -208,14 +209,15 @@ class Recognizer(JointModel):
             batch_size: pictures per forward pass.
 
         Raises:
-            ValueError: when a picture cannot be read or encoded, or `images` is no list of pictures; the message names
-                the picture or the type.
+            ValueError: when a picture cannot be read or encoded, `images` is no list of pictures, or `batch_size` is
+                below 1; the message names the picture, the type or the number.
 
         Example:
             >>> import ecor
             >>> model = ecor.Recognizer.zero_shot({"fox": ["pointed ears"], "whale": ["a tail fin"]})
             >>> model.predict(["a.jpg"]).to_pandas()  # doctest: +SKIP
         """
+        require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
         pictures = as_picture_list(images)
         model = self if vocabulary is None else self.with_vocabulary(vocabulary)
         provenance = model.provenance

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ecor.config.checks import require
 
@@ -24,6 +25,8 @@ DIMMED = 0.25
 """Share of its brightness that a place keeps which the model did not see (ours)."""
 _SMALL_PX = 128
 """Pictures up to this size are shown with hard pixels."""
+_SOFTWARE = "ecor overlay"
+"""In the metadata of a figure, so that it is known again."""
 _LINE_INCHES, _GAP_INCHES, _BAR_INCHES = 0.15, 0.08, 0.62
 """Of a figure: height of a title line, gap between panels, width of the colour bar."""
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -64,6 +67,15 @@ def overlay(
     if seen is not None:
         mixed_HW3 = np.where(seen[..., None], mixed_HW3, DIMMED * picture)
     return np.round(mixed_HW3).clip(0, 255).astype(np.uint8)
+
+
+def is_overlay(data: bytes) -> bool:
+    """Whether a file is a figure of `panels_png`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return image.info.get("Software") == _SOFTWARE
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def panels_png(
@@ -109,7 +121,7 @@ def panels_png(
         axes.axis("off")
     _add_colour_bar(figure, box=layout.bar_box())
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(sink, format="png", dpi=dpi, metadata={"Software": _SOFTWARE})
     return sink.getvalue()
 
 

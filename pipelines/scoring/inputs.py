@@ -22,8 +22,10 @@ from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.file_states import FileStates
 from pipelines.scoring.work_units import ImageUnit, Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
-from pipelines.storage.image_bytes import is_junk, is_within, join_source
+from pipelines.storage.image_bytes import is_junk, join_source, path_within
 
+EXPLAIN_SUMMARY_NAME = "explain.summary.json"
+"""Beside the overlays of `ecor explain`, which are no photos."""
 IMAGE_SUFFIXES = frozenset(
     f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
 )
@@ -156,12 +158,16 @@ def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Fold
         lambda: filesystem.file_facts_below(root, may_fail=is_junk, follow_links=follow_links), place=root
     )
     found, is_disk = _Folder(num_files=len(files)), filesystem.is_local(root)
+    output = path_within(without, folder=root) if without else None
+    explained = {path.rpartition("/")[0] for path in files if path.rpartition("/")[2] == EXPLAIN_SUMMARY_NAME}
     for path, facts in files.items():
         suffix = PurePosixPath(path).suffix.lower()
         if any(map(is_junk, path.split("/"))):
             found.passed_over["hidden"] += 1
-        elif without and is_within(f"{root}/{path}", folder=without):
+        elif output is not None and f"{path}/".startswith(f"{output}/" if output else ""):
             found.passed_over["output"] += 1
+        elif suffix == ".png" and path.rpartition("/")[0] in explained:
+            found.passed_over["overlays"] += 1
         elif suffix in IMAGE_SUFFIXES:
             found.images.append({"path": path, "size": facts.num_bytes})
             found.facts.append(facts)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,15 @@ class CommittedUnit:
         kept = record.get("features")
         features = None if kept is None else FeaturePart(**kept)
         return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRows:
+    """The rows of a unit as the bytes of a Parquet file that another job has written."""
+
+    part: PredictionPart
+    data: bytes
+    """Verified: they are those of the part."""
 
 
 def ledger_address(folder: str, *, identity: Mapping[str, Any]) -> str:
@@ -190,7 +199,7 @@ class PredictionsFolder:
         self,
         attempt: Attempt,
         *,
-        rows: pa.Table,
+        rows: pa.Table | EncodedRows,
         rejected: Sequence[Rejection],
         parents: Mapping[str, Any],
         features: KeptRows | None = None,
@@ -200,7 +209,7 @@ class PredictionsFolder:
         If another job has taken the unit over, that is its output, or None until it commits.
         """
         name = f"{attempt.unit}-{attempt.name}.parquet"
-        part = self._retry(lambda: write_part(self.folder, rows, name=name, unit=attempt.unit))
+        part = self._retry(lambda: _write_rows(self.folder, rows, name=name, unit=attempt.unit))
         lost = [asdict(each) for each in rejected]
         record = {"part": asdict(part), "rejected": lost, "parents": dict(parents)}
         if features is not None:
@@ -276,6 +285,13 @@ class PredictionsFolder:
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
         return retry_in_store(operation, place=self.folder)
+
+
+def _write_rows(folder: str, rows: pa.Table | EncodedRows, *, name: str, unit: str) -> PredictionPart:
+    if isinstance(rows, EncodedRows):
+        filesystem.write(filesystem.join(folder, name), rows.data)
+        return replace(rows.part, name=name, unit=unit)
+    return write_part(folder, rows, name=name, unit=unit)
 
 
 def _pieces_folder(attempt: Attempt) -> str:

@@ -18,6 +18,7 @@ from ecor.data.images.decoding import ImageError, decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
+from ecor.explain.overlay import is_overlay
 from ecor.model import NOT_FINITE
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
@@ -26,11 +27,10 @@ from pipelines.config.stages import ExplainConfig
 from pipelines.reporting.explained_pictures import Explained, Shown, draw_explanation, explanation_table
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import say
-from pipelines.scoring.inputs import IMAGE_SUFFIXES, ImageInput, read_input
+from pipelines.scoring.inputs import EXPLAIN_SUMMARY_NAME, IMAGE_SUFFIXES, ImageInput, read_input
 from pipelines.scoring.predictors import Predictor, open_predictor
 from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
-
-_SUMMARY_NAME = "explain.summary.json"
+from pipelines.storage.image_bytes import path_within
 
 
 def run(
@@ -95,7 +95,7 @@ def _explain_place(
 def _write_summary(balance: Balance, *, method: str, output: str) -> None:
     """What was explained and what was not, beside the overlays."""
     summary = {"stage": "explain", "method": method, "balance": balance.to_record()}
-    filesystem.write_json(filesystem.join(output, _SUMMARY_NAME), summary)
+    filesystem.write_json(filesystem.join(output, EXPLAIN_SUMMARY_NAME), summary)
 
 
 def _closing_line(num_done: int, *, num_rejected: int, method: str, output: str) -> str:
@@ -130,6 +130,8 @@ def _place(place: str, *, output: str) -> _Place:
     """
     path = filesystem.store_of(place)[1]
     if filesystem.is_folder(place) or path.lower().endswith(TABLE_SUFFIXES):
+        is_itself = path_within(absolute_address(output), folder=absolute_address(place)) == ""
+        require(not is_itself, f"the output {output} is the folder of photos: name another one, also one inside it")
         found = read_input(place, unit_size=2**31, without=absolute_address(output))
         if (line := found.describe_left_out()) is not None:
             say(line)
@@ -193,6 +195,10 @@ def _explain_batch(shown: Sequence[Shown], *, model: Predictor, output: str) -> 
             yield Rejection(source=each.source, stage="explain", reason="not_finite", detail=f"it {NOT_FINITE}")
             continue
         path = Path(output) / f"{each.name}.png"
+        require(
+            not path.is_file() or is_overlay(path.read_bytes()),
+            f"the overlay of {each.source} would replace {path}, which is no overlay: name another folder by --output",
+        )
         filesystem.write(
             path, draw_explanation(each, answer, answers.heatmaps, index=index, preprocess=model.preprocess)
         )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from contextlib import suppress
 
@@ -21,10 +22,12 @@ _FILE_ERRORS = frozenset(
 
 _JUNK = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"#snapshot", "~snapshot", "@recycle", "@recently-snapshot"}
-    | {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+    | {"#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp"}
+    | {"recycler", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"}
 )
 """Names that operating systems and file servers add, in lower case. Snapshots hold each picture once more."""
+_JUNK_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")
+"""Of files beside a file that hold what its disk cannot, in lower case."""
 
 
 class UnreadableError(OSError):
@@ -133,18 +136,40 @@ def escape_name(name: str) -> str:
 
 
 def is_within(address: str, *, folder: str) -> bool:
-    """Whether an address is a folder or lies in it.
+    """Whether an address is a folder or lies in it, by whatever links and spellings.
 
     Args:
         address: absolute path or URI.
-        folder: absolute path or URI, in the same form.
+        folder: absolute path or URI.
     """
-    return f"{address.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+    return path_within(address, folder=folder) is not None
+
+
+def path_within(address: str, *, folder: str) -> str | None:
+    """Return the path of an address below a folder, "" for the folder itself; None if it does not lie in it.
+
+    Args:
+        address: absolute path or URI.
+        folder: absolute path or URI.
+    """
+    found, outer = _real_address(address), _real_address(folder)
+    if found == outer:
+        return ""
+    return found[len(outer) :].lstrip("/") if found.startswith(f"{outer.rstrip('/')}/") else None
+
+
+def _real_address(address: str) -> str:
+    """A path without links; of a store one spelling of protocol and slashes."""
+    if filesystem.is_local(address):
+        return os.path.realpath(filesystem.local_path(address))
+    protocol, _, path = address.partition("://")
+    return f"{protocol.removesuffix('a') if protocol == 's3a' else protocol}://{re.sub('/+', '/', path).rstrip('/')}"
 
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or one that operating systems and file servers add."""
-    return name.startswith(".") or name.casefold() in _JUNK
+    folded = name.casefold()
+    return name.startswith(".") or folded in _JUNK or folded.endswith(_JUNK_ENDINGS)
 
 
 def join_source(source: str, *, root: str) -> str:

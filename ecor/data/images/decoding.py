@@ -35,6 +35,7 @@ EXTENSIONS = {
 }
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
 _PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
+_TOO_MANY = "more than the limit of {} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
@@ -172,7 +173,7 @@ def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise _unidentified_error(data) from error
     except Image.DecompressionBombError as error:
         num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
-        raise ImageError("too_large", f"{num_pixels} pixels, {_limit_text(max_pixels)}") from error
+        raise ImageError("too_large", f"{num_pixels} pixels, {_TOO_MANY.format(max_pixels)}") from error
     except MemoryError:
         raise
     except Exception as error:  # as in upright_rgb
@@ -183,11 +184,7 @@ def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
 
 def _check_size(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} x {height} pixels, {_limit_text(max_pixels)}")
-
-
-def _limit_text(max_pixels: int) -> str:
-    return f"more than the limit of {max_pixels} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
+        raise ImageError("too_large", f"{width} x {height} pixels, {_TOO_MANY.format(max_pixels)}")
 
 
 def _unidentified_error(data: bytes) -> ImageError:
@@ -232,7 +229,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
         grey_HW = np.asarray(image).astype(np.int64)
-        if grey_HW.size and not 0 <= int(grey_HW.min()) <= int(grey_HW.max()) < 2**16:
+        low, high = (int(grey_HW.min()), int(grey_HW.max())) if grey_HW.size else (0, 0)
+        if image.mode == "I" and image.format in (None, "TIFF") and 0 <= low <= high < 2**8:
+            return Image.fromarray(grey_HW.astype(np.uint8)).convert("RGB")  # 8 bits in an array of 32
+        if not 0 <= low <= high < 2**16:
             raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
             grey_HW = 2**16 - 1 - grey_HW

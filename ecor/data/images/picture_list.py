@@ -18,6 +18,8 @@ def as_picture_list(images: Any) -> Sequence[Picture]:
         raise ValueError(f"predict takes a list of pictures, got one {type(images).__name__}: write [picture]")
     if isinstance(images, pd.Series | pd.Index | np.ndarray | Tensor):
         return list(images)  # of a Series, images[0] would be the one whose label is 0
+    if isinstance(images, pd.DataFrame):
+        raise ValueError(f"predict takes a list of pictures, got a DataFrame: pass one column, of {list(images)}")
     if not isinstance(images, Sequence):
         remedy = "list(its .values())" if isinstance(images, Mapping) else "list(…)"
         raise ValueError(f"predict takes a list of pictures, got a {type(images).__name__}: pass {remedy}")

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from ecor.clip.image_features import FeaturePart
 from ecor.data.predictions.manifest import PredictionPart
 from ecor.data.predictions.parts import read_part
 from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
+from ecor.storage import filesystem
+from ecor.storage.digests import bytes_sha256
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.earlier_labels import EarlierLabels
 from pipelines.scoring.incremental.reuse_plan import ReusePlan
-from pipelines.scoring.predictions_folder import PredictionsFolder
+from pipelines.scoring.predictions_folder import EncodedRows, PredictionsFolder
 from pipelines.scoring.scored_part import KeptRows, StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
 from pipelines.scoring.work_units import Listed, ListingUnit, Unit, split_runs
@@ -25,6 +28,8 @@ from pipelines.storage.attempt import Attempt
 from pipelines.storage.kept_features import read_unit_features
 
 _NUM_COPIERS = 4
+_PLAIN = frozenset(ORIGIN_SCHEMA.names) - {"key", "source"}
+"""Columns that are null for an image of a folder."""
 _UNITS_AT_ONCE = 64
 
 
@@ -137,15 +142,48 @@ def _copy_unit(
     parents: Mapping[str, Any],
 ) -> PartReport:
     began = time.perf_counter()
-    found = [_read_rows(piece, earlier=earlier) for piece in unit.pieces]
+    rows: pa.Table | EncodedRows | None = _read_whole(unit, earlier=earlier) if earlier.features is None else None
     features = None
-    if earlier.features is not None:
-        kept = pa.concat_tables([table for _, table in found if table is not None])
-        features = KeptRows(table=kept, image_side=earlier.features.image_side)
-    rows = pa.concat_tables([table for table, _ in found])
+    if rows is None:
+        found = [_read_rows(piece, earlier=earlier) for piece in unit.pieces]
+        rows = pa.concat_tables([table for table, _ in found])
+        if earlier.features is not None:
+            kept = pa.concat_tables([table for _, table in found if table is not None])
+            features = KeptRows(table=kept, image_side=earlier.features.image_side)
     committed = folder.save(attempt, rows=rows, rejected=(), parents=parents, features=features)
     seconds = StepTimings(write=time.perf_counter() - began)
     return PartReport(unit=unit.name, seconds=seconds, num_cut=0, saved=SavedUnit(attempt=attempt, committed=committed))
+
+
+def _read_whole(unit: ReusedUnit, *, earlier: EarlierLabels) -> EncodedRows | None:
+    """The file of a part that stays as it is; None where its rows must be read, or where it is damaged.
+
+    That is the case unless all rows stay, and no image has labels or a shard, neither then nor now.
+    """
+    piece = unit.pieces[0]
+    is_labelled = any(file.category or file.rationales or file.visible_rationales for file in piece.files)
+    if len(unit.pieces) > 1 or len(piece.rows) < piece.labels.num_rows or is_labelled:
+        return None
+    path = filesystem.join(earlier.folder, piece.labels.name)
+    try:
+        data = retry_in_store(lambda: filesystem.read(path), place=earlier.folder)
+    except FileNotFoundError:
+        return None
+    if bytes_sha256(data) != piece.labels.sha256 or not _has_plain_origins(data):
+        return None
+    return EncodedRows(part=piece.labels, data=data)
+
+
+def _has_plain_origins(data: bytes) -> bool:
+    """Whether the columns of an image's origin are null, but for key and source; by the statistics of the file."""
+    metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            name, counts = column.path_in_schema.partition(".")[0], column.statistics
+            if name in _PLAIN and (counts is None or counts.null_count != column.num_values):
+                return False
+    return True
 
 
 def _read_rows(piece: ReusedRows, *, earlier: EarlierLabels) -> tuple[pa.Table, pa.Table | None]:

@@ -109,6 +109,13 @@ def test_a_large_profile_does_not_hide_exif():
     assert np.array_equal(np.asarray(decode_image(data)), np.rot90(RGB, -1))
 
 
+@pytest.mark.parametrize("form", ["array", "tiff"])
+def test_8_bits_in_an_array_of_32_are_8_bits(form):
+    image = Image.fromarray(RGB[..., 0].astype(np.int32))
+    decoded = decode_picture(image) if form == "array" else decode_image(encoded(image, "tiff"))
+    assert np.array_equal(np.asarray(decoded)[..., 1], RGB[..., 0])
+
+
 FLOATS = np.linspace(0, 1, 96, dtype=np.float32)
 REFUSED = {
     "float": encoded(Image.fromarray(FLOATS.reshape(8, 12)), "tiff"),
@@ -173,9 +180,15 @@ def test_a_series_is_read_by_position_whatever_its_index(model):
         ((each for each in [RGB]), "a generator"),
         ({b"x"}, "a set"),
         (iter([RGB]), "a list_iterator"),
-        (pd.DataFrame({"path": ["a.png"]}), "a DataFrame"),
     ],
 )
 def test_what_has_no_positions_is_refused_with_the_remedy(model, images, said):
     with pytest.raises(ValueError, match=rf"predict takes a list of pictures, got {said}: pass list\("):
         model.predict(images)
+
+
+def test_a_table_is_refused_with_its_columns_and_a_batch_has_pictures(model):
+    with pytest.raises(ValueError, match=r"got a DataFrame: pass one column, of \['path', 'split'\]"):
+        model.predict(pd.DataFrame({"path": ["a.png"], "split": ["test"]}))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got -1"):
+        model.predict([RGB], batch_size=-1)

@@ -9,7 +9,7 @@ import pytest
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.folder_layout import Source, find_source, split_of
 from pipelines.sharding.listing import list_images
-from pipelines.storage.image_bytes import is_junk, is_within
+from pipelines.storage.image_bytes import is_junk, is_within, path_within
 
 
 def source_of(root: Path, *files: str, **settings) -> Source:
@@ -58,6 +58,8 @@ def test_folders_of_systems_are_no_categories_and_files_beside_folders_are_count
         "#snapshot/monday/hat/a.png",
         "~snapshot/hourly.0/hat/a.png",
         "@Recycle/c.png",
+        "train/hat/@__thumb/a.png",
+        "train/hat/a.png:Zone.Identifier",
     )
     source = source_of(tmp_path / "in", *junk, "train/hat/a.png", "test/hat/b.png", "loose.png", "README.txt")
     assert found(source) == {"train/hat": "train", "test/hat": "test"}
@@ -120,6 +122,18 @@ def test_an_output_in_the_input_is_refused(tmp_path: Path):
             find_source(ShardConfig(input=str(tmp_path / "in"), output=str(output)))
     find_source(ShardConfig(input=str(tmp_path / "in"), output=str(tmp_path / "in-shards")))
     assert is_within("s3://b/in/x", folder="s3://b/in/") and not is_within("s3://b/inside", folder="s3://b/in")
+
+
+def test_an_output_in_the_input_is_known_by_every_spelling(tmp_path: Path):
+    (tmp_path / "in" / "hat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    folder = str(tmp_path / "in")
+    for output in ("link/shards", "other/../in/shards", "in/./shards", "in//shards"):
+        assert path_within(f"{tmp_path}/{output}", folder=folder) == "shards", output
+    assert path_within(folder, folder=f"{tmp_path}/link") == ""
+    assert path_within(f"file://{folder}/shards", folder=folder) == "shards"
+    assert path_within(f"{tmp_path}/inside", folder=folder) is None
+    assert path_within("s3a://b//in/x/y", folder="s3://b/in/") == "x/y"
 
 
 def test_a_table_may_have_its_output_beside_it(tmp_path: Path):

@@ -5,6 +5,7 @@ Covers: `ecor.explain.methods.registry`, `ecor.explain.methods.settings`, `ecor.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.storage.artifact import save_artifact
 from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR, main
 from pipelines.config.stages import ExplainConfig
+from pipelines.scoring.inputs import read_input
 from pipelines.stages.explain import run
 from tests.support.overflowing_model import overflowing_recognizer, white_and_grey
 from tests.support.tiny_models import tiny_checkpoint, write_pictures
@@ -111,6 +113,24 @@ def test_one_photo_by_the_command_and_names_that_collide(
     for name in (label.categories[0].category, *(each.rationale for each in label.rationales[:3])):
         assert told.count(name) >= 2, "of each of the two photos"
     assert not ray.is_initialized()
+
+
+def test_an_overlay_replaces_an_overlay_and_nothing_else(
+    checkpoint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "a.png"
+    shutil.copy(sorted(photos.rglob("*.png"))[0], photo)
+    before = photo.read_bytes()
+    args = ["explain", "--model", checkpoint, str(photo), "--output"]
+    assert main([*args, str(tmp_path)]) == EXIT_USER_ERROR
+    assert "would replace" in capsys.readouterr().err and photo.read_bytes() == before
+    for _ in range(2):
+        assert main([*args, str(tmp_path / "out")]) == EXIT_DONE
+    found = read_input(str(tmp_path), unit_size=10)
+    assert found.num_images == 1 and found.passed_over == {"overlays": 1}
+    capsys.readouterr()
+    assert main(["explain", "--model", checkpoint, str(tmp_path), "--output", str(tmp_path)]) == EXIT_USER_ERROR
+    assert "is the folder of photos" in capsys.readouterr().err
 
 
 def test_precision_is_that_of_score_and_auto_is_fp32_on_a_cpu(checkpoint: str, photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ own pretrained CLIP, so the interval covers all three. Differences are taken wit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +83,7 @@ class _FigureCells:
     ) -> "_FigureCells":
         measured = rows[rows["arm"].isin(arms)].dropna(subset=[figure])
         means = measured.groupby(["arm", columns, *REPETITION])[figure].mean()
-        found: dict[Any, pd.Series[float]] = {
+        found: dict[object, pd.Series[float]] = {
             cell: part.droplevel([0, 1]) for cell, part in means.groupby(level=[0, 1])
         }
         empty = by_repetition(rows.iloc[:0], figure)

@@ -184,6 +184,8 @@ def test_nothing_new_reads_no_image_and_loads_no_model(
     monkeypatch.undo()
     assert_equal_to_full_run(world, found)
     assert vanished(found) == []
+    before, after = (read_prediction_set(each.output).parts for each in (world.config, found))
+    assert [part.sha256 for part in after] == [part.sha256 for part in before], "whole files are copied"
 
 
 def test_only_a_new_image_is_read(world: World, images_read: dict):
