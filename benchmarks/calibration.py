@@ -4,9 +4,9 @@ python benchmarks/calibration.py --work /tmp/calibration --sets demo-small demo-
 python benchmarks/calibration.py --work /tmp/calibration --sets other-main --clip run/model.json run/weights.safetensors
 
 Each seed draws training, validation and test images of a set. A model is tuned on the training images of each seed with
-the shipped settings. Temperatures and maps of visibility are fitted on the validation images of its own seed, or of all
-seeds together. The first are judged on the test images of its own seed, the second on those of all seeds. These images
-choose nothing. Everything is kept in --work: the same command resumes.
+the shipped settings. Temperatures, maps of visibility and maps of confidence are fitted on the validation images of its
+own seed, or of all seeds together. The first are judged on the test images of its own seed, the second on those of all
+seeds. These images choose nothing. Everything is kept in --work: the same command resumes.
 """
 
 import argparse
@@ -39,10 +39,18 @@ from pipelines.studies.ablation.cell import read_images
 from pipelines.studies.ablation.figures import LabelledImages
 from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
+from pipelines.training.systems.probability_maps import fit_probability_maps
 from pipelines.training.systems.prompt_trainer import PromptTrainer
-from pipelines.training.systems.visible_truth import fit_visibility_maps
 
-QUANTITIES = {"pair": "pair", "category": "category", "rationale_visible": "rationale visible", "visible": "P(r \\| I)"}
+MAPPED = "pair, mapped"
+"""What `calibrated_confidence` states of the best pair."""
+QUANTITIES = {
+    "pair": "pair",
+    MAPPED: "pair, calibrated confidence",
+    "category": "category",
+    "rationale_visible": "rationale visible",
+    "visible": "P(r \\| I)",
+}
 METHODS: tuple[MethodName, ...] = ("joint", "pooled")
 RESAMPLING = Resampling(num_resamples=1000)
 NUM_BINS = 15
@@ -93,7 +101,7 @@ def judge_set(worlds: list[WorldSplits], *, clip: BackboneConfig) -> Iterator[Ju
     backbone = load_backbone(clip)
     for world in worlds:
         draw_world(world)
-    found: dict[tuple[MethodName, str], list[Labels]] = {}
+    found: dict[tuple[MethodName, str], list[tuple[Labels, Labels]]] = {}
     for number, world in enumerate(worlds):
         recognizer = tuned_model(world, clip=clip, backbone=backbone)
         splits = {
@@ -106,7 +114,8 @@ def judge_set(worlds: list[WorldSplits], *, clip: BackboneConfig) -> Iterator[Ju
             for method in METHODS:
                 for images in splits["test"][chosen]:
                     key = (method, f"{len(held_out.categories):,}")
-                    found.setdefault(key, []).append(label(calibrated, images, method=method))
+                    both = tuple(label(calibrated, images, method=method, is_mapped=each) for each in (False, True))
+                    found.setdefault(key, []).append(both)
     for (method, num_images), labels in found.items():
         yield judged_of(labels, method=method, sizes=num_images)
 
@@ -154,23 +163,22 @@ def tuned_model(world: WorldSplits, *, clip: BackboneConfig, backbone: Backbone)
 
 
 def calibrate(recognizer: Recognizer, images: LabelledImages) -> Recognizer:
-    """Fit temperatures and maps of visibility, as `ecor train` does."""
+    """Fit temperatures and maps, as `ecor train` does."""
+    truth = {"categories": images.categories, "rationales": images.rationales}
     temperatures = fit_temperatures(
+        images.features, recognizer.text, **truth, logit_scale=recognizer.backbone.logit_scale, methods=METHODS
+    )
+    maps = fit_probability_maps(
+        recognizer.with_temperatures(temperatures),
         images.features,
-        recognizer.text,
-        categories=images.categories,
-        rationales=images.rationales,
-        logit_scale=recognizer.backbone.logit_scale,
+        **truth,
+        visible=[frozenset(row.nonzero().squeeze(1).tolist()) for row in images.visible],
         methods=METHODS,
     )
-    visible = [frozenset(row.nonzero().squeeze(1).tolist()) for row in images.visible]
-    maps = fit_visibility_maps(
-        recognizer.with_temperatures(temperatures), images.features, visible=visible, methods=METHODS
-    )
-    return recognizer.with_temperatures(temperatures, visibility=maps)
+    return recognizer.with_temperatures(temperatures, visibility=maps.visibility, confidence_maps=maps.confidence)
 
 
-def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName) -> Labels:
+def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName, is_mapped: bool) -> Labels:
     names = recognizer.vocabulary
     origins = origins_table(
         [f"{number:06d}" for number in range(len(images.categories))],
@@ -178,7 +186,7 @@ def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName)
         rationales_true=[[names.rationales[r]] for r in images.rationales.tolist()],
         visible_rationales=[[names.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible],
     )
-    scoring = ScoringConfig(method=method, visible_probability=True)
+    scoring = ScoringConfig(method=method, visible_probability=True, calibrated_confidence=is_mapped)
     parts = [
         recognizer.label(images.features.select(ids), origins=origins.take(pa.array(ids.numpy())), scoring=scoring)
         for ids in torch.split(torch.arange(len(images.categories)), 256)
@@ -186,13 +194,14 @@ def label(recognizer: Recognizer, images: LabelledImages, *, method: MethodName)
     return read_labels(pa.concat_tables(parts))
 
 
-def judged_of(labels: list[Labels], *, method: MethodName, sizes: str) -> Judged:
+def judged_of(labels: list[tuple[Labels, Labels]], *, method: MethodName, sizes: str) -> Judged:
     stated: dict[str, list[Stated]] = {}
     categories: dict[str, list[np.ndarray]] = {}
-    for each in labels:
+    for each, mapped in labels:
         named = np.array(each.categories)[each.answers.pair_categories[:, 0]]
         marginal = np.array(each.categories)[each.answers.marginal_categories]
-        for name, found in stated_probabilities(each.answers, each.truth).items():
+        mapped_pair = stated_probabilities(mapped.answers, mapped.truth)["pair"]
+        for name, found in (stated_probabilities(each.answers, each.truth) | {MAPPED: mapped_pair}).items():
             stated.setdefault(name, []).append(found)
             categories.setdefault(name, []).append(marginal if name == "category" else named)
     return Judged(method=method, sizes=sizes, stated=stated, categories=categories)

@@ -61,6 +61,7 @@ def save_checkpoint(
             temperatures=recognizer.temperatures,
             calibrated_on=recognizer.calibrated_on,
             visibility=recognizer.visibility,
+            confidence_maps=recognizer.confidence_maps,
             model_digest=recognizer.digest,
             backbone_digest=recognizer.backbone.digest,
             vocabulary_digest=recognizer.vocabulary.digest,
@@ -153,6 +154,7 @@ def load(
         temperatures=record.temperatures,
         calibrated_on=record.calibrated_on,
         visibility=record.visibility,
+        confidence_maps=record.confidence_maps,
         text_config=text,
         name=str(folder),
     )

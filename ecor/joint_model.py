@@ -17,7 +17,7 @@ from ecor.clip.sentence_encoder import SentenceEncoder
 from ecor.clip.text_features import TextFeatures, build_text_features
 from ecor.config.checks import require
 from ecor.config.model import ModelConfig, TemplateConfig, TextConfig
-from ecor.config.scoring import MethodName, ScoringConfig, Temperatures, VisibilityMap
+from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.templates import check_templates
 from ecor.data.vocabulary import Vocabulary
 from ecor.probability.decoders import joint_probability
@@ -42,6 +42,7 @@ class JointModel:
         temperatures: Temperatures | None = None,
         calibrated_on: str | None = None,
         visibility: Mapping[MethodName, VisibilityMap] | None = None,
+        confidence_maps: Mapping[MethodName, ConfidenceMap] | None = None,
         text_config: TextConfig | None = None,
         name: str = "unsaved",
         version: str | None = None,
@@ -56,6 +57,7 @@ class JointModel:
             temperatures: one per factor; None: all 1.
             calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
             visibility: by decoding method, the map that was fitted with these temperatures, if any.
+            confidence_maps: the same for the confidence of the best pair.
             text_config: where text features are kept; None: the default.
             name: of the model, for the rows it makes.
             version: in the registry, for the rows it makes.
@@ -70,6 +72,7 @@ class JointModel:
         self.temperatures = temperatures or Temperatures()
         self.calibrated_on = calibrated_on
         self.visibility = dict(visibility or {})
+        self.confidence_maps = dict(confidence_maps or {})
         self.text_config = text_config or TextConfig()
         self.name = name
         self.version = version
@@ -108,6 +111,8 @@ class JointModel:
         }
         if self.visibility:
             content["visibility"] = {method: asdict(each) for method, each in self.visibility.items()}
+        if self.confidence_maps:
+            content["confidence_maps"] = {method: asdict(each) for method, each in self.confidence_maps.items()}
         return json_digest(content)
 
     @property

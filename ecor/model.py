@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from ecor.clip.backbone import Backbone
@@ -19,7 +19,7 @@ from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
 from ecor.config.checks import require
 from ecor.config.model import BackboneConfig, PromptConfig, TemplateConfig
-from ecor.config.scoring import MethodName, ScoringConfig, Temperatures, VisibilityMap
+from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.images.decoding import ImageError, Picture, decode_picture
 from ecor.data.images.picture_list import as_picture_list, name_picture
 from ecor.data.images.preprocessing import image_to_pixels
@@ -27,6 +27,7 @@ from ecor.data.predictions.prediction_list import Predictions
 from ecor.data.predictions.schema import OOD_COLUMN, VISIBLE_COLUMN, origins_table, schema_for
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.joint_model import JointModel
+from ecor.probability.platt_scaling import pair_log_odds, pair_probability
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 from ecor.probability.rationale_visibility import visibility_evidence, visible_probability
 
@@ -34,6 +35,14 @@ NOT_FINITE = "has a feature of NaN or infinity: the weights overflow in this pre
 """What is said of an image that the weights cannot encode."""
 Names = Vocabulary | Mapping[str, Sequence[str]] | str | Path
 """A vocabulary, {category: [rationale, …]}, or the path of a vocabulary file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maps:
+    """Fitted maps of one decoding method."""
+
+    visibility: VisibilityMap | None = None
+    confidence: ConfidenceMap | None = None
 
 
 class Recognizer(JointModel):
@@ -64,8 +73,9 @@ class Recognizer(JointModel):
         return cls(backbone=backbone, prompts=prompts, vocabulary=names, templates=templates, name="zero-shot")
 
     def _like(self, **changes: Any) -> "Recognizer":
-        kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on", "visibility")
-        parts = {part: getattr(self, part) for part in (*kept, "text_config", "name", "version")}
+        kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on")
+        maps = ("visibility", "confidence_maps")
+        parts = {part: getattr(self, part) for part in (*kept, *maps, "text_config", "name", "version")}
         return Recognizer(**{**parts, **changes})
 
     def with_vocabulary(self, vocabulary: Names) -> "Recognizer":
@@ -80,15 +90,21 @@ class Recognizer(JointModel):
         return self._like(vocabulary=as_vocabulary(vocabulary))
 
     def with_temperatures(
-        self, temperatures: Temperatures, *, visibility: Mapping[MethodName, VisibilityMap] | None = None
+        self,
+        temperatures: Temperatures,
+        *,
+        visibility: Mapping[MethodName, VisibilityMap] | None = None,
+        confidence_maps: Mapping[MethodName, ConfidenceMap] | None = None,
     ) -> "Recognizer":
         """Return the same model with temperatures that were fitted on its vocabulary.
 
         Args:
             temperatures: fitted.
             visibility: by decoding method, the map that was fitted with them, if any.
+            confidence_maps: the same for the confidence of the best pair.
         """
-        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest, visibility=visibility or {})
+        maps = {"visibility": visibility or {}, "confidence_maps": confidence_maps or {}}
+        like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest, **maps)
         like._text = self._text
         return like
 
@@ -133,7 +149,9 @@ class Recognizer(JointModel):
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         joint = self.joint(features, scoring=scoring)
         is_fitted_weight = scoring.pooling_weight in (None, self.temperatures.pooling_weight)
-        calibrated = provenance.calibrated and self.temperatures.cover(scoring.method) and is_fitted_weight
+        has_temperatures = provenance.calibrated and self.temperatures.cover(scoring.method) and is_fitted_weight
+        maps = self._maps_of(scoring.method) if has_temperatures else _Maps()
+        calibrated = has_temperatures and not (scoring.calibrated_confidence and maps.confidence is None)
         rows = rows_from_joint(
             joint,
             vocabulary=self.vocabulary,
@@ -143,22 +161,35 @@ class Recognizer(JointModel):
         )
         if scoring.ood_score:
             rows = rows.append_column(OOD_COLUMN, float_column(self.ood_score(features)))
-        if scoring.visible_probability:
-            known = self._visible_probability(features, scoring=scoring) if calibrated else None
-            column = pa.nulls(len(features), pa.float32()) if known is None else float_column(known)
-            rows = rows.append_column(VISIBLE_COLUMN, column)
-        return rows
+        return self._with_mapped_columns(rows, features, scoring=scoring, maps=maps)
 
-    def _visible_probability(self, features: ImageFeatures, *, scoring: ScoringConfig) -> Float[Tensor, " B"] | None:
-        """Probability that each image shows the rationale of its best pair; None without a map for the method.
+    def _maps_of(self, method: str) -> "_Maps":
+        visibility = {str(name): each for name, each in self.visibility.items()}
+        confidence = {str(name): each for name, each in self.confidence_maps.items()}
+        return _Maps(visibility=visibility.get(method), confidence=confidence.get(method))
+
+    def _with_mapped_columns(
+        self, rows: pa.Table, features: ImageFeatures, *, scoring: ScoringConfig, maps: "_Maps"
+    ) -> pa.Table:
+        """Replace the confidence and add the visibility, where they are asked for and there is a map.
 
         The evidence depends a little on how many pairs are decoded, so it is decoded as it was for the fit.
         """
-        found = {str(method): each for method, each in self.visibility.items()}.get(scoring.method)
-        if found is None:
-            return None
-        as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight, top_k=1)
-        return visible_probability(visibility_evidence(self.joint(features, scoring=as_fitted)), found)
+        confidence = maps.confidence if scoring.calibrated_confidence else None
+        visibility = maps.visibility if scoring.visible_probability else None
+        if confidence or visibility:
+            as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight, top_k=1)
+            joint = self.joint(features, scoring=as_fitted)
+        if confidence:
+            column = float_column(pair_probability(pair_log_odds(joint), confidence))
+            place = rows.schema.get_field_index("confidence")
+            rows = rows.set_column(place, rows.schema.field(place), column)
+        if not scoring.visible_probability:
+            return rows
+        if visibility is None:
+            return rows.append_column(VISIBLE_COLUMN, pa.nulls(len(features), pa.float32()))
+        known = visible_probability(visibility_evidence(joint), visibility)
+        return rows.append_column(VISIBLE_COLUMN, float_column(known))
 
     def predict(
         self,

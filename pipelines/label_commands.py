@@ -34,11 +34,12 @@ class Review:
     """Review labels by keyboard, on a page that this machine serves."""
 
     config: Annotated[ReviewConfig, _UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def run(self) -> None:
         from pipelines.stages import review
 
-        review.run(self.config)
+        review.run(self.config, tracking=self.tracking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

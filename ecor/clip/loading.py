@@ -1,7 +1,6 @@
 """Load a frozen CLIP by name: from files, from a store, from this package, or from a model hub by open_clip."""
 
 import difflib
-import json
 import os
 import shutil
 import sys
@@ -12,19 +11,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
 from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
-from ecor.clip.weights.tag_facts import AS_NAMED, file_facts, tag_facts
-from ecor.clip.weights.weight_files import load_weights, shorten_error
+from ecor.clip.weights.architecture_files import read_architecture
+from ecor.clip.weights.tag_facts import AS_NAMED, facts_beside, file_facts, tag_facts
+from ecor.clip.weights.weight_files import check_values, load_weights, shorten_error
 from ecor.config.address_types import HUBS
 from ecor.config.checks import name_some, require
 from ecor.config.model import BackboneConfig
 from ecor.storage import filesystem
 
 Part = TypeVar("Part")
+_SETTINGS_ERRORS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError, ZeroDivisionError)
+"""What open_clip raises for settings with an unknown name, a wrong type or sizes that do not fit each other."""
 
 
 def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu", digest: str | None = None) -> Backbone:
@@ -42,7 +43,7 @@ def load_backbone(config: BackboneConfig, *, device: str | torch.device = "cpu",
 
     Raises:
         ValueError: when the name or tag is unknown, a file is missing, is no weights or does not fit, nothing says what
-            weights were trained with, or weights cannot be fetched, or hold NaN or infinity.
+            weights were trained with, or weights cannot be fetched, or hold NaN, infinity or mostly zeros.
     """
     config = config.with_absolute_paths()
     if config.compile:
@@ -72,7 +73,7 @@ def _open_as_named(config: BackboneConfig, *, device: str | torch.device, digest
 def _open_backbone(config: BackboneConfig, *, device: str | torch.device) -> Backbone:
     files_of = _find_files(config)
     parts = _from_files(*files_of, config=config) if files_of else _from_open_clip(config)
-    _check_finite(parts.model, config=config)
+    check_values(parts.model, name=f"the weights {config.pretrained} of {config.name}")
     return Backbone(parts, config=config, device=device)
 
 
@@ -89,15 +90,6 @@ def _check_compiler(device: torch.device) -> None:
         f"--backbone.compile needs a compiler, and none of {', '.join(wanted)} is on this machine: install g++, set "
         f"{asked} to one, or leave --backbone.compile out",
     )
-
-
-def _check_finite(model: nn.Module, *, config: BackboneConfig) -> None:
-    for name, values in model.named_parameters():
-        require(
-            bool(values.isfinite().all()),
-            f"the weights {config.pretrained} of {config.name} hold NaN or infinity, in {name}: every label would be "
-            "NaN; fetch or train them again",
-        )
 
 
 def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
@@ -120,24 +112,26 @@ def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
 
 
 def _from_files(architecture: str, weights: str | None, *, config: BackboneConfig) -> ClipParts:
-    settings = json.loads(filesystem.read(architecture))
-    model_cfg = settings.get("model_cfg", settings)
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
-    require(not missing, f"{architecture} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
+    found = read_architecture(architecture)
+    model_cfg, preprocess = found.model_cfg, found.preprocess
     name = PurePosixPath(architecture).stem
-    if weights is not None and "preprocess_cfg" not in settings and open_clip.list_pretrained_tags_by_model(name):
+    if weights is not None and preprocess is None and open_clip.list_pretrained_tags_by_model(name):
         return _from_weights(name, model_cfg, weights=weights, config=config)  # a copy of open_clip's own settings
     require(
-        config.preprocess_of is None,
+        config.preprocess_of in (None, AS_NAMED),
         f"preprocess_of {config.preprocess_of}: {architecture} is no name of open_clip, so it has no tags: write the "
         "preprocessing into it, as `preprocess_cfg`",
     )
-    return _build_parts(model_cfg, preprocess=settings.get("preprocess_cfg", {}), weights=weights, name=architecture)
+    is_open = weights is not None and preprocess is None and config.preprocess_of is None
+    if is_open and (beside := facts_beside(str(weights), model_cfg=model_cfg)) is not None:
+        is_quick = beside.quick_gelu or bool(model_cfg.get("quick_gelu", False))
+        model_cfg, preprocess = _with_activation(model_cfg, quick_gelu=is_quick), beside.preprocess
+    return _build_parts(model_cfg, preprocess=preprocess or {}, weights=weights, name=architecture)
 
 
 def _from_weights(name: str, model_cfg: dict[str, Any], *, weights: str, config: BackboneConfig) -> ClipParts:
     """A model of open_clip's list with weights of a file, which does not say what they were trained with."""
-    facts = file_facts(name, weights=weights, tag=config.preprocess_of)
+    facts = file_facts(name, weights=weights, tag=config.preprocess_of, model_cfg=model_cfg)
     is_quick = facts.quick_gelu or bool(model_cfg.get("quick_gelu", False))
     model_cfg = _with_activation(model_cfg, quick_gelu=is_quick)
     return _build_parts(model_cfg, preprocess=facts.preprocess, weights=weights, name=name)
@@ -164,6 +158,10 @@ def _open_text_part(open_part: Callable[[], Part], *, of_hub: str | None, name: 
     try:
         return open_part()
     except Exception as error:  # hubs raise many types
+        if of_hub is None and isinstance(error, _SETTINGS_ERRORS):
+            raise ValueError(
+                f"open_clip builds no model of the settings of {name}: {shorten_error(error)}: correct them"
+            ) from error
         if of_hub is None:
             raise
         raise ValueError(

@@ -42,7 +42,7 @@ class BackboneConfig:
         """The same, with files and folders of this machine by absolute paths: records and workers keep them."""
         name, pretrained = self.name, self.pretrained
         if name.startswith("local-dir:"):
-            name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser().absolute()}"
+            name = f"local-dir:{expand_home(name.removeprefix('local-dir:')).absolute()}"
         elif name.endswith(".json"):
             name = _absolute_if_file(name)
         if pretrained is not None and pretrained not in ("embedded", "random"):
@@ -54,8 +54,22 @@ class BackboneConfig:
         return {name: value for name, value in asdict(self).items() if name != "preprocess_of" or value}
 
 
+def expand_home(place: str) -> Path:
+    """A path with the home folder in place of a leading `~` or `~user`; `~name` of nobody is a name as any other.
+
+    Raises:
+        ValueError: for `~` where no home folder is known: nobody means a folder called `~`.
+    """
+    path = Path(place)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        require(path.parts[0] != "~", f"{place} is below the home folder, and none is known: set HOME, or write it out")
+        return path
+
+
 def _absolute_if_file(place: str) -> str:
-    path = Path(place.removeprefix("file://")).expanduser()
+    path = expand_home(place.removeprefix("file://"))
     return str(path.absolute()) if path.is_file() else place
 
 

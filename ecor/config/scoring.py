@@ -38,6 +38,10 @@ class ScoringConfig:
     visible_probability: bool = False
     """Give each row a `rationale_visible_probability`: how probable it is that the image shows the named rationale.
     Null where the model has no such map for the method and vocabulary. Ours, not the paper's."""
+    calibrated_confidence: bool = False
+    """State as `confidence` how probable it is that the best pair is right, by a map that was fitted on validation
+    images. Where the model has none for the method and vocabulary, the decoded probability stays, and the row says that
+    it is not calibrated. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         if self.pooling_weight is not None:
@@ -53,7 +57,7 @@ class ScoringConfig:
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests; settings that older records lack only if they are set."""
-        optional = ("ood_score", "visible_probability")
+        optional = ("ood_score", "visible_probability", "calibrated_confidence")
         values = {name: value for name, value in asdict(self).items() if name not in optional or value}
         return {name: value for name, value in values.items() if name != "pooling_weight" or value is not None}
 
@@ -120,6 +124,26 @@ class VisibilityMap:
 
     def __post_init__(self) -> None:
         for name in ("intercept", "rationale_log_odds", "category_log_odds"):
+            value = getattr(self, name)
+            require(isfinite(value), f"{name} must be a finite number, got {value}")
+        require_at_least("num_images", self.num_images, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceMap:
+    """Logistic map from the log-odds of the most probable pair to the probability that it is right.
+
+    Not in the paper: see `ecor.probability.platt_scaling`.
+    """
+
+    intercept: float
+    pair_log_odds: float
+    """Weight of the log-odds of P(c, r | I), as decoding states them."""
+    num_images: int
+    """Validation images that it was fitted on."""
+
+    def __post_init__(self) -> None:
+        for name in ("intercept", "pair_log_odds"):
             value = getattr(self, name)
             require(isfinite(value), f"{name} must be a finite number, got {value}")
         require_at_least("num_images", self.num_images, 1)

@@ -12,23 +12,14 @@ There is a map per method, because each chooses other pairs. `docs/calibration.m
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
-from scipy.special import expit
 from torch import Tensor
 
 from ecor.config.checks import require
 from ecor.config.scoring import VisibilityMap
 from ecor.probability.joint import Joint, ranked_pairs
-
-LEAST_IMAGES = 50
-"""Fewest images that a map is fitted on (our choice: three numbers are fitted)."""
-_LOWEST = 2.0**-24
-"""Probabilities are stored as 32-bit floats: log-odds are those of one at least this far from 0 and 1."""
-_TOLERANCE = 1e-10
-"""Largest slope of the loss at the minimum, in nats per unit of a standardised weight."""
+from ecor.probability.platt_scaling import LEAST_IMAGES, fit_platt_scaling, log_odds
 
 
 def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
@@ -40,8 +31,7 @@ def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
     best = ranked_pairs(joint, 1)
     rationale_B = joint.rationale_log_prob.masked_fill(joint.rationales != best.rationales, -math.inf).amax(dim=-1)
     category_B = joint.category_log_prob.gather(1, best.categories)[:, 0]
-    prob_B2 = torch.stack([rationale_B, category_B], dim=1).double().exp()
-    return prob_B2.clamp(_LOWEST, 1 - _LOWEST).logit()
+    return log_odds(torch.stack([rationale_B, category_B], dim=1))
 
 
 def visible_probability(evidence: Float[Tensor, "B 2"], visibility: VisibilityMap) -> Float[Tensor, " B"]:
@@ -56,10 +46,7 @@ def visible_probability(evidence: Float[Tensor, "B 2"], visibility: VisibilityMa
 
 
 def fit_visibility_map(evidence: Float[Tensor, "N 2"], is_visible: Bool[Tensor, " N"]) -> VisibilityMap:
-    """Fit the map by likelihood, in double precision, with Platt's targets.
-
-    The targets are (n₊ + 1)/(n₊ + 2) and 1/(n₋ + 2) for n₊ visible and n₋ other rationales, so that the minimum is
-    finite also where evidence separates them.
+    """Fit the map by likelihood (`fit_platt_scaling`).
 
     Args:
         evidence: of held-out images.
@@ -73,40 +60,10 @@ def fit_visibility_map(evidence: Float[Tensor, "N 2"], is_visible: Bool[Tensor, 
         f"a probability that rationales are visible needs {LEAST_IMAGES} images with visible_rationales, "
         f"got {len(evidence)}",
     )
-    values, num_visible = evidence.double().cpu().numpy(), int(is_visible.sum())
-    targets = np.where(
-        is_visible.cpu().numpy(),
-        (num_visible + 1) / (num_visible + 2),
-        1 / (len(values) - num_visible + 2),
-    )
-    mean, spread = values.mean(axis=0), values.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    intercept, *weights = _fit_logistic((values - mean) / spread, targets)
-    slopes = np.array(weights) / spread
+    intercept, slopes = fit_platt_scaling(evidence, is_visible)
     return VisibilityMap(
-        intercept=float(intercept - slopes @ mean),
-        rationale_log_odds=float(slopes[0]),
-        category_log_odds=float(slopes[1]),
-        num_images=len(values),
+        intercept=intercept,
+        rationale_log_odds=slopes[0],
+        category_log_odds=slopes[1],
+        num_images=len(evidence),
     )
-
-
-def _fit_logistic(values: Float[np.ndarray, "N k"], targets: Float[np.ndarray, " N"]) -> Float[np.ndarray, " k+1"]:
-    """Intercept and weights of the least cross-entropy with targets between 0 and 1; it is convex in them."""
-    design = np.column_stack([np.ones(len(values)), values])
-
-    def loss(weights: np.ndarray) -> float:
-        logits = design @ weights
-        return float((np.logaddexp(0.0, logits) - targets * logits).mean())
-
-    def slope(weights: np.ndarray) -> np.ndarray:
-        return np.asarray(design.T @ (expit(design @ weights) - targets) / len(targets))
-
-    def curvature(weights: np.ndarray) -> np.ndarray:
-        prob = expit(design @ weights)
-        return np.asarray(design.T @ (design * (prob * (1 - prob))[:, None]) / len(targets))
-
-    prior = float(targets.mean())
-    start = np.array([math.log(prior / (1 - prior)), *np.zeros(values.shape[1])])
-    found = minimize(loss, start, jac=slope, hess=curvature, method="trust-exact", options={"gtol": _TOLERANCE})
-    return np.asarray(found.x)

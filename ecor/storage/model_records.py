@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ecor.config.checks import parse_record
 from ecor.config.choices import SystemName
 from ecor.config.model import BackboneConfig, ModelConfig, Preprocess, PromptConfig, TemplateConfig
-from ecor.config.scoring import MethodName, Temperatures, VisibilityMap
+from ecor.config.scoring import ConfidenceMap, MethodName, Temperatures, VisibilityMap
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 
@@ -18,6 +18,8 @@ CHECKPOINT_FOLDER = "checkpoint"
 RECORD = "checkpoint.json"
 """File of a checkpoint's record."""
 FORMAT_VERSION = 1
+_MAPS = ("visibility", "confidence_maps")
+"""Fields that are written only where there are any."""
 _NOT_IN_DIGEST = ("folder", "run_id", "preprocess", "image_side_digest")
 
 
@@ -51,6 +53,8 @@ class Checkpoint:
     """`ImageSide.model_digest`, to compare image sides without loading a model; None in older records."""
     visibility: Mapping[MethodName, VisibilityMap] = field(default_factory=dict)
     """By decoding method, the map that gives `rationale_visible_probability`; none in older records."""
+    confidence_maps: Mapping[MethodName, ConfidenceMap] = field(default_factory=dict)
+    """By decoding method, the map that calibrates `confidence`; none in older records."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -123,6 +127,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             "visibility": {
                 method: parse_record(VisibilityMap, each) for method, each in values.pop("visibility", {}).items()
             },
+            "confidence_maps": {
+                method: parse_record(ConfidenceMap, each) for method, each in values.pop("confidence_maps", {}).items()
+            },
         }
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
@@ -181,7 +188,7 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
-    left_out = {*_NOT_IN_DIGEST} | (set() if record.visibility else {"visibility"})
+    left_out = {*_NOT_IN_DIGEST, *(name for name in _MAPS if not getattr(record, name))}
     return {name: value for name, value in content.items() if name not in left_out}
 
 

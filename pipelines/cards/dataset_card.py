@@ -14,6 +14,7 @@ from ecor.data.vocabulary import Vocabulary
 from pipelines.cards.markdown_text import bullets, escape, section, table
 
 NUM_CATEGORIES_SHOWN = 100
+_FIRST_WORDS = "# Dataset card: "
 _NUM_RATIONALES_SHOWN = 8
 _ABSENT = "not recorded"
 
@@ -47,7 +48,7 @@ def dataset_card(facts: DatasetFacts) -> str:
     return (
         "\n\n".join(
             [
-                f"# Dataset card: {escape(facts.name)}",
+                f"{_FIRST_WORDS}{escape(facts.name)}",
                 "Made from records by `ecor`. Each digest names the record that a fact is from.",
                 section("Splits", table(splits, map(_split_row, facts.manifests))),
                 section("Made from", table(("fact", "value"), _origin(facts))),
@@ -60,6 +61,15 @@ def dataset_card(facts: DatasetFacts) -> str:
     )
 
 
+def is_card_of(facts: DatasetFacts, text: str) -> bool:
+    """Whether a text is a card of exactly these shards: it names the manifest of each split."""
+    return text.startswith(_FIRST_WORDS) and all(_named_digest(each) in text for each in facts.manifests)
+
+
+def _named_digest(manifest: ShardManifest) -> str:
+    return f"`{manifest.digest[:12]}`"
+
+
 def _split_row(manifest: ShardManifest) -> tuple[str, ...]:
     num_bytes = sum(shard.num_bytes for shard in manifest.shards)
     return (
@@ -69,7 +79,7 @@ def _split_row(manifest: ShardManifest) -> tuple[str, ...]:
         f"{num_bytes / 1e6:.1f}",
         f"{manifest.num_rejected:,}",
         f"{manifest.num_duplicates:,}",
-        f"`{manifest.digest[:12]}`",
+        _named_digest(manifest),
     )
 
 

@@ -14,6 +14,7 @@ from ecor.evaluation.record import Evaluation, Result
 from ecor.storage.model_records import ArtifactRecord, Checkpoint
 from pipelines.audit.certificate import Certificate, describe_certificate
 from pipelines.cards.markdown_text import bullets, escape, section, table
+from pipelines.tracking.model_versions import INITIAL_MODEL, Ancestor, VersionLineage
 
 _FIGURES = {
     "strict/rr": "category and rationale right (rr)",
@@ -27,6 +28,8 @@ _FIGURES = {
     "calibration/ece": "expected calibration error",
 }
 _ABSENT = "not recorded"
+NO_EVALUATION = "No evaluation was given to this card: accuracy on images that chose nothing is unknown here."
+NO_AUDIT = "No audit was given to this card: nothing is promised about this model's labels."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class ModelFacts:
     name: str
     """Registered name and version, or the folder of the checkpoint."""
     checkpoint: Checkpoint | ArtifactRecord
+    lineage: VersionLineage | None = None
+    """Of a registered version; None for a plain checkpoint."""
     evaluations: tuple[Evaluation, ...] = ()
     certificates: tuple[Certificate, ...] = ()
 
@@ -70,6 +75,7 @@ def model_card(facts: ModelFacts) -> str:
                 "Made from records by `ecor`. Each digest names the record that a fact is from.",
                 section("Model", table(("fact", "value"), _identity(facts))),
                 section("Tuned on", table(("input", "digest"), _parents(record.parents))),
+                section("Lineage", *_lineage(facts)),
                 section("Settings", table(("setting", "value"), _settings(record))),
                 section("Figures on validation images", *_validation(record)),
                 section("Figures on evaluated labels", *_evaluated(facts)),
@@ -96,6 +102,31 @@ def _identity(facts: ModelFacts) -> Iterator[tuple[str, str]]:
 def _parents(parents: Mapping[str, str]) -> list[tuple[str, str]]:
     rows = [(escape(name), escape(digest)) for name, digest in sorted(parents.items())]
     return rows or [(_ABSENT, "")]
+
+
+def _lineage(facts: ModelFacts) -> Iterator[str]:
+    lineage = facts.lineage or VersionLineage(ancestors=_recorded_ancestors(facts.checkpoint))
+    if not lineage.ancestors:
+        yield "No earlier model that it was tuned from is recorded."
+    else:
+        yield table(
+            ("tuned from", "version", "model digest"),
+            (
+                (f"step {step}", escape(each.uri or _ABSENT), escape(each.digest))
+                for step, each in enumerate(lineage.ancestors, start=1)
+            ),
+        )
+    yield bullets(
+        [
+            *(f"promotion to {escape(each)}" for each in lineage.promotions),
+            *(f"images that decided about its promotion: `{escape(each[:12])}`" for each in lineage.contests),
+        ]
+    )
+
+
+def _recorded_ancestors(record: Checkpoint | ArtifactRecord) -> tuple[Ancestor, ...]:
+    digest = record.parents.get(INITIAL_MODEL)
+    return () if digest is None else (Ancestor(digest=digest, uri=None),)
 
 
 def _settings(record: Checkpoint | ArtifactRecord) -> Iterator[tuple[str, str]]:
@@ -126,7 +157,7 @@ def _validation(record: Checkpoint | ArtifactRecord) -> Iterator[str]:
 
 def _evaluated(facts: ModelFacts) -> Iterator[str]:
     if not facts.evaluations:
-        yield "No evaluation was given to this card: accuracy on images that chose nothing is unknown here."
+        yield NO_EVALUATION
     for evaluation in facts.evaluations:
         level = f"{100 * evaluation.resampling.confidence:.6g} %"
         for result in results_of(evaluation, model_digest=facts.checkpoint.model_digest):
@@ -143,7 +174,10 @@ def _evaluated(facts: ModelFacts) -> Iterator[str]:
 def _use_of(result: Result, *, facts: ModelFacts) -> str:
     """Whether the evaluated images took part in the choice of the model, as far as its record says."""
     used = [name for name, each in facts.checkpoint.parents.items() if each == result.parents.get("input_digest")]
-    return f"The model was made with these images ({escape(used[0])}): the figures may be too good. " if used else ""
+    if used:
+        return f"The model was made with these images ({escape(used[0])}): the figures may be too good. "
+    is_contest = facts.lineage is not None and result.parents.get("input_digest") in facts.lineage.contests
+    return "These images decided about its promotion: the figures may be too good. " if is_contest else ""
 
 
 def _figures(result: Result) -> Iterator[tuple[str, str, str, str]]:
@@ -174,7 +208,7 @@ def _calibration(record: Checkpoint | ArtifactRecord) -> Iterator[str]:
 
 def _certified(facts: ModelFacts) -> Iterator[str]:
     if not facts.certificates:
-        yield "No audit was given to this card: nothing is promised about this model's labels."
+        yield NO_AUDIT
     for certificate in facts.certificates:
         yield bullets(
             [

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ecor.config.checks import require
+from ecor.config.model import expand_home
 
 
 def absolute_address(place: str) -> str:
@@ -16,7 +17,7 @@ def absolute_address(place: str) -> str:
     return (
         place.rstrip("/")
         if "://" in place and not place.startswith("file://")
-        else str(Path(place.removeprefix("file://")).expanduser().absolute())
+        else str(expand_home(place.removeprefix("file://")).absolute())
     )
 
 
@@ -83,6 +84,8 @@ def resolve_tracking(tracking: TrackingConfig) -> TrackingConfig:
     None becomes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current folder.
     """
     uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
+    scheme, marker, rest = uri.partition("://")
+    uri = f"{scheme.lower()}{marker}{rest}" if marker else uri
     is_bare = "://" not in uri and uri.endswith((".db", ".sqlite"))
     require(
         not is_bare and (not uri.startswith("sqlite:") or uri.startswith(_SQLITE[0])),

@@ -10,10 +10,11 @@ from typing import Literal
 
 import tyro
 
-from ecor.config.address_types import LocalPath, StoreAddress
+from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
+from pipelines.config.stages import DeviceName
 
 LONGEST_NAME = 100
 """Characters of a reviewer's name."""
@@ -100,6 +101,11 @@ class ReviewConfig(CheckedSettings):
     vocabulary: StoreAddress | None = None
     """The vocabulary that the labels were scored with, for completion and to mark new names. None: that of the shards
     or, where there are none, the names in the labels."""
+    model: ModelAddress | None = None
+    """Model that makes maps of the evidence where the labels hold none: a model URI (`models:/name@alias`,
+    `models:/name/3`), a checkpoint folder, or `ecor-demo`. It is loaded when the first map is asked for."""
+    device: DeviceName = "cpu"
+    """Where the model runs: `cpu`, `cuda` (a GPU), or `auto`: a GPU if this machine has one that torch can use."""
     host: str = "127.0.0.1"
     """Address or name of this machine that the page is served at. Any other than loopback is reachable from the
     network, and not encrypted."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
-from ecor.config.checks import require_at_least
+from ecor.config.checks import require, require_at_least
 from ecor.config.choices import WorldName
 from ecor.config.model import BackboneConfig
 from pipelines.config.addresses import CheckedSettings
@@ -69,18 +69,28 @@ class AblateConfig(CheckedSettings):
     is pretrained for each pretraining seed, also for 0."""
     output: LocalPath = "study"
     """Folder, one per world, of `results.csv`, `results.md` and its plots; the text of `results-words.md` is its
-    introduction."""
+    introduction. For the question `shipped`: `shipped.csv`, `shipped.md`, `shipped-words.md`."""
     work: LocalPath | None = None
     """Folder of all that cells share: drawings, tuned tokens, other CLIPs; None: `work/` in the output."""
     questions: tuple[str, ...] = ()
-    """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why, pooled;
-    none: all but `pooled`, which is not the paper's."""
+    """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why, pooled,
+    shipped; none: all but the last two. `pooled` is not the paper's; `shipped` asks every method, also `pooled`, with
+    the shipped visual tokens, has a grid and page of its own, and is asked alone."""
+    roles: tuple[str, ...] = ()
+    """Roles of the sets to tune on, as `small`; none: small and main for `shipped`, else all sets."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates to choose from on validation images, per method; none: the grid of the question. With one, every
+    method has it, and nothing is chosen."""
     num_repetitions: int = 6
     """Repetitions, each with its own images, initial tokens and training order."""
     num_pretrainings: int = 3
     """Pretraining seeds, which the repetitions use in turn; seed 0 of the world `demo` is the embedded model."""
     pretraining_samples: int = 96_000
     """Images seen in the pretraining of the other seeds: half of those of the embedded model."""
+    pretraining_images: int = 100_000
+    """Drawings that are made for it, and repeated."""
+    pretraining_precision: Literal["bf16", "fp32"] = "bf16"
+    """Of its towers. fp32 is many times faster on processors without bf16 instructions."""
     quick: bool = False
     """Two small sets, two repetitions, two epochs: a test run of some minutes; its figures mean nothing."""
     only_page: bool = False
@@ -88,8 +98,10 @@ class AblateConfig(CheckedSettings):
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
-        for name in ("num_repetitions", "num_pretrainings", "pretraining_samples"):
+        for name in ("num_repetitions", "num_pretrainings", "pretraining_samples", "pretraining_images"):
             require_at_least(name, getattr(self, name), 1)
+        for rate in self.learning_rates:
+            require(rate > 0, f"learning_rates must be positive, got {rate}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

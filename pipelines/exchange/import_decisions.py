@@ -180,7 +180,7 @@ def _find_label(returned: ReturnedLabel, *, config: ImportConfig, index: ImportD
 def _append(decisions: DecisionSet, waiting: WaitingDecisions) -> None:
     for reviewer in waiting.reviewers():
         found = waiting.of(reviewer)
-        with decisions.open_log(reviewer) as log:
+        with decisions.open_log(reviewer, is_import=True) as log:
             while batch := list(islice(found, _DECISIONS_AT_ONCE)):
                 log.append(*batch)
 

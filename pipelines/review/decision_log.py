@@ -25,6 +25,8 @@ from ecor.storage.filesystem import Address
 from pipelines.review.decision import Decision
 
 LOG_SUFFIX = ".jsonl"
+_OF_IMPORT = "+import-"
+"""In the file's name, after the reviewer's: the decisions were made with another tool. No name has a plus sign."""
 _NAME_CHARS = 40
 """Characters of the reviewer's name in the file's name."""
 
@@ -66,12 +68,18 @@ class DecisionLog:
         ...     log.append(decision)
     """
 
-    def __init__(self, folder: str | Path, *, reviewer: str) -> None:
-        """`folder` is local, because a store's files cannot grow; the first decision creates the file."""
+    def __init__(self, folder: str | Path, *, reviewer: str, is_import: bool = False) -> None:
+        """
+        Args:
+            folder: local, because a store's files cannot grow; the first decision creates the file.
+            reviewer: name.
+            is_import: the decisions were made with another tool.
+        """
         require(filesystem.is_local(folder), f"decisions are logged on a local disk, got {folder}: name a local folder")
         require(bool(reviewer.strip()), "a log needs the name of a reviewer, got an empty one")
         self._folder = Path(filesystem.local_path(folder))
         self.reviewer = reviewer
+        self._after_name = _OF_IMPORT if is_import else "-"
         self._file: int | None = None
 
     def append(self, *decisions: Decision) -> None:
@@ -117,10 +125,15 @@ class DecisionLog:
     def _create_file(self) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = f"{_file_name(self.reviewer)}-{started}-{uuid.uuid4().hex[:8]}{LOG_SUFFIX}"
+        name = f"{_file_name(self.reviewer)}{self._after_name}{started}-{uuid.uuid4().hex[:8]}{LOG_SUFFIX}"
         file = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         _flush_folder(self._folder)
         return file
+
+
+def is_of_import(name: str) -> bool:
+    """Whether a log, by its file name, holds decisions that were made with another tool."""
+    return _OF_IMPORT in name
 
 
 def list_logs(folder: Address) -> list[str]:

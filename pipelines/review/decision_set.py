@@ -1,7 +1,8 @@
 """A decision set: a folder of reviewers' decisions about one set of labels, and its view as a Parquet table.
 
 decision_set.json    which labels, by digest; created once
-log/<reviewer>-<started>-<id>.jsonl   the decisions, append only, a file per reviewer and process (`decision_log`)
+log/<reviewer>-<started>-<id>.jsonl   the decisions, append only, a file per reviewer and process (`decision_log`);
+                     those of an import have `+import` after the reviewer's name
 decisions.parquet    the view: the last decision per image and reviewer; made of the logs, and again when asked for
 
 Write decisions with `open_decision_set(...)` and `DecisionSet.open_log(...)`; read them with
@@ -47,9 +48,9 @@ class DecisionSet:
     def log_folder(self) -> str:
         return filesystem.join(self.folder, LOG_FOLDER)
 
-    def open_log(self, reviewer: str) -> DecisionLog:
+    def open_log(self, reviewer: str, *, is_import: bool = False) -> DecisionLog:
         """A new log for this process; the folder must be on a local disk. Several may be open at once."""
-        return DecisionLog(self.log_folder, reviewer=reviewer)
+        return DecisionLog(self.log_folder, reviewer=reviewer, is_import=is_import)
 
     def iterate_logs(self) -> Iterator[LoggedDecision | TornLine]:
         """All decisions of all logs as they were made, log by log; one in memory at a time.

@@ -7,7 +7,7 @@ in memory. The rows come in the order of these buckets, and by key and reviewer 
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,6 +71,8 @@ class CountingDecision:
     """With a decision other than skip on this image."""
     disputed: bool
     """Whether their outcomes differ."""
+    earlier: tuple[LoggedDecision, ...] = ()
+    """Of this reviewer on this image, neither undone nor the last one, in order: undos bring them back."""
 
     @property
     def decision(self) -> Decision:
@@ -91,13 +93,17 @@ class DecisionTable:
 
 
 def iterate_decisions(
-    decisions: DecisionSet, *, torn: list[TornLine] | None = None
+    decisions: DecisionSet,
+    *,
+    torn: list[TornLine] | None = None,
+    note: Callable[[LoggedDecision], None] = lambda logged: None,
 ) -> Iterator[list[CountingDecision]]:
     """The decisions that count, image by image: the decisions of all reviewers of one image together.
 
     Args:
         decisions: the set.
         torn: gets the incomplete last lines of logs.
+        note: is told each decision of the logs, log by log, before the first image comes.
 
     Raises:
         ValueError: for an altered log, or a decision about other labels.
@@ -105,11 +111,11 @@ def iterate_decisions(
     found: list[TornLine] = [] if torn is None else torn
     num_buckets = min(MAX_BUCKETS, 1 + decisions.num_log_bytes // BUCKET_BYTES)
     if num_buckets == 1:
-        yield from _replay(_only_decisions(decisions.iterate_logs(), torn=found))
+        yield from _replay(_only_decisions(decisions.iterate_logs(), torn=found, note=note))
         return
     with tempfile.TemporaryDirectory() as scratch:
         paths = [Path(scratch) / str(number) for number in range(num_buckets)]
-        _divide(_only_decisions(decisions.iterate_logs(), torn=found), paths=paths)
+        _divide(_only_decisions(decisions.iterate_logs(), torn=found, note=note), paths=paths)
         for path in paths:
             yield from _replay(_read_bucket(path))
             path.unlink()
@@ -141,11 +147,14 @@ def write_decision_table(decisions: DecisionSet) -> DecisionTable:
     )
 
 
-def _only_decisions(entries: Iterable[LoggedDecision | TornLine], *, torn: list[TornLine]) -> Iterator[LoggedDecision]:
+def _only_decisions(
+    entries: Iterable[LoggedDecision | TornLine], *, torn: list[TornLine], note: Callable[[LoggedDecision], None]
+) -> Iterator[LoggedDecision]:
     for entry in entries:
         if isinstance(entry, TornLine):
             torn.append(entry)
         else:
+            note(entry)
             yield entry
 
 
@@ -175,17 +184,18 @@ def _replay(logged: Iterable[LoggedDecision]) -> Iterator[list[CountingDecision]
             history = _in_order(made[key][reviewer])
             left = _undo(history)
             if left:
-                counting.append((left[-1], len(history)))
-        outcomes = [each.decision.outcome for each, _ in counting if each.decision.verdict != "skip"]
+                counting.append((left, len(history)))
+        outcomes = [left[-1].decision.outcome for left, _ in counting if left[-1].decision.verdict != "skip"]
         if counting:
             yield [
                 CountingDecision(
-                    logged=each,
+                    logged=left[-1],
                     num_decisions=number,
                     num_reviewers=len(outcomes),
                     disputed=len(set(outcomes)) > 1,
+                    earlier=tuple(left[:-1]),
                 )
-                for each, number in counting
+                for left, number in counting
             ]
 
 

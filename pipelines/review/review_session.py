@@ -22,11 +22,10 @@ from pipelines.review.decision_table import DecisionTable, iterate_decisions, wr
 from pipelines.review.label_groups import LabelFilter, LabelGroups
 from pipelines.review.label_index import LabelIndex
 from pipelines.review.review_state import LabelState, ReviewState
+from pipelines.review.undo_history import MOST_UNDOS, UndoHistory
 
 AT_ONCE = 10_000
 """Decisions of one write and one flush: bounds memory when a large group is accepted."""
-MOST_UNDOS = 1000
-"""Actions of each reviewer that can be undone, the last ones of this run."""
 _MOST_ACTIONS = 10_000
 """Actions that are remembered, so that one that is sent twice counts once."""
 MOST_DIGESTS = 200_000
@@ -59,10 +58,21 @@ class ReviewSession:
 
     def __post_init__(self) -> None:
         """Take up the decisions of earlier runs."""
-        self.state = ReviewState(len(self.index))
-        made = (each.decision for group in iterate_decisions(self.decisions, torn=self.torn) for each in group)
-        num_unknown = self.state.restore(made, index=self.index)
+        self.state, history = ReviewState(len(self.index)), UndoHistory()
+        groups = iterate_decisions(self.decisions, torn=self.torn, note=history.add)
+        counting = (each for group in groups for each in group)
+        left = (logged.decision for each in counting for logged in (*each.earlier, each.logged))
+        num_unknown = self.state.restore(left, index=self.index)
         require(num_unknown == 0, f"{self.decisions.folder} has {num_unknown:,} decisions about keys that no label has")
+        self._undos = {reviewer: self._actions_in_view(keys) for reviewer, keys in history.undoable().items()}
+
+    def _actions_in_view(self, keys: Sequence[Sequence[str]]) -> list[Int[np.ndarray, " n"]]:
+        """Labels of the last actions; in review of a sample, those after the last one on other labels."""
+        found = [self.index.find(each) for each in keys]
+        if self.sample is None:
+            return found
+        is_outside = [not np.isin(numbers, self.sample).all() for numbers in found]
+        return found[max((place + 1 for place, outside in enumerate(is_outside) if outside), default=0) :]
 
     def note_digest(self, number: int, sha256: str) -> None:
         """Remember the digest of a picture that was read, for the decision about it."""
@@ -104,10 +114,10 @@ class ReviewSession:
         with self.lock:
             if action in self._actions:
                 return self._actions[action]
-            num_logged = 0
+            num_logged, time = 0, datetime.now(UTC)  # one time for all: it shows what is one action
             try:
                 for part in _parts(chosen):
-                    self._append(reviewer, part, verdict=verdict, state=state)
+                    self._append(reviewer, part, verdict=verdict, state=state, time=time)
                     self.state.decide(reviewer, part, state=state)
                     num_logged += len(part)
             finally:
@@ -136,13 +146,13 @@ class ReviewSession:
             return self.decide(reviewer, left, verdict="accept", action=action)
 
     def undo(self, reviewer: str, *, action: str) -> Int[np.ndarray, " n"]:
-        """Take back a reviewer's last action of this run, as decisions `undo`; returns the labels it was about."""
+        """Take back a reviewer's last action, also of earlier runs, as decisions `undo`; returns its labels."""
         with self.lock:
             if action in self._actions or not self._undos.get(reviewer):
                 return np.zeros(0, dtype=np.int64)
-            numbers = self._undos[reviewer][-1]
+            numbers, time = self._undos[reviewer][-1], datetime.now(UTC)
             for part in _parts(numbers):
-                self._append(reviewer, part, verdict="undo", state=None)
+                self._append(reviewer, part, verdict="undo", state=None, time=time)
                 self.state.undo(reviewer, part)
                 self._undos[reviewer][-1] = self._undos[reviewer][-1][len(part) :]
             self._undos[reviewer].pop()
@@ -179,12 +189,17 @@ class ReviewSession:
                 log.close()
 
     def _append(
-        self, reviewer: str, numbers: Int[np.ndarray, " n"], *, verdict: Verdict, state: LabelState | None
+        self,
+        reviewer: str,
+        numbers: Int[np.ndarray, " n"],
+        *,
+        verdict: Verdict,
+        state: LabelState | None,
+        time: datetime,
     ) -> None:
         log = self._logs.get(reviewer)
         if log is None:
             log = self._logs[reviewer] = self.decisions.open_log(reviewer)
-        time = datetime.now(UTC)
         log.append(
             *(
                 Decision(

@@ -21,8 +21,9 @@ def run(config: PromoteConfig, *, tracking: TrackingConfig | None = None) -> Mod
 
     The rule (ours): the difference in strict RR, candidate minus champion, over the held-out images that both have
     labelled, with its paired bootstrap interval. If the whole interval is below zero, or the two were not compared,
-    the champion stays, unless `force` is set. The decision and its numbers are written to tags of the candidate. The
-    caller chooses the held-out images: `ecor run` uses validation (`pipelines.stages.pipeline`).
+    the champion stays, unless `force` is set. The decision and its numbers are written to tags of the candidate, and
+    with the evaluation to its model card. The caller chooses the held-out images: `ecor run` uses validation
+    (`pipelines.stages.pipeline`).
 
     Returns:
         The version that has the alias now.
@@ -50,12 +51,22 @@ def run(config: PromoteConfig, *, tracking: TrackingConfig | None = None) -> Mod
         client.set_model_version_tag(candidate.name, candidate.version, f"ecor.{config.alias}.{decision}", grounds)
         if decision != "refused":
             client.set_registered_model_alias(candidate.name, config.alias, str(candidate.version))
-            say(f"{config.alias} is now {candidate.uri}", to_stdout=True)
-            return candidate
+    if config.evaluation is not None:
+        _describe(candidate, evaluation=config.evaluation, tracking=tracking)
+    if decision != "refused":
+        say(f"{config.alias} is now {candidate.uri}", to_stdout=True)
+        return candidate
     assert champion is not None, "only a rival bars a candidate"
     _log.warning("%s is not promoted: %s; --force promotes it all the same", candidate.uri, grounds)
     say(f"{config.alias} is still {champion.uri}", to_stdout=True)
     return champion
+
+
+def _describe(version: ModelVersion, *, evaluation: str, tracking: TrackingConfig) -> None:
+    """Add evaluation and decision to the model card of a version."""
+    from pipelines.cards.version_card import describe_judged_version  # the card reads what a decision does not need
+
+    describe_judged_version(version, evaluation=evaluation, tracking=tracking)
 
 
 def _compare_with_champion(

@@ -1,13 +1,10 @@
 """Register a checkpoint as a version of an MLflow model (`ecor register`)."""
 
-from dataclasses import replace
-
-from ecor.storage.model_records import Checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import RegisterConfig
 from pipelines.runtime.console import say
-from pipelines.tracking import model_registry, version_description
-from pipelines.tracking.model_versions import ModelVersion, read_model_record
+from pipelines.tracking import model_registry
+from pipelines.tracking.model_versions import ModelVersion
 
 
 def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> ModelVersion:
@@ -19,20 +16,10 @@ def run(config: RegisterConfig, *, tracking: TrackingConfig | None = None) -> Mo
     Raises:
         ValueError: when the folder holds no checkpoint, or the server does not answer.
     """
+    from pipelines.cards.version_card import describe_new_version  # reads evaluations, which need torch
+
     tracking = tracking or TrackingConfig()
     version = model_registry.register_model(config, tracking=tracking)
-    if not version_description.has_description(version, tracking=tracking):
-        _describe(version, config=config, tracking=tracking)
+    describe_new_version(version, checkpoint=config.checkpoint, with_backbone=config.with_backbone, tracking=tracking)
     say(f"registered {version.uri}", to_stdout=True)
     return version
-
-
-def _describe(version: ModelVersion, *, config: RegisterConfig, tracking: TrackingConfig) -> None:
-    """Make the model card the description of a version."""
-    from pipelines.cards.model_card import ModelFacts, model_card  # reads evaluations, which need torch
-
-    checkpoint = read_model_record(config.checkpoint)
-    if isinstance(checkpoint, Checkpoint):  # the version holds the backbone, even where the checkpoint does not
-        checkpoint = replace(checkpoint, has_backbone=checkpoint.has_backbone or config.with_backbone)
-    facts = ModelFacts(name=f"{version.name}, version {version.version}", checkpoint=checkpoint)
-    version_description.describe_version(version, model_card(facts), tracking=tracking)

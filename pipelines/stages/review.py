@@ -6,6 +6,7 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 
 from ecor.config.checks import require
 from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
+from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.review import ReviewConfig
 from pipelines.review.decision_set import open_decision_set
 from pipelines.review.decision_table import DecisionTable
@@ -15,6 +16,7 @@ from pipelines.review.review_sample import read_review_sample
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.app import make_app
 from pipelines.review.server.label_details import LabelDetails
+from pipelines.review.server.model_maps import Explainer, ModelMaps
 from pipelines.review.server.name_completion import open_name_completion
 from pipelines.review.server.picture_cache import PictureCache
 from pipelines.review.server.security import Access
@@ -24,8 +26,12 @@ from pipelines.runtime.console import progress_bar, say
 from pipelines.storage.image_source import ImageSource
 
 
-def run(config: ReviewConfig) -> DecisionTable:
+def run(config: ReviewConfig, *, tracking: TrackingConfig | None = None) -> DecisionTable:
     """Serve the page until it is stopped, then write the table of decisions.
+
+    Args:
+        config: labels, decisions, and where the page is served.
+        tracking: where the registry is, for a model that is named `models:/…`.
 
     Raises:
         ValueError: for labels, a sample, a vocabulary or a folder of decisions that do not fit, and an address that
@@ -34,7 +40,7 @@ def run(config: ReviewConfig) -> DecisionTable:
     predictions = read_prediction_set(config.labels)
     access = Access(host=config.host)
     with bind_socket(config.host, config.port) as listening:
-        service = open_service(config, predictions)
+        service = open_service(config, predictions, tracking=tracking)
         session = service.session
         app = make_app(service, access=access)
 
@@ -48,10 +54,14 @@ def run(config: ReviewConfig) -> DecisionTable:
             serve_until_stopped(app, listening, started=say_address)
         finally:
             session.close()
+            if service.model_maps is not None:
+                service.model_maps.close()
     return _write_table(session)
 
 
-def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewService:
+def open_service(
+    config: ReviewConfig, predictions: PredictionSet, *, tracking: TrackingConfig | None = None
+) -> ReviewService:
     """Read the labels and the decisions so far."""
     require(predictions.num_rows > 0, f"{config.labels} has no labels: there is nothing to review")
     with progress_bar("reading labels", total=predictions.num_rows, unit="labels") as advance:
@@ -68,22 +78,43 @@ def open_service(config: ReviewConfig, predictions: PredictionSet) -> ReviewServ
     for line in session.torn:
         say(str(line))
     details = LabelDetails(config.labels, index=index)
+    model_maps = _plan_model_maps(config, predictions, tracking=tracking or TrackingConfig())
     pictures = PictureCache(
         index=index,
         source=ImageSource(predictions.parents),
         details=details,
         thumbnail_px=config.thumbnail_px,
         note_digest=session.note_digest,
+        model_maps=model_maps,
     )
     return ReviewService(
         session=session,
         pictures=pictures,
         details=details,
         names=names,
+        model_maps=model_maps,
         title=config.labels,
         reviewer=config.reviewer.strip(),
         next_steps=_next_steps(config),
     )
+
+
+def _plan_model_maps(config: ReviewConfig, predictions: PredictionSet, *, tracking: TrackingConfig) -> ModelMaps | None:
+    """Maps by the model of the settings, which is not loaded yet; None where they name none."""
+    if config.model is None:
+        return None
+    address, tracking = config.model, resolve_tracking(tracking)
+
+    def open_explainer() -> Explainer:
+        from pipelines.review.server.label_explainer import LabelExplainer  # torch takes seconds to import
+        from pipelines.scoring.predictors import DEFAULT_METHOD, DEMO_SET
+        from pipelines.tracking.model_loading import open_model, resolve_device
+
+        device = resolve_device(config.device)
+        model = open_model(address, tracking=tracking, demo_set=DEMO_SET, device=device)
+        return LabelExplainer(model, method=DEFAULT_METHOD)
+
+    return ModelMaps(open_explainer, model=address, labels_model_digest=predictions.parents.model_digest)
 
 
 def _next_steps(config: ReviewConfig) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ecor.data.shard_manifest import ShardInfo, ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from pipelines.cards.dataset_records import keep_dataset_card
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import add_counts, say_balance
@@ -59,6 +60,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         seconds = time.perf_counter() - started
         balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
         write_summary(job, manifests=manifests, source=source, how=how, balance=balance, flow=flow, seconds=seconds)
+    keep_dataset_card(job.output)
     say_balance(balance)
     return manifests
 

@@ -48,8 +48,9 @@ MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
 """Epochs of each tuning, as in the study; with visual tokens every epoch reads all images again."""
-OURS, ZERO_SHOT, PAIRS = "ECOR", "zero-shot CLIP", "DROR pairs"
+OURS, POOLED, ZERO_SHOT, PAIRS = "ECOR", "ECOR, pooled", "zero-shot CLIP", "DROR pairs"
 BY_PAIRS = ScoringConfig(method="pairs")
+BY_POOLING = ScoringConfig(method="pooled", calibrated_confidence=True)
 
 
 def run(config: DemoConfig) -> str:
@@ -76,18 +77,21 @@ def run(config: DemoConfig) -> str:
                 output=f"{root}/labels",
                 model=champion.uri,
                 explain=DEFAULT_METHOD,
-                scoring=ScoringConfig(visible_probability=True),
+                scoring=ScoringConfig(visible_probability=True, calibrated_confidence=True),
+                keep_features=True,
             ),
             cluster=config.cluster,
             tracking=tracking,
         )
+        pooled = _label_pooled(champion, root=root, config=config, tracking=tracking)
     rivals = {
         ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
         PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
     }
+    others = {**rivals, POOLED: pooled}
     evaluation = evaluate.run(
         EvaluateConfig(
-            predictions=(f"{root}/labels", *rivals.values()), names=(OURS, *rivals), output=f"{root}/evaluation"
+            predictions=(f"{root}/labels", *others.values()), names=(OURS, *others), output=f"{root}/evaluation"
         ),
         tracking=tracking,
     )
@@ -172,6 +176,17 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     )
     promote.run(PromoteConfig(model=candidate.uri, force=True), tracking=tracking)
     return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
+
+
+def _label_pooled(champion: ModelVersion, *, root: Path, config: DemoConfig, tracking: TrackingConfig) -> str:
+    """Label the same images by pooled decoding, from the features that were kept; returns the folder of the labels."""
+    labels = f"{root}/labels-pooled"
+    score.run(
+        ScoreConfig(features=f"{root}/labels", output=labels, model=champion.uri, scoring=BY_POOLING),
+        cluster=config.cluster,
+        tracking=tracking,
+    )
+    return labels
 
 
 def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:

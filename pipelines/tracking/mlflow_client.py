@@ -2,11 +2,13 @@
 
 import logging
 import os
+import sqlite3
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from pipelines.config.secrets import mask_secrets, split_credentials
 _PROBE_TIMEOUT_S = 10.0
 _SQLITE_MAGIC = b"SQLite format 3\0"
 """At the start of every SQLite database that is not empty."""
-
+_MLFLOW_TABLES = {"alembic_version", "experiments"}
+"""Of MLflow's tables: the one with its version, and the one that it makes first."""
 
 _PROGRESS_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -43,12 +46,19 @@ def make_client(tracking: TrackingConfig, *, probe: bool = True) -> MlflowClient
             if probe:
                 _check_credentials(uri, os.environ.get("MLFLOW_TRACKING_USERNAME"), _password())
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, ImportError) as error:  # a database whose driver is not installed
+    except _uri_errors() as error:
         raise ValueError(
             refusal_message(error, uri=mask_secrets(uri))
             or f"MLflow does not accept the tracking URI {mask_secrets(uri)}: {mask_secrets(first_line(error))} "
             f"Use sqlite:///<file> or the URL of a server"
         ) from error
+
+
+def _uri_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises for an address that it does not accept, or whose driver is unknown or not installed."""
+    from sqlalchemy.exc import ArgumentError  # of MLflow; slow to import, and servers need none of it
+
+    return MlflowException, ImportError, ArgumentError
 
 
 def refusal_message(error: Exception, *, uri: str) -> str | None:
@@ -129,17 +139,49 @@ def first_line(error: Exception) -> str:
 
 
 def _check_database(path: Path | None) -> None:
-    """Raise ValueError for a SQLite database that is none: MLflow would retry for minutes."""
+    """Raise ValueError for a SQLite database that cannot be used: MLflow would retry for minutes, or write into it."""
     if path is None or str(path) == ":memory:":
         return
     if path.is_dir():
         raise ValueError(f"the MLflow database {path} is a folder: name a file in it, as sqlite:///{path}/mlflow.db")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(len(_SQLITE_MAGIC))
-        if start and start != _SQLITE_MAGIC:
-            raise ValueError(f"{path} is no SQLite database: name another file with --tracking.uri sqlite:///<file>")
+    other = "name another file with --tracking.uri sqlite:///<file>"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        start = _read_start(path)
+    except OSError as error:
+        raise ValueError(f"the MLflow database {path} cannot be opened or made ({error.strerror}): {other}") from error
+    if start and start != _SQLITE_MAGIC:
+        raise ValueError(f"{path} is no SQLite database: {other}")
+    tables = _list_tables(path) if start else set()
+    if tables and not tables & _MLFLOW_TABLES:
+        raise ValueError(
+            f"{path} is the database of another program, with the table {min(tables)[:40]}, and MLflow would add its "
+            f"own: {other}"
+        )
+
+
+def _read_start(path: Path) -> bytes:
+    """The first bytes of a database; of one that is still to be made none, if files can be made in its folder."""
+    if not path.exists():
+        tempfile.TemporaryFile(dir=path.parent).close()
+        return b""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE_MAGIC))
+
+
+def _list_tables(path: Path) -> set[str]:
+    """The tables of a database; none while another process has locked it. ValueError if it is damaged."""
+    try:
+        connection = sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro", uri=True, timeout=1.0)
+        with closing(connection):
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError:
+        return set()
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"the MLflow database {path} is damaged ({error}): restore it from a copy, or name another file with "
+            "--tracking.uri sqlite:///<file>"
+        ) from error
 
 
 def _check_reachable(uri: str) -> None:

@@ -16,7 +16,7 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType, Array, ColSpec, Object, Property
+from mlflow.types.schema import Array, ColSpec, Object, Property
 from PIL import Image
 
 import ecor
@@ -92,12 +92,12 @@ def pinned_requirements() -> list[str]:
 def signature() -> ModelSignature:
     """Make the signature of a served model; see `pipelines.tracking.pyfunc_model.ServedRecognizer`.
 
-    The input column has no name, because MLflow would then refuse a plain list. The vocabulary is a JSON text, because
-    a mapping would fix its keys in the signature.
+    It says nothing of the input. With a named column MLflow would refuse a plain list; with one that has no name it
+    would drop all columns but the first, and so pictures, before the model sees them. The vocabulary is a JSON text,
+    because a mapping would fix its keys in the signature.
     """
     defaults = default_params()
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "category"),

@@ -36,6 +36,9 @@ from pipelines.tracking.run_params import flatten
 from pipelines.tracking.version_lookup import describe_registry, look_up_version
 
 __all__ = [
+    "CONTEST_TAG",
+    "DIGEST_TAG",
+    "PARENT_TAG",
     "find_version",
     "finish_run",
     "has_run",
@@ -56,9 +59,10 @@ __all__ = [
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _DIGEST_TAGS = {name: f"ecor.{name}" for name in ("digest", "vocabulary_digest", "backbone_digest")}
+DIGEST_TAG = _DIGEST_TAGS["digest"]
 _CHECKPOINT_TAG, _BACKBONE_INSIDE_TAG = "ecor.checkpoint_digest", "ecor.with_backbone"
 _SYSTEM_TAG = "ecor.system"
-_PARENT_TAG, _CONTEST_TAG = "ecor.parent.", "ecor.promotion_decided_on."
+PARENT_TAG, CONTEST_TAG = "ecor.parent.", "ecor.promotion_decided_on."
 
 
 def register_model(config: RegisterConfig, *, tracking: TrackingConfig) -> ModelVersion:
@@ -148,9 +152,9 @@ def read_lineage(name: str, version: str, *, tracking: TrackingConfig) -> tuple[
     with silence_mlflow(), translate_mlflow_errors(tracking):
         found = look_up_version(make_client(tracking), name=name, version=version, alias=None)
     require(found is not None, f"there is no models:/{name}/{version} on {display_uri(tracking)}")
-    chosen_by = (_PARENT_TAG, _CONTEST_TAG)
-    lineage = {tag.removeprefix(_PARENT_TAG): value for tag, value in found.tags.items() if tag.startswith(chosen_by)}
-    return found.tags.get(_DIGEST_TAGS["digest"], ""), lineage
+    chosen_by = (PARENT_TAG, CONTEST_TAG)
+    lineage = {tag.removeprefix(PARENT_TAG): value for tag, value in found.tags.items() if tag.startswith(chosen_by)}
+    return found.tags.get(DIGEST_TAG, ""), lineage
 
 
 def read_version_lineage(version: ModelVersion, *, tracking: TrackingConfig) -> dict[str, str]:
@@ -164,7 +168,7 @@ def record_contest(version: ModelVersion, *, input_digest: str, tracking: Tracki
     """Note on a version that images with this digest decided about its promotion."""
     client = make_client(tracking, probe=False)
     with translate_mlflow_errors(tracking):
-        client.set_model_version_tag(version.name, version.version, _CONTEST_TAG + input_digest[:16], input_digest)
+        client.set_model_version_tag(version.name, version.version, CONTEST_TAG + input_digest[:16], input_digest)
 
 
 def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: bool) -> dict[str, str]:
@@ -177,7 +181,7 @@ def _version_tags(checkpoint: Checkpoint | ArtifactRecord, *, with_backbone: boo
             isinstance(checkpoint, Checkpoint) and (checkpoint.has_backbone or with_backbone)
         ).lower(),
         _SYSTEM_TAG: checkpoint.system if isinstance(checkpoint, ArtifactRecord) else "ecor",
-        **{f"{_PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()},
+        **{f"{PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()},
     }
 
 
@@ -192,7 +196,7 @@ def _training_run(checkpoint: Checkpoint | ArtifactRecord, *, tracking: Tracking
     """Return the run that trained the checkpoint if this server has it, else a new run for the registration."""
     if checkpoint.run_id is not None and has_run(tracking, run_id=checkpoint.run_id):
         return checkpoint.run_id
-    parents = {f"{_PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()}
+    parents = {f"{PARENT_TAG}{name}": digest for name, digest in checkpoint.parents.items()}
     with recorded_run(tracking, name="register_model", params={}, tags=parents) as run_id:
         return run_id
 

@@ -1,4 +1,4 @@
-"""Pinned models: name, version and digests, of the registry or of a folder. MLflow is not imported."""
+"""Pinned models: name, version, digests and lineage, of the registry or of a folder. MLflow is not imported."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,9 @@ from ecor.config.checks import require
 from ecor.config.choices import SystemName
 from ecor.storage.model_records import ArtifactRecord, Checkpoint, read_artifact, read_checkpoint, record_path
 from pipelines.config.infrastructure import absolute_address
+
+INITIAL_MODEL = "initial_model"
+"""Name, among a model's parents, of the model whose tokens its tuning started from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,28 @@ class ModelVersion:
     backbone_digest: str
     run_id: str | None
     """MLflow run that trained it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ancestor:
+    """A model that tuning started from."""
+
+    digest: str
+    """Of the model."""
+    uri: str | None
+    """Of a version with that digest; None: none is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionLineage:
+    """What is recorded about the origin of a version."""
+
+    ancestors: tuple[Ancestor, ...] = ()
+    """The model that it was tuned from, then the one that that was tuned from, and so on."""
+    contests: tuple[str, ...] = ()
+    """Digests of the images that decided about its promotion."""
+    promotions: tuple[str, ...] = ()
+    """Decisions about its promotion, in words."""
 
 
 def checkpoint_version(folder: str) -> ModelVersion:

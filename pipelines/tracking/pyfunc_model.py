@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
@@ -28,6 +29,7 @@ from ecor.model import NOT_FINITE, Recognizer
 BATCH_SIZE = 64
 MAX_VOCABULARIES = 4
 MAX_PATH_LENGTH = 1024  # characters; an image file in base64 is longer
+_IMAGE_COLUMNS = ("image", "img")
 _RANKED = ("pairs", "categories", "rationales")
 _CERTAINTY = ("kept_mass", "pairs_exact", "calibrated", "method")
 _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model_digest", "vocabulary_digest")
@@ -36,9 +38,9 @@ _COLUMNS = ("category", "rationale", "confidence", *_RANKED, *_CERTAINTY, "model
 class ServedRecognizer(PythonModel):  # type: ignore[misc]
     """`ecor.Recognizer` behind MLflow's pyfunc interface.
 
-    The input is a table with one column, or a list. An image is bytes, the path of a file on the machine that answers,
-    or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs, `method`, and `vocabulary`, a JSON text
-    {category: [rationale, …]} to choose from instead of the model's own names.
+    The input is a table with one column, or with others beside `image` or `img`, or a list. An image is bytes, the path
+    of a file on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs,
+    `method`, and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
 
     The output has a row per image, in order: `category`, `rationale`, `confidence` (of that pair), `pairs`,
     `categories`, `rationales` (best first, with probabilities), the columns on their certainty, digests, and `error`.
@@ -79,21 +81,85 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
 
 def _list_images(model_input: Any) -> list[Any]:
-    """List the images of a table, a mapping, a list, or one image; MLflow may put a whole list into one cell."""
-    if isinstance(model_input, Mapping) and "b64" not in model_input:
-        model_input = model_input.get("image", next(iter(model_input.values()), []))
-    elif isinstance(model_input, pd.DataFrame):
-        model_input = model_input["image"] if "image" in model_input else model_input.iloc[:, 0]
+    """List the images of a table, a mapping, nested lists, or one image: one per picture, in order.
+
+    Raises:
+        MlflowException: for a table or mapping of which no column or key says that it holds the images.
+    """
+    if isinstance(model_input, np.ndarray) and model_input.ndim == 0:
+        model_input = model_input.item()  # MLflow wraps single values of a request
+    if isinstance(model_input, pd.DataFrame):
+        return _list_images(model_input[_image_column(list(model_input))] if len(model_input.columns) else [])
+    if isinstance(model_input, Mapping):
+        model_input = _from_mapping(model_input)
     if _is_image(model_input):
         return [model_input]
-    return [image for cell in model_input for image in ([cell] if _is_image(cell) else _list_images(cell))]
+    return [image for cell in model_input for image in _list_cell(cell)]
+
+
+def _list_cell(cell: Any) -> list[Any]:
+    """The images of a cell or item. An object without image is one image, and gets a row with its error."""
+    if isinstance(cell, np.ndarray) and cell.ndim == 0:
+        cell = cell.item()
+    if isinstance(cell, Mapping):
+        return [_unwrap_object(cell)]
+    return [cell] if _is_image(cell) else _list_images(cell)
+
+
+def _unwrap_object(image: Mapping[str, Any]) -> Any:
+    """`{"image": …}` without its key, and without the arrays that MLflow puts around single values."""
+    values = {name: _unwrap_value(value) for name, value in image.items()}
+    found = [name for name in values if str(name).strip().lower() in _IMAGE_COLUMNS]
+    return values[found[0]] if len(found) == 1 and "b64" not in values else values
+
+
+def _unwrap_value(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    return _unwrap_object(value) if isinstance(value, Mapping) else value
+
+
+def _from_mapping(columns: Mapping[str, Any]) -> Any:
+    """The images of a mapping of columns; one of the form `{"b64": …}` is an image itself."""
+    if not columns:
+        return []
+    if "b64" not in columns:
+        return _unwrap_value(columns[_image_column(list(columns))])
+    found = _unwrap_value(columns["b64"])
+    return found if isinstance(found, list | tuple | np.ndarray) else {"b64": found}
+
+
+def _image_column(names: Sequence[Any]) -> Any:
+    """The column of the images: the only one, or the one called `image` or `img`."""
+    if len(names) == 1:
+        return names[0]
+    if list(names).count("image") == 1:
+        return "image"
+    found = [name for name in names if str(name).strip().lower() in _IMAGE_COLUMNS]
+    if len(found) == 1:
+        return found[0]
+    named = ", ".join(str(name)[:40] for name in names[:4]) + (", …" if len(names) > 4 else "")
+    raise MlflowException.invalid_parameter_value(
+        f"the input has {len(names)} columns ({named}), and the one with the images is not clear: send one column, or "
+        "call it `image`; several images are several rows, or a list"
+    )
 
 
 def _is_image(value: Any) -> bool:
-    """Whether a value stands for one image, readable or not; a list or an array of texts does not."""
+    """Whether a value stands for one image, readable or not; a list or an array of texts does not.
+
+    Numbers in up to three nested lists are one image, as in an array: its row says that such pixels are not read.
+    """
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "OSU" and value.ndim <= 3
-    return not isinstance(value, list | tuple | pd.Series)
+    return _is_pixels(value) or not isinstance(value, list | tuple | pd.Series)
+
+
+def _is_pixels(value: Any, *, most_deep: int = 3) -> bool:
+    """Whether nested lists hold only numbers."""
+    if not isinstance(value, list | tuple) or not value or not most_deep:
+        return False
+    return all(isinstance(each, int | float) or _is_pixels(each, most_deep=most_deep - 1) for each in value)
 
 
 def _label_images(images: Sequence[Any], *, recognizer: Recognizer, scoring: ScoringConfig) -> pd.DataFrame:

@@ -10,11 +10,11 @@ _DESCRIPTION_LENGTH = 5000
 """Characters of a description in MLflow's databases (`SqlModelVersion.description`); SQLite does not enforce it."""
 
 
-def has_description(version: ModelVersion, *, tracking: TrackingConfig) -> bool:
-    """Whether a registered version has a description."""
+def read_description(version: ModelVersion, *, tracking: TrackingConfig) -> str:
+    """The description of a registered version; empty: it has none."""
     client = make_client(tracking)
     with silence_mlflow(), translate_mlflow_errors(tracking):
-        return bool(client.get_model_version(version.name, str(version.version)).description)
+        return client.get_model_version(version.name, str(version.version)).description or ""
 
 
 def describe_version(version: ModelVersion, card: str, *, tracking: TrackingConfig) -> str:

@@ -9,9 +9,7 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_loading import model_folder
-from pipelines.tracking.model_versions import ModelVersion
-
-INITIAL_MODEL = "initial_model"
+from pipelines.tracking.model_versions import INITIAL_MODEL, ModelVersion
 
 
 def initial_parents(initial: ModelVersion, *, tracking: TrackingConfig) -> dict[str, str]:

@@ -130,12 +130,13 @@ def test_dror_in_its_own_layout(home, run_block):
 
 
 def test_the_demo(home, monkeypatch, capsys):
-    """`make demo` in small: a table of three ways to label, a champion in the registry, and a page."""
+    """`make demo` in small: a table of four ways to label, a champion in the registry, and a page."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("ECOR_CACHE", str(home / "cache"))
     assert main(["demo", "--num-train", "120", "--num-validation", "60", "--num-test", "60"]) == EXIT_DONE
     shown = capsys.readouterr().out
-    for told in ("zero-shot CLIP", "DROR pairs", "ECOR beside DROR pairs: ", "models:/ecor-demo/1", "report.html"):
+    beside = ("ECOR beside DROR pairs: ", "ECOR beside ECOR, pooled: ")
+    for told in ("zero-shot CLIP", "DROR pairs", *beside, "models:/ecor-demo/1", "report.html"):
         assert told in shown
     page = (home / "demo-run" / "report.html").read_text(encoding="utf-8")
     assert "<html" in page and "Where the evidence is" in page

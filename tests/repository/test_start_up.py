@@ -24,6 +24,7 @@ HEAVY = ("torch", "torch._dynamo", "transformers", "timm", "mlflow", "ray", "pan
         ("pipelines.scoring.flows.local_flow", set()),
         ("pipelines.tracking.model_cache", set()),
         ("pipelines.stages.score", set()),
+        ("pipelines.stages.review", set()),
         ("pipelines.stages.shard", set()),
         ("pipelines.sharding.flows.cluster_flow", {"ray", "pandas"}),
         ("pipelines.stages.register", {"mlflow", "pandas"}),

@@ -50,7 +50,7 @@ def label(number: int, **changes: Any) -> ExplainablePrediction:
     return replace(row(f"{number:04d}", names, *others, confidence=confidence), **changes)
 
 
-def write_reviewed_labels(folder: Path, *, num: int, with_maps: bool = True, per_part: int = 40) -> str:
+def write_reviewed_labels(folder: Path, *, num: int, with_maps: bool = True, per_part: int = 40, **parents: str) -> str:
     """Shards of `num` small pictures, and labels of them in parts; the folder of the labels."""
     write_split(folder / "shards", [sample(number) for number in range(num)], split="test", per_shard=25)
     split = folder / "shards" / "test"
@@ -62,7 +62,7 @@ def write_reviewed_labels(folder: Path, *, num: int, with_maps: bool = True, per
             place = {name: entry[name] for name in ("source", "member_offset", "member_num_bytes")}
             maps = evidence(number) if with_maps and number % 2 == 0 else None
             rows.append(label(number, shard=info.name, evidence=maps, vocabulary_digest=VOCABULARY.digest, **place))
-    write_labels(folder / "labels", rows, per_part=per_part, input=str(split), input_digest=manifest.digest)
+    write_labels(folder / "labels", rows, per_part=per_part, input=str(split), input_digest=manifest.digest, **parents)
     return str(folder / "labels")
 
 

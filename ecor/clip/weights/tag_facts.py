@@ -1,12 +1,12 @@
 """What open_clip knows of published weights and a file of them does not say: their activation and preprocessing."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.clip.open_clip_api import open_clip
+from ecor.clip.weights.architecture_files import check_preprocess, find_difference, read_settings
 from ecor.config.checks import name_some, require
 from ecor.storage import filesystem
 
@@ -44,14 +44,21 @@ def tag_facts(name: str, tag: str | None) -> TagFacts:
     return TagFacts(quick_gelu=bool(is_quick), preprocess=_merge(published))
 
 
-def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
+def file_facts(name: str, *, weights: str, tag: str | None, model_cfg: Mapping[str, Any] | None = None) -> TagFacts:
     """Facts of a weights file of an open_clip name.
 
     They are those of `tag` if it is given (`AS_NAMED`: those of the name alone), else those that
     `open_clip_config.json` beside the file says, else those of all tags of the name, where these agree.
 
+    Args:
+        name: of open_clip's list.
+        weights: path or address of the file.
+        tag: of the name, `AS_NAMED`, or None.
+        model_cfg: the architecture that is to be built; None: the one of the name.
+
     Raises:
-        ValueError: if the name has no such tag, or its tags differ and nothing says which of them the file is of.
+        ValueError: if the name has no such tag, the file beside is of another architecture, or the name's tags differ
+            and nothing says which of them the file is of.
     """
     if tag == AS_NAMED:
         return tag_facts(name, None)
@@ -61,7 +68,8 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
             tag in known, f"preprocess_of: {name} has no tag {tag!r}; it has {name_some(list(known), most=8) or 'none'}"
         )
         return known[tag]
-    if (beside := _facts_beside(weights)) is not None:
+    settings = model_cfg or open_clip.get_model_config(name) or {}
+    if (beside := facts_beside(weights, model_cfg=settings)) is not None:
         return beside
     kinds = {str(facts): f"{each} ({facts})" for each, facts in reversed(known.items())}
     if len(kinds) > 1:
@@ -74,23 +82,38 @@ def file_facts(name: str, *, weights: str, tag: str | None) -> TagFacts:
     return next(iter(known.values())) if known else tag_facts(name, None)
 
 
-def _facts_beside(weights: str) -> TagFacts | None:
-    """Facts of the `open_clip_config.json` beside a weights file; None if there is none."""
+def facts_beside(weights: str, *, model_cfg: Mapping[str, Any]) -> TagFacts | None:
+    """Facts of the `open_clip_config.json` beside a weights file; None if there is none.
+
+    Args:
+        weights: path or address of the file.
+        model_cfg: the architecture that is to be built.
+
+    Raises:
+        ValueError: if that file cannot be read, or describes another architecture.
+    """
     path = filesystem.join(weights.rpartition("/")[0] or ".", _CONFIG_NAME)
     try:
         if not filesystem.is_file(path):
             return None
     except PermissionError:  # S3 answers so for a missing file to whom may not list the bucket
         return None
+    remedy = "mend or remove it, and say of which tag the weights are by --backbone.preprocess-of TAG"
     try:
-        found = json.loads(filesystem.read(path))
-        is_quick = bool(found.get("model_cfg", {}).get("quick_gelu", False))
-        return TagFacts(quick_gelu=is_quick, preprocess=_merge(found["preprocess_cfg"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} has no preprocess_cfg that can be read ({type(error).__name__}): mend or remove it, and say of "
-            "which tag the weights are by --backbone.preprocess-of TAG"
-        ) from error
+        found = read_settings(path)
+        require("preprocess_cfg" in found, "it lacks the key")
+        check_preprocess(found["preprocess_cfg"], place=_CONFIG_NAME)
+        beside = found.get("model_cfg", {})
+        require(isinstance(beside, dict), "model_cfg is no object")
+    except ValueError as error:
+        raise ValueError(f"{path} has no preprocess_cfg that can be read ({error}): {remedy}") from error
+    difference = find_difference(model_cfg, beside)
+    require(
+        difference is None,
+        f"{path} is of another model than {PurePosixPath(weights).name} is opened as: it says {difference}; put the "
+        "weights into a folder of their own, or say of which tag they are by --backbone.preprocess-of (a tag, or none)",
+    )
+    return TagFacts(quick_gelu=bool(beside.get("quick_gelu", False)), preprocess=_merge(found["preprocess_cfg"]))
 
 
 def _merge(published: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -11,6 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ecor.clip.open_clip_api import load_checkpoint
+from ecor.clip.weights.tensor_headers import check_headers, read_headers
+from ecor.config.checks import require
 
 _HEAD_BYTES = 512
 _MOST_CHARS = 160
@@ -45,30 +48,65 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
         name: of the file in messages.
 
     Raises:
-        ValueError: if the file is something else or does not fit the model. It says what the file is, and how to make
+        ValueError: if the file is something else or does not fit the model, also where open_clip would interpolate
+            positions. It says what the file is, and how to make
             safetensors of it.
     """
     suffix = _checked_suffix(path, name=name)
     with tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / f"weights{suffix}"  # open_clip chooses its reader by the suffix
         link.symlink_to(path.absolute())
-        try:
+        with _translate_errors(path, name=name):
+            headers = read_headers(link)
+        check_headers(headers, model=model, name=name)
+        with _translate_errors(path, name=name):
             load_checkpoint(model, str(link), strict=True, weights_only=True)
-        except UnpicklingError as error:
-            found = re.search(r"GLOBAL (\S+)", str(error))
-            held = f" ({found[1]})" if found else ""
-            recipe = _PICKLE_RECIPE.format(load=f"torch.load('{_short_name(path)}', 'cpu', weights_only=False)")
-            raise _foreign_error(f"{name} holds Python objects besides tensors{held}", recipe=recipe) from error
-        except (AttributeError, TypeError, StopIteration, IndexError) as error:
-            raise ValueError(
-                f"{name} holds no mapping of names to tensors ({shorten_error(error)}): save `model.state_dict()` as "
-                "safetensors"
-            ) from error
-        except (RuntimeError, OSError, EOFError, KeyError, ValueError, SafetensorError) as error:
-            raise ValueError(
-                f"{name} does not fit the architecture, or is damaged: {shorten_error(error)}: fetch it again, or name "
-                "the model that it is of"
-            ) from error
+
+
+@contextmanager
+def _translate_errors(path: Path, *, name: str) -> Iterator[None]:
+    """Translate the errors of the libraries that read weights into a line that says what the file is."""
+    try:
+        yield
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        held = f" ({found[1]})" if found else ""
+        recipe = _PICKLE_RECIPE.format(load=f"torch.load('{_short_name(path)}', 'cpu', weights_only=False)")
+        raise _foreign_error(f"{name} holds Python objects besides tensors{held}", recipe=recipe) from error
+    except (AttributeError, TypeError, StopIteration, IndexError) as error:
+        raise ValueError(
+            f"{name} holds no mapping of names to tensors ({shorten_error(error)}): save `model.state_dict()` as "
+            "safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{name} does not fit the architecture, or is damaged: {shorten_error(error)}: fetch it again, or name "
+            "the model that it is of"
+        ) from error
+
+
+def check_values(model: nn.Module, *, name: str) -> None:
+    """Raise ValueError for weights that are not finite, and for matrices of which most hold nothing but zeros.
+
+    Args:
+        model: with its weights loaded.
+        name: of the weights in messages.
+    """
+    parameters = dict(model.named_parameters())
+    matrices, empty = 0, []
+    for key, values in model.state_dict().items():
+        require(
+            bool(values.isfinite().all()),
+            f"{name} hold NaN or infinity, in {key}: every label would be NaN; fetch or train them again",
+        )
+        if key in parameters and values.ndim >= 2:
+            matrices += 1
+            empty += [] if values.any() else [key]
+    require(
+        2 * len(empty) <= matrices,
+        f"{name} are zero in {len(empty)} of {matrices} matrices, as {', '.join(empty[:1])}: they are no weights, or "
+        "only the start of them; fetch them again",
+    )
 
 
 def _checked_suffix(path: Path, *, name: str) -> str:

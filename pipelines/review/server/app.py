@@ -59,6 +59,7 @@ def make_app(service: ReviewService, *, access: Access) -> Starlette:
         Route("/api/next/{number:int}", answer(_next)),
         Route("/api/sample", answer(_sample)),
         Route("/api/label/{number:int}", answer(_label)),
+        Route("/api/evidence/{number:int}", answer(_evidence)),
         Route("/api/names", answer(_names)),
         Route("/api/decide", take(_decide), methods=["POST"]),
         Route("/api/undo", take(_undo), methods=["POST"]),
@@ -66,6 +67,7 @@ def make_app(service: ReviewService, *, access: Access) -> Starlette:
         Route("/picture/{number:int}", lambda request: _picture(service, request)),
         Route("/picture/{number:int}/large", lambda request: _picture(service, request, large=True)),
         Route("/map/{number:int}/{place:int}", lambda request: _map(service, request)),
+        Route("/model-map/{number:int}/{place:int}", lambda request: _model_map(service, request)),
     ]
     return Starlette(
         routes=routes,
@@ -174,6 +176,20 @@ def _label(service: ReviewService, request: Request) -> Any:
     }
 
 
+def _evidence(service: ReviewService, request: Request) -> Any:
+    """The maps of the given model, or how far it is; `start` in the query loads it."""
+    number, maps = _number(service.session.index, request), service.model_maps
+    require(maps is not None, "no model was given: start the review with --model")
+    assert maps is not None
+    if "start" in request.query_params:
+        maps.start_loading()
+    status, words, method = maps.status, list[str](), ""
+    if status.state == "loaded":
+        evidence = service.pictures.explain(number)
+        words, method = [each.rationale or evidence.category for each in evidence.maps], evidence.method
+    return {"state": status.state, "note": status.note, "maps": words, "method": method}
+
+
 def _names(service: ReviewService, request: Request) -> Any:
     kind, text = request.query_params.get("kind", ""), request.query_params.get("q", "")
     require(kind in ("category", "rationale"), f"kind must be category or rationale, got {kind!r}")
@@ -231,6 +247,12 @@ def _picture(service: ReviewService, request: Request, *, large: bool = False) -
 def _map(service: ReviewService, request: Request) -> Response:
     found = service.pictures.overlay(_number(service.session.index, request), request.path_params["place"])
     return Response(found.data, media_type=found.kind, headers=_PICTURES_KEPT)
+
+
+def _model_map(service: ReviewService, request: Request) -> Response:
+    # not kept by the browser: another run at the same port may have another model
+    found = service.pictures.model_overlay(_number(service.session.index, request), request.path_params["place"])
+    return Response(found.data, media_type=found.kind)
 
 
 def _number(index: LabelIndex, request: Request) -> int:

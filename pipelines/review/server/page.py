@@ -34,6 +34,7 @@ def render_page(service: ReviewService, *, header: str) -> str:
         "store": text_sha256(session.decisions.of.labels_digest)[:12],
         "nextSteps": list(service.next_steps),
         "longestName": LONGEST_NAME,
+        "hasModel": service.model_maps is not None,
     }
     return template.render(
         css=Markup(css),  # noqa: S704 - our own files, no data
@@ -43,6 +44,7 @@ def render_page(service: ReviewService, *, header: str) -> str:
         names=service.names,
         num_labels=len(session.index) if session.sample is None else len(session.sample),
         is_sample=session.sample is not None,
+        has_model=service.model_maps is not None,
         decisions=session.decisions.folder,
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pipelines.review.review_session import ReviewSession
 from pipelines.review.server.label_details import LabelDetails
+from pipelines.review.server.model_maps import ModelMaps
 from pipelines.review.server.name_completion import NameCompletion
 from pipelines.review.server.picture_cache import PictureCache
 
@@ -16,6 +17,8 @@ class ReviewService:
     pictures: PictureCache
     details: LabelDetails
     names: NameCompletion
+    model_maps: ModelMaps | None = None
+    """Makes maps where the labels hold none; None: no model was given."""
     title: str
     """Address of the labels."""
     reviewer: str

@@ -1,6 +1,6 @@
 """Decide which listed images keep the row of an earlier job: those of the same source and content.
 
-The listing and the sources of the earlier labels are joined as Arrow columns in the driver's memory (about 0.5 kB per
+The listing and the sources of the earlier labels are joined as Arrow columns in the driver's memory (about 0.6 kB per
 image at the peak).
 """
 

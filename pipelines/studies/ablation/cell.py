@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
@@ -44,6 +46,23 @@ def read_images(world: WorldSplits, *, split: str, recognizer: Recognizer) -> La
     return LabelledImages(features=features, **truth)
 
 
+def read_plain_images(world: WorldSplits, *, split: str, backbone: Backbone) -> LabelledImages:
+    """Read a split with the features that the image tower gives without tokens; they are encoded once, into a file."""
+    plain = Recognizer.zero_shot(world.vocabulary, backbone=backbone)
+    path = world.folder / f"{split}-{plain.image_side.model_digest[:16]}.safetensors"
+    if not path.is_file():
+        features = read_images(world, split=split, recognizer=plain).features
+        with replace_file(path) as unfinished:
+            save_file({"rationale": features.rationale, "category": features.category}, unfinished)
+    return LabelledImages(features=ImageFeatures(**load_file(path)), **_read_truth(world, split=split))
+
+
+def _read_truth(world: WorldSplits, *, split: str) -> dict[str, Tensor]:
+    """Ground truth of a split, without its pixels."""
+    with np.load(world.truth(split)) as stored:
+        return {name: torch.from_numpy(stored[name]) for name in stored.files if name != "pixels"}
+
+
 def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> list[dict[str, Any]]:
     """Tune as the cell says, and evaluate the result; each judgement gives a row.
 
@@ -75,10 +94,21 @@ def run_cell(cell: Cell, *, root: Path, clip: BackboneConfig, sizes: Sizes) -> l
         "wording_is_chosen": cell.wording is None,
         **tuning,
     }
-    return [shared | _evaluate(judgement, world=world, recognizer=recognizer) for judgement in cell.judgements]
+    encoded: dict[tuple[str, str], LabelledImages] = {}
+    return [
+        shared | _evaluate(judgement, world=world, recognizer=recognizer, encoded=encoded)
+        for judgement in cell.judgements
+    ]
 
 
-def _evaluate(judgement: Judgement, *, world: WorldSplits, recognizer: Recognizer) -> dict[str, Any]:
+def _evaluate(
+    judgement: Judgement,
+    *,
+    world: WorldSplits,
+    recognizer: Recognizer,
+    encoded: dict[tuple[str, str], LabelledImages],
+) -> dict[str, Any]:
+    """Judge the model; images of a set and split are encoded once, into `encoded`."""
     target = world
     if judgement.test_set != world.set_name:
         root = world.folder.parents[1]
@@ -87,7 +117,12 @@ def _evaluate(judgement: Judgement, *, world: WorldSplits, recognizer: Recognize
         )
         draw_world(target)
         recognizer = recognizer.with_vocabulary(target.vocabulary)
-    images = read_images(target, split=judgement.split, recognizer=recognizer)
+    key = (target.set_name, judgement.split)
+    if key not in encoded and recognizer.prompts.visual is None:
+        encoded[key] = read_plain_images(target, split=judgement.split, backbone=recognizer.backbone)
+    elif key not in encoded:
+        encoded[key] = read_images(target, split=judgement.split, recognizer=recognizer)
+    images = encoded[key]
     found: dict[str, Any] = {"judgement": judgement.name, **asdict(judgement), "num_images": len(images.categories)}
     found["decoding_judged"] = found.pop("decoding")
     if judgement.set_size > 1:
@@ -160,7 +195,7 @@ def prompt_config(tokens: str, *, num: int, num_blocks: int | None) -> PromptCon
 
 def _zero_shot(world: WorldSplits, *, backbone: Backbone, templates: TemplateConfig) -> Recognizer:
     recognizer = Recognizer.zero_shot(world.vocabulary, backbone=backbone, templates=templates)
-    images = read_images(world, split="validation", recognizer=recognizer)
+    images = read_plain_images(world, split="validation", backbone=backbone)
     temperatures = fit_temperatures(
         images.features,
         recognizer.text,
@@ -189,7 +224,7 @@ def _choose_templates(cell: Cell, *, world: WorldSplits, backbone: Backbone, roo
 
 def _best_templates(world: WorldSplits, *, backbone: Backbone, decoding: MethodName) -> TemplateConfig:
     vocabulary = world.vocabulary
-    images = read_images(world, split="validation", recognizer=Recognizer.zero_shot(vocabulary, backbone=backbone))
+    images = read_plain_images(world, split="validation", backbone=backbone)
     templates, _ = best_templates(
         images.features,
         backbone=backbone,

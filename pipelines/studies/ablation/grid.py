@@ -45,7 +45,11 @@ shared by both prompts or with separate visual tokens for each."""
 SELECTION_SEED = 900
 FIRST_SEED = 2000
 """Seed of the images of the first repetition; these images had no influence on the design of the world or the study."""
+FIRST_SHIPPED_SEED = 5000
+"""The same for the question `shipped`."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
+SHIPPED_LEARNING_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+"""Of the question `shipped`: around and below the shipped rate, which is the smallest of the others."""
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
 QUESTIONS = {
@@ -60,9 +64,20 @@ QUESTIONS = {
     "objects": "scenes with one object against two",
     "why": "why joint wins or loses: dependence, sharpness and calibration of the factors",
     "pooled": "pooled decoding, and the loss with a category term",
+    "shipped": "every method at the shipped settings, with visual tokens in every block",
 }
-DEFAULT_QUESTIONS = tuple(question for question in QUESTIONS if question != "pooled")
-"""The questions of the published study; `pooled`, which is not in the paper, is asked by name."""
+DEFAULT_QUESTIONS = tuple(question for question in QUESTIONS if question not in ("pooled", "shipped"))
+"""The questions of the first study; `pooled`, which is not in the paper, and `shipped`, which has a grid of its own,
+are asked by name."""
+SHIPPED_TOKENS = "visual-deep"
+ALL_METHODS: Mapping[MethodName, ObjectiveName] = {
+    "joint": "two_term",
+    "pooled": "three_term",
+    "pairs": "pairs",
+    "independent": "independent",
+    "inverted": "inverted",
+}
+"""The loss of each decoding in the question `shipped`, in the order in which they are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +148,20 @@ class Study:
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
         require(not unknown, f"no question {', '.join(sorted(unknown))}: choose among {', '.join(QUESTIONS)}")
+        require(
+            "shipped" not in self.questions or self.questions == ("shipped",),
+            "the question shipped has its own grid, CSV and page: ask it alone",
+        )
         known = get_world(self.world).sets
         unknown = {*self.sets, *self.two_sets, *self.selection_sets, self.growing_set} - set(known)
         require(
             not unknown, f"no {', '.join(sorted(unknown))} in the world {self.world}: choose among {', '.join(known)}"
         )
+
+    @property
+    def name(self) -> str:
+        """Stem of its CSV and page."""
+        return "shipped" if self.questions == ("shipped",) else "results"
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -168,8 +192,15 @@ class Study:
         return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
 
     @property
+    def has_choice(self) -> bool:
+        """Whether the grid has more than one setting per method, so that one must be chosen."""
+        return len(self.learning_rates) * len(self.num_tokens) > 1
+
+    @property
     def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:
         """Objective and kind of tokens of each tuning whose settings must be chosen."""
+        if self.name == "shipped":
+            return tuple((objective, SHIPPED_TOKENS) for objective in ALL_METHODS.values())
         found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in METHODS.values()]
         if "negatives" in self.questions:
             found += [("in_batch_pairs", "text"), ("in_batch_categories", "text")]
@@ -178,3 +209,14 @@ class Study:
         if "pooled" in self.questions:
             found.append(("three_term", "text"))
         return tuple(found)
+
+
+SHIPPED = Study(
+    questions=("shipped",),
+    first_seed=FIRST_SHIPPED_SEED,
+    roles=("small", "main"),
+    selection_roles=("small",),
+    learning_rates=SHIPPED_LEARNING_RATES,
+    num_tokens=(2,),
+)
+"""The study of the question `shipped`: fewer sets, smaller learning rates, the shipped number and kind of tokens."""

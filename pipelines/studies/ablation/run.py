@@ -1,11 +1,12 @@
-"""Run the ablation study on Ray: measure the missing cells, append to the CSV, write the page.
+"""Run the ablation study: measure the missing cells, append to the CSV, write the page.
 
-Each cell is one task. Rows are appended when a cell ends, so that the same command resumes. The page is made from the
-CSV alone.
+Each cell is one task of Ray, or runs in this process where it has one CPU. Rows are appended when a cell ends, so that
+the same command resumes. The page is made from the CSV alone.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,22 @@ from pipelines.config.studies import AblateConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.runtime.cluster import connect
 from pipelines.runtime.console import progress_bar, say
+from pipelines.runtime.local_run import num_local_cpus, restore_torch_threads, runs_in_process
 from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, Cell, Judgement, Study
+from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, SHIPPED, Cell, Study
 from pipelines.studies.ablation.results import page as results
-from pipelines.studies.ablation.selection import best_settings
+from pipelines.studies.ablation.selection import chosen_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
+from pipelines.studies.ablation.study_rows import append_cell_rows, grid_rows, missing_cells, row_keys, select_rows
 from pipelines.studies.drawn_splits import Sizes
-from pipelines.studies.result_rows import append_rows, read_result_rows
 
-RESULTS = "results.csv"
 QUICK_SIZES = Sizes(
     train_per_category=10, least_train=128, num_validation=100, num_test=100, num_epochs=2, max_sentences_per_step=500
 )
+NUM_TEST = {"results": 600, "shipped": 1000}
+"""Test images by name of the study."""
 QUICK = Study(
     first_seed=500,  # images that the study itself does not use
     num_repetitions=2,
@@ -56,24 +59,20 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
         ValueError: for an unknown question, and for a page without rows.
     """
     root = Path(config.output).absolute()
-    work = Path(config.work).absolute() if config.work else root / "work"
     study, sizes = _make_study(config)
-    selection = selection_cells(study)
+    path = root / f"{study.name}.csv"
     if not config.only_page:
         root.mkdir(parents=True, exist_ok=True)
-        with connect(cluster or ClusterConfig()), raise_causes():
-            clip_of = partial(_make_clip, work=work, config=config, cluster=cluster, tracking=tracking)
-            _measure(selection, root=root, work=work, clip_of=clip_of, sizes=sizes, title="choosing settings")
-            cells = study_cells(study, chosen=best_settings(_select_rows(selection, root=root, sizes=sizes)))
-            _measure(cells, root=root, work=work, clip_of=clip_of, sizes=sizes, title="measuring")
-    grid = _select_rows(selection, root=root, sizes=sizes)
+        _measure_study(study, path=path, sizes=sizes, config=config, cluster=cluster, tracking=tracking)
+    grid = grid_rows(study, path=path, sizes=sizes)
     require(
-        len(grid) == len(_row_keys(selection, sizes=sizes)),
-        f"{root / RESULTS} does not hold this study's choice of settings yet: run the same command without --only-page",
+        grid is not None,
+        f"{path} does not hold this study's choice of settings yet: run the same command without --only-page",
     )
-    cells = study_cells(study, chosen=best_settings(grid))
-    rows = _select_rows(cells, root=root, sizes=sizes)
-    num_missing = len(_row_keys(cells, sizes=sizes)) - len(rows)
+    assert grid is not None
+    cells = study_cells(study, chosen=chosen_settings(study, grid))
+    rows = select_rows(cells, path=path, sizes=sizes)
+    num_missing = len(row_keys(cells, sizes=sizes)) - len(rows)
     page = results.write_results_page(
         pd.DataFrame(rows),
         grid=pd.DataFrame(grid),
@@ -81,23 +80,66 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
         study=study,
         num_missing=num_missing,
         is_quick=config.quick,
+        text_rows=_text_rows(config, root=root) if study.name == "shipped" else None,
     )
     missing = f", {num_missing} still to be measured" if num_missing else ""
     say(f"{len(rows)} rows{missing}: {page}", to_stdout=True)
     return page
 
 
+def _measure_study(
+    study: Study,
+    *,
+    path: Path,
+    sizes: Sizes,
+    config: AblateConfig,
+    cluster: ClusterConfig | None,
+    tracking: TrackingConfig | None,
+) -> None:
+    """Measure the cells that choose settings, then all others."""
+    work = Path(config.work).absolute() if config.work else path.parent / "work"
+    placement = cluster or ClusterConfig()
+    is_local = num_local_cpus(placement) == 1 and runs_in_process(placement, num_images=1)
+    measure = partial(
+        _measure,
+        path=path,
+        work=work,
+        clip_of=partial(_make_clip, work=work, config=config, cluster=cluster, tracking=tracking),
+        sizes=sizes,
+        is_local=is_local,
+    )
+    with restore_torch_threads() if is_local else connect(placement), nullcontext() if is_local else raise_causes():
+        measure(selection_cells(study), title="choosing settings")
+        grid = grid_rows(study, path=path, sizes=sizes)
+        assert grid is not None, "every cell of the choice has its row now"
+        measure(study_cells(study, chosen=chosen_settings(study, grid)), title="measuring")
+
+
+def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
+    """Test rows of the study with text tokens in the same folder, if it is there."""
+    study, sizes = _make_study(AblateConfig(world=config.world, quick=config.quick))
+    path = root / f"{study.name}.csv"
+    grid = grid_rows(study, path=path, sizes=sizes)
+    if grid is None:
+        return None
+    found = select_rows(study_cells(study, chosen=chosen_settings(study, grid)), path=path, sizes=sizes)
+    return pd.DataFrame(found) if found else None
+
+
 def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
     questions = config.questions or DEFAULT_QUESTIONS
-    if config.quick:
-        return replace(QUICK, world=config.world, questions=questions), QUICK_SIZES
-    study = Study(
-        world=config.world,
-        questions=questions,
-        num_repetitions=config.num_repetitions,
-        num_pretrainings=config.num_pretrainings,
-    )
-    return study, Sizes()
+    study = replace(QUICK if config.quick else _published(questions), world=config.world, questions=questions)
+    if not config.quick:
+        study = replace(study, num_repetitions=config.num_repetitions, num_pretrainings=config.num_pretrainings)
+    if config.roles:
+        study = replace(study, roles=config.roles)
+    if config.learning_rates:
+        study = replace(study, learning_rates=config.learning_rates)
+    return study, QUICK_SIZES if config.quick else Sizes(num_test=NUM_TEST[study.name])
+
+
+def _published(questions: tuple[str, ...]) -> Study:
+    return SHIPPED if questions == ("shipped",) else Study(questions=questions)
 
 
 def _make_clip(
@@ -117,7 +159,14 @@ def pretraining_config(seed: int, *, work: Path, config: AblateConfig) -> Pretra
         return None
     name = str(seed) if config.world == "demo" else f"{config.world}-{seed}"
     output = work / "clips" / (f"{name}-quick" if config.quick else name)
-    settings = PretrainConfig(output=str(output), seed=seed, world=config.world, num_samples=config.pretraining_samples)
+    settings = PretrainConfig(
+        output=str(output),
+        seed=seed,
+        world=config.world,
+        num_samples=config.pretraining_samples,
+        num_images=config.pretraining_images,
+        precision=config.pretraining_precision,
+    )
     if config.quick:
         return replace(settings, num_samples=QUICK_PRETRAINING, num_images=QUICK_PRETRAINING)
     return settings
@@ -131,64 +180,39 @@ def _cell_rows(cell: Cell, work: Path, clip: BackboneConfig, sizes: Sizes) -> li
 def _measure(
     cells: Sequence[Cell],
     *,
-    root: Path,
+    path: Path,
     work: Path,
     clip_of: Callable[[int], BackboneConfig],
     sizes: Sizes,
+    is_local: bool,
     title: str,
 ) -> None:
     """Measure the missing rows; those of a cell are appended as soon as it ends.
 
     `clip_of` is called only for pretraining seeds of missing rows.
     """
-    done = {(row["cell"], row["judgement"]) for row in _read_records(root)}
-    missing = [each for cell in cells if (each := _remaining(cell, done=done, sizes=sizes)).judgements]
+    missing = missing_cells(cells, path=path, sizes=sizes)
     clips = {seed: clip_of(seed) for seed in sorted({cell.pretraining_seed for cell in missing})}
-    running = {_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes): cell for cell in missing}
-    with progress_bar(title, total=len(running), unit="cells", say_every=10) as advance:
-        while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            del running[ready]
-            _append_rows(ray.get(ready), root=root)
+    run_all = _run_here if is_local else _run_on_cluster
+    with progress_bar(title, total=len(missing), unit="cells", say_every=10) as advance:
+        for rows in run_all(missing, work=work, clips=clips, sizes=sizes):
+            append_cell_rows(rows, path=path)
             advance()
 
 
-def _remaining(cell: Cell, *, done: Collection[tuple[str, str]], sizes: Sizes) -> Cell:
-    """Return the cell with only those judgements that are not done."""
-    name = cell.digest_of(asdict(sizes))
-    return replace(cell, judgements=tuple(each for each in cell.judgements if (name, each.name) not in done))
+def _run_here(
+    cells: Sequence[Cell], *, work: Path, clips: Mapping[int, BackboneConfig], sizes: Sizes
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each cell, in order."""
+    for cell in cells:
+        yield run_cell(cell, root=work, clip=clips[cell.pretraining_seed], sizes=sizes)
 
 
-def _row_keys(cells: Sequence[Cell], *, sizes: Sizes) -> set[tuple[str, str]]:
-    """Cell and judgement of every row that the cells give."""
-    return {(cell.digest_of(asdict(sizes)), each.name) for cell in cells for each in cell.judgements}
-
-
-def _select_rows(cells: Sequence[Cell], *, root: Path, sizes: Sizes) -> list[dict[str, Any]]:
-    """Read the rows of these cells from the CSV, which may also hold rows of other sizes and settings."""
-    wanted = _row_keys(cells, sizes=sizes)
-    return [row for row in _read_records(root) if (row["cell"], row["judgement"]) in wanted]
-
-
-def _read_records(root: Path) -> list[dict[str, Any]]:
-    """Read all rows, and add the name of the judgement, which the file holds in several columns."""
-    rows = [
-        {str(name): value for name, value in row.items()} for row in read_result_rows(root / RESULTS).to_dict("records")
-    ]
-    return [{**row, "judgement": _judgement(row).name} for row in rows]
-
-
-def _judgement(row: Mapping[str, Any]) -> Judgement:
-    return Judgement(
-        decoding=row["decoding_judged"],
-        test_set=row["test_set"],
-        split=row["split"],
-        set_size=int(row["set_size"]),
-        set_rule=row["set_rule"],
-    )
-
-
-def _append_rows(rows: list[dict[str, Any]], *, root: Path) -> None:
-    """Append rows to the CSV; no reader sees a partial file."""
-    table = pd.DataFrame(rows).drop(columns="judgement", errors="ignore")
-    append_rows(table, root / RESULTS, float_format="%.4g")
+def _run_on_cluster(
+    cells: Sequence[Cell], *, work: Path, clips: Mapping[int, BackboneConfig], sizes: Sizes
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each cell as its task ends."""
+    running = [_cell_rows.remote(cell, work, clips[cell.pretraining_seed], sizes) for cell in cells]
+    while running:
+        (ready,), running = ray.wait(running, num_returns=1)
+        yield ray.get(ready)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipelines.studies.ablation.grid import Study
+
 Setting = TypeVar("Setting")
 
 
@@ -25,6 +27,19 @@ def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Ch
         method: min(scores, key=lambda each: (-scores[each], each.learning_rate, each.num_tokens))
         for method, scores in _mean_rr(rows).items()
     }
+
+
+def chosen_settings(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
+    """Choose the settings of every method of a study; a grid of one setting leaves no choice, and needs no rows.
+
+    Args:
+        study: the study.
+        rows: as for `best_settings`.
+    """
+    if study.has_choice:
+        return best_settings(rows)
+    only = ChosenSettings(learning_rate=study.learning_rates[0], num_tokens=study.num_tokens[0])
+    return dict.fromkeys(study.tunings, only)
 
 
 def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
 from pipelines.studies.ablation.grid import (
+    ALL_METHODS,
     DECODING_OF,
     DECODINGS,
     METHODS,
     SELECTION_SEED,
     SET_RULES,
+    SHIPPED_TOKENS,
     TOKENS,
     Cell,
     Judgement,
@@ -20,7 +22,12 @@ from pipelines.studies.ablation.selection import ChosenSettings
 
 
 def selection_cells(study: Study) -> list[Cell]:
-    """List every setting of the grid for every objective and kind of tokens, judged on validation images."""
+    """List every setting of the grid for every objective and kind of tokens, judged on validation images.
+
+    None if there is one setting alone.
+    """
+    if not study.has_choice:
+        return []
     return [
         Cell(
             pretraining_seed=0,
@@ -42,6 +49,8 @@ def selection_cells(study: Study) -> list[Cell]:
 
 def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
     """List all cells of the study; a cell that serves several questions occurs once, with all their judgements."""
+    if study.name == "shipped":
+        return _shipped_cells(study, chosen=chosen)
     asked = set(study.questions)
     cells: list[Cell] = []
     for pretraining_seed, seed in study.repetitions:
@@ -116,6 +125,31 @@ class _Repetition:
             decoding=decoding,
             judgements=(Judgement(decoding=decoding, test_set=set_name),),
         )
+
+
+def _shipped_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings]) -> list[Cell]:
+    """Every method tuned with its own loss, and untuned; method by method, so that a part of the study has whole arms.
+
+    They are judged on test images and, for the rule, on validation images. Tokens of the losses with two and three
+    terms are decoded with and without the category alone.
+    """
+    starts = [_Repetition(pretraining_seed=clip, seed=seed, chosen=chosen) for clip, seed in study.repetitions]
+    places = [(start, set_name) for start in starts for set_name in study.sets]
+    cells: list[Cell] = []
+    for method, objective in ALL_METHODS.items():
+        cells += [start.tuned_cell(name, objective=objective, tokens=SHIPPED_TOKENS) for start, name in places]
+        cells += [start.untuned_cell(name, decoding=method) for start, name in places]
+    return [replace(cell, judgements=_shipped_judgements(cell)) for cell in cells]
+
+
+def _shipped_judgements(cell: Cell) -> tuple[Judgement, ...]:
+    both: tuple[MethodName, ...] = ("joint", "pooled")
+    decodings = both if cell.objective in ("two_term", "three_term") else (cell.decoding,)
+    return tuple(
+        Judgement(decoding=decoding, test_set=cell.set_name, split=split)
+        for split in ("validation", "test")
+        for decoding in decodings
+    )
 
 
 def _add_judgements(cell: Cell, *, study: Study) -> Cell:

@@ -27,9 +27,10 @@ from pipelines.config.infrastructure import absolute_address
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import Split, ahead
 from pipelines.training.feature_cache import cached_features
+from pipelines.training.systems.probability_maps import fit_probability_maps
 from pipelines.training.systems.train_state import Save, TrainState
 from pipelines.training.systems.trainer import Trainer
-from pipelines.training.systems.visible_truth import fit_visibility_maps, read_visible_rationales
+from pipelines.training.systems.visible_truth import read_visible_rationales
 
 NO_LIMIT = 2**62
 
@@ -199,7 +200,8 @@ class PromptTrainer(Trainer):
     def _calibrate(self, recognizer: Recognizer) -> Recognizer:
         """Add temperatures, fitted on the validation pictures of all ranks.
 
-        And, where visible rationales are known, the maps that say whether a named rationale is visible.
+        And the maps that say how probable it is that the best pair is right and, where visible rationales are known,
+        that the named one is visible.
         """
         mine = [
             (positions, features.rationale.cpu(), features.category.cpu())
@@ -210,16 +212,18 @@ class PromptTrainer(Trainer):
         device = self.rank.device
         features = ImageFeatures(rationale=rationale.to(device), category=category.to(device))
         methods = calibrated_methods(self.config.objective, text=recognizer.text)
+        truth = {
+            "categories": self.validation.categories[positions].to(device),
+            "rationales": self.validation.rationales[positions, 0].to(device),
+        }
         temperatures = fit_temperatures(
+            features, recognizer.text, **truth, logit_scale=self.backbone.logit_scale, methods=methods
+        )
+        maps = fit_probability_maps(
+            recognizer.with_temperatures(temperatures),
             features,
-            recognizer.text,
-            categories=self.validation.categories[positions].to(device),
-            rationales=self.validation.rationales[positions, 0].to(device),
-            logit_scale=self.backbone.logit_scale,
+            **truth,
+            visible=read_visible_rationales(self.validation, positions=positions, vocabulary=self.vocabulary),
             methods=methods,
         )
-        visible = read_visible_rationales(self.validation, positions=positions, vocabulary=self.vocabulary)
-        visibility = fit_visibility_maps(
-            recognizer.with_temperatures(temperatures), features, visible=visible, methods=methods
-        )
-        return recognizer.with_temperatures(temperatures, visibility=visibility)
+        return recognizer.with_temperatures(temperatures, visibility=maps.visibility, confidence_maps=maps.confidence)

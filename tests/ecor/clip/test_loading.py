@@ -55,6 +55,34 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float):
         load_backbone(BackboneConfig(name=str(tmp_path / "tiny.json"), pretrained=str(tmp_path / "w.safetensors")))
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_weights_that_are_mostly_zeros_are_refused(tmp_path: Path, share: float):
+    """A file whose end was never written, or of a model that was never filled; a few empty matrices are taken."""
+    state = {name: each.contiguous().clone() for name, each in build_random_clip(TINY_CLIP).state_dict().items()}
+    matrices = [name for name, each in state.items() if each.ndim >= 2]
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY_CLIP))
+    config = BackboneConfig(name=str(tmp_path / "tiny.json"), pretrained=str(tmp_path / "w.safetensors"))
+    for name in matrices[: round(len(matrices) * share)]:
+        state[name].zero_()
+    save_file(state, str(tmp_path / "w.safetensors"))
+    with pytest.raises(ValueError, match=rf"w\.safetensors of .* are zero in \d+ of {len(matrices)} matrices"):
+        load_backbone(config)
+    state = {name: each.contiguous().clone() for name, each in build_random_clip(TINY_CLIP).state_dict().items()}
+    save_file(state | {matrices[0]: torch.zeros_like(state[matrices[0]])}, str(tmp_path / "w.safetensors"))
+    assert not load_backbone(config).model.state_dict()[matrices[0]].any()
+
+
+def test_statistics_that_are_not_finite_are_refused(tmp_path: Path):
+    """They are buffers of a ResNet, not parameters."""
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY_CLIP | {"vision_cfg": vision}))
+    state = build_random_clip(TINY_CLIP | {"vision_cfg": vision}).state_dict()
+    state["visual.bn1.running_var"][3] = float("nan")
+    save_file({name: each.contiguous().clone() for name, each in state.items()}, str(tmp_path / "w.safetensors"))
+    with pytest.raises(ValueError, match=r"hold NaN or infinity, in visual\.bn1\.running_var"):
+        load_backbone(BackboneConfig(name=str(tmp_path / "tiny.json"), pretrained=str(tmp_path / "w.safetensors")))
+
+
 def test_a_tokenizer_that_a_hub_does_not_give_is_told_as_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Before the weights are read; whether the model is named by a file or by open_clip's name."""
 

@@ -15,8 +15,8 @@ from ecor.config.scoring import FACTORS, MethodName, ScoringConfig, Temperatures
 from ecor.data.predictions.records import iterate_predictions
 from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table, schema_for
 from ecor.model import Recognizer
+from ecor.probability.platt_scaling import LEAST_IMAGES
 from ecor.probability.rationale_visibility import (
-    LEAST_IMAGES,
     fit_visibility_map,
     visibility_evidence,
     visible_probability,

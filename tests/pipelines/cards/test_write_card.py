@@ -1,7 +1,7 @@
 """Cards of models and datasets: their text from fixed records, hostile names, and what is refused.
 
-Covers: `pipelines.cards.dataset_card`, `pipelines.cards.markdown_text`, `pipelines.cards.model_card`,
-`pipelines.tracking.version_description`.
+Covers: `pipelines.cards.dataset_card`, `pipelines.cards.dataset_records`, `pipelines.cards.markdown_text`,
+`pipelines.cards.model_card`, `pipelines.cards.model_records`, `pipelines.tracking.version_description`.
 """
 
 import json
@@ -25,11 +25,13 @@ from ecor.storage.model_records import Checkpoint
 from pipelines.__main__ import main
 from pipelines.audit.certificate import Certificate, GroupCertificate
 from pipelines.cards.dataset_card import DatasetFacts, dataset_card
+from pipelines.cards.dataset_records import keep_dataset_card, read_dataset_facts
 from pipelines.cards.markdown_text import escape, table
 from pipelines.cards.model_card import ModelFacts, model_card
 from pipelines.config.stages import RegisterConfig
 from pipelines.stages import register
 from pipelines.tracking import version_description
+from pipelines.tracking.model_versions import Ancestor, VersionLineage
 from tests.support.mlflow_databases import new_database
 from tests.support.tiny_models import tiny_checkpoint
 
@@ -163,6 +165,25 @@ def test_images_that_made_the_model_are_named():
     assert "The model was made with these images (validation\\_manifest): the figures may be too good." in card
 
 
+def test_what_a_model_was_tuned_from_and_what_decided_about_it_are_named():
+    lineage = VersionLineage(
+        ancestors=(Ancestor(digest="1" * 64, uri="models:/ecor/2"), Ancestor(digest="0" * 64, uri=None)),
+        contests=("3" * 64,),
+        promotions=("champion, promoted: strict RR less that of models:/ecor/2: +0.0100 | <b>",),
+    )
+    card = model_card(ModelFacts(name="e", checkpoint=checkpoint(), lineage=lineage, evaluations=(evaluation(),)))
+    for told in (
+        f"| step 1 | models:/ecor/2 | {'1' * 64} |",
+        f"| step 2 | not recorded | {'0' * 64} |",
+        "- promotion to champion, promoted: strict RR less that of models:/ecor/2: +0.0100 &#124; &lt;b&gt;",
+        "- images that decided about its promotion: `333333333333`",
+        "These images decided about its promotion: the figures may be too good.",
+    ):
+        assert told in card
+    folder = model_card(ModelFacts(name="e", checkpoint=checkpoint(parents={"initial_model": "1" * 64})))
+    assert f"| step 1 | not recorded | {'1' * 64} |" in folder
+
+
 def test_records_of_another_model_are_refused():
     with pytest.raises(ValueError, match=r"an evaluation is of the models nnnn.*not of mmmm"):
         ModelFacts(name="e", checkpoint=checkpoint(), evaluations=(evaluation(model_digest="n" * 64),))
@@ -197,12 +218,18 @@ def test_a_whole_card_of_hostile_names_has_no_tags_of_theirs():
     assert tags <= {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code"}
 
 
-def test_the_command_writes_the_card_beside_the_shards(tmp_path, capsys):
+def write_shards(folder: Path) -> str:
+    """What shards have besides their tars."""
     for each in manifests():
-        Path(tmp_path, "shards", each.split).mkdir(parents=True)
-        write_shard_manifest(each, tmp_path / "shards" / each.split)
-        Path(tmp_path, "shards", each.split, "nshards.txt").write_text("1\n")
-    write_side_files(tmp_path / "shards", vocabulary=vocabulary_from_mapping(NAMES))
+        Path(folder, "shards", each.split).mkdir(parents=True)
+        write_shard_manifest(each, folder / "shards" / each.split)
+        Path(folder, "shards", each.split, "nshards.txt").write_text("1\n")
+    write_side_files(folder / "shards", vocabulary=vocabulary_from_mapping(NAMES))
+    return str(folder / "shards")
+
+
+def test_the_command_writes_the_card_beside_the_shards(tmp_path, capsys):
+    write_shards(tmp_path)
     digests = {each.split: each.digest for each in manifests()}
     summary = {"input": "photos", "num_ignored": 0, "config": {}, "manifest_digests": digests}
     Path(tmp_path, "shards", "summary.json").write_text(json.dumps(summary))
@@ -220,6 +247,35 @@ def test_the_command_writes_the_card_beside_the_shards(tmp_path, capsys):
     assert "are for the card of a model" in capsys.readouterr().err
     assert main(["card", f"{tmp_path}/nowhere"]) == 2
     assert "is no model" in capsys.readouterr().err
+
+
+def test_shards_keep_the_card_of_exactly_these_shards(tmp_path, capsys):
+    folder, path = write_shards(tmp_path), tmp_path / "shards" / "dataset_card.md"
+    keep_dataset_card(folder)
+    first = path.read_text()
+    assert first == dataset_card(read_dataset_facts(folder))
+    path.write_text(first + "Licence: ours.\n")
+    keep_dataset_card(folder)
+    assert path.read_text().endswith("Licence: ours.\n"), "somebody has completed it"
+    for stale in (first.replace(manifests()[0].digest[:12], "0" * 12), "my notes\n"):
+        path.write_text(stale)
+        keep_dataset_card(folder)
+        assert path.read_text() == first
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("harm", ["no vocabulary", "the card is a folder", "a damaged quarantine table"])
+def test_a_dataset_card_that_cannot_be_written_is_one_line(tmp_path, capsys, harm):
+    folder = Path(write_shards(tmp_path))
+    if harm == "no vocabulary":
+        (folder / "vocabulary.json").unlink()
+    elif harm == "the card is a folder":
+        (folder / "dataset_card.md").mkdir()
+    else:
+        (folder / "quarantine.parquet").write_bytes(b"PAR1")
+    keep_dataset_card(str(folder))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("there is no new dataset card (") and line.endswith(f"write it with `ecor card {folder}`")
 
 
 @pytest.mark.slow

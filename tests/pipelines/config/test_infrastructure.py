@@ -1,11 +1,20 @@
 """A database is found by its path, whatever characters are in it; what is no database address is refused."""
 
+import pwd
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
-from pipelines.config.infrastructure import TrackingConfig, resolve_tracking, sqlite_path, sqlite_uri, tracking_uri
+from ecor.config.model import BackboneConfig
+from pipelines.config.infrastructure import (
+    TrackingConfig,
+    absolute_address,
+    resolve_tracking,
+    sqlite_path,
+    sqlite_uri,
+    tracking_uri,
+)
 
 FOLDERS = ["plain", "what?", "50%25 off", "100%", "%41", "a#b", "a?b%3Fc", "ü ber"]
 
@@ -43,3 +52,28 @@ def test_a_blank_variable_is_none(monkeypatch: pytest.MonkeyPatch):
 def test_an_address_with_too_few_slashes_is_refused(uri: str):
     with pytest.raises(ValueError, match=r"is no address of a database: write sqlite:///mlflow\.db"):
         resolve_tracking(TrackingConfig(uri=uri))
+
+
+def test_a_tilde_that_names_nobody_is_a_name_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/of-user")
+    assert absolute_address("~snapshot") == str(tmp_path / "~snapshot")
+    assert absolute_address("~no-such-user/x") == str(tmp_path / "~no-such-user/x")
+    assert absolute_address("~/x") == absolute_address("file://~/x") == "/home/of-user/x"
+    (tmp_path / "~snapshot").write_text("{}")
+    found = BackboneConfig(name="local-dir:~no-such-user/x", pretrained="~snapshot").with_absolute_paths()
+    assert found.name == f"local-dir:{tmp_path}/~no-such-user/x"
+    assert found.pretrained == str(tmp_path / "~snapshot")
+
+
+def test_a_home_folder_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))  # as in a container
+    with pytest.raises(ValueError, match="~/x is below the home folder, and none is known: set HOME"):
+        absolute_address("~/x")
+
+
+def test_schemes_are_compared_without_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(TrackingConfig(uri="SQLITE:///x.db")) == f"sqlite:///{tmp_path}/x.db"
+    assert tracking_uri(TrackingConfig(uri="HTTP://Server:5000/A")) == "http://Server:5000/A"

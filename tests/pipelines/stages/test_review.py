@@ -79,6 +79,26 @@ def test_it_ends_with_the_table_and_starts_again_where_it_was(tmp_path: Path, st
 
 
 @pytest.mark.slow
+def test_what_was_decided_before_the_server_was_killed_can_be_undone_after_a_new_start(tmp_path: Path) -> None:
+    labels = write_reviewed_labels(tmp_path, num=12)
+    for run in range(2):
+        output = tmp_path / f"output-{run}"
+        with started([labels, "--reviewer", "Ada"], output) as process:
+            client = enter(printed_address(output, alive=lambda process=process: process.poll() is None), "Ada")
+            if run == 0:
+                assert client.post("/api/decide", verdict="wrong", numbers=[5]).status == 200
+                assert client.post("/api/decide", verdict="accept", numbers=[3, 4, 5]).json["num"] == 3
+                process.kill()
+                continue
+            undone = client.post("/api/undo").json
+            assert (undone["numbers"], undone["progress"]["num_done"]) == ([3, 4, 5], 1)
+            assert [client.post("/api/undo").json["numbers"] for _ in range(2)] == [[5], []]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0, output.read_text()
+    assert pq.read_table(f"{labels}-review/decisions.parquet").num_rows == 0
+
+
+@pytest.mark.slow
 def test_no_confirmed_decision_is_lost_when_the_server_is_killed_at_any_time(tmp_path: Path) -> None:
     """Two reviewers decide one or several images as fast as they can; the server is killed often while they do."""
     labels, decisions, moments = write_reviewed_labels(tmp_path, num=60), tmp_path / "decisions", random.Random(4)
@@ -171,6 +191,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ([labels, "--vocabulary", str(tmp_path / "words.json")], "name the vocabulary of the labels"),
         ([labels, "--host", "0.0.0.0"], "name one of them"),
         ([labels, "--host", "no.such.host.invalid"], "name another --port"),
+        ([labels, "--model", "models:/a", "--tracking.uri", "mlflow.db"], "write sqlite:///mlflow.db"),
         ([labels, "--port", "70000"], "port must be below 65,536"),
         ([labels, "--reviewer", " "], "reviewer must be a name"),
         ([labels, "--thumbnail-px", "1"], "thumbnail_px must be at least 16"),

@@ -10,6 +10,7 @@ from pipelines.review.decision import Decision
 from pipelines.review.decision_log import LoggedDecision
 from tests.support.browser import Tab, find_chromium, open_tab
 from tests.support.review_labels import Running, label, running_review, write_labels, write_reviewed_labels
+from tests.support.tiny_models import tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +159,7 @@ def test_a_whole_group_by_one_key_and_back_by_another(page: Page) -> None:
     page.wait("document.querySelectorAll('.group-row').length === 30")
     assert [decision.verdict for decision in page.decided()] == ["accept"] * 3 + ["undo"] * 3
     page.press("u")
-    page.wait("document.getElementById('toast').textContent.startsWith('Nothing of this run')")
+    page.wait("document.getElementById('toast').textContent.startsWith('Nothing is left to take back')")
     page.open_group()
     page.press("w")
     page.wait("document.getElementById('accept-group').textContent === 'Accept the other 2'")
@@ -346,6 +347,38 @@ def test_the_evidence_is_shown_map_by_map(page: Page) -> None:
     assert shown == ["/map/N/0", "/map/N/1", "/map/N/2", "/picture/N/large"]
 
 
+def test_where_labels_hold_no_maps_the_given_model_makes_them(tab: Tab, tmp_path: Path) -> None:
+    labels = write_reviewed_labels(tmp_path, num=6)
+    sample = str(write_keys(tmp_path, "0001", "0003"))
+    with running_review(labels, model=str(tmp_path / "run"), sample=sample) as running:
+        page = Page(tab, running).open()
+        page.press("e")
+        page.wait("document.getElementById('evidence-note').textContent.startsWith('The model cannot be loaded')")
+        assert page.count("#maps li") == 0 and page.tab.run("document.getElementById('trouble').hidden")
+        tiny_checkpoint(tmp_path / "run")
+        page.press("l", "e")
+        page.wait("document.querySelectorAll('#maps li').length === 2")
+        assert page.text("#evidence-note").startswith("These maps are of another model")
+        path = "new URL(document.getElementById('picture').src).pathname"
+        shown = [page.tab.run(path)]
+        page.wait("document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 0")
+        for _ in range(2):
+            page.press("e")
+            shown.append(page.tab.run(path))
+        assert shown == ["/model-map/3/0", "/model-map/3/1", "/picture/3/large"]
+        page.press("h")
+        assert page.count("#maps li") == 0 and page.tab.run("document.getElementById('evidence-note').hidden")
+        page.tab.run("document.querySelector('[data-act=evidence]').click()")  # as a finger does
+        page.wait(f"{path} === '/model-map/1/0'")
+        assert tab.troubles() == []
+
+
+def write_keys(folder: Path, *keys: str) -> Path:
+    """A sample of some labels."""
+    (folder / "sample.csv").write_text("\n".join(["key", *keys]) + "\n")
+    return folder / "sample.csv"
+
+
 def test_help_search_filters_reviewer_and_table(page: Page) -> None:
     page.press("?")
     page.wait("document.getElementById('help').open")
@@ -475,8 +508,8 @@ def test_a_server_that_is_gone_is_said_and_nothing_is_marked_as_saved(labels: st
 
 
 def test_a_sample_is_reviewed_to_its_end(labels: str, tab: Tab, tmp_path: Path) -> None:
-    (tmp_path / "sample.csv").write_text("key\n0005\n0001\n0003\n")
-    with running_review(labels, sample=str(tmp_path / "sample.csv"), decisions=str(tmp_path / "d")) as running:
+    sample = str(write_keys(tmp_path, "0005", "0001", "0003"))
+    with running_review(labels, sample=sample, decisions=str(tmp_path / "d")) as running:
         page = Page(tab, running).open()
         assert page.text("#group-title") == "Sample of 3 labels, in random order"
         page.press("A", "G", "Escape", "a", "w", "v")

@@ -35,6 +35,8 @@ from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_s
 from ecor.data.shards import read_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import EXIT_INTERRUPTED
+from pipelines.cards.dataset_card import dataset_card
+from pipelines.cards.dataset_records import DATASET_CARD, read_dataset_facts
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import Balance
@@ -119,8 +121,15 @@ def data_files(output: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name != "summary.json"
+        if path.is_file() and path.name not in ("summary.json", DATASET_CARD)
     }
+
+
+def card_of(output: Path) -> list[str]:
+    """Lines of the dataset card; the title names the folder."""
+    title, *lines = (output / DATASET_CARD).read_text().splitlines()
+    assert title == f"# Dataset card: {output.name}"
+    return lines
 
 
 def summary_of(output: Path) -> dict:
@@ -446,6 +455,9 @@ def test_two_workers_make_the_same_bytes(world, by_one_worker, cluster, tmp_path
     expected = {name: data for name, data in data_files(by_one_worker).items() if not name.startswith("_ledger/")}
     found = {name: data for name, data in data_files(tmp_path / "two").items() if not name.startswith("_ledger/")}
     assert found == expected
+    assert card_of(tmp_path / "two") == card_of(by_one_worker)
+    facts = read_dataset_facts(str(by_one_worker))
+    assert card_of(by_one_worker) == dataset_card(facts).splitlines()[1:] and facts.summary is not None
 
 
 @pytest.mark.slow
@@ -480,7 +492,10 @@ def test_what_is_finished_is_kept_and_what_is_damaged_redone(world, cluster, tmp
     manifests = shard.run(config_for(world, output), cluster=ON_RAY)
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")}
     before = data_files(output)
+    with (output / DATASET_CARD).open("a") as card:
+        card.write("Licence: ours.\n")
     assert shard.run(config_for(world, output), cluster=ON_RAY) == manifests
+    assert card_of(output)[-1] == "Licence: ours.", "a card of these shards that somebody has completed stays"
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")} == written
     assert (summary_of(output)["num_shards_written"], summary_of(output)["num_shards_kept"]) == (0, len(written))
     told = capsys.readouterr().err

@@ -22,7 +22,9 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.pyfunc.scoring_server import infer_and_parse_data
 from PIL import Image
 
 from ecor.checkpoint import load, save_checkpoint
@@ -208,6 +210,75 @@ def test_base64_as_clients_write_it_and_cells_of_several_images(
         assert list(rows["category"]) == expected and rows["error"].isna().all(), rows["error"].dropna().tolist()
     (row,) = model.predict(None, {"image": {"b64": encoded[0]}}).to_dict("records")
     assert row["category"] == expected[0]
+
+
+def answer(served: mlflow.pyfunc.PyFuncModel, body: dict[str, Any]) -> pd.DataFrame:
+    """What MLflow's server does with a request: its parser, its check of the signature, the model."""
+    return served.predict(infer_and_parse_data(body, served.metadata.get_input_schema()))
+
+
+def test_a_request_has_a_row_per_picture_in_every_form(served: mlflow.pyfunc.PyFuncModel, pictures: list[Path]) -> None:
+    """Whatever lists and objects a client puts around them; columns beside the images are not read."""
+    expected = list(served.predict([str(path) for path in pictures])["category"])
+    texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures]
+    a, b, c, d = texts
+    bodies: list[dict[str, Any]] = [
+        {"inputs": texts},
+        {"inputs": [texts]},
+        {"inputs": [[a, b], [c, d]]},
+        {"inputs": [[each] for each in texts]},
+        {"inputs": {"image": texts}},
+        {"inputs": {"id": [1, 2, 3, 4], "Image": texts}},
+        {"inputs": [{"b64": each} for each in texts]},
+        {"inputs": [{"image": each} for each in texts]},
+        {"inputs": [{"id": "x", "img": {"b64": each}} for each in texts]},
+        {"instances": texts},
+        {"instances": [{"b64": each} for each in texts]},
+        {"instances": [{"id": 1, "image": each} for each in texts]},
+        {"instances": [{"image": {"b64": each}} for each in texts]},
+        {"dataframe_split": {"columns": ["picture"], "data": [[each] for each in texts]}},
+        {"dataframe_split": {"columns": ["id", "Image"], "data": [["x", each] for each in texts]}},
+        {"dataframe_records": [{"id": "x", "image": {"b64": each}} for each in texts]},
+    ]
+    for body in bodies:
+        rows = answer(served, body)
+        assert list(rows["category"]) == expected and rows["error"].isna().all(), (list(body), rows["error"].tolist())
+    for body in ({"inputs": a}, {"inputs": {"b64": a}}, {"inputs": {"image": {"b64": a}}}):
+        assert list(answer(served, body)["category"]) == expected[:1]
+    assert len(answer(served, {"inputs": []})) == 0
+
+
+def test_a_request_of_which_the_images_are_not_clear_is_refused(
+    served: mlflow.pyfunc.PyFuncModel, pictures: list[Path]
+) -> None:
+    """Rather than fewer rows than pictures; the status is 400."""
+    a, b = (base64.b64encode(path.read_bytes()).decode() for path in pictures[:2])
+    columns: list[dict[str, Any]] = [
+        {"dataframe_split": {"columns": ["left", "right"], "data": [[a, b]]}},
+        {"dataframe_split": {"columns": ["image", "image"], "data": [[a, b]]}},
+        {"dataframe_split": {"data": [[a, b]]}},
+        {"dataframe_records": [{"left": a, "right": b}]},
+        {"inputs": {"a.jpg": a, "b.jpg": b}},
+        {"inputs": {"a": [a], "b": [b]}},
+        {"instances": [{"left": a, "right": b}]},
+    ]
+    for body in columns:
+        with pytest.raises(MlflowException, match=r"2 columns \(.*send one column, or call it `image`") as caught:
+            answer(served, body)
+        assert caught.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match="2 columns"):
+        served.unwrap_python_model().predict(None, {"a.jpg": a, "b.jpg": b})
+    with pytest.raises(MlflowException, match="inhomogeneous"):
+        answer(served, {"inputs": [[a, b], [a]]})
+
+
+def test_pixels_in_json_are_one_image_that_is_not_read(served: mlflow.pyfunc.PyFuncModel) -> None:
+    pixels = np.zeros((2, 2, 3), dtype=np.int64).tolist()
+    model = served.unwrap_python_model()
+    for rows in (model.predict(None, [pixels]), model.predict(None, pixels), model.predict(None, [[[[0, 1, 2]]]])):
+        assert len(rows) == 1 and "an image is bytes, a path or base64" in rows["error"][0]
+    assert len(answer(served, {"inputs": [pixels, pixels]})) == 2
+    assert len(model.predict(None, [7, "nowhere.png"])) == 2
 
 
 @pytest.mark.parametrize("cell", [{"url": "x"}, {"b64": 5}, 7, None, "iVBORw0KGgo" * 40, "a\0b", np.zeros((4, 4))])

@@ -4,6 +4,7 @@
   const settings = JSON.parse(document.body.dataset.settings);
   const PAGE = { groups: 50, images: 48 };
   const RETRIES_MS = [300, 1000, 3000];
+  const ASK_AGAIN_MS = 400; // while the model is loading
   const VERDICTS = {
     accept: ["accepted", "right"],
     correct: ["corrected", "wrong"],
@@ -18,12 +19,13 @@
   const byId = (id) => document.getElementById(id);
   const form = byId("filters");
   const narrow = matchMedia("(max-width: 60rem)");
-  const state = { view: "", group: null, start: 0, items: [], current: 0, map: -1, numOpen: 0, num: 0 };
+  const state = { view: "", group: null, start: 0, items: [], current: 0, details: null, maps: [], map: -1, numOpen: 0, num: 0 };
   let latest = 0; // of the views that were asked for: an answer that comes too late is dropped
   let queue = Promise.resolve();
   let numWaiting = 0;
   let numMoving = 0; // moves to other pictures that are under way
   let subject = null; // number of the picture that an open dialog is about
+  let explained = null; // the picture whose evidence the model is asked for
 
   // --- elements -----------------------------------------------------------------------------------------------------
   const make = (tag, className, text) => {
@@ -330,6 +332,10 @@
   const showFocus = (image) => {
     if (!image) return;
     state.map = -1;
+    state.details = null;
+    explained = null;
+    showMaps([]);
+    showNote("");
     showPicture(image, pictureAddress(`/picture/${image.number}`));
     byId("category").textContent = image.category;
     byId("rationale").textContent = image.rationale;
@@ -368,7 +374,8 @@
       say(error);
       return;
     }
-    if (state.view !== "group" || state.items[state.current]?.number !== image.number) return;
+    if (!isInFocus(image) || state.details === image.number) return;
+    state.details = image.number;
     if (state.map < 0 && byId("missing").hidden) {
       const large = new Image();
       large.addEventListener("load", () => { if (state.items[state.current]?.number === image.number && state.map < 0) showPicture(image, large.src); });
@@ -383,28 +390,71 @@
         return line;
       }));
     }
-    byId("scale").hidden = !details.maps.length;
-    byId("maps").replaceChildren(...details.maps.map((words, place) => {
+    showMaps(details.maps.map((words, place) => ({ words, address: pictureAddress(`/map/${image.number}/${place}`), method: details.method })));
+  };
+  const isInFocus = (image) => state.view === "group" && state.items[state.current]?.number === image.number;
+  const showNote = (text) => {
+    byId("evidence-note").textContent = text;
+    byId("evidence-note").hidden = !text;
+  };
+  const showMaps = (maps) => {
+    state.maps = maps;
+    byId("scale").hidden = !maps.length && !settings.hasModel;
+    byId("maps").replaceChildren(...maps.map(({ words, address, method }, place) => {
       const line = make("li");
       const picture = make("img");
       picture.loading = "lazy";
-      picture.alt = `Map of the evidence for ${words}, by ${details.method}`;
-      picture.src = pictureAddress(`/map/${image.number}/${place}`);
+      picture.alt = `Map of the evidence for ${words}, by ${method}`;
+      picture.src = address;
       line.append(picture, named("span", place ? "" : "of-category", words));
       line.addEventListener("click", () => showMap(place));
       return line;
     }));
   };
   const showMap = (place) => {
-    const maps = Array.from(byId("maps").children);
-    if (!maps.length) {
-      toast("The labels hold no maps of this picture: score with --explain");
-      return;
-    }
-    state.map = place >= maps.length || place === state.map ? -1 : place;
-    maps.forEach((node, index) => node.classList.toggle("shown", index === state.map));
     const image = state.items[state.current];
-    showPicture(image, pictureAddress(state.map < 0 ? `/picture/${image.number}/large` : `/map/${image.number}/${state.map}`));
+    state.map = place >= state.maps.length || place === state.map ? -1 : place;
+    Array.from(byId("maps").children).forEach((node, index) => node.classList.toggle("shown", index === state.map));
+    showPicture(image, state.map < 0 ? pictureAddress(`/picture/${image.number}/large`) : state.maps[state.map].address);
+  };
+  const showEvidence = async () => {
+    const image = state.view === "group" ? state.items[state.current] : null;
+    if (!image) return;
+    if (state.details !== image.number) {
+      clearTimeout(detailTimer);
+      await showDetails(image); // whether the labels hold maps
+      if (state.details !== image.number || !isInFocus(image)) return;
+      prefetch();
+    }
+    if (state.maps.length) showMap(state.map + 1);
+    else if (settings.hasModel) await askModel(image);
+    else toast("The labels hold no maps of this picture: score with --explain, or review with --model");
+  };
+  // the first map loads the model; what comes after the reviewer has moved on is dropped
+  const askModel = async (image) => {
+    if (explained?.number === image.number) return;
+    const mine = { number: image.number };
+    explained = mine;
+    showNote("Asking the model where the evidence is…");
+    try {
+      let found = await ask(`/api/evidence/${image.number}`, { start: 1 });
+      while (found.state === "loading" && explained === mine) {
+        showNote(found.note);
+        await new Promise((done) => setTimeout(done, ASK_AGAIN_MS));
+        if (explained === mine) found = await ask(`/api/evidence/${image.number}`, {});
+      }
+      if (explained !== mine) return;
+      showNote(found.note);
+      if (!found.maps.length) return;
+      showMaps(found.maps.map((words, place) => ({ words, address: `/model-map/${image.number}/${place}`, method: found.method })));
+      showMap(0);
+    } catch (error) {
+      if (explained !== mine) return;
+      showNote(error.refused ? error.message : "");
+      if (!error.refused) say(error);
+    } finally {
+      if (explained === mine) explained = null;
+    }
   };
   const prefetch = () => {
     const next = state.items[state.current + 1];
@@ -532,7 +582,7 @@
     try {
       await queue;
       const answer = await send("/api/undo", {});
-      toast(answer.num ? `Took back ${plain.format(answer.num)} ${answer.num === 1 ? "decision" : "decisions"}.` : "Nothing of this run is left to take back: decide again instead.");
+      toast(answer.num ? `Took back ${plain.format(answer.num)} ${answer.num === 1 ? "decision" : "decisions"}.` : "Nothing is left to take back: decide again instead.");
       await show();
       if (state.view === "group") {
         const place = state.items.findIndex((image) => image.number === answer.numbers[0]);
@@ -746,7 +796,7 @@
     correct: openCorrect,
     note: openNote,
     undo,
-    evidence: () => showMap(state.map + 1),
+    evidence: showEvidence,
     "accept-group": acceptGroup,
     "next-group": () => { if (state.view === "group" && !settings.sample) nextGroup(""); },
     back: () => { if (state.view === "group" && !settings.sample) { const at = state.group; go({ at }); } },

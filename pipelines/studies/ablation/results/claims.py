@@ -29,7 +29,7 @@ def claims_table(rows: pd.DataFrame) -> MarkdownTable | None:
     for words, difference in _CLAIMS.items():
         found = [difference(rows, figure) for figure in FIGURES]
         if len(found[0]):
-            body.append((words, *(format_difference(each) for each in found), _verdict(found[0])))
+            body.append((words, *(format_difference(each) for each in found), describe_verdict(found[0])))
     header = ("claim", "difference in RR, points", "in visible RR, points", "holds here (by RR)")
     return (
         MarkdownTable(title="What was claimed, and what was measured", header=header, rows=tuple(body))
@@ -38,7 +38,8 @@ def claims_table(rows: pd.DataFrame) -> MarkdownTable | None:
     )
 
 
-def _verdict(differences: "pd.Series[float]") -> str:
+def describe_verdict(differences: "pd.Series[float]") -> str:
+    """Say whether the whole 95 % interval of the mean lies above zero, below it, or neither."""
     estimate = mean_over_repetitions(differences.to_numpy())
     if np.isnan(estimate.half_width) or abs(estimate.value) <= estimate.half_width:
         return "not shown"

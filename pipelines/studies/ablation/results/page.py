@@ -1,4 +1,4 @@
-"""Write the page of the ablation study from the rows of its CSV."""
+"""Write the page of the ablation study, or of its question `shipped`, from the rows of its CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,9 @@ from pipelines.studies import markdown
 from pipelines.studies.ablation.grid import Study
 from pipelines.studies.ablation.results.claims import claims_table
 from pipelines.studies.ablation.results.questions import answer_question
+from pipelines.studies.ablation.results.shipped import RULE, rule_table, shipped_claims
 from pipelines.studies.ablation.results.tables import REPETITION
 from pipelines.studies.ablation.selection import best_settings, one_standard_error_settings
-
-PAGE = "results.md"
 
 
 def write_results_page(
@@ -23,16 +22,18 @@ def write_results_page(
     study: Study,
     num_missing: int = 0,
     is_quick: bool = False,
+    text_rows: pd.DataFrame | None = None,
 ) -> Path:
-    """Write `results.md` and its plots into `folder`; returns the path of the page.
+    """Write the page, `results.md` or `shipped.md`, and its plots into `folder`; returns the path of the page.
 
     Args:
-        rows: rows of the study's cells, all on test images.
-        grid: rows of the cells that settings were chosen from.
+        rows: rows of the study's cells.
+        grid: rows of the cells that settings were chosen from; none if there was no choice.
         folder: folder of the page.
         study: the questions to answer.
         num_missing: number of rows still to be measured.
         is_quick: whether it was a test run, whose figures mean nothing.
+        text_rows: for the question `shipped`, the rows of the study with text tokens; None: there are none.
 
     Raises:
         ValueError: when there are no rows yet.
@@ -40,14 +41,18 @@ def write_results_page(
     if not len(rows):
         raise ValueError(f"{folder} has no rows of this study yet: run the same command without --only-page")
     answers = [answer for each in study.questions if (answer := answer_question(each, rows, folder=folder)) is not None]
-    page = folder / PAGE
+    page, is_shipped = folder / f"{study.name}.md", study.name == "shipped"
+    ruling = rule_table(rows) if is_shipped else None
     text = markdown.render_template(
         "results.md.j2",
         package="pipelines.studies.ablation",
+        name=study.name,
         words=markdown.read_introduction(page),
-        claims=claims_table(rows),
+        claims=shipped_claims(rows, text_rows=text_rows) if is_shipped else claims_table(rows),
+        rule=RULE if ruling else "",
+        ruling=ruling.markdown if ruling else "",
         answers=answers,
-        chosen=_settings_table(grid),
+        chosen=_settings_table(grid).markdown if study.has_choice else _describe_only_setting(study),
         num_rows=len(rows),
         num_missing=num_missing,
         num_repetitions=len(rows[REPETITION].drop_duplicates()),
@@ -57,6 +62,13 @@ def write_results_page(
         world=study.world,
     )
     return markdown.write_parts(page, text)
+
+
+def _describe_only_setting(study: Study) -> str:
+    return (
+        f"Nothing was chosen: every method has the learning rate {study.learning_rates[0]:g} and "
+        f"{study.num_tokens[0]} tokens."
+    )
 
 
 def _settings_table(grid: pd.DataFrame) -> markdown.MarkdownTable:

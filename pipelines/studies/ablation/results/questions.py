@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipelines.studies.ablation.grid import METHODS, TOKENS
 from pipelines.studies.ablation.results.dependence import dependence_answer
+from pipelines.studies.ablation.results.shipped import shipped_answer
 from pipelines.studies.ablation.results.tables import (
     Answer,
     answer_by_comparison,
@@ -177,4 +178,5 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "objects": answer_objects,
     "why": dependence_answer,
     "pooled": _pooled,
+    "shipped": shipped_answer,
 }

@@ -1,4 +1,7 @@
-"""Validation images with visible rationales give maps of visibility, as `ecor train` saves them; others give none."""
+"""Validation images give maps of confidence and, with visible rationales, of visibility, as `ecor train` saves them.
+
+Covers: `pipelines.training.systems.probability_maps`.
+"""
 
 import json
 from dataclasses import replace
@@ -7,13 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ecor.clip.feature_types import ImageFeatures
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import FACTORS, ScoringConfig
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.rationale_visibility import LEAST_IMAGES, fit_visibility_map, visibility_evidence
+from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
+from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
-from pipelines.training.systems.visible_truth import fit_visibility_maps, read_visible_rationales
+from pipelines.training.systems.probability_maps import fit_probability_maps
+from pipelines.training.systems.visible_truth import read_visible_rationales
 from tests.support.in_process_training import finished, tuning_of
 from tests.support.tiny_models import TINY_CLIP
 from tests.support.tiny_splits import NUM_TRAIN, VOCABULARY, sample, write_split
@@ -55,38 +61,69 @@ def test_visible_rationales_are_read_by_position(world: Path) -> None:
     assert found == [None, frozenset(labels[:1]), frozenset(labels[1:])]
 
 
-def test_training_saves_a_map_per_calibrated_method(world: Path) -> None:
+def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
     trainer = tuning_of(config_of(world, "shards"))
     recognizer = trainer.best_recognizer(finished(trainer))
-    assert set(recognizer.visibility) == set(FACTORS)
+    assert set(recognizer.visibility) == set(recognizer.confidence_maps) == set(FACTORS)
     assert {each.num_images for each in recognizer.visibility.values()} == {NUM_VISIBLE}
-    expected = naive_map(recognizer, trainer)
-    assert recognizer.visibility["pairs"].intercept == pytest.approx(expected.intercept, rel=1e-4, abs=1e-4)
+    assert {each.num_images for each in recognizer.confidence_maps.values()} == {NUM_VISIBLE + NUM_UNKNOWN}
+    visibility, confidence = naive_maps(recognizer, trainer)
+    assert recognizer.visibility["pairs"].intercept == pytest.approx(visibility.intercept, rel=1e-4, abs=1e-4)
     assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
-        expected.rationale_log_odds, rel=1e-3, abs=1e-4
+        visibility.rationale_log_odds, rel=1e-3, abs=1e-4
+    )
+    assert recognizer.confidence_maps["pairs"].intercept == pytest.approx(confidence.intercept, rel=1e-3, abs=1e-3)
+
+
+def naive_maps(recognizer, trainer):
+    """The maps of `pairs`, image by image."""
+    evidence, is_visible, log_odds, is_right = [], [], [], []
+    for features, positions in trainer._validation_batches():
+        for number, position in enumerate(positions.tolist()):
+            one = features.select(torch.tensor([number]))
+            joint = recognizer.joint(one, scoring=ScoringConfig(method="pairs"))
+            best = ranked_pairs(joint, 1)
+            named = VOCABULARY.rationales[int(best.rationales[0, 0])]
+            truth = sample(100 + position if position < NUM_VISIBLE else 300 + position - NUM_VISIBLE)
+            log_odds.append(pair_log_odds(joint))
+            category = VOCABULARY.categories[int(best.categories[0, 0])]
+            is_right.append(category == truth.category and named == truth.rationales[0])
+            if position < NUM_VISIBLE:
+                evidence.append(visibility_evidence(joint))
+                is_visible.append(named == truth.rationales[0])
+    return (
+        fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible)),
+        fit_confidence_map(torch.cat(log_odds), torch.tensor(is_right)),
     )
 
 
-def naive_map(recognizer, trainer):
-    """The map of `pairs`, image by image."""
-    evidence, is_visible = [], []
-    for features, positions in trainer._validation_batches():
-        for number, position in enumerate(positions.tolist()):
-            if position >= NUM_VISIBLE:
-                continue
-            one = features.select(torch.tensor([number]))
-            joint = recognizer.joint(one, scoring=ScoringConfig(method="pairs"))
-            evidence.append(visibility_evidence(joint))
-            named = VOCABULARY.rationales[int(ranked_pairs(joint, 1).rationales[0, 0])]
-            is_visible.append(named == sample(100 + position).rationales[0])
-    return fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible))
-
-
-def test_without_visible_truth_there_is_no_map(world: Path) -> None:
+def test_without_visible_truth_there_is_no_map_of_it(world: Path) -> None:
     trainer = tuning_of(config_of(world, "plain"))
     recognizer = trainer.best_recognizer(finished(trainer))
     assert recognizer.visibility == {} and recognizer.calibrated
+    assert set(recognizer.confidence_maps) == set(FACTORS), "which needs labels alone"
     features, positions = next(trainer._validation_batches())
-    few = [frozenset({0})] * len(positions)
+    few, ids = [frozenset({0})] * len(positions), torch.zeros(len(positions), dtype=torch.long)
     assert len(few) < LEAST_IMAGES
-    assert fit_visibility_maps(recognizer, features, visible=few, methods=["joint"]) == {}
+    found = fit_probability_maps(recognizer, features, categories=ids, rationales=ids, visible=few, methods=["joint"])
+    assert (found.visibility, found.confidence) == ({}, {})
+
+
+def test_images_without_a_label_give_no_map_of_confidence(world: Path) -> None:
+    trainer = tuning_of(config_of(world, "shards"))
+    recognizer = trainer.best_recognizer(finished(trainer))
+    batches = [features for features, _ in trainer._validation_batches()]
+    features = ImageFeatures(
+        rationale=torch.cat([each.rationale for each in batches]),
+        category=torch.cat([each.category for each in batches]),
+    )
+    unknown, known = torch.full((len(features),), -1), torch.zeros(len(features), dtype=torch.long)
+    found = fit_probability_maps(
+        recognizer,
+        features,
+        categories=unknown,
+        rationales=known,
+        visible=[frozenset({0})] * len(features),
+        methods=["joint"],
+    )
+    assert found.confidence == {} and set(found.visibility) == {"joint"}

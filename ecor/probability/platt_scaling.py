@@ -1,0 +1,120 @@
+"""Platt scaling: logistic maps from log-odds to probabilities, and that of the best pair's confidence.
+
+Factors with fitted temperatures do not make a fitted product, and the best of many pairs is chosen because it is high:
+what decoding states of it is too high. Not in the paper: a map of its own states how probable it is that the best pair
+is right (Platt 1999, "Probabilistic outputs for support vector machines"),
+
+    P(right | I) = sigmoid(a + b · log-odds P(c, r | I))
+
+where c and r are the most probable pair. There is a map per decoding method. `docs/calibration.md` names the evidence
+that lost.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize
+from scipy.special import expit
+from torch import Tensor
+
+from ecor.config.checks import require
+from ecor.config.scoring import ConfidenceMap
+from ecor.probability.joint import Joint, ranked_pairs
+
+LEAST_IMAGES = 50
+"""Fewest images that a map is fitted on (our choice: two or three numbers are fitted)."""
+_LOWEST = 2.0**-24
+"""Probabilities are stored as 32-bit floats: log-odds are those of one at least this far from 0 and 1."""
+_TOLERANCE = 1e-10
+"""Largest slope of the loss at the minimum, in nats per unit of a standardised weight."""
+
+
+def log_odds(log_prob: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """log p/(1 − p) in double precision, finite also where p rounds to 0 or 1.
+
+    Args:
+        log_prob: log p.
+    """
+    return log_prob.double().exp().clamp(_LOWEST, 1 - _LOWEST).logit()
+
+
+def pair_log_odds(joint: Joint) -> Float[Tensor, " B"]:
+    """Log-odds of the most probable pair of each image, as decoding states them.
+
+    Args:
+        joint: of B images.
+    """
+    return log_odds(ranked_pairs(joint, 1).log_prob[:, 0])
+
+
+def pair_probability(evidence: Float[Tensor, " B"], confidence: ConfidenceMap) -> Float[Tensor, " B"]:
+    """Probability that the most probable pair is right, between 0 and 1.
+
+    Args:
+        evidence: of `pair_log_odds`, for the decoding method that the map was fitted for.
+        confidence: the fitted map.
+    """
+    return (evidence * confidence.pair_log_odds + confidence.intercept).sigmoid()
+
+
+def fit_confidence_map(evidence: Float[Tensor, " N"], is_right: Bool[Tensor, " N"]) -> ConfidenceMap:
+    """Fit the map by likelihood (`fit_platt_scaling`).
+
+    Args:
+        evidence: of held-out images.
+        is_right: whether category and rationale of the most probable pair are the labelled ones.
+
+    Raises:
+        ValueError: for fewer than `LEAST_IMAGES` images.
+    """
+    require(
+        len(evidence) >= LEAST_IMAGES,
+        f"a calibrated confidence needs {LEAST_IMAGES} images with category and rationale, got {len(evidence)}",
+    )
+    intercept, slopes = fit_platt_scaling(evidence.unsqueeze(1), is_right)
+    return ConfidenceMap(intercept=intercept, pair_log_odds=slopes[0], num_images=len(evidence))
+
+
+def fit_platt_scaling(evidence: Float[Tensor, "N k"], is_so: Bool[Tensor, " N"]) -> tuple[float, list[float]]:
+    """Fit intercept and weights of a logistic map by likelihood, in double precision, with Platt's targets.
+
+    The targets are (n₊ + 1)/(n₊ + 2) and 1/(n₋ + 2) for n₊ positive and n₋ other images, so that the minimum is finite
+    also where evidence separates them.
+
+    Args:
+        evidence: k numbers per held-out image.
+        is_so: whether what is predicted is so.
+    """
+    values, num_positive = evidence.double().cpu().numpy(), int(is_so.sum())
+    targets = np.where(
+        is_so.cpu().numpy(),
+        (num_positive + 1) / (num_positive + 2),
+        1 / (len(values) - num_positive + 2),
+    )
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    intercept, *weights = _fit_logistic((values - mean) / spread, targets)
+    slopes = np.array(weights) / spread
+    return float(intercept - slopes @ mean), [float(each) for each in slopes]
+
+
+def _fit_logistic(values: Float[np.ndarray, "N k"], targets: Float[np.ndarray, " N"]) -> Float[np.ndarray, " k+1"]:
+    """Intercept and weights of the least cross-entropy with targets between 0 and 1; it is convex in them."""
+    design = np.column_stack([np.ones(len(values)), values])
+
+    def loss(weights: np.ndarray) -> float:
+        logits = design @ weights
+        return float((np.logaddexp(0.0, logits) - targets * logits).mean())
+
+    def slope(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(design.T @ (expit(design @ weights) - targets) / len(targets))
+
+    def curvature(weights: np.ndarray) -> np.ndarray:
+        prob = expit(design @ weights)
+        return np.asarray(design.T @ (design * (prob * (1 - prob))[:, None]) / len(targets))
+
+    prior = float(targets.mean())
+    start = np.array([math.log(prior / (1 - prior)), *np.zeros(values.shape[1])])
+    found = minimize(loss, start, jac=slope, hess=curvature, method="trust-exact", options={"gtol": _TOLERANCE})
+    return np.asarray(found.x)

@@ -1,0 +1,165 @@
+"""Calibrated confidence: the fit against scikit-learn, evidence by hand, and when the decoded probability stays."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from ecor.checkpoint import load, save_checkpoint
+from ecor.config.scoring import FACTORS, ConfidenceMap, MethodName, ScoringConfig, Temperatures, VisibilityMap
+from ecor.data.predictions.records import iterate_predictions
+from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table
+from ecor.model import Recognizer
+from ecor.probability.platt_scaling import (
+    LEAST_IMAGES,
+    fit_confidence_map,
+    fit_platt_scaling,
+    log_odds,
+    pair_log_odds,
+    pair_probability,
+)
+from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
+
+ASKED = ScoringConfig(calibrated_confidence=True)
+MAP = ConfidenceMap(intercept=-0.7, pair_log_odds=0.6, num_images=60)
+SHOWN = VisibilityMap(intercept=0.5, rationale_log_odds=0.1, category_log_odds=0.3, num_images=60)
+NEEDED = Temperatures(rationale=0.5, category_given_rationale=0.25, category=0.4, pooling_weight=0.7)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    plain = tiny_recognizer(tmp_path_factory.mktemp("model"))
+    maps = {"joint": MAP, "pooled": replace(MAP, intercept=-2.0)}
+    return plain.with_temperatures(NEEDED, visibility={"joint": SHOWN}, confidence_maps=maps)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def labels(model: Recognizer, images: torch.Tensor, scoring: ScoringConfig):
+    return model.label(images, origins=origins_table(list("abcde")), scoring=scoring)
+
+
+def drawn(num: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Evidence, and outcomes drawn from `MAP`."""
+    generator = torch.Generator().manual_seed(seed)
+    evidence = 3 * torch.randn(num, generator=generator, dtype=torch.float64)
+    return evidence, torch.rand(num, generator=generator, dtype=torch.float64) < pair_probability(evidence, MAP)
+
+
+def test_the_map_that_made_the_truth_is_found_again() -> None:
+    found = fit_confidence_map(*drawn(100_000))
+    assert found.intercept == pytest.approx(MAP.intercept, abs=0.03)
+    assert found.pair_log_odds == pytest.approx(MAP.pair_log_odds, abs=0.03)
+    assert found.num_images == 100_000
+
+
+def test_the_fit_is_scikit_learns_with_platts_targets() -> None:
+    """A target between 0 and 1 is an image counted twice: as right with that weight, and as wrong."""
+    evidence, is_right = drawn(300, seed=1)
+    values, positive = torch.stack([evidence, evidence**2], dim=1), int(is_right.sum())
+    target = np.where(is_right, (positive + 1) / (positive + 2), 1 / (300 - positive + 2))
+    theirs = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(
+        np.concatenate([values, values]),
+        np.repeat([1, 0], 300),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    intercept, slopes = fit_platt_scaling(values, is_right)
+    assert slopes == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
+    assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
+    one = fit_confidence_map(evidence, is_right)
+    assert float(pair_probability(evidence, one).mean()) == pytest.approx(float(target.mean()), abs=1e-8)
+    with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with category and rationale, got 49"):
+        fit_confidence_map(evidence[:49], is_right[:49])
+
+
+def test_certainty_has_finite_log_odds() -> None:
+    found = log_odds(torch.tensor([-math.inf, math.log(0.25), 0.0]))
+    assert found.isfinite().all() and found.dtype == torch.float64
+    assert float(found[1]) == pytest.approx(-math.log(3))
+
+
+@pytest.mark.parametrize("method", FACTORS)
+def test_evidence_is_the_log_odds_of_the_confidence(
+    model: Recognizer, images: torch.Tensor, method: MethodName
+) -> None:
+    scoring = ScoringConfig(method=method)
+    confidence = labels(model, images, scoring)["confidence"].to_pylist()
+    found = pair_log_odds(model.joint(images, scoring=scoring)).tolist()
+    assert found == pytest.approx([math.log(each / (1 - each)) for each in confidence], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(("method", "intercept"), [("joint", -0.7), ("pooled", -2.0)])
+def test_rows_state_the_mapped_confidence_and_nothing_else_changes(
+    model: Recognizer, images: torch.Tensor, method: MethodName, intercept: float
+) -> None:
+    plain = labels(model, images, ScoringConfig(method=method))
+    asked = labels(model, images, replace(ASKED, method=method))
+    assert asked.schema.equals(PREDICTION_SCHEMA)
+    assert asked.drop_columns(["confidence"]).equals(plain.drop_columns(["confidence"]))
+    for decoded, row in zip(plain["confidence"].to_pylist(), iterate_predictions(asked), strict=True):
+        expected = 1 / (1 + math.exp(-(intercept + 0.6 * math.log(decoded / (1 - decoded)))))
+        assert row.confidence == pytest.approx(expected, rel=1e-3) and row.calibrated
+        assert math.exp(row.pairs[0].log_prob) == pytest.approx(decoded, rel=1e-5), "pairs keep what decoding states"
+
+
+def test_both_maps_are_stated_together(model: Recognizer, images: torch.Tensor) -> None:
+    both = labels(model, images, replace(ASKED, visible_probability=True))
+    shown = labels(model, images, ScoringConfig(visible_probability=True))
+    assert both["confidence"].equals(labels(model, images, ASKED)["confidence"])
+    assert both["rationale_visible_probability"].equals(shown["rationale_visible_probability"])
+
+
+def test_without_a_map_the_decoded_probability_stays_and_the_row_says_so(
+    model: Recognizer, images: torch.Tensor
+) -> None:
+    without = model.with_temperatures(NEEDED)
+    cases = [
+        (without, ScoringConfig()),
+        (model, ScoringConfig(method="independent")),
+        (model, ScoringConfig(method="pooled", pooling_weight=3.0)),
+        (model.with_vocabulary(OTHER_NAMES), ScoringConfig()),
+    ]
+    for each, scoring in cases:
+        plain, asked = (labels(each, images, one) for one in (scoring, replace(scoring, calibrated_confidence=True)))
+        assert asked["confidence"].equals(plain["confidence"])
+        assert asked["calibrated"].to_pylist() == [False] * 5
+    assert labels(without, images, ScoringConfig())["calibrated"].to_pylist() == [True] * 5
+
+
+def test_records_name_it_only_where_it_is_asked_for() -> None:
+    assert "calibrated_confidence" not in ScoringConfig().to_record()
+    assert ASKED.to_record()["calibrated_confidence"] is True
+
+
+def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
+    model: Recognizer, images: torch.Tensor, tmp_path: Path
+) -> None:
+    save_checkpoint(model, tmp_path / "new")
+    loaded = load(tmp_path / "new")
+    assert (loaded.confidence_maps, loaded.digest) == (model.confidence_maps, model.digest)
+    assert labels(loaded, images, ASKED)["confidence"].equals(labels(model, images, ASKED)["confidence"])
+    path = tmp_path / "new" / "checkpoint.json"
+    values = json.loads(path.read_text())
+    values["confidence_maps"]["joint"]["intercept"] = 9.0
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="was altered"):
+        load(tmp_path / "new")
+    without = model.with_temperatures(NEEDED)
+    save_checkpoint(without, tmp_path / "old")
+    assert "confidence_maps" not in json.loads((tmp_path / "old" / "checkpoint.json").read_text())
+    assert load(tmp_path / "old").confidence_maps == {} and without.digest != model.digest
+
+
+def test_a_map_of_numbers_that_are_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="pair_log_odds must be a finite number, got inf"):
+        replace(MAP, pair_log_odds=math.inf)
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        replace(MAP, num_images=0)
