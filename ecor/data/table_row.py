@@ -83,7 +83,7 @@ class TableRow:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             pass  # the error below says so
         if is_list or _BEGINS_LIST.match(text):
-            raise self.error(column, "begins as a list and is none: write a JSON list, or | between names")
+            raise self.error(column, "starts with a bracket and is no list: write a JSON list, or | between names")
         return [part for part in re.split(r"[|\r\n]+", text) if part.strip()]
 
     def _text(self, value: Any, *, column: str) -> str:
