@@ -43,11 +43,11 @@ from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.actor_resources import reserve_resources
 from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob, plan_job
-from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import KeptRows
 from pipelines.scoring.scorer import Scorer
 from pipelines.scoring.unit_writer import PartReport, UnitWriter
-from pipelines.scoring.work_units import unit_to_json
+from pipelines.scoring.work_units import CommittedUnit, unit_to_json
 from pipelines.storage.kept_features import read_kept_features
 
 FIRST, SECOND = "demo-small", "demo-new-names"

@@ -38,8 +38,9 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.scoring.decoder import decode_unit, images_per_part
 from pipelines.scoring.inputs import read_input
-from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scorer import Scorer, ScorerSettings
+from pipelines.scoring.work_units import CommittedUnit
 from pipelines.storage.work_ledger import WorkLedger
 from pipelines.tracking import model_registry
 

@@ -23,6 +23,7 @@ from ecor.data.vocabulary import Vocabulary
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import max_cosine
 from ecor.probability.joint import Joint
+from ecor.probability.prediction_rows import Provenance
 from ecor.storage.digests import bytes_sha256, json_digest
 
 
@@ -122,6 +123,17 @@ class JointModel:
         tokens = None if visual is None else bytes_sha256(safetensors_bytes({"visual": visual.detach().cpu().clone()}))
         digest = json_digest({"tower": self.backbone.image_tower_digest, "visual_tokens": tokens})
         return ImageSide(model_digest=digest, precision=self.backbone.precision)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What its rows say of the model."""
+        return Provenance(
+            model_name=self.name,
+            model_version=self.version,
+            model_digest=self.digest,
+            vocabulary_digest=self.vocabulary.digest,
+            calibrated=self.calibrated,
+        )
 
     def tokens(self) -> dict[str, Tensor]:
         """A copy of the learned tokens on the CPU, by name."""

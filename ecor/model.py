@@ -119,16 +119,6 @@ class Recognizer(JointModel):
         like._text = self._text
         return like
 
-    @property
-    def provenance(self) -> Provenance:
-        return Provenance(
-            model_name=self.name,
-            model_version=self.version,
-            model_digest=self.digest,
-            vocabulary_digest=self.vocabulary.digest,
-            calibrated=self.calibrated,
-        )
-
     def label(
         self,
         images: UInt8[Tensor, "B 3 H W"] | ImageFeatures,

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.reporting import EvaluateConfig, ReportConfig
-from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
 from pipelines.label_commands import Audit, Diff, Export, Import, Learn, Review, WriteCard
 from pipelines.study_commands import Ablate, Concepts, Demo, ExplainBenchmark, Studies, Validity

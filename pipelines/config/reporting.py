@@ -1,13 +1,15 @@
 """Settings of the commands that show results (`evaluate`, `report`, `diff`, `card`). Nothing heavy is imported."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import tyro
 
-from ecor.config.address_types import ModelAddress, StoreAddress
+from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
+from pipelines.config.stages import DeviceName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +136,39 @@ class CardConfig(CheckedSettings):
     output: StoreAddress | None = None
     """Path of the Markdown file; None: `dataset_card.md` beside the shards, `model_card.md` beside the checkpoint, and
     for a registered model its description in MLflow alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainConfig(CheckedSettings):
+    """Settings of `ecor explain`."""
+
+    model: ModelAddress = "ecor-demo"
+    """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
+    with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
+    lico`."""
+    method: str | None = None
+    """Attribution method; an unknown name lists all. None: `grad_eclip`, with a projection `eclip`, for a classifier
+    `grad_cam`."""
+    output: LocalPath = "explained"
+    """Folder for one PNG per picture."""
+    vocabulary: StoreAddress | None = None
+    """Vocabulary to use instead of the model's own."""
+    num_rationales: int = 3
+    """Number of most probable rationales (for a classifier: categories) with a map each."""
+    projection: StoreAddress | None = None
+    """Projection for the method `eclip`: output of `ecor train --system eclip` (a folder, or `models:/…`), or a
+    safetensors file."""
+    lexicon: str = "demo"
+    """Lexicon for the method `convis` and for concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
+    batch_size: int = 16
+    """Pictures per pass."""
+    device: DeviceName = "cpu"
+    """Where the model runs: `cpu`, `cuda` (a GPU), or `auto`: a GPU if this machine has one that torch can use."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the towers, as of `ecor score`; `auto` is fp32 on CPUs and bf16 on GPUs. A classifier of `ecor train
+    --system lico` always runs in fp32."""
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        for name in ("num_rationales", "batch_size"):
+            require_at_least(name, getattr(self, name), 1)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecor.config.address_types import LocalPath, ModelAddress, StoreAddress
+from ecor.config.address_types import ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
 from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
@@ -230,39 +230,3 @@ class ScoreConfig(CheckedSettings):
             not self.keep_features,
             f"--keep-features with --features: the features lie beside {self.features} already, for later jobs too",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainConfig(CheckedSettings):
-    """Settings of `ecor explain`."""
-
-    model: ModelAddress = "ecor-demo"
-    """Model URI (`models:/name@alias`, `models:/name/3`), a checkpoint folder, or `ecor-demo`: the model that comes
-    with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
-    lico`."""
-    method: str | None = None
-    """Attribution method; an unknown name lists all. None: `grad_eclip`, with a projection `eclip`, for a classifier
-    `grad_cam`."""
-    output: LocalPath = "explained"
-    """Folder for one PNG per picture."""
-    vocabulary: StoreAddress | None = None
-    """Vocabulary to use instead of the model's own."""
-    num_rationales: int = 3
-    """Number of most probable rationales (for a classifier: categories) with a map each."""
-    projection: StoreAddress | None = None
-    """Projection for the method `eclip`: output of `ecor train --system eclip` (a folder, or `models:/…`), or a
-    safetensors file."""
-    lexicon: str = "demo"
-    """Lexicon for the method `convis` and for concepts: `demo`, a JSON file, or `wordnet:<file of words>`."""
-    batch_size: int = 16
-    """Pictures per pass."""
-    device: DeviceName = "cpu"
-    """Where the model runs: `cpu`, `cuda` (a GPU), or `auto`: a GPU if this machine has one that torch can use."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the towers, as of `ecor score`; `auto` is fp32 on CPUs and bf16 on GPUs. A classifier of `ecor train
-    --system lico` always runs in fp32."""
-
-    def __post_init__(self) -> None:
-        CheckedSettings.__post_init__(self)
-        for name in ("num_rationales", "batch_size"):
-            require_at_least(name, getattr(self, name), 1)

@@ -38,8 +38,8 @@ from pipelines.exchange.known_names import read_known_names
 from pipelines.exchange.label_rows import LabelRow, iterate_label_rows, open_reviews
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
-from pipelines.scoring.predictions_folder import QUARANTINE_NAME, QUARANTINE_SCHEMA
-from pipelines.scoring.work_units import Rejection
+from pipelines.scoring.predictions_folder import QUARANTINE_NAME
+from pipelines.scoring.work_units import QUARANTINE_SCHEMA, Rejection
 
 _ROWS_AT_ONCE = 256
 """Labels that a writer gets at a time; their images are in memory where the format holds them."""

@@ -1,6 +1,5 @@
 """Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from ecor.config.checks import require
 from ecor.config.model import Preprocess
 from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
-from ecor.storage import filesystem
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address
@@ -20,6 +18,7 @@ from pipelines.scoring.feature_units import input_of_features
 from pipelines.scoring.incremental.earlier_labels import EarlierLabels, read_earlier_labels
 from pipelines.scoring.incremental.reuse_plan import ReusePlan
 from pipelines.scoring.inputs import Input, read_input
+from pipelines.storage.image_bytes import is_within
 from pipelines.storage.kept_features import KeptFeatures, read_kept_features
 from pipelines.tracking import model_cache
 from pipelines.tracking.model_versions import ModelVersion
@@ -175,7 +174,7 @@ def _check_output(config: ScoreConfig) -> None:
     """The labels that a job reads stay as they are."""
     for what, read in (("features", config.features), ("earlier labels", config.since)):
         require(
-            read is None or not _is_within(absolute_address(config.output), folder=absolute_address(read)),
+            read is None or not is_within(absolute_address(config.output), folder=absolute_address(read)),
             f"--output {config.output} is in the folder of the {what}: name another folder for the new labels",
         )
 
@@ -198,12 +197,6 @@ def _check_model(model: ModelVersion, *, made_before: KeptFeatures | EarlierLabe
         f"{model.uri} made the labels of {made_before.folder} as model {expected}, and is {model.digest} now: name the "
         "model to label with by --model",
     )
-
-
-def _is_within(address: str, *, folder: str) -> bool:
-    """Whether a place is a folder, or in it; links are followed."""
-    found, outer = (os.path.realpath(each) if filesystem.is_local(each) else each for each in (address, folder))
-    return f"{found}/".startswith(f"{outer}/")
 
 
 def _read_images(config: ScoreConfig) -> Input:

@@ -1,11 +1,13 @@
 """Counts, rates and times of a scoring job, and which job did which of its units."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ecor.clip.image_features import FeatureSet
+from ecor.data.predictions.manifest import PredictionSet
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.prometheus import (
     IMAGES_QUARANTINED,
@@ -21,10 +23,10 @@ from pipelines.scoring.incremental.increment import describe_reuse
 from pipelines.scoring.incremental.reused_units import ReusedUnit
 from pipelines.scoring.inputs import Input
 from pipelines.scoring.job import ScoreJob
-from pipelines.scoring.predictions_folder import CommittedUnit
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
-from pipelines.scoring.work_units import Rejection, Unit
+from pipelines.scoring.work_units import CommittedUnit, Rejection, Unit
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,3 +168,36 @@ def describe_features(job: ScoreJob, *, features: FeatureSet | None) -> dict[str
         return {}
     facts = {"digest": features.digest, "image_side": asdict(features.image_side)}
     return {"kept_features": facts, "num_feature_bytes": features.num_bytes}
+
+
+def log_job(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
+    """Log the counts, times, balance and digest of a finished job to its MLflow run."""
+    from pipelines.tracking import model_registry
+
+    numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
+    reuse = {f"since.{name}": value for name, value in summary.get("since", {}).items() if isinstance(value, int)}
+    model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent, **reuse})
+    model_registry.log_balance(job.tracking, run_id=run_id, balance=Balance.from_record(summary["balance"]))
+    model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})
+
+
+@contextmanager
+def open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[str]:
+    """The job's MLflow run: the one it had before a restart, where this server knows it."""
+    tags = {
+        "ecor.stage": "score",
+        "ecor.model_uri": job.model.uri,
+        "ecor.model_asked_for": job.model.asked_for,
+        "ecor.output": job.config.output,
+        "ecor.input": job.input_address,
+        **{f"ecor.{name}": digest for name, digest in job.digests.items()},
+    }
+    from pipelines.tracking import model_registry  # MLflow: not for a finished job
+
+    known = folder.run_id if model_registry.has_run(job.tracking, run_id=folder.run_id) else None
+    with model_registry.recorded_run(
+        job.tracking, name="score", params=asdict(job.config), tags=tags, run_id=known
+    ) as run_id:
+        folder.remember_run(run_id)
+        yield run_id

@@ -18,14 +18,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.clip.image_features import FeaturePart, FeatureSet
+from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions.manifest import (
     MANIFEST_NAME,
     PredictionPart,
@@ -38,50 +38,21 @@ from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import describe_changes
 from pipelines.runtime.retries import Result, retry_in_store
-from pipelines.scoring.scored_part import KeptRows
-from pipelines.scoring.work_units import Rejection
+from pipelines.scoring.scored_part import EncodedRows, KeptRows
+from pipelines.scoring.work_units import QUARANTINE_SCHEMA, CommittedUnit, Rejection
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.features_folder import FeaturesFolder
 from pipelines.storage.record_store import RecordStore
+from pipelines.storage.unit_pieces import UnitPieces
 from pipelines.storage.work_ledger import WorkLedger
 
 QUARANTINE_NAME = "quarantine.parquet"
 _SUMMARY_NAME = "summary.json"
 VANISHED_NAME = "vanished.parquet"
-QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
-"""A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
 _COMMITS = "_commits"
-_PIECES = "_pieces"
 _PART = re.compile(r".+-\d+-.{8}\.parquet")
 """`<unit>-<attempt>.parquet`, whichever attempt."""
 _NUM_VERIFIERS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommittedUnit:
-    """A unit that is done."""
-
-    part: PredictionPart
-    rejected: tuple[Rejection, ...]
-    features: FeaturePart | None = None
-    """File of its images' features, if they were kept."""
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
-        """Read a commit record, or the output of `dataclasses.asdict`."""
-        rejected = tuple(Rejection(**each) for each in record["rejected"])
-        kept = record.get("features")
-        features = None if kept is None else FeaturePart(**kept)
-        return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRows:
-    """The rows of a unit as the bytes of a Parquet file that another job has written."""
-
-    part: PredictionPart
-    data: bytes
-    """Verified: they are those of the part."""
 
 
 def ledger_address(folder: str, *, identity: Mapping[str, Any]) -> str:
@@ -110,7 +81,7 @@ class PredictionsFolder:
         """
         self.folder = folder.rstrip("/")
         self.keep_features = keep_features
-        self.features = FeaturesFolder(self.folder)
+        self.features, self.pieces = FeaturesFolder(self.folder), UnitPieces(self.folder)
         self.identity = dict(identity)
         self.units = WorkLedger(ledger_address(self.folder, identity=self.identity), lease_s=lease_s)
         self.job = job_records(self.folder)
@@ -140,7 +111,7 @@ class PredictionsFolder:
     def clear(self) -> None:
         """Remove all commits; a running job with other settings then fails."""
         filesystem.remove(filesystem.join(self.folder, MANIFEST_NAME))
-        filesystem.remove(filesystem.join(self.folder, _PIECES))
+        self.pieces.remove_all()
         filesystem.remove(filesystem.join(self.folder, VANISHED_NAME))
         self.features.clear()
         RecordStore(f"{self.folder}/{_COMMITS}").clear()
@@ -223,27 +194,6 @@ class PredictionsFolder:
         record = self.units.record(unit)
         return None if record is None else CommittedUnit.from_record(record)
 
-    def write_piece(self, attempt: Attempt, *, index: int, data: bytes) -> None:
-        """Store a part of a unit until all parts exist; writing the same part again is allowed."""
-        self._write(f"{_pieces_folder(attempt)}/{_piece_name(index)}", data)
-
-    def read_pieces(self, attempt: Attempt, *, num_pieces: int) -> list[bytes] | None:
-        """The parts of a unit in order; None unless all exist."""
-        folder, names = (
-            filesystem.join(self.folder, _pieces_folder(attempt)),
-            [_piece_name(index) for index in range(num_pieces)],
-        )
-        if not set(names) <= set(self._retry(lambda: filesystem.names_in(folder))):
-            return None
-        try:
-            return [self._retry(partial(filesystem.read, filesystem.join(folder, name))) for name in names]
-        except FileNotFoundError:
-            return None  # another worker has assembled the unit in the meantime
-
-    def remove_pieces(self, attempt: Attempt) -> None:
-        """Delete the parts of a unit that is written."""
-        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _pieces_folder(attempt))))
-
     def remember_run(self, run_id: str) -> None:
         """Store the id of this job's MLflow run, to resume it after a restart."""
         self.job.write("run", {"run_id": run_id})
@@ -266,7 +216,7 @@ class PredictionsFolder:
 
     def remove_uncommitted(self, committed: Mapping[str, CommittedUnit]) -> None:
         """Delete the files of attempts that do not count; call it when every unit is committed."""
-        self._retry(lambda: filesystem.remove(filesystem.join(self.folder, _PIECES)))
+        self.pieces.remove_all()
         counting_files = {each.part.name for each in committed.values()}
         for name in self._retry(lambda: filesystem.names_in(self.folder)):
             if _PART.fullmatch(name) and name not in counting_files:
@@ -292,11 +242,3 @@ def _write_rows(folder: str, rows: pa.Table | EncodedRows, *, name: str, unit: s
         filesystem.write(filesystem.join(folder, name), rows.data)
         return replace(rows.part, name=name, unit=unit)
     return write_part(folder, rows, name=name, unit=unit)
-
-
-def _pieces_folder(attempt: Attempt) -> str:
-    return f"{_PIECES}/{attempt.unit}-{attempt.name}"
-
-
-def _piece_name(index: int) -> str:
-    return f"{index:05d}.arrow"

@@ -21,7 +21,7 @@ from ecor.lico.class_heatmaps import CLASS_METHODS, class_heatmap
 from ecor.lico.classifier import Classifier, load_classifier
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import TrackingConfig
-from pipelines.config.stages import ExplainConfig
+from pipelines.config.reporting import ExplainConfig
 from pipelines.reporting.explained_pictures import ImageExplanation, Ranked
 from pipelines.storage.lexicons import open_concepts
 from pipelines.tracking.model_loading import (

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.clip.image_features import ImageSide
+from ecor.data.predictions.manifest import PredictionPart
 from pipelines.scoring.decoder import UnitPart, from_ipc, to_ipc
 
 
@@ -98,3 +99,12 @@ class ScoredPart(UnitPart):
             )
             for row in table.to_pylist()
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRows:
+    """The rows of a unit as the bytes of a Parquet file that another job has written."""
+
+    part: PredictionPart
+    data: bytes
+    """Verified: they are those of the part."""

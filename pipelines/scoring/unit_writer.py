@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from pipelines.runtime.prometheus import STEP_SECONDS, observe
 from pipelines.scoring.decoder import from_ipc, to_ipc
-from pipelines.scoring.predictions_folder import CommittedUnit, PredictionsFolder
+from pipelines.scoring.predictions_folder import PredictionsFolder
 from pipelines.scoring.scored_part import KeptRows, ScoredPart, StepTimings
+from pipelines.scoring.work_units import CommittedUnit
 from pipelines.storage.attempt import Attempt
 
 
@@ -87,8 +88,8 @@ class UnitWriter:
     def _add_piece(self, part: ScoredPart, *, attempt: Attempt) -> SavedUnit | None:
         if part.num_parts == 1:
             return self._commit([part], attempt=attempt)
-        self.folder.write_piece(attempt, index=part.index, data=to_ipc(part.to_row()))
-        pieces = self.folder.read_pieces(attempt, num_pieces=part.num_parts)
+        self.folder.pieces.write(attempt, index=part.index, data=to_ipc(part.to_row()))
+        pieces = self.folder.pieces.read(attempt, num_pieces=part.num_parts)
         if pieces is None:  # some parts are missing, or the unit was assembled before this part was redone
             committed = self.folder.committed_unit(part.unit)
             return None if committed is None else SavedUnit(attempt=attempt, committed=committed)
@@ -96,7 +97,7 @@ class UnitWriter:
             [each for data in pieces for each in ScoredPart.from_rows(from_ipc(data))], attempt=attempt
         )
         if saved.counts:
-            self.folder.remove_pieces(attempt)
+            self.folder.pieces.remove(attempt)
         return saved
 
     def _commit(self, parts: Sequence[ScoredPart], *, attempt: Attempt) -> SavedUnit:

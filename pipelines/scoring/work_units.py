@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
+
+from ecor.clip.image_features import FeaturePart
+from ecor.data.predictions.manifest import PredictionPart
 from ecor.data.samples import sample_key
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import fetch_shard, read_index
@@ -170,3 +174,25 @@ def split_runs(items: Sequence[_T], *, size: int) -> Iterator[Sequence[_T]]:
     """Consecutive pieces of `size` items; the last may be shorter."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+QUARANTINE_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Rejection.__slots__])
+"""A row per rejected picture; see `pipelines.scoring.work_units.Rejection`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedUnit:
+    """A unit that is done."""
+
+    part: PredictionPart
+    rejected: tuple[Rejection, ...]
+    features: FeaturePart | None = None
+    """File of its images' features, if they were kept."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
+        """Read a commit record, or the output of `dataclasses.asdict`."""
+        rejected = tuple(Rejection(**each) for each in record["rejected"])
+        kept = record.get("features")
+        features = None if kept is None else FeaturePart(**kept)
+        return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)

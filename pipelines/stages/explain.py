@@ -23,7 +23,7 @@ from ecor.model import NOT_FINITE
 from ecor.storage import filesystem
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig, absolute_address, resolve_tracking
-from pipelines.config.stages import ExplainConfig
+from pipelines.config.reporting import ExplainConfig
 from pipelines.reporting.explained_pictures import Explained, Shown, draw_explanation, explanation_table
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import say

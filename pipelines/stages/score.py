@@ -7,7 +7,7 @@ publishes the manifest. Kill it at any moment and run the same command again: no
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.balance import Balance, say_balance
+from pipelines.runtime.balance import say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.scoring.flows.flow import Flow, open_flow
 from pipelines.scoring.incremental.increment import prepare_listing, say_reuse, write_vanished
@@ -24,11 +24,14 @@ from pipelines.scoring.job_stats import (
     JobStats,
     count_unit,
     describe_features,
+    log_job,
     num_labelled,
+    open_mlflow_run,
     summarise_job,
     summary_line,
 )
-from pipelines.scoring.predictions_folder import QUARANTINE_NAME, CommittedUnit, PredictionsFolder
+from pipelines.scoring.predictions_folder import QUARANTINE_NAME, PredictionsFolder
+from pipelines.scoring.work_units import CommittedUnit
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.features_folder import FeaturesFolder
 
@@ -71,7 +74,7 @@ def run(
             folder.publish_features(_feature_set(job, committed=committed, predictions=finished))
             _say_finished(finished, committed=committed, job=job)
             return finished
-        with _open_mlflow_run(job, folder=folder) as run_id, open_flow(job) as flow:
+        with open_mlflow_run(job, folder=folder) as run_id, open_flow(job) as flow:
             tally = JobStats(committed=committed)
             _score(job, folder=folder, tally=tally, flow=flow, attempts=attempts)
             balance = tally.balance(job.input)
@@ -222,27 +225,6 @@ def _collect_predictions(job: ScoreJob, *, folder: PredictionsFolder, tally: Job
     )
 
 
-@contextlib.contextmanager
-def _open_mlflow_run(job: ScoreJob, *, folder: PredictionsFolder) -> Iterator[str]:
-    """The job's MLflow run: the one it had before a restart, where this server knows it."""
-    tags = {
-        "ecor.stage": "score",
-        "ecor.model_uri": job.model.uri,
-        "ecor.model_asked_for": job.model.asked_for,
-        "ecor.output": job.config.output,
-        "ecor.input": job.input_address,
-        **{f"ecor.{name}": digest for name, digest in job.digests.items()},
-    }
-    from pipelines.tracking import model_registry  # MLflow: not for a finished job
-
-    known = folder.run_id if model_registry.has_run(job.tracking, run_id=folder.run_id) else None
-    with model_registry.recorded_run(
-        job.tracking, name="score", params=asdict(job.config), tags=tags, run_id=known
-    ) as run_id:
-        folder.remember_run(run_id)
-        yield run_id
-
-
 def _publish(
     job: ScoreJob,
     *,
@@ -255,17 +237,6 @@ def _publish(
     assert predictions.run_id is not None
     write_vanished(job, folder=folder)
     summary = {**summary, **describe_features(job, features=features)}
-    _record(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
+    log_job(job, run_id=predictions.run_id, summary=summary, predictions=predictions)
     folder.publish(predictions, features=features)
     folder.write_summary({**summary, "run_id": predictions.run_id, "digest": predictions.digest})
-
-
-def _record(job: ScoreJob, *, run_id: str, summary: Mapping[str, Any], predictions: PredictionSet) -> None:
-    from pipelines.tracking import model_registry
-
-    numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-    spent = {f"seconds.{name}": value for name, value in summary["seconds_of"].items()}
-    reuse = {f"since.{name}": value for name, value in summary.get("since", {}).items() if isinstance(value, int)}
-    model_registry.log_metrics(job.tracking, run_id=run_id, metrics={**numbers, **spent, **reuse})
-    model_registry.log_balance(job.tracking, run_id=run_id, balance=Balance.from_record(summary["balance"]))
-    model_registry.log_tags(job.tracking, run_id=run_id, tags={"ecor.predictions_digest": predictions.digest})

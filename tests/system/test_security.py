@@ -28,8 +28,8 @@ from pipelines.__main__ import EXIT_USER_ERROR, main
 from pipelines.config.addresses import check_address
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.pipeline_file import read_pipeline
-from pipelines.config.reporting import EvaluateConfig, ReportConfig
-from pipelines.config.stages import ExplainConfig, PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
+from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.studies import ExplainBenchmarkConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
 from pipelines.scoring.inputs import read_input

@@ -18,7 +18,7 @@ from ecor.data.name_parsing import normalise_name
 from pipelines.reporting.embedded_image import MissingPictureError
 from pipelines.review import group_pages
 from pipelines.review.label_index import LabelIndex
-from pipelines.review.review_state import LabelState
+from pipelines.review.server.label_view import describe_image
 from pipelines.review.server.page import page_policy, render_page
 from pipelines.review.server.requests import (
     MOST_ON_PAGE,
@@ -136,30 +136,11 @@ def _images(service: ReviewService, members: Any, *, query: ListQuery) -> dict[s
         "num_open": group_pages.num_open(service.session, query.reviewer, members),
         "first_open": first,
         "images": [
-            _image(service, int(number), reviewer=query.reviewer) for number in members[start : start + query.limit]
+            describe_image(service, int(number), reviewer=query.reviewer)
+            for number in members[start : start + query.limit]
         ],
         "progress": _progress(service, query.reviewer),
     }
-
-
-def _image(service: ReviewService, number: int, *, reviewer: str) -> dict[str, Any]:
-    index, said = service.session.index, service.session.label_states(number)
-    return {
-        "number": number,
-        "key": index.keys([number])[0],
-        "category": index.category(number),
-        "rationale": index.rationale(number),
-        "confidence": float(index.confidences[number]),
-        "mine": _state(said.get(reviewer)),
-        "others": [{"reviewer": name, **(_state(state) or {})} for name, state in said.items() if name != reviewer],
-    }
-
-
-def _state(state: LabelState | None) -> dict[str, Any] | None:
-    if state is None:
-        return None
-    after = None if state.after is None else asdict(state.after)
-    return {"verdict": state.verdict, "after": after, "note": state.note}
 
 
 def _label(service: ReviewService, request: Request) -> Any:
@@ -168,7 +149,7 @@ def _label(service: ReviewService, request: Request) -> Any:
     words = [] if evidence is None else [each.rationale or evidence.category for each in evidence.maps]
     reviewer = read_reviewer(request.query_params.get("reviewer"))
     return {
-        **_image(service, number, reviewer=reviewer),
+        **describe_image(service, number, reviewer=reviewer),
         "source": service.session.index.place(number).source,
         "maps": words,
         "method": "" if evidence is None else evidence.method,
@@ -218,7 +199,7 @@ def _decide(service: ReviewService, body: bytes) -> Any:
     num = session.decide(
         asked.reviewer, asked.numbers, verdict=asked.verdict, after=after, note=asked.note, action=asked.action
     )
-    images = [_image(service, number, reviewer=asked.reviewer) for number in asked.numbers]
+    images = [describe_image(service, number, reviewer=asked.reviewer) for number in asked.numbers]
     return {"num": num, "images": images, "progress": _progress(service, asked.reviewer)}
 
 

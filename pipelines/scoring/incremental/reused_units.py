@@ -20,8 +20,8 @@ from ecor.storage.digests import bytes_sha256
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.earlier_labels import EarlierLabels
 from pipelines.scoring.incremental.reuse_plan import ReusePlan
-from pipelines.scoring.predictions_folder import EncodedRows, PredictionsFolder
-from pipelines.scoring.scored_part import KeptRows, StepTimings
+from pipelines.scoring.predictions_folder import PredictionsFolder
+from pipelines.scoring.scored_part import EncodedRows, KeptRows, StepTimings
 from pipelines.scoring.unit_writer import PartReport, SavedUnit
 from pipelines.scoring.work_units import Listed, ListingUnit, Unit, split_runs
 from pipelines.storage.attempt import Attempt

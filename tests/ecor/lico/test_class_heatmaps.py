@@ -23,7 +23,7 @@ from ecor.lico.classifier import Classifier, load_classifier
 from ecor.lico.training import LicoModule
 from ecor.storage.artifact import save_artifact
 from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR, main
-from pipelines.config.stages import ExplainConfig
+from pipelines.config.reporting import ExplainConfig
 from pipelines.stages.explain import run
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
 from tests.support.tiny_towers import backbone_of

@@ -34,8 +34,8 @@ from ecor.data.samples import Sample
 from ecor.data.shards import write_shard
 from ecor.training.caption_batches import BatchPart
 from ecor.training.distributed import Rank
-from pipelines.config.reporting import EvaluateConfig, ReportConfig
-from pipelines.config.stages import ExplainConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
+from pipelines.config.stages import ShardConfig
 from pipelines.config.training import PretrainConfig
 from pipelines.reporting.evaluation_folder import balance_sets
 from pipelines.reporting.explained_pictures import ImageExplanation

@@ -27,7 +27,7 @@ from ecor.explain.methods.settings import read_settings
 from ecor.explain.overlay import Panel, overlay, panels_png
 from ecor.storage.artifact import save_artifact
 from pipelines.__main__ import EXIT_DONE, EXIT_USER_ERROR, main
-from pipelines.config.stages import ExplainConfig
+from pipelines.config.reporting import ExplainConfig
 from pipelines.scoring.inputs import read_input
 from pipelines.stages.explain import run
 from tests.support.overflowing_model import overflowing_recognizer, white_and_grey

@@ -17,8 +17,8 @@ from ecor.data.images.decoding import decode_image
 from ecor.data.predictions.parts import read_part
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.label_columns import read_labels
-from pipelines.config.reporting import EvaluateConfig
-from pipelines.config.stages import ExplainConfig, ShardConfig
+from pipelines.config.reporting import EvaluateConfig, ExplainConfig
+from pipelines.config.stages import ShardConfig
 from pipelines.scoring.decoder import decode_unit
 from pipelines.scoring.inputs import read_input
 from pipelines.sharding.folder_layout import find_source

@@ -3,6 +3,7 @@
 Covers: `pipelines.scoring.flows.cluster_flow`, `pipelines.scoring.flows.flow_settings`, `pipelines.scoring.flows.flow`,
 `pipelines.scoring.decoder`, `pipelines.scoring.inputs`, `pipelines.scoring.job`,
 `pipelines.scoring.predictions_folder`, `pipelines.runtime.actor_resources`, `pipelines.scoring.scored_part`,
+`pipelines.storage.unit_pieces`,
 `pipelines.scoring.scorer`, `pipelines.scoring.unit_writer`, `pipelines.scoring.work_units`.
 """
 

@@ -1,6 +1,7 @@
 """The server of `ecor review` over HTTP: who is let in, what is answered, and what a wrong request gets.
 
-Covers: `pipelines.review.server.page`, `pipelines.review.server.picture_cache`, `pipelines.review.server.requests`,
+Covers: `pipelines.review.server.label_view`, `pipelines.review.server.page`,
+`pipelines.review.server.picture_cache`, `pipelines.review.server.requests`,
 `pipelines.review.server.security`, `pipelines.review.server.serve`, `pipelines.review.server.service`.
 """
 
