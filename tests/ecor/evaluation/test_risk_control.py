@@ -112,6 +112,7 @@ def test_promises_are_broken_at_most_as_often_as_allowed(calibrated):
         assert broken > 0, "such jobs are the hardest ones"
 
 
+@pytest.mark.filterwarnings("ignore:Fixed sequence testing requires")
 def test_mapie_certifies_about_the_same_and_never_more():
     """Its binomial tail is a little larger than the exact one, so that its sequence may end some steps earlier."""
     promise, gaps = Promise(right=0.95, sure=0.95), []

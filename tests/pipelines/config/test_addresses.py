@@ -16,7 +16,7 @@ PLACES = (
     *("input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
     *("cache_dir", "work", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
     *("audit", "labels", "judged", "policy", "decisions", "sample", "before", "after", "image_root", "reviewed"),
-    *("corrections", "source", "others", "seen", "init_from", "address", "features"),
+    *("corrections", "source", "others", "seen", "init_from", "address", "features", "since"),
 )
 CONFIGS = sorted(
     {

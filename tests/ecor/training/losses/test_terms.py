@@ -286,7 +286,7 @@ def test_the_third_term_is_weighed():
         for weight in (0.0, 1.0, 2.5)
     }
     assert found[0.0]["category"] == 0
-    assert float(found[2.5]["category"]) == pytest.approx(2.5 * float(found[1.0]["category"]))
+    assert found[2.5]["category"].item() == pytest.approx(2.5 * found[1.0]["category"].item())
     assert found[2.5]["rationale"] == found[1.0]["rationale"]
     with pytest.raises(ValueError, match="category_weight must be at least 0, got -1"):
         ObjectiveConfig(category_weight=-1.0)

@@ -309,14 +309,14 @@ def test_two_reviewers_at_once_over_http(folder: Path, tmp_path: Path) -> None:
 
 def test_the_page_escapes_addresses_and_names(tmp_path: Path) -> None:
     hostile = "\"><script>alert(1)</script>'"
-    write_labels(tmp_path / hostile.replace("/", "∕"), [label(0, category=hostile, rationale="{{ 7 * 7 }}")])
+    write_labels(tmp_path / hostile.replace("/", "∕"), [label(0, category=hostile, rationale="{{ 987 * 654 }}")])
     with running_review(str(tmp_path / hostile.replace("/", "∕")), reviewer=hostile) as running:
         client = running.client(hostile)
         page = client.ask("GET", "/").body.decode()
-        assert page.count("<script>") == 1 and "alert(1)" in page and "49" not in re.sub(r"(?s)<style>.*", "", page)
+        assert page.count("<script>") == 1 and "alert(1)" in page and "645498" not in re.sub(r"(?s)<style>.*", "", page)
         settings = json.loads(page.partition('data-settings="')[2].partition('"')[0].replace("&#34;", '"').replace(
             "&lt;", "<").replace("&gt;", ">").replace("&#39;", "'").replace("&amp;", "&"))  # fmt: skip
         assert settings["reviewer"] == hostile
         (group,) = client.get("/api/groups")["groups"]
-        assert (group["category"], group["rationale"]) == (hostile, "{{ 7 * 7 }}")
+        assert (group["category"], group["rationale"]) == (hostile, "{{ 987 * 654 }}")
         assert client.get("/api/groups", q=urllib.parse.unquote("alert(1)"))["num_groups"] == 1
