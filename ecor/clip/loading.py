@@ -23,7 +23,7 @@ from ecor.config.checks import name_some, require
 from ecor.config.model import BackboneConfig
 from ecor.storage import filesystem
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 _SETTINGS_ERRORS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError, ZeroDivisionError)
 """What open_clip raises for settings with an unknown name, a wrong type or sizes that do not fit each other."""
 
@@ -153,7 +153,7 @@ def _build_parts(
     return ClipParts(model=model, model_cfg=model_cfg, tokenizer=tokenizer)
 
 
-def _open_text_part(open_part: Callable[[], Part], *, of_hub: str | None, name: str) -> Part:
+def _open_text_part(open_part: Callable[[], _Part], *, of_hub: str | None, name: str) -> _Part:
     """Open what a text tower may read from a hub (`of_hub`): its tokenizer, and the settings of some towers."""
     try:
         return open_part()

@@ -5,10 +5,10 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-Kind = TypeVar("Kind")
+_Kind = TypeVar("_Kind")
 
 
-def parse_record(kind: type[Kind], values: Any) -> Kind:
+def parse_record(kind: type[_Kind], values: Any) -> _Kind:
     """Build a dataclass from JSON values.
 
     Args:

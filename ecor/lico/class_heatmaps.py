@@ -9,7 +9,7 @@ from torch import Tensor
 from ecor.config.checks import require
 from ecor.data.heatmap import Heatmap
 from ecor.explain.methods.gradients import GradCam
-from ecor.explain.methods.perturbation import Occlusion, Rise, Score
+from ecor.explain.methods.perturbation import FeatureScore, Occlusion, Rise
 from ecor.explain.methods.registry import build_method
 from ecor.lico.classifier import Classifier
 
@@ -54,7 +54,7 @@ def class_heatmap(
     )
 
 
-def _probability(classifier: Classifier, classes: Int[Tensor, " K"]) -> Score:
+def _probability(classifier: Classifier, classes: Int[Tensor, " K"]) -> FeatureScore:
     return lambda altered: classifier(altered).softmax(dim=-1)[:, classes]
 
 

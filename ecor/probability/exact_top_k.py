@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from ecor.config.scoring import ScoringConfig
 
-Score = Callable[[Tensor | None, Tensor], Tensor]
+_Score = Callable[[Tensor | None, Tensor], Tensor]
 """Images [b] (None: all) and ids of the first factor [b k] to log-probabilities of pairs [b k N]."""
 
 
@@ -29,7 +29,7 @@ class TopCandidates:
 
 def expand_until_exact(
     first_log_prob: Float[Tensor, "B F"],
-    score: Score,
+    score: _Score,
     *,
     scoring: ScoringConfig,
     width: int,
@@ -56,7 +56,7 @@ def candidate_stages(num_first: int, *, scoring: ScoringConfig, width: int) -> l
     return stages
 
 
-def _expand_at_once(first_log_prob: Tensor, score: Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
+def _expand_at_once(first_log_prob: Tensor, score: _Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
     num_first, limit = first_log_prob.shape[1], stages[-1]
     ordered = first_log_prob.topk(min(num_first, limit + 1), dim=-1)
     ids = ordered.indices if limit == num_first else ordered.indices[:, :limit]
@@ -78,7 +78,7 @@ def _expand_at_once(first_log_prob: Tensor, score: Score, *, stages: list[int], 
     )
 
 
-def _expand_step_by_step(first_log_prob: Tensor, score: Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
+def _expand_step_by_step(first_log_prob: Tensor, score: _Score, *, stages: list[int], num_pairs: int) -> TopCandidates:
     num_images, num_first = first_log_prob.shape
     ordered = first_log_prob.topk(min(num_first, stages[-1] + 1), dim=-1)
     exact = first_log_prob.new_zeros(num_images, dtype=torch.bool)

@@ -55,8 +55,7 @@ class TwoMachines:
 
     def __init__(self, *, num_gpus: int = 0, head_patience_s: int = 60) -> None:
         """`head_patience_s`: how long whoever is connected tries to reach a head that is gone (Ray's default)."""
-        # A dead machine is given up after five looks: one a second, where Ray looks every three.
-        settings = {"gcs_rpc_server_reconnect_timeout_s": head_patience_s, "health_check_period_ms": 1000}
+        settings = {"gcs_rpc_server_reconnect_timeout_s": head_patience_s}
         head = {"num_cpus": 1, "num_gpus": num_gpus, "include_dashboard": False, "_system_config": settings}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.other = self.cluster.add_node(num_cpus=1)

@@ -14,7 +14,7 @@ from ecor.config.checks import require, require_at_least
 from ecor.config.choices import Compat
 from ecor.explain.methods.captum_adapter import paired_cosines
 
-Score = Callable[[Tensor], Tensor]
+FeatureScore = Callable[[Tensor], Tensor]
 """Scores [N T] of altered copies [N 3 H W] of one image."""
 
 
@@ -60,7 +60,7 @@ class Rise:
         generator = torch.Generator().manual_seed(self.seed)
         return random_masks(num_masks, size=size, cells=cells, keep=self.keep, generator=generator)
 
-    def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
+    def map_of(self, score: FeatureScore, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
         """Make maps of any score of altered pictures.
 
         Args:
@@ -99,7 +99,7 @@ class Occlusion:
     ) -> Float[Tensor, "B T h w"]:
         return torch.stack([self.map_of(score, image) for score, image in _image_scores(tower, pixels, texts)])
 
-    def map_of(self, score: Score, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
+    def map_of(self, score: FeatureScore, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T H W"]:
         """Make maps of any score of altered pictures.
 
         Args:
@@ -138,7 +138,7 @@ def random_masks(
 
 
 def rise_map(
-    score: Score,
+    score: FeatureScore,
     image: Float[Tensor, "3 H W"],
     masks: Float[Tensor, "N H W"],
     *,
@@ -179,7 +179,7 @@ def sliding_windows(size: tuple[int, int], *, window: int, stride: int) -> Float
 
 
 def occlusion_map(
-    score: Score,
+    score: FeatureScore,
     image: Float[Tensor, "3 H W"],
     windows: Float[Tensor, "N H W"],
     *,
@@ -204,7 +204,7 @@ def occlusion_map(
     return total / windows.sum(dim=0).clamp(min=1)
 
 
-def _image_scores(tower: ImageTower, pixels: Tensor, texts: Tensor) -> Iterator[tuple[Score, Tensor]]:
+def _image_scores(tower: ImageTower, pixels: Tensor, texts: Tensor) -> Iterator[tuple[FeatureScore, Tensor]]:
     for image, own in zip(pixels, texts, strict=True):
 
         def score(altered: Tensor, own: Tensor = own) -> Tensor:

@@ -17,7 +17,7 @@ from ecor.clip.towers.image_tower import ImageTower
 from ecor.config.checks import require
 from ecor.data.heatmap import minmax
 
-Score = Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, " N"]]
+PictureScore = Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, " N"]]
 Maps = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B h w"]]
 
 
@@ -36,7 +36,7 @@ class Curve:
 
 
 def deletion(
-    score: Score,
+    score: PictureScore,
     pixels: Float[Tensor, "B 3 H W"],
     maps: Float[Tensor, "B h w"],
     *,
@@ -59,7 +59,7 @@ def deletion(
 
 
 def insertion(
-    score: Score, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B h w"], *, step: float = 0.036
+    score: PictureScore, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B h w"], *, step: float = 0.036
 ) -> Curve:
     """The score while the most salient pixels of a blurred picture become sharp (RISE): high area is good.
 
@@ -89,7 +89,7 @@ def saliency_order(maps: Float[Tensor, "B H W"]) -> Tensor:
 
 
 @torch.no_grad()
-def _perturbation_curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, *, step: float) -> Curve:
+def _perturbation_curve(score: PictureScore, start: Tensor, end: Tensor, maps: Tensor, *, step: float) -> Curve:
     require(maps.shape[1:] == start.shape[2:], f"maps of {tuple(maps.shape[1:])} for pixels {tuple(start.shape[2:])}")
     require(0 < step <= 1, f"step must be a share of pixels above 0 and at most 1, got {step}")
     order = saliency_order(maps)
@@ -122,7 +122,7 @@ class Confidence:
 
 
 @torch.no_grad()
-def confidence(score: Score, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B H W"]) -> Confidence:
+def confidence(score: PictureScore, pixels: Float[Tensor, "B 3 H W"], maps: Float[Tensor, "B H W"]) -> Confidence:
     """Score pictures, and normalised pixels times the map taken from 0 to 1.
 
     Args:

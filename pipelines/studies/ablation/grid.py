@@ -20,7 +20,7 @@ from ecor.demo.worlds.registry import get_world
 from ecor.storage.digests import json_digest
 from pipelines.studies.ablation.figures import Decoding, SetRule
 
-METHODS: Mapping[MethodName, ObjectiveName] = {
+LOSS_OF_METHOD: Mapping[MethodName, ObjectiveName] = {
     "joint": "two_term",
     "inverted": "inverted",
     "independent": "independent",
@@ -201,7 +201,7 @@ class Study:
         """Objective and kind of tokens of each tuning whose settings must be chosen."""
         if self.name == "shipped":
             return tuple((objective, SHIPPED_TOKENS) for objective in ALL_METHODS.values())
-        found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in METHODS.values()]
+        found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in LOSS_OF_METHOD.values()]
         if "negatives" in self.questions:
             found += [("in_batch_pairs", "text"), ("in_batch_categories", "text")]
         if "tokens" in self.questions:

@@ -9,7 +9,7 @@ from pipelines.studies.ablation.grid import (
     ALL_METHODS,
     DECODING_OF,
     DECODINGS,
-    METHODS,
+    LOSS_OF_METHOD,
     SELECTION_SEED,
     SET_RULES,
     SHIPPED_TOKENS,
@@ -56,8 +56,8 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
     for pretraining_seed, seed in study.repetitions:
         start = _Repetition(pretraining_seed=pretraining_seed, seed=seed, chosen=chosen)
         for set_name in study.sets:
-            cells += [start.untuned_cell(set_name, decoding=method) for method in METHODS]
-            cells += [start.tuned_cell(set_name, objective=objective) for objective in METHODS.values()]
+            cells += [start.untuned_cell(set_name, decoding=method) for method in LOSS_OF_METHOD]
+            cells += [start.tuned_cell(set_name, objective=objective) for objective in LOSS_OF_METHOD.values()]
         if "pooled" in asked:
             for set_name in study.sets:
                 cells.append(start.untuned_cell(set_name, decoding="pooled"))
@@ -83,11 +83,11 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
             for size in study.vocabulary_sizes:
                 cells += [
                     replace(start.tuned_cell(study.growing_set, objective=objective), num_categories=size)
-                    for objective in METHODS.values()
+                    for objective in LOSS_OF_METHOD.values()
                 ]
                 cells += [
                     replace(start.untuned_cell(study.growing_set, decoding=method), num_categories=size)
-                    for method in METHODS
+                    for method in LOSS_OF_METHOD
                 ]
     return [_add_judgements(cell, study=study) for cell in cells]
 
@@ -159,9 +159,9 @@ def _add_judgements(cell: Cell, *, study: Study) -> Cell:
     is_ours = is_plain and cell.decoding == "joint" and cell.objective in ("two_term", None)
     if is_ours and "methods" in asked:
         found += [Judgement(decoding=decoding, test_set=cell.set_name) for decoding in DECODINGS[4:]]
-    if is_plain and cell.objective in METHODS.values() and "crossed" in asked:
+    if is_plain and cell.objective in LOSS_OF_METHOD.values() and "crossed" in asked:
         found += [Judgement(decoding=decoding, test_set=cell.set_name) for decoding in DECODINGS[:4]]
-    if is_plain and cell.objective in (*METHODS.values(), "three_term") and "pooled" in asked:
+    if is_plain and cell.objective in (*LOSS_OF_METHOD.values(), "three_term") and "pooled" in asked:
         found += [Judgement(decoding=decoding, test_set=cell.set_name) for decoding in ("joint", "pooled")]
     if is_ours and cell.objective and cell.set_name in study.two_sets and "sets" in asked:
         found += [

@@ -37,7 +37,7 @@ from pipelines.studies.ablation.figures import FIGURES, LabelledImages, row_metr
 from pipelines.studies.ablation.grid import (
     DECODING_OF,
     FIRST_SEED,
-    METHODS,
+    LOSS_OF_METHOD,
     QUESTIONS,
     SELECTION_SEED,
     Cell,
@@ -365,7 +365,7 @@ def test_the_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     with connect(ClusterConfig(num_cpus=2)):
         page = ablate.run(config)
         rows = pd.read_csv(tmp_path / "results.csv")
-        assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(METHODS.values())
+        assert set(rows.loc[rows["objective"].notna(), "objective"]) == set(LOSS_OF_METHOD.values())
         kept = rows.drop(rows[rows["cell"] == rows["cell"].iloc[-1]].index[-1:])  # a judgement, and a cell
         kept = kept[kept["cell"] != kept["cell"].iloc[0]]
         kept.to_csv(tmp_path / "results.csv", index=False)

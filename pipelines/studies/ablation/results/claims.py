@@ -12,7 +12,7 @@ import pandas as pd
 from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
-from pipelines.studies.ablation.grid import METHODS
+from pipelines.studies.ablation.grid import LOSS_OF_METHOD
 from pipelines.studies.ablation.results.tables import REPETITION, format_difference, growing_rows, own_test_rows
 from pipelines.studies.markdown import MarkdownTable
 
@@ -59,7 +59,7 @@ def _metric_by_set(
 
 
 def _tuned_metric(rows: pd.DataFrame, figure: str, *, decoding: MethodName) -> pd.Series:
-    return _metric_by_set(rows, figure, objective=METHODS[decoding], decoding=decoding)
+    return _metric_by_set(rows, figure, objective=LOSS_OF_METHOD[decoding], decoding=decoding)
 
 
 def _joint_minus(rival: MethodName) -> Callable[[pd.DataFrame, str], "pd.Series[float]"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.grid import METHODS, TOKENS
+from pipelines.studies.ablation.grid import LOSS_OF_METHOD, TOKENS
 from pipelines.studies.ablation.results.dependence import dependence_answer
 from pipelines.studies.ablation.results.shipped import shipped_answer
 from pipelines.studies.ablation.results.tables import (
@@ -34,10 +34,10 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = own_test_rows(rows)
     plain = own[(own["wording_is_chosen"]) & (own["tokens"].isin(["none", "text"]))]
     arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in METHODS.items():
+    for decoding, objective in LOSS_OF_METHOD.items():
         arms[f"{decoding}, tuned"] = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
     untuned = plain[plain["objective"].isna()]
-    for decoding in METHODS:
+    for decoding in LOSS_OF_METHOD:
         arms[f"{decoding}, zero-shot"] = untuned[
             (untuned["decoding"] == decoding) & (untuned["decoding_judged"] == decoding)
         ]
@@ -62,10 +62,10 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = own_test_rows(rows)
-    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(METHODS.values())]
-    tuned = tuned[tuned["decoding_judged"].isin(list(METHODS))]
+    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(LOSS_OF_METHOD.values())]
+    tuned = tuned[tuned["decoding_judged"].isin(list(LOSS_OF_METHOD))]
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
-    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in METHODS.values() for decoding in METHODS)
+    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in LOSS_OF_METHOD.values() for decoding in LOSS_OF_METHOD)
     note = "The same tuned tokens, decoded in all four ways."
     return answer_by_comparison(
         found,
@@ -146,7 +146,7 @@ def _pooled(rows: pd.DataFrame, folder: Path) -> Answer | None:
     plain = own[own["wording_is_chosen"] & own["tokens"].isin(["none", "text"])]
     plain = plain[plain["decoding_judged"].isin(["joint", "pooled"])]
     plain = plain[plain["objective"].notna() | (plain["decoding"] == plain["decoding_judged"])]
-    losses = (*METHODS.values(), "three_term")
+    losses = (*LOSS_OF_METHOD.values(), "three_term")
     arms = [f"loss {loss}, decoding {decoding}" for loss in losses for decoding in ("joint", "pooled")]
     found = plain[plain["objective"].isna() | plain["objective"].isin(losses)]
     if not (found["decoding_judged"] == "pooled").any():

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ecor.config.scoring import MethodName
 from ecor.config.training import ObjectiveName
-from pipelines.studies.ablation.grid import ALL_METHODS, METHODS, SHIPPED_TOKENS
+from pipelines.studies.ablation.grid import ALL_METHODS, LOSS_OF_METHOD, SHIPPED_TOKENS
 from pipelines.studies.ablation.results.claims import claims_table, describe_verdict
 from pipelines.studies.ablation.results.tables import (
     REPETITION,
@@ -186,7 +186,7 @@ _CLAIMS: Mapping[str, tuple[str, str]] = {
     f"pooled beats joint, {_OWN_LOSS}": ("pooled, tuned", DEFAULT),
     **{
         f"pooled beats {rival}, {_OWN_LOSS}": ("pooled, tuned", f"{rival}, tuned")
-        for rival in METHODS
+        for rival in LOSS_OF_METHOD
         if rival != "joint"
     },
     "pooled, tuned, beats the best wording decoded jointly": ("pooled, tuned", "joint, zero-shot"),

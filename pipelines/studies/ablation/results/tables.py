@@ -23,7 +23,7 @@ REPETITION = ["pretraining_seed", "seed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ColumnComparison:
     """Arms side by side: a table per figure, and one plot of all."""
 
     tables: tuple[MarkdownTable, ...]
@@ -40,7 +40,7 @@ def comparison_tables(
     columns: str,
     against: str | None = None,
     figures: Mapping[str, str] = RR,
-) -> Comparison | None:
+) -> ColumnComparison | None:
     """Compare arms by the values of a column, with the mean over columns and the difference from one arm.
 
     Args:
@@ -65,7 +65,7 @@ def comparison_tables(
     plot = f"results-{name}.png"
     plots.draw_arms({title: cells.drawn_means() for title, cells in titled}, path=folder / plot)
     tables = tuple(cells.markdown(title=f"{title}, %", against=against) for title, cells in titled)
-    return Comparison(tables=tables, plot=plot)
+    return ColumnComparison(tables=tables, plot=plot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.grid import METHODS
+from pipelines.studies.ablation.grid import LOSS_OF_METHOD
 from pipelines.studies.ablation.results.tables import (
     RR,
     Answer,
@@ -68,7 +68,7 @@ def answer_growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
         return None
     name = large["set_name"].iloc[0]
     arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in METHODS.items():
+    for decoding, objective in LOSS_OF_METHOD.items():
         arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
         arms[f"{decoding}, zero-shot"] = large[
             large["objective"].isna() & (large["decoding"] == decoding) & (large["decoding_judged"] == decoding)
@@ -90,7 +90,7 @@ def answer_objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
     own = own_test_rows(rows)
     plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
     parts = []
-    for decoding, objective in METHODS.items():
+    for decoding, objective in LOSS_OF_METHOD.items():
         part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
         for number in ("one", "two"):
             columns = {f"{figure}_{number}": figure for figure in RR}
@@ -102,7 +102,7 @@ def answer_objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
         folder,
         question="objects",
         note="All sets together; each arm tuned with its own loss.",
-        arms=tuple(METHODS),
+        arms=tuple(LOSS_OF_METHOD),
         columns="things",
         against="joint",
     )
