@@ -243,7 +243,8 @@ def shards_difference(output: Path, *, quiet: Path) -> Difference:
 
 
 def _published(output: Path) -> dict[str, bytes]:
-    files = [path for path in output.rglob("*") if path.is_file() and path.name != "summary.json"]
+    own = ("summary.json", "dataset_card.md")  # times and the name of the folder: no two are alike
+    files = [path for path in output.rglob("*") if path.is_file() and path.name not in own]
     named = {str(path.relative_to(output)): path for path in files}
     return {name: path.read_bytes() for name, path in named.items() if not name.startswith("_ledger/")}
 
