@@ -77,7 +77,8 @@ def describe_comparison(comparison: Comparison) -> str:
     if worse:
         parts.append(f"worse on {_list_gaps(worse)}")
     if open_ones:
-        parts.append(f"not told apart on {' and '.join(open_ones)}")
+        *others, last = open_ones
+        parts.append("not told apart on " + " and ".join([*([", ".join(others)] if others else []), last]))
     return f"{comparison.first} beside {comparison.second}: {'; '.join(parts)}."
 
 

@@ -32,14 +32,14 @@ from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locat
 from pipelines.training.systems.local_run import build_local_trainer, train_to_end
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 
-IMAGES_PER_PASS = 256
+_IMAGES_PER_PASS = 256
 
 
 def read_images(world: WorldSplits, *, split: str, recognizer: Recognizer) -> LabelledImages:
     """Read a split with image features of a model and the full ground truth."""
     with np.load(world.truth(split)) as stored:
         truth = {name: torch.from_numpy(stored[name]) for name in stored.files}
-    parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(IMAGES_PER_PASS)]
+    parts = [recognizer.image_features(pixels) for pixels in truth.pop("pixels").split(_IMAGES_PER_PASS)]
     features = ImageFeatures(
         rationale=torch.cat([part.rationale for part in parts]), category=torch.cat([part.category for part in parts])
     )

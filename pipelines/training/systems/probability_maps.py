@@ -14,7 +14,7 @@ from ecor.probability.joint import ranked_pairs
 from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
 
-IMAGES_PER_PASS = 256
+_IMAGES_PER_PASS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def fit_probability_maps(
 def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodName) -> _BestPairs:
     """Decode some images at a time."""
     found = []
-    for ids in torch.arange(len(features), device=features.category.device).split(IMAGES_PER_PASS):
+    for ids in torch.arange(len(features), device=features.category.device).split(_IMAGES_PER_PASS):
         joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method, top_k=1))
         best = ranked_pairs(joint, 1)
         found.append((best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint), visibility_evidence(joint)))

@@ -31,6 +31,12 @@ def test_a_sentence_says_what_the_intervals_leave(rr: Estimate, accuracy: Estima
     assert describe_comparison(Comparison(first="A", second="B", differences=differences)) == f"A beside B: {sentence}"
 
 
+def test_three_figures_are_listed_with_one_and() -> None:
+    differences = {f"strict/{name}": gap(0.0, 0.02) for name in ("rr", "visible_rr", "accuracy")}
+    described = describe_comparison(Comparison(first="A", second="B", differences=differences))
+    assert described == "A beside B: not told apart on RR, visible RR and accuracy."
+
+
 def test_the_table_has_a_row_per_set_and_the_own_model_last() -> None:
     few = Resampling(num_resamples=20)
     results = tuple(
