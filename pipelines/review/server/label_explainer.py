@@ -1,6 +1,6 @@
 """Explain a label's own category and rationale with a loaded model, whatever vocabulary the model was made with."""
 
-from collections import OrderedDict
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ class LabelExplainer:
     def __init__(self, model: Recognizer, *, method: str) -> None:
         """`method` is a key of `ecor.explain.METHODS` that needs nothing prepared and no distractors."""
         self.model_digest = model.digest
-        self._model = model
         self._method = method
-        self._named: OrderedDict[tuple[str, str], Recognizer] = OrderedDict()
+        self._with_names = lru_cache(maxsize=_MOST_PAIRS)(
+            lambda category, rationale: model.with_vocabulary({category: [rationale]})
+        )
 
     def __call__(self, picture: Image.Image, *, category: str, rationale: str) -> Evidence:
         """Make two maps: of the category given the rationale, and of the rationale.
@@ -60,13 +61,3 @@ class LabelExplainer:
             resize_mode=preprocess.resize_mode,
             maps=(quantize(scores_2hw[0], rationale=None), quantize(scores_2hw[1], rationale=rationale)),
         )
-
-    def _with_names(self, category: str, rationale: str) -> Recognizer:
-        """The model with a vocabulary of one category and one rationale, whose sentences are encoded once."""
-        pair = (category, rationale)
-        if pair not in self._named:
-            self._named[pair] = self._model.with_vocabulary({category: [rationale]})
-        self._named.move_to_end(pair)
-        while len(self._named) > _MOST_PAIRS:
-            self._named.popitem(last=False)
-        return self._named[pair]
