@@ -74,7 +74,7 @@ class Tab:
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
         deadline = time.monotonic() + TIMEOUT_S
-        while self.run("document.readyState + location.protocol") != "completefile:":
+        while not self._has_loaded("file:"):
             assert time.monotonic() < deadline, f"{path} did not load"
             time.sleep(0.02)
 
@@ -82,15 +82,23 @@ class Tab:
         """Load a page of a server on this machine and wait until it has loaded."""
         self.call("Page.navigate", url="about:blank")
         self.events.clear()
-        loaded = "document.readyState === 'complete' && location.protocol === 'http:'"
         for _ in range(3):  # the browser does not answer for a navigation that a key has stopped
             self._loop.run_until_complete(self._send("Page.navigate", {"url": address}))
             deadline = time.monotonic() + TIMEOUT_S / 3
             while time.monotonic() < deadline:
-                if self.run(loaded):
+                if self._has_loaded("http:"):
                     return
                 time.sleep(0.02)
         raise AssertionError(f"{address} did not load")
+
+    def _has_loaded(self, protocol: str) -> bool:
+        """Whether the tab holds a complete page of a protocol; not where it is just changing pages."""
+        try:
+            return self.run("document.readyState + location.protocol") == "complete" + protocol
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ("navigated or closed", "context was destroyed")):
+                raise
+            return False
 
     def wait_for(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
