@@ -31,7 +31,8 @@ class Page:
         self.tab.visit(self.running.address)
         if fragment:
             self.tab.run(f"location.hash = {fragment!r}")
-        self.wait("document.querySelector('.group-row, .tile')")
+        shown = "#group:not([hidden]) .tile" if "group=" in fragment else ".group-row, .tile"
+        self.wait(f"document.querySelector({shown!r})")
         return self
 
     def wait(self, condition: str) -> None:
