@@ -23,11 +23,13 @@ class TableRows:
         return self.table[:, category]
 
 
-def world(*, num_images=5, num_categories=4, num_rationales=7, dim=6, seed=0) -> tuple[ImageFeatures, TableRows]:
+def world(
+    *, num_images=5, num_categories=4, num_rationales=7, dim=6, seed=0, dtype=torch.float32
+) -> tuple[ImageFeatures, TableRows]:
     generator = torch.Generator().manual_seed(seed)
 
     def unit(*shape: int) -> Tensor:
-        return torch.nn.functional.normalize(torch.randn(*shape, dim, generator=generator), dim=-1)
+        return torch.nn.functional.normalize(torch.randn(*shape, dim, generator=generator).to(dtype), dim=-1)
 
     features = ImageFeatures(rationale=unit(num_images), category=unit(num_images))
     return features, TableRows(unit(num_rationales, num_categories), unit(num_rationales), unit(num_categories))

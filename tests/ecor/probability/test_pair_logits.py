@@ -50,7 +50,8 @@ def decode(features: ImageFeatures, text: TextFeatureTable, *, method: MethodNam
 @pytest.mark.parametrize("keep", [{"keep_rationales": 2}, {"keep_rationales": 3, "max_keep_rationales": 7, "top_k": 9}])
 @pytest.mark.parametrize("block_bytes", [1, 2_000, 2**25])
 def test_blocks_of_any_size_decode_as_the_whole_table_does(method, keep, block_bytes, monkeypatch):
-    features, text = world(num_images=40, num_categories=5, num_rationales=30, seed=3)
+    # In float32 the logarithm of a small rest hangs on the processor's rounding.
+    features, text = world(num_images=40, num_categories=5, num_rationales=30, seed=3, dtype=torch.float64)
     whole = decode(features, text, method=method, **keep)
     monkeypatch.setattr(pair_logits, "BLOCK_BYTES", block_bytes)
     for other in (RowsOnly(text), text):
@@ -62,7 +63,7 @@ def test_blocks_of_any_size_decode_as_the_whole_table_does(method, keep, block_b
         assert torch.equal(blocks.category_certain, whole.category_certain)
         assert torch.equal(blocks.evaluated, whole.evaluated)
         for name in ("log_prob", "rationale_log_prob", "category_log_prob", "rest_log_prob"):
-            torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "pooled"])
