@@ -59,6 +59,7 @@ def run(config: ExportConfig) -> ExportedFolder:
     settings = export_settings(config, predictions, mode=mode)
     finished = find_finished(config, settings)
     if finished is not None:
+        say_balance(finished.balance)
         say(f"{config.output} is finished: nothing to do", to_stdout=True)
         return finished
     with unfinished_folder(config.output) as folder, tempfile.TemporaryDirectory() as scratch:

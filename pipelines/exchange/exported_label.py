@@ -21,10 +21,8 @@ class PlacedImage:
     extension: str = ""
     """Of the image's format, without a dot; empty where it was not read."""
     height: int | None = None
-    """Pixels as stored; None where the image was not read."""
+    """Pixels of the upright picture, as tools show it; None where the image was not read."""
     width: int | None = None
-    is_sideways: bool = False
-    """Whether the EXIF orientation swaps height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,14 +164,8 @@ def _header(row: ExplainablePrediction, data: bytes) -> ImageHeader:
 def _placed(address: str, *, header: ImageHeader | None, is_within: bool = False) -> PlacedImage:
     if header is None:
         return PlacedImage(address=address, is_within=is_within)
-    return PlacedImage(
-        address=address,
-        is_within=is_within,
-        extension=header.extension,
-        height=header.height,
-        width=header.width,
-        is_sideways=header.is_sideways,
-    )
+    width, height = header.upright_size
+    return PlacedImage(address=address, is_within=is_within, extension=header.extension, height=height, width=width)
 
 
 def _absolute(address: str) -> str:

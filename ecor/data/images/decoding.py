@@ -5,7 +5,6 @@ Torch is not imported here: it would take most of the start of a decoder process
 
 import io
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from ecor.data.images.orientation import find_turn, is_sideways, stored_size
 from ecor.data.images.png_chunks import png_pixels
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
@@ -36,20 +36,9 @@ EXTENSIONS = {
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
 _PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
 _TOO_MANY = "more than the limit of {} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
-_ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 class ImageError(ValueError):
@@ -75,6 +64,11 @@ class ImageHeader:
     is_sideways: bool
     """Whether the EXIF orientation swaps width and height."""
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as tools show the picture."""
+        return (self.height, self.width) if self.is_sideways else (self.width, self.height)
+
 
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Read format and size of an image, without decoding a pixel.
@@ -89,12 +83,9 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 
     def header(data: bytes) -> ImageHeader:
         with _open_image(data, max_pixels=max_pixels) as image:
-            return ImageHeader(
-                extension=EXTENSIONS[str(image.format)],
-                width=image.width,
-                height=image.height,
-                is_sideways=_exif_rotation(image) in _SIDEWAYS,
-            )
+            width, height = stored_size(image)
+            turned = is_sideways(find_turn(image))
+            return ImageHeader(extension=EXTENSIONS[str(image.format)], width=width, height=height, is_sideways=turned)
 
     return _retry_without_metadata(header, data)
 
@@ -102,7 +93,8 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
 
-    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits.
+    Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits, as does 12-bit grey of
+    a TIFF that says so. Of 12 bits in 16 no file tells.
 
     Args:
         data: bytes of an image file.
@@ -155,7 +147,7 @@ def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image
     _check_size(image.width, image.height, max_pixels=max_pixels)
     try:
         image.load()
-        turn = _exif_rotation(image)  # of the picture as it was opened: an array made of it has no EXIF
+        turn = find_turn(image)  # of the picture as it was opened: an array made of it has no EXIF
         rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
     except (ImageError, MemoryError):
@@ -234,17 +226,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             return Image.fromarray(grey_HW.astype(np.uint8)).convert("RGB")  # 8 bits in an array of 32
         if not 0 <= low <= high < 2**16:
             raise ImageError("unsupported_mode", f"{image.mode} with values outside 0..65535")
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
-            grey_HW = 2**16 - 1 - grey_HW
-        return Image.fromarray((grey_HW >> 8).astype(np.uint8)).convert("RGB")
+        tags = getattr(image, "tag_v2", {})
+        num_bits = 12 if tags.get(_BITS_PER_SAMPLE) == (12,) and high < 2**12 else 16  # 12: Pillow leaves them unscaled
+        if tags.get(_PHOTOMETRIC) == 0:  # WhiteIsZero: Pillow turns 8 bits, but not 16
+            grey_HW = 2**num_bits - 1 - grey_HW
+        return Image.fromarray((grey_HW >> num_bits - 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating point pixels have no agreed range")
     return image.convert("RGB")
-
-
-def _exif_rotation(image: Image.Image) -> Image.Transpose | None:
-    """Transpose that applies the EXIF orientation; None if there is none or the metadata is damaged."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return None

@@ -79,7 +79,7 @@ class FiftyOneWriter:
         from pipelines.exchange.formats.map_images import draw_maps  # torch is loaded only where maps are drawn
 
         fields = {}
-        drawn = draw_maps(evidence, size=(width, height) if label.image.is_sideways else (height, width))
+        drawn = draw_maps(evidence, size=(height, width))
         rationales = [each.rationale for each in evidence.maps if each.rationale is not None]
         for rationale, data in drawn:
             rank = "category" if rationale is None else f"rationale_{rationales.index(rationale) + 1}"

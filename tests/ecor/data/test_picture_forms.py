@@ -1,4 +1,7 @@
-"""A picture gives the same pixels, or the same refusal, as a path, as bytes and as a PIL image."""
+"""A picture gives the same pixels, or the same refusal, as a path, as bytes and as a PIL image.
+
+Covers: `ecor.data.images.orientation`.
+"""
 
 import io
 import struct
@@ -46,6 +49,10 @@ def tiff(*, bits: tuple[int, ...], photometric: int, data: bytes, float_pixels: 
 
 
 WHITE_IS_ZERO = tiff(bits=(16,), photometric=0, data=(65535 - GREY_16).tobytes())
+GREY_12 = np.arange(96).reshape(8, 12) * 43
+PACKED_12 = b"".join(struct.pack(">I", int(a) << 12 | int(b))[1:] for a, b in GREY_12.reshape(-1, 2))
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+XMP_CHUNK = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
 UPPER = np.repeat((GREY_16 >> 8).astype(np.uint8)[..., None], 3, axis=2)
 TAKEN = {
     "8 bits": (encoded(Image.fromarray(RGB)), RGB),
@@ -54,6 +61,20 @@ TAKEN = {
     "8 bits, turned": (encoded(Image.fromarray(RGB), exif=TURNED), np.rot90(RGB, -1)),
     "16-bit TIFF": (encoded(Image.fromarray(GREY_16), "tiff"), UPPER),
     "WhiteIsZero": (WHITE_IS_ZERO, UPPER),
+    "12-bit TIFF": (
+        tiff(bits=(12,), photometric=1, data=PACKED_12),
+        np.repeat((GREY_12 >> 4).astype(np.uint8)[..., None], 3, axis=2),
+    ),
+    "turned TIFF": (encoded(Image.fromarray(RGB), "tiff", exif=TURNED), np.rot90(RGB, -1)),
+    "XMP alone in PNG": (with_chunk(encoded(Image.fromarray(RGB)), XMP_CHUNK), np.rot90(RGB, -1)),
+    "XMP beside damaged EXIF in PNG": (
+        with_chunk(encoded(Image.fromarray(RGB)), chunk(b"eXIf", b"no EXIF") + XMP_CHUNK),
+        np.rot90(RGB, -1),
+    ),
+    "XMP beside damaged EXIF in WebP": (
+        encoded(Image.fromarray(RGB), "webp", lossless=True, exif=b"Exif\0\0no EXIF", xmp=XMP),
+        np.rot90(RGB, -1),
+    ),
     "damaged EXIF in PNG": (with_chunk(encoded(Image.fromarray(RGB)), chunk(b"eXIf", b"no EXIF")), RGB),
     "EXIF that ends early in PNG": (with_chunk(encoded(Image.fromarray(RGB)), chunk(b"eXIf", b"II*\0\x08")), RGB),
     "damaged EXIF in WebP": (encoded(Image.fromarray(RGB), "webp", lossless=True, exif=b"Exif\0\0no EXIF"), RGB),
@@ -79,6 +100,23 @@ def test_every_form_gives_the_same_pixels(name, tmp_path):
     for form in [*forms(data, tmp_path), expected]:
         assert np.array_equal(np.asarray(decode_picture(form)), expected), type(form)
     assert decode_picture(Image.open(io.BytesIO(data))).mode == "RGB"
+
+
+def test_a_damaged_exif_is_read_alike_a_second_time():
+    """Pillow raises once, and then gives what it has read of it."""
+    image = Image.open(io.BytesIO(TAKEN["XMP beside damaged EXIF in PNG"][0]))
+    assert np.array_equal(np.asarray(decode_picture(image)), np.asarray(decode_picture(image)))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_header_tells_the_size_as_stored_and_upright(form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(RGB), form, exif=exif)
+    header = check_header(data)
+    assert (header.width, header.height) == (12, 8)
+    assert header.upright_size == decode_image(data).size
 
 
 def test_a_16_bit_image_made_of_an_array_is_its_file(tmp_path):

@@ -205,18 +205,22 @@ def test_fiftyone_has_classifications_and_maps_over_the_image(folder):
         assert heat[0, 0] == 255 and heat[-1, -1] == 0, "the evidence was in the upper left corner"
 
 
+@pytest.mark.parametrize("form", ["jpeg", "tiff"])
 @pytest.mark.parametrize(("orientation", "shape"), [(3, (48, 64)), (6, (64, 48)), (8, (64, 48))])
-def test_maps_of_a_turned_photo_have_its_upright_shape(folder, orientation, shape):
+def test_sizes_and_maps_of_a_turned_photo_are_those_of_its_upright_one(folder, form, orientation, shape):
     """Tools show the photo upright, and the map over it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     for path in (each for each in (folder / "pictures").rglob("*") if each.is_file()):
-        Image.open(io.BytesIO(path.read_bytes())).save(path, "jpeg", exif=exif)
+        Image.open(io.BytesIO(path.read_bytes())).save(path, form, exif=exif)
+    height, width = (round(side * 18 / 48) for side in shape)
     output = export(folder, "fiftyone")
     for each in json.loads((output / "samples.json").read_text(encoding="utf-8"))["samples"]:
-        assert each["metadata"] == {"_cls": "ImageMetadata", "width": 24, "height": 18}
+        assert each["metadata"] == {"_cls": "ImageMetadata", "width": width, "height": height}
         heat = np.asarray(Image.open(each["map_rationale_1"]["map_path"]))
         assert heat.shape == shape and heat[0, 0] == 255 and heat[-1, -1] == 0
+    listed = COCO(str(export(folder, "coco") / "annotations.json"))
+    assert {(each["width"], each["height"]) for each in listed.imgs.values()} == {(width, height)}
 
 
 def test_imagefolder_has_a_safe_folder_per_category(folder):
@@ -410,8 +414,10 @@ def test_only_the_labels_that_the_audit_sends_to_review(folder, capsys):
 
 def test_a_finished_export_is_left_alone_and_another_one_is_refused(folder, capsys):
     before = {path: path.read_bytes() for path in export(folder, "jsonl").rglob("*") if path.is_file()}
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if " listed = " in each]
     export(folder, "jsonl")
-    assert "nothing to do" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "nothing to do" in said.out and line in said.err, "the last line is that of the run that made it"
     assert {path: path.read_bytes() for path in (folder / "jsonl").rglob("*") if path.is_file()} == before
     with pytest.raises(ValueError, match=r"another export: maps was True, is False.*--fresh"):
         export(folder, "jsonl", maps=False)
