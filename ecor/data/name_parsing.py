@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from ecor.data.table_row import TableRow
+from ecor.data.table_row import TableRow, show_value
 
 
 def unique_keys(pairs: list[tuple[str, Any]], *, source: str) -> dict[str, Any]:
@@ -20,7 +20,8 @@ def unique_keys(pairs: list[tuple[str, Any]], *, source: str) -> dict[str, Any]:
 
 def flatten_rationales(entries: Any, *, where: str, sub_rationales: bool) -> list[str]:
     if not isinstance(entries, list):
-        raise ValueError(f"{where} needs a list of rationales, got {entries!r}")
+        shown = show_value(entries) if entries is not None else "null"
+        raise ValueError(f"{where} needs a list of rationales, got {shown}; a list may be empty")
     flat: list[str] = []
     for entry in entries:
         if not isinstance(entry, dict):

@@ -6,30 +6,38 @@ text or a list of names, and any other cell is an error that names the table, th
 
 import csv
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.name_parsing import unique_keys
+from ecor.data.table_columns import Columns
 from ecor.data.table_row import TableRow, show_value
 from ecor.storage import filesystem
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 _ROWS_AT_ONCE = 4096
 _SEPARATORS = (",", ";", "\t")
-_NEAR = 0.75
-_ALSO_CALLED = {
-    "path": ("file", "filename", "filepath", "image", "imagepath", "img"),
-    "category": ("label", "labels", "class", "classname", "classes"),
-    "split": ("subset", "set", "dataset", "datasplit", "splitname", "fold", "partition", "phase", "usage"),
+_FOREIGN = {
+    b"PK\x03\x04": "a zip file, such as a spreadsheet of Excel or LibreOffice: save it there as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel: open it there and save it as CSV in UTF-8",
+    b"PAR1": "a Parquet file: rename it, so that its name ends in .parquet",
+    b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it with unzstd",
+    b"BZh": "compressed by bzip2: unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed by xz: unpack it with unxz",
+    b"ARROW1": "an Arrow (Feather) file: write it as Parquet",
+    b"SQLite format 3": "a database of SQLite: export the table as CSV",
+    b"%PDF": "a PDF: save the table as CSV in UTF-8",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file with `git lfs pull`",
 }
-"""Other common names of columns, in small letters without what is between their words: refused, so that a table's own
-labels and splits are not passed over."""
+"""How files of other formats begin."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_FOREIGN_TO_PARQUET = {beginning: what for beginning, what in _FOREIGN.items() if beginning != b"PAR1"}
+_START_BYTES = 64
 
 
 def read_rows(
@@ -49,12 +57,31 @@ def read_rows(
             another one, its text is not UTF-8, a row cannot be parsed, or a column is missing, there twice, or called
             nearly as one that is asked for, or by another common name of it.
     """
-    path = str(address)
+    return _rows_of(str(address), Columns(required=tuple(required), optional=tuple(optional)))
+
+
+def describe_unread_columns(
+    address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
+) -> str | None:
+    """Name the columns that `read_rows` with the same arguments does not read; None where it reads all.
+
+    Of JSON Lines every line is looked at: each has its own names.
+
+    Raises:
+        ValueError: as `read_rows`.
+    """
+    columns = Columns(required=tuple(required), optional=tuple(optional))
+    rows = _rows_of(str(address), columns)
+    deque(rows, maxlen=0) if str(address).lower().endswith(".jsonl") else next(rows, None)
+    return columns.describe_unread()
+
+
+def _rows_of(path: str, columns: Columns) -> Iterator[TableRow]:
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in readers:
         raise ValueError(f"{path}: a table is a {', '.join(TABLE_SUFFIXES)} file, got {suffix or 'no suffix'}")
-    return readers[suffix](path, _Columns(required=tuple(required), optional=tuple(optional)))
+    return readers[suffix](path, columns)
 
 
 def read_json_lines(address: filesystem.Address) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,46 +114,7 @@ def _parse_json(line: str, *, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-
-    def match(self, names: Sequence[Any], *, where: str) -> dict[str, Any]:
-        """The asked-for columns that are there, with their spelling in the table. Raises ValueError as `read_rows`."""
-        asked = (*self.required, *self.optional)
-        found: dict[str, Any] = {}
-        for name in names:
-            key = str(name).strip().casefold()
-            if key not in asked:
-                continue
-            if key in found:
-                raise ValueError(f"{where} has the column {key} twice, as {found[key]!r} and {name!r}: keep one")
-            found[key] = name
-        others = [name for name in names if name not in found.values()]
-        for column in asked:
-            if column in found:
-                continue
-            if (near := _nearest(column, others)) is not None:
-                raise ValueError(
-                    f"{where} has no column {column}, but {near!r}: rename it to {column}, or to an unlike name if it "
-                    "is something else"
-                )
-            if column in self.required:
-                raise ValueError(f"{where} has no column {column}, it has {show_value(sorted(map(str, names)))}")
-        return found
-
-
-def _nearest(column: str, names: Sequence[Any]) -> Any | None:
-    """The name of a column that may be meant by the one that is asked for."""
-    spelled = {str(name).strip().casefold(): name for name in names}
-    called = _ALSO_CALLED.get(column, ())
-    also = [name for text, name in spelled.items() if re.sub(r"[ _.-]+", "", text) in called]
-    near = [spelled[text] for text in get_close_matches(column, spelled, n=1, cutoff=_NEAR)]
-    return next(iter([*near, *also]), None)
-
-
-def _csv_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
+def _csv_rows(path: str, columns: Columns) -> Iterator[TableRow]:
     with _opened_text(path, newline="") as file:
         line = 0
         try:
@@ -151,7 +139,7 @@ def _csv_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
             raise _not_utf8(path, line=line + 1, error=error) from error
 
 
-def _separator(start: str, *, columns: _Columns) -> str:
+def _separator(start: str, *, columns: Columns) -> str:
     """The one by which the first line holds all required columns; a comma where none does."""
 
     def has_all(separator: str) -> bool:
@@ -161,7 +149,7 @@ def _separator(start: str, *, columns: _Columns) -> str:
     return next(filter(has_all, _SEPARATORS), _SEPARATORS[0])
 
 
-def _json_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
+def _json_rows(path: str, columns: Columns) -> Iterator[TableRow]:
     known: dict[tuple[str, ...], dict[str, str]] = {}
     for where, record in read_json_lines(path):
         names = tuple(record)
@@ -170,14 +158,12 @@ def _json_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
         yield TableRow(where=where, cells={column: record[name] for column, name in known[names].items()})
 
 
-def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
+def _parquet_rows(path: str, columns: Columns) -> Iterator[TableRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if filesystem.is_folder(path):
-        raise ValueError(f"{path} is a folder: name one file, or write its parts as one Parquet file")
     number = 0
-    with _opened(path) as file:
+    with _opened(path, foreign=_FOREIGN_TO_PARQUET) as file:
         try:
             table = pq.ParquetFile(file)
             matched = columns.match(table.schema_arrow.names, where=path)
@@ -195,9 +181,17 @@ def _parquet_rows(path: str, columns: _Columns) -> Iterator[TableRow]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str, *, foreign: Mapping[bytes, str]) -> Iterator[Any]:
+    """A file, at its start. Raises ValueError for a folder, and for a file that begins as one of another format."""
+    if filesystem.is_folder(path):
+        raise ValueError(f"{path} is a folder: name one file; a table in parts must be written as one file")
     try:
         with filesystem.open_file(path) as file:
+            start = file.read(_START_BYTES)
+            for beginning, what in foreign.items():
+                if start.startswith(beginning):
+                    raise ValueError(f"{path} is {what}")
+            file.seek(0)
             yield file
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such table") from error
@@ -206,11 +200,13 @@ def _opened(path: str) -> Iterator[Any]:
 @contextmanager
 def _opened_text(path: str, *, newline: str | None) -> Iterator[TextIOWrapper]:
     """The text of a file, without a byte order mark."""
-    with _opened(path) as binary:
-        start = binary.read(2)
+    with _opened(path, foreign=_FOREIGN) as binary:
+        start = binary.read(_START_BYTES)
         binary.seek(0)
-        if start in (b"\xff\xfe", b"\xfe\xff"):
+        if start.startswith(_UTF16):
             raise ValueError(f"{path} is UTF-16: save it as UTF-8")
+        if b"\0" in start:
+            raise ValueError(f"{path} is no text, or UTF-16 (it holds bytes of zero): save it as text in UTF-8")
         with TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as file:
             yield file
 

@@ -1,7 +1,7 @@
 """The vocabulary: names of categories and their rationales, their ids, and readers of its files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from ecor.data.name_parsing import (
     normalise_name,
     unique_keys,
 )
+from ecor.data.table_row import show_value
 from ecor.data.tables import read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
@@ -119,8 +120,11 @@ def vocabulary_from_mapping(mapping: Mapping[str, Sequence[str]], *, source: str
         if category in categories:
             raise ValueError(f"{source}: {categories[category]!r} and {raw!r} are the same category {category!r}")
         categories[category] = raw
-        if isinstance(rationales, str):
-            raise ValueError(f"{source}: category {raw!r} needs a list of rationales, got the text {rationales!r}")
+        if isinstance(rationales, str | bytes | Mapping) or not isinstance(rationales, Iterable):
+            raise ValueError(
+                f"{source}: category {raw!r} needs a list of rationales, got {show_value(rationales)}; a list may be "
+                "empty"
+            )
         names = [checked_name(name, where=f"{source}: a rationale of {raw!r}") for name in rationales]
         for name in rationales:
             check_spelling(name, spelled=spelled, where=source, kind="rationale")

@@ -13,7 +13,7 @@ from ecor.data.images.decoding import EXTENSIONS
 from ecor.data.name_parsing import read_label
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
 from ecor.data.table_row import TableRow
-from ecor.data.tables import TABLE_SUFFIXES, read_rows
+from ecor.data.tables import TABLE_SUFFIXES, describe_unread_columns, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from ecor.storage.filesystem import FileFacts
@@ -50,10 +50,13 @@ class Input:
     """Other files of a folder that are left out: `hidden` ones, those in the `output` folder, and links to folders that
     are not followed (`linked_folder`)."""
 
+    unread_columns: str | None = None
+    """A line that names the columns of a table that are not read, if there are any."""
+
     def describe_left_out(self) -> str | None:
-        """One line on the files that are left out; None where there are none."""
+        """One line on the files that are left out, or on columns that are not read; None where there are none."""
         if not self.left_out:
-            return None
+            return self.unread_columns
         kinds = sorted(self.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
         named = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_KINDS_NAMED])
         named += f" and {len(kinds) - _KINDS_NAMED} kinds more" if len(kinds) > _KINDS_NAMED else ""
@@ -209,7 +212,8 @@ def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
     ]
     columns = [name for name in ("path", *_LABELS) if any(name in row.cells for row in rows)]
     described = [{name: row.cells.get(name) for name in columns} for row in rows]
-    return _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
+    listed = _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
+    return replace(listed, unread_columns=describe_unread_columns(path, required=("path",), optional=_LABELS))
 
 
 def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> ImageInput:

@@ -8,19 +8,25 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.config.checks import name_some
-from ecor.data.tables import read_json_lines
+from ecor.data.tables import describe_unread_columns, read_json_lines
 from ecor.storage import filesystem
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.folder_layout import TRUTH_NAME, Source
+from pipelines.sharding.listing import OPTIONAL_TABLE_COLUMNS, TABLE_COLUMNS
 from pipelines.storage.image_bytes import escape_name
 
 _NAMED = 5
 
 
 def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
-    """A line for the categories without an image, and one for each sidecar with lines of images that are not there."""
+    """A line for the categories without an image, and one for each sidecar with lines of images that are not there.
+
+    Of a table, a line for the columns that are not read.
+    """
     if source.layout == "table":
-        return []
+        path = f"{source.root}/{source.places[0].path}"
+        line = describe_unread_columns(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS)
+        return [] if line is None else [line]
     depth = source.places[0].path.count("/") + 1
     return list(find_gaps(source, counts=listing.map_tables(partial(count_by_folder, depth=depth)).iter_rows()))
 

@@ -31,6 +31,9 @@ LISTING_SCHEMA = pa.schema(
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
     ]
 )
+TABLE_COLUMNS = ("path", "category")
+OPTIONAL_TABLE_COLUMNS = ("split", "rationales", "visible_rationales")
+"""Columns of a table of images that are read."""
 ROWS_AT_ONCE = 4096
 """Rows of a table, at most."""
 
@@ -113,9 +116,9 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
-    optional = ("split", "rationales", "visible_rationales")
     has_split: bool | None = None
-    for row in read_rows(f"{place.root}/{place.path}", required=("path", "category"), optional=optional):
+    path = f"{place.root}/{place.path}"
+    for row in read_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS):
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")

@@ -1,10 +1,11 @@
 """One reader for every table a user brings: the same rows from every format, and a line about what cannot be read.
 
-Covers: `ecor.data.table_row`.
+Covers: `ecor.data.table_row`, `ecor.data.table_columns`.
 """
 
 import csv
 import errno
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecor.data.table_row import TableRow, show_value
-from ecor.data.tables import read_json_lines, read_rows
+from ecor.data.tables import describe_unread_columns, read_json_lines, read_rows
 
 COLUMNS = {"required": ("path",), "optional": ("category", "split", "rationales")}
 
@@ -161,6 +162,31 @@ def test_a_name_that_is_there_beside_a_like_one_is_no_mistake(tmp_path: Path):
     assert row.text("category") == "cat"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_that_are_not_read_are_named_once(tmp_path: Path, suffix: str):
+    row = {"path": "a.png", "Category": "cat", "catagory": "dog", "dataset": "x", "notes": "y", "kategorie": "z"}
+    path = write(tmp_path, [row, row], suffix=suffix)
+    assert describe_unread_columns(path, required=("path", "category"), optional=("rationales",)) == (
+        "columns that are not read: catagory (is category meant?), dataset, notes, kategorie (is category meant?)"
+    )
+    known = write(tmp_path, [{"path": "a.png", "category": "cat"}], suffix=suffix)
+    assert describe_unread_columns(known, required=("path", "category")) is None
+
+
+def test_columns_of_every_line_count_and_long_lists_are_cut(tmp_path: Path):
+    rows = [{"path": "a.png"}, {"path": "b.png", **{f"x{number:02d}": 1 for number in range(14)}, "y\n" + "z" * 99: 1}]
+    path = write(tmp_path, rows, suffix="jsonl")
+    found = describe_unread_columns(path, required=("path",))
+    assert found is not None and found.endswith("x08, x09 and 5 more") and "\n" not in found
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_folder_with_the_name_of_a_table_is_refused(tmp_path: Path, suffix: str):
+    (tmp_path / f"images.{suffix}").mkdir()
+    with pytest.raises(ValueError, match=rf"images\.{suffix} is a folder: name one file"):
+        rows_of(tmp_path / f"images.{suffix}")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators_and_byte_order_mark(tmp_path: Path, separator: str):
     text = separator.join(["path", "category"]) + "\r\n" + separator.join(["a.png", "cat"]) + "\r\n\r\n"
@@ -183,6 +209,15 @@ def test_quoted_line_breaks_far_into_a_large_file(tmp_path: Path):
         ("path,category\na.png,caf\u00e9\n".encode("cp1252"), r"not UTF-8 \(byte 0xe9\): save the file as UTF-8"),
         (b"path,category\na.png\n", "line 2 has 1 cells, the first line names 2 columns"),
         (b'path,category\na.png,"cat\n', "line 2: unexpected end of data"),
+        ("path,category\na.png,cat\n".encode("utf-16-le"), "is no text, or UTF-16"),
+        (
+            b"PK\x03\x04\x14\0\6\0",
+            "is a zip file, such as a spreadsheet of Excel or LibreOffice: save it there as CSV",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet of an old Excel"),
+        (b"PAR1\x15\4", r"is a Parquet file: rename it, so that its name ends in \.parquet"),
+        (gzip.compress(b"path,category\n"), "is compressed by gzip: unpack it with gunzip"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
         (b"", "is empty: its first line must name the columns"),
         (b"path\n" + b"x" * 200_000, "line 2: field larger than field limit"),
     ],
@@ -191,6 +226,12 @@ def test_csv_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: 
     (tmp_path / "images.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_of(tmp_path / "images.csv")
+
+
+def test_a_parquet_file_that_is_none_is_told_as_what_it_is(tmp_path: Path):
+    (tmp_path / "images.parquet").write_bytes(b"PK\x03\x04\x14\0\6\0")
+    with pytest.raises(ValueError, match="is a zip file, such as a spreadsheet"):
+        rows_of(tmp_path / "images.parquet")
 
 
 @pytest.mark.parametrize(

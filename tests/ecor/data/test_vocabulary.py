@@ -4,6 +4,7 @@ Covers: `ecor.data.name_parsing`.
 """
 
 import csv
+import inspect
 import json
 
 import pyarrow as pa
@@ -232,3 +233,15 @@ def test_real_vocabularies_read(shared_data):
     }
     assert num_categories["imagenet"] == 1000
     assert num_categories["places365"] == 365
+
+
+@pytest.mark.parametrize("value", [None, 5, True, "a brim", b"a brim", {"a brim": []}])
+def test_rationales_that_are_no_list_are_refused_with_the_category(value):
+    with pytest.raises(ValueError, match=r"mapping: category 'hat' needs a list of rationales, got .*may be empty"):
+        inspect.unwrap(vocabulary_from_mapping)({"hat": value})  # users have no check of types at run time
+
+
+def test_a_null_in_a_file_is_refused_with_the_category(tmp_path):
+    (tmp_path / "vocabulary.json").write_text('{"hat": null}')
+    with pytest.raises(ValueError, match=r"vocabulary\.json: category 'hat' needs a list of rationales, got null"):
+        read_vocabulary(tmp_path / "vocabulary.json")

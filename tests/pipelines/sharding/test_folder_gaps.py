@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.config.stages import ShardConfig
-from pipelines.sharding.folder_gaps import count_by_folder, find_gaps
+from pipelines.sharding.folder_gaps import count_by_folder, describe_gaps, find_gaps
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
 
@@ -93,3 +93,10 @@ def test_an_input_of_links_alone_is_refused_with_the_setting(tmp_path: Path):
     (tmp_path / "in" / "hat").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="--follow-links"):
         find_source(ShardConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out")))
+
+
+def test_columns_of_a_table_that_are_not_read_are_named(tmp_path: Path):
+    (tmp_path / "images.csv").write_text("path,category,notes,visible\na.png,cat,x,y\n")
+    source = find_source(ShardConfig(input=str(tmp_path / "images.csv"), output=str(tmp_path / "shards")))
+    (line,) = describe_gaps(source, listing=None)
+    assert line == "columns that are not read: notes, visible"

@@ -246,6 +246,12 @@ def test_input_that_is_none_is_told_what_would_do(tmp_path: Path, split: Path) -
         read_input(str(tmp_path / "twice.csv"), unit_size=2)
 
 
+def test_columns_of_a_table_that_are_not_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,split,rationales,notes\na.png,test,a tail,x\n")
+    found = read_input(str(tmp_path / "list.csv"), unit_size=2)
+    assert found.describe_left_out() == "columns that are not read: split, notes"
+
+
 @pytest.mark.parametrize("num_images", [1, 4, 9, 100])
 def test_parts_put_together_are_the_unit(split: Path, num_images: int) -> None:
     unit = read_input(str(split), unit_size=1).units[0]
