@@ -12,6 +12,7 @@ import ray.data
 from ray.data import DataContext
 
 from pipelines.config.infrastructure import ClusterConfig
+from pipelines.config.secrets import mask_secrets
 from pipelines.runtime.console import say
 from pipelines.runtime.prometheus import time_stage
 from pipelines.runtime.ray_folder import ray_folder
@@ -115,6 +116,13 @@ def _do_nothing() -> bool:
 
 def _init(address: str | None, *, options: dict[str, Any]) -> None:
     """Start or join a cluster. A machine that is too busy to start one in time gets a second chance."""
+    joined = address or os.environ.get("RAY_ADDRESS", "")
+    if joined.lower().startswith(("http://", "https://")):
+        raise ValueError(
+            f"{'--cluster.address' if address else 'RAY_ADDRESS'} is {mask_secrets(joined)}, the address of Ray's "
+            "dashboard, at which `ray job submit` hands in jobs: set it to the head's own address, as head:6379, or "
+            "leave it unset to run on this machine"
+        )
     try:
         _try_init(address, options=options)
     except TimeoutError:

@@ -57,3 +57,16 @@ def test_other_errors_of_rays_are_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
     starts(monkeypatch, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"), connect(ClusterConfig()):
         pytest.fail("there is no cluster")
+
+
+@pytest.mark.parametrize("by_setting", [True, False])
+def test_the_address_of_a_dashboard_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, by_setting: bool) -> None:
+    calls, address = starts(monkeypatch), "http://user:pass12@head:8265"
+    if not by_setting:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    config = ClusterConfig(address=address if by_setting else None)
+    with pytest.raises(ValueError, match="address of Ray's dashboard") as caught, connect(config):
+        pytest.fail("there is no cluster")
+    said = str(caught.value)
+    assert said.startswith("--cluster.address is" if by_setting else "RAY_ADDRESS is") and "head:6379" in said
+    assert not calls and "pass12" not in said and "\n" not in said
