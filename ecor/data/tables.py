@@ -14,8 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.name_parsing import unique_keys
-from ecor.data.table_columns import Columns
-from ecor.data.table_row import TableRow, show_value
+from ecor.data.table_row import Columns, TableRow, show_value
 from ecor.storage import filesystem
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")

@@ -131,14 +131,17 @@ def schema_for(scoring: ScoringConfig) -> pa.Schema:
 
 
 def check_schema(table: pa.Table, *, source: str) -> pa.Table:
-    """Return the same table, when it has `PREDICTION_SCHEMA`. Optional columns stay; any other is left out.
+    """Return the same rows with `PREDICTION_SCHEMA`. Optional columns stay; any other is left out.
+
+    Columns of another type are cast, as pandas writes them, where their values fit.
 
     Args:
         table: as it was read.
         source: name of the table in errors.
 
     Raises:
-        ValueError: naming the first column that differs, or the version of the schema when it is another one.
+        ValueError: naming the first column that is missing or does not fit, or the version of the schema when it is
+            another one.
     """
     version = (table.schema.metadata or {}).get(b"ecor.schema_version", SCHEMA_VERSION.encode()).decode()
     if version != SCHEMA_VERSION:
@@ -147,9 +150,25 @@ def check_schema(table: pa.Table, *, source: str) -> pa.Table:
     for expected in schema:
         index = table.schema.get_field_index(expected.name)
         found = None if index < 0 else table.schema.field(index).type
-        if found != expected.type:
+        if found is None:
             raise ValueError(f"{source}: column {expected.name} must be {expected.type}, found {found}")
+        if found != expected.type:
+            table = table.set_column(index, expected.name, _cast(table[index], field=expected, source=source))
     return table.select(schema.names).cast(schema)
+
+
+def _cast(column: pa.ChunkedArray, *, field: pa.Field, source: str) -> pa.ChunkedArray:
+    """The same values in the type of the schema: pandas writes longer types for texts, numbers and empty columns."""
+    try:
+        cast = column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(
+            f"{source}: column {field.name} must be {field.type}, found {column.type}, and its values do not fit: "
+            "write it in that type"
+        ) from error
+    if cast.null_count and not field.nullable:
+        raise ValueError(f"{source}: column {field.name} must have a value in every row, {cast.null_count} have none")
+    return cast
 
 
 def schema_rows() -> list[dict[str, str]]:

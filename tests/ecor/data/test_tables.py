@@ -1,6 +1,6 @@
 """One reader for every table a user brings: the same rows from every format, and a line about what cannot be read.
 
-Covers: `ecor.data.table_row`, `ecor.data.table_columns`.
+Covers: `ecor.data.table_row`.
 """
 
 import csv

@@ -242,3 +242,34 @@ def test_remote_file_systems_are_reached_by_url() -> None:
     assert isinstance(part, PredictionPart)
     write_prediction_set(folder, PredictionSet(parts=(part,), parents=PARENTS, scoring=ScoringConfig()))
     assert read_predictions(folder)["key"].to_pylist() == ["a"]
+
+
+def test_labels_that_pandas_has_saved_again_are_read(tmp_path: Path) -> None:
+    """It writes texts as large_string, numbers in 64 bits, and a column without values as null."""
+    table = predictions_table([example("a"), example("b")])
+    wide = {pa.string(): pa.large_string(), pa.float32(): pa.float64(), pa.int32(): pa.int64()}
+    schema = pa.schema(
+        [
+            pa.field(
+                each.name, pa.null() if table[each.name].null_count == len(table) else wide.get(each.type, each.type)
+            )
+            for each in table.schema
+        ]
+    )
+    columns = [pa.nulls(len(table)) if each.type == pa.null() else table[each.name].cast(each.type) for each in schema]
+    changed = pa.table(columns, schema=schema)
+    assert changed.schema.types != table.schema.types
+    pq.write_table(changed, tmp_path / "labels.parquet")
+    assert read_predictions(tmp_path / "labels.parquet").equals(table)
+
+
+def test_values_that_do_not_fit_a_column_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    table = predictions_table([example("a")])
+    index = table.schema.get_field_index("confidence")
+    for column, told in (
+        (pa.array(["high"]), "its values do not fit: write it in that type"),
+        (pa.nulls(1), "1 have none"),
+    ):
+        pq.write_table(table.set_column(index, "confidence", column), tmp_path / "labels.parquet")
+        with pytest.raises(ValueError, match=f"labels.parquet: column confidence must .*{told}"):
+            read_predictions(tmp_path / "labels.parquet")
