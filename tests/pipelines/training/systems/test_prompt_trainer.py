@@ -30,7 +30,9 @@ from pipelines.training.systems.prompt_trainer import (
     validation_objective,
     validation_scoring,
 )
+from pipelines.training.systems.registry import build_trainer
 from tests.support.tiny_models import NAMES, TINY_CLIP
+from tests.support.tiny_towers import RESNET
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
 RIVALS: tuple[MethodName, ...] = ("inverted", "independent", "pairs")
@@ -120,3 +122,28 @@ def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: P
         recognizer = tuning.best_recognizer(last.progress)
         assert {method for method in FACTORS if recognizer.temperatures.cover(method)} == fitted | {own}
         assert set(calibrated_methods(config.objective, text=recognizer.text)) == fitted | {own}
+
+
+def test_a_tower_without_visual_tokens_gets_text_tokens_unless_something_else_is_asked(shards: Path, tmp_path: Path):
+    (shards / "tiny-resnet.json").write_text(json.dumps(RESNET | {"text_cfg": TINY_CLIP["text_cfg"]}))
+    words = f"--shards {shards} --output {tmp_path} --num-epochs 1 --batch-size 6 --backbone.pretrained random".split()
+    words += ["--backbone.name", f"{shards}/tiny-resnet.json"]
+    config = parsed(*words)
+    prompts = config.prompts
+    assert (prompts.visual_tokens, prompts.rationale_tokens, prompts.category_tokens) == (0, 6, 6)
+    assert config.fit.learning_rate == 0.016 and resolve_config(config) == config
+    assert parsed(*words, "--fit.learning-rate", "0.002").fit.learning_rate == 0.002
+    assert parsed(*words, "--objective.name", "pairs").prompts.rationale_tokens == 0
+    tuning = PromptTrainer(
+        config,
+        vocabulary=VOCABULARY,
+        train=read_split(str(shards / "train"), vocabulary=VOCABULARY),
+        validation=read_split(str(shards / "validation"), vocabulary=VOCABULARY),
+        rank=Rank(),
+        cache_dir=tmp_path / "cache",
+    )
+    *_, last = tuning.reports(tuning.module())
+    assert tuning.best_recognizer(last.progress).prompts.config == prompts
+    asked = parsed(*words, "--prompts.visual-tokens", "4")
+    with pytest.raises(ValueError, match="visual_tokens needs an open_clip ViT"):
+        build_trainer(asked, vocabulary=VOCABULARY, rank=Rank())
