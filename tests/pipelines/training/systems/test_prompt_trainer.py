@@ -143,8 +143,9 @@ def tune(config: TrainConfig) -> Recognizer:
 
 @pytest.mark.parametrize(
     ("family", "settings"),
-    [("ViT", VITS["average"] | {"text_cfg": TEXT}), ("ResNet", RESNET | {"text_cfg": TEXT}), ("timm", TIMM | {"text_cfg": TEXT}),
-     ("ConvNeXt", CONVNEXT | {"text_cfg": TEXT}), ("SigLIP", SIGLIP), ("CoCa", COCA)],
+    [("ViT", VITS["average"] | {"text_cfg": TEXT}), ("ResNet", RESNET | {"text_cfg": TEXT}),
+     ("timm", TIMM | {"text_cfg": TEXT}), ("ConvNeXt", CONVNEXT | {"text_cfg": TEXT}), ("SigLIP", SIGLIP),
+     ("CoCa", COCA)],
 )  # fmt: skip
 def test_every_family_of_towers_is_tuned_by_the_default_settings(
     family: str, settings: dict, shards: Path, tmp_path: Path
