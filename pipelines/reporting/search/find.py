@@ -166,7 +166,7 @@ def _page(config: FindConfig, found: Found, *, among: FeatureFolders, model: str
     return draw_page(
         groups,
         title="Found images",
-        sentence=f"{among.num_rows:,} labelled images were compared with each search{without_feature(among.num_rejected)}.",
+        sentence=f"{among.num_rows:,} images searched{without_feature(among.num_rejected)}.",
         words=[],
         facts=[
             Fact(label="Labels", value=config.labels),
