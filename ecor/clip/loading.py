@@ -1,13 +1,11 @@
 """Load a frozen CLIP by name: from files, from a store, from this package, or from a model hub by open_clip."""
 
-import difflib
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import torch
@@ -16,10 +14,11 @@ from ecor.clip.backbone import Backbone
 from ecor.clip.construction import ClipParts, architecture_config, build_random_clip, build_tokenizer
 from ecor.clip.open_clip_api import open_clip, set_model_preprocess_cfg
 from ecor.clip.weights.architecture_files import read_architecture
+from ecor.clip.weights.named_models import check_known, find_files
 from ecor.clip.weights.tag_facts import AS_NAMED, facts_beside, file_facts, tag_facts
 from ecor.clip.weights.weight_files import check_values, load_weights, shorten_error
 from ecor.config.address_types import HUBS
-from ecor.config.checks import name_some, require
+from ecor.config.checks import require
 from ecor.config.model import BackboneConfig
 from ecor.storage import filesystem
 
@@ -71,7 +70,7 @@ def _open_as_named(config: BackboneConfig, *, device: str | torch.device, digest
 
 
 def _open_backbone(config: BackboneConfig, *, device: str | torch.device) -> Backbone:
-    files_of = _find_files(config)
+    files_of = find_files(config)
     parts = _from_files(*files_of, config=config) if files_of else _from_open_clip(config)
     check_values(parts.model, name=f"the weights {config.pretrained} of {config.name}")
     return Backbone(parts, config=config, device=device)
@@ -90,25 +89,6 @@ def _check_compiler(device: torch.device) -> None:
         f"--backbone.compile needs a compiler, and none of {', '.join(wanted)} is on this machine: install g++, set "
         f"{asked} to one, or leave --backbone.compile out",
     )
-
-
-def _find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
-    """Addresses of the architecture JSON and the weights (None: random); None if the config names no files."""
-    if config.pretrained == "embedded":
-        folder = Path(str(files("ecor") / "demo" / "weights"))
-        known = sorted(path.stem for path in folder.glob("*.json"))
-        require(config.name in known, f"no embedded model {config.name!r}; embedded are: {', '.join(known) or 'none'}")
-        return str(folder / f"{config.name}.json"), str(folder / f"{config.name}.safetensors")
-    if not config.name.endswith(".json"):
-        return None
-    require(filesystem.is_file(config.name), f"no model config at {config.name}")
-    if config.pretrained == "random":
-        return config.name, None
-    weights = config.pretrained
-    if weights is None:
-        raise ValueError(f"pretrained must name the weights file that goes with {config.name}")
-    require(filesystem.is_file(weights), f"no weights file at {weights}")
-    return config.name, weights
 
 
 def _from_files(architecture: str, weights: str | None, *, config: BackboneConfig) -> ClipParts:
@@ -174,7 +154,7 @@ def _open_text_part(open_part: Callable[[], _Part], *, of_hub: str | None, name:
 def _from_open_clip(config: BackboneConfig) -> ClipParts:
     if config.name.startswith(HUBS):
         return _from_hub(config)
-    tags = _check_known(config)
+    tags = check_known(config)
     model_cfg = open_clip.get_model_config(config.name)
     if config.pretrained == "random":
         return _build_parts(model_cfg, preprocess={}, weights=None, name=config.name)
@@ -221,28 +201,3 @@ def _with_activation(model_cfg: Mapping[str, Any], *, quick_gelu: bool) -> dict[
         return dict(model_cfg)
     rest = {key: value for key, value in model_cfg.items() if key != "quick_gelu"}
     return {**rest, "quick_gelu": True} if quick_gelu else rest
-
-
-def _check_known(config: BackboneConfig) -> list[str]:
-    """The tags of a name; ValueError if open_clip does not know the name, or `pretrained` is neither tag nor file."""
-    names = open_clip.list_models()
-    if config.name not in names:
-        near = difflib.get_close_matches(config.name, names, n=3)
-        raise ValueError(
-            f"unknown model {config.name!r}{': nearest are ' + ', '.join(near) if near else ''}; give an open_clip "
-            f"name, a hub id (hf-hub:org/name) or the path of a model config (.json)"
-        )
-    tags: list[str] = open_clip.list_pretrained_tags_by_model(config.name)
-    is_file = config.pretrained is not None and filesystem.is_file(config.pretrained)
-    if config.pretrained not in (*tags, "random") and not is_file:
-        near = difflib.get_close_matches(config.pretrained or "", tags, n=8) or tags[:8]
-        named = name_some([*near, *(tag for tag in tags if tag not in near)], most=len(near))
-        raise ValueError(
-            f"pretrained {config.pretrained!r} is neither a tag of {config.name} nor a file; tags: {named or 'none'}"
-        )
-    require(
-        config.preprocess_of is None or config.pretrained not in (*tags, "random"),
-        f"preprocess_of {config.preprocess_of} is for files of weights, and {config.pretrained!r} is none: leave it "
-        "out",
-    )
-    return tags

@@ -86,7 +86,8 @@ class PromptConfig:
     category_tokens: int = 0
     """Learned text context tokens of Prompt_{c|R}."""
     visual_tokens: int = 2
-    """Learned visual prompt tokens per block (VPT). Without them an image is read once, not in each epoch."""
+    """Learned visual prompt tokens per block (VPT). Without them an image is read once, not in each epoch. For an image
+    tower that is no open_clip ViT, `ecor train` replaces the default prompts by six text tokens each."""
     visual_depth: int | None = None
     """Blocks with visual tokens of their own, from the first: 1 is shallow; None: all of them, deep."""
     visual_shared: bool = True

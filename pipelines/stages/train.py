@@ -71,7 +71,13 @@ def run(
         ValueError: when a setting does not fit the data, or the output holds another run (naming both digests).
         OSError: when another job has taken the run over meanwhile, or a worker died.
     """
-    config, tracking = resolve_config(config), resolve_tracking(tracking or TrackingConfig())
+    asked, config = config, resolve_config(config)
+    tracking = resolve_tracking(tracking or TrackingConfig())
+    if asked.prompts.visual_tokens and not config.prompts.visual_tokens:
+        say(
+            f"{config.backbone.name}: its image tower takes no visual tokens (it is no open_clip ViT): text tokens are "
+            f"learned, {config.prompts.category_tokens} per prompt, with a learning rate of {config.fit.learning_rate}"
+        )
     initial = None if config.init_from is None else pin_model(config.init_from, tracking=tracking)
     config = config if initial is None else replace(config, init_from=initial.uri)
     for line in _lacking_rationales(config):

@@ -15,6 +15,8 @@ from ecor.checkpoint import load_tokens, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.prompts import PromptLearner
 from ecor.clip.text_features import TextFeatures
+from ecor.clip.weights.named_models import takes_visual_tokens
+from ecor.config.model import PromptConfig
 from ecor.config.scoring import FACTORS, MethodName, ScoringConfig
 from ecor.config.training import FitConfig, ObjectiveConfig, ObjectiveName
 from ecor.model import Recognizer
@@ -33,10 +35,12 @@ from pipelines.training.systems.trainer import Trainer
 from pipelines.training.systems.visible_truth import read_visible_rationales
 
 NO_LIMIT = 2**62
+TEXT_TOKENS, TEXT_LEARNING_RATE = 6, 0.016
+"""Chosen by the ablation study (`docs/results.md`)."""
 
 
 def resolve_config(config: TrainConfig) -> TrainConfig:
-    """Write out presets, and make paths absolute so that every worker finds the files.
+    """Write out presets and defaults that hang on the tower; make paths absolute so that every worker finds the files.
 
     DROR's recipe replaces `fit` and `objective`. With one softmax over pairs or the inverted order, Prompt_R is never
     used. So it gets no learned tokens with these objectives (our choice: they would keep their random start).
@@ -44,6 +48,8 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
     if config.preset == "dror":
         objective = replace(config.objective, name="pairs")
         config = replace(config, fit=FitConfig.dror(), objective=objective, preset="none")
+    if config.system == "ecor":
+        config = _with_fitting_tokens(config)
     if config.objective.name in ("pairs", "inverted"):
         config = replace(config, prompts=replace(config.prompts, rationale_tokens=0))
     is_folder = config.init_from is not None and not config.init_from.startswith("models:")
@@ -54,6 +60,20 @@ def resolve_config(config: TrainConfig) -> TrainConfig:
         init_from=absolute_address(str(config.init_from)) if is_folder else config.init_from,
         cache_dir=config.cache_dir and absolute_address(config.cache_dir),
     )
+
+
+def _with_fitting_tokens(config: TrainConfig) -> TrainConfig:
+    """Learn text tokens instead of the default visual ones where the image tower takes none.
+
+    Their number and their learning rate are those of the ablation study (our choice), unless a rate was asked for.
+    """
+    if config.prompts != PromptConfig() or takes_visual_tokens(config.backbone):
+        return config
+    prompts = replace(config.prompts, visual_tokens=0, rationale_tokens=TEXT_TOKENS, category_tokens=TEXT_TOKENS)
+    fit = config.fit
+    if fit.learning_rate == FitConfig().learning_rate:
+        fit = replace(fit, learning_rate=TEXT_LEARNING_RATE)
+    return replace(config, prompts=prompts, fit=fit)
 
 
 def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:

@@ -9,8 +9,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ecor.clip.prompts import PromptLearner
 from ecor.config.model import TextConfig
 from ecor.config.scoring import FACTORS, MethodName
 from ecor.config.training import ObjectiveConfig, ObjectiveName
@@ -18,6 +20,7 @@ from ecor.data.samples import Sample
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files
 from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
+from ecor.model import Recognizer
 from ecor.training.distributed import Rank
 from pipelines.__main__ import _parse_command
 from pipelines.commands import Train
@@ -30,7 +33,9 @@ from pipelines.training.systems.prompt_trainer import (
     validation_objective,
     validation_scoring,
 )
+from pipelines.training.systems.registry import build_trainer
 from tests.support.tiny_models import NAMES, TINY_CLIP
+from tests.support.tiny_towers import COCA, CONVNEXT, RESNET, SIGLIP, TEXT, TIMM, VITS
 
 VOCABULARY = vocabulary_from_mapping(NAMES)
 RIVALS: tuple[MethodName, ...] = ("inverted", "independent", "pairs")
@@ -120,3 +125,50 @@ def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: P
         recognizer = tuning.best_recognizer(last.progress)
         assert {method for method in FACTORS if recognizer.temperatures.cover(method)} == fitted | {own}
         assert set(calibrated_methods(config.objective, text=recognizer.text)) == fitted | {own}
+
+
+def words_for(settings: dict, *, shards: Path, output: Path) -> list[str]:
+    """Command line that tunes a random tower for an epoch by the default settings."""
+    (output / "tower.json").write_text(json.dumps(settings))
+    words = f"--shards {shards} --output {output} --num-epochs 1 --batch-size 6 --cache-dir {output}/cache"
+    return [*words.split(), "--backbone.pretrained", "random", "--backbone.name", f"{output}/tower.json"]
+
+
+def tune(config: TrainConfig) -> Recognizer:
+    tuning = build_trainer(config, vocabulary=VOCABULARY, rank=Rank())
+    assert isinstance(tuning, PromptTrainer)
+    *_, last = tuning.reports(tuning.module())
+    return tuning.best_recognizer(last.progress)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [("ViT", VITS["average"] | {"text_cfg": TEXT}), ("ResNet", RESNET | {"text_cfg": TEXT}),
+     ("timm", TIMM | {"text_cfg": TEXT}), ("ConvNeXt", CONVNEXT | {"text_cfg": TEXT}), ("SigLIP", SIGLIP),
+     ("CoCa", COCA)],
+)  # fmt: skip
+def test_every_family_of_towers_is_tuned_by_the_default_settings(
+    family: str, settings: dict, shards: Path, tmp_path: Path
+):
+    config = parsed(
+        *words_for(
+            settings | {"text_cfg": settings["text_cfg"] | {"vocab_size": 49408}}, shards=shards, output=tmp_path
+        )
+    )
+    found, prompts = tune(config), config.prompts
+    assert found.prompts.config == prompts
+    is_vit = family in ("ViT", "CoCa")
+    assert (prompts.visual_tokens, prompts.rationale_tokens, prompts.category_tokens) == (
+        (2, 0, 0) if is_vit else (0, 6, 6)
+    )
+    assert config.fit.learning_rate == (0.001 if is_vit else 0.016) and resolve_config(config) == config
+    untuned = PromptLearner(prompts, found.backbone, generator=torch.Generator().manual_seed(config.seed))
+    assert all((a != b).any() for a, b in zip(untuned.parameters(), found.prompts.parameters(), strict=True)), "learned"
+
+
+def test_what_is_asked_of_a_tower_without_visual_tokens_is_not_replaced(shards: Path, tmp_path: Path):
+    words = words_for(RESNET | {"text_cfg": TEXT}, shards=shards, output=tmp_path)
+    assert parsed(*words, "--fit.learning-rate", "0.002").fit.learning_rate == 0.002
+    assert parsed(*words, "--objective.name", "pairs").prompts.rationale_tokens == 0
+    with pytest.raises(ValueError, match="visual_tokens needs an open_clip ViT"):
+        build_trainer(parsed(*words, "--prompts.visual-tokens", "4"), vocabulary=VOCABULARY, rank=Rank())
