@@ -12,7 +12,7 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
-from pipelines.label_commands import Audit, Diff, Export, Import, Learn, Review, WriteCard
+from pipelines.label_commands import Audit, Copies, Diff, Export, Find, Import, Learn, Review, WriteCard
 from pipelines.study_commands import Ablate, Concepts, Demo, ExplainBenchmark, Studies, Validity
 
 DESCRIPTION = "Label images with what they show, why, and how sure we are: ECOR on Ray and MLflow."
@@ -179,6 +179,8 @@ Command = (
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[Find, tyro.conf.subcommand("find")]
+    | Annotated[Copies, tyro.conf.subcommand("copies")]
     | Annotated[WriteCard, tyro.conf.subcommand("card")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Export, tyro.conf.subcommand("export")]

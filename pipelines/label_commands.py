@@ -1,14 +1,15 @@
-"""The commands that work on labels once they are written: audit, review, learn, compare, describe, hand on."""
+"""The commands that work on labels once they are written: audit, review, learn, find, compare, describe, hand on."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import tyro
 
 from pipelines.config.exchange import ExportConfig, ImportConfig
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, resolve_tracking
 from pipelines.config.learning import LearnConfig
-from pipelines.config.reporting import CardConfig, DiffConfig
+from pipelines.config.reporting import CardConfig, CopiesConfig, DiffConfig, FindConfig
 from pipelines.config.review import AuditConfig, ReviewConfig
 
 _UNPREFIXED = tyro.conf.arg(name="")
@@ -68,6 +69,34 @@ class Diff:
 
         found = diff.run(self.config)
         return EXIT_DRIFT if found.has_drift and self.config.fail_on_drift else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """Find images by a sentence or a picture, among labels whose features were kept."""
+
+    config: Annotated[FindConfig, _UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.reporting.search import find
+        from pipelines.tracking.model_loading import open_model, resolve_device
+
+        device, tracking = resolve_device(self.config.device), resolve_tracking(self.tracking)
+        opened = partial(open_model, tracking=tracking, demo_set="demo-small", device=device)
+        find.run(self.config, open_model=opened)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Find near copies and outliers among labels whose features were kept, within and across splits."""
+
+    config: Annotated[CopiesConfig, _UNPREFIXED]
+
+    def run(self) -> None:
+        from pipelines.reporting.search import copies
+
+        copies.run(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Settings of the commands that show results (`evaluate`, `report`, `diff`, `card`). Nothing heavy is imported."""
+"""Settings of the commands that show results (`evaluate`, `report`, `find`, `copies`, `diff`, `card`).
+
+Nothing heavy is imported here.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -120,6 +123,74 @@ class DiffConfig(CheckedSettings):
     def folder(self) -> str:
         """Where the result goes."""
         return self.output or f"{self.after.rstrip('/')}-diff"
+
+
+FeatureName = Literal["category", "rationale"]
+"""The prompt whose visual tokens an image was encoded with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindConfig(CheckedSettings):
+    """Settings of `ecor find`."""
+
+    labels: tyro.conf.Positional[StoreAddress] = field(metadata=NOT_IN_OUTPUT)
+    """Folder written by `ecor score --keep-features`."""
+    text: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A sentence to search for, read as it is; may be given several times: each is a search of its own."""
+    image: tyro.conf.UseAppendAction[tuple[StoreAddress, ...]] = ()
+    """A picture to search for; may be given several times: each is a search of its own."""
+    output: StoreAddress = field(default="found", metadata=NOT_IN_OUTPUT)
+    """Folder of the result: a table and a page."""
+    top: int = 100
+    """Images that each search returns, the most similar first."""
+    feature: FeatureName = "category"
+    """Feature of an image that is compared, where the two prompts have visual tokens of their own; `category` is what
+    `ecor explain --text` reads."""
+    model: ModelAddress | None = None
+    """Model that reads sentences and pictures; None: that of the labels. Its image side has to be that of the
+    features."""
+    device: DeviceName = field(default="cpu", metadata=NOT_IN_OUTPUT)
+    """Where the model runs; the search itself runs on CPUs."""
+    max_images: int = 400
+    """Most pictures on the page; the table has all images."""
+    thumbnail_px: int = 192
+    """Longer side of a picture in the page, in pixels."""
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        require(bool(self.text or self.image), "say what to find, with --text or --image")
+        require(all(each.strip() for each in self.text), "a --text is empty: say what to find")
+        for name, least in (("top", 1), ("max_images", 0), ("thumbnail_px", 16)):
+            require_at_least(name, getattr(self, name), least)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiesConfig(CheckedSettings):
+    """Settings of `ecor copies`. Every image is compared with every other one: 10^5 images take minutes, 10^6 hours."""
+
+    labels: tyro.conf.Positional[tuple[StoreAddress, ...]] = field(metadata=NOT_IN_OUTPUT)
+    """Folders written by `ecor score --keep-features`; images of all are compared with each other."""
+    output: StoreAddress = field(default="copies", metadata=NOT_IN_OUTPUT)
+    """Folder of the result: tables and a page."""
+    similarity: float = 0.97
+    """Cosine (above 0, up to 1) of two images from which they count as near copies."""
+    feature: FeatureName = "category"
+    """Feature of an image that is compared, where the two prompts have visual tokens of their own."""
+    num_nearest: int = 5
+    """Most similar images whose mean distance tells an outlier."""
+    num_outliers: int = 40
+    """Outliers in the table, those farthest from all others first."""
+    max_images: int = 400
+    """Most pictures on the page; the tables have all."""
+    thumbnail_px: int = 192
+    """Longer side of a picture in the page, in pixels."""
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        require(bool(self.labels), "name at least one folder of labels")
+        require(0 < self.similarity <= 1, f"similarity is a cosine above 0 and up to 1, got {self.similarity}")
+        for name, least in (("num_nearest", 1), ("num_outliers", 0), ("max_images", 0), ("thumbnail_px", 16)):
+            require_at_least(name, getattr(self, name), least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,12 +181,7 @@ def _check_output(config: ScoreConfig) -> None:
 
 def _default_model(made_before: KeptFeatures | EarlierLabels | None) -> str:
     """The address of the model that nobody has named: that of the earlier labels, or the usual one."""
-    if made_before is None:
-        return DEFAULT_MODEL
-    made_by = made_before.labels.parents
-    return (
-        made_by.model_name if made_by.model_version is None else f"models:/{made_by.model_name}/{made_by.model_version}"
-    )
+    return DEFAULT_MODEL if made_before is None else made_before.labels.parents.pinned_model
 
 
 def _check_model(model: ModelVersion, *, made_before: KeptFeatures | EarlierLabels) -> None:

@@ -51,6 +51,11 @@ class PredictionParents:
     since_digest: str | None = None
     """Of these labels (`PredictionSet.digest`)."""
 
+    @property
+    def pinned_model(self) -> str:
+        """Address of the very model: of its version, or of its folder."""
+        return self.model_name if self.model_version is None else f"models:/{self.model_name}/{self.model_version}"
+
     def to_record(self) -> dict[str, Any]:
         """Values by name for records; those of features and earlier labels only if set: older records lack them."""
         found, added = asdict(self), ("features", "features_digest", "since", "since_digest")
