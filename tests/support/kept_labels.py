@@ -27,7 +27,8 @@ def rows_of(keys: list[str], sources: list[str] | None = None) -> pa.Table:
     """Rows that differ in key and source only."""
     rows = predictions_table([row("k", ("fox", "pointed ears"))]).take(np.zeros(len(keys), dtype=np.int64))
     for name, values in (("key", keys), ("source", sources or [f"photos/{key}.jpg" for key in keys])):
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, pa.string()))
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(name), pa.array(values, pa.string()))
     return rows
 
 
