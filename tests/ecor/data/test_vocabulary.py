@@ -128,7 +128,7 @@ def test_mappings_that_are_refused(mapping, message):
     [
         ('{"coyote": [], "cat": [], "coyote": []}', "the key 'coyote' is there twice"),
         ('{"cat": [{"a": [], "a": []}]}', "the key 'a' is there twice"),
-        ('{"cat": ["a",\n]}', "line 2 column 1"),
+        ('{"cat": ["a",\n]}', "line 2 column 1|line 1 column 13"),
         ("[]", "got a JSON list"),
         ('{"cat": [{"a": "b"}]}', "rationale 'a' needs a list"),
         ('{"cat": [{"a": [""]}]}', "rationale 'a': a rationale has an empty name"),
