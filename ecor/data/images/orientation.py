@@ -22,8 +22,7 @@ _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 def find_turn(image: Image.Image) -> Image.Transpose | None:
     """The transpose that makes a picture upright; None if there is none, or the metadata is damaged.
 
-    Pillow reads XMP only where there is EXIF without an orientation; here also where the EXIF is damaged. Not in the
-    paper.
+    Pillow reads XMP only where there is EXIF without an orientation; here also where the EXIF is damaged.
 
     Args:
         image: opened by Pillow. A TIFF that is loaded was turned by Pillow itself.
