@@ -1,6 +1,7 @@
 """Read how a picture must be turned to be upright: from its EXIF, or from its XMP where the EXIF is damaged."""
 
 import struct
+from contextlib import suppress
 
 from PIL import Image
 
@@ -16,6 +17,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error)
+"""What Pillow raises for metadata that it cannot read."""
 _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
@@ -29,9 +32,10 @@ def find_turn(image: Image.Image) -> Image.Transpose | None:
     """
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+    except _DAMAGED:
         orientation = _orientation_of_xmp(image)
-        image.getexif()[_ORIENTATION] = orientation  # Pillow gives a half-read EXIF when it is asked once more
+        with suppress(*_DAMAGED):  # also the pixels of a PNG may be damaged, which Pillow reads to look for EXIF
+            image.getexif()[_ORIENTATION] = orientation  # Pillow gives a half-read EXIF when it is asked once more
         return _UPRIGHT.get(orientation)
 
 

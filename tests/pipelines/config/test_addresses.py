@@ -13,7 +13,7 @@ from pipelines.config import exchange, learning, pipeline_file, reporting, revie
 from pipelines.config.addresses import CheckedSettings, address_settings
 
 PLACES = (
-    *("input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
+    *("image", "input", "output", "model", "vocabulary", "shards", "checkpoint", "evaluation", "champion_evaluation"),
     *("cache_dir", "work", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
     *("audit", "labels", "judged", "policy", "decisions", "sample", "before", "after", "image_root", "reviewed"),
     *("corrections", "source", "others", "seen", "init_from", "address", "features", "since"),
