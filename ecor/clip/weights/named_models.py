@@ -34,10 +34,13 @@ def find_files(config: BackboneConfig) -> tuple[str, str | None] | None:
 
 
 def takes_visual_tokens(config: BackboneConfig) -> bool:
-    """Whether the image tower is an open_clip ViT by its settings, without its weights; those of a hub count as one.
+    """Whether the image tower is an open_clip ViT by its settings; where these cannot be read, it counts as one.
+
+    No weights are looked at, and nothing is fetched: the machine that asks may have neither. Who loads the model says
+    what is wrong with it.
 
     Raises:
-        ValueError: for a name that is not known, and a file that is no architecture.
+        ValueError: for a file that is no architecture.
     """
     settings = _read_settings(config)
     if settings is None:
@@ -47,14 +50,12 @@ def takes_visual_tokens(config: BackboneConfig) -> bool:
 
 
 def _read_settings(config: BackboneConfig) -> Mapping[str, Any] | None:
-    """open_clip's settings of the architecture; None for a model of a hub, which is not fetched for them."""
-    found = find_files(config)
-    if found is not None:
-        return read_architecture(found[0]).model_cfg
-    if config.name.startswith(HUBS):
+    """open_clip's settings of the architecture; None for one of a hub, an unknown name, and a file that is not here."""
+    if config.name.startswith(HUBS) or config.pretrained == "embedded":  # the embedded towers are ViTs
         return None
-    check_known(config)
-    settings: Mapping[str, Any] = open_clip.get_model_config(config.name)
+    if config.name.endswith(".json"):
+        return read_architecture(config.name).model_cfg if filesystem.is_file(config.name) else None
+    settings: Mapping[str, Any] | None = open_clip.get_model_config(config.name)
     return settings
 
 

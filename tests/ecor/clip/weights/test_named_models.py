@@ -8,7 +8,7 @@ import pytest
 import torch
 from open_clip.transformer import VisionTransformer
 
-from ecor.clip.weights.named_models import takes_visual_tokens
+from ecor.clip.weights.named_models import check_known, takes_visual_tokens
 from ecor.config.model import BackboneConfig
 
 FAMILIES = ("ViT-B-32", "coca_ViT-B-32", "roberta-ViT-B-32", "RN50", "convnext_base", "ViT-B-16-SigLIP",
@@ -32,6 +32,11 @@ def test_files_and_the_embedded_model_are_asked_too_and_a_hub_is_not_fetched(tmp
     assert takes_visual_tokens(BackboneConfig(name="hf-hub:nobody/nothing", pretrained=None))
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_what_this_machine_lacks_is_left_to_who_loads_it() -> None:
+    """Weights, and files of an architecture, may be on the workers' machines alone."""
+    assert not takes_visual_tokens(BackboneConfig(name="RN50", pretrained="/on/a/worker/weights.safetensors"))
+    assert takes_visual_tokens(BackboneConfig(name="/on/a/worker/model.json", pretrained="random"))
+    unknown = BackboneConfig(name="RN5", pretrained="random")
+    assert takes_visual_tokens(unknown)
     with pytest.raises(ValueError, match="unknown model 'RN5': nearest are RN50"):
-        takes_visual_tokens(BackboneConfig(name="RN5", pretrained="random"))
+        check_known(unknown)
