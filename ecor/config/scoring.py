@@ -22,9 +22,10 @@ FACTORS: dict[MethodName, tuple[Factor, ...]] = {
 class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
-    method: MethodName = "joint"
-    """`joint` (ECOR: rationale, then category given it), or a rival: `inverted`, `independent`, `pairs` (DROR); or
-    `pooled`, the joint times P(c | I)^λ (ours, not the paper's)."""
+    method: MethodName = "pooled"
+    """`pooled`: ECOR's joint times P(c | I)^λ (ours, not the paper's; the default by the rule of `docs/shipped.md`);
+    `joint`: as in the paper, the rationale, then the category given it; or a rival: `inverted`, `independent`, `pairs`
+    (DROR)."""
     pooling_weight: float | None = None
     """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
     top_k: int = 5

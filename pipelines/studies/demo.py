@@ -1,8 +1,9 @@
-"""The whole pipeline on drawn scenes with the embedded model: ECOR beside two rivals, and a report.
+"""The whole pipeline on drawn scenes with the embedded model: the shipped method beside three rivals, and a report.
 
-Three ways to label the same test images are compared: zero-shot CLIP with the best hand-written templates, DROR's one
-softmax over pairs, and ECOR. Templates, epochs and temperatures are chosen on validation images; the test images choose
-nothing. ECOR runs through every stage as on a cluster; the rivals are labelled in this process.
+Four ways to label the same test images are compared: zero-shot CLIP with the best hand-written templates, DROR's one
+softmax over pairs, ECOR's joint as in the paper, and what ships: pooled decoding, tuned with its own loss. Templates,
+epochs and temperatures are chosen on validation images; the test images choose nothing. The shipped method runs through
+every stage as on a cluster; the rivals are labelled in this process.
 """
 
 import json
@@ -17,8 +18,8 @@ from rich.console import Console
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig, TemplateConfig
-from ecor.config.scoring import ScoringConfig
-from ecor.config.training import ObjectiveConfig
+from ecor.config.scoring import MethodName, ScoringConfig
+from ecor.config.training import ObjectiveConfig, ObjectiveName
 from ecor.data.images.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
 from ecor.data.shards import read_shard
@@ -48,9 +49,9 @@ MODEL = "ecor-demo"
 WORLD = "world.json"
 NUM_EPOCHS = 5
 """Epochs of each tuning, as in the study; with visual tokens every epoch reads all images again."""
-OURS, POOLED, ZERO_SHOT, PAIRS = "ECOR", "ECOR, pooled", "zero-shot CLIP", "DROR pairs"
-BY_PAIRS = ScoringConfig(method="pairs")
-BY_POOLING = ScoringConfig(method="pooled", calibrated_confidence=True)
+OURS, JOINT, PAIRS, ZERO_SHOT = "ECOR, pooled", "ECOR, joint", "DROR pairs", "zero-shot CLIP"
+TUNED: dict[str, ObjectiveName] = {PAIRS: "pairs", JOINT: "two_term", OURS: ObjectiveConfig().name}
+"""Objective of each tuned method."""
 
 
 def run(config: DemoConfig) -> str:
@@ -68,8 +69,8 @@ def run(config: DemoConfig) -> str:
     with share_cluster():
         shard.run(ShardConfig(input=f"{root}/images", output=f"{root}/shards"), cluster=config.cluster)
         zero_shot = _zero_shot_model(root)
-        for name, objective in ((PAIRS, ObjectiveConfig(name="pairs")), (OURS, ObjectiveConfig())):
-            _tune(name, objective, templates=zero_shot.templates, config=config, tracking=tracking)
+        for name in TUNED:
+            _tune(name, templates=zero_shot.templates, config=config, tracking=tracking)
         champion = _promote_ours(root, tracking=tracking)
         score.run(
             ScoreConfig(
@@ -83,15 +84,14 @@ def run(config: DemoConfig) -> str:
             cluster=config.cluster,
             tracking=tracking,
         )
-        pooled = _label_pooled(champion, root=root, config=config, tracking=tracking)
     rivals = {
-        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, scoring=ScoringConfig()),
-        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, scoring=BY_PAIRS),
+        JOINT: _write_labels(load(_run_folder(root, JOINT)), root=root, name=JOINT, method="joint"),
+        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, method="pairs"),
+        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, method=ScoringConfig().method),
     }
-    others = {**rivals, POOLED: pooled}
     evaluation = evaluate.run(
         EvaluateConfig(
-            predictions=(f"{root}/labels", *others.values()), names=(OURS, *others), output=f"{root}/evaluation"
+            predictions=(f"{root}/labels", *rivals.values()), names=(OURS, *rivals), output=f"{root}/evaluation"
         ),
         tracking=tracking,
     )
@@ -154,16 +154,14 @@ def _zero_shot_model(root: Path) -> Recognizer:
     return recognizer.with_temperatures(temperatures)
 
 
-def _tune(
-    name: str, objective: ObjectiveConfig, *, templates: TemplateConfig, config: DemoConfig, tracking: TrackingConfig
-) -> None:
+def _tune(name: str, *, templates: TemplateConfig, config: DemoConfig, tracking: TrackingConfig) -> None:
     root = Path(config.output)
     Console(stderr=True).print(f"{name}: tuning", style="bold")
     settings = TrainConfig(
         shards=f"{root}/shards",
         output=_run_folder(root, name),
         templates=templates,
-        objective=objective,
+        objective=ObjectiveConfig(name=TUNED[name]),
         seed=config.seed,
         num_epochs=NUM_EPOCHS,
     )
@@ -178,20 +176,9 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 
-def _label_pooled(champion: ModelVersion, *, root: Path, config: DemoConfig, tracking: TrackingConfig) -> str:
-    """Label the same images by pooled decoding, from the features that were kept; returns the folder of the labels."""
-    labels = f"{root}/labels-pooled"
-    score.run(
-        ScoreConfig(features=f"{root}/labels", output=labels, model=champion.uri, scoring=BY_POOLING),
-        cluster=config.cluster,
-        tracking=tracking,
-    )
-    return labels
-
-
-def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig) -> str:
+def _write_labels(recognizer: Recognizer, *, root: Path, name: str, method: MethodName) -> str:
     """Label the test images in this process; returns the path of the labels."""
-    recognizer, tables = recognizer.with_name(name), []
+    recognizer, scoring, tables = recognizer.with_name(name), ScoringConfig(method=method), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
         for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
             pixels_B3HW = torch.from_numpy(part.pixels)

@@ -29,7 +29,7 @@ def print_summary(evaluation: Evaluation, *, model: str, page: str, seconds: flo
     """Print the table, the comparisons in words, the model and the path of the page.
 
     Args:
-        evaluation: the demo's own model first, then its rivals.
+        evaluation: the shipped method first, then its rivals.
         model: URI and place of the registered model.
         page: path of the report.
         seconds: duration of the demo.
@@ -45,12 +45,12 @@ def print_summary(evaluation: Evaluation, *, model: str, page: str, seconds: flo
 
 
 def metrics_table(evaluation: Evaluation) -> Table:
-    """A row per set, the demo's own model last, in percent with intervals."""
+    """A row per set, the shipped method first, in percent with intervals."""
     table = Table(title=f"{evaluation.results[0].num_images:,} test images of the drawn world, strict rule, %")
     table.add_column("", no_wrap=True)
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
-    for result in (*evaluation.results[1:], evaluation.results[0]):
+    for result in evaluation.results:
         cells = []
         for metric in COLUMNS:
             found = result.metrics[metric]
@@ -60,7 +60,7 @@ def metrics_table(evaluation: Evaluation) -> Table:
 
 
 def describe_comparisons(evaluation: Evaluation) -> Iterator[str]:
-    """A sentence per rival: on which figures the demo's own model is better or worse beyond the intervals."""
+    """A sentence per rival: on which figures the shipped method is better or worse beyond the intervals."""
     for comparison in evaluation.comparisons:
         yield describe_comparison(comparison)
 

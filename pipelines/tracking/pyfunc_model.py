@@ -55,7 +55,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
     # no type hints: MLflow would make a signature from them, but the model has one already
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         settings = dict(params or {})
-        scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or "joint")
+        scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or ScoringConfig().method)
         recognizer = self._recognizer_for(settings.get("vocabulary") or "")
         images = _list_images(model_input)
         frames = [

@@ -142,7 +142,7 @@ def set_metrics(recognizer: Recognizer, images: LabelledImages, *, size: int, ru
         ValueError: for an unknown rule.
     """
     require(rule in ("mixture", "sentence"), f"unknown rule {rule!r} for sets: choose mixture or sentence")
-    joint = recognizer.joint(images.features, scoring=ScoringConfig())
+    joint = recognizer.joint(images.features, scoring=ScoringConfig(method="joint"))
     conditional = None
     if rule == "sentence":
         conditional = sentence_conditional(

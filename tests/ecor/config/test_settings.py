@@ -76,7 +76,7 @@ def test_a_few_of_many_are_named(names: list[str], text: str) -> None:
         (LicoConfig, {"dropout": 1.0}, "dropout is a share from 0 to below 1, got 1.0"),
         (ScoringConfig, {"top_k": 0}, "top_k must be at least 1, got 0"),
         (ScoringConfig, {"keep_rationales": 9, "max_keep_rationales": 8}, "max_keep_rationales \\(8\\).*\\(9\\)"),
-        (ScoringConfig, {"pooling_weight": 1.0}, "a setting of the method pooled, not joint"),
+        (ScoringConfig, {"method": "joint", "pooling_weight": 1.0}, "a setting of the method pooled, not joint"),
         (Temperatures, {"pair": 0.0}, "pair temperature must be positive, got 0.0"),
     ],
 )
@@ -87,8 +87,8 @@ def test_settings_out_of_range_are_refused_with_their_value(kind: type, settings
 
 def test_records_leave_out_what_older_ones_lack() -> None:
     assert "preprocess_of" not in BackboneConfig().to_record()
-    assert "category_weight" not in ObjectiveConfig().to_record()
-    assert ObjectiveConfig(name="three_term").to_record()["category_weight"] == 1.0
+    assert "category_weight" not in ObjectiveConfig(name="two_term").to_record()
+    assert ObjectiveConfig().to_record()["category_weight"] == 1.0
     assert {"ood_score", "visible_probability", "pooling_weight"}.isdisjoint(ScoringConfig().to_record())
     assert Temperatures().to_record() == {"rationale": 1.0, "category_given_rationale": 1.0}
 

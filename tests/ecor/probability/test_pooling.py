@@ -87,7 +87,7 @@ def test_a_weight_of_zero_is_exactly_the_joint(budget, monkeypatch):
     monkeypatch.setitem(pair_logits.TABLE_BYTES, "cpu", budget)
     features, text = world(num_images=20, num_rationales=30)
     joint = joint_probability(
-        features, text, scoring=ScoringConfig(keep_rationales=2), logit_scale=SCALE, temperatures=TEMPERATURES
+        features, text, scoring=ScoringConfig(method="joint", keep_rationales=2), logit_scale=SCALE, temperatures=TEMPERATURES
     )
     found = pooled(features, text, weight=0.0, keep_rationales=2)
     for name in Joint.__dataclass_fields__:
@@ -226,7 +226,7 @@ def test_the_category_is_summed_over_all_rationales_block_by_block(block_bytes, 
     monkeypatch.setattr(pair_logits, "BLOCK_BYTES", block_bytes)
     features, text = world()
     found = marginal_category_log_prob(features, text, logit_scale=SCALE, temperatures=TEMPERATURES)
-    scoring = ScoringConfig(keep_rationales=7, top_k=28)
+    scoring = ScoringConfig(method="joint", keep_rationales=7, top_k=28)
     joint = joint_probability(features, text, scoring=scoring, logit_scale=SCALE, temperatures=TEMPERATURES)
     torch.testing.assert_close(found, joint.log_prob.logsumexp(1))
 
@@ -282,7 +282,7 @@ def test_settings_that_make_no_sense_are_refused_and_records_of_old_settings_sta
     with pytest.raises(ValueError, match="pooling_weight must be at least 0, got -1"):
         ScoringConfig(method="pooled", pooling_weight=-1.0)
     with pytest.raises(ValueError, match="pooling_weight is a setting of the method pooled, not joint"):
-        ScoringConfig(pooling_weight=1.0)
+        ScoringConfig(method="joint", pooling_weight=1.0)
     with pytest.raises(ValueError, match=r"pooling_weight must be at least 0, got -0\.5"):
         Temperatures(pooling_weight=-0.5)
     assert "pooling_weight" not in ScoringConfig().to_record()

@@ -19,7 +19,7 @@ TEMPERATURES = Temperatures(rationale=1.7, category_given_rationale=0.6)
 
 
 def joint_of(features: ImageFeatures, text: TableRows, *, keep: int, top_k: int = 1) -> Joint:
-    config = ScoringConfig(keep_rationales=keep, max_keep_rationales=keep, top_k=top_k)
+    config = ScoringConfig(method="joint", keep_rationales=keep, max_keep_rationales=keep, top_k=top_k)
     return joint_probability(features, text, scoring=config, logit_scale=SCALE, temperatures=TEMPERATURES)
 
 

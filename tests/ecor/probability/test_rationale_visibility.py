@@ -24,7 +24,8 @@ from ecor.probability.rationale_visibility import (
 from ecor.storage.model_records import read_checkpoint
 from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
 
-ASKED = ScoringConfig(visible_probability=True)
+PLAIN = ScoringConfig(method="joint")
+ASKED = ScoringConfig(method="joint", visible_probability=True)
 MAP = VisibilityMap(intercept=0.5, rationale_log_odds=0.1, category_log_odds=0.3, num_images=60)
 NEEDED = Temperatures(rationale=0.5, category_given_rationale=0.25, category=0.4, pooling_weight=0.7)
 
@@ -119,10 +120,10 @@ def test_certainty_has_finite_log_odds(model: Recognizer, images: torch.Tensor) 
 
 def test_rows_state_it_when_asked_for_and_nothing_else_changes(model: Recognizer, images: torch.Tensor) -> None:
     origins = origins_table(list("abcde"))
-    plain, asked = (model.label(images, origins=origins, scoring=each) for each in (ScoringConfig(), ASKED))
+    plain, asked = (model.label(images, origins=origins, scoring=each) for each in (PLAIN, ASKED))
     assert plain.schema.equals(PREDICTION_SCHEMA) and asked.schema.equals(schema_for(ASKED))
     assert asked.drop_columns(["rationale_visible_probability"]).equals(plain)
-    evidence = visibility_evidence(model.joint(images))
+    evidence = visibility_evidence(model.joint(images, scoring=PLAIN))
     for (rationale, category), row in zip(evidence.tolist(), iterate_predictions(asked), strict=True):
         expected = 1 / (1 + math.exp(-(0.5 + 0.1 * rationale + 0.3 * category)))
         assert row.rationale_visible_probability == pytest.approx(expected, abs=1e-5)

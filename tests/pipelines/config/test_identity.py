@@ -11,6 +11,7 @@ import pytest
 
 from ecor.config.model import BackboneConfig, TextConfig
 from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.storage.digests import json_digest
 from pipelines.config.identity import NOT_IN_OUTPUT, describe_changes, output_settings, shapes_output_of
 from pipelines.config.stages import ScoreConfig, ShardConfig
@@ -26,7 +27,7 @@ FROZEN = [
         "046b425ef0c1fbd84a82f0e673d06d3b456b0938c090c7eb6b51ca33c02174a3",
     ),
     (
-        TrainConfig(shards="a", output="b"),
+        TrainConfig(shards="a", output="b", objective=ObjectiveConfig(name="two_term")),
         "48df346dba77e2f56d9484a4dc9fe3ec0bd329d7d77fcdc86212dec50c515b79",
     ),
     (
@@ -38,7 +39,7 @@ FROZEN = [
         "2094f9369c0fe953838591d6a07160a8cd830e863a2dd6090eab09d64c067866",
     ),
     (
-        ScoreConfig(input="a", output="b"),
+        ScoreConfig(input="a", output="b", scoring=ScoringConfig(method="joint")),
         "ed051df42aa21381eaab3f72ccf14a096febf56ded8f8712ba2be006b0c11167",
     ),
 ]
@@ -47,6 +48,7 @@ STAGES = [ShardConfig(input="a", output="b"), PretrainConfig(output="b"), *[conf
 
 @pytest.mark.parametrize(("config", "digest"), FROZEN)
 def test_identity_of_default_settings_is_the_one_of_earlier_runs(config, digest):
+    """Where a default has changed since, the earlier one is named."""
     assert json_digest(output_settings(config)) == digest
 
 

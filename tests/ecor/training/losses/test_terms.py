@@ -293,7 +293,7 @@ def test_the_third_term_is_weighed():
 
 
 def test_records_of_other_objectives_do_not_name_the_weight():
-    assert "category_weight" not in ObjectiveConfig().to_record()
+    assert "category_weight" not in ObjectiveConfig(name="two_term").to_record()
     assert ObjectiveConfig(name="three_term").to_record()["category_weight"] == 1.0
 
 
