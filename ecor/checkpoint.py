@@ -62,6 +62,7 @@ def save_checkpoint(
             calibrated_on=recognizer.calibrated_on,
             visibility=recognizer.visibility,
             confidence_maps=recognizer.confidence_maps,
+            method=recognizer.method,
             model_digest=recognizer.digest,
             backbone_digest=recognizer.backbone.digest,
             vocabulary_digest=recognizer.vocabulary.digest,
@@ -155,6 +156,7 @@ def load(
         calibrated_on=record.calibrated_on,
         visibility=record.visibility,
         confidence_maps=record.confidence_maps,
+        method=record.method,
         text_config=text,
         name=str(folder),
     )

@@ -44,6 +44,7 @@ class JointModel:
         calibrated_on: str | None = None,
         visibility: Mapping[MethodName, VisibilityMap] | None = None,
         confidence_maps: Mapping[MethodName, ConfidenceMap] | None = None,
+        method: MethodName | None = None,
         text_config: TextConfig | None = None,
         name: str = "unsaved",
         version: str | None = None,
@@ -59,6 +60,7 @@ class JointModel:
             calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
             visibility: by decoding method, the map that was fitted with these temperatures, if any.
             confidence_maps: the same for the confidence of the best pair.
+            method: the decoding that it was tuned for, and decodes by where none is named; None: `joint`.
             text_config: where text features are kept; None: the default.
             name: of the model, for the rows it makes.
             version: in the registry, for the rows it makes.
@@ -74,6 +76,7 @@ class JointModel:
         self.calibrated_on = calibrated_on
         self.visibility = dict(visibility or {})
         self.confidence_maps = dict(confidence_maps or {})
+        self.method: MethodName = method or "joint"
         self.text_config = text_config or TextConfig()
         self.name = name
         self.version = version
@@ -165,7 +168,7 @@ class JointModel:
 
     @torch.no_grad()
     def joint(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures, *, scoring: ScoringConfig | None = None) -> Joint:
-        """Compute log P(c, r | I) by the method that `scoring` names, with this model's temperatures.
+        """Compute log P(c, r | I) by the method that `scoring` names, or the model's own, with its temperatures.
 
         Args:
             images: pixels as `ecor.data.images.preprocessing.image_to_pixels` makes them, or their features.
@@ -175,10 +178,14 @@ class JointModel:
         return joint_probability(
             features,
             self.text,
-            scoring=scoring or ScoringConfig(),
+            scoring=self.own_scoring(scoring),
             logit_scale=self.backbone.logit_scale,
             temperatures=self.temperatures,
         )
+
+    def own_scoring(self, scoring: ScoringConfig | None) -> ScoringConfig:
+        """The settings with this model's own method where they name none; None: the default."""
+        return (scoring or ScoringConfig()).for_model(self.method)
 
     @torch.no_grad()
     def ood_score(self, images: UInt8[Tensor, "B 3 H W"] | ImageFeatures) -> Float[Tensor, " B"]:

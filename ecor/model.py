@@ -75,7 +75,7 @@ class Recognizer(JointModel):
     def _like(self, **changes: Any) -> "Recognizer":
         kept = ("backbone", "prompts", "vocabulary", "templates", "temperatures", "calibrated_on")
         maps = ("visibility", "confidence_maps")
-        parts = {part: getattr(self, part) for part in (*kept, *maps, "text_config", "name", "version")}
+        parts = {part: getattr(self, part) for part in (*kept, *maps, "method", "text_config", "name", "version")}
         return Recognizer(**{**parts, **changes})
 
     def with_vocabulary(self, vocabulary: Names) -> "Recognizer":
@@ -132,15 +132,15 @@ class Recognizer(JointModel):
         Args:
             images: B pictures as pixels, or their features.
             origins: B rows with `ecor.data.predictions.schema.ORIGIN_SCHEMA`, in the same order.
-            scoring: how to decode; None: the default.
+            scoring: how to decode; None: the default, by the model's own method.
             provenance: `Recognizer.provenance` kept from before, so that its digests are not computed for each batch.
         """
-        scoring, provenance = scoring or ScoringConfig(), provenance or self.provenance
+        scoring, provenance = self.own_scoring(scoring), provenance or self.provenance
         features = images if isinstance(images, ImageFeatures) else self.image_features(images)
         joint = self.joint(features, scoring=scoring)
         is_fitted_weight = scoring.pooling_weight in (None, self.temperatures.pooling_weight)
-        has_temperatures = provenance.calibrated and self.temperatures.cover(scoring.method) and is_fitted_weight
-        maps = self._maps_of(scoring.method) if has_temperatures else _Maps()
+        has_temperatures = provenance.calibrated and self.temperatures.cover(joint.method) and is_fitted_weight
+        maps = self._maps_of(joint.method) if has_temperatures else _Maps()
         calibrated = has_temperatures and not (scoring.calibrated_confidence and maps.confidence is None)
         rows = rows_from_joint(
             joint,
@@ -195,7 +195,7 @@ class Recognizer(JointModel):
             images: PIL images, arrays [H W 3] of 8-bit RGB, paths, or bytes of image files; a pandas Series is read by
                 position, whatever its index.
             vocabulary: other names than the model's own (zero-shot transfer); None: its own.
-            scoring: method and number of pairs to keep; None: the default.
+            scoring: method and number of pairs to keep; None: the default, by the model's own method.
             batch_size: pictures per forward pass.
 
         Raises:

@@ -1,6 +1,6 @@
 """Settings of decoding, and the temperatures of its factors."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -22,10 +22,10 @@ FACTORS: dict[MethodName, tuple[Factor, ...]] = {
 class ScoringConfig:
     """How P(c, R | I) is decoded."""
 
-    method: MethodName = "pooled"
-    """`pooled`: ECOR's joint times P(c | I)^λ (ours, not the paper's; the default by the rule of `docs/shipped.md`);
-    `joint`: as in the paper, the rationale, then the category given it; or a rival: `inverted`, `independent`, `pairs`
-    (DROR)."""
+    method: MethodName | None = None
+    """None: the one that the model was tuned for; by default that is `pooled`, ECOR's joint times P(c | I)^λ (ours, not
+    the paper's: see `docs/shipped.md`). `joint`: as in the paper, the rationale, then the category given it; also that of
+    models without tuning, or saved by earlier versions. Or a rival: `inverted`, `independent`, `pairs` (DROR)."""
     pooling_weight: float | None = None
     """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
     top_k: int = 5
@@ -47,7 +47,9 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         if self.pooling_weight is not None:
             require_at_least("pooling_weight", self.pooling_weight, 0)
-            require(self.method == "pooled", f"pooling_weight is a setting of the method pooled, not {self.method}")
+            require(
+                self.method in (None, "pooled"), f"pooling_weight is a setting of the method pooled, not {self.method}"
+            )
         require_at_least("top_k", self.top_k, 1)
         require_at_least("keep_rationales", self.keep_rationales, 1)
         require(
@@ -55,6 +57,14 @@ class ScoringConfig:
             f"max_keep_rationales ({self.max_keep_rationales}) must be at least keep_rationales "
             f"({self.keep_rationales})",
         )
+
+    def for_model(self, method: MethodName) -> "ScoringConfig":
+        """The same with the method that a model was tuned for, where none is named.
+
+        Raises:
+            ValueError: when a pooling weight is set, and the model was tuned for another method than `pooled`.
+        """
+        return self if self.method else replace(self, method=method)
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests; settings that older records lack only if they are set."""

@@ -48,7 +48,7 @@ def joint_probability(
     Args:
         features: of B images.
         text: features of the vocabulary's sentences.
-        scoring: method, and how many pairs to rank exactly.
+        scoring: method (None: `joint`), and how many pairs to rank exactly.
         logit_scale: the multiplier s, not its logarithm.
         temperatures: divide the logits of each method's own factors (our choice for the rivals); None: all 1.
 
@@ -62,8 +62,9 @@ def joint_probability(
         "pairs": decode_pairs,
         "pooled": decode_pooled,
     }
-    require(scoring.method in methods, f"unknown method {scoring.method!r}: choose from {', '.join(methods)}")
-    return methods[scoring.method](
+    method = scoring.method or "joint"
+    require(method in methods, f"unknown method {method!r}: choose from {', '.join(methods)}")
+    return methods[method](
         features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures or Temperatures()
     )
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ecor.config.scoring import MethodName
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joint:
@@ -17,7 +19,7 @@ class Joint:
     rationales that were not evaluated; `inverted` has −inf for categories that were not.
     """
 
-    method: str
+    method: MethodName
     """Name of the method that made it."""
     rationales: Int[Tensor, "B K"]
     """Ids of the kept rationales, best first."""

@@ -18,8 +18,8 @@ CHECKPOINT_FOLDER = "checkpoint"
 RECORD = "checkpoint.json"
 """File of a checkpoint's record."""
 FORMAT_VERSION = 1
-_MAPS = ("visibility", "confidence_maps")
-"""Fields that are written only where there are any."""
+_OPTIONAL = ("visibility", "confidence_maps", "method")
+"""Fields that are written only where there are any: older records lack them."""
 _NOT_IN_DIGEST = ("folder", "run_id", "preprocess", "image_side_digest")
 
 
@@ -55,6 +55,8 @@ class Checkpoint:
     """By decoding method, the map that gives `rationale_visible_probability`; none in older records."""
     confidence_maps: Mapping[MethodName, ConfidenceMap] = field(default_factory=dict)
     """By decoding method, the map that calibrates `confidence`; none in older records."""
+    method: MethodName | None = None
+    """The decoding that it was tuned for; none in older records, which decode by `joint`."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -188,7 +190,7 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
-    left_out = {*_NOT_IN_DIGEST, *(name for name in _MAPS if not getattr(record, name))}
+    left_out = {*_NOT_IN_DIGEST, *(name for name in _OPTIONAL if not getattr(record, name))}
     return {name: value for name, value in content.items() if name not in left_out}
 
 

@@ -143,7 +143,7 @@ def train_config(config: LearnConfig, predictions: PredictionSet, *, initial: In
         backbone=initial.backbone,
         prompts=model.prompts,
         templates=model.templates,
-        objective=ObjectiveConfig(name=_objective_of(predictions.scoring.method, prompts=model.prompts)),
+        objective=ObjectiveConfig(name=_objective_of(predictions.method, prompts=model.prompts)),
         fit=FitConfig(learning_rate=config.learning_rate, warmup_steps=WARMUP_STEPS),
         init_from=initial.version.uri,
         num_epochs=config.num_epochs,

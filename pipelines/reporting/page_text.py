@@ -64,7 +64,7 @@ def page_facts(predictions: PredictionSet, *, drawn: GallerySample) -> Iterator[
         yield Fact(
             label="Category is right", value=percent(right / total, 1), note=f"{right:,} of {total:,} that are labelled"
         )
-    yield Fact(label="Decoding", value=scoring.method, note=METHOD_WORDS[scoring.method])
+    yield Fact(label="Decoding", value=predictions.method, note=METHOD_WORDS[predictions.method])
     yield Fact(
         label="Best pairs are certain",
         value=_of(drawn.num_exact, drawn.num_rows),

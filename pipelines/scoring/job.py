@@ -1,7 +1,7 @@
 """Plan a scoring job before the first image is read: pinned model, input, vocabulary, preprocessing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ class ScoreJob:
 
 
 def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingConfig) -> ScoreJob:
-    """Pin the model and list the input; the model is downloaded, and loaded only if its record is an older one.
+    """Pin model, input and method; the model is downloaded, and loaded only if its record is an older one.
 
     Args:
         config: settings of the stage.
@@ -148,6 +148,7 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
     images = _read_images(config) if kept is None else input_of_features(kept)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     folder = model_cache.fetch_model(model, tracking=tracking)
+    config = replace(config, scoring=config.scoring.for_model(read_checkpoint(folder).method or "joint"))
     preprocess = _read_preprocess(folder)
     image_side = _read_image_side(folder, config=config) if config.keep_features or kept is not None else None
     if kept is not None and image_side is not None:

@@ -8,6 +8,7 @@ every stage as on a cluster; the rivals are labelled in this process.
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from rich.console import Console
 from ecor.checkpoint import load
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig, TemplateConfig
-from ecor.config.scoring import MethodName, ScoringConfig
+from ecor.config.scoring import ScoringConfig
 from ecor.config.training import ObjectiveConfig, ObjectiveName
 from ecor.data.images.collate import collate
 from ecor.data.shard_manifest import read_shard_manifest
@@ -50,8 +51,10 @@ WORLD = "world.json"
 NUM_EPOCHS = 5
 """Epochs of each tuning, as in the study; with visual tokens every epoch reads all images again."""
 OURS, JOINT, PAIRS, ZERO_SHOT = "ECOR, pooled", "ECOR, joint", "DROR pairs", "zero-shot CLIP"
-TUNED: dict[str, ObjectiveName] = {PAIRS: "pairs", JOINT: "two_term", OURS: ObjectiveConfig().name}
-"""Objective of each tuned method."""
+TUNED: dict[str, ObjectiveName] = {PAIRS: "pairs", JOINT: "two_term", OURS: "three_term"}
+"""Objective of each tuned method; its model is decoded as it was tuned for."""
+WITHOUT_TUNING = ScoringConfig(method="pooled")
+"""Zero-shot CLIP is decoded as the shipped method is."""
 
 
 def run(config: DemoConfig) -> str:
@@ -85,9 +88,9 @@ def run(config: DemoConfig) -> str:
             tracking=tracking,
         )
     rivals = {
-        JOINT: _write_labels(load(_run_folder(root, JOINT)), root=root, name=JOINT, method="joint"),
-        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS, method="pairs"),
-        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, method=ScoringConfig().method),
+        JOINT: _write_labels(load(_run_folder(root, JOINT)), root=root, name=JOINT),
+        PAIRS: _write_labels(load(_run_folder(root, PAIRS)), root=root, name=PAIRS),
+        ZERO_SHOT: _write_labels(zero_shot, root=root, name=ZERO_SHOT, scoring=WITHOUT_TUNING),
     }
     evaluation = evaluate.run(
         EvaluateConfig(
@@ -142,6 +145,7 @@ def _zero_shot_model(root: Path) -> Recognizer:
         vocabulary=vocabulary,
         categories=batch.categories,
         rationales=batch.rationales[:, None],
+        scoring=replace(WITHOUT_TUNING, top_k=1),
     )
     recognizer = Recognizer.zero_shot(vocabulary, backbone=backbone, templates=templates)
     temperatures = fit_temperatures(
@@ -176,9 +180,9 @@ def _promote_ours(root: Path, *, tracking: TrackingConfig) -> ModelVersion:
     return model_registry.resolve_model(f"models:/{MODEL}@champion", tracking=tracking)
 
 
-def _write_labels(recognizer: Recognizer, *, root: Path, name: str, method: MethodName) -> str:
+def _write_labels(recognizer: Recognizer, *, root: Path, name: str, scoring: ScoringConfig | None = None) -> str:
     """Label the test images in this process; returns the path of the labels."""
-    recognizer, scoring, tables = recognizer.with_name(name), ScoringConfig(method=method), []
+    recognizer, tables = recognizer.with_name(name), []
     for unit in read_input(f"{root}/shards/{SPLIT}", unit_size=PART_IMAGES).units:
         for part in decode_unit(unit, preprocess=recognizer.backbone.preprocess, num_images=PART_IMAGES):
             pixels_B3HW = torch.from_numpy(part.pixels)

@@ -127,8 +127,7 @@ def signature() -> ModelSignature:
 
 def default_params() -> dict[str, str | int]:
     """Return the defaults of the parameters; an empty vocabulary means the model's own."""
-    scoring = ScoringConfig()
-    return {"top_k": scoring.top_k, "method": scoring.method, "vocabulary": ""}
+    return {"top_k": ScoringConfig().top_k, "method": "", "vocabulary": ""}
 
 
 def example_input() -> pd.DataFrame:

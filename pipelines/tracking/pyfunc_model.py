@@ -40,7 +40,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
     The input is a table with one column, or with others beside `image` or `img`, or a list. An image is bytes, the path
     of a file on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs,
-    `method`, and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
+    `method` (empty: the model's own), and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
 
     The output has a row per image, in order: `category`, `rationale`, `confidence` (of that pair), `pairs`,
     `categories`, `rationales` (best first, with probabilities), the columns on their certainty, digests, and `error`.
@@ -55,7 +55,7 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
     # no type hints: MLflow would make a signature from them, but the model has one already
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         settings = dict(params or {})
-        scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or ScoringConfig().method)
+        scoring = ScoringConfig(top_k=int(settings.get("top_k") or 5), method=settings.get("method") or None)
         recognizer = self._recognizer_for(settings.get("vocabulary") or "")
         images = _list_images(model_input)
         frames = [

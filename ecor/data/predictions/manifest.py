@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ecor.config.checks import parse_record
-from ecor.config.scoring import ScoringConfig
+from ecor.config.scoring import MethodName, ScoringConfig
 from ecor.data.predictions.schema import SCHEMA_VERSION
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
@@ -76,6 +76,11 @@ class PredictionSet:
     schema_version: str = SCHEMA_VERSION
     num_rows: int = field(init=False)
     num_bytes: int = field(init=False)
+
+    @property
+    def method(self) -> MethodName:
+        """The decoding of its rows."""
+        return self.scoring.method or "joint"
 
     @property
     def has_truth(self) -> bool:

@@ -87,10 +87,11 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
     return replace(config, name=name, max_sentences_per_step=NO_LIMIT, manifold_weight=0.0)
 
 
-def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
-    """Choose the decoding of validation: for a rival's loss the rival's decoding, for ECOR's losses the joint.
+def tuned_method(config: ObjectiveConfig) -> MethodName:
+    """The decoding that an objective tunes for: for a rival's loss the rival's, for ECOR's losses the joint.
 
-    `three_term` is judged by `pooled`, whose weight is 1 until one is fitted.
+    It judges the epochs on validation, and the model decodes by it where no other is named. `pooled`, that of
+    `three_term`, has weight 1 until one is fitted.
     """
     methods: dict[ObjectiveName, MethodName] = {
         "inverted": "inverted",
@@ -98,7 +99,7 @@ def validation_scoring(config: ObjectiveConfig) -> ScoringConfig:
         "pairs": "pairs",
         "three_term": "pooled",
     }
-    return ScoringConfig(method=methods.get(config.name, "joint"), top_k=1)
+    return methods.get(config.name, "joint")
 
 
 def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[MethodName, ...]:
@@ -106,7 +107,7 @@ def calibrated_methods(config: ObjectiveConfig, *, text: TextFeatures) -> tuple[
 
     The latter are the objective's own decoding, `joint` and `independent` (our choice).
     """
-    return tuple(FACTORS) if text.is_table else ("joint", "independent", validation_scoring(config).method)
+    return tuple(FACTORS) if text.is_table else ("joint", "independent", tuned_method(config))
 
 
 class PromptTrainer(Trainer):
@@ -191,6 +192,7 @@ class PromptTrainer(Trainer):
             prompts=self.prompts,
             vocabulary=self.vocabulary,
             templates=self.config.templates,
+            method=tuned_method(self.config.objective),
             text_config=replace(self.config.text, cache_dir=None),
         )
 
@@ -204,7 +206,7 @@ class PromptTrainer(Trainer):
                 categories=self.validation.categories[positions].to(self.rank.device),
                 rationales=self.validation.rationales[positions].to(self.rank.device),
                 objective=objective,
-                scoring=validation_scoring(self.config.objective),
+                scoring=ScoringConfig(method=tuned_method(self.config.objective), top_k=1),
             )
 
     def _validation_batches(self) -> Iterator[tuple[ImageFeatures, Int[Tensor, " b"]]]:

@@ -282,9 +282,11 @@ def test_manifold_matching_of_prompts_is_a_term_of_its_own_and_nothing_at_zero()
         "sentences": ConstantSentences(text),
         "logit_scale": 10.0,
     }
-    plain = objective_of(ObjectiveConfig())
-    assert objective_of(ObjectiveConfig(manifold_weight=0.0)).terms is plain.terms
-    terms = objective_of(ObjectiveConfig(manifold_weight=2.5, manifold_temperature=0.2))(features, **given)
+    plain = objective_of(ObjectiveConfig(name="two_term"))
+    assert objective_of(ObjectiveConfig(name="two_term", manifold_weight=0.0)).terms is plain.terms
+    terms = objective_of(ObjectiveConfig(name="two_term", manifold_weight=2.5, manifold_temperature=0.2))(
+        features, **given
+    )
     manifold = terms.pop("manifold")
     torch.testing.assert_close(terms, plain(features, **given))
     known = torch.tensor([0, 1, 3])

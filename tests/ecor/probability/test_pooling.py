@@ -87,7 +87,11 @@ def test_a_weight_of_zero_is_exactly_the_joint(budget, monkeypatch):
     monkeypatch.setitem(pair_logits.TABLE_BYTES, "cpu", budget)
     features, text = world(num_images=20, num_rationales=30)
     joint = joint_probability(
-        features, text, scoring=ScoringConfig(method="joint", keep_rationales=2), logit_scale=SCALE, temperatures=TEMPERATURES
+        features,
+        text,
+        scoring=ScoringConfig(method="joint", keep_rationales=2),
+        logit_scale=SCALE,
+        temperatures=TEMPERATURES,
     )
     found = pooled(features, text, weight=0.0, keep_rationales=2)
     for name in Joint.__dataclass_fields__:

@@ -37,14 +37,14 @@ def test_three_figures_are_listed_with_one_and() -> None:
     assert described == "A beside B: not told apart on RR, visible RR and accuracy."
 
 
-def test_the_table_has_a_row_per_set_and_the_own_model_last() -> None:
+def test_the_table_has_a_row_per_set_and_the_own_model_first() -> None:
     few = Resampling(num_resamples=20)
     results = tuple(
         evaluate(random_table(60, seed=seed), name=name, resampling=few) for seed, name in enumerate(("ours", "theirs"))
     )
     table = metrics_table(Evaluation(results=results, comparisons=(), resampling=few, num_bins=15))
     assert [column.header for column in table.columns[1:]] == list(COLUMNS.values())
-    assert [str(cell) for cell in table.columns[0].cells] == ["theirs", "ours"]
+    assert [str(cell) for cell in table.columns[0].cells] == ["ours", "theirs"]
     console = Console(width=200)
     with console.capture() as shown:
         console.print(table)

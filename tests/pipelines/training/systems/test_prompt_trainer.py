@@ -30,8 +30,8 @@ from pipelines.training.systems.prompt_trainer import (
     PromptTrainer,
     calibrated_methods,
     resolve_config,
+    tuned_method,
     validation_objective,
-    validation_scoring,
 )
 from pipelines.training.systems.registry import build_trainer
 from tests.support.tiny_models import NAMES, TINY_CLIP
@@ -91,7 +91,7 @@ def sample(key: str, *, category: str, rationale: str, folder: Path, seed: int) 
 def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
     tokens = ("--prompts.rationale-tokens", "6", "--prompts.category-tokens", "6")
     config = parsed("--shards", "s", "--output", "o", "--objective.name", "inverted", *tokens)
-    assert validation_scoring(config.objective).method == "inverted"
+    assert tuned_method(config.objective) == "inverted"
     assert validation_objective(config.objective).name == "inverted"
     assert (config.prompts.rationale_tokens, config.prompts.category_tokens) == (0, 6), "it never reads Prompt_R"
 
@@ -99,7 +99,7 @@ def test_the_inverted_objective_is_validated_by_the_inverted_decoding():
 @pytest.mark.parametrize("name", get_args(ObjectiveName))
 def test_losses_and_decodings_of_validation_fit_each_other(name: ObjectiveName):
     config = ObjectiveConfig(name=name, max_sentences_per_step=4)
-    method, objective = validation_scoring(config).method, validation_objective(config)
+    method, objective = tuned_method(config), validation_objective(config)
     expected = {"three_term": ("pooled", "three_term"), **{rival: (rival, rival) for rival in RIVALS}}
     assert (method, objective.name) == expected.get(name, ("joint", "two_term"))
     assert objective.max_sentences_per_step > 10**12, "nothing is sampled"
@@ -120,7 +120,7 @@ def test_a_run_ends_with_temperatures_for_its_decoding(shards: Path, tmp_path: P
             cache_dir=tmp_path / "cache",
         )
         *_, last = tuning.reports(tuning.module())
-        own = validation_scoring(config.objective).method
+        own = tuned_method(config.objective)
         assert last.metrics["validation_loss"] > 0
         recognizer = tuning.best_recognizer(last.progress)
         assert {method for method in FACTORS if recognizer.temperatures.cover(method)} == fitted | {own}
