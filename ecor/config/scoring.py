@@ -24,8 +24,9 @@ class ScoringConfig:
 
     method: MethodName | None = None
     """None: the one that the model was tuned for; by default that is `pooled`, ECOR's joint times P(c | I)^λ (ours, not
-    the paper's: see `docs/shipped.md`). `joint`: as in the paper, the rationale, then the category given it; also that of
-    models without tuning, or saved by earlier versions. Or a rival: `inverted`, `independent`, `pairs` (DROR)."""
+    the paper's: see `docs/shipped.md`). `joint`: as in the paper, the rationale, then the category given it; it is also
+    that of models without tuning, and of those of earlier versions. Or a rival: `inverted`, `independent`, `pairs`
+    (DROR)."""
     pooling_weight: float | None = None
     """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
     top_k: int = 5

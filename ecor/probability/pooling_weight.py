@@ -5,9 +5,10 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ecor.clip.feature_types import ImageFeatures, TextFeatureTable
+from ecor.clip.feature_types import ImageFeatures, TableInMemory, TextFeatureTable
 from ecor.config.checks import require
-from ecor.config.scoring import Temperatures
+from ecor.config.scoring import ScoringConfig, Temperatures
+from ecor.probability.decoders import decode_joint
 from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.pair_logits import stream_pair_logits
 
@@ -29,8 +30,9 @@ def fit_pooling_weight(
     """The λ from 0 to `LARGEST_WEIGHT` with the least negative log-likelihood of pooled decoding. Not in the paper.
 
     The factors keep their own temperatures. Then only the category's label matters: the pool is the joint times
-    P(c | I)^λ, and its partition function is Σ_c P_joint(c | I) · P(c | I)^λ, with P_joint summed over all rationales,
-    which reads all sentences once. Images are to be held-out ones; ids are −1 where unknown.
+    P(c | I)^λ, and its partition function is Σ_c P_joint(c | I) · P(c | I)^λ. P_joint is summed over all rationales if
+    all sentences are in memory; else over those that decoding evaluates, so that no others are encoded for the fit.
+    Images are to be held-out ones; ids are −1 where unknown.
 
     Raises ValueError when no image has a known category.
     """
@@ -38,7 +40,9 @@ def fit_pooling_weight(
     require(bool(len(images)), "no pooling weight can be fitted: none of the validation images has a known category")
     chosen, targets = features.select(images), categories[images].unsqueeze(1)
     alone = category_log_prob(chosen, text, logit_scale=logit_scale, temperatures=temperatures).double()
-    joint = marginal_category_log_prob(chosen, text, logit_scale=logit_scale, temperatures=temperatures).double()
+    has_table = isinstance(text, TableInMemory) and text.table is not None
+    marginal = marginal_category_log_prob if has_table else _evaluated_category_log_prob
+    joint = marginal(chosen, text, logit_scale=logit_scale, temperatures=temperatures).double()
     own = alone.gather(1, targets).squeeze(1)
 
     def mean_nll(weight: float) -> float:
@@ -47,6 +51,15 @@ def fit_pooling_weight(
     bounds = (0.0, LARGEST_WEIGHT)
     found = float(minimize_scalar(mean_nll, bounds=bounds, method="bounded", options={"xatol": _TOLERANCE}).x)
     return found if mean_nll(found) < mean_nll(0.0) else 0.0
+
+
+def _evaluated_category_log_prob(
+    features: ImageFeatures, text: TextFeatureTable, *, logit_scale: float, temperatures: Temperatures
+) -> Float[Tensor, "B C"]:
+    """The same over the rationales that decoding evaluates, as if the others agreed with them on average."""
+    scoring = ScoringConfig(method="joint", top_k=1)
+    joint = decode_joint(features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures)
+    return joint.category_log_prob
 
 
 def marginal_category_log_prob(

@@ -79,8 +79,8 @@ def fit_temperatures(
     """Fit one temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
     An image with one label counts for the factors that need no other. For `pooled`, its weight is fitted too (not in
-    the paper). `inverted` needs the sentences of every labelled category with all rationales; `pooled` all sentences;
-    `pairs` all sentences, read about twenty times.
+    the paper). `inverted` needs the sentences of every labelled category with all rationales; `pooled` all sentences if
+    they are in memory (`fit_pooling_weight`); `pairs` all sentences, read about twenty times.
 
     Args:
         features: of held-out images.

@@ -40,7 +40,8 @@ class ServedRecognizer(PythonModel):  # type: ignore[misc]
 
     The input is a table with one column, or with others beside `image` or `img`, or a list. An image is bytes, the path
     of a file on the machine that answers, or base64 (with or without a `data:` prefix). Parameters: `top_k` pairs,
-    `method` (empty: the model's own), and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead of the model's own names.
+    `method` (empty: the model's own), and `vocabulary`, a JSON text {category: [rationale, …]} to choose from instead
+    of the model's own names.
 
     The output has a row per image, in order: `category`, `rationale`, `confidence` (of that pair), `pairs`,
     `categories`, `rationales` (best first, with probabilities), the columns on their certainty, digests, and `error`.

@@ -7,6 +7,7 @@ import json
 import math
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,6 +223,23 @@ def test_the_fitted_weight_has_the_least_loss_of_pairs_and_stays_within_its_boun
         return -float(log_prob[torch.arange(200), 3, mixed].mean())  # of any one rationale: the same up to a constant
 
     assert all(nll(found) <= nll(max(0.0, found + step)) + 1e-6 for step in (-0.5, -0.05, 0.05, 0.5))
+
+
+def test_where_sentences_are_not_in_memory_the_fit_reads_those_that_decoding_reads():
+    features, text = world(num_images=300, num_rationales=60)
+    read: set[int] = set()
+
+    def row(rationale: int) -> Tensor:
+        read.add(rationale)
+        return text.row(rationale)
+
+    encoded = SimpleNamespace(rationales=text.rationales, categories=text.categories, row=row, column=text.column)
+    labels = {"categories": features.category.argmax(1) % 4, "logit_scale": 60.0, "temperatures": TEMPERATURES}
+    few = features.select(torch.arange(3))
+    found = fit_pooling_weight(few, encoded, **{**labels, "categories": labels["categories"][:3]})
+    assert 0 <= found <= LARGEST_WEIGHT and len(read) <= 3 * ScoringConfig().keep_rationales < 60
+    found = fit_pooling_weight(features, encoded, **labels)
+    assert found == pytest.approx(fit_pooling_weight(features, text, **labels), abs=0.05)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 2**25])
