@@ -15,10 +15,10 @@ class ObjectiveConfig:
     """The training objective of prompt tuning."""
 
     name: ObjectiveName = "three_term"
-    """`two_term` is ECOR's loss with full-vocabulary negatives, for the decoding `joint`; `three_term` adds the category
-    alone, for the decoding `pooled` (ours, not the paper's); `in_batch_pairs` and `in_batch_categories` are in-batch
-    forms of `two_term`; `inverted`, `independent` and `pairs` (DROR's one softmax over all pairs) fit the rivals of
-    those names."""
+    """`two_term` is ECOR's loss with full-vocabulary negatives, for the decoding `joint`; `three_term` adds the term of
+    P(c | I), for `pooled` (ours, not the paper's); `in_batch_pairs` and `in_batch_categories` are in-batch forms of
+    `two_term`; `inverted`, `independent` and `pairs` (DROR's one softmax over all pairs) fit the rivals of those names.
+    The model decodes by what it was tuned for, where `scoring.method` is not set."""
     category_weight: float = 1.0
     """Weight of the third term of `three_term`, −log P(c* | I)."""
     max_sentences_per_step: int = 20_000

@@ -125,7 +125,7 @@ def test_dror_in_its_own_layout(home, run_block):
     (images / "vocabulary.json").rename(home / "cifar10.json")
     run_block(blocks()["dror"])
     evaluation = json.loads((home / "dror" / "evaluation" / "evaluation.json").read_text())
-    assert [result["method"] for result in evaluation["results"]] == ["joint", "pairs"]
+    assert [result["method"] for result in evaluation["results"]] == ["pooled", "pairs"]
     assert [result["num_images"] for result in evaluation["results"]] == [30, 30]
 
 
@@ -135,8 +135,8 @@ def test_the_demo(home, monkeypatch, capsys):
     monkeypatch.setenv("ECOR_CACHE", str(home / "cache"))
     assert main(["demo", "--num-train", "120", "--num-validation", "60", "--num-test", "60"]) == EXIT_DONE
     shown = capsys.readouterr().out
-    beside = ("ECOR beside DROR pairs: ", "ECOR beside ECOR, pooled: ")
-    for told in ("zero-shot CLIP", "DROR pairs", *beside, "models:/ecor-demo/1", "report.html"):
+    beside = ("ECOR, pooled beside DROR pairs: ", "ECOR, pooled beside ECOR, joint: ")
+    for told in ("zero-shot CLIP", *beside, "models:/ecor-demo/1", "report.html"):
         assert told in shown
     page = (home / "demo-run" / "report.html").read_text(encoding="utf-8")
     assert "<html" in page and "Where the evidence is" in page
