@@ -27,6 +27,7 @@ from ecor.data.predictions.prediction_list import Predictions
 from ecor.data.predictions.schema import OOD_COLUMN, VISIBLE_COLUMN, origins_table, schema_for
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.joint_model import JointModel
+from ecor.probability.joint import Joint
 from ecor.probability.platt_scaling import pair_log_odds, pair_probability
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 from ecor.probability.rationale_visibility import visibility_evidence, visible_probability
@@ -141,7 +142,8 @@ class Recognizer(JointModel):
         is_fitted_weight = scoring.pooling_weight in (None, self.temperatures.pooling_weight)
         has_temperatures = provenance.calibrated and self.temperatures.cover(joint.method) and is_fitted_weight
         maps = self._maps_of(joint.method) if has_temperatures else _Maps()
-        calibrated = has_temperatures and not (scoring.calibrated_confidence and maps.confidence is None)
+        lacks_map = scoring.calibrated_confidence is True and maps.confidence is None
+        calibrated = has_temperatures and not lacks_map
         rows = rows_from_joint(
             joint,
             vocabulary=self.vocabulary,
@@ -151,7 +153,7 @@ class Recognizer(JointModel):
         )
         if scoring.ood_score:
             rows = rows.append_column(OOD_COLUMN, float_column(self.ood_score(features)))
-        return self._with_mapped_columns(rows, features, scoring=scoring, maps=maps)
+        return self._with_mapped_columns(rows, features, joint=joint, scoring=scoring, maps=maps)
 
     def _maps_of(self, method: str) -> "_Maps":
         visibility = {str(name): each for name, each in self.visibility.items()}
@@ -159,16 +161,17 @@ class Recognizer(JointModel):
         return _Maps(visibility=visibility.get(method), confidence=confidence.get(method))
 
     def _with_mapped_columns(
-        self, rows: pa.Table, features: ImageFeatures, *, scoring: ScoringConfig, maps: "_Maps"
+        self, rows: pa.Table, features: ImageFeatures, *, joint: Joint, scoring: ScoringConfig, maps: "_Maps"
     ) -> pa.Table:
         """Replace the confidence and add the visibility, where they are asked for and there is a map.
 
-        The evidence depends a little on how many pairs are decoded, so it is decoded as it was for the fit.
+        The evidence depends a little on how many pairs are decoded. So where that was set, images are decoded again, as
+        they were for the fit: by the default.
         """
-        confidence = maps.confidence if scoring.calibrated_confidence else None
+        confidence = None if scoring.calibrated_confidence is False else maps.confidence
         visibility = maps.visibility if scoring.visible_probability else None
-        if confidence or visibility:
-            as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight, top_k=1)
+        as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight)
+        if (confidence or visibility) and as_fitted.search != scoring.search:
             joint = self.joint(features, scoring=as_fitted)
         if confidence:
             column = float_column(pair_probability(pair_log_odds(joint), confidence))

@@ -40,10 +40,11 @@ class ScoringConfig:
     visible_probability: bool = False
     """Give each row a `rationale_visible_probability`: how probable it is that the image shows the named rationale.
     Null where the model has no such map for the method and vocabulary. Ours, not the paper's."""
-    calibrated_confidence: bool = False
+    calibrated_confidence: bool | None = None
     """State as `confidence` how probable it is that the best pair is right, by a map that was fitted on validation
-    images. Where the model has none for the method and vocabulary, the decoded probability stays, and the row says that
-    it is not calibrated. Ours, not the paper's."""
+    images (ours, not the paper's). Where the model has none for the method and vocabulary, the decoded probability
+    stays. None: by the map where there is one; True: and say of the other rows that they are not calibrated; False:
+    always the decoded probability."""
 
     def __post_init__(self) -> None:
         if self.pooling_weight is not None:
@@ -59,6 +60,11 @@ class ScoringConfig:
             f"({self.keep_rationales})",
         )
 
+    @property
+    def search(self) -> tuple[int, int, int]:
+        """What decides how many rationales are evaluated."""
+        return self.top_k, self.keep_rationales, self.max_keep_rationales
+
     def for_model(self, method: MethodName) -> "ScoringConfig":
         """The same with the method that a model was tuned for, where none is named.
 
@@ -70,7 +76,7 @@ class ScoringConfig:
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests; settings that older records lack only if they are set."""
         optional = ("ood_score", "visible_probability", "calibrated_confidence")
-        values = {name: value for name, value in asdict(self).items() if name not in optional or value}
+        values = {name: value for name, value in asdict(self).items() if name not in optional or value is not False}
         return {name: value for name, value in values.items() if name != "pooling_weight" or value is not None}
 
 

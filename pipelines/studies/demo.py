@@ -81,7 +81,7 @@ def run(config: DemoConfig) -> str:
                 output=f"{root}/labels",
                 model=champion.uri,
                 explain=DEFAULT_METHOD,
-                scoring=ScoringConfig(visible_probability=True, calibrated_confidence=True),
+                scoring=ScoringConfig(visible_probability=True),
                 keep_features=True,
             ),
             cluster=config.cluster,

@@ -130,7 +130,7 @@ class PredictionSet:
             records = {
                 "parts": tuple(parse_record(PredictionPart, part) for part in values.pop("parts")),
                 "parents": parse_record(PredictionParents, values.pop("parents")),
-                "scoring": parse_record(ScoringConfig, values.pop("scoring")),
+                "scoring": parse_record(ScoringConfig, {"calibrated_confidence": False, **values.pop("scoring")}),
             }
             record = parse_record(cls, {**values, **records})
         except (KeyError, TypeError, ValueError, AttributeError) as error:

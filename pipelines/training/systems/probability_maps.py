@@ -76,7 +76,7 @@ def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodNa
     """Decode some images at a time."""
     found = []
     for ids in torch.arange(len(features), device=features.category.device).split(_IMAGES_PER_PASS):
-        joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method, top_k=1))
+        joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method))
         best = ranked_pairs(joint, 1)
         found.append((best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint), visibility_evidence(joint)))
     categories, rationales, pair, evidence = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))

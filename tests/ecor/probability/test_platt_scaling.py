@@ -90,7 +90,7 @@ def test_certainty_has_finite_log_odds() -> None:
 def test_evidence_is_the_log_odds_of_the_confidence(
     model: Recognizer, images: torch.Tensor, method: MethodName
 ) -> None:
-    scoring = ScoringConfig(method=method)
+    scoring = ScoringConfig(method=method, calibrated_confidence=False)
     confidence = labels(model, images, scoring)["confidence"].to_pylist()
     found = pair_log_odds(model.joint(images, scoring=scoring)).tolist()
     assert found == pytest.approx([math.log(each / (1 - each)) for each in confidence], rel=1e-4, abs=1e-4)
@@ -100,8 +100,9 @@ def test_evidence_is_the_log_odds_of_the_confidence(
 def test_rows_state_the_mapped_confidence_and_nothing_else_changes(
     model: Recognizer, images: torch.Tensor, method: MethodName, intercept: float
 ) -> None:
-    plain = labels(model, images, ScoringConfig(method=method))
+    plain = labels(model, images, ScoringConfig(method=method, calibrated_confidence=False))
     asked = labels(model, images, replace(ASKED, method=method))
+    assert labels(model, images, ScoringConfig(method=method)).equals(asked), "the map is the default"
     assert asked.schema.equals(PREDICTION_SCHEMA)
     assert asked.drop_columns(["confidence"]).equals(plain.drop_columns(["confidence"]))
     for decoded, row in zip(plain["confidence"].to_pylist(), iterate_predictions(asked), strict=True):
@@ -131,11 +132,18 @@ def test_without_a_map_the_decoded_probability_stays_and_the_row_says_so(
         plain, asked = (labels(each, images, one) for one in (scoring, replace(scoring, calibrated_confidence=True)))
         assert asked["confidence"].equals(plain["confidence"])
         assert asked["calibrated"].to_pylist() == [False] * 5
-    assert labels(without, images, ScoringConfig())["calibrated"].to_pylist() == [True] * 5
+    assert labels(without, images, ScoringConfig())["calibrated"].to_pylist() == [True] * 5, "by its temperatures"
 
 
-def test_records_name_it_only_where_it_is_asked_for() -> None:
-    assert "calibrated_confidence" not in ScoringConfig().to_record()
+def test_the_confidence_hardly_depends_on_how_many_pairs_are_kept(model: Recognizer, images: torch.Tensor) -> None:
+    few, many = (labels(model, images, ScoringConfig(top_k=number))["confidence"].to_pylist() for number in (1, 5))
+    assert few == pytest.approx(many, rel=1e-6), "decoded for it as it was for the fit"
+
+
+def test_older_records_have_the_decoded_probability() -> None:
+    decoded = ScoringConfig(method="joint", calibrated_confidence=False)
+    assert "calibrated_confidence" not in decoded.to_record(), "as it was written before"
+    assert ScoringConfig().to_record()["calibrated_confidence"] is None
     assert ASKED.to_record()["calibrated_confidence"] is True
 
 

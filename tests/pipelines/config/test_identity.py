@@ -39,7 +39,7 @@ FROZEN = [
         "2094f9369c0fe953838591d6a07160a8cd830e863a2dd6090eab09d64c067866",
     ),
     (
-        ScoreConfig(input="a", output="b", scoring=ScoringConfig(method="joint")),
+        ScoreConfig(input="a", output="b", scoring=ScoringConfig(method="joint", calibrated_confidence=False)),
         "ed051df42aa21381eaab3f72ccf14a096febf56ded8f8712ba2be006b0c11167",
     ),
 ]

@@ -216,7 +216,9 @@ def test_a_column_that_was_not_asked_for_is_not_there(tmp_path: Path) -> None:
 
 def test_a_manifest_of_before_the_column_reads(tmp_path: Path) -> None:
     """Written by the version before, with its digest."""
-    record = PredictionSet(parts=(), parents=PARENTS, scoring=ScoringConfig(method="joint"))
+    record = PredictionSet(
+        parts=(), parents=PARENTS, scoring=ScoringConfig(method="joint", calibrated_confidence=False)
+    )
     assert record.digest == DIGEST_OF_BEFORE
     (tmp_path / "manifest.json").write_text(record.to_json())
     assert read_prediction_set(str(tmp_path)) == record

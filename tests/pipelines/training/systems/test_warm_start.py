@@ -59,7 +59,7 @@ def save_model(world: Path, folder: Path, prompts: PromptConfig) -> Recognizer:
     """A model whose tokens no run of `config_of` begins with."""
     backbone = load_backbone(BackboneConfig(name=str(world / "tiny-clip.json"), pretrained="random"))
     tokens = PromptLearner(prompts, backbone, generator=torch.Generator().manual_seed(99))
-    model = Recognizer(backbone=backbone, prompts=tokens, vocabulary=VOCABULARY)
+    model = Recognizer(backbone=backbone, prompts=tokens, vocabulary=VOCABULARY, method="pooled")
     save_checkpoint(model, folder / "checkpoint", parents={"train_manifest": "t" * 64, "config": "c" * 64})
     return model
 
