@@ -70,6 +70,8 @@ name = "clothes"
 [score]
 input = "{folder}/photos"
 unit_size = {UNIT_SIZE}
+num_scorers = 1
+num_decoders = 1
 [cluster]
 lease_s = 5.0
 """
