@@ -106,7 +106,7 @@ def ended(nodes: Nodes, name: str) -> dict[str, Any]:
     return nodes.asked(name)
 
 
-def until(holds: Callable[[], bool], *, what: str, patience_s: float = 200) -> None:
+def until(holds: Callable[[], bool], *, what: str, patience_s: float = 600) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"{what} did not happen"
