@@ -3,9 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
-# Ray starts many processes, and each would compile all it imports again where PYTHONDONTWRITEBYTECODE is set; so would
-# each process of pytest compile all tests, with their assertions rewritten.
-export UV_COMPILE_BYTECODE := 1
+# Ray starts many processes at once, and each would compile what it imports. So what they import is compiled here; most
+# other modules are never imported, and the rest are compiled by the first import, unless PYTHONDONTWRITEBYTECODE is set.
+# So are the tests, with their assertions rewritten. A file that does not compile is a template, which nobody imports.
+COMPILED := ray torch mlflow pandas scipy numpy
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-fast test-slow test-portable soak check-open-clip docs wheel check-wheel lint format lock audit clean
@@ -16,8 +17,8 @@ help:  ## list these commands
 demo: .venv/runtime  ## the whole job on drawn scenes; prints a table and the path of a page
 	$(BIN)/ecor demo
 
-# Tests run in parallel. Of tests that start Ray or another server, two files run at a time, each in its own order, the
-# longest files first (tests/support/order.py).
+# Tests run in parallel. Of tests that start Ray or another server, three files run at a time, since they often wait, each
+# in its own order, the longest files first (tests/support/order.py).
 # The second part also runs after failures in the first. At the end: the failed tests, and how to run one alone.
 test: .venv/dev  ## all tests, as CI runs them
 	@log=$$(mktemp); code=0; \
@@ -29,8 +30,8 @@ test: .venv/dev  ## all tests, as CI runs them
 	    sed -nE '/^(FAILED|ERROR) tests\// { s/^[A-Z]+ /  /; s/ - .*//; p; }' $$log; \
 	fi; rm -f $$log; exit $$code
 
-test-slow: .venv/dev  ## tests that start Ray, servers, browsers: 25 to 30 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test-slow: .venv/dev  ## tests that start Ray, servers, browsers: up to 25 minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # One thread each: the processes together use all processors.
 test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 8 minutes
@@ -88,6 +89,7 @@ lock: $(UV)  ## write both lock files from pyproject.toml
 .venv/runtime: requirements.lock pyproject.toml | $(UV) .venv/bin/python
 	$(UV) pip install -q --python $(BIN)/python -r requirements.lock
 	$(UV) pip install -q --python $(BIN)/python --no-deps -e .
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(addprefix .venv/lib/python3*/site-packages/,$(COMPILED)) || true
 	@touch $@
 
 .venv/dev: requirements-dev.lock .venv/runtime

@@ -32,6 +32,13 @@ os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # as in `pipelines.__main
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only slow tests run, files without any are not imported."""
+    if config.option.markexpr != "slow" or collection_path.suffix != ".py":
+        return None
+    return True if "mark.slow" not in collection_path.read_text(encoding="utf-8") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: duration_rank(item.nodeid))  # stable: within a file, and among the others, as found
 

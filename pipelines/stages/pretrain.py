@@ -26,7 +26,6 @@ from ecor.training.distributed import Rank
 from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import PretrainConfig
-from pipelines.tracking import model_registry
 from pipelines.training.caption_source import balance_samples, build_architecture, open_captions
 from pipelines.training.events import publish_events
 from pipelines.training.pretrainer import PretrainEvent, Pretraining, PretrainState
@@ -124,6 +123,8 @@ def read_pretrained(folder: str | Path) -> Pretrained:
 
 
 def _publish(state: Path, run_id: str, *, output: str, tracking: TrackingConfig) -> None:
+    from pipelines.tracking import model_registry  # MLflow, which most workers do without
+
     if (balance := recorded_balance(json.loads((state / SUMMARY).read_text()))) is not None:
         model_registry.log_balance(tracking, run_id=run_id, balance=balance)
     with tempfile.TemporaryDirectory() as scratch:

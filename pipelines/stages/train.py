@@ -36,7 +36,6 @@ from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
-from pipelines.tracking import model_registry
 from pipelines.tracking.model_cache import pin_model
 from pipelines.training.events import publish_events
 from pipelines.training.initial_tokens import initial_parents, with_local_tokens
@@ -100,6 +99,8 @@ def run(
 
 def _publish(state: Path, run_id: str, *, config: TrainConfig, tracking: TrackingConfig) -> None:
     """The last state's model to its place; then the summary, which says that the run is finished."""
+    from pipelines.tracking import model_registry  # MLflow, which most workers do without
+
     output = absolute_address(config.output)
     last = RECORD if config.system == "ecor" else f"{config.system}.json"
     filesystem.replace_folder(state / CHECKPOINT_FOLDER, filesystem.join(output, CHECKPOINT_FOLDER), last=last)

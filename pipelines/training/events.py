@@ -5,7 +5,6 @@ from typing import Any, Protocol, TypeVar
 
 from ecor.training.distributed import Rank
 from pipelines.runtime.prometheus import RETRIES, TRAINING_STEPS, count
-from pipelines.tracking import model_registry
 from pipelines.training.runs.job import Job
 from pipelines.training.unreadable import unreadable_lines
 
@@ -59,6 +58,9 @@ def publish_events(
     if resumed is not None and rank.index == 0:
         job.messages.put(f"resumed at step {resumed.step} of {num_steps}")
         count(RETRIES, kind="training resumed")
+    if rank.index == 0:
+        from pipelines.tracking import model_registry  # MLflow, which the other ranks do without
+
     for event in events:
         if rank.index == 0:
             count(TRAINING_STEPS, event.step - step, stage=stage)

@@ -7,7 +7,6 @@ from ecor.config.checks import require
 from ecor.storage.model_records import read_checkpoint
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.training import TrainConfig
-from pipelines.tracking import model_registry
 from pipelines.tracking.model_loading import model_folder
 from pipelines.tracking.model_versions import INITIAL_MODEL, ModelVersion
 
@@ -17,6 +16,8 @@ def initial_parents(initial: ModelVersion, *, tracking: TrackingConfig) -> dict[
 
     The splits are `initial_train_manifest` and alike. So an audit knows that the new model has seen them too.
     """
+    from pipelines.tracking import model_registry  # MLflow, which workers do without
+
     lineage = model_registry.read_version_lineage(initial, tracking=tracking)
     splits = {f"initial_{name}": digest for name, digest in lineage.items() if name.endswith("_manifest")}
     return {INITIAL_MODEL: initial.digest, **splits}

@@ -27,11 +27,13 @@ HEAVY = ("torch", "torch._dynamo", "transformers", "timm", "mlflow", "ray", "pan
         ("pipelines.stages.review", set()),
         ("pipelines.stages.shard", set()),
         ("pipelines.sharding.flows.cluster_flow", {"ray", "pandas"}),
+        ("pipelines.stages.train", {"torch", "pandas"}),
         ("pipelines.stages.register", {"mlflow", "pandas"}),
     ],
 )
 def test_a_process_imports_what_it_needs_and_nothing_else_that_is_heavy(module: str, needed: set[str]) -> None:
-    """A scorer loads the model and never talks to MLflow; a decoder and a writer do without torch."""
+    """A scorer loads the model and never talks to MLflow; a decoder and a writer do without torch; of the workers of
+    a training run, only the first talks to MLflow."""
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == needed

@@ -318,7 +318,7 @@ def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingCo
 
 
 def _on_cluster(address: str) -> list[str]:
-    return ["--cluster.address", address, "--cluster.no-progress-timeout-s", "60"]
+    return ["--cluster.address", address, "--cluster.no-progress-timeout-s", "150"]
 
 
 # The blows

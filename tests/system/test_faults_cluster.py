@@ -34,6 +34,8 @@ from tests.system.faults import (
 )
 
 pytestmark = pytest.mark.timeout(1200)
+ONE_OF_EACH = ("--num-scorers", "1", "--num-decoders", "1")
+"""Where it does not matter how many actors there are: each takes seconds to start."""
 PATIENCE_S = 500
 """Watchdog of each wait: a busy machine of two cores takes several times longer than a quiet one."""
 SEED = random.SystemRandom().randrange(2**32)
@@ -155,7 +157,7 @@ def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_an
     others, scoring, tmp_path
 ):
     """As when Kubernetes retries a RayJob, on a new cluster, whose driver is only out of sight and comes back."""
-    words = [*scoring.words(tmp_path / "out"), "--cluster.lease-s", "3"]
+    words = [*scoring.words(tmp_path / "out"), *ONE_OF_EACH, "--cluster.lease-s", "3"]
     sleeper = Job(on(others, words), log=tmp_path / "sleeper")
     until = time.monotonic() + PATIENCE_S
     while not scoring.num_commits(tmp_path / "out"):
@@ -176,7 +178,8 @@ def test_of_two_jobs_on_one_output_one_stands_still_for_longer_than_its_lease_an
 @pytest.mark.slow
 def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(others, scoring, tmp_path):
     """Ray ends a process that lost its head, and says so: no error of Python's reaches the job."""
-    job = Job(on(others, scoring.words(tmp_path / "out")), log=tmp_path / "log")
+    words = [*scoring.words(tmp_path / "out"), *ONE_OF_EACH]
+    job = Job(on(others, words), log=tmp_path / "log")
     until = time.monotonic() + PATIENCE_S
     while not scoring.num_commits(tmp_path / "out"):
         assert job.is_running and time.monotonic() < until, job.log.read_text()
@@ -185,7 +188,7 @@ def test_when_the_head_dies_the_job_ends_and_goes_on_on_another_cluster(others, 
     assert job.ended(within_s=100) not in (None, EXIT_DONE), job.log.read_text()
     assert "GCS may have been killed" in job.log.read_text()
     assert not (tmp_path / "out" / "manifest.json").exists()
-    again = Job(scoring.words(tmp_path / "out"), log=tmp_path / "again")
+    again = Job(words, log=tmp_path / "again")
     assert again.ended(within_s=PATIENCE_S) == EXIT_DONE, again.log.read_text()
     assert "units: 0 kept" not in again.log.read_text()
     assert not scoring.difference(tmp_path / "out")

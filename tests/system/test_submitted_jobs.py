@@ -70,6 +70,8 @@ name = "clothes"
 [score]
 input = "{folder}/photos"
 unit_size = {UNIT_SIZE}
+num_scorers = 1
+num_decoders = 1
 [cluster]
 lease_s = 5.0
 """
@@ -104,7 +106,7 @@ def ended(nodes: Nodes, name: str) -> dict[str, Any]:
     return nodes.asked(name)
 
 
-def until(holds: Callable[[], bool], *, what: str, patience_s: float = 200) -> None:
+def until(holds: Callable[[], bool], *, what: str, patience_s: float = 600) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"{what} did not happen"

@@ -20,7 +20,6 @@ from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absol
 from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import say
 from pipelines.storage.work_ledger import WorkLedger
-from pipelines.tracking import model_registry
 from pipelines.training.runs.job import Job, Settings
 from pipelines.training.runs.runner import Work, open_runner
 from pipelines.training.runs.saved_states import STATES, has_states
@@ -109,6 +108,8 @@ def record_run(
     products: Sequence[str],
 ) -> Iterator[str]:
     """Open the MLflow run, or reopen the one of an interrupted run; close it with the outcome."""
+    from pipelines.tracking import model_registry  # MLflow, which most workers do without
+
     path = filesystem.join(output, RUN)
     run_id = json.loads(filesystem.read(path))["run_id"] if filesystem.exists(path) else None
     run_id = model_registry.start_training_run(

@@ -25,6 +25,7 @@ from pipelines.studies.attribution_benchmark.systems_study import QUICK_SEED, RE
 
 TINY = replace(
     QUICK,
+    set_name="demo-small",
     sizes=replace(QUICK.sizes, least_train=64, num_validation=20, num_test=20, num_epochs=1),
     num_cases=6,
     num_pictures=2,
