@@ -177,15 +177,6 @@ class ReviewSession:
         new = tuple(name for name in dict.fromkeys((made.category, *names)) if name not in self.known_names)
         return Correction(category=made.category, rationales=names, new_names=new)
 
-    def count_open(self) -> tuple[int, int]:
-        """Numbers of labels that nobody has decided or skipped: those to review, and those outside the sample."""
-        with self.lock:
-            is_open = ~self.state.is_done_by_anyone()
-        if self.sample is None:
-            return int(is_open.sum()), 0
-        num_open = int(is_open[self.sample].sum())
-        return num_open, int(is_open.sum()) - num_open
-
     def write_table(self) -> DecisionTable:
         """Write the view of the decision set; decisions go on meanwhile, and are in the next one."""
         with self._table_lock:

@@ -84,16 +84,12 @@ class ReviewState:
         codes = self.codes(reviewer)
         return np.zeros(self.num_labels, dtype=bool) if codes is None else codes == _CODES[verdict]
 
-    def is_done_by_anyone(self) -> Bool[np.ndarray, " N"]:
-        """Which labels at least one reviewer has decided or skipped."""
+    def num_done_by_anyone(self) -> int:
+        """Labels that at least one reviewer has decided or skipped."""
         done = np.zeros(self.num_labels, dtype=bool)
         for each in self._reviewers.values():
             done |= each.codes > 0
-        return done
-
-    def num_done_by_anyone(self) -> int:
-        """Labels that at least one reviewer has decided or skipped."""
-        return int(np.count_nonzero(self.is_done_by_anyone()))
+        return int(np.count_nonzero(done))
 
     def of(self, reviewer: str, number: int) -> LabelState:
         """What a reviewer says of a label."""

@@ -5,6 +5,9 @@ Decisions are appended to the logs of a decision set (`pipelines.review.decision
 of all images, when the server stops.
 """
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from ecor.config.checks import require
 from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
 from ecor.storage import filesystem
@@ -130,7 +133,7 @@ def _next_steps(config: ReviewConfig) -> tuple[str, ...]:
 
 def _write_table(session: ReviewSession, *, config: ReviewConfig, predictions: PredictionSet) -> DecisionTable:
     table = session.write_table()
-    balance = balance_review(predictions, session=session, table=table)
+    balance = balance_review(predictions, session=session, decisions=table.path)
     summary = {"stage": "review", "balance": balance.to_record()}
     filesystem.write_json(filesystem.join(config.decisions_folder, SUMMARY_NAME), summary)
     say(
@@ -141,13 +144,20 @@ def _write_table(session: ReviewSession, *, config: ReviewConfig, predictions: P
     return table
 
 
-def balance_review(predictions: PredictionSet, *, session: ReviewSession, table: DecisionTable) -> Balance:
-    """The images that the manifest of the labels names, those with a row of decisions, and those that are open."""
-    num_open, num_outside = session.count_open()
+def balance_review(predictions: PredictionSet, *, session: ReviewSession, decisions: str) -> Balance:
+    """The images that the manifest of the labels names, those in the table of decisions, and those that are open."""
+    with filesystem.open_file(decisions) as file:
+        keys = pq.ParquetFile(file).read(columns=["key"], use_threads=False)["key"].unique().to_pylist()
+    is_open = np.ones(len(session.index), dtype=bool)
+    is_open[session.index.find(keys)] = False
+    left_out = {"undecided": int(is_open.sum())}
+    if session.sample is not None:
+        num_in_sample = int(is_open[session.sample].sum())
+        left_out = {"undecided": num_in_sample, "not_in_sample": left_out["undecided"] - num_in_sample}
     return Balance(
         stage="review",
         num_listed=predictions.num_rows + predictions.num_rejected,
-        num_taken=table.num_images,
+        num_taken=len(keys),
         rejected={"unreadable": predictions.num_rejected},
-        left_out={"undecided": num_open, "not_in_sample": num_outside},
+        left_out=left_out,
     )
