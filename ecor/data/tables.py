@@ -6,7 +6,6 @@ text or a list of names, and any other cell is an error that names the table, th
 
 import csv
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -39,9 +38,30 @@ _FOREIGN_TO_PARQUET = {beginning: what for beginning, what in _FOREIGN.items() i
 _START_BYTES = 64
 
 
-def read_rows(
-    address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
-) -> Iterator[TableRow]:
+class TableRows(Iterator[TableRow]):
+    """The rows of a table, in order, and the columns that were met so far and are not read."""
+
+    def __init__(self, rows: Iterator[TableRow], *, columns: Columns) -> None:
+        self._rows, self._columns = rows, columns
+
+    def __next__(self) -> TableRow:
+        return next(self._rows)
+
+    @property
+    def num_unread(self) -> int:
+        return len(self._columns.unread)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """As they are spelled; of JSON Lines each line has its own names, so the last row may add one."""
+        return tuple(self._columns.unread)
+
+    def describe_unread(self) -> str | None:
+        """A line that names them; None where all columns are read."""
+        return self._columns.describe_unread()
+
+
+def read_rows(address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()) -> TableRows:
     """Yield the rows of a table, in order, a few thousand in memory at a time.
 
     A CSV file may be separated by commas, semicolons or tabs; its first line names the columns.
@@ -56,23 +76,8 @@ def read_rows(
             another one, its text is not UTF-8, a row cannot be parsed, or a column is missing, there twice, or called
             nearly as one that is asked for, or by another common name of it.
     """
-    return _rows_of(str(address), Columns(required=tuple(required), optional=tuple(optional)))
-
-
-def describe_unread_columns(
-    address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
-) -> str | None:
-    """Name the columns that `read_rows` with the same arguments does not read; None where it reads all.
-
-    Of JSON Lines every line is looked at: each has its own names.
-
-    Raises:
-        ValueError: as `read_rows`.
-    """
     columns = Columns(required=tuple(required), optional=tuple(optional))
-    rows = _rows_of(str(address), columns)
-    deque(rows, maxlen=0) if str(address).lower().endswith(".jsonl") else next(rows, None)
-    return columns.describe_unread()
+    return TableRows(_rows_of(str(address), columns), columns=columns)
 
 
 def _rows_of(path: str, columns: Columns) -> Iterator[TableRow]:

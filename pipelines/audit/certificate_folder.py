@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from pipelines.audit.sampling import AuditSample
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
 from pipelines.reporting.risk_coverage import CURVE_NAME, draw_risk_coverage
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.console import say
 from pipelines.tracking import model_registry
+
+SUMMARY_NAME = "summary.json"
 
 
 def write_decisions(
@@ -61,8 +65,13 @@ def write_curve(certificate: Certificate, curve: RiskCoverage, *, folder: Path) 
     )
 
 
+def summary_json(balance: Balance) -> bytes:
+    """The summary of an audit or a policy, for scripts: what became of all images."""
+    return (json.dumps({"stage": "audit", "balance": balance.to_record()}, indent=1) + "\n").encode()
+
+
 def log_certificate(
-    certificate: Certificate, folder: Path, *, run_id: str | None, tracking: TrackingConfig
+    certificate: Certificate, folder: Path, *, balance: Balance, run_id: str | None, tracking: TrackingConfig
 ) -> Certificate:
     """The certificate with the run of the labels, which gets the folder's files; the certificate lies among them."""
     path = folder / CERTIFICATE_NAME
@@ -75,6 +84,7 @@ def log_certificate(
     certificate = replace(certificate, run_id=run_id)
     path.write_text(certificate.to_json(), encoding="utf-8")
     model_registry.log_metrics(tracking, run_id=run_id, metrics=_logged_metrics(certificate))
+    model_registry.log_balance(tracking, run_id=run_id, balance=balance, within="audit/")
     tags = {"ecor.certificate_digest": certificate.digest, "ecor.certificate": describe_certificate(certificate)[0]}
     model_registry.log_tags(tracking, run_id=run_id, tags=tags)
     model_registry.log_folder(tracking, run_id=run_id, folder=folder.parent)

@@ -1,7 +1,7 @@
 """Decide for each label: accept, review or reject; written beside the labels, one part in memory at a time."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate
 from pipelines.audit.sampling import ood_column, score_column
+from pipelines.runtime.balance import Balance
 
 LABEL_DECISIONS_NAME = "label_decisions.parquet"
 
@@ -96,6 +97,33 @@ def write_label_decisions(
             columns = [table["key"].combine_chunks(), pa.array(decided, pa.string()), pa.array(scores)]
             writer.write_table(pa.Table.from_arrays(columns, schema=LABEL_DECISIONS_SCHEMA))
     return counts
+
+
+def read_decisions(folder: str, *, columns: Sequence[str]) -> pa.Table:
+    """Columns of the decisions in the folder of an audit or a policy; ValueError where there are none."""
+    path = filesystem.join(folder, LABEL_DECISIONS_NAME)
+    try:
+        with filesystem.open_file(path) as file:
+            return pq.ParquetFile(file).read(columns=list(columns), use_threads=False)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} holds no {LABEL_DECISIONS_NAME}, the decision and the score of each label: copy the whole "
+            f"folder of the audit"
+        ) from error
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged ({error}): copy the folder of the audit anew") from error
+
+
+def balance_decisions(predictions: PredictionSet, *, folder: str) -> Balance:
+    """The images that the manifest of the labels names, and the decisions that are in the folder."""
+    counts = Counter(read_decisions(folder, columns=["decision"])["decision"].to_pylist())
+    return Balance(
+        stage="audit",
+        num_listed=predictions.num_rows + predictions.num_rejected,
+        num_taken=counts["accept"],
+        rejected={"unreadable": predictions.num_rejected, "out_of_distribution": counts["reject"]},
+        left_out={"review": counts["review"]},
+    )
 
 
 def decide(

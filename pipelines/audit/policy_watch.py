@@ -4,13 +4,12 @@ The scores of all certified labels are in the audit's folder, beside its decisio
 """
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.audit.certificate import Certificate
-from pipelines.audit.label_decisions import LABEL_DECISIONS_NAME
+from pipelines.audit.label_decisions import LABEL_DECISIONS_NAME, read_decisions
 from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare
 
 
@@ -24,21 +23,13 @@ def read_scores(folder: str, *, certificate: Certificate | None = None) -> Float
     Raises:
         ValueError: when there are no decisions, or others than the certificate counts.
     """
-    path = filesystem.join(folder, LABEL_DECISIONS_NAME)
-    try:
-        with filesystem.open_file(path) as file:
-            table = pq.ParquetFile(file).read(columns=["decision", "score"], use_threads=False)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} holds no {LABEL_DECISIONS_NAME}, with whose scores those of other labels are compared: copy the "
-            f"whole folder of the audit"
-        ) from error
+    table = read_decisions(folder, columns=["decision", "score"])
     if certificate is not None:
-        num_accepted = table["decision"].to_pylist().count("accept")
+        num_accepted, c = table["decision"].to_pylist().count("accept"), certificate
         require(
-            (table.num_rows, num_accepted) == (certificate.num_labels, certificate.num_accepted),
-            f"{path} has {table.num_rows:,} labels, {num_accepted:,} accepted, its certificate "
-            f"{certificate.num_labels:,} and {certificate.num_accepted:,}: copy the whole folder of the audit",
+            (table.num_rows, num_accepted) == (c.num_labels, c.num_accepted),
+            f"{filesystem.join(folder, LABEL_DECISIONS_NAME)} has {table.num_rows:,} labels, {num_accepted:,} "
+            f"accepted, its certificate {c.num_labels:,} and {c.num_accepted:,}: copy the whole folder of the audit",
         )
     return table["score"].to_numpy()
 

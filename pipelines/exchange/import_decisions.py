@@ -59,8 +59,10 @@ def run(config: ImportConfig) -> ImportedDecisions:
     records = RecordStore(filesystem.join(config.folder, IMPORTS_FOLDER))
     known = records.read(digest)
     if known is not None:
+        balance = Balance.from_record(known["balance"])
+        say_balance(balance)
         say(f"{config.input} was imported before: nothing to add", to_stdout=True)
-        return ImportedDecisions(folder=config.folder, balance=Balance.from_record(known["balance"]), is_new=False)
+        return ImportedDecisions(folder=config.folder, balance=balance, is_new=False)
     names = read_known_names(config.labels, predictions, vocabulary=config.vocabulary)
     with tempfile.TemporaryDirectory() as scratch, open_database(Path(scratch)) as database:
         index, waiting = ImportDatabase(database), WaitingDecisions(database)

@@ -181,5 +181,6 @@ def _learn(
     if run_id is not None and model_registry.has_run(tracking, run_id=run_id):
         tags = {"ecor.corrections_digest": digest, "ecor.labels_digest": predictions.digest}
         model_registry.log_tags(tracking, run_id=run_id, tags={**tags, "ecor.learned": learned.describe()})
+        model_registry.log_balance(tracking, run_id=run_id, balance=tuned.balance, within="learn/")
     write_learned(learned, config.folder)
     return learned

@@ -86,24 +86,28 @@ class Balance:
             left_out=record["left_out"],
         )
 
-    def metrics(self) -> dict[str, int]:
+    def metrics(self, *, within: str = "") -> dict[str, int]:
         """For MLflow: `balance/listed`, `/taken`, `/copies`, `/rejected`, `/left_out`, and the most frequent kinds as
         `/rejected_of/<reason>` and `/left_out_of/<kind>`; all others are `other`.
 
         MLflow's file store makes a folder of what stands before a `/`, so no name is the beginning of another.
+
+        Args:
+            within: what stands before `balance/`, in the run of another stage; `audit/` for example.
         """
+        place = f"{within}balance"
         found = {
-            "balance/listed": self.num_listed,
-            "balance/taken": self.num_taken,
-            "balance/copies": self.num_copies,
-            "balance/rejected": self.num_rejected,
-            "balance/left_out": self.num_left_out,
+            f"{place}/listed": self.num_listed,
+            f"{place}/taken": self.num_taken,
+            f"{place}/copies": self.num_copies,
+            f"{place}/rejected": self.num_rejected,
+            f"{place}/left_out": self.num_left_out,
         }
         for name, kinds in (("rejected", self.rejected), ("left_out", self.left_out)):
             ordered = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
             for rank, (kind, number) in enumerate(ordered):
                 word = _NO_METRIC.sub("_", kind)[:_KIND_LENGTH] if rank < _KINDS_LOGGED else "other"
-                key = f"balance/{name}_of/{word if word.strip('.') else '_'}"
+                key = f"{place}/{name}_of/{word if word.strip('.') else '_'}"
                 found[key] = found.get(key, 0) + number
         return found
 

@@ -13,7 +13,7 @@ from ecor.data.images.decoding import EXTENSIONS
 from ecor.data.name_parsing import read_label
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
 from ecor.data.table_row import TableRow
-from ecor.data.tables import TABLE_SUFFIXES, describe_unread_columns, read_rows
+from ecor.data.tables import TABLE_SUFFIXES, read_rows
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
 from ecor.storage.filesystem import FileFacts
@@ -179,9 +179,10 @@ def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Fold
     return found
 
 
-def _read_table(path: str) -> list[TableRow]:
-    """All rows, each of an image of its own."""
-    found = list(read_rows(path, required=("path",), optional=_LABELS))
+def _read_table(path: str) -> tuple[list[TableRow], str | None]:
+    """All rows, each of an image of its own, and a line on the columns that are not read."""
+    rows = read_rows(path, required=("path",), optional=_LABELS)
+    found = list(rows)
     if not found:
         raise ValueError(f"{path} has no row")
     first: dict[str, str] = {}
@@ -193,11 +194,11 @@ def _read_table(path: str) -> list[TableRow]:
                 f"{row.where}: {first[place].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
                 "image, with all its rationales in one cell"
             )
-    return found
+    return found, rows.describe_unread()
 
 
 def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
-    rows = _read_table(path)
+    rows, unread = _read_table(path)
     base = path.rpartition("/")[0]
     categories: dict[str, str] = {}
     rationales: dict[str, str] = {}
@@ -213,7 +214,7 @@ def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
     columns = [name for name in ("path", *_LABELS) if any(name in row.cells for row in rows)]
     described = [{name: row.cells.get(name) for name in columns} for row in rows]
     listed = _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
-    return replace(listed, unread_columns=describe_unread_columns(path, required=("path",), optional=_LABELS))
+    return replace(listed, unread_columns=unread)
 
 
 def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> ImageInput:

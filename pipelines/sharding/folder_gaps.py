@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecor.config.checks import name_some
-from ecor.data.tables import describe_unread_columns, read_json_lines
+from ecor.data.table_row import Columns
+from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.folder_layout import TRUTH_NAME, Source
@@ -24,11 +27,19 @@ def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
     Of a table, a line for the columns that are not read.
     """
     if source.layout == "table":
-        path = f"{source.root}/{source.places[0].path}"
-        line = describe_unread_columns(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS)
+        unread = [each["unread"] for each in listing.map_tables(unread_columns).iter_rows()]
+        columns = Columns(
+            required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS, unread=dict.fromkeys(chain.from_iterable(unread))
+        )
+        line = columns.describe_unread()
         return [] if line is None else [line]
     depth = source.places[0].path.count("/") + 1
     return list(find_gaps(source, counts=listing.map_tables(partial(count_by_folder, depth=depth)).iter_rows()))
+
+
+def unread_columns(table: pa.Table) -> pa.Table:
+    """The names of columns that are not read, of the rows that have some."""
+    return table.select(["unread"]).filter(pc.is_valid(table["unread"]))
 
 
 def count_by_folder(table: pa.Table, *, depth: int) -> pa.Table:

@@ -29,6 +29,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("num_bytes", pa.int64()),
         pa.field("problem", pa.string()),  # why it has no place in the layout
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
+        pa.field("unread", pa.list_(pa.string())),  # columns of the table that this row is the first to have, not read
     ]
 )
 TABLE_COLUMNS = ("path", "category")
@@ -118,7 +119,8 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     has_split: bool | None = None
     path = f"{place.root}/{place.path}"
-    for row in read_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS):
+    rows, num_known = read_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS), 0
+    for row in rows:
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
@@ -128,7 +130,9 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
             "category": row.text("category"),
             "rationales": row.names("rationales") or [],
             "visible_rationales": row.names("visible_rationales"),
+            "unread": None if rows.num_unread == num_known else rows.unread[num_known:],
         }
+        num_known = rows.num_unread
 
 
 def _table_split(row: TableRow) -> str | None:

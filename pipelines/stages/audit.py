@@ -9,6 +9,7 @@ judged.json                which judgements, by digest: the first ones count
 judgements.parquet         what was judged
 label_decisions.parquet    accept, review or reject for every label
 risk_coverage.csv, .png    share of wrong labels against the share accepted
+summary.json               what became of all images
 certificate.json           the promise, written last
 """
 
@@ -32,10 +33,10 @@ from pipelines.audit.certificate import (
     find_certificate,
     read_certificate,
 )
-from pipelines.audit.certificate_folder import log_certificate, write_curve, write_decisions
+from pipelines.audit.certificate_folder import SUMMARY_NAME, log_certificate, summary_json, write_curve, write_decisions
 from pipelines.audit.certification import audit_curve, certify_groups, certify_rejects, divide, reject_candidates
 from pipelines.audit.judgements import Judgements, judgements_table, read_judgements, truth_judgements
-from pipelines.audit.label_decisions import write_label_decisions
+from pipelines.audit.label_decisions import balance_decisions, write_label_decisions
 from pipelines.audit.policy_watch import read_scores, score_drift
 from pipelines.audit.provenance import check_truth_is_independent
 from pipelines.audit.sampling import SAMPLE_NAME, AuditSample, Population, draw_sample, encode_sample, score_name
@@ -43,6 +44,7 @@ from pipelines.config.identity import describe_changes, output_settings
 from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.review import AuditConfig
 from pipelines.reporting.drift.drift_tests import DriftLimits
+from pipelines.runtime.balance import say_balance
 from pipelines.runtime.console import say
 from pipelines.storage.record_store import RecordStore
 
@@ -81,6 +83,7 @@ def run(config: AuditConfig, *, tracking: TrackingConfig | None = None) -> Certi
         )
     for line in describe_certificate(finished):
         say(line, to_stdout=True)
+    say_balance(balance_decisions(predictions, folder=config.folder))
     return finished
 
 
@@ -110,9 +113,12 @@ def _apply_policy(config: AuditConfig, predictions: PredictionSet) -> Policy:
         drift=score_drift(certified, read_scores(config.folder), name=certificate.score, limits=limits),
         limits=limits,
     )
+    balance = balance_decisions(predictions, folder=config.folder)
+    filesystem.write(filesystem.join(config.folder, SUMMARY_NAME), summary_json(balance))
     filesystem.write_json(filesystem.join(config.folder, POLICY_NAME), asdict(policy))
     for line in policy.describe():
         say(line, to_stdout=True)
+    say_balance(balance)
     return policy
 
 
@@ -216,6 +222,9 @@ def _certify(
         folder.mkdir()
         pq.write_table(judgements_table(sample, judgements), folder / "judgements.parquet", compression="zstd")
         write_curve(certificate, curve, folder=folder)
-        certificate = log_certificate(certificate, folder, run_id=predictions.run_id, tracking=tracking)
+        balance = balance_decisions(predictions, folder=config.folder)
+        (folder / SUMMARY_NAME).write_bytes(summary_json(balance))
+        run_id = predictions.run_id
+        certificate = log_certificate(certificate, folder, balance=balance, run_id=run_id, tracking=tracking)
         filesystem.publish_files(folder, config.folder, last=CERTIFICATE_NAME)
     return certificate

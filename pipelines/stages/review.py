@@ -1,11 +1,16 @@
 """Serve a local page to review labels by keyboard (`ecor review`). The labels never change.
 
 Decisions are appended to the logs of a decision set (`pipelines.review.decision_set`) while they are made; the table
-`decisions.parquet` is written when the server stops, or on request on the page.
+`decisions.parquet` is written when the server stops, or on request on the page; `summary.json`, which says what became
+of all images, when the server stops.
 """
+
+import numpy as np
+import pyarrow.parquet as pq
 
 from ecor.config.checks import require
 from ecor.data.predictions.manifest import PredictionSet, read_prediction_set
+from ecor.storage import filesystem
 from pipelines.config.infrastructure import TrackingConfig, resolve_tracking
 from pipelines.config.review import ReviewConfig
 from pipelines.review.decision_set import open_decision_set
@@ -22,8 +27,11 @@ from pipelines.review.server.picture_cache import PictureCache
 from pipelines.review.server.security import Access
 from pipelines.review.server.serve import bind_socket, page_address, serve_until_stopped
 from pipelines.review.server.service import ReviewService
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 from pipelines.storage.image_source import ImageSource
+
+SUMMARY_NAME = "summary.json"
 
 
 def run(config: ReviewConfig, *, tracking: TrackingConfig | None = None) -> DecisionTable:
@@ -56,7 +64,7 @@ def run(config: ReviewConfig, *, tracking: TrackingConfig | None = None) -> Deci
             session.close()
             if service.model_maps is not None:
                 service.model_maps.close()
-    return _write_table(session)
+    return _write_table(session, config=config, predictions=predictions)
 
 
 def open_service(
@@ -123,10 +131,33 @@ def _next_steps(config: ReviewConfig) -> tuple[str, ...]:
     return (f"Certify: repeat the command of the audit with --judged {config.decisions_folder}",)
 
 
-def _write_table(session: ReviewSession) -> DecisionTable:
+def _write_table(session: ReviewSession, *, config: ReviewConfig, predictions: PredictionSet) -> DecisionTable:
     table = session.write_table()
+    balance = balance_review(predictions, session=session, decisions=table.path)
+    summary = {"stage": "review", "balance": balance.to_record()}
+    filesystem.write_json(filesystem.join(config.decisions_folder, SUMMARY_NAME), summary)
     say(
         f"{table.num_rows:,} decisions on {table.num_images:,} images, {table.num_disputed:,} disputed: {table.path}",
         to_stdout=True,
     )
+    say_balance(balance)
     return table
+
+
+def balance_review(predictions: PredictionSet, *, session: ReviewSession, decisions: str) -> Balance:
+    """The images that the manifest of the labels names, those in the table of decisions, and those that are open."""
+    with filesystem.open_file(decisions) as file:
+        keys = pq.ParquetFile(file).read(columns=["key"], use_threads=False)["key"].unique().to_pylist()
+    is_open = np.ones(len(session.index), dtype=bool)
+    is_open[session.index.find(keys)] = False
+    left_out = {"undecided": int(is_open.sum())}
+    if session.sample is not None:
+        num_in_sample = int(is_open[session.sample].sum())
+        left_out = {"undecided": num_in_sample, "not_in_sample": left_out["undecided"] - num_in_sample}
+    return Balance(
+        stage="review",
+        num_listed=predictions.num_rows + predictions.num_rejected,
+        num_taken=len(keys),
+        rejected={"unreadable": predictions.num_rejected},
+        left_out=left_out,
+    )

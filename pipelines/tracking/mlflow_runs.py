@@ -99,9 +99,9 @@ def log_metrics(
             client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
 
 
-def log_balance(tracking: TrackingConfig, *, run_id: str, balance: Balance) -> None:
-    """Log what became of all that a stage listed, as metrics `balance/…` of the stage's run."""
-    log_metrics(tracking, run_id=run_id, metrics=balance.metrics())
+def log_balance(tracking: TrackingConfig, *, run_id: str, balance: Balance, within: str = "") -> None:
+    """Log what became of all that a stage listed, as metrics `balance/…` of its run, or `<within>balance/…`."""
+    log_metrics(tracking, run_id=run_id, metrics=balance.metrics(within=within))
 
 
 def log_folder(tracking: TrackingConfig, *, run_id: str, folder: str | Path) -> None:

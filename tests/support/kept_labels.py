@@ -39,6 +39,7 @@ def write_kept_labels(
     image_side: ImageSide = SIDE,
     category: Iterable[np.ndarray] | None = None,
     input_address: str = "photos",
+    num_rejected: int = 0,
 ) -> None:
     """A finished folder of labels: rows and fp16 features of each unit, as `ecor score --keep-features` leaves them."""
     parts, features, others = [], [], None if category is None else iter(category)
@@ -59,6 +60,6 @@ def write_kept_labels(
         model_digest="m" * 64,
         vocabulary_digest="v" * 64,
     )
-    found = PredictionSet(parts=tuple(parts), parents=parents, scoring=ScoringConfig())
+    found = PredictionSet(parts=tuple(parts), parents=parents, scoring=ScoringConfig(), num_rejected=num_rejected)
     write_feature_set(folder, FeatureSet(parts=tuple(features), image_side=image_side, labels_digest=found.digest))
     write_prediction_set(folder, found)

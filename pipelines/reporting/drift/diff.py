@@ -3,11 +3,13 @@
 The output folder is published whole; the record is written last:
 
 diff.json               counts, the most frequent changes, and the tests
+summary.json            what became of all images of both sets
 changes.parquet         every change of category or rationale with its count, the most frequent first
 changed_labels.parquet  every changed label, and images that are in one set only
 diff.html               the page
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +29,11 @@ from pipelines.reporting.drift.diff_page import draw_page
 from pipelines.reporting.drift.drift_tests import DriftLimits, DriftTest, Quantity, compare, describe_drift
 from pipelines.reporting.drift.label_join import LabelFolder, join_labels
 from pipelines.reporting.drift.record import DIFF_NAME, ChangeCounts, DiffSide, LabelDiff, TopChange, find_diff
+from pipelines.runtime.balance import Balance, say_balance
 from pipelines.runtime.console import progress_bar, say
 
 CHANGES_NAME, CHANGED_NAME, PAGE_NAME = "changes.parquet", "changed_labels.parquet", "diff.html"
+SUMMARY_NAME = "summary.json"
 NUM_TOP_CHANGES = 100
 _NUM_PRINTED = 10
 WORDS = {
@@ -59,6 +63,7 @@ def run(config: DiffConfig) -> LabelDiff:
         found = _compare(config, before, after)
     for line in describe_diff(found):
         say(line, to_stdout=True)
+    say_balance(balance_sides(found, before, after))
     say(f"page: {filesystem.join(config.folder, PAGE_NAME)}")
     return found
 
@@ -76,6 +81,18 @@ def describe_diff(diff: LabelDiff) -> list[str]:
     ]
     limits = DriftLimits(**{name: diff.settings[name] for name in ("false_alarms", "smallest_effect")})
     return [*lines, describe_drift(diff.tests, limits=limits, words=WORDS)]
+
+
+def balance_sides(diff: LabelDiff, before: LabelFolder, after: LabelFolder) -> Balance:
+    """The images that the two manifests name, and those whose two labels were compared."""
+    sides = [each.predictions for each in (before, after)]
+    return Balance(
+        stage="diff",
+        num_listed=sum(each.num_rows + each.num_rejected for each in sides),
+        num_taken=2 * diff.counts.common,
+        rejected={"unreadable": sum(each.num_rejected for each in sides)},
+        left_out={"only_before": diff.counts.only_before, "only_after": diff.counts.only_after},
+    )
 
 
 def _of(number: int, total: int) -> str:
@@ -115,6 +132,8 @@ def _compare(config: DiffConfig, before: LabelFolder, after: LabelFolder) -> Lab
         diff = _record(config, before, after, labels=labels, changes=changes, num_confident=num_confident)
         page = draw_page(config, diff, before=before, after=after, changed=folder / CHANGED_NAME, words=WORDS)
         (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+        summary = {"stage": "diff", "balance": balance_sides(diff, before, after).to_record()}
+        (folder / SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         (folder / DIFF_NAME).write_text(diff.to_json(), encoding="utf-8")
         filesystem.replace_folder(folder, config.folder, last=DIFF_NAME)
     return diff

@@ -32,10 +32,21 @@ from pipelines.reporting.search.copy_groups import (
     make_groups,
     outliers_table,
 )
-from pipelines.reporting.search.feature_folders import FeatureFolders, LabelledImage, open_feature_folders
+from pipelines.reporting.search.feature_folders import (
+    FeatureFolders,
+    LabelledImage,
+    balance_images,
+    open_feature_folders,
+)
 from pipelines.reporting.search.neighbours import Neighbours, find_neighbours
 from pipelines.reporting.search.picture_page import PictureGroup, ShownImage, draw_page
-from pipelines.reporting.search.result_folder import PAGE_NAME, find_result, new_result_folder, publish_result
+from pipelines.reporting.search.result_folder import (
+    PAGE_NAME,
+    find_result,
+    new_result_folder,
+    publish_result,
+    say_recorded_balance,
+)
 from pipelines.runtime.console import progress_bar, say
 
 RECORD_NAME, COPIES_NAME, OUTLIERS_NAME = "copies.json", "copies.parquet", "outliers.parquet"
@@ -61,6 +72,7 @@ def run(config: CopiesConfig) -> dict[str, Any]:
     for line in record["lines"]:
         say(line, to_stdout=True)
     say(f"page: {filesystem.join(config.output, PAGE_NAME)}")
+    say_recorded_balance(record)
     return record
 
 
@@ -100,7 +112,15 @@ def _compare(config: CopiesConfig, among: FeatureFolders, *, identity: dict[str,
         groups, outliers = make_groups(nearest, among), _outliers(nearest, among, number=config.num_outliers)
         counts = CopyCounts.of(groups, num_images=among.num_rows, num_pairs=nearest.num_pairs)
         lines = describe_counts(counts, similarity=config.similarity, num_rejected=among.num_rejected)
-        record = {"stage": "copies", "identity": identity, "counts": asdict(counts), "lines": lines}
+        num_copies, num_compared = counts.num_members - counts.num_groups, len(nearest.mean_distance)
+        balance = balance_images("copies", among, num_taken=num_compared - num_copies, num_copies=num_copies)
+        record = {
+            "stage": "copies",
+            "identity": identity,
+            "counts": asdict(counts),
+            "balance": balance.to_record(),
+            "lines": lines,
+        }
         pq.write_table(copies_table(groups), scratch / COPIES_NAME, **PARQUET_OPTIONS)
         pq.write_table(outliers_table(outliers), scratch / OUTLIERS_NAME, **PARQUET_OPTIONS)
         page = _page(config, groups, outliers, among=among, lines=lines)

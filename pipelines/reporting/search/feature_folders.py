@@ -13,6 +13,7 @@ from ecor.config.checks import require
 from ecor.data.predictions.manifest import PredictionPart
 from ecor.data.predictions.parts import read_part
 from pipelines.config.reporting import FeatureName
+from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
 from pipelines.storage.image_source import PLACE_COLUMNS
 from pipelines.storage.kept_features import KeptFeatures, read_kept_features, read_unit_features
@@ -128,6 +129,17 @@ def open_feature_folders(addresses: Sequence[str], *, feature: FeatureName) -> F
     found = FeatureFolders(tuple(addresses), kept, feature)
     require(found.num_rows > 0, f"{', '.join(addresses)}: there are no labels, so there is nothing to search")
     return found
+
+
+def balance_images(stage: str, among: FeatureFolders, *, num_taken: int, num_copies: int = 0) -> Balance:
+    """The images that the manifests of the labels name, and those whose features were compared."""
+    return Balance(
+        stage=stage,
+        num_listed=among.num_rows + among.num_rejected,
+        num_taken=num_taken,
+        num_copies=num_copies,
+        rejected={"unreadable": among.num_rejected},
+    )
 
 
 def without_feature(num_rejected: int) -> str:

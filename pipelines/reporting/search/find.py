@@ -23,12 +23,19 @@ from pipelines.reporting.html_page import Fact
 from pipelines.reporting.search.feature_folders import (
     FeatureFolders,
     LabelledImage,
+    balance_images,
     open_feature_folders,
     without_feature,
 )
 from pipelines.reporting.search.picture_page import PictureGroup, ShownImage, draw_page
 from pipelines.reporting.search.queries import Query, encode_queries
-from pipelines.reporting.search.result_folder import PAGE_NAME, find_result, new_result_folder, publish_result
+from pipelines.reporting.search.result_folder import (
+    PAGE_NAME,
+    find_result,
+    new_result_folder,
+    publish_result,
+    say_recorded_balance,
+)
 from pipelines.reporting.search.top_k import TopK
 from pipelines.runtime.console import progress_bar, say
 
@@ -75,6 +82,7 @@ def run(config: FindConfig, *, open_model: Callable[..., Recognizer]) -> dict[st
     for line in record["lines"]:
         say(line, to_stdout=True)
     say(f"page: {filesystem.join(config.output, PAGE_NAME)}")
+    say_recorded_balance(record)
     return record
 
 
@@ -111,7 +119,13 @@ def _search(
     for index, query in enumerate(queries):
         similarity, numbers = best.of(index)
         found.append((query, list(zip(similarity.tolist(), among.read_images(numbers.tolist()), strict=True))))
-    record = {"stage": "find", "identity": identity, "model": address, "lines": _lines(found, among=among)}
+    record = {
+        "stage": "find",
+        "identity": identity,
+        "model": address,
+        "balance": balance_images("find", among, num_taken=best.num_seen).to_record(),
+        "lines": _lines(found, among=among),
+    }
     with new_result_folder() as scratch:
         pq.write_table(_table(found), scratch / TABLE_NAME, **PARQUET_OPTIONS)
         page = _page(config, found, among=among, model=address)

@@ -10,6 +10,7 @@ from typing import Any
 from ecor.config.checks import require
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes
+from pipelines.runtime.balance import Balance, say_balance
 
 PAGE_NAME = "index.html"
 
@@ -38,6 +39,12 @@ def find_result(folder: str, *, name: str, identity: Mapping[str, Any]) -> dict[
     asked = json.loads(json.dumps(identity))
     require(found == asked, f"{folder} holds another search ({describe_changes(found, asked)}): name another --output")
     return record
+
+
+def say_recorded_balance(record: Mapping[str, Any]) -> None:
+    """Print the line with which the command ends; nothing for a record of an earlier version, which has no balance."""
+    if "balance" in record:
+        say_balance(Balance.from_record(record["balance"]))
 
 
 @contextmanager

@@ -15,6 +15,8 @@ class TopK:
 
     num_queries: int
     k: int
+    num_seen: int = field(init=False, default=0)
+    """Images that were compared with the queries."""
     _similarity: list[Float32[np.ndarray, " K"]] = field(init=False)
     _number: list[Int64[np.ndarray, " K"]] = field(init=False)
 
@@ -29,6 +31,7 @@ class TopK:
             similarity_QB: of each query with each image of the block.
             first: number of the block's first image; blocks come in ascending order.
         """
+        self.num_seen += similarity_QB.shape[1]
         for query, block_B in enumerate(similarity_QB):
             similarity, number = self._similarity[query], self._number[query]
             limit = similarity[-1] if len(similarity) == self.k else -np.inf

@@ -7,6 +7,7 @@ import csv
 import errno
 import gzip
 import json
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecor.data.table_row import TableRow, show_value
-from ecor.data.tables import describe_unread_columns, read_json_lines, read_rows
+from ecor.data.tables import read_json_lines, read_rows
 
 COLUMNS = {"required": ("path",), "optional": ("category", "split", "rationales")}
 
@@ -162,21 +163,28 @@ def test_a_name_that_is_there_beside_a_like_one_is_no_mistake(tmp_path: Path):
     assert row.text("category") == "cat"
 
 
+def describe_unread(path: Path, **columns: tuple[str, ...]) -> str | None:
+    """The line after all rows were read."""
+    rows = read_rows(path, **columns)
+    deque(rows, maxlen=0)
+    return rows.describe_unread()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_columns_that_are_not_read_are_named_once(tmp_path: Path, suffix: str):
     row = {"path": "a.png", "Category": "cat", "catagory": "dog", "dataset": "x", "notes": "y", "kategorie": "z"}
     path = write(tmp_path, [row, row], suffix=suffix)
-    assert describe_unread_columns(path, required=("path", "category"), optional=("rationales",)) == (
+    assert describe_unread(path, required=("path", "category"), optional=("rationales",)) == (
         "columns that are not read: catagory (is category meant?), dataset, notes, kategorie (is category meant?)"
     )
     known = write(tmp_path, [{"path": "a.png", "category": "cat"}], suffix=suffix)
-    assert describe_unread_columns(known, required=("path", "category")) is None
+    assert describe_unread(known, required=("path", "category")) is None
 
 
 def test_columns_of_every_line_count_and_long_lists_are_cut(tmp_path: Path):
     rows = [{"path": "a.png"}, {"path": "b.png", **{f"x{number:02d}": 1 for number in range(14)}, "y\n" + "z" * 99: 1}]
     path = write(tmp_path, rows, suffix="jsonl")
-    found = describe_unread_columns(path, required=("path",))
+    found = describe_unread(path, required=("path",))
     assert found is not None and found.endswith("x08, x09 and 5 more") and "\n" not in found
 
 

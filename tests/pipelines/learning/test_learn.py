@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import ScoringConfig
@@ -341,6 +342,8 @@ def test_the_loop_of_the_page(
     assert trained["parents"]["initial_model"] == learned.initial_digest == load(model).digest
     check_outcome(learned, tracking=tracking)
     check_balance(learned, told=told.err)
+    metrics = MlflowClient(tracking.uri).get_run(trained["run_id"]).data.metrics
+    assert metrics.items() >= Balance.from_record(learned.balance).metrics(within="learn/").items()
     names = read_vocabulary("labels/final-learned/shards/vocabulary.json")
     assert learned.new_names == ("dragon", "scales")
     assert (names.categories[-1], names.rationales[-1]) == ("dragon", "scales")

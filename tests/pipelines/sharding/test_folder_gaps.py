@@ -8,10 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
+from pipelines.sharding.flows.local_flow import list_few, local_flow
 from pipelines.sharding.folder_gaps import count_by_folder, describe_gaps, find_gaps
 from pipelines.sharding.folder_layout import find_source
-from pipelines.sharding.listing import list_images
+from pipelines.sharding.listing import ROWS_AT_ONCE, list_images
 
 
 def make(root: Path, *names: str) -> ShardConfig:
@@ -96,7 +98,12 @@ def test_an_input_of_links_alone_is_refused_with_the_setting(tmp_path: Path):
 
 
 def test_columns_of_a_table_that_are_not_read_are_named(tmp_path: Path):
-    (tmp_path / "images.csv").write_text("path,category,notes,visible\na.png,cat,x,y\n")
-    source = find_source(ShardConfig(input=str(tmp_path / "images.csv"), output=str(tmp_path / "shards")))
-    (line,) = describe_gaps(source, listing=None)
-    assert line == "columns that are not read: notes, visible"
+    rows = [{"notes": "x", "visible": "y"}, *[{}] * ROWS_AT_ONCE, {"visible": "y", "kategorie": "z"}]
+    lines = [json.dumps({"path": f"{number}.png", "category": "cat", **row}) for number, row in enumerate(rows)]
+    (tmp_path / "images.jsonl").write_text("\n".join(lines))
+    source = find_source(ShardConfig(input=str(tmp_path / "images.jsonl"), output=str(tmp_path / "shards")))
+    listing = list_few(source, flow=local_flow(ClusterConfig()), most=2 * ROWS_AT_ONCE)
+    (tmp_path / "images.jsonl").unlink()  # what the listing has found is not read again
+    assert describe_gaps(source, listing=listing) == [
+        "columns that are not read: notes, visible, kategorie (is category meant?)"
+    ]

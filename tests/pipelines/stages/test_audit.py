@@ -29,6 +29,7 @@ from pipelines.config.reporting import ReportConfig
 from pipelines.config.review import AuditConfig
 from pipelines.review.decision import Decision, LabelBefore
 from pipelines.review.decision_set import open_decision_set
+from pipelines.runtime.balance import Balance
 from pipelines.stages import audit, report
 from pipelines.tracking.mlflow_runs import recorded_run
 from tests.support.prediction_rows import row, write_labels
@@ -452,10 +453,16 @@ def test_the_certificate_is_logged_to_the_run_of_the_labels(labels, tmp_path, ca
     client = MlflowClient(tracking.uri)
     found = client.get_run(run_id)
     assert found.data.metrics["audit/num_accepted"] == certificate.num_accepted
+    summary = json.loads(Path(f"{labels}-audit/summary.json").read_text())
+    balance = Balance.from_record(summary["balance"])
+    assert found.data.metrics.items() >= balance.metrics(within="audit/").items()
+    assert found.data.metrics["audit/balance/listed"] == NUM_LABELS + predictions.num_rejected
+    assert "balance/listed" not in found.data.metrics, "that is what `ecor score` listed"
+    assert balance.line() in capsys.readouterr().err
     assert found.data.tags["ecor.certificate_digest"] == certificate.digest
     assert found.info.status == "FINISHED"
     logged = {each.path for each in client.list_artifacts(run_id, "audit")}
-    assert {"audit/certificate.json", "audit/risk_coverage.png"} <= logged
+    assert {"audit/certificate.json", "audit/risk_coverage.png", "audit/summary.json"} <= logged
     elsewhere = TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db")
     alone = audit.run(replace(config, output=f"{tmp_path}/alone"), tracking=elsewhere)
     assert alone.run_id is None and alone.digest == certificate.digest

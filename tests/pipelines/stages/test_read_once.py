@@ -15,6 +15,7 @@ import pytest
 from ecor.config.model import Preprocess
 from ecor.data.images.decoding import decode_image
 from ecor.data.predictions.parts import read_part
+from ecor.data.tables import read_json_lines
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.evaluation.label_columns import read_labels
 from pipelines.config.reporting import EvaluateConfig, ExplainConfig
@@ -66,6 +67,15 @@ def test_scoring_reads_and_decodes_a_picture_once(tmp_path: Path, counts: Counts
     for unit in read_input(str(tmp_path), unit_size=3).units:
         list(decode_unit(unit, preprocess=preprocess, num_images=2))
     assert all_once(reads, num=5) and all_once(decodes, num=5)
+
+
+def test_scoring_reads_a_table_once_also_for_the_line_about_its_columns(tmp_path: Path, counts: Counts) -> None:
+    lines = ['{"path": "a.png", "notes": "x"}', '{"path": "b.png", "kategorie": "hat"}']
+    (tmp_path / "images.jsonl").write_text("\n".join(lines))
+    reads = counts(read_json_lines)
+    found = read_input(str(tmp_path / "images.jsonl"), unit_size=3)
+    assert found.describe_left_out() == "columns that are not read: notes, kategorie (is category meant?)"
+    assert all_once(reads, num=1)
 
 
 def test_sharding_inspects_a_picture_with_one_read_and_one_decoding(tmp_path: Path, counts: Counts) -> None:

@@ -25,6 +25,7 @@ from pipelines.audit.certificate import read_certificate
 from pipelines.config.review import ReviewConfig
 from pipelines.review.decision_log import LoggedDecision
 from pipelines.review.decision_set import open_decision_set, read_decision_set
+from pipelines.runtime.balance import Balance
 from tests.support.prediction_rows import random_table
 from tests.support.prediction_rows import write_labels as write_table
 from tests.support.processes import ROOT
@@ -73,6 +74,10 @@ def test_it_ends_with_the_table_and_starts_again_where_it_was(tmp_path: Path, st
             process.send_signal(stop)
             assert process.wait(timeout=60) == 0, output.read_text()
         assert f"{run + 1} decisions on {run + 1} images, 0 disputed" in output.read_text()
+        line = f"12 listed = {run + 1} taken + 0 copies + 0 rejected + {11 - run} left out ({11 - run} undecided)"
+        assert f"review: {line}" in output.read_text()
+        summary = json.loads(Path(f"{labels}-review/summary.json").read_text())
+        assert Balance.from_record(summary["balance"]).line() == f"review: {line}"
         assert output.read_text().count("token=") == 1
         assert pq.read_table(f"{labels}-review/decisions.parquet")["key"].to_pylist() == ["0000", "0001"][: run + 1]
     assert {path.name: path.read_bytes() for path in Path(labels).iterdir()} == before, "labels never change"

@@ -111,7 +111,7 @@ def test_the_same_command_returns_the_same_and_another_is_refused(sides, capsys)
     assert main(["diff", *sides]) == 0
     folder = Path(f"{sides[1]}-diff")
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(first) == {"changed_labels.parquet", "changes.parquet", "diff.html", "diff.json"}
+    assert set(first) == {"changed_labels.parquet", "changes.parquet", "diff.html", "diff.json", "summary.json"}
     printed = capsys.readouterr().out
     assert main(["diff", *sides]) == 0
     assert capsys.readouterr().out == printed

@@ -30,6 +30,7 @@ from pipelines.reporting.search.feature_folders import open_feature_folders
 from pipelines.reporting.search.find import FOUND_SCHEMA, search
 from pipelines.reporting.search.queries import Query
 from pipelines.reporting.search.top_k import TopK
+from pipelines.runtime.balance import Balance
 from pipelines.stages import score
 from tests.support.kept_labels import rows_of, unit_vectors, write_kept_labels
 from tests.support.mlflow_databases import new_database
@@ -138,8 +139,11 @@ def test_a_picture_finds_itself_and_a_sentence_what_its_feature_is_nearest_to(wo
             )
             expected = float(model.image_features(torch.from_numpy(pixels[None])).category[0] @ text_D)
             assert row["similarity"] == pytest.approx(expected, abs=2e-3)
-    out = capsys.readouterr().out
-    assert f"{NUM} images searched; 1 rejected image has no feature" in out and best["source"] in out
+    told = capsys.readouterr()
+    assert f"{NUM} images searched; 1 rejected image has no feature" in told.out and best["source"] in told.out
+    balance = Balance.from_record(json.loads(Path("found-all/find.json").read_text())["balance"])
+    assert (balance.num_listed, balance.num_taken, balance.num_rejected) == (NUM + 1, NUM, 1)
+    assert balance.line() in told.err
     page = Path("found-all/index.html").read_text()
     assert page.count('<img src="data:image/webp') == 15 and "<script" not in page
     before = (world / "found-all" / "index.html").stat().st_mtime_ns
