@@ -117,7 +117,7 @@ def _is_shard_file(name: str) -> bool:
 
 
 def write_rows(schema: pa.Schema, folder: str, name: str, *tables: pa.Table) -> None:
-    """Write tables as one Parquet file, sorted by their column `source`.
+    """Write tables as one Parquet file, sorted by the columns from the first on, which is `source`.
 
     Args:
         schema: columns of the file; the tables have them, and may have more.
@@ -129,8 +129,9 @@ def write_rows(schema: pa.Schema, folder: str, name: str, *tables: pa.Table) -> 
         OSError: when the disk or the store fails.
     """
     rows = [table.select(schema.names).cast(schema) for table in tables if table.num_rows]
+    order = [(column, "ascending") for column in schema.names]
     with store.write_atomically(folder, name) as path:
-        pq.write_table(pa.concat_tables([schema.empty_table(), *rows]).sort_by("source"), path, compression="zstd")
+        pq.write_table(pa.concat_tables([schema.empty_table(), *rows]).sort_by(order), path, compression="zstd")
 
 
 def read_rejected(job: ShardJob, *, manifests: Mapping[str, ShardManifest]) -> dict[str, int]:
@@ -151,6 +152,7 @@ def write_summary(
     balance: Balance,
     flow: Flow,
     seconds: float,
+    increment: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `summary.json` into the output folder, and print the same figures as one line.
 
@@ -162,6 +164,7 @@ def write_summary(
         balance: of the stage.
         flow: where the job ran.
         seconds: duration of the stage.
+        increment: what became of earlier shards, for a job with `since`.
 
     Raises:
         OSError: when a disk or a store fails.
@@ -193,6 +196,8 @@ def write_summary(
         "vocabulary_digest": job.vocabulary.digest,
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
+    if increment is not None:
+        summary["since"] = increment
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
     say(_summary_line(summary, num_shards=num_shards, how=how, output=job.output))
 
