@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ecor.config.checks import require
 from ecor.data.shard_manifest import MANIFEST_NAME, VOCABULARY_NAME, ShardManifest, read_shard_manifest
-from ecor.data.shards import read_index
+from ecor.data.shards import INDEX_SCHEMA, read_index
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage import filesystem
 from pipelines.config.identity import describe_changes, output_settings
@@ -25,6 +25,7 @@ from pipelines.sharding.shard_job import ShardJob, digest_of
 from pipelines.sharding.shard_units import KeptTar
 
 _NUM_READERS = 8
+_MEMBER_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in ("key", "member_offset", "member_num_bytes")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,7 @@ class EarlierShards:
         tars = self.tars
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             tables = list(pool.map(lambda each: _read_members(each[1]), tars))
-        empty = pa.schema([("key", pa.string()), ("member_offset", pa.int64()), ("member_num_bytes", pa.int64())])
-        found = pa.concat_tables([empty.empty_table(), *tables]).combine_chunks()
+        found = pa.concat_tables([_MEMBER_SCHEMA.empty_table(), *tables]).combine_chunks()
         tar = np.repeat(np.arange(len(tars)), [table.num_rows for table in tables])
         staying = self.record.filter(pc.is_valid(self.record["sample_digest"]))
         position = pc.index_in(found["key"], value_set=staying["key"], skip_nulls=True)
@@ -137,4 +137,4 @@ def _read_members(tar: KeptTar) -> pa.Table:
         index = read_index(tar.folder, tar.info)
     except FileNotFoundError as error:
         raise ValueError(f"{tar.folder}/{tar.info.index} is missing: leave out --since, to shard all images") from error
-    return index.select(["key", "member_offset", "member_num_bytes"])
+    return index.select(_MEMBER_SCHEMA.names).cast(_MEMBER_SCHEMA)

@@ -45,6 +45,7 @@ from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.flows.local_flow import local_flow
 from pipelines.sharding.folder_layout import find_source
+from pipelines.sharding.incremental.image_record import RECORD_NAME
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, inspect_images
 from pipelines.sharding.listing import LISTING_SCHEMA, list_images
 from pipelines.sharding.shard_job import ShardJob
@@ -121,7 +122,7 @@ def data_files(output: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name not in ("summary.json", DATASET_CARD)
+        if path.is_file() and path.name not in ("summary.json", DATASET_CARD, RECORD_NAME)  # these hold times
     }
 
 
