@@ -539,6 +539,46 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
 
 
 @pytest.mark.slow
+def test_only_new_images_are_read_on_a_cluster_and_a_killed_job_goes_on(world, cluster, tmp_path):
+    """Tars, tables and manifests are those that this process makes."""
+    images, settings = tmp_path / "images", {"samples_per_shard": 2, "max_rejected": 0.2}
+    shutil.copytree(world, images)
+    monday = config_for(images, tmp_path / "monday", **settings)
+    shard.run(monday, cluster=ON_RAY)
+    for number in range(7):
+        put(images / f"train/cat/whiskers/0/new{number}.png", picture(1000 + number))
+    put(images / "train/dog/a tail/0/copy.png", picture(302))  # of a test image
+    (images / "train/cat/whiskers/0/4.png").unlink()
+    put(images / "train/cat/whiskers/0/5.png", picture(999))
+    tuesday = dataclasses.replace(monday, output=str(tmp_path / "tuesday"), since=monday.output)
+    words = ["shard", "--input", str(images), "--output", tuesday.output, "--since", monday.output]
+    words += ["--samples-per-shard", "2", "--max-rejected", "0.2"]
+    words += ["--cluster.address", ray.get_runtime_context().gcs_address]
+
+    def is_begun() -> bool:
+        return any(Path(tuesday.output).glob("*/*.tar"))
+
+    assert hit(words, blow=signal.SIGKILL, when=is_begun, log=tmp_path / "log") == -signal.SIGKILL
+    shard.run(tuesday, cluster=ON_RAY)
+    summary = summary_of(tmp_path / "tuesday")
+    assert summary["num_shards_kept"] >= 1 and not summary["in_process"]
+    here = dataclasses.replace(tuesday, output=str(tmp_path / "here"))
+    shard.run(here)
+    ours, theirs = (
+        {name: data for name, data in data_files(Path(each.output)).items() if not name.startswith("_ledger/")}
+        for each in (tuesday, here)
+    )
+    assert ours == theirs
+    assert summary["since"] == summary_of(tmp_path / "here")["since"]
+    shard.run(dataclasses.replace(monday, output=str(tmp_path / "full")))
+    by_split = [samples_of(tmp_path / name) for name in ("tuesday", "full")]
+    found, expected = (
+        {split: sorted(each, key=lambda sample: sample.key) for split, each in samples.items()} for samples in by_split
+    )
+    assert found == expected
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [ON_RAY, ClusterConfig()], ids=["on Ray", "in process"])
 def test_jobs_on_one_output_share_the_work_and_a_late_one_changes_nothing(
     world, by_one_worker, cluster, tmp_path, capsys, place
