@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import verify_shard
 
-How = Literal["done", "taken over", "kept", "by another job"]
+How = Literal["done", "taken over", "linked", "kept", "by another job"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,10 @@ class ShardUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A shard, and who wrote it: this run, this run after another ended without it, one before, or one meanwhile."""
+    """A shard, and who wrote it: this run, this run after another ended without it, one before, or one meanwhile.
+
+    It is `linked` where this run took a tar of earlier shards.
+    """
 
     info: ShardInfo
     how: How

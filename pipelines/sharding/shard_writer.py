@@ -115,6 +115,8 @@ def make_shard(job: ShardJob, ledger: WorkLedger, unit: ShardUnit, *tables: pa.T
         raise ValueError(
             f"{folder}/{info.name} has sha256 {info.sha256}, but {counting['shard']['sha256']} before: redo all, fresh"
         )
+    if unit.kept is not None:
+        return Made(info=info, how="linked")
     return Made(info=info, how="taken over" if attempt.took_over else "done")
 
 

@@ -160,7 +160,7 @@ def write_summary(
         job: settings and output folder.
         manifests: manifest of each split.
         source: layout of the input.
-        how: number of shards that were written, taken over or made by another job; all others count as kept.
+        how: number of shards that were written, taken over, linked or made by another job; all others count as kept.
         balance: of the stage.
         flow: where the job ran.
         seconds: duration of the stage.
@@ -171,7 +171,7 @@ def write_summary(
     """
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]
-    num_kept = num_shards - num_written - how["by another job"]
+    num_kept = num_shards - num_written - how["by another job"] - how["linked"]
     totals = {
         name: sum(getattr(manifest, name) for manifest in manifests.values())
         for name in ("num_samples", "num_rejected", "num_duplicates")
@@ -189,6 +189,7 @@ def write_summary(
         "num_shards_taken_over": how["taken over"],
         "num_shards_by_others": how["by another job"],
         "num_shards_kept": num_kept,
+        "num_shards_linked": how["linked"],
         "in_process": flow.is_local,
         "seconds": round(seconds, 3),
         "images_per_second": round(num_images / seconds, 1),
@@ -204,10 +205,11 @@ def write_summary(
 
 def _summary_line(summary: Mapping[str, Any], *, num_shards: int, how: Counter[How], output: str) -> str:
     taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
+    linked = f", {how['linked']} of the earlier shards" if how["linked"] else ""
     by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
     return (
         f"sharded {summary['num_samples']} images into {num_shards} shards ({summary['num_shards_kept']} kept, "
-        f"{summary['num_shards_written']} written{taken_over}{by_others}), {summary['num_rejected']} rejected, "
+        f"{summary['num_shards_written']} written{taken_over}{linked}{by_others}), {summary['num_rejected']} rejected, "
         f"{summary['num_duplicates']} copies left out, in {summary['seconds']:.1f} s, "
         f"{summary['images_per_second']:.1f} images/s: {output}"
     )
