@@ -23,6 +23,7 @@ from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.incremental.image_record import read_record
 from pipelines.sharding.shard_job import ShardJob, digest_of
 from pipelines.sharding.shard_units import KeptTar
+from pipelines.storage.image_bytes import is_within
 
 _NUM_READERS = 8
 _MEMBER_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in ("key", "member_offset", "member_num_bytes")])
@@ -111,8 +112,9 @@ def read_earlier_shards(config: ShardConfig) -> EarlierShards | None:
         return None
     folder = absolute_address(config.since)
     require(
-        folder != absolute_address(config.output),
-        f"--output and --since are both {config.since}: name another output, the earlier shards stay as they are",
+        not is_within(absolute_address(config.output), folder=folder),
+        f"--output {config.output} is --since {config.since}, or lies in it: name another output, the earlier shards stay "
+        "as they are",
     )
     names = retry_in_store(lambda: filesystem.list_folder(folder, follow_links=True), place=folder)
     found = [

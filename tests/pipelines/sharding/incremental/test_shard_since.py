@@ -441,8 +441,10 @@ def test_a_damaged_new_tar_is_made_again(store: Store):
 def test_what_does_not_fit_is_refused(store: Store, tmp_path: Path):
     with pytest.raises(ValueError, match=r"other settings \(samples_per_shard was 8, is 9\): repeat those"):
         store.since(samples_per_shard=9)
-    with pytest.raises(ValueError, match=r"--output and --since are both .*monday: name another output"):
+    with pytest.raises(ValueError, match=r"--output .*monday is --since .*monday, or lies in it: name another output"):
         store.since("monday", fresh=True)
+    with pytest.raises(ValueError, match=r"--output .*monday/train is --since .*monday, or lies in it"):
+        store.since(output=f"{store.monday.output}/train", fresh=True)
     assert manifests_of(store.monday.output)
     with pytest.raises(ValueError, match=r"monday/train holds no finished shards: name the output folder"):
         store.since(since=f"{store.monday.output}/train")
