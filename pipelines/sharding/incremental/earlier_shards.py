@@ -113,8 +113,8 @@ def read_earlier_shards(config: ShardConfig) -> EarlierShards | None:
     folder = absolute_address(config.since)
     require(
         not is_within(absolute_address(config.output), folder=folder),
-        f"--output {config.output} is --since {config.since}, or lies in it: name another output, the earlier shards stay "
-        "as they are",
+        f"--output {config.output} is --since {config.since}, or lies in it: name another output, the earlier "
+        "shards stay as they are",
     )
     names = retry_in_store(lambda: filesystem.list_folder(folder, follow_links=True), place=folder)
     found = [
