@@ -1,7 +1,8 @@
-"""`ecor score --since` beside a full run: a store of small images, of which a few are new.
+"""`ecor score --since` and `ecor shard --since` beside a full run: a store of small images, of which a few are new.
 
     python benchmarks/since.py --images 100000 --kills 3
     python benchmarks/since.py --images 2000 --kills 1      (a quick run)
+    python benchmarks/since.py --shards --images 20000
     python benchmarks/since.py --memory 100000 1000000
 
 The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs
@@ -41,12 +42,14 @@ from ecor.checkpoint import save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.data.predictions.parts import read_predictions
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.shards import read_index
 from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
-from pipelines.config.stages import ScoreConfig
+from pipelines.config.stages import ScoreConfig, ShardConfig
 from pipelines.scoring.inputs import read_input
-from pipelines.stages import score
+from pipelines.stages import score, shard
 
 TINY_CLIP = {
     "embed_dim": 32,
@@ -200,6 +203,49 @@ def print_table(rows: Mapping[str, Job], *, full: Job, start: Job) -> None:
         )
 
 
+def measure_shards(root: Path, *, num_images: int, share: float) -> None:
+    """`ecor shard` of all images, and since then; CPU seconds of the whole job, in one process, without Ray."""
+    num_new = max(1, round(share * num_images))
+    draw(root / "one", range(1), modified_s=LONG_AGO_S)
+    draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
+    run_shards(root, output="warm-up", photos="one")
+    print("| job | CPU s | wall s | share of monday | peak MiB |")
+    print("|---|---:|---:|---:|---:|")
+    full_s, wall_s = run_shards(root, output="monday")
+    print(
+        f"| monday: all {num_images:,} images | {full_s:.1f} | {wall_s:.1f} | 100.0 % | {peak_mib():.0f} |", flush=True
+    )
+    draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400)
+    for name, since in (("tuesday", "monday"), ("wednesday", "tuesday")):
+        cpu_s, wall_s = run_shards(root, output=name, since=since)
+        what = f"{num_new:,} new" if since == "monday" else "nothing new"
+        times = f"{cpu_s:.1f} | {wall_s:.1f} | {100 * cpu_s / full_s:.1f} %"
+        print(f"| {name}: `--since {since}`, {what} | {times} | {peak_mib():.0f} |", flush=True)
+    run_shards(root, output="full")
+    found, expected = (read_samples_of(root / name) for name in ("tuesday", "full"))
+    assert found == expected
+    print(f"\n{len(found):,} samples are equal: split, key, digest, labels")
+
+
+def run_shards(root: Path, *, output: str, since: str | None = None, photos: str = "photos") -> tuple[float, float]:
+    spent, began = time.process_time(), time.perf_counter()
+    config = ShardConfig(
+        input=f"{root}/{photos}", output=f"{root}/{output}", since=None if since is None else f"{root}/{since}"
+    )
+    shard.run(config, cluster=ClusterConfig(local_images=10**9, num_cpus=1))
+    return time.process_time() - spent, time.perf_counter() - began
+
+
+def read_samples_of(output: Path) -> dict[str, tuple[str, ...]]:
+    """Split, digest and labels of each sample, by key, from the verified indices."""
+    found = {}
+    for path in output.glob("*/manifest.json"):
+        for info in read_shard_manifest(path.parent).shards:
+            for row in read_index(path.parent, info).to_pylist():
+                found[row["key"]] = (path.parent.name, row["sha256"], row["category"], *row["rationales"])
+    return found
+
+
 def measure_memory(sizes: list[int]) -> None:
     """The plan alone, on drawn listings and labels; each size in a process of its own."""
     print("| images | plan s | peak MiB | MiB before |")
@@ -255,6 +301,7 @@ def main() -> None:
     parser.add_argument("--new", type=float, default=0.01, help="new images, as a share of the others")
     parser.add_argument("--model", default="tiny:random", help="name and weights, such as ecor-demo:embedded")
     parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--shards", action="store_true", help="measure `ecor shard`")
     parser.add_argument("--memory", type=int, nargs="+", metavar="IMAGES")
     parser.add_argument("--folder", type=Path, help="where to work; it stays")
     parser.add_argument("--plan", type=int, help=argparse.SUPPRESS)
@@ -270,6 +317,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
+        if given.shards:
+            measure_shards(folder, num_images=given.images, share=given.new)
+            return
         measure(folder, num_images=given.images, share=given.new, num_kills=given.kills, model=given.model)
 
 

@@ -44,6 +44,19 @@ def create_file_once(path: Path, write: Callable[[Path], object]) -> bool:
     return True
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a hard link of `source`, or a copy where the file system has no such links.
+
+    An existing file is replaced, a missing folder is created. Nobody may write into a file that has links: replace it.
+    """
+    found = source.resolve(strict=True)  # a link of a symbolic link would be one too
+    with replace_file(target) as unfinished:
+        try:
+            os.link(found, unfinished)
+        except OSError:  # another disk, too many links, not supported
+            shutil.copyfile(found, unfinished)
+
+
 @contextmanager
 def write_folder(folder: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder; rename it to `folder`, over an old one, when the block ends without an error."""

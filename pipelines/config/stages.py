@@ -41,6 +41,11 @@ class ShardConfig(CheckedSettings):
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Categories and rationales (DROR JSON, CSV, Parquet); None: `vocabulary.json` in the input, else the labels of the
     images."""
+    since: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Folder of finished shards with the same settings: tars of unchanged images are linked or copied, only new and
+    changed images are read. None: all are read."""
+    since_check: SinceCheck = field(default="time", metadata=NOT_IN_OUTPUT)
+    """As of `ecor score`: an image is unchanged if its size and `time` are the same, or only if its `content` is."""
     layout: Layout = "auto"
     """Layout of the input; `auto` detects it."""
     split_folders: bool = field(default=True, metadata=NOT_IN_OUTPUT)

@@ -1,31 +1,54 @@
 """Find images with equal content and keep one of each, with the labels of all its copies."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
+from ecor.storage.digests import json_digest
+
 ImageRow = dict[str, Any]
+_NOT_DIGESTED = frozenset({"state", "row_digest", "sample_digest", "bucket"})
 
 
-def mark_duplicate_rows(images: pa.Table) -> pa.Table:
+def mark_duplicate_rows(images: pa.Table, *, held: Mapping[str, str] = MappingProxyType({})) -> pa.Table:
     """Decide which of the images that have the same bytes stay.
 
-    Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with two more columns:
-    `duplicate_of`, the key of the copy that stays instead (null for those that stay), and `labels`, JSON of all that
-    the copies are labelled with.
+    Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with more columns:
+    `duplicate_of`, the key of the copy that stays instead (null for those that stay), `labels`, JSON of all that the
+    copies are labelled with, and two digests: `row_digest` of the row as it came but for its state, and
+    `sample_digest` of what becomes of it in a tar (null for those that do not stay).
 
     A test split that the input has (`protected`) is never altered: all its images stay, labelled as they are, and
     copies elsewhere go. Otherwise one copy stays, in the split that comes first (test, validation, others by name);
     its category is that of its first source by name, its rationales those of all copies with that category (our
     choice).
+
+    Args:
+        images: the rows.
+        held: split by sha256, for contents that stay in the split where they have been; also for a test split.
     """
-    schema = images.schema.append(pa.field("duplicate_of", pa.string())).append(pa.field("labels", pa.string()))
-    rows = sorted(images.to_pylist(), key=lambda row: (row["sha256"], *_precedence(row)))
+    schema = images.schema
+    for name in ("duplicate_of", "labels", "row_digest", "sample_digest"):
+        schema = schema.append(pa.field(name, pa.string()))
+    rows = [row | {"row_digest": _digest(row)} for row in images.to_pylist()]
+    rows = sorted(rows, key=lambda row: (row["sha256"], _is_elsewhere(row, held=held), *_precedence(row)))
     marked = [row for _, copies in groupby(rows, key=lambda row: row["sha256"]) for row in _marked(list(copies))]
+    for row in marked:
+        row["sample_digest"] = _digest(row) if row["duplicate_of"] is None else None
     return pa.Table.from_pylist(marked, schema=schema)
+
+
+def _digest(row: ImageRow) -> str:
+    """128 bits, in hex, of a row but for its state and earlier digests."""
+    return json_digest({name: value for name, value in row.items() if name not in _NOT_DIGESTED})[:32]
+
+
+def _is_elsewhere(row: ImageRow, *, held: Mapping[str, str]) -> bool:
+    return held.get(row["sha256"], row["split"]) != row["split"]
 
 
 def _precedence(row: ImageRow) -> tuple[bool, int, str, str]:

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecor.data.images.decoding import ImageError, ImageHeader, check_header, decode_image
+from ecor.data.images.decoding import ImageError, check_header, decode_image
 from ecor.data.samples import sample_key
 from ecor.data.shards import ShardEntry
 from ecor.data.tar_members import sample_from_row
 from ecor.storage import filesystem
 from ecor.storage.digests import bytes_sha256
+from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.label_names import match_names
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.storage.image_bytes import UnreadableError, join_source, read_image_bytes
@@ -36,10 +37,29 @@ INSPECTED_SCHEMA = pa.schema(
         pa.field("extension", pa.string()),
         pa.field("width", pa.int64()),
         pa.field("height", pa.int64()),
+        pa.field("state", pa.string()),  # size and time of the last write when it was listed
         pa.field("reason", pa.string()),  # why it is rejected
         pa.field("detail", pa.string()),
     ]
 )
+KNOWN_SCHEMA = pa.schema(
+    [
+        pa.field("known_sha256", pa.string()),
+        pa.field("known_extension", pa.string()),
+        pa.field("known_width", pa.int64()),
+        pa.field("known_height", pa.int64()),
+        pa.field("is_known", pa.bool_()),  # the content is certainly this one, so the image is not read
+    ]
+)
+"""Columns that a listing may have too: the content that was valid when the images were sharded before."""
+PLACE_SCHEMA = pa.schema(
+    [
+        pa.field("tar", pa.string()),  # address
+        pa.field("member_offset", pa.int64()),
+        pa.field("member_num_bytes", pa.int64()),
+    ]
+)
+"""Columns that rows of images to be written may have too: where an earlier tar holds the image."""
 IMAGES_PER_READ = 32
 _COLUMNS = tuple(INSPECTED_SCHEMA.names)
 _HASH_DIGITS = 13
@@ -49,12 +69,16 @@ _HASH_DIGITS = 13
 def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """Read, hash and validate images: a row of INSPECTED_SCHEMA for each image of LISTING_SCHEMA, in that order.
 
-    A disk or a store that fails is an OSError, and no row.
+    With columns of KNOWN_SCHEMA, an image whose content is known is not read, and one that has the content that was
+    valid before is not decoded. A disk or a store that fails is an OSError, and no row.
     """
     rows = [row for row in listing.to_pylist() if row["left_out"] is None]
-    contents = _contents([row["source"] for row in rows], root=job.root)
+    unread = [row for row in rows if not row.get("is_known")]
+    contents = iter(_contents([join_source(row["source"], root=job.root) for row in unread], root=job.root))
     split_ends = _split_ends(job)
-    found = [_finding(row, data, job=job, split_ends=split_ends) for row, data in zip(rows, contents, strict=True)]
+    found = [
+        _finding(row, None if row.get("is_known") else next(contents), job=job, split_ends=split_ends) for row in rows
+    ]
     return pa.Table.from_pylist(found, schema=INSPECTED_SCHEMA)
 
 
@@ -65,11 +89,16 @@ def read_inspected_part(address: str) -> pa.Table:
 
 
 def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
-    """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more."""
+    """Images that stay, in this order, as `write_shard` takes them; ValueError for one that cannot be read any more.
+
+    Rows with columns of PLACE_SCHEMA are read from tars where these name one.
+    """
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
-        contents = _contents([row["source"] for row in listed], root=job.root)
-        for row, data in zip(listed, contents, strict=True):
+        unplaced = [row for row in listed if row.get("tar") is None]
+        contents = iter(_contents([join_source(row["source"], root=job.root) for row in unplaced], root=job.root))
+        for row in listed:
+            data = next(contents) if row.get("tar") is None else _member(row)
             if isinstance(data, UnreadableError):
                 raise ValueError(
                     f"{row['source']} was looked at, and cannot be read any more ({data}): put back what it was, or "
@@ -93,10 +122,14 @@ def _split_of(sha256: str, *, given: str | None, job: ShardJob, split_ends: Sequ
 
 
 def _finding(
-    row: Mapping[str, Any], found: bytes | UnreadableError, *, job: ShardJob, split_ends: Sequence[tuple[str, float]]
+    row: Mapping[str, Any],
+    found: bytes | UnreadableError | None,
+    *,
+    job: ShardJob,
+    split_ends: Sequence[tuple[str, float]],
 ) -> dict[str, Any]:
-    data = b"" if isinstance(found, UnreadableError) else found
-    sha256 = bytes_sha256(data)
+    data = found if isinstance(found, bytes) else b""
+    sha256 = row["known_sha256"] if found is None else bytes_sha256(data)
     finding = {name: row.get(name) for name in _COLUMNS} | {
         "key": sample_key(row["source"], sha256=sha256),
         "split": _split_of(sha256, given=row["split"], job=job, split_ends=split_ends),
@@ -108,7 +141,7 @@ def _finding(
             raise ImageError("misplaced", row["problem"])
         if isinstance(found, UnreadableError):
             raise ImageError("unreadable", str(found) or type(found).__name__)
-        header = _validated(data, how=job.config.validate)
+        facts = _known_facts(row) if sha256 == row.get("known_sha256") else _facts(data, how=job.config.validate)
     except ImageError as error:
         return finding | {"reason": error.reason, "detail": error.detail}
     category, rationales = match_names(row["category"], row["rationales"], job=job)
@@ -118,22 +151,26 @@ def _finding(
         "rationales": rationales,
         "visible_rationales": None if visible is None else match_names(None, visible, job=job)[1],
     }
-    return finding | {"extension": header.extension, "width": header.width, "height": header.height} | names
+    return finding | facts | names
 
 
-def _validated(data: bytes, *, how: str) -> ImageHeader:
+def _facts(data: bytes, *, how: str) -> dict[str, Any]:
     header = check_header(data)
     if how == "decode":
         decode_image(data)
-    return header
+    return {"extension": header.extension, "width": header.width, "height": header.height}
 
 
-def _contents(sources: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
+def _known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[f"known_{name}"] for name in ("extension", "width", "height")}
+
+
+def _contents(urls: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
     """Bytes of some files, or why there are none; from a remote store many at once."""
-    if filesystem.is_local(root):
-        return [_content(join_source(source, root=root)) for source in sources]
+    if filesystem.is_local(root) or not urls:
+        return [_content(url) for url in urls]
     with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
-        return list(readers.map(_content, [join_source(source, root=root) for source in sources]))
+        return list(readers.map(_content, urls))
 
 
 def _content(url: str) -> bytes | UnreadableError:
@@ -141,6 +178,15 @@ def _content(url: str) -> bytes | UnreadableError:
         return read_image_bytes(url)
     except UnreadableError as error:
         return error
+
+
+def _member(row: Mapping[str, Any]) -> bytes:
+    """An image from the tar that holds it; the range of a file."""
+    tar, start = row["tar"], row["member_offset"]
+    data = retry_in_store(lambda: filesystem.read(tar, start=start, end=start + row["member_num_bytes"]), place=tar)
+    if bytes_sha256(data) != row["sha256"]:
+        raise ValueError(f"{tar} no longer holds {row['key']} at byte {start}: shard all images, without --since")
+    return data
 
 
 def _entry(row: Mapping[str, Any], image: bytes) -> ShardEntry:

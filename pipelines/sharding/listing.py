@@ -5,6 +5,7 @@ Only names are read. The driver finds the folders (`folder_layout.find_source`);
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,11 @@ from ecor.data.split_names import split_of
 from ecor.data.table_row import TableRow
 from ecor.data.tables import read_json_lines, read_rows
 from ecor.storage import filesystem
+from ecor.storage.filesystem import FileFacts
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME, Place
-from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8
+from pipelines.storage.file_times import read_facts, settled_time
+from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8, join_source
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -28,6 +31,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("truth", pa.string()),  # JSON
         pa.field("num_bytes", pa.int64()),
         pa.field("problem", pa.string()),  # why it has no place in the layout
+        pa.field("state", pa.string()),  # size and time of the last write; null where they are not known
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
         pa.field("unread", pa.list_(pa.string())),  # columns of the table that this row is the first to have, not read
     ]
@@ -53,8 +57,8 @@ def list_images(place: Place) -> Iterator[pa.Table]:
 
 def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
     truth = _truth(place) if place.left_out is None else {}
-    prefix = f"{place.split_folder}/" if place.split_folder else ""
-    for path, num_bytes in _files_of(place).items():
+    prefix, began = f"{place.split_folder}/" if place.split_folder else "", time.time_ns()
+    for path, facts in _files_of(place).items():
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
@@ -62,7 +66,8 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         if left_out is not None:
             yield {"source": escape_name(source), "left_out": left_out}
             continue
-        row = {"source": escape_name(source), "split": place.split, "num_bytes": num_bytes}
+        row = {"source": escape_name(source), "split": place.split, "num_bytes": facts.num_bytes}
+        row["state"] = _state(facts, listed_ns=began)
         if not is_utf8(source):
             yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
             continue
@@ -70,13 +75,20 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         yield row | labels | truth.get(within_split, {})
 
 
-def _files_of(place: Place) -> dict[str, int]:
-    """Path below the place and size of each file; of a place that is left out, those that can be counted."""
+def _state(facts: FileFacts | None, *, listed_ns: int) -> str | None:
+    """Size and time as one text, for a later `--since`."""
+    modified_ns = settled_time(facts.modified_ns, listed_ns=listed_ns) if facts is not None else None
+    return None if facts is None or modified_ns is None else f"{facts.num_bytes} {modified_ns}"
+
+
+def _files_of(place: Place) -> dict[str, FileFacts]:
+    """Path below the place, and size and time of each file; of a place that is left out, those that can be counted."""
     folder = f"{place.root}/{place.path}"
     may_fail = is_junk if place.left_out is None else (lambda name: True)
     try:
         return retry_in_store(
-            lambda: filesystem.files_below(folder, may_fail=may_fail, follow_links=place.follow_links), place=folder
+            lambda: filesystem.file_facts_below(folder, may_fail=may_fail, follow_links=place.follow_links),
+            place=folder,
         )
     except OSError:
         if place.left_out is None:
@@ -118,14 +130,16 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     has_split: bool | None = None
-    path = f"{place.root}/{place.path}"
+    path, began = f"{place.root}/{place.path}", time.time_ns()
     rows, num_known = read_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS), 0
     for row in rows:
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
+        source = row.path("path")
         yield {
-            "source": row.path("path"),
+            "source": source,
+            "state": _state(read_facts(join_source(source, root=place.root)), listed_ns=began),
             "split": _table_split(row),
             "category": row.text("category"),
             "rationales": row.names("rationales") or [],

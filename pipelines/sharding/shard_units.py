@@ -1,14 +1,14 @@
 """The shards of a job as units of work: the rows that each takes, what became of it, whether it is intact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from ecor.data.shard_manifest import ShardInfo
 from ecor.data.shards import verify_shard
 
-How = Literal["done", "taken over", "kept", "by another job"]
+How = Literal["done", "taken over", "linked", "kept", "by another job"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,24 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTar:
+    """A tar of earlier shards."""
+
+    folder: str
+    """Address of its split."""
+    info: ShardInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardUnit:
-    """A shard that is to be made."""
+    """A shard that is to be made: from rows of blocks, or as it is in earlier shards."""
 
     split: str
     number: int
-    pieces: Mapping[int, Slice]
+    pieces: Mapping[int, Slice] = field(default_factory=dict)
     """Rows of each block, by the index of the block."""
-    record: Mapping[str, Any] | None
+    kept: KeptTar | None = None
+    record: Mapping[str, Any] | None = None
     """Commit record of an earlier run."""
 
     @property
@@ -47,7 +57,10 @@ class ShardUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A shard, and who wrote it: this run, this run after another ended without it, one before, or one meanwhile."""
+    """A shard, and who wrote it: this run, this run after another ended without it, one before, or one meanwhile.
+
+    It is `linked` where this run took a tar of earlier shards.
+    """
 
     info: ShardInfo
     how: How

@@ -1,7 +1,7 @@
 """Write sorted images as shards, each as a unit of work that is committed once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
@@ -10,6 +10,7 @@ from ecor.data.shards import write_shard
 from pipelines.runtime.console import progress_bar
 from pipelines.runtime.prometheus import RETRIES, UNITS_DONE, count
 from pipelines.sharding.flows.flow import Flow
+from pipelines.sharding.incremental.kept_tars import take_over_tar
 from pipelines.sharding.inspection import entries
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, Made, ShardUnit, is_intact, pieces_of
@@ -17,7 +18,13 @@ from pipelines.storage.work_ledger import WorkLedger
 
 
 def write_shards(
-    job: ShardJob, *, blocks: Sequence[Block], flow: Flow, ledger: WorkLedger, tell: Callable[[str], None]
+    job: ShardJob,
+    units: Sequence[ShardUnit],
+    *,
+    blocks: Sequence[Block],
+    flow: Flow,
+    ledger: WorkLedger,
+    tell: Callable[[str], None],
 ) -> dict[str, list[Made]]:
     """Write the shards of each split, and return them in order.
 
@@ -25,7 +32,8 @@ def write_shards(
 
     Args:
         job: settings and output folder.
-        blocks: all images, sorted by split and key.
+        units: the shards.
+        blocks: that the units take rows of.
         flow: where the shards are written.
         ledger: units of this output.
         tell: called with a line for each other job that is waited for.
@@ -35,7 +43,8 @@ def write_shards(
         OSError: when a disk or a store fails.
         TimeoutError: when no shard is finished within the no-progress timeout.
     """
-    left = _plan_units(job, blocks=blocks, ledger=ledger)
+    committed = ledger.read_commits()
+    left = [replace(unit, record=committed.get(unit.name)) for unit in units]
     made: dict[tuple[str, int], Made] = {}
     with progress_bar("writing", total=len(left), unit="shards") as advance:
         while left:
@@ -54,10 +63,16 @@ def write_shards(
     return {split: [made[name] for name in sorted(made) if name[0] == split] for split in job.splits}
 
 
-def _plan_units(job: ShardJob, *, blocks: Sequence[Block], ledger: WorkLedger) -> list[ShardUnit]:
-    committed, counts = ledger.read_commits(), [block.num_by_split for block in blocks]
+def plan_units(job: ShardJob, *, blocks: Sequence[Block]) -> list[ShardUnit]:
+    """The shards of all images.
+
+    Args:
+        job: its settings.
+        blocks: all images, sorted by split and key.
+    """
+    counts = [block.num_by_split for block in blocks]
     return [
-        ShardUnit(split=split, number=number, pieces=pieces, record=committed.get(f"{split}/{number}"))
+        ShardUnit(split=split, number=number, pieces=pieces)
         for split in job.splits
         for number, pieces in enumerate(pieces_of(counts, split=split, size=job.config.samples_per_shard))
     ]
@@ -86,12 +101,8 @@ def make_shard(job: ShardJob, ledger: WorkLedger, unit: ShardUnit, *tables: pa.T
     attempt = ledger.claim(unit.name)
     if attempt is None:
         return _made_by_another(ledger, folder=folder, unit=unit.name)
-    slices = zip(tables, unit.pieces.values(), strict=True)
-    images = entries(
-        pa.concat_tables([table.slice(each.start, each.stop - each.start) for table, each in slices]), job=job
-    )
     try:
-        info = write_shard(images, folder=folder, name=f"{unit.number}.tar", vocabulary=job.vocabulary)
+        info = _write_shard(job, unit, tables, folder=folder)
     except OSError:
         made = _made_by_another(ledger, folder=folder, unit=unit.name)
         if made is None:
@@ -104,7 +115,20 @@ def make_shard(job: ShardJob, ledger: WorkLedger, unit: ShardUnit, *tables: pa.T
         raise ValueError(
             f"{folder}/{info.name} has sha256 {info.sha256}, but {counting['shard']['sha256']} before: redo all, fresh"
         )
+    if unit.kept is not None:
+        return Made(info=info, how="linked")
     return Made(info=info, how="taken over" if attempt.took_over else "done")
+
+
+def _write_shard(job: ShardJob, unit: ShardUnit, tables: Sequence[pa.Table], *, folder: str) -> ShardInfo:
+    name = f"{unit.number}.tar"
+    if unit.kept is not None:
+        return take_over_tar(unit.kept, folder=folder, name=name, verified=unit.record is not None)
+    slices = zip(tables, unit.pieces.values(), strict=True)
+    images = entries(
+        pa.concat_tables([table.slice(each.start, each.stop - each.start) for table, each in slices]), job=job
+    )
+    return write_shard(images, folder=folder, name=name, vocabulary=job.vocabulary)
 
 
 def _made_by_another(ledger: WorkLedger, *, folder: str, unit: str) -> Made | None:

@@ -117,7 +117,7 @@ def _is_shard_file(name: str) -> bool:
 
 
 def write_rows(schema: pa.Schema, folder: str, name: str, *tables: pa.Table) -> None:
-    """Write tables as one Parquet file, sorted by their column `source`.
+    """Write tables as one Parquet file, sorted by the columns from the first on, which is `source`.
 
     Args:
         schema: columns of the file; the tables have them, and may have more.
@@ -129,8 +129,9 @@ def write_rows(schema: pa.Schema, folder: str, name: str, *tables: pa.Table) -> 
         OSError: when the disk or the store fails.
     """
     rows = [table.select(schema.names).cast(schema) for table in tables if table.num_rows]
+    order = [(column, "ascending") for column in schema.names]
     with store.write_atomically(folder, name) as path:
-        pq.write_table(pa.concat_tables([schema.empty_table(), *rows]).sort_by("source"), path, compression="zstd")
+        pq.write_table(pa.concat_tables([schema.empty_table(), *rows]).sort_by(order), path, compression="zstd")
 
 
 def read_rejected(job: ShardJob, *, manifests: Mapping[str, ShardManifest]) -> dict[str, int]:
@@ -151,6 +152,7 @@ def write_summary(
     balance: Balance,
     flow: Flow,
     seconds: float,
+    increment: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `summary.json` into the output folder, and print the same figures as one line.
 
@@ -158,17 +160,18 @@ def write_summary(
         job: settings and output folder.
         manifests: manifest of each split.
         source: layout of the input.
-        how: number of shards that were written, taken over or made by another job; all others count as kept.
+        how: number of shards that were written, taken over, linked or made by another job; all others count as kept.
         balance: of the stage.
         flow: where the job ran.
         seconds: duration of the stage.
+        increment: what became of earlier shards, for a job with `since`.
 
     Raises:
         OSError: when a disk or a store fails.
     """
     num_shards = sum(len(manifest.shards) for manifest in manifests.values())
     num_written = how["done"] + how["taken over"]
-    num_kept = num_shards - num_written - how["by another job"]
+    num_kept = num_shards - num_written - how["by another job"] - how["linked"]
     totals = {
         name: sum(getattr(manifest, name) for manifest in manifests.values())
         for name in ("num_samples", "num_rejected", "num_duplicates")
@@ -186,6 +189,7 @@ def write_summary(
         "num_shards_taken_over": how["taken over"],
         "num_shards_by_others": how["by another job"],
         "num_shards_kept": num_kept,
+        "num_shards_linked": how["linked"],
         "in_process": flow.is_local,
         "seconds": round(seconds, 3),
         "images_per_second": round(num_images / seconds, 1),
@@ -193,16 +197,19 @@ def write_summary(
         "vocabulary_digest": job.vocabulary.digest,
         "manifest_digests": {split: manifest.digest for split, manifest in manifests.items()},
     }
+    if increment is not None:
+        summary["since"] = increment
     write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", folder=job.output, name="summary.json")
     say(_summary_line(summary, num_shards=num_shards, how=how, output=job.output))
 
 
 def _summary_line(summary: Mapping[str, Any], *, num_shards: int, how: Counter[How], output: str) -> str:
     taken_over = f" ({how['taken over']} taken over)" if how["taken over"] else ""
+    linked = f", {how['linked']} of the earlier shards" if how["linked"] else ""
     by_others = f", {how['by another job']} by another job" if how["by another job"] else ""
     return (
         f"sharded {summary['num_samples']} images into {num_shards} shards ({summary['num_shards_kept']} kept, "
-        f"{summary['num_shards_written']} written{taken_over}{by_others}), {summary['num_rejected']} rejected, "
+        f"{summary['num_shards_written']} written{taken_over}{linked}{by_others}), {summary['num_rejected']} rejected, "
         f"{summary['num_duplicates']} copies left out, in {summary['seconds']:.1f} s, "
         f"{summary['images_per_second']:.1f} images/s: {output}"
     )

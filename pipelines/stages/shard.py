@@ -7,7 +7,7 @@ copies and sort. Each shard is written at once and committed to the ledger. The 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ecor.data.shard_manifest import ShardInfo, ShardManifest
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
@@ -28,11 +28,16 @@ from pipelines.sharding.flows.flow import Flow, Rows
 from pipelines.sharding.flows.open_flow import open_flow
 from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import Source, find_source
+from pipelines.sharding.incremental.earlier_shards import EarlierShards, read_earlier_shards
+from pipelines.sharding.incremental.image_record import write_record
+from pipelines.sharding.incremental.increment import count_increment, describe_increment
+from pipelines.sharding.incremental.known_images import add_known_contents, find_held_splits
+from pipelines.sharding.incremental.tar_plan import plan_increment
 from pipelines.sharding.label_names import check_labels, vocabulary_of
 from pipelines.sharding.scan import Scan, balance_listing, scan_listing
 from pipelines.sharding.shard_job import ShardJob
-from pipelines.sharding.shard_units import How
-from pipelines.sharding.shard_writer import write_shards
+from pipelines.sharding.shard_units import Block, How, ShardUnit
+from pipelines.sharding.shard_writer import plan_units, write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, read_rejected, write_summary
 from pipelines.storage.work_ledger import WorkLedger
 
@@ -45,7 +50,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
     """
     started = time.perf_counter()
     cluster = cluster or ClusterConfig()
-    source = find_source(config)
+    source, earlier = find_source(config), read_earlier_shards(config)
     say(source.describe())
     vocabulary_file = config.vocabulary or source.vocabulary
     vocabulary = read_vocabulary(vocabulary_file) if vocabulary_file else None
@@ -53,27 +58,50 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         for line in describe_gaps(source, listing=listing):
             say(line)
         scan = scan_listing(listing, source=source)
-        job = plan_shards(config, source=source, vocabulary=vocabulary, scan=scan)
+        job = plan_shards(config, source=source, vocabulary=vocabulary, scan=scan, earlier=earlier)
         manifests, how = read_finished(job, flow=flow), Counter[How]()
         if manifests is None:
-            manifests, how = make_shards(job, listing=listing, scan=scan, flow=flow, lease_s=cluster.lease_s)
+            inputs = Inputs(listing=listing, scan=scan, earlier=earlier)
+            manifests, how = make_shards(job, inputs=inputs, flow=flow, lease_s=cluster.lease_s)
+        counts = None if earlier is None else count_increment(job.output, manifests=manifests, earlier=earlier)
         seconds = time.perf_counter() - started
         balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
-        write_summary(job, manifests=manifests, source=source, how=how, balance=balance, flow=flow, seconds=seconds)
+        write_summary(
+            job,
+            manifests=manifests,
+            source=source,
+            how=how,
+            balance=balance,
+            flow=flow,
+            seconds=seconds,
+            increment=describe_increment(counts, earlier=earlier),
+        )
     keep_dataset_card(job.output)
+    if counts is not None:
+        say(f"since {config.since}: {counts.line()}")
     say_balance(balance)
     return manifests
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the shards are made from."""
+
+    listing: Rows
+    scan: Scan
+    earlier: EarlierShards | None
+    """Shards whose tars are taken over."""
+
+
 def make_shards(
-    job: ShardJob, *, listing: Rows, scan: Scan, flow: Flow, lease_s: float
+    job: ShardJob, *, inputs: Inputs, flow: Flow, lease_s: float
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Make the shards, unless another job on this output finishes first."""
     ledger = WorkLedger(f"{job.output}/{LEDGER}/{job.name}", lease_s=lease_s)
     with ledger.hold_lease():
         try:
             with flow.raise_causes():
-                return shard_images(job, listing=listing, scan=scan, flow=flow, ledger=ledger)
+                return shard_images(job, inputs=inputs, flow=flow, ledger=ledger)
         except OSError:
             manifests = read_finished(replace(job, config=replace(job.config, fresh=False)), flow=flow)
             if manifests is None:
@@ -82,23 +110,37 @@ def make_shards(
 
 
 def shard_images(
-    job: ShardJob, *, listing: Rows, scan: Scan, flow: Flow, ledger: WorkLedger
+    job: ShardJob, *, inputs: Inputs, flow: Flow, ledger: WorkLedger
 ) -> tuple[dict[str, ShardManifest], Counter[How]]:
     """Inspect the images, drop rejected and duplicate ones, write the rest; returns manifests, and shards by how."""
+    listing, earlier = inputs.listing, inputs.earlier
+    if earlier is not None:
+        known = add_known_contents(listing.to_table(), earlier=earlier, check=job.config.since_check)
+        listing = flow.spread(known)
     found = inspect_all(job, listing=listing, flow=flow, ledger=ledger)
     rejected = write_quarantine(job, found=found, ledger=ledger)
-    marked = found.mark_duplicates()
+    marked = found.mark_duplicates({} if earlier is None else find_held_splits(found, earlier=earlier))
     dropped = marked.map_tables(duplicate_rows)
     dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
     num_dropped = count_rows(dropped, columns=("split",))
-    blocks = marked.map_tables(unique_rows).sort()
-    made = write_shards(job, blocks=blocks, flow=flow, ledger=ledger, tell=say)
+    units, blocks = _plan(job, samples=marked.map_tables(unique_rows), earlier=earlier, flow=flow)
+    made = write_shards(job, units, blocks=blocks, flow=flow, ledger=ledger, tell=say)
     written = {split: [shard.info for shard in shards] for split, shards in made.items()}
     manifests = make_manifests(job, shards=written, rejected=rejected, dropped=num_dropped)
     reasons = add_counts({reason: number} for (_, reason), number in rejected.items())
-    balance_listing(scan, manifests=manifests, rejected=reasons)  # nothing is published that does not balance
+    balance_listing(inputs.scan, manifests=manifests, rejected=reasons)  # nothing is published that does not balance
+    write_record(marked, folder=job.output, manifests=manifests)
     publish_shards(job, manifests)
     return manifests, Counter(shard.how for shards in made.values() for shard in shards)
+
+
+def _plan(
+    job: ShardJob, *, samples: Rows, earlier: EarlierShards | None, flow: Flow
+) -> tuple[Sequence[ShardUnit], Sequence[Block]]:
+    if earlier is not None:
+        return plan_increment(job, samples.to_table(), earlier=earlier, flow=flow)
+    blocks = samples.sort()
+    return plan_units(job, blocks=blocks), blocks
 
 
 def make_manifests(
@@ -131,16 +173,36 @@ def make_manifests(
     }
 
 
-def plan_shards(config: ShardConfig, *, source: Source, vocabulary: Vocabulary | None, scan: Scan) -> ShardJob:
-    """Settle the vocabulary and the splits. Raises ValueError for labels that the vocabulary lacks."""
+def plan_shards(
+    config: ShardConfig,
+    *,
+    source: Source,
+    vocabulary: Vocabulary | None,
+    scan: Scan,
+    earlier: EarlierShards | None = None,
+) -> ShardJob:
+    """Settle the vocabulary and the splits.
+
+    Raises:
+        ValueError: for labels that the vocabulary lacks, and settings that do not fit the earlier shards.
+    """
+    is_earlier = vocabulary is None and earlier is not None
+    if vocabulary is None:
+        vocabulary = vocabulary_of(scan.labels) if earlier is None else earlier.vocabulary
     job = ShardJob(
         config=config,
         root=source.root,
-        vocabulary=vocabulary or vocabulary_of(scan.labels),
+        vocabulary=vocabulary,
         given_splits=scan.splits,
         from_vocabulary=source.layout == "folders",
-        parents={"input": scan.fingerprint},
+        parents={"input": scan.fingerprint} | ({} if earlier is None else {"since": earlier.digest}),
         output=absolute_address(config.output),
     )
-    check_labels(scan.labels, job=job)
+    if earlier is not None:
+        earlier.require_same_settings(job)
+    try:
+        check_labels(scan.labels, job=job)
+    except ValueError as error:
+        more = f"; it is that of {config.since}, so for new names leave out --since, to shard all images"
+        raise ValueError(f"{error}{more if is_earlier else ''}") from error
     return job

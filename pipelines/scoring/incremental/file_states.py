@@ -3,17 +3,13 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from pipelines.storage.file_times import read_facts, settled_time
 
-SETTLED_S = 60
-"""A file that was written less than so many seconds before the listing has no known time. It may be written again
-within the same tick of the store's clock (up to 2 s), which may differ from this machine's (our choice)."""
 _NUM_READERS = 16
 _FILES_AT_ONCE = 4096
 _UNKNOWN = FileFacts(0, None)
@@ -31,8 +27,7 @@ class FileStates:
     @classmethod
     def of(cls, facts: Sequence[FileFacts], *, listed_ns: int) -> "FileStates":
         """States from a listing that began at `listed_ns`: later times, and those shortly before it, are unknown."""
-        latest = listed_ns - SETTLED_S * 10**9
-        times = [None if each.modified_ns is None or each.modified_ns > latest else each.modified_ns for each in facts]
+        times = [settled_time(each.modified_ns, listed_ns=listed_ns) for each in facts]
         sizes = [None if each is _UNKNOWN else each.num_bytes for each in facts]
         return cls(num_bytes=pa.array(sizes, pa.int64()), modified_ns=pa.array(times, pa.int64()))
 
@@ -42,13 +37,5 @@ def read_states(addresses: Sequence[str]) -> FileStates:
     began, found = time.time_ns(), list[FileFacts]()
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         for start in range(0, len(addresses), _FILES_AT_ONCE):
-            found += pool.map(_read_facts, addresses[start : start + _FILES_AT_ONCE])
+            found += (each or _UNKNOWN for each in pool.map(read_facts, addresses[start : start + _FILES_AT_ONCE]))
     return FileStates.of(found, listed_ns=began)
-
-
-def _read_facts(address: str) -> FileFacts:
-    with suppress(ValueError, OSError):  # the image is rejected when it is read
-        if filesystem.is_local(address):
-            found = filesystem.local_path(address).stat()
-            return FileFacts(found.st_size, found.st_mtime_ns)
-    return _UNKNOWN

@@ -5,7 +5,7 @@ The driver holds folders, counts and shard records, never images.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -55,10 +55,14 @@ class ClusterRows:
         file_system, path = store.store_of(folder)  # fsspec's, as everywhere: one client, one set of credentials
         findings.write_parquet(path, filesystem=file_system, try_create_dir=store.is_local(folder))
 
-    def mark_duplicates(self) -> "ClusterRows":
+    def to_table(self) -> pa.Table:
+        return pa.concat_tables(wait_for_all(self.dataset.to_arrow_refs()), promote_options="default")
+
+    def mark_duplicates(self, held: Mapping[str, str]) -> "ClusterRows":
         num_buckets = max(1, -(-self.count() // _IMAGES_PER_BUCKET))
         valid = map_blocks(self.dataset, partial(_bucket_by_content, num_buckets=num_buckets))
-        marked = valid.groupby("bucket").map_groups(mark_duplicate_rows, batch_format="pyarrow")
+        mark = partial(mark_duplicate_rows, held=dict(held))
+        marked = valid.groupby("bucket").map_groups(mark, batch_format="pyarrow")
         return ClusterRows(materialize(marked))
 
     def sort(self) -> list[Block]:
@@ -81,6 +85,13 @@ class ClusterFlow:
         paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
         parts = ray.data.from_items(paths, override_num_blocks=len(paths))
         return ClusterRows(parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize())
+
+    def spread(self, table: pa.Table) -> ClusterRows:
+        starts = range(0, max(1, table.num_rows), _IMAGES_PER_BLOCK)
+        return ClusterRows(ray.data.from_arrow([table.slice(start, _IMAGES_PER_BLOCK) for start in starts]))
+
+    def block_of(self, table: pa.Table) -> Block:
+        return Block(rows=ray.put(table), num_by_split=Counter(table["split"].to_pylist()))
 
     def make_shards(
         self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger

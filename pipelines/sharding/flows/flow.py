@@ -1,6 +1,6 @@
 """What a sharding job asks of the place where it runs: operations on rows about images, and on shards."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -27,8 +27,11 @@ class Rows(Protocol):
     def write_inspected(self, folder: str, *, job: ShardJob) -> None:
         """Inspect the images of a listing (`inspect_images`), and write the rows as Parquet files of a new folder."""
 
-    def mark_duplicates(self) -> "Rows":
-        """The valid ones of inspected images; those whose bytes another one has are marked with it."""
+    def to_table(self) -> pa.Table:
+        """All rows, in this process."""
+
+    def mark_duplicates(self, held: Mapping[str, str]) -> "Rows":
+        """The valid ones of inspected images; those whose bytes another one has are marked (`mark_duplicate_rows`)."""
 
     def sort(self) -> Sequence[Block]:
         """The rows by split and key, computed."""
@@ -46,6 +49,12 @@ class Flow(Protocol):
 
     def read_inspected(self, folder: str) -> Rows:
         """What `Rows.write_inspected` has written, here or elsewhere."""
+
+    def spread(self, table: pa.Table) -> Rows:
+        """Rows of this process."""
+
+    def block_of(self, table: pa.Table) -> Block:
+        """Rows of this process, sorted by split and key."""
 
     def make_shards(
         self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger

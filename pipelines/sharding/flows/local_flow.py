@@ -4,7 +4,7 @@ Functions, records and bytes are those of `pipelines.sharding.flows.cluster_flow
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -60,12 +60,14 @@ class LocalRows:
         with store.write_atomically(folder, "0.parquet") as path:
             pq.write_table(pa.concat_tables(found), path)
 
-    def mark_duplicates(self) -> "LocalRows":
-        return self.map_tables(lambda table: mark_duplicate_rows(table.filter(pc.is_null(table["reason"]))))
+    def to_table(self) -> pa.Table:
+        return self.table
+
+    def mark_duplicates(self, held: Mapping[str, str]) -> "LocalRows":
+        return self.map_tables(lambda table: mark_duplicate_rows(table.filter(pc.is_null(table["reason"])), held=held))
 
     def sort(self) -> list[Block]:
-        rows = self.table.sort_by([("split", "ascending"), ("key", "ascending")])
-        return [Block(rows=rows, num_by_split=Counter(rows["split"].to_pylist()))]
+        return [_block_of(self.table.sort_by([("split", "ascending"), ("key", "ascending")]))]
 
     def write_table(self, *, schema: pa.Schema, folder: str, name: str) -> None:
         write_rows(schema, folder, name, self.table)
@@ -82,6 +84,12 @@ class LocalFlow:
         paths = [store.join(folder, name) for name in store.names_in(folder)]
         return LocalRows(pa.concat_tables([read_inspected_part(path) for path in paths]), self.threads)
 
+    def spread(self, table: pa.Table) -> LocalRows:
+        return LocalRows(table, self.threads)
+
+    def block_of(self, table: pa.Table) -> Block:
+        return _block_of(table)
+
     def make_shards(
         self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger
     ) -> Iterator[tuple[ShardUnit, Made | None]]:
@@ -94,6 +102,10 @@ class LocalFlow:
 
     def raise_causes(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def _block_of(rows: pa.Table) -> Block:
+    return Block(rows=rows, num_by_split=Counter(rows["split"].to_pylist()))
 
 
 def local_flow(cluster: ClusterConfig) -> LocalFlow:

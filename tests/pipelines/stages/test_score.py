@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -763,6 +764,48 @@ def test_a_killed_job_goes_on_with_every_row_once(
     expected = [each.key for unit in read_input(str(pictures), unit_size=9).units for each in unit.read()]
     assert list(rows["key"]) == expected
     check_rows(rows, checkpoint=checkpoint, scoring=ScoringConfig())
+
+
+@pytest.mark.slow
+def test_only_new_images_are_labelled_on_a_cluster_and_a_killed_job_goes_on(
+    one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while rows are taken over, and again while new images are labelled."""
+    photos, long_ago = tmp_path / "photos", time.time() - 10_000
+    for path in write_pictures(photos, num=12):
+        os.utime(path, (long_ago, long_ago))
+    monday = ScoreConfig(input=str(photos), output=str(tmp_path / "monday"), model=checkpoint, unit_size=1)
+    score.run(monday, cluster=ON_RAY, tracking=tracking)
+    gone, touched = sorted(photos.glob("*.png"))[:2]
+    gone.unlink()
+    os.utime(touched, (long_ago + 5, long_ago + 5))
+    write_pictures(photos / "new", num=8, seed=1)
+    tuesday = replace(monday, output=str(tmp_path / "tuesday"), since=monday.output)
+    words = ["score", "--input", str(photos), "--output", tuesday.output, "--since", monday.output, "--unit-size", "1"]
+    words += ["--model", checkpoint, "--tracking.uri", str(tracking.uri)]
+    words += ["--cluster.address", ray.get_runtime_context().gcs_address]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+    def num_committed() -> int:
+        records = [path.read_text() for path in Path(tuesday.output).glob("_commits/*/*~*.json")]
+        return sum('"commit"' in record for record in records)
+
+    for least in (1, 12):
+        is_so_far = partial(lambda least: num_committed() >= least, least)
+        hit(words, blow=signal.SIGKILL, when=is_so_far, log=tmp_path / "log", environment=environment)
+        assert not (Path(tuesday.output) / "manifest.json").exists()
+    score.run(tuesday, cluster=ON_RAY, tracking=tracking)
+    summary = json.loads((Path(tuesday.output) / "summary.json").read_text())
+    assert not summary["in_process"] and 12 <= summary["num_units_kept"] < 19
+    line = "19 images = 11 reused + 0 changed + 8 new; 12 labels before = 11 reused + 0 changed + 1 vanished"
+    assert f"since {monday.output}: {line}; 1 compared by content" in capsys.readouterr().err
+    full = replace(monday, output=str(tmp_path / "full"))
+    score.run(full, cluster=ON_RAY, tracking=tracking)
+    ours, theirs = (read_predictions(each.output).to_pandas().set_index("key") for each in (tuesday, full))
+    assert ours.index.is_unique and sorted(ours.index) == sorted(theirs.index)
+    assert ours["source"].equals(theirs["source"].loc[ours.index])
+    check_rows(ours.reset_index(), checkpoint=checkpoint, scoring=ScoringConfig())
+    assert list(pq.read_table(Path(tuesday.output) / "vanished.parquet")["source"].to_pylist()) == [str(gone)]
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.flows.local_flow import local_flow
 from pipelines.sharding.folder_layout import find_source
+from pipelines.sharding.incremental.image_record import RECORD_NAME
 from pipelines.sharding.inspection import INSPECTED_SCHEMA, inspect_images
 from pipelines.sharding.listing import LISTING_SCHEMA, list_images
 from pipelines.sharding.shard_job import ShardJob
@@ -121,7 +122,7 @@ def data_files(output: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name not in ("summary.json", DATASET_CARD)
+        if path.is_file() and path.name not in ("summary.json", DATASET_CARD, RECORD_NAME)  # these hold times
     }
 
 
@@ -535,6 +536,46 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
         return {name: data for name, data in data_files(folder).items() if not name.startswith("_ledger/")}
 
     assert published(output) == published(unharmed)
+
+
+@pytest.mark.slow
+def test_only_new_images_are_read_on_a_cluster_and_a_killed_job_goes_on(world, cluster, tmp_path):
+    """Tars, tables and manifests are those that this process makes."""
+    images, settings = tmp_path / "images", {"samples_per_shard": 2, "max_rejected": 0.2}
+    shutil.copytree(world, images)
+    monday = config_for(images, tmp_path / "monday", **settings)
+    shard.run(monday, cluster=ON_RAY)
+    for number in range(7):
+        put(images / f"train/cat/whiskers/0/new{number}.png", picture(1000 + number))
+    put(images / "train/dog/a tail/0/copy.png", picture(302))  # of a test image
+    (images / "train/cat/whiskers/0/4.png").unlink()
+    put(images / "train/cat/whiskers/0/5.png", picture(999))
+    tuesday = dataclasses.replace(monday, output=str(tmp_path / "tuesday"), since=monday.output)
+    words = ["shard", "--input", str(images), "--output", tuesday.output, "--since", monday.output]
+    words += ["--samples-per-shard", "2", "--max-rejected", "0.2"]
+    words += ["--cluster.address", ray.get_runtime_context().gcs_address]
+
+    def is_begun() -> bool:
+        return any(Path(tuesday.output).glob("*/*.tar"))
+
+    assert hit(words, blow=signal.SIGKILL, when=is_begun, log=tmp_path / "log") == -signal.SIGKILL
+    shard.run(tuesday, cluster=ON_RAY)
+    summary = summary_of(tmp_path / "tuesday")
+    assert summary["num_shards_kept"] >= 1 and not summary["in_process"]
+    here = dataclasses.replace(tuesday, output=str(tmp_path / "here"))
+    shard.run(here)
+    ours, theirs = (
+        {name: data for name, data in data_files(Path(each.output)).items() if not name.startswith("_ledger/")}
+        for each in (tuesday, here)
+    )
+    assert ours == theirs
+    assert summary["since"] == summary_of(tmp_path / "here")["since"]
+    shard.run(dataclasses.replace(monday, output=str(tmp_path / "full")))
+    by_split = [samples_of(tmp_path / name) for name in ("tuesday", "full")]
+    found, expected = (
+        {split: sorted(each, key=lambda sample: sample.key) for split, each in samples.items()} for samples in by_split
+    )
+    assert found == expected
 
 
 @pytest.mark.slow

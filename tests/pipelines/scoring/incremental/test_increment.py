@@ -2,7 +2,7 @@
 
 Covers: `pipelines.scoring.incremental.content_check`, `pipelines.scoring.incremental.earlier_labels`,
 `pipelines.scoring.incremental.file_states`, `pipelines.scoring.incremental.listing_record`,
-`pipelines.scoring.incremental.reused_units`.
+`pipelines.scoring.incremental.reused_units`, `pipelines.storage.file_times`.
 """
 
 import json
@@ -32,9 +32,10 @@ from pipelines.config.infrastructure import TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.scoring import work_units
 from pipelines.scoring.incremental import content_check, increment
-from pipelines.scoring.incremental.file_states import SETTLED_S, FileStates
+from pipelines.scoring.incremental.file_states import FileStates
 from pipelines.scoring.incremental.listing_record import read_listing
 from pipelines.stages import score
+from pipelines.storage.file_times import SETTLED_S
 from pipelines.storage.kept_features import iterate_features, read_kept_features
 from tests.support.mlflow_databases import new_database
 from tests.support.processes import ctrl_c_at_file
