@@ -409,7 +409,7 @@ def cut_off_snapshot(run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_run_goes_on(
     world: Path,
     tmp_path: Path,
