@@ -208,6 +208,9 @@ def measure_shards(root: Path, *, num_images: int, share: float) -> None:
     num_new = max(1, round(share * num_images))
     draw(root / "one", range(1), modified_s=LONG_AGO_S)
     draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
+    names = {f"{folder:04d}": ["grain"] for folder in range((num_images + num_new) // PER_FOLDER + 1)}
+    for folder in ("one", "photos"):
+        (root / folder / "vocabulary.json").write_text(json.dumps(names))
     run_shards(root, output="warm-up", photos="one")
     print("| job | CPU s | wall s | share of monday | peak MiB |")
     print("|---|---:|---:|---:|---:|")

@@ -36,7 +36,9 @@ class _Store(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        url, data = urlsplit(self.path), self.rfile.read(int(self.headers["Content-Length"]))
+        url, data = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "/rewriteTo/" in url.path:
+            return self._copy(*(unquote(each.partition("/o/")[2]) for each in url.path.split("/rewriteTo/")))
         _, header, content = data.split(b"\n\n", 2) if data.startswith(b"--==0==") else (b"", b"", data)
         name = json.loads(header.partition(b"\n--==0==")[0])["name"]
         with self.server.writing:
@@ -44,6 +46,12 @@ class _Store(BaseHTTPRequestHandler):
                 return self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
             self._objects[name] = (content.removesuffix(b"\n--==0==--"), datetime.now(UTC).strftime(TIME))
         return self._answer(200, self._facts(name))
+
+    def _copy(self, name: str, target: str) -> None:
+        if name not in self._objects:
+            return self._answer(404, {"error": {"code": 404, "message": "not found"}})
+        self._objects[target] = (self._objects[name][0], datetime.now(UTC).strftime(TIME))
+        return self._answer(200, {"kind": "storage#rewriteResponse", "done": True, "resource": self._facts(target)})
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

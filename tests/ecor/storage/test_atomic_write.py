@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from ecor.storage.atomic_write import create_file_once, move_into_place, replace_file, write_folder
+from ecor.storage.atomic_write import create_file_once, link_or_copy, move_into_place, replace_file, write_folder
 
 NUM_WRITERS = 8
 
@@ -26,6 +26,22 @@ def test_the_new_file_is_seen_only_after_the_block(tmp_path):
             assert (path.read_text() if path.exists() else None) == before
         assert path.read_text() == content
     assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_link_is_of_the_file_itself_and_replacing_one_leaves_the_other(tmp_path, monkeypatch, has_links):
+    source, symbolic, target = (tmp_path / name for name in ("source", "symbolic", "deep/target"))
+    source.write_text("first")
+    symbolic.symlink_to(source)
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *given: (_ for _ in ()).throw(OSError("no links on this disk")))
+    for _ in range(2):
+        link_or_copy(symbolic, target)
+        assert target.samefile(source) is has_links and not target.is_symlink()
+        assert names(target.parent) == ["target"]
+    with replace_file(source) as unfinished:
+        unfinished.write_text("second")
+    assert target.read_text() == "first"
 
 
 def test_an_error_leaves_the_file_that_was_there(tmp_path):

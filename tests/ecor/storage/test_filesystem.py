@@ -101,6 +101,22 @@ def test_what_is_written_is_there_whole_and_listed_at_once(folder: str) -> None:
         filesystem.read(filesystem.join(folder, "a"))
 
 
+def test_a_copy_is_whole_and_of_its_own(folder: str, tmp_path: Path) -> None:
+    here = str(tmp_path / "here")
+    for place in (folder, here):
+        filesystem.write(f"{place}/a", b"first")
+    filesystem.copy(f"{folder}/a", f"{folder}/deep/b")
+    filesystem.copy(f"{folder}/a", f"{here}/c")
+    filesystem.copy(f"{here}/a", f"{folder}/d")
+    filesystem.copy(f"{here}/a", f"{folder}/deep/b")  # again, over it
+    filesystem.write(f"{folder}/a", b"second")
+    for path in (f"{folder}/deep/b", f"{here}/c", f"{folder}/d"):
+        assert filesystem.read(path) == b"first"
+    with pytest.raises(FileNotFoundError):
+        filesystem.copy(f"{folder}/none", f"{folder}/e")
+    assert sorted(filesystem.files_below(folder)) == ["a", "d", "deep/b"]
+
+
 def test_names_are_names_whatever_signs_are_in_them(folder: str) -> None:
     names = [name for name in ODD_NAMES if "::" not in name or "memory" not in folder]  # fsspec's memory reads a chain
     for name in names:
