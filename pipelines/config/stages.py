@@ -14,7 +14,7 @@ from ecor.config.scoring import ScoringConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 
-Layout = Literal["auto", "dror", "folders", "table"]
+Layout = Literal["auto", "dror", "folders", "table", "webdataset"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
 SinceCheck = Literal["time", "content"]
 DeviceName = Literal["auto", "cpu", "cuda"]

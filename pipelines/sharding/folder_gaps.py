@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.config.checks import name_some
-from ecor.data.tables import describe_unread_columns, read_json_lines
+from ecor.data.sources.image_tables import describe_unread
+from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from pipelines.sharding.flows.flow import Rows
-from pipelines.sharding.folder_layout import TRUTH_NAME, Source
+from pipelines.sharding.folder_layout import TRUTH_NAME
 from pipelines.sharding.listing import OPTIONAL_TABLE_COLUMNS, TABLE_COLUMNS
+from pipelines.sharding.source_places import Source
 from pipelines.storage.image_bytes import escape_name
 
 _NAMED = 5
@@ -25,8 +27,10 @@ def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
     """
     if source.layout == "table":
         path = f"{source.root}/{source.places[0].path}"
-        line = describe_unread_columns(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS)
+        line = describe_unread(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS)
         return [] if line is None else [line]
+    if source.layout == "webdataset":
+        return []
     depth = source.places[0].path.count("/") + 1
     return list(find_gaps(source, counts=listing.map_tables(partial(count_by_folder, depth=depth)).iter_rows()))
 

@@ -27,13 +27,14 @@ from pipelines.sharding.dataflow import (
 from pipelines.sharding.flows.flow import Flow, Rows
 from pipelines.sharding.flows.open_flow import open_flow
 from pipelines.sharding.folder_gaps import describe_gaps
-from pipelines.sharding.folder_layout import Source, find_source
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.label_names import check_labels, vocabulary_of
 from pipelines.sharding.scan import Scan, balance_listing, scan_listing
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import How
 from pipelines.sharding.shard_writer import write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, read_rejected, write_summary
+from pipelines.sharding.source_places import Source
 from pipelines.storage.work_ledger import WorkLedger
 
 

@@ -109,7 +109,9 @@ class _ParquetRows:
     def __init__(self, container: Container) -> None:
         self._file = pq.ParquetFile(container.store.open(container.path, "rb"), buffer_size=_READ_BYTES)
         metadata = self._file.metadata
-        self._starts = list(accumulate((metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)), initial=0))
+        self._starts = list(
+            accumulate((metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)), initial=0)
+        )
         self.num_rows: int = metadata.num_rows
         self._lock = threading.Lock()
         self._unpacked: OrderedDict[tuple[str, int], _UnpackedGroup] = OrderedDict()
@@ -179,7 +181,10 @@ class _UnpackedGroup:
 
 
 class _ArrowRows:
-    """Record batches of an Arrow stream (as `datasets` saves it) or file, mapped into memory; of a store a local copy."""
+    """Record batches of an Arrow stream (as `datasets` saves it) or file, mapped into memory.
+
+    One in a store is copied to a temporary file first.
+    """
 
     def __init__(self, container: Container) -> None:
         self._source, self._copy = _map_file(container)

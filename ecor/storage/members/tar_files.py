@@ -80,9 +80,7 @@ def _read_headers(container: Container) -> dict[str, _Member]:
     return members
 
 
-def _add(
-    header: tarfile.TarInfo, *, members: dict[str, _Member], links: dict[str, str], container: Container
-) -> None:
+def _add(header: tarfile.TarInfo, *, members: dict[str, _Member], links: dict[str, str], container: Container) -> None:
     name = plain_name(header.name)
     if header.isdir() or not name:
         return

@@ -96,9 +96,7 @@ def _member(info: zipfile.ZipInfo) -> _Member:
         problem = "is no plain file"
     elif info.compress_size > info.file_size * 1.01 + _SLACK:
         problem = "is damaged: it is packed to more bytes than it has"
-    return _Member(
-        info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC, problem
-    )
+    return _Member(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC, problem)
 
 
 def _inflate(packed: bytes, *, most: int, where: str) -> bytes:
