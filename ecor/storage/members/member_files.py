@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ecor.storage.store_errors import AddressError
 
@@ -30,6 +30,7 @@ class Container:
         return self.store.cat_file(self.path, start=start, end=end)
 
 
+@runtime_checkable
 class MemberFiles(Protocol):
     """The members of one file; safe for several threads."""
 

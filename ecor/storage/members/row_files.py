@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,7 @@ class RowFiles:
         return found
 
 
+@runtime_checkable
 class _Rows(Protocol):
     num_rows: int
 

@@ -10,6 +10,8 @@ from ecor.storage.members.member_files import Container, MemberError, plain_name
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 """How compressed files begin, and what unpacks them."""
 _BLOCK = tarfile.BLOCKSIZE
+_UNKNOWN_BYTES = 1
+"""Size of what cannot be read: of an empty file nobody would ask for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,9 @@ def _read_headers(container: Container) -> dict[str, _Member]:
         if file.read(_BLOCK) != bytes(_BLOCK):
             raise ValueError(f"{container.url} has no end: it was cut short, or is damaged at byte {end}")
     for name, target in links.items():
-        members[name] = members.get(_follow(target, links), _Member(0, 0, "is a link that leads to no member"))
+        members[name] = members.get(
+            _follow(target, links), _Member(0, _UNKNOWN_BYTES, "is a link that leads to no member")
+        )
     return members
 
 
@@ -89,7 +93,7 @@ def _add(header: tarfile.TarInfo, *, members: dict[str, _Member], links: dict[st
         folder = posixpath.dirname(name) if header.issym() else ""
         links[name] = plain_name(posixpath.join(folder, header.linkname))
     elif not header.isreg() or header.issparse():
-        members[name] = _Member(0, 0, "is no plain file")
+        members[name] = _Member(0, _UNKNOWN_BYTES, "is no plain file")
     elif header.offset_data + header.size > container.num_bytes:
         raise ValueError(f"member {header.name!r} says that it has {header.size} bytes, more than the tar has")
     else:
