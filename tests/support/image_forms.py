@@ -100,6 +100,22 @@ def as_image_folder(images: Pictures, root: Path) -> Path:
     return folder
 
 
+def as_coco(images: Pictures, root: Path) -> Path:
+    """As COCO lays out a split: annotations beside the folder of its images."""
+    (root / "coco" / "annotations").mkdir(parents=True)
+    (root / "coco" / "val2017").mkdir()
+    content: dict[str, list[dict[str, object]]] = {"annotations": [], "images": []}
+    for number, (name, data) in enumerate(images.items()):
+        (root / "coco" / "val2017" / name.replace("/", "-")).write_bytes(data)
+        content["images"].append({"id": number, "file_name": name.replace("/", "-")})
+        box = {"image_id": number, "category_id": 7 + CATEGORIES.index(name.partition("/")[0]), "bbox": [0, 0, 1, 1]}
+        content["annotations"] += [{"id": 2 * number, **box}, {"id": 2 * number + 1, **box}]
+    content["categories"] = [{"id": 7 + number, "name": name} for number, name in enumerate(CATEGORIES)]
+    path = root / "coco" / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def write_tar(path: Path, members: Pictures) -> Path:
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
@@ -147,6 +163,7 @@ FORMS: Mapping[str, Callable[[Pictures, Path], Path]] = {
     "hub_folder": as_hub_folder,
     "saved_dataset": as_saved_dataset,
     "image_folder": as_image_folder,
+    "coco": as_coco,
     "tar": as_tar,
     "zip": as_zip,
     "web_dataset": as_web_dataset,

@@ -1,17 +1,18 @@
-"""Read any table of images: with paths, with the images' bytes, or with `file_name` as Hugging Face's ImageFolder.
+"""Read any table of images: with paths, the images' bytes, `file_name` as Hugging Face's ImageFolder; COCO's JSON.
 
 All give the same rows; `path` of each is an address below the folder of the table, or an absolute one.
 """
 
 from collections.abc import Iterator, Sequence
 
+from ecor.data.sources.coco import COCO_SUFFIX, describe_coco, read_coco
 from ecor.data.sources.metadata_tables import describe_metadata, is_metadata, read_metadata
 from ecor.data.sources.row_tables import read_image_columns, read_row_table
 from ecor.data.table_row import TableRow
 from ecor.data.tables import TABLE_SUFFIXES, describe_unread_columns, read_rows
 from ecor.storage.members.member_address import ROW_SUFFIXES
 
-IMAGE_TABLE_SUFFIXES = (*TABLE_SUFFIXES, ".arrow")
+IMAGE_TABLE_SUFFIXES = (*TABLE_SUFFIXES, ".arrow", COCO_SUFFIX)
 
 
 def read_image_rows(path: str, *, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[TableRow]:
@@ -31,6 +32,8 @@ def read_image_rows(path: str, *, required: Sequence[str], optional: Sequence[st
             return read_row_table(path, columns=columns)
         if path.lower().endswith(".arrow"):
             raise ValueError(f"{path} has no column with the bytes of images: write a table of paths as Parquet")
+    if path.lower().endswith(COCO_SUFFIX):
+        return read_coco(path)
     if is_metadata(path):
         return read_metadata(path, required=required, optional=optional)
     return read_rows(path, required=required, optional=optional)
@@ -42,6 +45,8 @@ def describe_unread(path: str, *, required: Sequence[str], optional: Sequence[st
         columns = read_image_columns(path, required=required, optional=optional)
         if columns is not None:
             return columns.describe_unread()
+    if path.lower().endswith(COCO_SUFFIX):
+        return describe_coco(path)
     if is_metadata(path):
         return describe_metadata(path, required=required, optional=optional)
     return describe_unread_columns(path, required=required, optional=optional)

@@ -123,9 +123,7 @@ def test_a_zip_never_unpacks_to_more_than_it_says(tmp_path: Path, monkeypatch: p
     data = path.read_bytes()
     lie = (10_000_000).to_bytes(4, "little")
     path.write_bytes(data.replace(lie, (1000).to_bytes(4, "little")))
-    with pytest.raises(
-        UnreadableError, match="is damaged: it is packed to more bytes|is not what the zip's directory says"
-    ):
+    with pytest.raises(UnreadableError, match="is damaged: it is packed to more bytes than it has"):
         read_image_bytes(f"{path}!/big.png")
     path.write_bytes(data.replace(lie, (20_000).to_bytes(4, "little")))
     with pytest.raises(UnreadableError, match="is not what the zip's directory says"):
