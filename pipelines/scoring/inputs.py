@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ecor.data.images.formats import REMEDIES
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
 from ecor.data.sources.discovery import SplitFile, find_archives, find_tables
 from ecor.data.sources.image_tables import IMAGE_TABLE_SUFFIXES
@@ -53,7 +54,9 @@ class Input:
         named = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_KINDS_NAMED])
         named += f" and {len(kinds) - _KINDS_NAMED} kinds more" if len(kinds) > _KINDS_NAMED else ""
         total = sum(self.left_out.values())
-        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}"
+        remedies = dict.fromkeys(REMEDIES[suffix] for suffix in self.left_out if suffix in REMEDIES)
+        taken = f"; to take these: {', '.join(remedies)}" if remedies else ""
+        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}{taken}"
 
     @cached_property
     def num_images(self) -> int:

@@ -1,12 +1,11 @@
-"""Names that image files have: the suffixes of the formats that are opened."""
+"""Names that image files have: the suffixes of the formats that are opened on this machine."""
 
 from pathlib import PurePosixPath
 
-from ecor.data.images.decoding import EXTENSIONS
+from ecor.data.images.formats import EXTENSIONS, can_open
 
-IMAGE_SUFFIXES = frozenset(
-    f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
-)
+_OTHER_SUFFIXES = ("jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm", "heif", "hif")
+IMAGE_SUFFIXES = frozenset(filter(can_open, (f".{name}" for name in (*EXTENSIONS.values(), *_OTHER_SUFFIXES))))
 
 
 def is_image_name(path: str) -> bool:
