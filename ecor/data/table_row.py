@@ -25,7 +25,7 @@ _ALIKE = 0.6
 """Similarity from which a column that is not read is said to look like a known one."""
 _COLUMNS_NAMED = 10
 _NAME_LENGTH = 40
-_ALSO_CALLED = {
+ALSO_CALLED = {
     "path": ("file", "filename", "filepath", "image", "imagepath", "img"),
     "category": ("label", "labels", "class", "classname", "classes"),
     "split": ("subset", "set", "dataset", "datasplit", "splitname", "fold", "partition", "phase", "usage"),
@@ -187,7 +187,7 @@ def _shown(name: str) -> str:
 def _nearest(column: str, names: Sequence[Any]) -> Any | None:
     """The name of a column that may be meant by the one that is asked for."""
     spelled = {_key(name): name for name in names}
-    called = _ALSO_CALLED.get(column, ())
+    called = ALSO_CALLED.get(column, ())
     also = [name for text, name in spelled.items() if re.sub(r"[ _.-]+", "", text) in called]
     near = [spelled[text] for text in get_close_matches(column, spelled, n=1, cutoff=_NEAR)]
     return next(iter([*near, *also]), None)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -78,6 +79,20 @@ def read_rows(address: filesystem.Address, *, required: Sequence[str], optional:
     """
     columns = Columns(required=tuple(required), optional=tuple(optional))
     return TableRows(_rows_of(str(address), columns), columns=columns)
+
+
+def describe_unread_columns(
+    address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
+) -> str | None:
+    """Name the columns that `read_rows` with the same arguments does not read; None where it reads all.
+
+    Of JSON Lines each line has its own names, so all of them are read.
+    """
+    rows = read_rows(address, required=required, optional=optional)
+    is_whole = str(address).lower().endswith(".jsonl")
+    for _ in islice(rows, None if is_whole else 1):
+        pass
+    return rows.describe_unread()
 
 
 def _rows_of(path: str, columns: Columns) -> Iterator[TableRow]:

@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ecor.storage.members.member_address import split_member
 from ecor.storage.store_errors import translate_errors
 
 Address = str | Path
@@ -20,12 +21,16 @@ CLIENTS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 def store_of(address: Address) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path in it.
 
-    Chained URLs (`a::b`) are not read: in a name, "::" is two colons.
+    Chained URLs (`a::b`) are not read: in a name, "::" is two colons. Of `a.zip!/b`, it is that of the zip's members.
 
     Raises:
-        ValueError: when fsspec does not know the protocol, or its client is not installed.
+        ValueError: when fsspec does not know the protocol, or its client is not installed; when the file before `!/`
+            is no archive, or damaged.
+        OSError: when the disk or the store of the file before `!/` fails.
     """
     url = os.fspath(address)
+    if (place := split_member(url)) is not None and (members := _open_members(place[0])) is not None:
+        return members, place[1]
     protocol = url.partition("://")[0] if "://" in url else "file"
     try:
         kind = fsspec.get_filesystem_class(protocol)
@@ -38,6 +43,15 @@ def store_of(address: Address) -> tuple[Any, str]:
     settings = {} if issubclass(kind, LocalFileSystem) else {"use_listings_cache": False}  # others write there too
     with translate_errors(url):
         return fsspec.filesystem(protocol, **settings), kind._strip_protocol(url)
+
+
+def _open_members(url: str) -> Any | None:
+    """The file system of an archive's members; None where there is no such file."""
+    from ecor.storage.members.member_system import open_members  # pyarrow is not needed for other addresses
+
+    store, path = store_of(url)
+    with translate_errors(url):
+        return open_members(url, store=store, path=path)
 
 
 def is_local(address: Address) -> bool:

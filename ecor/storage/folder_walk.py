@@ -17,7 +17,7 @@ from ecor.storage.store_errors import translate_errors
 
 _NO_TARGET = frozenset({errno.ENOENT, errno.ELOOP, errno.EACCES, errno.ENOTDIR})
 """Errors of a link that leads nowhere: it is listed, with 0 bytes, and reading it fails."""
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified")
+TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified")
 """Names under which file systems of fsspec list the time of the last write."""
 
 
@@ -135,7 +135,7 @@ def _facts(entry: "os.DirEntry[str]") -> FileFacts | None:
 
 def _modified_ns(entry: Mapping[str, Any]) -> int | None:
     """Time of the last write in an entry of fsspec; to the microsecond."""
-    found = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
+    found = next((entry[name] for name in TIMES if entry.get(name) is not None), None)
     if isinstance(found, str):
         try:
             found = datetime.fromisoformat(found)

@@ -14,7 +14,7 @@ from ecor.config.scoring import ScoringConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 
-Layout = Literal["auto", "dror", "folders", "table"]
+Layout = Literal["auto", "dror", "folders", "table", "webdataset"]
 EvidenceImages = Literal["all", "sample", "uncertain"]
 SinceCheck = Literal["time", "content"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -35,7 +35,8 @@ class ShardConfig(CheckedSettings):
 
     input: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """A folder in DROR's layout (`<split>/<category>/<rationale>/<n>/<file>`), a folder per category (with or without
-    a level of splits above), or a table (CSV, Parquet, JSONL) with columns path, category, rationales[, split]."""
+    a level of splits above), a table (CSV, Parquet, JSONL) with columns path, category, rationales[, split], or images
+    in Parquet, tars, zips, COCO or Hugging Face datasets (docs/inputs.md)."""
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets `<split>/*.tar`, `<split>/manifest.json` and `vocabulary.json`."""
     vocabulary: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
@@ -128,8 +129,9 @@ class ScoreConfig(CheckedSettings):
     output: StoreAddress = field(metadata=NOT_IN_OUTPUT)
     """Folder that gets one Parquet file per unit of work, `quarantine.parquet` and `manifest.json`."""
     input: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
-    """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, or a table with a column
-    `path`. None: the images of `features`."""
+    """A split written by `ecor shard` (a folder with `manifest.json`), a folder of images, a table with a column
+    `path`, or images in Parquet, tars, zips, COCO or Hugging Face datasets (docs/inputs.md). None: the images of
+    `features`."""
     features: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Folder of labels of `ecor score --keep-features`, instead of `input`: its images are labelled by their kept
     features; none is read."""

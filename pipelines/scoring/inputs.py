@@ -1,4 +1,4 @@
-"""List the input of `ecor score` and `ecor explain` as units: a split of shards, a folder of images, or a table."""
+"""List the input of `ecor score` and `ecor explain` as units: a split of shards, a folder, tables or archives."""
 
 import json
 import time
@@ -6,30 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
-from ecor.data.images.decoding import EXTENSIONS
-from ecor.data.name_parsing import read_label
+from ecor.data.images.formats import REMEDIES
 from ecor.data.shard_manifest import MANIFEST_NAME, read_shard_manifest
-from ecor.data.table_row import TableRow
-from ecor.data.tables import TABLE_SUFFIXES, read_rows
+from ecor.data.sources.discovery import SplitFile, find_archives, find_tables
+from ecor.data.sources.image_tables import IMAGE_TABLE_SUFFIXES
 from ecor.storage import filesystem
 from ecor.storage.digests import text_sha256
-from ecor.storage.filesystem import FileFacts
+from ecor.storage.members.member_address import ARCHIVE_SUFFIXES, MARK, is_archive
 from pipelines.config.infrastructure import absolute_address
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.incremental.file_states import FileStates
+from pipelines.scoring.sources.listed_folder import list_folder_images, rows_of
+from pipelines.scoring.sources.listed_tables import labelled_files, list_tables
 from pipelines.scoring.work_units import ImageUnit, Listed, ListingUnit, Rejection, ShardUnit, Unit, split_runs
-from pipelines.storage.image_bytes import is_junk, join_source, path_within
 
-EXPLAIN_SUMMARY_NAME = "explain.summary.json"
-"""Beside the overlays of `ecor explain`, which are no photos."""
-IMAGE_SUFFIXES = frozenset(
-    f".{name}" for name in (*EXTENSIONS.values(), "jpeg", "jpe", "jfif", "jpg_large", "mpo", "tiff", "pgm", "pnm")
-)
-_LABELS = ("category", "rationales", "visible_rationales")
 _KINDS_NAMED = 5
 
 
@@ -61,7 +54,9 @@ class Input:
         named = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_KINDS_NAMED])
         named += f" and {len(kinds) - _KINDS_NAMED} kinds more" if len(kinds) > _KINDS_NAMED else ""
         total = sum(self.left_out.values())
-        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}"
+        remedies = dict.fromkeys(REMEDIES[suffix] for suffix in self.left_out if suffix in REMEDIES)
+        taken = f"; to take these: {', '.join(remedies)}" if remedies else ""
+        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}{taken}"
 
     @cached_property
     def num_images(self) -> int:
@@ -94,7 +89,7 @@ class ImageInput(Input):
 
 
 def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> ImageInput:
-    """Divide an input into units of work: a split of shards, a table of images, or a folder of images.
+    """Divide an input into units of work: a split of shards, images in tables, archives or a folder.
 
     Args:
         location: path or address of the input.
@@ -108,14 +103,16 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
         OSError: when a disk or a store fails.
     """
     root = absolute_address(location)
-    if root.lower().endswith(TABLE_SUFFIXES):
-        return _input_of_table(root, unit_size=unit_size)
+    if root.lower().endswith(IMAGE_TABLE_SUFFIXES):
+        folder, _, name = root.rpartition("/")
+        return _input_of_tables(folder, (SplitFile(path=name, split=None),), unit_size=unit_size)
     if filesystem.exists(filesystem.join(root, MANIFEST_NAME)):
         return _split(root)
+    root = f"{root}{MARK}" if is_archive(root) and filesystem.is_file(root) else root
     if not filesystem.is_folder(root):
         raise ValueError(
-            f"{location} is neither a folder nor a table: name a split written by `ecor shard`, a folder of images, or "
-            f"a file that ends in {', '.join(TABLE_SUFFIXES)}"
+            f"{location} is neither a folder nor a table nor an archive: name a split written by `ecor shard`, a "
+            f"folder of images, or a file that ends in {', '.join((*IMAGE_TABLE_SUFFIXES, *ARCHIVE_SUFFIXES))}"
         )
     splits = [
         entry.name
@@ -124,7 +121,10 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
     ]
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
-    return _input_of_folder(root, unit_size=unit_size, without=without, follow_links=follow_links)
+    if tables := retry_in_store(lambda: find_tables(root), place=root):
+        return _input_of_tables(root, tables, unit_size=unit_size)
+    archives = retry_in_store(lambda: find_archives(root), place=root)
+    return _input_of_folder(root, archives=archives, unit_size=unit_size, without=without, follow_links=follow_links)
 
 
 def _split(folder: str) -> ImageInput:
@@ -138,90 +138,21 @@ def _split(folder: str) -> ImageInput:
     )
 
 
-@dataclass(slots=True)
-class _Folder:
-    """The files of a folder, at any depth."""
-
-    num_files: int
-    images: list[dict[str, Any]] = field(default_factory=list)
-    """Relative path and size of each."""
-    facts: list[FileFacts] = field(default_factory=list)
-    """Of each image."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    passed_over: Counter[str] = field(default_factory=Counter)
-    """Both as `Input` has them."""
-
-
-def _read_folder(root: str, *, without: str | None, follow_links: bool) -> _Folder:
-    files = retry_in_store(
-        lambda: filesystem.file_facts_below(root, may_fail=is_junk, follow_links=follow_links), place=root
+def _input_of_tables(root: str, tables: Sequence[SplitFile], *, unit_size: int) -> ImageInput:
+    rows = list_tables(root, tables)
+    listed = _input_of_files(
+        rows.files, described=rows.described, unit_size=unit_size, once_mended="run the same command again"
     )
-    found, is_disk = _Folder(num_files=len(files)), filesystem.is_local(root)
-    output = path_within(without, folder=root) if without else None
-    explained = {path.rpartition("/")[0] for path in files if path.rpartition("/")[2] == EXPLAIN_SUMMARY_NAME}
-    for path, facts in files.items():
-        suffix = PurePosixPath(path).suffix.lower()
-        if any(map(is_junk, path.split("/"))):
-            found.passed_over["hidden"] += 1
-        elif output is not None and f"{path}/".startswith(f"{output}/" if output else ""):
-            found.passed_over["output"] += 1
-        elif suffix == ".png" and path.rpartition("/")[0] in explained:
-            found.passed_over["overlays"] += 1
-        elif suffix in IMAGE_SUFFIXES:
-            found.images.append({"path": path, "size": facts.num_bytes})
-            found.facts.append(facts)
-        elif not follow_links and is_disk and filesystem.is_folder(f"{root}/{path}"):
-            found.passed_over["linked_folder"] += 1
-        else:
-            found.left_out[suffix] += 1
-    if not found.images:
-        raise ValueError(f"{root} holds no image: files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
-    return found
+    return replace(listed, unread_columns=rows.unread_columns)
 
 
-def _read_table(path: str) -> tuple[list[TableRow], str | None]:
-    """All rows, each of an image of its own, and a line on the columns that are not read."""
-    rows = read_rows(path, required=("path",), optional=_LABELS)
-    found = list(rows)
-    if not found:
-        raise ValueError(f"{path} has no row")
-    first: dict[str, str] = {}
-    for row in found:
-        image = row.path("path")
-        place = image if "://" in image else str(PurePosixPath(image))  # without "./"
-        if first.setdefault(place, row.where) != row.where:
-            raise ValueError(
-                f"{row.where}: {first[place].removeprefix(path).lstrip(': ')} lists {image} too: keep one row per "
-                "image, with all its rationales in one cell"
-            )
-    return found, rows.describe_unread()
-
-
-def _input_of_table(path: str, *, unit_size: int) -> ImageInput:
-    rows, unread = _read_table(path)
-    base = path.rpartition("/")[0]
-    categories: dict[str, str] = {}
-    rationales: dict[str, str] = {}
-    files = [
-        Listed(
-            path=join_source(row.path("path"), root=base),
-            category=next(iter(read_label(row, "category", spelled=categories)), None),
-            rationales=read_label(row, "rationales", spelled=rationales) or None,
-            visible_rationales=read_label(row, "visible_rationales", spelled=rationales) or None,
-        )
-        for row in rows
-    ]
-    columns = [name for name in ("path", *_LABELS) if any(name in row.cells for row in rows)]
-    described = [{name: row.cells.get(name) for name in columns} for row in rows]
-    listed = _input_of_files(files, described=described, unit_size=unit_size, once_mended="run the same command again")
-    return replace(listed, unread_columns=unread)
-
-
-def _input_of_folder(root: str, *, unit_size: int, without: str | None, follow_links: bool) -> ImageInput:
+def _input_of_folder(
+    root: str, *, archives: Sequence[SplitFile], unit_size: int, without: str | None, follow_links: bool
+) -> ImageInput:
     listed_ns = time.time_ns()
-    folder = _read_folder(root, without=without, follow_links=follow_links)
+    folder = list_folder_images(root, archives=archives, without=without, follow_links=follow_links)
     found = _input_of_files(
-        [Listed(path=join_source(row["path"], root=root)) for row in folder.images],
+        tuple(labelled_files(rows_of(folder, root=root), base=root, spelled=({}, {}))),
         described=folder.images,
         unit_size=unit_size,
         once_mended="run again, with --fresh where a name or a size has changed",

@@ -6,16 +6,16 @@ Only the first levels of folders are looked at, by the driver.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.split_names import all_resemble_splits, split_of
-from ecor.data.tables import TABLE_SUFFIXES
 from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
+from pipelines.sharding.listed_source import archive_root, find_listed_source
+from pipelines.sharding.source_places import Place, Source
 from pipelines.storage.image_bytes import is_junk, is_within
 
 TRUTH_NAME = "truth.jsonl"
@@ -24,66 +24,6 @@ within the split) and, where known, `visible_rationales`; all else in it becomes
 `<split>-masks` beside the split."""
 _UNLABELLED = frozenset({"unlabeled", "unlabelled"})
 _NAMED = 5  # names in a line, at most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A piece of the input that one worker lists."""
-
-    root: str
-    """Address of the input's folder, or of the table's."""
-    layout: Layout
-    path: str
-    """Within `root`: a category's folder, or the table."""
-    split: str | None = None
-    split_folder: str = ""
-    """Within `root`."""
-    follow_links: bool = False
-    """Go into links to folders."""
-    left_out: str | None = None
-    """Why all its files are left out; None for a place of images."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The input, as far as a driver needs to know it."""
-
-    root: str
-    layout: Layout
-    places: tuple[Place, ...]
-    vocabulary: str | None
-    """Address of the `vocabulary.json` that lies in the input."""
-    num_ignored: int = 0
-    """Files above the level of categories."""
-    num_hidden: int = 0
-    """Hidden files, and files of operating systems, above the level of categories."""
-    ignored_folders: tuple[str, ...] = ()
-    """Folders beside the splits that hold no labelled images."""
-    linked_folders: tuple[str, ...] = ()
-    """Links to folders that are not followed, at the level of categories."""
-    left_out_places: tuple[Place, ...] = ()
-    """Folders that are listed only to count their files."""
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Files that the driver has seen, and no worker lists, by kind."""
-        return {"beside_folders": self.num_ignored, "hidden": self.num_hidden}
-
-    def describe(self) -> str:
-        """One line: the layout that was recognised, what is left out, and the settings that overrule it."""
-        if self.layout == "table":
-            return f"layout table: {self.places[0].path}"
-        splits = list(dict.fromkeys(place.split for place in self.places if place.split is not None))
-        categories = {place.path.removeprefix(f"{place.split_folder}/") for place in self.places}
-        found = f"layout {self.layout}: {len(categories)} categories, " + (
-            f"splits {', '.join(splits)}" if splits else "no splits"
-        )
-        left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
-        left_out += [f"the folder {name}" for name in self.ignored_folders]
-        if links := self.linked_folders:
-            left_out += [f"links to the folders {name_some(links, most=_NAMED)} (--follow-links takes them)"]
-        ends = f"; left out: {', '.join(left_out)}" if left_out else ""
-        return f"{found}{ends} (--layout and --no-split-folders overrule this)"
 
 
 def find_source(config: ShardConfig) -> Source:
@@ -95,18 +35,13 @@ def find_source(config: ShardConfig) -> Source:
     """
     root = absolute_address(config.input)
     require(filesystem.exists(root), f"there is no folder or table {config.input}")
-    suffix = PurePosixPath(root).suffix.lower()
-    if config.layout == "table" or (config.layout == "auto" and suffix in TABLE_SUFFIXES and filesystem.is_file(root)):
-        if suffix not in TABLE_SUFFIXES or not filesystem.is_file(root):
-            raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
-        folder, _, name = root.rpartition("/")
-        return _source(Source(root=folder, layout="table", places=(), vocabulary=None), [_place(folder, name, "table")])
     require(
         not is_within(absolute_address(config.output), folder=root),
         f"the output {config.output} lies in the input {config.input}, and the next run would list it: name a folder "
         "outside",
     )
-    return _folder_source(config, root=root)
+    root = archive_root(root)
+    return find_listed_source(config, root=root) or _folder_source(config, root=root)
 
 
 def _folder_source(config: ShardConfig, *, root: str) -> Source:

@@ -1,6 +1,6 @@
-"""List the images of a dataset and their labels, from a folder of folders or from a table.
+"""List the images of a dataset and their labels, from a folder of folders, from a table or from an archive.
 
-Only names are read. The driver finds the folders (`folder_layout.find_source`); workers list the images of each.
+No image is read. The driver finds the folders (`folder_layout.find_source`); workers list the images of each.
 """
 
 import json
@@ -11,13 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from ecor.data.images.image_names import is_image_name
+from ecor.data.sources.image_tables import read_image_rows
+from ecor.data.sources.sidecars import SIDECARS, read_labelled_members
 from ecor.data.split_names import split_of
 from ecor.data.table_row import TableRow
-from ecor.data.tables import read_json_lines, read_rows
+from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from ecor.storage.members.member_address import MARK, ROW_SUFFIXES, split_member
 from pipelines.runtime.retries import retry_in_store
-from pipelines.sharding.folder_layout import TRUTH_NAME, Place
+from pipelines.sharding.folder_layout import TRUTH_NAME
+from pipelines.sharding.source_places import Place
 from pipelines.storage.file_times import read_facts, settled_time
 from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8, join_source
 
@@ -33,7 +38,6 @@ LISTING_SCHEMA = pa.schema(
         pa.field("problem", pa.string()),  # why it has no place in the layout
         pa.field("state", pa.string()),  # size and time of the last write; null where they are not known
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
-        pa.field("unread", pa.list_(pa.string())),  # columns of the table that this row is the first to have, not read
     ]
 )
 TABLE_COLUMNS = ("path", "category")
@@ -45,7 +49,8 @@ ROWS_AT_ONCE = 4096
 
 def list_images(place: Place) -> Iterator[pa.Table]:
     """All files of a place, in order of their paths, as tables with LISTING_SCHEMA; of a table its rows."""
-    rows = _table_rows(place) if place.layout == "table" else _folder_rows(place)
+    rows_of = {"table": _table_rows, "webdataset": _archive_rows}
+    rows = rows_of.get(place.layout, _folder_rows)(place)
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append({"rationales": []} | row)
@@ -130,23 +135,52 @@ def _truth(place: Place) -> dict[str, dict[str, Any]]:
 
 def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     has_split: bool | None = None
-    path, began = f"{place.root}/{place.path}", time.time_ns()
-    rows, num_known = read_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS), 0
-    for row in rows:
+    path = f"{place.root}/{place.path}"
+    num_bytes, began = filesystem.num_bytes(path) if path.lower().endswith(ROW_SUFFIXES) else None, time.time_ns()
+    for row in read_image_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS):
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
-        source = row.path("path")
-        yield {
-            "source": source,
-            "state": _state(read_facts(join_source(source, root=place.root)), listed_ns=began),
-            "split": _table_split(row),
-            "category": row.text("category"),
-            "rationales": row.names("rationales") or [],
-            "visible_rationales": row.names("visible_rationales"),
-            "unread": None if rows.num_unread == num_known else rows.unread[num_known:],
-        }
-        num_known = rows.num_unread
+        source = join_source(row.path("path"), root=place.folder) if place.folder else row.path("path")
+        found = {"source": source, **_labels_of(row, place=place)}
+        if split_member(source) is not None:  # its size is that of the whole file: it tells that it changed
+            yield found | {"num_bytes": num_bytes}
+        else:
+            yield found | {"state": _state(read_facts(join_source(source, root=place.root)), listed_ns=began)}
+
+
+def _archive_rows(place: Place) -> Iterator[dict[str, Any]]:
+    """Images of an archive with the labels beside them; files that belong to an image are left out."""
+    root = f"{place.root}/{place.path}{MARK}"
+    files = retry_in_store(lambda: filesystem.files_below(root), place=root)
+    listed = [path for path in files if not any(map(is_junk, path.split("/")))]
+    beside: set[str] = set()
+    for row, names in read_labelled_members(root, filter(is_utf8, listed)):
+        beside.update(names)
+        path = row.path("path")
+        labels = _labels_of(row, place=place)
+        if labels["category"] is None and not names and "/" in path:
+            labels["category"] = path.partition("/")[0]
+        yield {"source": f"{place.path}{MARK}/{path}", **labels, "num_bytes": files[path]}
+    for path, num_bytes in files.items():
+        found = {"source": escape_name(f"{place.path}{MARK}/{path}"), "split": place.split, "num_bytes": num_bytes}
+        if any(map(is_junk, path.split("/"))):
+            yield found | {"left_out": "hidden"}
+        elif path in beside or path.lower().endswith(SIDECARS):
+            yield found | {"left_out": "beside_images"}
+        elif not is_utf8(path):
+            yield found | {"problem": "its name is not UTF-8: rename it"}
+        elif not is_image_name(path):
+            yield found  # the content decides
+
+
+def _labels_of(row: TableRow, *, place: Place) -> dict[str, Any]:
+    return {
+        "split": place.split if "split" not in row.cells else _table_split(row),
+        "category": row.text("category"),
+        "rationales": row.names("rationales") or [],
+        "visible_rationales": row.names("visible_rationales"),
+    }
 
 
 def _table_split(row: TableRow) -> str | None:

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from ecor.data.shard_manifest import ShardManifest
 from pipelines.runtime.balance import Balance
 from pipelines.sharding.flows.flow import Rows
-from pipelines.sharding.folder_layout import Source
 from pipelines.sharding.label_names import Label, labels_in
 from pipelines.sharding.shard_job import digest_of
+from pipelines.sharding.source_places import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def balance_listing(scan: Scan, *, manifests: Mapping[str, ShardManifest], rejec
 
 def scan_block(table: pa.Table) -> pa.Table:
     """One row of what a block of a listing holds; only images count for the digest, without their times."""
-    images = table.filter(pc.is_null(table["left_out"])).drop_columns(["left_out", "state", "unread"])
+    images = table.filter(pc.is_null(table["left_out"])).drop_columns(["left_out", "state"])
     left_out = Counter(table["left_out"].drop_null().to_pylist())
     found = {
         "num_images": images.num_rows,

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ecor.config.checks import require
 from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.image_names import IMAGE_SUFFIXES
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.tables import TABLE_SUFFIXES
 from ecor.explain.methods.registry import missing_requirement
@@ -27,8 +28,9 @@ from pipelines.config.reporting import ExplainConfig
 from pipelines.reporting.explained_pictures import Explained, Shown, draw_explanation, explanation_table
 from pipelines.runtime.balance import Balance, add_balances, say_balance
 from pipelines.runtime.console import say
-from pipelines.scoring.inputs import EXPLAIN_SUMMARY_NAME, IMAGE_SUFFIXES, ImageInput, read_input
+from pipelines.scoring.inputs import ImageInput, read_input
 from pipelines.scoring.predictors import Predictor, open_predictor
+from pipelines.scoring.sources.listed_folder import EXPLAIN_SUMMARY_NAME
 from pipelines.scoring.work_units import ImageItem, Listed, ListingUnit, Rejection
 from pipelines.storage.image_bytes import path_within
 

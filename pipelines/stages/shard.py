@@ -27,7 +27,7 @@ from pipelines.sharding.dataflow import (
 from pipelines.sharding.flows.flow import Flow, Rows
 from pipelines.sharding.flows.open_flow import open_flow
 from pipelines.sharding.folder_gaps import describe_gaps
-from pipelines.sharding.folder_layout import Source, find_source
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.incremental.earlier_shards import EarlierShards, read_earlier_shards
 from pipelines.sharding.incremental.image_record import write_record
 from pipelines.sharding.incremental.increment import count_increment, describe_increment
@@ -39,6 +39,7 @@ from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, How, ShardUnit
 from pipelines.sharding.shard_writer import plan_units, write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, read_rejected, write_summary
+from pipelines.sharding.source_places import Source
 from pipelines.storage.work_ledger import WorkLedger
 
 

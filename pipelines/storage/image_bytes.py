@@ -7,6 +7,7 @@ import stat
 from contextlib import suppress
 
 from ecor.storage import filesystem
+from ecor.storage.members.member_address import split_member
 from pipelines.config.addresses import check_address
 from pipelines.runtime.retries import retry_in_store
 
@@ -39,7 +40,7 @@ class MissingError(UnreadableError):
 
 
 def read_image_bytes(url: str) -> bytes:
-    """Read all bytes of a file on disk or in a store; calls of a store are retried (`retry_in_store`).
+    """Read all bytes of a file on disk, in a store or in an archive; calls of a store are retried (`retry_in_store`).
 
     Raises:
         UnreadableError: the fault is the file's: it does not exist, may not be read, is no plain file (reading a pipe
@@ -47,7 +48,7 @@ def read_image_bytes(url: str) -> bytes:
             client is not installed.
         OSError: any other; the fault is the disk's or the store's.
     """
-    if "://" not in url:
+    if "://" not in url and split_member(url) is None:
         return _read_local(url)
     try:
         check_address(url, name="the address")

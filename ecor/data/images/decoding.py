@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from ecor.data.images.formats import EXTENSIONS, missing_format, opened_formats
 from ecor.data.images.orientation import find_turn, is_sideways, stored_size
 from ecor.data.images.png_chunks import png_pixels
 
@@ -22,19 +23,6 @@ Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 _T = TypeVar("_T")
 MAX_PIXELS = 89_478_485
 """Width times height that is decoded by default: Pillow's own warning limit, 0.27 GB as RGB."""
-EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-    "PPM": "ppm",
-    "JPEG2000": "jp2",
-}
-"""Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
-_PILLOW_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow opens MPO as JPEG and then renames it
 _TOO_MANY = "more than the limit of {} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
 """Tags of a TIFF."""
@@ -160,7 +148,7 @@ def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=opened_formats())
     except UnidentifiedImageError as error:
         raise _unidentified_error(data) from error
     except Image.DecompressionBombError as error:
@@ -180,7 +168,9 @@ def _check_size(width: int, height: int, *, max_pixels: int) -> None:
 
 
 def _unidentified_error(data: bytes) -> ImageError:
-    """A TIFF of pixels that Pillow has no mode for, or no image."""
+    """A TIFF of pixels that Pillow has no mode for, a format whose package is not installed, or no image."""
+    if (missing := missing_format(data)) is not None:
+        return ImageError("unsupported_format", missing)
     if data[:4] in _TIFF_STARTS:
         try:
             tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])

@@ -20,13 +20,13 @@ from ecor.data.shard_manifest import ShardInfo
 from ecor.storage import filesystem as store
 from pipelines.runtime.ray_data import iter_completed, map_blocks, materialize, raise_causes, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
-from pipelines.sharding.folder_layout import Place, Source
 from pipelines.sharding.inspection import IMAGES_PER_READ, inspect_images, read_inspected_part
 from pipelines.sharding.listing import list_images
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, Made, ShardUnit, is_intact
 from pipelines.sharding.shard_writer import make_shard
 from pipelines.sharding.shards_folder import write_rows
+from pipelines.sharding.source_places import Place, Source
 from pipelines.storage.work_ledger import WorkLedger
 
 _IMAGES_PER_BLOCK = 1024

@@ -21,13 +21,13 @@ from pipelines.runtime.console import progress_bar
 from pipelines.runtime.local_run import num_local_cpus
 from pipelines.runtime.local_threads import LocalThreads
 from pipelines.sharding.deduplication import mark_duplicate_rows
-from pipelines.sharding.folder_layout import Place, Source
 from pipelines.sharding.inspection import IMAGES_PER_READ, INSPECTED_SCHEMA, inspect_images, read_inspected_part
 from pipelines.sharding.listing import LISTING_SCHEMA, ROWS_AT_ONCE, list_images
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, Made, ShardUnit, is_intact
 from pipelines.sharding.shard_writer import make_shard
 from pipelines.sharding.shards_folder import write_rows
+from pipelines.sharding.source_places import Place, Source
 from pipelines.storage.work_ledger import WorkLedger
 
 _FILES_PER_IMAGE = 10

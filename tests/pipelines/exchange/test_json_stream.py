@@ -1,4 +1,7 @@
-"""Streaming reads of JSON: as `json.loads`, whatever the size of a chunk, and one place for each fault."""
+"""Streaming reads of JSON: as `json.loads`, whatever the size of a chunk, and one place for each fault.
+
+Covers: `ecor.data.sources.json_stream`.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.exchange import json_stream
+from ecor.data.sources import json_stream
 from pipelines.exchange.json_stream import read_json_items
 
 values = st.recursive(

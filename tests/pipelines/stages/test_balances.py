@@ -50,10 +50,11 @@ from pipelines.scoring.scored_part import ScoredPart, StepTimings
 from pipelines.scoring.unit_writer import UnitWriter
 from pipelines.scoring.work_units import Unit
 from pipelines.sharding.deduplication import mark_duplicate_rows
-from pipelines.sharding.folder_layout import Source, find_source
+from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import entries, inspect_images
 from pipelines.sharding.listing import list_images
 from pipelines.sharding.scan import balance_listing, merge_scans, scan_block
+from pipelines.sharding.source_places import Source
 from pipelines.stages import evaluate, explain, report, shard
 from pipelines.training import caption_source
 from pipelines.training.caption_loader import CaptionedShards, read_captioned
