@@ -14,15 +14,17 @@ def mark_duplicate_rows(images: pa.Table) -> pa.Table:
     """Decide which of the images that have the same bytes stay.
 
     Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with two more columns:
-    `duplicate_of`, the key of the copy that stays instead (null for those that stay), and `labels`, JSON of all that
-    the copies are labelled with.
+    `duplicate_of`, the key of the copy that stays instead (null for those that stay), `labels`, JSON of all that the
+    copies are labelled with, and `stays_as`, the category of the copy that stays, where it is another one.
 
     A test split that the input has (`protected`) is never altered: all its images stay, labelled as they are, and
     copies elsewhere go. Otherwise one copy stays, in the split that comes first (test, validation, others by name);
     its category is that of its first source by name, its rationales those of all copies with that category (our
     choice).
     """
-    schema = images.schema.append(pa.field("duplicate_of", pa.string())).append(pa.field("labels", pa.string()))
+    schema = images.schema
+    for name in ("duplicate_of", "labels", "stays_as"):
+        schema = schema.append(pa.field(name, pa.string()))
     rows = sorted(images.to_pylist(), key=lambda row: (row["sha256"], *_precedence(row)))
     marked = [row for _, copies in groupby(rows, key=lambda row: row["sha256"]) for row in _marked(list(copies))]
     return pa.Table.from_pylist(marked, schema=schema)
@@ -40,7 +42,7 @@ def _marked(copies: list[ImageRow]) -> list[ImageRow]:
     kept = [
         row for _, same in groupby(staying, key=lambda row: row["source"]) for row in _merged(list(same))
     ]  # a table may name one file in several rows
-    gone = [row | {"duplicate_of": copies[0]["key"]} for row in copies if not row["protected"]]
+    gone = [_gone(row, kept=copies[0]) for row in copies if not row["protected"]]
     return kept + gone
 
 
@@ -55,7 +57,12 @@ def _merged(copies: list[ImageRow]) -> list[ImageRow]:
         "visible_rationales": _distinct(visible) if visible else None,
         "labels": json.dumps(labels, ensure_ascii=False, sort_keys=True),
     }
-    return [kept, *(row | {"duplicate_of": first["key"]} for row in copies[1:])]
+    return [kept, *(_gone(row, kept=first) for row in copies[1:])]
+
+
+def _gone(row: ImageRow, *, kept: ImageRow) -> ImageRow:
+    differs = row["category"] is not None and row["category"] != kept["category"]
+    return row | {"duplicate_of": kept["key"], "stays_as": kept["category"] if differs else None}
 
 
 def _distinct(lists: Iterable[list[str]]) -> list[str]:

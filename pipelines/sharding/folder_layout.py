@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ecor.config.checks import name_some, require
+from ecor.data.name_parsing import group_spellings
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.split_names import all_resemble_splits, split_of
 from ecor.data.tables import TABLE_SUFFIXES
@@ -74,10 +75,9 @@ class Source:
         if self.layout == "table":
             return f"layout table: {self.places[0].path}"
         splits = list(dict.fromkeys(place.split for place in self.places if place.split is not None))
-        categories = {place.path.removeprefix(f"{place.split_folder}/") for place in self.places}
-        found = f"layout {self.layout}: {len(categories)} categories, " + (
-            f"splits {', '.join(splits)}" if splits else "no splits"
-        )
+        categories = group_spellings(place.path.removeprefix(f"{place.split_folder}/") for place in self.places)
+        said = f"splits {', '.join(splits)}" if splits else "no splits"
+        found = f"layout {self.layout}: {len(categories)} categories, {said}"
         left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
         left_out += [f"the folder {name}" for name in self.ignored_folders]
         if links := self.linked_folders:
@@ -95,10 +95,10 @@ def find_source(config: ShardConfig) -> Source:
     """
     root = absolute_address(config.input)
     require(filesystem.exists(root), f"there is no folder or table {config.input}")
-    suffix = PurePosixPath(root).suffix.lower()
-    if config.layout == "table" or (config.layout == "auto" and suffix in TABLE_SUFFIXES and filesystem.is_file(root)):
-        if suffix not in TABLE_SUFFIXES or not filesystem.is_file(root):
-            raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}")
+    is_file = filesystem.is_file(root)
+    if config.layout == "table" or (config.layout == "auto" and is_file):
+        if PurePosixPath(root).suffix.lower() not in TABLE_SUFFIXES or not is_file:
+            raise ValueError(f"a table is a .csv, .parquet or .jsonl file, got {config.input}: name one, or a folder")
         folder, _, name = root.rpartition("/")
         return _source(Source(root=folder, layout="table", places=(), vocabulary=None), [_place(folder, name, "table")])
     require(

@@ -17,8 +17,10 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import add_counts, say_balance
 from pipelines.runtime.console import say
 from pipelines.sharding.dataflow import (
+    DUPLICATES,
     DUPLICATES_SCHEMA,
     count_rows,
+    describe_conflicts,
     duplicate_rows,
     inspect_all,
     unique_rows,
@@ -61,6 +63,8 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
         write_summary(job, manifests=manifests, source=source, how=how, balance=balance, flow=flow, seconds=seconds)
     keep_dataset_card(job.output)
+    for line in describe_conflicts(job.output):
+        say(line)
     say_balance(balance)
     return manifests
 
@@ -89,7 +93,7 @@ def shard_images(
     rejected = write_quarantine(job, found=found, ledger=ledger)
     marked = found.mark_duplicates()
     dropped = marked.map_tables(duplicate_rows)
-    dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
+    dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name=DUPLICATES)
     num_dropped = count_rows(dropped, columns=("split",))
     blocks = marked.map_tables(unique_rows).sort()
     made = write_shards(job, blocks=blocks, flow=flow, ledger=ledger, tell=say)
