@@ -90,6 +90,14 @@ def normalise_name(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", spaced.lower()).split())
 
 
+def group_spellings(names: Iterable[str]) -> list[list[str]]:
+    """The different spellings of each name, in order: `police_car` and `Police car` are one."""
+    found: dict[str, dict[str, None]] = {}
+    for name in names:
+        found.setdefault(normalise_name(name), {})[name] = None
+    return [list(spellings) for spellings in found.values()]
+
+
 def checked_name(name: Any, *, where: str) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{where} must be a text, got {name!r}")

@@ -90,7 +90,9 @@ def read_shard_manifest(folder: str | Path) -> ShardManifest:
     except FileNotFoundError as error:
         raise ValueError(f"{url} is not there: run `ecor shard` (to its end) for this folder") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{url} is not a manifest of shards: {error}") from error
+        raise ValueError(
+            f"{url} is not a manifest of shards ({error}): name a split that `ecor shard` wrote"
+        ) from error
     if manifest.digest != digest:
         raise ValueError(f"{url} was changed: its digest is {manifest.digest}, it says {digest}")
     return manifest

@@ -7,6 +7,7 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ecor.storage import filesystem as store
 from pipelines.runtime.console import say
@@ -17,7 +18,10 @@ from pipelines.sharding.shards_folder import QUARANTINE, WORK
 from pipelines.storage.work_ledger import WorkLedger
 
 _QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "stage", "reason", "detail")])
-DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of")])
+DUPLICATES_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("source", "split", "sha256", "duplicate_of", "category", "stays_as")]
+)
+DUPLICATES = "duplicates.parquet"
 _INSPECTED = "inspected"
 
 
@@ -112,6 +116,28 @@ def count_rows(rows: Rows, *, columns: Sequence[str]) -> Counter[tuple[str, ...]
 def _count_table(table: pa.Table, *, columns: Sequence[str]) -> pa.Table:
     counts = Counter(zip(*(table[name].to_pylist() for name in columns), strict=True))
     return pa.Table.from_pylist([{"counts": json.dumps(list(counts.items()))}])
+
+
+def describe_conflicts(output: str) -> list[str]:
+    """A line on images with the same bytes and different categories: one category stays, and the other is lost.
+
+    Nothing for shards of an earlier version, whose table of copies does not say it.
+    """
+    path = store.join(output, DUPLICATES)
+    if not store.is_file(path):
+        return []
+    with store.open_file(path) as file:
+        table = pq.ParquetFile(file).read(use_threads=False)
+    if "stays_as" not in table.column_names:
+        return []
+    found = table.filter(pc.is_valid(table["stays_as"]))
+    if not found.num_rows:
+        return []
+    first = found.slice(0, 1).to_pylist()[0]
+    return [
+        f"{found.num_rows} images have the same bytes as one of another category, which counts ({first['source']}: "
+        f"{first['category']}, kept as {first['stays_as']}); {path} names all"
+    ]
 
 
 def duplicate_rows(table: pa.Table) -> pa.Table:

@@ -19,8 +19,8 @@ def mark_duplicate_rows(images: pa.Table, *, held: Mapping[str, str] = MappingPr
 
     Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with more columns:
     `duplicate_of`, the key of the copy that stays instead (null for those that stay), `labels`, JSON of all that the
-    copies are labelled with, and two digests: `row_digest` of the row as it came but for its state, and
-    `sample_digest` of what becomes of it in a tar (null for those that do not stay).
+    copies are labelled with, `stays_as`, the category of the copy that stays, where it is another one, and two digests:
+    `row_digest` of the row as it came but for its state, and `sample_digest` of what becomes of it in a tar (null for those that do not stay).
 
     A test split that the input has (`protected`) is never altered: all its images stay, labelled as they are, and
     copies elsewhere go. Otherwise one copy stays, in the split that comes first (test, validation, others by name);
@@ -32,7 +32,7 @@ def mark_duplicate_rows(images: pa.Table, *, held: Mapping[str, str] = MappingPr
         held: split by sha256, for contents that stay in the split where they have been; also for a test split.
     """
     schema = images.schema
-    for name in ("duplicate_of", "labels", "row_digest", "sample_digest"):
+    for name in ("duplicate_of", "labels", "stays_as", "row_digest", "sample_digest"):
         schema = schema.append(pa.field(name, pa.string()))
     rows = [row | {"row_digest": _digest(row)} for row in images.to_pylist()]
     rows = sorted(rows, key=lambda row: (row["sha256"], _is_elsewhere(row, held=held), *_precedence(row)))
@@ -63,7 +63,7 @@ def _marked(copies: list[ImageRow]) -> list[ImageRow]:
     kept = [
         row for _, same in groupby(staying, key=lambda row: row["source"]) for row in _merged(list(same))
     ]  # a table may name one file in several rows
-    gone = [row | {"duplicate_of": copies[0]["key"]} for row in copies if not row["protected"]]
+    gone = [_gone(row, kept=copies[0]) for row in copies if not row["protected"]]
     return kept + gone
 
 
@@ -78,7 +78,12 @@ def _merged(copies: list[ImageRow]) -> list[ImageRow]:
         "visible_rationales": _distinct(visible) if visible else None,
         "labels": json.dumps(labels, ensure_ascii=False, sort_keys=True),
     }
-    return [kept, *(row | {"duplicate_of": first["key"]} for row in copies[1:])]
+    return [kept, *(_gone(row, kept=first) for row in copies[1:])]
+
+
+def _gone(row: ImageRow, *, kept: ImageRow) -> ImageRow:
+    differs = row["category"] is not None and row["category"] != kept["category"]
+    return row | {"duplicate_of": kept["key"], "stays_as": kept["category"] if differs else None}
 
 
 def _distinct(lists: Iterable[list[str]]) -> list[str]:

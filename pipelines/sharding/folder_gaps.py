@@ -1,5 +1,6 @@
 """Find what a folder promises and its listing lacks: images of a category, or the images that a sidecar describes."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.config.checks import name_some
+from ecor.data.name_parsing import group_spellings
 from ecor.data.sources.image_tables import describe_unread
 from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
@@ -21,7 +23,7 @@ _NAMED = 5
 
 
 def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
-    """A line for the categories without an image, and one for each sidecar with lines of images that are not there.
+    """Lines for folders that are one category, categories without an image, and sidecars with lines of lost images.
 
     Of a table, a line for the columns that are not read.
     """
@@ -55,6 +57,9 @@ def find_gaps(source: Source, *, counts: Iterable[Mapping[str, Any]]) -> Iterato
     for row in counts:
         filled.add(row["folder"])
         num_described[folder_of.get(row["folder"], "")] += row["described"]
+    folders = (place.path.removeprefix(f"{place.split_folder}/") for place in source.places)
+    if one := [" and ".join(_shown(each)) for each in group_spellings(folders) if len(each) > 1]:
+        yield f"folders that are one category: {name_some(one, most=_NAMED)}"
     empty = [path for path in folder_of if path not in filled]
     if empty:
         named = name_some(empty, most=_NAMED)
@@ -64,6 +69,12 @@ def find_gaps(source: Source, *, counts: Iterable[Mapping[str, Any]]) -> Iterato
         files = _described_files(path)
         if num_lost := len(files) - num_described[split_folder]:
             yield f"left out {num_lost} of the {len(files)} images that {path} describes: no such files"
+
+
+def _shown(spellings: list[str]) -> list[str]:
+    """In ASCII where two of them look the same: the Unicode forms of one word."""
+    look_alike = len({unicodedata.normalize("NFC", each) for each in spellings}) < len(spellings)
+    return [ascii(each) if look_alike else repr(each) for each in spellings]
 
 
 def _described_files(path: str) -> set[str]:

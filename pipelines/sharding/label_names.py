@@ -48,6 +48,8 @@ def vocabulary_of(labels: Sequence[Label]) -> Vocabulary:
             rationales = names.setdefault(category, set())
             if label.rationale is not None:
                 rationales.add(checked_name(label.rationale, where=f"{label.source}: a rationale"))
+    if not names:
+        raise ValueError("no image has a category: add images to the folders of the categories, or rows to the table")
     flat = {category: sorted(rationales) for category, rationales in sorted(names.items())}
     return vocabulary_from_mapping(flat, source="labels of the images")
 

@@ -33,7 +33,9 @@ def find_listed_source(config: ShardConfig, *, root: str) -> Source | None:
             return _source_of(*_parted(archive), layout="webdataset")
     elif filesystem.is_file(root):
         if not root.lower().endswith(IMAGE_TABLE_SUFFIXES) or layout == "webdataset":
-            raise ValueError(f"a table is a {', '.join(IMAGE_TABLE_SUFFIXES)} file, got {config.input}")
+            raise ValueError(
+                f"a table is a {', '.join(IMAGE_TABLE_SUFFIXES)} file, got {config.input}: name one, or a folder"
+            )
         return _source_of(*_parted(root), layout="table")
     if layout != "webdataset" and (tables := retry_in_store(lambda: find_tables(root), place=root)):
         return _source_of(root, tables, layout="table")

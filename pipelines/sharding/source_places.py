@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ecor.config.checks import name_some
+from ecor.data.name_parsing import group_spellings
 from pipelines.config.stages import Layout
 
 LISTED: tuple[Layout, ...] = ("table", "webdataset")
@@ -65,10 +66,9 @@ class Source:
             first, more = self.places[0].path, len(self.places) - 1
             told = f", splits {', '.join(splits)}" if splits else ""
             return f"layout {self.layout}: {first}{f' and {more} more' if more else ''}{told}"
-        categories = {place.path.removeprefix(f"{place.split_folder}/") for place in self.places}
-        found = f"layout {self.layout}: {len(categories)} categories, " + (
-            f"splits {', '.join(splits)}" if splits else "no splits"
-        )
+        categories = group_spellings(place.path.removeprefix(f"{place.split_folder}/") for place in self.places)
+        said = f"splits {', '.join(splits)}" if splits else "no splits"
+        found = f"layout {self.layout}: {len(categories)} categories, {said}"
         left_out = [f"{self.num_ignored} files beside the folders"] if self.num_ignored else []
         left_out += [f"the folder {name}" for name in self.ignored_folders]
         if links := self.linked_folders:

@@ -41,6 +41,7 @@ def run(config: ReportConfig) -> str:
     Raises ValueError when the folder of labels is unfinished or altered, or the evaluation is of other labels.
     """
     started = time.perf_counter()
+    _require_page(config.output)
     predictions = read_prediction_set(config.predictions)
     evaluation = None if config.evaluation is None else read_evaluation(config.evaluation)
     if evaluation is not None:
@@ -58,6 +59,18 @@ def run(config: ReportConfig) -> str:
     say(f"{len(cards):,} of {drawn.num_rows:,} images on one page in {seconds:.1f} s: {config.output}")
     say_balance(balance)
     return config.output
+
+
+def _require_page(path: str) -> None:
+    """ValueError for a file that is there and is no page: a report is written over an older one, over nothing else."""
+    if not filesystem.is_file(path):
+        return
+    with filesystem.open_file(path) as file:
+        start = file.read(64)
+    require(
+        not start or start.lstrip().lower().startswith((b"<!doctype html", b"<html")),
+        f"{path} exists and is no page: name another --output",
+    )
 
 
 def _gallery(config: ReportConfig, predictions: PredictionSet) -> tuple[GallerySample, tuple[Card, ...]]:

@@ -34,6 +34,7 @@ from pipelines.scoring.predictions_folder import QUARANTINE_NAME, PredictionsFol
 from pipelines.scoring.work_units import CommittedUnit
 from pipelines.storage.attempt import Attempt
 from pipelines.storage.features_folder import FeaturesFolder
+from pipelines.storage.record_store import require_other_outputs_kept
 
 
 def run(
@@ -63,6 +64,7 @@ def run(
         lease_s=job.cluster.lease_s,
         keep_features=config.keep_features,
     )
+    require_other_outputs_kept(config.output, record="summary.json", key="num_units", stage="ecor score")
     if config.fresh:
         folder.clear()
     folder.claim_folder()

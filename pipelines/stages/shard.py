@@ -17,8 +17,10 @@ from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import add_counts, say_balance
 from pipelines.runtime.console import say
 from pipelines.sharding.dataflow import (
+    DUPLICATES,
     DUPLICATES_SCHEMA,
     count_rows,
+    describe_conflicts,
     duplicate_rows,
     inspect_all,
     unique_rows,
@@ -78,6 +80,8 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
             increment=describe_increment(counts, earlier=earlier),
         )
     keep_dataset_card(job.output)
+    for line in describe_conflicts(job.output):
+        say(line)
     if counts is not None:
         say(f"since {config.since}: {counts.line()}")
     say_balance(balance)
@@ -122,7 +126,7 @@ def shard_images(
     rejected = write_quarantine(job, found=found, ledger=ledger)
     marked = found.mark_duplicates({} if earlier is None else find_held_splits(found, earlier=earlier))
     dropped = marked.map_tables(duplicate_rows)
-    dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name="duplicates.parquet")
+    dropped.write_table(schema=DUPLICATES_SCHEMA, folder=job.output, name=DUPLICATES)
     num_dropped = count_rows(dropped, columns=("split",))
     units, blocks = _plan(job, samples=marked.map_tables(unique_rows), earlier=earlier, flow=flow)
     made = write_shards(job, units, blocks=blocks, flow=flow, ledger=ledger, tell=say)

@@ -9,7 +9,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from ecor.config.checks import name_some, require
-from ecor.data.shard_manifest import VOCABULARY_NAME, read_shard_manifest
-from ecor.data.vocabulary import Vocabulary, read_vocabulary
+from ecor.data.shard_manifest import read_shard_manifest
+from ecor.data.vocabulary import Vocabulary
 from ecor.storage import filesystem
 from ecor.storage.digests import json_digest
 from ecor.storage.model_records import (
@@ -36,6 +35,7 @@ from pipelines.config.identity import output_settings
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.training import TrainConfig
 from pipelines.runtime.console import say
+from pipelines.storage.record_store import require_other_outputs_kept
 from pipelines.tracking.model_cache import pin_model
 from pipelines.training.events import publish_events
 from pipelines.training.initial_tokens import initial_parents, with_local_tokens
@@ -43,13 +43,11 @@ from pipelines.training.runs.job import Job, own_rank, parallel_module
 from pipelines.training.runs.run_folder import SUMMARY, make_once, recorded_balance, say_recorded_balance
 from pipelines.training.runs.saved_states import load_state, save_state
 from pipelines.training.sample_use import balance_splits
+from pipelines.training.shards_vocabulary import describe_vocabulary, read_shards_vocabulary
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.registry import build_trainer
 from pipelines.training.systems.train_state import TrainEvent, TrainState
 from pipelines.training.systems.trainer import Trainer
-
-_NAMED = 5
-"""Categories in a line, at most."""
 
 
 def run(
@@ -79,7 +77,8 @@ def run(
         )
     initial = None if config.init_from is None else pin_model(config.init_from, tracking=tracking)
     config = config if initial is None else replace(config, init_from=initial.uri)
-    for line in _lacking_rationales(config):
+    require_other_outputs_kept(config.output, record=SUMMARY, key="checkpoint_digest", stage="ecor train")
+    for line in describe_vocabulary(_vocabulary(config), shards=config.shards, system=config.system):
         say(line)
     make_once(
         config,
@@ -218,24 +217,7 @@ def _summary(learning: Trainer, progress: TrainState, *, job: Job[TrainConfig], 
 
 
 def _vocabulary(config: TrainConfig) -> Vocabulary:
-    return read_vocabulary(f"{config.shards}/{VOCABULARY_NAME}")
-
-
-def _lacking_rationales(config: TrainConfig) -> Iterator[str]:
-    """A line on the categories whose images teach nothing, because they have no rationale; of ECOR and ECLIP."""
-    vocabulary = _vocabulary(config)
-    lacking = [name for name, ids in zip(vocabulary.categories, vocabulary.rationales_of, strict=True) if not ids]
-    if config.system == "lico" or not lacking:
-        return
-    named = name_some(lacking, most=_NAMED)
-    require(
-        bool(vocabulary.rationales),
-        f"{config.shards}/{VOCABULARY_NAME} has no rationale at all ({named}): add rationales, and shard again",
-    )
-    yield (
-        f"{len(lacking)} of {len(vocabulary.categories)} categories have no rationale ({named}): their images are left "
-        "out of training and of its figures, unless they have rationales of their own"
-    )
+    return read_shards_vocabulary(config.shards)
 
 
 def _parents(config: TrainConfig, *, initial: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:

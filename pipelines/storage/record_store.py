@@ -98,3 +98,26 @@ def _parse(data: bytes, *, where: str) -> Record:
         return json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"record {where} is damaged ({error}): delete it to redo its unit") from error
+
+
+def require_other_outputs_kept(folder: str, *, record: str, key: str, stage: str) -> None:
+    """Check that no record of another stage would be written over; `--fresh` removes a stage's own files alone.
+
+    Args:
+        folder: of the output.
+        record: file name of the stage's record, such as `summary.json`, which several stages use.
+        key: that the records of this stage have, and those of other stages have not.
+        stage: for the error.
+
+    Raises:
+        ValueError: when there is a record without the key.
+    """
+    path = filesystem.join(folder, record)
+    if not filesystem.is_file(path):
+        return
+    try:
+        found = json.loads(filesystem.read(path))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or key not in found:
+        raise ValueError(f"{folder} holds {record} of something else than `{stage}`: name another --output")

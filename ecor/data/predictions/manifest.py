@@ -134,7 +134,9 @@ class PredictionSet:
             }
             record = parse_record(cls, {**values, **records})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{source} is not a manifest of predictions ({error}): score again") from error
+            raise ValueError(
+                f"{source} is not a manifest of labels ({error}): name a folder of labels, or score again"
+            ) from error
         if record.digest != digest or totals != {"num_rows": record.num_rows, "num_bytes": record.num_bytes}:
             raise ValueError(f"{source} was altered: its digest says {digest}, its content {record.digest}")
         return record
