@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -43,23 +42,23 @@ class TableRows(Iterator[TableRow]):
     """The rows of a table, in order, and the columns that were met so far and are not read."""
 
     def __init__(self, rows: Iterator[TableRow], *, columns: Columns) -> None:
-        self._rows, self._columns = rows, columns
+        self._rows, self.columns = rows, columns
 
     def __next__(self) -> TableRow:
         return next(self._rows)
 
     @property
     def num_unread(self) -> int:
-        return len(self._columns.unread)
+        return len(self.columns.unread)
 
     @property
     def unread(self) -> tuple[str, ...]:
         """As they are spelled; of JSON Lines each line has its own names, so the last row may add one."""
-        return tuple(self._columns.unread)
+        return tuple(self.columns.unread)
 
     def describe_unread(self) -> str | None:
         """A line that names them; None where all columns are read."""
-        return self._columns.describe_unread()
+        return self.columns.describe_unread()
 
 
 def read_rows(address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()) -> TableRows:
@@ -79,20 +78,6 @@ def read_rows(address: filesystem.Address, *, required: Sequence[str], optional:
     """
     columns = Columns(required=tuple(required), optional=tuple(optional))
     return TableRows(_rows_of(str(address), columns), columns=columns)
-
-
-def describe_unread_columns(
-    address: filesystem.Address, *, required: Sequence[str], optional: Sequence[str] = ()
-) -> str | None:
-    """Name the columns that `read_rows` with the same arguments does not read; None where it reads all.
-
-    Of JSON Lines each line has its own names, so all of them are read.
-    """
-    rows = read_rows(address, required=required, optional=optional)
-    is_whole = str(address).lower().endswith(".jsonl")
-    for _ in islice(rows, None if is_whole else 1):
-        pass
-    return rows.describe_unread()
 
 
 def _rows_of(path: str, columns: Columns) -> Iterator[TableRow]:

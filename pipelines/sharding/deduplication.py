@@ -20,7 +20,8 @@ def mark_duplicate_rows(images: pa.Table, *, held: Mapping[str, str] = MappingPr
     Takes rows of INSPECTED_SCHEMA, with all copies of whatever they hold. Returns them with more columns:
     `duplicate_of`, the key of the copy that stays instead (null for those that stay), `labels`, JSON of all that the
     copies are labelled with, `stays_as`, the category of the copy that stays, where it is another one, and two digests:
-    `row_digest` of the row as it came but for its state, and `sample_digest` of what becomes of it in a tar (null for those that do not stay).
+    `row_digest` of the row as it came but for its state, and `sample_digest` of what becomes of it in a tar
+    (null for those that do not stay).
 
     A test split that the input has (`protected`) is never altered: all its images stay, labelled as they are, and
     copies elsewhere go. Otherwise one copy stays, in the split that comes first (test, validation, others by name);

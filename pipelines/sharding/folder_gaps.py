@@ -4,13 +4,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecor.config.checks import name_some
 from ecor.data.name_parsing import group_spellings
-from ecor.data.sources.image_tables import describe_unread
+from ecor.data.sources.image_tables import describe_unlabelled
+from ecor.data.table_row import Columns
 from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from pipelines.sharding.flows.flow import Rows
@@ -28,13 +31,24 @@ def describe_gaps(source: Source, *, listing: Rows) -> list[str]:
     Of a table, a line for the columns that are not read.
     """
     if source.layout == "table":
-        path = f"{source.root}/{source.places[0].path}"
-        line = describe_unread(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS)
-        return [] if line is None else [line]
+        unread = [each["unread"] for each in listing.map_tables(unread_columns).iter_rows()]
+        columns = Columns(
+            required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS, unread=dict.fromkeys(chain.from_iterable(unread))
+        )
+        lines = [
+            columns.describe_unread(),
+            *(describe_unlabelled(f"{each.root}/{each.path}") for each in source.places),
+        ]
+        return [line for line in lines if line is not None]
     if source.layout == "webdataset":
         return []
     depth = source.places[0].path.count("/") + 1
     return list(find_gaps(source, counts=listing.map_tables(partial(count_by_folder, depth=depth)).iter_rows()))
+
+
+def unread_columns(table: pa.Table) -> pa.Table:
+    """The names of columns that are not read, of the rows that have some."""
+    return table.select(["unread"]).filter(pc.is_valid(table["unread"]))
 
 
 def count_by_folder(table: pa.Table, *, depth: int) -> pa.Table:

@@ -38,6 +38,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("problem", pa.string()),  # why it has no place in the layout
         pa.field("state", pa.string()),  # size and time of the last write; null where they are not known
         pa.field("left_out", pa.string()),  # what kind of file it is, if it is no image of the dataset; only counted
+        pa.field("unread", pa.list_(pa.string())),  # columns of the table that this row is the first to have, not read
     ]
 )
 TABLE_COLUMNS = ("path", "category")
@@ -137,12 +138,15 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     has_split: bool | None = None
     path = f"{place.root}/{place.path}"
     num_bytes, began = filesystem.num_bytes(path) if path.lower().endswith(ROW_SUFFIXES) else None, time.time_ns()
-    for row in read_image_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS):
+    rows, num_known = read_image_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS), 0
+    for row in rows:
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
         source = join_source(row.path("path"), root=place.folder) if place.folder else row.path("path")
         found = {"source": source, **_labels_of(row, place=place)}
+        found["unread"] = None if rows.num_unread == num_known else rows.unread[num_known:]
+        num_known = rows.num_unread
         if split_member(source) is not None:  # its size is that of the whole file: it tells that it changed
             yield found | {"num_bytes": num_bytes}
         else:

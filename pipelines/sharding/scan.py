@@ -75,7 +75,7 @@ def balance_listing(scan: Scan, *, manifests: Mapping[str, ShardManifest], rejec
 
 def scan_block(table: pa.Table) -> pa.Table:
     """One row of what a block of a listing holds; only images count for the digest, without their times."""
-    images = table.filter(pc.is_null(table["left_out"])).drop_columns(["left_out", "state"])
+    images = table.filter(pc.is_null(table["left_out"])).drop_columns(["left_out", "state", "unread"])
     left_out = Counter(table["left_out"].drop_null().to_pylist())
     found = {
         "num_images": images.num_rows,

@@ -32,11 +32,10 @@ class ImageColumns:
     unread: tuple[str, ...]
     """Other columns."""
 
-    def describe_unread(self) -> str | None:
-        """A line that names the columns that are not read; None where there are none."""
-        columns = Columns(required=(), optional=tuple(self.labels))
-        columns.unread.update(dict.fromkeys(self.unread))
-        return columns.describe_unread()
+    @property
+    def as_columns(self) -> Columns:
+        """The columns that are read and those that are not."""
+        return Columns(required=(), optional=tuple(self.labels), unread=dict.fromkeys(self.unread))
 
 
 def find_image_columns(

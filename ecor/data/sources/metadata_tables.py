@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ecor.data.table_row import TableRow
-from ecor.data.tables import TABLE_SUFFIXES, describe_unread_columns, read_rows
+from ecor.data.tables import TABLE_SUFFIXES, TableRows, read_rows
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 _FILE_NAME, _LABEL = "file_name", "label"
@@ -19,7 +19,7 @@ def is_metadata(path: str) -> bool:
         return False
 
 
-def read_metadata(path: str, *, required: Sequence[str], optional: Sequence[str]) -> Iterator[TableRow]:
+def read_metadata(path: str, *, required: Sequence[str], optional: Sequence[str]) -> TableRows:
     """Yield its rows with `path` in place of `file_name`.
 
     The category is the column `category`, else `label`, else the first folder of the file's name.
@@ -27,7 +27,13 @@ def read_metadata(path: str, *, required: Sequence[str], optional: Sequence[str]
     Raises:
         ValueError: as `ecor.data.tables.read_rows`, and when a category is required and there is none of the three.
     """
-    for row in read_rows(path, required=(_FILE_NAME,), optional=_optional(required, optional)):
+    asked = (*(name for name in (*required, *optional) if name != "path"), _LABEL)
+    rows = read_rows(path, required=(_FILE_NAME,), optional=asked)
+    return TableRows(_rows_with_paths(rows, required=required), columns=rows.columns)
+
+
+def _rows_with_paths(rows: TableRows, *, required: Sequence[str]) -> Iterator[TableRow]:
+    for row in rows:
         name = row.path(_FILE_NAME)
         cells = {column: value for column, value in row.cells.items() if column not in (_FILE_NAME, _LABEL)}
         if "category" not in cells and _LABEL in row.cells:
@@ -37,12 +43,3 @@ def read_metadata(path: str, *, required: Sequence[str], optional: Sequence[str]
         if "category" in required and "category" not in cells:
             raise ValueError(f"{row.where}: {name} has no category: add a column category, or a folder per category")
         yield TableRow(where=row.where, cells={"path": name, **cells})
-
-
-def describe_metadata(path: str, *, required: Sequence[str], optional: Sequence[str]) -> str | None:
-    """Name the columns that are not read."""
-    return describe_unread_columns(path, required=(_FILE_NAME,), optional=_optional(required, optional))
-
-
-def _optional(required: Sequence[str], optional: Sequence[str]) -> tuple[str, ...]:
-    return (*(name for name in (*required, *optional) if name != "path"), _LABEL)

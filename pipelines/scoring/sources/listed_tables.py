@@ -1,13 +1,13 @@
 """List the images of tables: paths, or bytes in rows, with their labels where a table has them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from ecor.data.name_parsing import read_label
 from ecor.data.sources.discovery import SplitFile
-from ecor.data.sources.image_tables import describe_unread, read_image_rows
+from ecor.data.sources.image_tables import describe_unlabelled, read_image_rows
 from ecor.data.table_row import TableRow
 from ecor.storage import filesystem
 from ecor.storage.members.member_address import split_member
@@ -44,14 +44,15 @@ def list_tables(root: str, tables: Sequence[SplitFile]) -> ListedRows:
     spelled: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for table in tables:
         path = f"{root}/{table.path}"
-        rows = list(_distinct_rows(path))
+        table_rows = read_image_rows(path, required=("path",), optional=LABELS)
+        rows = list(_distinct_rows(table_rows, path=path))
         files += labelled_files(rows, base=path.rpartition("/")[0], spelled=spelled)
         columns = [name for name in ("path", *LABELS) if any(name in row.cells for row in rows)]
         beside: dict[str, Any] = {"table": table.path} if len(tables) > 1 else {}
         if any(split_member(row.cells["path"]) for row in rows):
             beside |= {"of_bytes": filesystem.num_bytes(path)}
         described += [{name: row.cells.get(name) for name in columns} | beside for row in rows]
-        unread = unread or describe_unread(path, required=("path",), optional=LABELS)
+        unread = unread or table_rows.describe_unread() or describe_unlabelled(path)
     if not files:
         raise ValueError(f"{root}/{tables[0].path} has no row")
     return ListedRows(files=tuple(files), described=tuple(described), unread_columns=unread)
@@ -74,10 +75,10 @@ def labelled_files(
         )
 
 
-def _distinct_rows(path: str) -> Iterator[TableRow]:
-    """All rows, each of an image of its own."""
+def _distinct_rows(rows: Iterable[TableRow], *, path: str) -> Iterator[TableRow]:
+    """All rows of a table, each of an image of its own."""
     first: dict[str, str] = {}
-    for row in read_image_rows(path, required=("path",), optional=LABELS):
+    for row in rows:
         image = row.path("path")
         place = image if "://" in image else str(PurePosixPath(image))  # without "./"
         if first.setdefault(place, row.where) != row.where:
