@@ -19,7 +19,7 @@ from ecor.storage import filesystem
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.folder_layout import TRUTH_NAME
 from pipelines.sharding.listing import OPTIONAL_TABLE_COLUMNS, TABLE_COLUMNS
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 from pipelines.storage.image_bytes import escape_name
 
 _NAMED = 5

@@ -14,8 +14,8 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
-from pipelines.sharding.listed_source import archive_root, find_listed_source
-from pipelines.sharding.source_places import Place, Source
+from pipelines.sharding.sources.listed_source import archive_root, find_listed_source
+from pipelines.sharding.sources.source_places import Place, Source
 from pipelines.storage.image_bytes import is_junk, is_within
 
 TRUTH_NAME = "truth.jsonl"

@@ -22,7 +22,7 @@ from ecor.storage.filesystem import FileFacts
 from ecor.storage.members.member_address import MARK, ROW_SUFFIXES, split_member
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME
-from pipelines.sharding.source_places import Place
+from pipelines.sharding.sources.source_places import Place
 from pipelines.storage.file_times import read_facts, settled_time
 from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8, join_source
 

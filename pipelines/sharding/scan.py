@@ -14,7 +14,7 @@ from pipelines.runtime.balance import Balance
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.label_names import Label, labels_in
 from pipelines.sharding.shard_job import digest_of
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from pipelines.runtime.console import say
 from pipelines.sharding.flows.flow import Flow
 from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import How
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 from pipelines.storage.work_ledger import WorkLedger
 
 LEDGER, WORK = "_ledger", "_work"

@@ -41,7 +41,7 @@ from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, How, ShardUnit
 from pipelines.sharding.shard_writer import plan_units, write_shards
 from pipelines.sharding.shards_folder import LEDGER, publish_shards, read_finished, read_rejected, write_summary
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 from pipelines.storage.work_ledger import WorkLedger
 
 

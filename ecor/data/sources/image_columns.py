@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecor.data.table_row import ALSO_CALLED, Columns, show_value
-from ecor.storage.members.row_files import bytes_field
+from ecor.storage.members.parquet_rows import bytes_field
 
 _METADATA = b"huggingface"
 _IMAGE = "image"

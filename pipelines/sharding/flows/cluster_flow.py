@@ -26,7 +26,7 @@ from pipelines.sharding.shard_job import ShardJob
 from pipelines.sharding.shard_units import Block, Made, ShardUnit, is_intact
 from pipelines.sharding.shard_writer import make_shard
 from pipelines.sharding.shards_folder import write_rows
-from pipelines.sharding.source_places import Place, Source
+from pipelines.sharding.sources.source_places import Place, Source
 from pipelines.storage.work_ledger import WorkLedger
 
 _IMAGES_PER_BLOCK = 1024

@@ -8,7 +8,7 @@ from pipelines.runtime.local_run import runs_in_process
 from pipelines.runtime.prometheus import time_stage
 from pipelines.sharding.flows.flow import Flow, Rows
 from pipelines.sharding.flows.local_flow import list_few, local_flow
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 
 IMAGES_PER_LABEL = 10
 """Images to shard that count as one image of a small job: each costs less than a tenth of one to label (our choice)."""

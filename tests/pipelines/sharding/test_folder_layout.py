@@ -10,7 +10,7 @@ from ecor.data.split_names import split_of
 from pipelines.config.stages import ShardConfig
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 from pipelines.storage.image_bytes import is_junk, is_within, path_within
 
 

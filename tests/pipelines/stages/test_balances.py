@@ -54,7 +54,7 @@ from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.inspection import entries, inspect_images
 from pipelines.sharding.listing import list_images
 from pipelines.sharding.scan import balance_listing, merge_scans, scan_block
-from pipelines.sharding.source_places import Source
+from pipelines.sharding.sources.source_places import Source
 from pipelines.stages import evaluate, explain, report, shard
 from pipelines.training import caption_source
 from pipelines.training.caption_loader import CaptionedShards, read_captioned

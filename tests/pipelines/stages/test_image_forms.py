@@ -1,8 +1,8 @@
 """Images are the same in whatever form they come: content, labels, features and order, for `shard` and `score`.
 
 Covers: `pipelines.scoring.sources.listed_folder`, `pipelines.scoring.sources.listed_tables`,
-`pipelines.sharding.listed_source`, `pipelines.sharding.source_places`, `ecor.data.sources.image_tables`,
-`ecor.data.sources.row_tables`.
+`pipelines.sharding.sources.listed_source`, `pipelines.sharding.sources.source_places`,
+`ecor.data.sources.image_tables`, `ecor.data.sources.row_tables`.
 """
 
 from dataclasses import replace

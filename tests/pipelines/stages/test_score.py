@@ -222,15 +222,15 @@ def test_a_table_gives_paths_and_truth(pictures: Path, tmp_path: Path, suffix: s
 
 
 def test_files_that_are_no_images_by_their_names_are_counted_and_an_output_folder_is_not_listed(tmp_path):
-    names = ["a.png", "b.JPG", "c.jfif", "d.mpo", "e.heic", "f.HEIC", "notes", "Thumbs.db", ".hidden.png"]
+    names = ["a.png", "b.JPG", "c.jfif", "d.mpo", "e.dng", "f.DNG", "notes", "Thumbs.db", ".hidden.png"]
     for name in (*names, "Icon\r", "#snapshot/monday/a.png", "@eaDir/a.png", "out/old.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     found = read_input(str(tmp_path), unit_size=100, without=str(tmp_path / "out"))
-    assert found.num_images == 4 and found.left_out == {".heic": 2, "": 1}
+    assert found.num_images == 4 and found.left_out == {".dng": 2, "": 1}
     assert found.num_listed == 13 and found.passed_over == {"hidden": 5, "output": 1}
     assert found.describe_left_out() == (
-        "left out 3 files that are no images by their names: 2 .heic, 1 without a suffix"
+        "left out 3 files that are no images by their names: 2 .dng, 1 without a suffix"
     )
     assert read_input(str(tmp_path), unit_size=100).num_images == 5
 

@@ -31,7 +31,6 @@ from ecor.config.training import FitConfig, ObjectiveConfig
 from ecor.data.images.decoding import decode_image
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import label_ids
-from ecor.data.shard_manifest import write_side_files
 from ecor.data.vocabulary import vocabulary_from_mapping
 from ecor.training.distributed import Rank
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
@@ -39,12 +38,13 @@ from pipelines.config.training import TrainConfig
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
 from pipelines.stages import train
-from pipelines.stages.train import _cut_sentences, _lacking_rationales
+from pipelines.stages.train import _cut_sentences
 from pipelines.storage.work_ledger import WorkLedger
 from pipelines.training.data_loader import PictureReader, batch_positions, num_batches, order_of_epoch, read_split
 from pipelines.training.runs.run_folder import hold_output
 from pipelines.training.sample_use import balance_splits
 from pipelines.training.shard_files import fetch_shards
+from pipelines.training.shards_vocabulary import describe_vocabulary
 from pipelines.training.systems.prompt_trainer import resolve_config
 from pipelines.training.systems.train_state import TrainState
 from pipelines.training.unreadable import MOST_NAMED, merge_reasons, unreadable_lines
@@ -132,19 +132,20 @@ def test_samples_without_labels_are_left_out_and_counted(tmp_path: Path) -> None
         read_split(str(tmp_path / "test"), vocabulary=VOCABULARY)
 
 
-def test_categories_without_rationales_are_told_before_the_work(tmp_path: Path) -> None:
+def test_categories_without_rationales_are_told_before_the_work() -> None:
     """Their images teach nothing; LICO learns from categories alone."""
 
     def lines(names: dict[str, list[str]], *, system: str = "ecor") -> list[str]:
-        write_side_files(tmp_path, vocabulary=vocabulary_from_mapping(names))
-        return list(_lacking_rationales(TrainConfig(shards=str(tmp_path), output="run", system=system)))
+        return list(describe_vocabulary(vocabulary_from_mapping(names), shards="shards", system=system))
 
-    assert lines({"hat": ["a brim"]}) == []
-    (line,) = lines({"hat": ["a brim"], "shoes": [], "socks": []})
+    assert lines({"hat": ["a brim", "a crown"], "shoes": ["laces"]}) == []
+    line = lines({"hat": ["a brim"], "shoes": [], "socks": []})[-1]
     assert line.startswith("2 of 3 categories have no rationale (shoes, socks): their images are left out")
-    (line,) = lines({"hat": ["a brim"], **{f"c{number}": [] for number in range(999)}})
+    line = lines({"hat": ["a brim"], **{f"c{number}": [] for number in range(999)}})[-1]
     assert len(line) < 500 and "c4 and 994 more" in line
-    assert lines({"shoes": []}, system="lico") == []
+    assert lines({"shoes": [], "socks": []}, system="lico") == []
+    (line,) = lines({"hat": ["a brim", "a crown"]})
+    assert line.startswith("the vocabulary has one category alone (hat)")
     for system in ("ecor", "eclip"):
         with pytest.raises(ValueError, match=r"has no rationale at all .*add rationales, and shard again"):
             lines({"shoes": [], "socks": []}, system=system)

@@ -1,7 +1,4 @@
-"""HEIC, AVIF, JPEG XL and files of several pictures: the right pixels, or a line that names what is not installed.
-
-Covers: `ecor.data.images.image_names`.
-"""
+"""HEIC, AVIF, JPEG XL and files of several pictures: the right pixels, or a line that names what is not installed."""
 
 import io
 import sys

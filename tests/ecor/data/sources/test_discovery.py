@@ -13,7 +13,7 @@ import pytest
 
 from ecor.data.sources.discovery import find_archives, find_tables
 from ecor.data.sources.image_columns import find_image_columns
-from ecor.data.sources.image_tables import describe_unread, read_image_rows
+from ecor.data.sources.image_tables import read_image_rows
 from ecor.data.sources.sidecars import has_sidecars, sidecars_of
 
 PAIR = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -54,7 +54,7 @@ def test_a_class_label_is_the_category_where_no_column_is_called_so():
         columns_of(("image", PAIR), ("coarse", pa.int64()), ("fine", pa.int64()), features={"fine": cat, "coarse": cat})
     with pytest.raises(ValueError, match="no column category"):
         columns_of(("image", PAIR), ("label", pa.int64()))
-    assert columns_of(("image", PAIR), ("label", pa.int64()), required=("path",)).describe_unread() == (
+    assert columns_of(("image", PAIR), ("label", pa.int64()), required=("path",)).as_columns.describe_unread() == (
         "columns that are not read: label"
     )
 
@@ -143,7 +143,8 @@ def test_metadata_is_a_table_with_file_names_and_an_unrelated_file_is_none(tmp_p
     ]
     cells = [next(iter(read_image_rows(f"{tmp_path}/in/{each.path}", **ASKED))).cells for each in found]
     assert cells == [{"path": "2.jpg", "category": "0"}, {"path": "cat/1.jpg", "category": "cat"}]
-    assert describe_unread(f"{tmp_path}/in/train/metadata.jsonl", **ASKED) == "columns that are not read: text"
+    rows = read_image_rows(f"{tmp_path}/in/train/metadata.jsonl", **ASKED)
+    assert len(list(rows)) == 1 and rows.describe_unread() == "columns that are not read: text"
     (tmp_path / "in" / "train" / "metadata.jsonl").write_text('{"file_name": "1.jpg"}\n')
     with pytest.raises(ValueError, match=r"line 1: 1\.jpg has no category: add a column category"):
         list(read_image_rows(f"{tmp_path}/in/train/metadata.jsonl", **ASKED))

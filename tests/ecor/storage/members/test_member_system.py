@@ -1,7 +1,8 @@
 """Members of archives and rows are files: names, bytes, links and damage, compared with `tarfile`, `zipfile`, pyarrow.
 
 Covers: `ecor.storage.members.member_address`, `ecor.storage.members.member_files`, `ecor.storage.members.tar_files`,
-`ecor.storage.members.zip_files`, `ecor.storage.members.row_files`.
+`ecor.storage.members.zip_files`, `ecor.storage.members.row_files`,
+`ecor.storage.members.parquet_rows`.
 """
 
 import io
@@ -203,22 +204,22 @@ def test_images_of_rows_are_read_in_any_order(tmp_path: Path, kind: str):
 
 
 def test_a_row_group_is_unpacked_to_disk_once_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from ecor.storage.members import row_files
+    from ecor.storage.members import parquet_rows
 
     values, table = rows()
     path = write_rows(table, tmp_path / "t.parquet", kind="parquet")
     unpacked = []
-    unpack = row_files._ParquetRows._unpack
+    unpack = parquet_rows.ParquetRows._unpack
 
     def counted(self, path, *, column, group):
         unpacked.append(group)
         return unpack(self, path, column=column, group=group)
 
-    monkeypatch.setattr(row_files._ParquetRows, "_unpack", counted)
+    monkeypatch.setattr(parquet_rows.ParquetRows, "_unpack", counted)
     for number in (1, 2, 99, 3, 97):
         assert read_image_bytes(f"{path}!/raw/{number}") == (values[number])
     assert unpacked == [0, 3]
-    monkeypatch.setattr(row_files, "_most_unpacked_bytes", lambda: 0)
+    monkeypatch.setattr(parquet_rows, "_most_unpacked_bytes", lambda: 0)
     for number in (31, 1, 31):
         read_image_bytes(f"{path}!/raw/{number}")
     assert unpacked == [0, 3, 1, 0, 1]

@@ -10,7 +10,7 @@ from ecor.storage import filesystem
 from ecor.storage.members.member_address import MARK, is_archive
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
-from pipelines.sharding.source_places import Place, Source
+from pipelines.sharding.sources.source_places import Place, Source
 from pipelines.storage.image_bytes import is_junk
 
 
