@@ -66,7 +66,7 @@ from tests.support.tiny_splits import VOCABULARY, sample, write_split
 
 PREPROCESS = Preprocess(image_size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
 HIDDEN = ("Thumbs.db", ".e.png", "desktop.ini")
-FILES = ("a.png", "b.JPG", "c.heic", "notes.txt", "d", "f.g.png", *HIDDEN)
+FILES = ("a.png", "b.JPG", "c.dng", "notes.txt", "d", "f.g.png", *HIDDEN)
 IMAGES = ("a.png", "b.JPG", "f.g.png")
 """Those of `FILES` that `score` takes by their names."""
 WITHOUT_SPLITS = ("", "hat", "shoe", "hat/deep", "hat/.cache", "__MACOSX/hat", "hat/@eaDir", "hat-masks")

@@ -167,7 +167,9 @@ def test_what_another_run_has_made_or_begun_is_refused_with_both_digests(
     config = config_of(world, tmp_path / "run", shards=str(tmp_path / "shards"))
     digest = train._parents(resolve_config(config))["config"]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / record).write_text(json.dumps({"digest": digest, "run_id": "its own"}))
+    (tmp_path / "run" / record).write_text(
+        json.dumps({"digest": digest, "run_id": "its own", "checkpoint_digest": "c"})
+    )
     if changed == "input":
         write_split(tmp_path / "shards", [sample(n) for n in range(NUM_TRAIN + 1)], split="train")
     if changed == "vocabulary":

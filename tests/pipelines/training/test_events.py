@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ecor.training.distributed import Rank
-from pipelines.training import events
+from pipelines.tracking import model_registry
 from pipelines.training.events import publish_events
 
 
@@ -26,9 +26,7 @@ class Moment:
 def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, float]]]:
     """What is sent to MLflow."""
     found: list[tuple[int, dict[str, float]]] = []
-    monkeypatch.setattr(
-        events.model_registry, "log_metrics", lambda *_, run_id, metrics, step: found.append((step, metrics))
-    )
+    monkeypatch.setattr(model_registry, "log_metrics", lambda *_, run_id, metrics, step: found.append((step, metrics)))
     return found
 
 
