@@ -30,7 +30,7 @@ test: .venv/dev  ## all tests, as CI runs them
 	    sed -nE '/^(FAILED|ERROR) tests\// { s/^[A-Z]+ /  /; s/ - .*//; p; }' $$log; \
 	fi; rm -f $$log; exit $$code
 
-test-slow: .venv/dev  ## tests that start Ray, servers, browsers: up to 25 minutes
+test-slow: .venv/dev  ## tests that start Ray, servers, browsers: 12 to 25 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # One thread each: the processes together use all processors.

@@ -96,12 +96,15 @@ def nodes_started(*, num_cpus: Sequence[int], environment: Mapping[str, str]) ->
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for index, cpus in enumerate(num_cpus):
             role = [f"--address=127.0.0.1:{gcs}"] if index else head
-            node = _node(role, cpus=cpus, metrics=metrics[index], environment=on_nodes, folder=folder)
-            started.append(stack.enter_context(node))
-            if index == 0:
-                _wait(f"{address}/api/version", token=token, log=folder / "node-0.log")
-        for port in metrics:
-            _wait(f"http://127.0.0.1:{port}/metrics", token=token, log=folder / "node-0.log")
+            pages = [*([] if index else [f"{address}/api/version"]), f"http://127.0.0.1:{metrics[index]}/metrics"]
+            for is_last in (False, True):  # Ray gives its own processes 30 s to start, whatever else the machine does
+                node = _node(role, cpus=cpus, metrics=metrics[index], environment=on_nodes, folder=folder)
+                process = stack.enter_context(node)
+                if all(_answers(page, process=process, token=token, folder=folder) for page in pages):
+                    break
+                assert not is_last, f"a node ended while it started\n{_newest_log(folder)}"
+                _end(process)
+            started.append(process)
         try:
             yield Nodes(
                 dashboard=address,
@@ -155,18 +158,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _wait(url: str, *, token: str, log: Path) -> None:
+def _answers(url: str, *, process: "subprocess.Popen[bytes]", token: str, folder: Path) -> bool:
+    """Wait until a page answers; False when the node that serves it has ended."""
     deadline = time.monotonic() + _START_S
-    while True:
+    while process.poll() is None:
         try:
             request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
             urllib.request.urlopen(request, timeout=5).close()
-            return
+            return True
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{url} answers {error.code}\n{log.read_text()[-2000:]}") from error
+            raise AssertionError(f"{url} answers {error.code}\n{_newest_log(folder)}") from error
         except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer\n{log.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, f"{url} does not answer\n{_newest_log(folder)}"
             time.sleep(0.3)
+    return False
+
+
+def _newest_log(folder: Path) -> str:
+    """The end of what the node that was started last has said."""
+    last = max(folder.glob("node-*.log"), key=lambda path: int(path.stem.partition("-")[2]))
+    return last.read_text()[-2000:]
 
 
 def _free_ports(number: int) -> list[int]:

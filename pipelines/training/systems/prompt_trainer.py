@@ -88,10 +88,9 @@ def validation_objective(config: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def tuned_method(config: ObjectiveConfig) -> MethodName:
-    """The decoding that an objective tunes for: for a rival's loss the rival's, for ECOR's losses the joint.
+    """The decoding that an objective tunes for, which judges its epochs: a rival's, or for ECOR's losses the joint.
 
-    It judges the epochs on validation, and the model decodes by it where no other is named. `pooled`, that of
-    `three_term`, has weight 1 until one is fitted.
+    The model decodes by it where no other is named. `pooled`, that of `three_term`, has weight 1 until one is fitted.
     """
     methods: dict[ObjectiveName, MethodName] = {
         "inverted": "inverted",
