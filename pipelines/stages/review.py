@@ -6,6 +6,7 @@ of all images, when the server stops.
 """
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecor.config.checks import require
@@ -146,8 +147,8 @@ def _write_table(session: ReviewSession, *, config: ReviewConfig, predictions: P
 
 def balance_review(predictions: PredictionSet, *, session: ReviewSession, decisions: str) -> Balance:
     """The images that the manifest of the labels names, those in the table of decisions, and those that are open."""
-    with filesystem.open_file(decisions) as file:
-        keys = pq.ParquetFile(file).read(columns=["key"], use_threads=False)["key"].unique().to_pylist()
+    table = pq.ParquetFile(pa.BufferReader(filesystem.read(decisions))).read(columns=["key"], use_threads=False)
+    keys = list(dict.fromkeys(table["key"].to_pylist()))
     is_open = np.ones(len(session.index), dtype=bool)
     is_open[session.index.find(keys)] = False
     left_out = {"undecided": int(is_open.sum())}
