@@ -1,9 +1,9 @@
 """What the readers of archives and of rows have in common: names, sizes, bytes, and errors of one member."""
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from ecor.storage.store_errors import AddressError
 
@@ -43,6 +43,47 @@ class MemberFiles(Protocol):
 
     def read(self, name: str) -> bytes:
         """All bytes of a member. Raises FileNotFoundError, MemberError."""
+
+
+@runtime_checkable
+class _Named(Protocol):
+    """A member that is found by its name."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be read."""
+
+
+_M = TypeVar("_M", bound=_Named)
+
+
+class NamedMembers(Generic[_M]):
+    """Names and sizes of an archive's members, the same for each kind of archive."""
+
+    def __init__(self, container: Container, members: Mapping[str, _M]) -> None:
+        self._container, self._members, self._names = container, members, sorted(members)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def num_bytes(self, name: str) -> int:
+        return self._member(name).num_bytes
+
+    def _member(self, name: str) -> _M:
+        found = self._members.get(name)
+        if found is None:
+            raise FileNotFoundError(f"{self._container.url} has no member {name}")
+        return found
+
+    def _readable(self, name: str) -> _M:
+        found = self._member(name)
+        if found.problem is not None:
+            raise MemberError(f"{self._container.url}!/{name} {found.problem}")
+        return found
 
 
 def plain_name(name: str) -> str:

@@ -2,10 +2,9 @@
 
 import posixpath
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ecor.storage.members.member_files import Container, MemberError, plain_name
+from ecor.storage.members.member_files import Container, NamedMembers, plain_name
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 """How compressed files begin, and what unpacks them."""
@@ -22,7 +21,7 @@ class _Member:
     """Why it cannot be read."""
 
 
-class TarFiles:
+class TarFiles(NamedMembers[_Member]):
     """The plain files of a tar. A name that is there twice is the last one, as where a tar is unpacked."""
 
     def __init__(self, container: Container) -> None:
@@ -32,30 +31,13 @@ class TarFiles:
             ValueError: when it is compressed, no tar, or damaged or cut anywhere between its members.
             OSError: when a disk or a store fails.
         """
-        self._container = container
-        self._members = _read_headers(container)
-        self._names = sorted(self._members)
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self._names
-
-    def num_bytes(self, name: str) -> int:
-        return self._member(name).num_bytes
+        super().__init__(container, _read_headers(container))
 
     def read(self, name: str) -> bytes:
-        member = self._member(name)
-        if member.problem is not None:
-            raise MemberError(f"{self._container.url}!/{name} {member.problem}")
+        member = self._readable(name)
         if member.num_bytes == 0:
             return b""
         return self._container.read(member.offset, member.offset + member.num_bytes)
-
-    def _member(self, name: str) -> _Member:
-        found = self._members.get(name)
-        if found is None:
-            raise FileNotFoundError(f"{self._container.url} has no member {name}")
-        return found
 
 
 def _read_headers(container: Container) -> dict[str, _Member]:

@@ -3,10 +3,9 @@
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ecor.storage.members.member_files import Container, MemberError, plain_name
+from ecor.storage.members.member_files import Container, MemberError, NamedMembers, plain_name
 
 _HEADER = struct.Struct("<4s22xHH")
 """Of a member: its signature, and the lengths of its name and its extra fields."""
@@ -28,7 +27,7 @@ class _Member:
     """Why it cannot be read."""
 
 
-class ZipFiles:
+class ZipFiles(NamedMembers[_Member]):
     """The plain files of a zip. A name that is there twice is the last one, as where a zip is unpacked."""
 
     def __init__(self, container: Container) -> None:
@@ -38,28 +37,17 @@ class ZipFiles:
             ValueError: when it is no zip, or damaged or cut.
             OSError: when a disk or a store fails.
         """
-        self._container = container
         with container.store.open(container.path, "rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:
                     found = [each for each in archive.infolist() if not each.is_dir()]
             except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
                 raise ValueError(f"{container.url} is no zip, or damaged: {error}") from error
-        self._members = {plain_name(each.filename): _member(each) for each in found}
-        self._names = sorted(self._members)
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self._names
-
-    def num_bytes(self, name: str) -> int:
-        return self._member(name).num_bytes
+        super().__init__(container, {plain_name(each.filename): _member(each) for each in found})
 
     def read(self, name: str) -> bytes:
         """All bytes of a member; never more than its directory says, whatever it unpacks to."""
-        member, where = self._member(name), f"{self._container.url}!/{name}"
-        if member.problem is not None:
-            raise MemberError(f"{where} {member.problem}")
+        member, where = self._readable(name), f"{self._container.url}!/{name}"
         packed = self._read_packed(member, where=where)
         data = packed if member.method == _STORED else _inflate(packed, most=member.num_bytes, where=where)
         if len(data) != member.num_bytes or zlib.crc32(data) != member.checksum:
@@ -76,12 +64,6 @@ class ZipFiles:
         if start + member.num_packed > container.num_bytes:
             raise MemberError(f"{where} is damaged: it ends after the zip")
         return container.read(start, start + member.num_packed) if member.num_packed else b""
-
-    def _member(self, name: str) -> _Member:
-        found = self._members.get(name)
-        if found is None:
-            raise FileNotFoundError(f"{self._container.url} has no member {name}")
-        return found
 
 
 def _member(info: zipfile.ZipInfo) -> _Member:
