@@ -48,3 +48,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("shared test data (photos, descriptors) is not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray must not be asked for."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("pipelines.runtime.cluster.connect", None)
+    monkeypatch.setattr("pipelines.runtime.local_run._names_cluster", lambda config: config.address is not None)

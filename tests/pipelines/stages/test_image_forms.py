@@ -30,12 +30,7 @@ ONE = ClusterConfig(num_cpus=1)
 Labelled = list[tuple[str, str | None]]
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray must not be asked for."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("pipelines.runtime.cluster.connect", None)
-    monkeypatch.setattr("pipelines.runtime.local_run._names_cluster", lambda config: config.address is not None)
+pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
 @pytest.fixture(scope="module")

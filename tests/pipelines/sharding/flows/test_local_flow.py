@@ -25,12 +25,7 @@ from tests.support.processes import ROOT, hear_ctrl_c
 TWO = ClusterConfig(num_cpus=2)
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray must not be asked for."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("pipelines.runtime.cluster.connect", None)
-    monkeypatch.setattr("pipelines.runtime.local_run._names_cluster", lambda config: config.address is not None)
+pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
 @pytest.fixture(scope="module")
