@@ -44,6 +44,7 @@ KINDS = ("worker", "actor", "node", "driver", "terminate", "ctrl-c", "full disk"
 BATCH_SIZE = 4
 _DISK_MIB = 64
 _MISSES = 3
+LONG_AGO_S = 1_700_000_000
 _AGENTS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -196,7 +197,10 @@ class Stage:
 
 
 def write_world(folder: Path, *, num: int = 40, seed: int = 0) -> Path:
-    """Pictures of coloured noise in a folder per category: `num` of each, two copies and a broken one among them."""
+    """Pictures of coloured noise in a folder per category: `num` of each, two copies and a broken one among them.
+
+    They are old: of files written within the last minute shards record no time, so a later run would record more.
+    """
     pixels = np.random.default_rng(seed)
     for category in NAMES:
         (folder / category).mkdir(parents=True)
@@ -207,6 +211,8 @@ def write_world(folder: Path, *, num: int = 40, seed: int = 0) -> Path:
     for copy in (first.with_name("copy.png"), last.with_name("copy.png")):
         copy.write_bytes(first.read_bytes())
     first.with_name("broken.png").write_bytes(first.read_bytes()[:100])
+    for path in folder.glob("*/*"):
+        os.utime(path, (LONG_AGO_S, LONG_AGO_S))
     return folder
 
 
