@@ -42,12 +42,13 @@ from pipelines.training.systems.local_run import build_local_trainer, train_to_e
 from pipelines.training.systems.probability_maps import fit_probability_maps
 from pipelines.training.systems.prompt_trainer import PromptTrainer
 
-MAPPED = "pair, mapped"
-"""What `calibrated_confidence` states of the best pair."""
+MAPPED = {"pair": "pair, mapped", "category": "category, mapped"}
+"""What `calibrated_confidence` states of the best pair, and of the most probable category."""
 QUANTITIES = {
     "pair": "pair",
-    MAPPED: "pair, calibrated confidence",
+    MAPPED["pair"]: "pair, as stated",
     "category": "category",
+    MAPPED["category"]: "category, as stated",
     "rationale_visible": "rationale visible",
     "visible": "P(r \\| I)",
 }
@@ -200,10 +201,11 @@ def judged_of(labels: list[tuple[Labels, Labels]], *, method: MethodName, sizes:
     for each, mapped in labels:
         named = np.array(each.categories)[each.answers.pair_categories[:, 0]]
         marginal = np.array(each.categories)[each.answers.marginal_categories]
-        mapped_pair = stated_probabilities(mapped.answers, mapped.truth)["pair"]
-        for name, found in (stated_probabilities(each.answers, each.truth) | {MAPPED: mapped_pair}).items():
+        by_map = stated_probabilities(mapped.answers, mapped.truth)
+        both = stated_probabilities(each.answers, each.truth) | {MAPPED[name]: by_map[name] for name in MAPPED}
+        for name, found in both.items():
             stated.setdefault(name, []).append(found)
-            categories.setdefault(name, []).append(marginal if name == "category" else named)
+            categories.setdefault(name, []).append(marginal if name.startswith("category") else named)
     return Judged(method=method, sizes=sizes, stated=stated, categories=categories)
 
 

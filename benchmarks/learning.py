@@ -1,6 +1,7 @@
 """How many images must be reviewed until a tuned model is right for a visible reason: each strategy against random.
 
-    python benchmarks/learning.py --output learning-study --minutes 30
+    python benchmarks/learning.py --worlds demo --output learning-demo
+    python benchmarks/learning.py --worlds other --output learning-other --clip run/model.json run/weights.safetensors
 
 A cell is one world, one strategy and one repetition: a first model is tuned on a few drawn images; then, round by
 round, the strategy chooses images of a pool, a reviewer who knows the truth accepts or corrects their labels, and the
@@ -29,6 +30,7 @@ from scipy import stats
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.feature_types import ImageFeatures
+from ecor.config.model import BackboneConfig
 from ecor.config.scoring import ScoringConfig
 from ecor.config.training import FitConfig
 from ecor.data.predictions.manifest import PredictionParents, PredictionSet, write_prediction_set
@@ -51,6 +53,7 @@ from pipelines.training.systems.prompt_trainer import PromptTrainer
 
 STRATEGIES: tuple[StrategyName, ...] = ("random", "margin", "disagreement", "wrong_reason", "coverage")
 WORLDS = ("demo", "other")
+NUM_RESAMPLES = 2000
 NUM_FIRST = 48
 """Images that the first model is tuned on."""
 SHARES = LearnConfig(labels="").split_shares
@@ -67,6 +70,7 @@ class Study:
     num_pool: int
     num_test: int
     num_epochs: int
+    clip: BackboneConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +158,7 @@ def tune(samples: Sequence[Sample], *, cell: Cell, study: Study, init_from: Path
         config = TrainConfig(
             shards=write_splits(Path(scratch) / "shards", samples, world=cell.world),
             output=scratch,
+            backbone=study.clip,
             fit=FIT,
             num_epochs=study.num_epochs,
             batch_size=16,
@@ -307,6 +312,21 @@ def images_needed(figures: Sequence[dict[str, float]], *, metric: str, level: fl
     return math.inf
 
 
+def needed_interval(curves: Sequence[list[dict[str, float]]], *, metric: str, level: float) -> str:
+    """Reviewed images until the mean over repetitions is at a level, with its 95 % interval (bootstrap over them)."""
+    values = np.array([[each[metric] for each in figures] for figures in curves])
+    reviewed = [each["reviewed"] for each in curves[0]]
+    draws = np.random.default_rng(0).integers(0, len(values), (NUM_RESAMPLES, len(values)))
+
+    def needed(rows: np.ndarray) -> float:
+        mean = [{"reviewed": number, metric: value} for number, value in zip(reviewed, rows.mean(0), strict=True)]
+        return images_needed(mean, metric=metric, level=level)
+
+    low, high = np.quantile([needed(values[draw]) for draw in draws], (0.025, 0.975), method="nearest")
+    middle, low, high = ("more" if math.isinf(each) else f"{each:.0f}" for each in (needed(values), low, high))
+    return f"{middle} ({low} to {high})"
+
+
 def print_world(world: str, *, study: Study) -> None:
     """Tables of a world: figures by round, differences from random, and images needed for what random reaches."""
     cells = {(cell.strategy, cell.seed): found for cell, found in finished(study) if cell.world == world}
@@ -318,48 +338,57 @@ def print_world(world: str, *, study: Study) -> None:
     rounds = range(len(study.budgets) + 1)
     for metric in ("rr", "accuracy"):
         print(
-            f"| {metric}, % | " + " | ".join(str(int(cells["random", seeds[0]][r]["reviewed"])) for r in rounds) + " |"
+            f"| {metric}, % | "
+            + " | ".join(str(int(cells["random", seeds[0]][r]["reviewed"])) for r in rounds)
+            + " | rounds |"
         )
-        print("|---|" + "---:|" * len(rounds))
+        print("|---|" + "---:|" * (len(rounds) + 1))
         for name in STRATEGIES:
             figures = [[100 * cells[name, seed][r][metric] for seed in seeds] for r in rounds]
-            print(f"| {name} | " + " | ".join(map(interval, figures)) + " |")
+            print(
+                f"| {name} | "
+                + " | ".join(map(interval, figures))
+                + f" | {interval(np.mean(figures[1:], axis=0).tolist())} |"
+            )
         for name in STRATEGIES[1:]:
             gaps = [
                 [100 * (cells[name, seed][r][metric] - cells["random", seed][r][metric]) for seed in seeds]
                 for r in rounds
             ]
-            print(f"| {name} less random | " + " | ".join(map(interval, gaps)) + " |")
+            over_rounds = np.mean(gaps[1:], axis=0).tolist()
+            print(f"| {name} less random | " + " | ".join(map(interval, gaps)) + f" | {interval(over_rounds)} |")
         level = float(np.mean([cells["random", seed][-2][metric] for seed in seeds]))
         print(f"\nimages until {metric} is {100 * level:.1f} % (as random is with {study.budgets[-2]}):")
         for name in STRATEGIES:
-            needed = [images_needed(cells[name, seed], metric=metric, level=level) for seed in seeds]
-            text = ", ".join("more" if each == math.inf else f"{each:.0f}" for each in needed)
-            middle = float(np.median(needed))
-            print(f"- {name}: median {'more' if middle == math.inf else f'{middle:.0f}'} ({text})")
+            print(f"- {name}: {needed_interval([cells[name, seed] for seed in seeds], metric=metric, level=level)}")
         print()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("learning-study"))
-    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=WORLDS)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--worlds", nargs="+", required=True, choices=WORLDS)
     parser.add_argument("--repetitions", type=int, default=6)
     parser.add_argument("--budgets", nargs="+", type=int, default=[40, 80, 160, 320])
     parser.add_argument("--num-pool", type=int, default=800)
-    parser.add_argument("--num-test", type=int, default=600)
+    parser.add_argument("--num-test", type=int, default=1000)
     parser.add_argument("--num-epochs", type=int, default=LearnConfig(labels="").num_epochs)
+    parser.add_argument("--clip", nargs=2, metavar=("MODEL", "WEIGHTS"), help="of `ecor pretrain`; none: the package's")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no cell after this time")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    clip = BackboneConfig(precision="fp32")
+    if options.clip:
+        clip = BackboneConfig(name=options.clip[0], pretrained=options.clip[1], precision="fp32")
     study = Study(
         root=options.output,
         budgets=tuple(options.budgets),
         num_pool=options.num_pool,
         num_test=options.num_test,
         num_epochs=options.num_epochs,
+        clip=clip,
     )
-    settings = {name: getattr(options, name) for name in ("budgets", "num_pool", "num_test", "num_epochs")}
+    settings = {name: getattr(options, name) for name in ("budgets", "num_pool", "num_test", "num_epochs", "clip")}
     (study.root / "cells").mkdir(parents=True, exist_ok=True)
     record = study.root / "study.json"
     if record.exists() and json.loads(record.read_text()) != settings:

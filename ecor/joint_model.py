@@ -59,7 +59,7 @@ class JointModel:
             temperatures: one per factor; None: all 1.
             calibrated_on: digest of the vocabulary that the temperatures were fitted on, if any.
             visibility: by decoding method, the map that was fitted with these temperatures, if any.
-            confidence_maps: the same for the confidence of the best pair.
+            confidence_maps: the same for the confidence of the best pair and the category.
             method: the decoding that it was tuned for, and decodes by where none is named; None: `joint`.
             text_config: where text features are kept; None: the default.
             name: of the model, for the rows it makes.
@@ -116,7 +116,7 @@ class JointModel:
         if self.visibility:
             content["visibility"] = {method: asdict(each) for method, each in self.visibility.items()}
         if self.confidence_maps:
-            content["confidence_maps"] = {method: asdict(each) for method, each in self.confidence_maps.items()}
+            content["confidence_maps"] = {method: each.to_record() for method, each in self.confidence_maps.items()}
         return json_digest(content)
 
     @property

@@ -28,7 +28,7 @@ from ecor.data.predictions.schema import OOD_COLUMN, VISIBLE_COLUMN, origins_tab
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.joint_model import JointModel
 from ecor.probability.joint import Joint
-from ecor.probability.platt_scaling import pair_log_odds, pair_probability
+from ecor.probability.platt_scaling import pair_log_odds, pair_probability, with_calibrated_category
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
 from ecor.probability.rationale_visibility import visibility_evidence, visible_probability
 
@@ -102,7 +102,7 @@ class Recognizer(JointModel):
         Args:
             temperatures: fitted.
             visibility: by decoding method, the map that was fitted with them, if any.
-            confidence_maps: the same for the confidence of the best pair.
+            confidence_maps: the same for the confidence of the best pair and the category.
         """
         maps = {"visibility": visibility or {}, "confidence_maps": confidence_maps or {}}
         like = self._like(temperatures=temperatures, calibrated_on=self.vocabulary.digest, **maps)
@@ -144,8 +144,10 @@ class Recognizer(JointModel):
         maps = self._maps_of(joint.method) if has_temperatures else _Maps()
         lacks_map = scoring.calibrated_confidence is True and maps.confidence is None
         calibrated = has_temperatures and not lacks_map
+        if scoring.calibrated_confidence is False:
+            maps = replace(maps, confidence=None)
         rows = rows_from_joint(
-            joint,
+            with_calibrated_category(joint, maps.confidence),
             vocabulary=self.vocabulary,
             scoring=scoring,
             origins=origins,
@@ -168,8 +170,7 @@ class Recognizer(JointModel):
         The evidence depends a little on how many pairs are decoded. So where that was set, images are decoded again, as
         they were for the fit: by the default.
         """
-        confidence = None if scoring.calibrated_confidence is False else maps.confidence
-        visibility = maps.visibility if scoring.visible_probability else None
+        confidence, visibility = maps.confidence, maps.visibility if scoring.visible_probability else None
         as_fitted = ScoringConfig(method=scoring.method, pooling_weight=scoring.pooling_weight)
         if (confidence or visibility) and as_fitted.search != scoring.search:
             joint = self.joint(features, scoring=as_fitted)

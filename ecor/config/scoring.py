@@ -42,9 +42,9 @@ class ScoringConfig:
     Null where the model has no such map for the method and vocabulary. Ours, not the paper's."""
     calibrated_confidence: bool | None = None
     """State as `confidence` how probable it is that the best pair is right, by a map that was fitted on validation
-    images (ours, not the paper's). Where the model has none for the method and vocabulary, the decoded probability
-    stays. None: by the map where there is one; True: and say of the other rows that they are not calibrated; False:
-    always the decoded probability."""
+    images, and P(c | I) with a temperature that was fitted with it (ours, not the paper's). Where the model has none
+    for the method and vocabulary, the decoded probabilities stay. None: by the map where there is one; True: and say of
+    the other rows that they are not calibrated; False: always the decoded probabilities."""
 
     def __post_init__(self) -> None:
         if self.pooling_weight is not None:
@@ -151,7 +151,7 @@ class VisibilityMap:
 class ConfidenceMap:
     """Logistic map from the log-odds of the most probable pair to the probability that it is right.
 
-    Not in the paper: see `ecor.probability.platt_scaling`.
+    And the temperature of the category's probability. Not in the paper: see `ecor.probability.platt_scaling`.
     """
 
     intercept: float
@@ -159,9 +159,19 @@ class ConfidenceMap:
     """Weight of the log-odds of P(c, r | I), as decoding states them."""
     num_images: int
     """Validation images that it was fitted on."""
+    category_temperature: float | None = None
+    """T of softmax(log P(c | I) / T), where P(c | I) is what decoding states. None: not fitted, as in older records."""
 
     def __post_init__(self) -> None:
         for name in ("intercept", "pair_log_odds"):
             value = getattr(self, name)
             require(isfinite(value), f"{name} must be a finite number, got {value}")
         require_at_least("num_images", self.num_images, 1)
+        if self.category_temperature is not None:
+            require(
+                self.category_temperature > 0, f"category_temperature must be positive, got {self.category_temperature}"
+            )
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests, without those that were not fitted."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

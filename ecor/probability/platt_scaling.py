@@ -1,4 +1,4 @@
-"""Platt scaling: logistic maps from log-odds to probabilities, and that of the best pair's confidence.
+"""Platt scaling: logistic maps from log-odds to probabilities, and what calibrates the best pair and the category.
 
 Factors with fitted temperatures do not make a fitted product, and the best of many pairs is chosen because it is high:
 what decoding states of it is too high. Not in the paper: a map of its own states how probable it is that the best pair
@@ -6,11 +6,14 @@ is right (Platt 1999, "Probabilistic outputs for support vector machines"),
 
     P(right | I) = sigmoid(a + b · log-odds P(c, r | I))
 
-where c and r are the most probable pair. There is a map per decoding method. `docs/calibration.md` names the evidence
-that lost.
+where c and r are the most probable pair. P(c | I) as decoding states it has the same fault, most of all with `pooled`,
+which counts the category's own evidence beside the joint's. One more temperature mends it (arXiv:1706.04599):
+softmax(log P(c | I) / T). There is a map and a temperature per decoding method. `docs/calibration.md` names the
+evidence that lost.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -56,6 +59,19 @@ def pair_probability(evidence: Float[Tensor, " B"], confidence: ConfidenceMap) -
         confidence: the fitted map.
     """
     return (evidence * confidence.pair_log_odds + confidence.intercept).sigmoid()
+
+
+def with_calibrated_category(joint: Joint, confidence: ConfidenceMap | None) -> Joint:
+    """The same joint with P(c | I) as the fitted temperature states it; its order stays. Pairs are not changed.
+
+    Args:
+        joint: of B images.
+        confidence: fitted for the decoding method, if any.
+    """
+    if confidence is None or confidence.category_temperature is None:
+        return joint
+    scaled = (joint.category_log_prob / confidence.category_temperature).log_softmax(dim=-1)
+    return replace(joint, category_log_prob=scaled)
 
 
 def fit_confidence_map(evidence: Float[Tensor, " N"], is_right: Bool[Tensor, " N"]) -> ConfidenceMap:

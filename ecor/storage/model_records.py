@@ -54,7 +54,7 @@ class Checkpoint:
     visibility: Mapping[MethodName, VisibilityMap] = field(default_factory=dict)
     """By decoding method, the map that gives `rationale_visible_probability`; none in older records."""
     confidence_maps: Mapping[MethodName, ConfidenceMap] = field(default_factory=dict)
-    """By decoding method, the map that calibrates `confidence`; none in older records."""
+    """By decoding method, what calibrates `confidence` and P(c | I); none in older records."""
     method: MethodName | None = None
     """The decoding that it was tuned for; none in older records, which decode by `joint`."""
     format_version: int = FORMAT_VERSION
@@ -190,6 +190,7 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
+    content["confidence_maps"] = {method: each.to_record() for method, each in record.confidence_maps.items()}
     left_out = {*_NOT_IN_DIGEST, *(name for name in _OPTIONAL if not getattr(record, name))}
     return {name: value for name, value in content.items() if name not in left_out}
 

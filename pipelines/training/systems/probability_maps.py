@@ -1,7 +1,7 @@
-"""Fit the maps of a tuned model on validation images: confidence of the best pair, and visibility of its rationale."""
+"""Fit the maps of a tuned model on validation images: confidence of pair and category, visibility of the rationale."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
 from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
+from ecor.probability.temperature_scaling import fit_temperature
 
 _IMAGES_PER_PASS = 256
 
@@ -32,6 +33,7 @@ class _BestPairs:
     categories: Int[Tensor, " N"]
     rationales: Int[Tensor, " N"]
     pair_log_odds: Float[Tensor, " N"]
+    category_log_prob: Float[Tensor, "N C"]
     visibility_evidence: Float[Tensor, "N 2"]
 
 
@@ -65,7 +67,9 @@ def fit_probability_maps(
         best = _decode(recognizer, features, method=method)
         if has_pair.sum() >= LEAST_IMAGES:
             is_right = (best.categories == categories) & (best.rationales == rationales)
-            confidence[method] = fit_confidence_map(best.pair_log_odds[has_pair], is_right[has_pair])
+            fitted = fit_confidence_map(best.pair_log_odds[has_pair], is_right[has_pair])
+            temperature = fit_temperature(best.category_log_prob, categories)
+            confidence[method] = replace(fitted, category_temperature=temperature)
         if has_visible.sum() >= LEAST_IMAGES:
             is_visible = _is_member(best.rationales, visible)
             visibility[method] = fit_visibility_map(best.visibility_evidence[has_visible], is_visible[has_visible])
@@ -78,9 +82,16 @@ def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodNa
     for ids in torch.arange(len(features), device=features.category.device).split(_IMAGES_PER_PASS):
         joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method))
         best = ranked_pairs(joint, 1)
-        found.append((best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint), visibility_evidence(joint)))
-    categories, rationales, pair, evidence = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
-    return _BestPairs(categories=categories, rationales=rationales, pair_log_odds=pair, visibility_evidence=evidence)
+        of_pair = (best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint))
+        found.append((*of_pair, joint.category_log_prob, visibility_evidence(joint)))
+    categories, rationales, pair, category, evidence = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    return _BestPairs(
+        categories=categories,
+        rationales=rationales,
+        pair_log_odds=pair,
+        category_log_prob=category,
+        visibility_evidence=evidence,
+    )
 
 
 def _is_member(rationales: Int[Tensor, " N"], visible: Sequence[frozenset[int] | None]) -> Bool[Tensor, " N"]:

@@ -22,6 +22,7 @@ from ecor.probability.platt_scaling import (
     log_odds,
     pair_log_odds,
     pair_probability,
+    with_calibrated_category,
 )
 from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
 
@@ -111,6 +112,36 @@ def test_rows_state_the_mapped_confidence_and_nothing_else_changes(
         assert math.exp(row.pairs[0].log_prob) == pytest.approx(decoded, rel=1e-5), "pairs keep what decoding states"
 
 
+@pytest.mark.parametrize("method", FACTORS)
+def test_the_category_is_stated_with_its_temperature_and_nothing_else_changes(
+    model: Recognizer, images: torch.Tensor, method: MethodName
+) -> None:
+    temperatures = replace(NEEDED, rationale_given_category=0.5, pair=0.3)
+    warm = {method: replace(MAP, category_temperature=1.7)}
+    states, plain = (
+        labels(model.with_temperatures(temperatures, confidence_maps=maps), images, ScoringConfig(method=method))
+        for maps in (warm, {method: MAP})
+    )
+    stated = ("category_log_prob", "categories", "model_digest")
+    assert states.drop_columns(list(stated)).equals(plain.drop_columns(list(stated)))
+    for row, other in zip(iterate_predictions(states), iterate_predictions(plain), strict=True):
+        before = np.array([each.log_prob for each in other.categories]) / 1.7
+        expected = before - np.logaddexp.reduce(before)
+        assert len(before) == len(model.vocabulary.categories), "all are kept, so they sum to one"
+        assert [each.log_prob for each in row.categories] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+        assert [each.category for each in row.categories] == [each.category for each in other.categories]
+        by_name = {each.category: each.log_prob for each in row.categories}
+        assert row.category_log_prob == pytest.approx(by_name[row.category], abs=1e-6)
+
+
+def test_without_a_fitted_temperature_the_category_stays(model: Recognizer, images: torch.Tensor) -> None:
+    joint = model.joint(images)
+    assert with_calibrated_category(joint, None) is joint
+    assert with_calibrated_category(joint, MAP) is joint
+    with pytest.raises(ValueError, match="category_temperature must be positive, got 0"):
+        replace(MAP, category_temperature=0.0)
+
+
 def test_both_maps_are_stated_together(model: Recognizer, images: torch.Tensor) -> None:
     both = labels(model, images, replace(ASKED, visible_probability=True))
     shown = labels(model, images, ScoringConfig(visible_probability=True))
@@ -150,6 +181,9 @@ def test_older_records_have_the_decoded_probability() -> None:
 def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
     model: Recognizer, images: torch.Tensor, tmp_path: Path
 ) -> None:
+    assert "category_temperature" not in MAP.to_record(), "as it was written before"
+    warm = {**model.confidence_maps, "independent": replace(MAP, category_temperature=1.3)}
+    model = model.with_temperatures(NEEDED, confidence_maps=warm)
     save_checkpoint(model, tmp_path / "new")
     loaded = load(tmp_path / "new")
     assert (loaded.confidence_maps, loaded.digest) == (model.confidence_maps, model.digest)

@@ -16,6 +16,7 @@ from ecor.config.scoring import FACTORS, ScoringConfig
 from ecor.probability.joint import ranked_pairs
 from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
+from ecor.probability.temperature_scaling import fit_temperature
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.probability_maps import fit_probability_maps
@@ -67,7 +68,8 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
     assert set(recognizer.visibility) == set(recognizer.confidence_maps) == set(FACTORS)
     assert {each.num_images for each in recognizer.visibility.values()} == {NUM_VISIBLE}
     assert {each.num_images for each in recognizer.confidence_maps.values()} == {NUM_VISIBLE + NUM_UNKNOWN}
-    visibility, confidence = naive_maps(recognizer, trainer)
+    visibility, confidence, temperature = naive_maps(recognizer, trainer)
+    assert recognizer.confidence_maps["pairs"].category_temperature == pytest.approx(temperature, rel=1e-3)
     assert recognizer.visibility["pairs"].intercept == pytest.approx(visibility.intercept, rel=1e-4, abs=1e-4)
     assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
         visibility.rationale_log_odds, rel=1e-3, abs=1e-4
@@ -77,7 +79,7 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
 
 def naive_maps(recognizer, trainer):
     """The maps of `pairs`, image by image."""
-    evidence, is_visible, log_odds, is_right = [], [], [], []
+    evidence, is_visible, log_odds, is_right, of_categories, categories = [], [], [], [], [], []
     for features, positions in trainer._validation_batches():
         for number, position in enumerate(positions.tolist()):
             one = features.select(torch.tensor([number]))
@@ -87,6 +89,8 @@ def naive_maps(recognizer, trainer):
             truth = sample(100 + position if position < NUM_VISIBLE else 300 + position - NUM_VISIBLE)
             log_odds.append(pair_log_odds(joint))
             category = VOCABULARY.categories[int(best.categories[0, 0])]
+            of_categories.append(joint.category_log_prob)
+            categories.append(VOCABULARY.category_id(truth.category))
             is_right.append(category == truth.category and named == truth.rationales[0])
             if position < NUM_VISIBLE:
                 evidence.append(visibility_evidence(joint))
@@ -94,6 +98,7 @@ def naive_maps(recognizer, trainer):
     return (
         fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible)),
         fit_confidence_map(torch.cat(log_odds), torch.tensor(is_right)),
+        fit_temperature(torch.cat(of_categories), torch.tensor(categories)),
     )
 
 
