@@ -151,7 +151,7 @@ class VisibilityMap:
 class ConfidenceMap:
     """Logistic map from the log-odds of the most probable pair to the probability that it is right.
 
-    And the temperature of the category's probability. Not in the paper: see `ecor.probability.platt_scaling`.
+    And what calibrates the category's probability. Not in the paper: see `ecor.probability.platt_scaling`.
     """
 
     intercept: float
@@ -160,18 +160,21 @@ class ConfidenceMap:
     num_images: int
     """Validation images that it was fitted on."""
     category_temperature: float | None = None
-    """T of softmax(log P(c | I) / T), where P(c | I) is what decoding states. None: not fitted, as in older records."""
+    """T of (1 − u) · softmax(log P(c | I) / T) + u / C, where P(c | I) is what decoding states of C categories.
+    None: not fitted, as in older records."""
+    uniform_share: float = 0.0
+    """u: the share of images about whose category the model knows nothing."""
 
     def __post_init__(self) -> None:
         for name in ("intercept", "pair_log_odds"):
             value = getattr(self, name)
             require(isfinite(value), f"{name} must be a finite number, got {value}")
         require_at_least("num_images", self.num_images, 1)
-        if self.category_temperature is not None:
-            require(
-                self.category_temperature > 0, f"category_temperature must be positive, got {self.category_temperature}"
-            )
+        temperature, share = self.category_temperature, self.uniform_share
+        require(temperature is None or temperature > 0, f"category_temperature must be positive, got {temperature}")
+        require(0 <= share < 1, f"uniform_share must be at least 0 and below 1, got {share}")
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests, without those that were not fitted."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        left_out = () if self.category_temperature is not None else ("category_temperature", "uniform_share")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}

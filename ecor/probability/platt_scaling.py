@@ -7,28 +7,35 @@ is right (Platt 1999, "Probabilistic outputs for support vector machines"),
     P(right | I) = sigmoid(a + b · log-odds P(c, r | I))
 
 where c and r are the most probable pair. P(c | I) as decoding states it has the same fault, most of all with `pooled`,
-which counts the category's own evidence beside the joint's. One more temperature mends it (arXiv:1706.04599):
-softmax(log P(c | I) / T). There is a map and a temperature per decoding method. `docs/calibration.md` names the
-evidence that lost.
+which counts the category's own evidence beside the joint's, and is never so sure of nothing as it should be. So
+
+    (1 − u) · softmax(log P(c | I) / T) + u / C
+
+is stated of C categories: ensemble temperature scaling (arXiv:2003.07329) without its middle term. There is a map and a
+pair T, u per decoding method. `docs/calibration.md` names what lost.
 """
 
 import math
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.optimize import minimize
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from torch import Tensor
 
 from ecor.config.checks import require
 from ecor.config.scoring import ConfidenceMap
 from ecor.probability.joint import Joint, ranked_pairs
+from ecor.probability.temperature_scaling import COLDEST, HOTTEST
 
 LEAST_IMAGES = 50
 """Fewest images that a map is fitted on (our choice: two or three numbers are fitted)."""
 _LOWEST = 2.0**-24
 """Probabilities are stored as 32-bit floats: log-odds are those of one at least this far from 0 and 1."""
+_SMALLEST = float(np.finfo(np.float64).tiny)
+"""Added to probabilities before their logarithm."""
 _TOLERANCE = 1e-10
 """Largest slope of the loss at the minimum, in nats per unit of a standardised weight."""
 
@@ -62,7 +69,7 @@ def pair_probability(evidence: Float[Tensor, " B"], confidence: ConfidenceMap) -
 
 
 def with_calibrated_category(joint: Joint, confidence: ConfidenceMap | None) -> Joint:
-    """The same joint with P(c | I) as the fitted temperature states it; its order stays. Pairs are not changed.
+    """The same joint with P(c | I) as the fitted numbers state it; its order stays. Pairs are not changed.
 
     Args:
         joint: of B images.
@@ -70,8 +77,42 @@ def with_calibrated_category(joint: Joint, confidence: ConfidenceMap | None) -> 
     """
     if confidence is None or confidence.category_temperature is None:
         return joint
-    scaled = (joint.category_log_prob / confidence.category_temperature).log_softmax(dim=-1)
-    return replace(joint, category_log_prob=scaled)
+    scaled_BC = (joint.category_log_prob / confidence.category_temperature).log_softmax(dim=-1)
+    if confidence.uniform_share:
+        floor = scaled_BC.new_tensor(math.log(confidence.uniform_share / scaled_BC.shape[1]))
+        scaled_BC = torch.logaddexp(scaled_BC + math.log1p(-confidence.uniform_share), floor)
+    return replace(joint, category_log_prob=scaled_BC)
+
+
+def fit_category_map(log_prob: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> tuple[float, float]:
+    """Fit T and u of (1 − u) · softmax(log P(c | I) / T) + u / C by likelihood, in double precision.
+
+    Args:
+        log_prob: log P(c | I) of held-out images, as decoding states it.
+        targets: ids of their categories; rows with a negative one are left out.
+
+    Raises:
+        ValueError: when no row has a target.
+    """
+    known = targets >= 0
+    require(bool(known.any()), "no temperature can be fitted: none of the validation images has a known category")
+    chosen, num_categories = log_prob[known].double(), log_prob.shape[1]
+    own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1)
+
+    def at(temperature: float) -> tuple[float, float]:
+        """The least loss at a temperature, and its u: it is convex in u."""
+        prob = (own / temperature - (chosen / temperature).logsumexp(dim=-1)).exp().numpy()
+
+        def mean_nll(share: float) -> float:
+            return -float(np.log((1 - share) * prob + share / num_categories + _SMALLEST).mean())
+
+        found = minimize_scalar(mean_nll, bounds=(0.0, 0.5), method="bounded", options={"xatol": _TOLERANCE})
+        return min((mean_nll(0.0), 0.0), (float(found.fun), float(found.x)))
+
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    search = minimize_scalar(lambda x: at(math.exp(x))[0], bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    temperature = math.exp(float(search.x))
+    return temperature, at(temperature)[1]
 
 
 def fit_confidence_map(evidence: Float[Tensor, " N"], is_right: Bool[Tensor, " N"]) -> ConfidenceMap:

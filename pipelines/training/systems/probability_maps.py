@@ -11,9 +11,8 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, VisibilityMap
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
+from ecor.probability.platt_scaling import LEAST_IMAGES, fit_category_map, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
-from ecor.probability.temperature_scaling import fit_temperature
 
 _IMAGES_PER_PASS = 256
 
@@ -68,8 +67,8 @@ def fit_probability_maps(
         if has_pair.sum() >= LEAST_IMAGES:
             is_right = (best.categories == categories) & (best.rationales == rationales)
             fitted = fit_confidence_map(best.pair_log_odds[has_pair], is_right[has_pair])
-            temperature = fit_temperature(best.category_log_prob, categories)
-            confidence[method] = replace(fitted, category_temperature=temperature)
+            temperature, share = fit_category_map(best.category_log_prob, categories)
+            confidence[method] = replace(fitted, category_temperature=temperature, uniform_share=share)
         if has_visible.sum() >= LEAST_IMAGES:
             is_visible = _is_member(best.rationales, visible)
             visibility[method] = fit_visibility_map(best.visibility_evidence[has_visible], is_visible[has_visible])

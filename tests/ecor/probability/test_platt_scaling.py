@@ -17,6 +17,7 @@ from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table
 from ecor.model import Recognizer
 from ecor.probability.platt_scaling import (
     LEAST_IMAGES,
+    fit_category_map,
     fit_confidence_map,
     fit_platt_scaling,
     log_odds,
@@ -117,7 +118,7 @@ def test_the_category_is_stated_with_its_temperature_and_nothing_else_changes(
     model: Recognizer, images: torch.Tensor, method: MethodName
 ) -> None:
     temperatures = replace(NEEDED, rationale_given_category=0.5, pair=0.3)
-    warm = {method: replace(MAP, category_temperature=1.7)}
+    warm = {method: replace(MAP, category_temperature=1.7, uniform_share=0.1)}
     states, plain = (
         labels(model.with_temperatures(temperatures, confidence_maps=maps), images, ScoringConfig(method=method))
         for maps in (warm, {method: MAP})
@@ -126,12 +127,29 @@ def test_the_category_is_stated_with_its_temperature_and_nothing_else_changes(
     assert states.drop_columns(list(stated)).equals(plain.drop_columns(list(stated)))
     for row, other in zip(iterate_predictions(states), iterate_predictions(plain), strict=True):
         before = np.array([each.log_prob for each in other.categories]) / 1.7
-        expected = before - np.logaddexp.reduce(before)
+        expected = np.log(0.9 * np.exp(before - np.logaddexp.reduce(before)) + 0.1 / len(before))
         assert len(before) == len(model.vocabulary.categories), "all are kept, so they sum to one"
         assert [each.log_prob for each in row.categories] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
         assert [each.category for each in row.categories] == [each.category for each in other.categories]
         by_name = {each.category: each.log_prob for each in row.categories}
         assert row.category_log_prob == pytest.approx(by_name[row.category], abs=1e-6)
+
+
+def test_temperature_and_share_that_made_the_categories_are_found_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stated = (3 * torch.randn(100_000, 6, generator=generator)).log_softmax(dim=-1)
+    drawn = torch.multinomial((stated / 1.5).softmax(dim=-1), 1, generator=generator).squeeze(1)
+    knows_nothing = torch.rand(len(drawn), generator=generator) < 0.08
+    targets = torch.where(knows_nothing, torch.randint(0, 6, drawn.shape, generator=generator), drawn)
+    temperature, share = fit_category_map(stated, targets)
+    assert temperature == pytest.approx(1.5, rel=0.02)
+    assert share == pytest.approx(0.08, abs=0.006)
+    temperature, share = fit_category_map(stated, drawn)
+    assert (temperature, share) == (pytest.approx(1.5, rel=0.02), pytest.approx(0.0, abs=0.003))
+    some = torch.where(torch.arange(len(drawn)) < 500, targets, -1)
+    assert fit_category_map(stated, some) == fit_category_map(stated[:500], targets[:500])
+    with pytest.raises(ValueError, match="none of the validation images has a known category"):
+        fit_category_map(stated, torch.full_like(targets, -1))
 
 
 def test_without_a_fitted_temperature_the_category_stays(model: Recognizer, images: torch.Tensor) -> None:
@@ -140,6 +158,8 @@ def test_without_a_fitted_temperature_the_category_stays(model: Recognizer, imag
     assert with_calibrated_category(joint, MAP) is joint
     with pytest.raises(ValueError, match="category_temperature must be positive, got 0"):
         replace(MAP, category_temperature=0.0)
+    with pytest.raises(ValueError, match="uniform_share must be at least 0 and below 1, got 1"):
+        replace(MAP, category_temperature=1.0, uniform_share=1.0)
 
 
 def test_both_maps_are_stated_together(model: Recognizer, images: torch.Tensor) -> None:
@@ -182,7 +202,7 @@ def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
     model: Recognizer, images: torch.Tensor, tmp_path: Path
 ) -> None:
     assert "category_temperature" not in MAP.to_record(), "as it was written before"
-    warm = {**model.confidence_maps, "independent": replace(MAP, category_temperature=1.3)}
+    warm = {**model.confidence_maps, "independent": replace(MAP, category_temperature=1.3, uniform_share=0.02)}
     model = model.with_temperatures(NEEDED, confidence_maps=warm)
     save_checkpoint(model, tmp_path / "new")
     loaded = load(tmp_path / "new")

@@ -14,9 +14,8 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import FACTORS, ScoringConfig
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, fit_confidence_map, pair_log_odds
+from ecor.probability.platt_scaling import LEAST_IMAGES, fit_category_map, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
-from ecor.probability.temperature_scaling import fit_temperature
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.probability_maps import fit_probability_maps
@@ -68,8 +67,9 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
     assert set(recognizer.visibility) == set(recognizer.confidence_maps) == set(FACTORS)
     assert {each.num_images for each in recognizer.visibility.values()} == {NUM_VISIBLE}
     assert {each.num_images for each in recognizer.confidence_maps.values()} == {NUM_VISIBLE + NUM_UNKNOWN}
-    visibility, confidence, temperature = naive_maps(recognizer, trainer)
-    assert recognizer.confidence_maps["pairs"].category_temperature == pytest.approx(temperature, rel=1e-3)
+    visibility, confidence, of_category = naive_maps(recognizer, trainer)
+    found = recognizer.confidence_maps["pairs"]
+    assert (found.category_temperature, found.uniform_share) == pytest.approx(of_category, rel=1e-2, abs=1e-3)
     assert recognizer.visibility["pairs"].intercept == pytest.approx(visibility.intercept, rel=1e-4, abs=1e-4)
     assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
         visibility.rationale_log_odds, rel=1e-3, abs=1e-4
@@ -98,7 +98,7 @@ def naive_maps(recognizer, trainer):
     return (
         fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible)),
         fit_confidence_map(torch.cat(log_odds), torch.tensor(is_right)),
-        fit_temperature(torch.cat(of_categories), torch.tensor(categories)),
+        fit_category_map(torch.cat(of_categories), torch.tensor(categories)),
     )
 
 
