@@ -237,7 +237,8 @@ def run_cell(cell: Cell, *, study: Study) -> list[dict[str, float]]:
         recognizer = load(model)
         found = [{"reviewed": 0.0, **measure(recognizer, test)}]
         beside = Path(scratch, "zero-shot")
-        label(Recognizer.zero_shot(recognizer.vocabulary, backbone=recognizer.backbone), pool, beside)
+        if cell.strategy == "disagreement":
+            label(Recognizer.zero_shot(recognizer.vocabulary, backbone=recognizer.backbone), pool, beside)
         reviewed, samples = REVIEWED_SCHEMA.empty_table(), list[Sample]()
         for number, budget in enumerate(study.budgets):
             table = label(recognizer, pool, Path(scratch, "labels"))
