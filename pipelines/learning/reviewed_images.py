@@ -119,8 +119,7 @@ def _write_table(
                     continue
                 said = {"category": row["category_said"], "rationales": row["rationales_said"]}
                 split = assign_split(place.sha256, shares=split_shares)
-                line = {"path": place.path, **said, "split": split, "key": row["key"]}
-                table.write(json.dumps(line, ensure_ascii=False) + "\n")
+                table.write(json.dumps({"path": place.path, **said, "split": split}, ensure_ascii=False) + "\n")
                 num_given += 1
         require(num_found == num_taken, f"{num_taken - num_found} decisions are about images that {labels} lacks")
         _check_rejected(rejections, num_taken=num_taken, max_rejected=most)
