@@ -6,6 +6,7 @@ Plain functions on tables; `pipelines/sharding/flows/` runs them on the workers 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -74,7 +75,7 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """
     rows = [row for row in listing.to_pylist() if row["left_out"] is None]
     unread = [row for row in rows if not row.get("is_known")]
-    contents = iter(_contents([join_source(row["source"], root=job.root) for row in unread], root=job.root))
+    contents = iter(_contents([join_source(row["source"], root=job.root) for row in unread], job=job))
     split_ends = _split_ends(job)
     found = [
         _finding(row, None if row.get("is_known") else next(contents), job=job, split_ends=split_ends) for row in rows
@@ -96,7 +97,7 @@ def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
         unplaced = [row for row in listed if row.get("tar") is None]
-        contents = iter(_contents([join_source(row["source"], root=job.root) for row in unplaced], root=job.root))
+        contents = iter(_contents([join_source(row["source"], root=job.root) for row in unplaced], job=job))
         for row in listed:
             data = next(contents) if row.get("tar") is None else _member(row)
             if isinstance(data, UnreadableError):
@@ -165,17 +166,18 @@ def _known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[f"known_{name}"] for name in ("extension", "width", "height")}
 
 
-def _contents(urls: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
-    """Bytes of some files, or why there are none; from a remote store many at once."""
-    if filesystem.is_local(root) or not urls:
-        return [_content(url) for url in urls]
+def _contents(urls: Sequence[str], *, job: ShardJob) -> list[bytes | UnreadableError]:
+    """Bytes of some files, or why there are none; from a remote store or the web many at once."""
+    content = partial(_content, allow_http=job.config.allow_http)
+    if not any("://" in url for url in urls):
+        return [content(url) for url in urls]
     with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
-        return list(readers.map(_content, urls))
+        return list(readers.map(content, urls))
 
 
-def _content(url: str) -> bytes | UnreadableError:
+def _content(url: str, *, allow_http: tuple[str, ...]) -> bytes | UnreadableError:
     try:
-        return read_image_bytes(url)
+        return read_image_bytes(url, allow_http=allow_http)
     except UnreadableError as error:
         return error
 

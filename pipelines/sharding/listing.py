@@ -20,6 +20,8 @@ from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
 from ecor.storage.members.member_address import MARK, ROW_SUFFIXES, split_member
+from ecor.storage.web.allowed_hosts import is_web_address
+from pipelines.config.addresses import check_web_image
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME
 from pipelines.sharding.sources.source_places import Place
@@ -143,11 +145,13 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
+        check_web_image(row.path("path"), where=row.where, allow_http=place.allow_http)
         source = join_source(row.path("path"), root=place.folder) if place.folder else row.path("path")
         found = {"source": source, **_labels_of(row, place=place)}
         found["unread"] = None if rows.num_unread == num_known else rows.unread[num_known:]
         num_known = rows.num_unread
-        if split_member(source) is not None:  # its size is that of the whole file: it tells that it changed
+        is_member = not is_web_address(source) and split_member(source) is not None
+        if is_member:  # its size is that of the whole file: it tells that it changed
             yield found | {"num_bytes": num_bytes}
         else:
             yield found | {"state": _state(read_facts(join_source(source, root=place.root)), listed_ns=began)}

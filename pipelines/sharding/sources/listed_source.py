@@ -30,17 +30,17 @@ def find_listed_source(config: ShardConfig, *, root: str) -> Source | None:
     archive = root.removesuffix(MARK)
     if archive != root:
         if layout == "webdataset" or (layout == "auto" and _is_web_dataset(root)):
-            return _source_of(*_parted(archive), layout="webdataset")
+            return _source_of(*_parted(archive), layout="webdataset", config=config)
     elif filesystem.is_file(root):
         if not root.lower().endswith(IMAGE_TABLE_SUFFIXES) or layout == "webdataset":
             raise ValueError(
                 f"a table is a {', '.join(IMAGE_TABLE_SUFFIXES)} file, got {config.input}: name one, or a folder"
             )
-        return _source_of(*_parted(root), layout="table")
+        return _source_of(*_parted(root), layout="table", config=config)
     if layout != "webdataset" and (tables := retry_in_store(lambda: find_tables(root), place=root)):
-        return _source_of(root, tables, layout="table")
+        return _source_of(root, tables, layout="table", config=config)
     if layout != "table" and (archives := retry_in_store(lambda: find_archives(root), place=root)):
-        return _source_of(root, archives, layout="webdataset")
+        return _source_of(root, archives, layout="webdataset", config=config)
     if layout != "auto":
         kind = "table, or a folder of tables" if layout == "table" else "tar or zip, or a folder of these"
         raise ValueError(f"{config.input} is no {kind}: name one, or leave out --layout {layout}")
@@ -59,12 +59,15 @@ def _is_web_dataset(root: str) -> bool:
     return has_sidecars(seen) or not any("/" in path for path in seen)
 
 
-def _source_of(root: str, files: tuple[SplitFile, ...], *, layout: Layout) -> Source:
+def _source_of(root: str, files: tuple[SplitFile, ...], *, layout: Layout, config: ShardConfig) -> Source:
     vocabulary = f"{root}/{VOCABULARY_NAME}"
     return Source(
         root=root,
         layout=layout,
-        places=tuple(Place(root=root, layout=layout, path=file.path, split=file.split) for file in files),
+        places=tuple(
+            Place(root=root, layout=layout, path=file.path, split=file.split, allow_http=config.allow_http)
+            for file in files
+        ),
         vocabulary=vocabulary if filesystem.exists(vocabulary) else None,
     )
 

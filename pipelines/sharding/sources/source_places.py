@@ -25,6 +25,8 @@ class Place:
     """Within `root`."""
     follow_links: bool = False
     """Go into links to folders."""
+    allow_http: tuple[str, ...] = ()
+    """Hosts on the web from which images of a table are read."""
     left_out: str | None = None
     """Why all its files are left out; None for a place of images."""
 

@@ -143,9 +143,9 @@ def images_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     read = inspection.read_image_bytes
 
-    def note(url: str) -> bytes:
+    def note(url: str, **settings: Any) -> bytes:
         found.append(Path(url).name)
-        return read(url)
+        return read(url, **settings)
 
     monkeypatch.setattr(inspection, "read_image_bytes", note)
     return found
