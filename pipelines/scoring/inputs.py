@@ -40,8 +40,8 @@ class Input:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no images by their names, by suffix (in lower case; empty for none)."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """Other files of a folder that are left out: `hidden` ones, those in the `output` folder, and links to folders that
-    are not followed (`linked_folder`)."""
+    """Other files of a folder that are left out: by name (`ecor.storage.junk_names`), those in the `output` folder, and
+    links to folders that are not followed (`linked_folder`)."""
 
     unread_columns: str | None = None
     """A line that names the columns of a table that are not read, if there are any."""

@@ -19,6 +19,7 @@ from ecor.data.table_row import TableRow
 from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from ecor.storage.junk_names import is_junk, path_junk_kind
 from ecor.storage.members.member_address import MARK, ROW_SUFFIXES, split_member
 from ecor.storage.web.allowed_hosts import is_web_address
 from pipelines.config.addresses import check_web_image
@@ -26,7 +27,7 @@ from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME
 from pipelines.sharding.sources.source_places import Place
 from pipelines.storage.file_times import read_facts, settled_time
-from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8, join_source
+from pipelines.storage.image_bytes import escape_name, is_utf8, join_source
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -70,7 +71,7 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
-        left_out = "hidden" if any(map(is_junk, source.split("/"))) else place.left_out
+        left_out = path_junk_kind(source) or place.left_out
         if left_out is not None:
             yield {"source": escape_name(source), "left_out": left_out}
             continue
@@ -161,7 +162,7 @@ def _archive_rows(place: Place) -> Iterator[dict[str, Any]]:
     """Images of an archive with the labels beside them; files that belong to an image are left out."""
     root = f"{place.root}/{place.path}{MARK}"
     files = retry_in_store(lambda: filesystem.files_below(root), place=root)
-    listed = [path for path in files if not any(map(is_junk, path.split("/")))]
+    listed = [path for path in files if path_junk_kind(path) is None]
     beside: set[str] = set()
     for row, names in read_labelled_members(root, filter(is_utf8, listed)):
         beside.update(names)
@@ -172,8 +173,8 @@ def _archive_rows(place: Place) -> Iterator[dict[str, Any]]:
         yield {"source": f"{place.path}{MARK}/{path}", **labels, "num_bytes": files[path]}
     for path, num_bytes in files.items():
         found = {"source": escape_name(f"{place.path}{MARK}/{path}"), "split": place.split, "num_bytes": num_bytes}
-        if any(map(is_junk, path.split("/"))):
-            yield found | {"left_out": "hidden"}
+        if (kind := path_junk_kind(path)) is not None:
+            yield found | {"left_out": kind}
         elif path in beside or path.lower().endswith(SIDECARS):
             yield found | {"left_out": "beside_images"}
         elif not is_utf8(path):

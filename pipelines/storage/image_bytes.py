@@ -22,15 +22,6 @@ _FILE_ERRORS = frozenset(
 )
 """Errors of the file or of its name, as opposed to those of a disk that may work again later."""
 
-_JUNK = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp"}
-    | {"recycler", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"}
-)
-"""Names that operating systems and file servers add, in lower case. Snapshots hold each picture once more."""
-_JUNK_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")
-"""Of files beside a file that hold what its disk cannot, in lower case."""
-
 
 class UnreadableError(OSError):
     """A file that is no image file, may not be read, or does not exist: another attempt would fail too."""
@@ -188,12 +179,6 @@ def _real_address(address: str) -> str:
         return os.path.realpath(filesystem.local_path(address))
     protocol, _, path = address.partition("://")
     return f"{protocol.removesuffix('a') if protocol == 's3a' else protocol}://{re.sub('/+', '/', path).rstrip('/')}"
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that operating systems and file servers add."""
-    folded = name.casefold()
-    return name.startswith(".") or folded in _JUNK or folded.endswith(_JUNK_ENDINGS)
 
 
 def join_source(source: str, *, root: str) -> str:

@@ -7,11 +7,11 @@ from ecor.data.sources.discovery import SplitFile, find_archives, find_tables
 from ecor.data.sources.image_tables import IMAGE_TABLE_SUFFIXES
 from ecor.data.sources.sidecars import has_sidecars
 from ecor.storage import filesystem
+from ecor.storage.junk_names import path_junk_kind
 from ecor.storage.members.member_address import MARK, is_archive
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.sources.source_places import Place, Source
-from pipelines.storage.image_bytes import is_junk
 
 
 def find_listed_source(config: ShardConfig, *, root: str) -> Source | None:
@@ -55,7 +55,7 @@ def _parted(path: str) -> tuple[str, tuple[SplitFile, ...]]:
 def _is_web_dataset(root: str) -> bool:
     """Whether files of an archive have labels beside them, or do not lie in folders."""
     paths = retry_in_store(lambda: filesystem.files_below(root), place=root)
-    seen = [path for path in paths if not any(map(is_junk, path.split("/")))]
+    seen = [path for path in paths if path_junk_kind(path) is None]
     return has_sidecars(seen) or not any("/" in path for path in seen)
 
 
