@@ -192,6 +192,8 @@ class CommittedUnit:
     rejected: tuple[Rejection, ...]
     features: FeaturePart | None = None
     """File of its images' features, if they were kept."""
+    num_multipicture: int = 0
+    """Images whose files hold more pictures, of which the first was taken."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
@@ -199,4 +201,9 @@ class CommittedUnit:
         rejected = tuple(Rejection(**each) for each in record["rejected"])
         kept = record.get("features")
         features = None if kept is None else FeaturePart(**kept)
-        return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
+        return cls(
+            part=PredictionPart(**record["part"]),
+            rejected=rejected,
+            features=features,
+            num_multipicture=record.get("num_multipicture", 0),
+        )

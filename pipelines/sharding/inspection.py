@@ -38,6 +38,7 @@ INSPECTED_SCHEMA = pa.schema(
         pa.field("extension", pa.string()),
         pa.field("width", pa.int64()),
         pa.field("height", pa.int64()),
+        pa.field("is_multipicture", pa.bool_()),  # its file holds more pictures
         pa.field("state", pa.string()),  # size and time of the last write when it was listed
         pa.field("reason", pa.string()),  # why it is rejected
         pa.field("detail", pa.string()),
@@ -49,6 +50,7 @@ KNOWN_SCHEMA = pa.schema(
         pa.field("known_extension", pa.string()),
         pa.field("known_width", pa.int64()),
         pa.field("known_height", pa.int64()),
+        pa.field("known_is_multipicture", pa.bool_()),
         pa.field("is_known", pa.bool_()),  # the content is certainly this one, so the image is not read
     ]
 )
@@ -61,6 +63,8 @@ PLACE_SCHEMA = pa.schema(
     ]
 )
 """Columns that rows of images to be written may have too: where an earlier tar holds the image."""
+CONTENT_FACTS = ("extension", "width", "height", "is_multipicture")
+"""Columns that a file's content decides, and that its header tells."""
 IMAGES_PER_READ = 32
 _COLUMNS = tuple(INSPECTED_SCHEMA.names)
 _HASH_DIGITS = 13
@@ -86,7 +90,14 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
 def read_inspected_part(address: str) -> pa.Table:
     """Read a Parquet file of rows of INSPECTED_SCHEMA."""
     with filesystem.open_file(address) as file:
-        return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
+        return with_columns(pq.ParquetFile(file).read(use_threads=False), INSPECTED_SCHEMA)
+
+
+def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with all columns of a schema; null where an older version has not written them."""
+    for name in set(schema.names) - set(table.column_names):
+        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    return table.select(schema.names).cast(schema)
 
 
 def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
@@ -159,11 +170,11 @@ def _facts(data: bytes, *, how: str) -> dict[str, Any]:
     header = check_header(data)
     if how == "decode":
         decode_image(data)
-    return {"extension": header.extension, "width": header.width, "height": header.height}
+    return {name: getattr(header, name) for name in CONTENT_FACTS}
 
 
 def _known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[f"known_{name}"] for name in ("extension", "width", "height")}
+    return {name: row[f"known_{name}"] for name in CONTENT_FACTS}
 
 
 def _contents(urls: Sequence[str], *, job: ShardJob) -> list[bytes | UnreadableError]:
