@@ -16,6 +16,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ecor.data.images.formats import EXTENSIONS, missing_format, opened_formats
 from ecor.data.images.image_error import ImageError as ImageError
+from ecor.data.images.jxl_header import JXL_STARTS, jxl_size
 from ecor.data.images.orientation import find_turn, is_sideways, stored_size
 from ecor.data.images.png_chunks import png_pixels
 
@@ -160,6 +161,8 @@ def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image
 def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "0 bytes")
+    if data.startswith(JXL_STARTS):  # its plugin decodes it when it opens it
+        _check_size(*jxl_size(data), max_pixels=max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=opened_formats())
     except UnidentifiedImageError as error:
@@ -179,8 +182,6 @@ def _is_multipicture(image: Image.Image) -> bool:
     """Of an opened file; Pillow looks for a second picture at most."""
     try:
         return bool(getattr(image, "is_animated", False))
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001 - what comes after the first picture may be damaged
         return False
 

@@ -19,7 +19,8 @@ def without_packages(monkeypatch: pytest.MonkeyPatch):
     """As on a machine that has neither package."""
     for name in ("pillow_heif", "pillow_jxl"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    for name in ("HEIF", "JXL"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
     formats.opened_formats.cache_clear()
     yield
     formats.opened_formats.cache_clear()
@@ -55,7 +56,7 @@ def test_avif_is_read():
     ("start", "remedy"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"pip install 'ecor\[heif\]'"),
-        (b"\xff\x0a\x00\x10", "pip install pillow-jxl-plugin"),
+        (b"\xff\x0a\x00\x10", r"pip install 'ecor\[jxl\]'"),
     ],
 )
 def test_a_format_whose_package_is_missing_is_named(start: bytes, remedy: str, without_packages):
