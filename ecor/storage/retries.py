@@ -5,6 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 Result = TypeVar("Result")
+MOST_PAUSE_S = 30.0
+"""Longest pause that a server can ask for (our choice)."""
+
+
+class RetryLaterError(OSError):
+    """Another attempt may succeed; the server may have said when."""
+
+    def __init__(self, message: str, *, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 def with_retries(
@@ -20,7 +30,8 @@ def with_retries(
 
     Args:
         operation: reads from or writes to a store.
-        pauses_s: seconds to wait before each further attempt; none: one attempt.
+        pauses_s: seconds to wait before each further attempt; none: one attempt. A `RetryLaterError` may ask for a
+            longer pause, up to `MOST_PAUSE_S`.
         final: errors that another attempt would not mend: they are raised at once.
         on_retry: called before each pause.
 
@@ -32,7 +43,8 @@ def with_retries(
             return operation()
         except final:
             raise
-        except OSError:
+        except OSError as error:
             on_retry()
-            time.sleep(pause_s)
+            asked_s = error.after_s if isinstance(error, RetryLaterError) else 0.0
+            time.sleep(max(pause_s, min(asked_s, MOST_PAUSE_S)))
     return operation()

@@ -1,13 +1,14 @@
 """Check addresses of files: local paths and stores, without commands, chains or credentials."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 from ecor.config.address_types import STORES, AddressKind
 from ecor.config.checks import require
+from ecor.storage.web.allowed_hosts import is_web_address
 from pipelines.config.secrets import mask_secrets
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -101,6 +102,32 @@ def check_address(address: str, *, name: str) -> None:
             f"{name} holds credentials: {mask_secrets(address)}. Leave them out: they are read from the environment or "
             f"the machine's role"
         )
+
+
+def check_web_image(address: str, *, where: str, allow_http: Sequence[str]) -> None:
+    """Check an image's address that a table gives, if it is one of the web.
+
+    Args:
+        address: path or address of the image.
+        where: place in the table, for the error.
+        allow_http: hosts that are read; whether this one is among them, its image tells.
+
+    Raises:
+        ValueError: when no host is allowed, or the address holds credentials: it is written into labels.
+    """
+    if not is_web_address(address):
+        return
+    shown = mask_secrets(address)
+    require(
+        bool(allow_http),
+        f"{where}: {shown} is on the web, and images are read from there only with --allow-http and the names of the "
+        "hosts, as --allow-http images.example.org (`ecor shard` and `ecor score`)",
+    )
+    require(
+        shown == address,
+        f"{where}: the address {shown} holds credentials or a signature, which would be written into labels: leave "
+        "them out, or copy these images to a folder or a store",
+    )
 
 
 def _is_registered(scheme: str) -> bool:

@@ -11,6 +11,7 @@ from ecor.config.address_types import ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
 from ecor.config.model import TextConfig
 from ecor.config.scoring import ScoringConfig
+from ecor.storage.web.allowed_hosts import check_hosts
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
 
@@ -54,6 +55,9 @@ class ShardConfig(CheckedSettings):
     are categories, as all others."""
     follow_links: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Go into links to folders; otherwise one line names those in place of categories, and others are rejected."""
+    allow_http: tuple[str, ...] = field(default=(), metadata=NOT_IN_OUTPUT)
+    """Of a table: hosts from which images are read over HTTP, as `images.example.org`, `*.cdn.example.org`,
+    `10.0.3.7:8080` or `images.lan=10.0.3.0/24` (docs/inputs.md). None: nothing is read from the web."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     """If the input has no splits: share of images per split, assigned by the hash of each image's content. If it has
     `train` but no `validation`, the share of `validation` is taken from `train`."""
@@ -69,6 +73,7 @@ class ShardConfig(CheckedSettings):
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
         require_at_least("samples_per_shard", self.samples_per_shard, 1)
+        check_hosts(self.allow_http)
         require(0 <= self.max_rejected <= 1, f"max_rejected is a share between 0 and 1, got {self.max_rejected}")
         shares = self.split_shares
         require(
@@ -157,6 +162,8 @@ class ScoreConfig(CheckedSettings):
     """Images per unit of work, for a folder or a table."""
     follow_links: bool = field(default=False, metadata=NOT_IN_OUTPUT)
     """Of a folder: go into links to folders; otherwise each is in quarantine."""
+    allow_http: tuple[str, ...] = field(default=(), metadata=NOT_IN_OUTPUT)
+    """As of `ecor shard`: hosts from which images of a table are read over HTTP. None: nothing is."""
     num_decoders: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Decoding actors; None: as many as the remaining CPUs allow."""
     num_scorers: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
@@ -192,6 +199,7 @@ class ScoreConfig(CheckedSettings):
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)
+        check_hosts(self.allow_http)
         for name in ("batch_size", "unit_size", "explain_top", "explain_sample"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("num_decoders", "num_scorers"):

@@ -139,6 +139,17 @@ def say_balance(balance: Balance) -> None:
     say(balance.line())
 
 
+def say_multipicture(number: int) -> None:
+    """Print a line on files with several pictures (animations, pages), if there are any."""
+    if number:
+        files = (
+            "1 file holds several pictures: its first"
+            if number == 1
+            else (f"{number} files hold several pictures: the first of each")
+        )
+        say(f"{files} is taken")
+
+
 def _in_brackets(kinds: Mapping[str, int]) -> str:
     """The most frequent kinds with their numbers."""
     if not kinds:

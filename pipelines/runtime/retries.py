@@ -1,4 +1,4 @@
-"""Retry operations on a remote store after short pauses, and count the retries for Prometheus."""
+"""Retry operations on a remote store or a web server after short pauses, and count the retries for Prometheus."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,3 +30,16 @@ def retry_in_store(operation: Callable[[], Result], *, place: str) -> Result:
         final=_FINAL,
         on_retry=lambda: count(RETRIES, kind="store"),
     )
+
+
+def retry_on_web(operation: Callable[[], Result], *, final: tuple[type[OSError], ...]) -> Result:
+    """Run an operation on a web server, with retries after short pauses, or after those that the server asks for.
+
+    Args:
+        operation: reads from the server.
+        final: errors that another attempt would not mend.
+
+    Raises:
+        OSError: the error of the last attempt, or a final one.
+    """
+    return with_retries(operation, pauses_s=PAUSES_S, final=final, on_retry=lambda: count(RETRIES, kind="web"))

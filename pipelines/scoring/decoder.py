@@ -17,7 +17,7 @@ import pyarrow as pa
 from jaxtyping import UInt8
 
 from ecor.config.model import Preprocess
-from ecor.data.images.decoding import ImageError, decode_image
+from ecor.data.images.decoding import ImageError, decode_file
 from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
@@ -39,6 +39,8 @@ class UnitPart:
     num_parts: int
     rejected: tuple[Rejection, ...]
     """Images of this run without a row."""
+    num_multipicture: int = 0
+    """Images of this run whose files hold more pictures, of which the first is taken."""
 
     def shared_columns(self) -> dict[str, Any]:
         """Columns of one row that every kind of part has."""
@@ -48,6 +50,7 @@ class UnitPart:
             "index": [self.index],
             "num_parts": [self.num_parts],
             "rejected": [rejections_to_json(self.rejected)],
+            "num_multipicture": [self.num_multipicture],
         }
 
     @staticmethod
@@ -57,6 +60,7 @@ class UnitPart:
             **{name: row[name] for name in ("unit", "index", "num_parts")},
             "attempt": attempt_from_json(row["attempt"]),
             "rejected": rejections_from_json(row["rejected"]),
+            "num_multipicture": row.get("num_multipicture", 0),  # an older version may have written it
         }
 
 
@@ -139,15 +143,16 @@ def decode_unit(
     num_parts = max(1, math.ceil(unit.num_images / num_images))
     for index in range(num_parts):
         began = time.perf_counter()
-        pictures, pixels, rejected = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
+        decoded = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
         yield Part(
             unit=unit.name,
             attempt=attempt,
             index=index,
             num_parts=num_parts,
-            pixels=pixels,
-            origins=_origin_rows(pictures),
-            rejected=rejected,
+            pixels=decoded.pixels,
+            origins=_origin_rows(decoded.pictures),
+            rejected=tuple(decoded.rejected),
+            num_multipicture=decoded.num_multipicture,
             decode_s=time.perf_counter() - began,
         )
 
@@ -186,22 +191,38 @@ def rejections_from_json(text: str) -> tuple[Rejection, ...]:
     return tuple(Rejection(**each) for each in json.loads(text))
 
 
-def _decode_images(
-    found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess
-) -> tuple[list[ImageItem], UInt8[np.ndarray, "B 3 H W"], tuple[Rejection, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DecodedImages:
+    """Images of a part, in order."""
+
+    pictures: Sequence[ImageItem]
+    pixels: UInt8[np.ndarray, "B 3 H W"]
+    rejected: Sequence[Rejection]
+    num_multipicture: int
+
+
+def _decode_images(found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess) -> _DecodedImages:
     pictures: list[ImageItem] = []
     rejected: list[Rejection] = []
+    num_multipicture = 0
     pixels_B3HW = np.empty((len(found), 3, *preprocess.image_size), dtype=np.uint8)
     for each in found:
         if isinstance(each, Rejection):
             rejected.append(each)
             continue
         try:
-            pixels_B3HW[len(pictures)] = image_to_pixels(decode_image(each.data), preprocess=preprocess)
+            decoded = decode_file(each.data)
+            pixels_B3HW[len(pictures)] = image_to_pixels(decoded.picture, preprocess=preprocess)
             pictures.append(each)
+            num_multipicture += decoded.is_multipicture
         except ImageError as error:
             rejected.append(Rejection(source=each.source, stage="decode", reason=error.reason, detail=error.detail))
-    return pictures, pixels_B3HW[: len(pictures)], tuple(rejected)
+    return _DecodedImages(
+        pictures=pictures,
+        pixels=pixels_B3HW[: len(pictures)],
+        rejected=rejected,
+        num_multipicture=num_multipicture,
+    )
 
 
 def _origin_rows(pictures: Sequence[ImageItem]) -> pa.Table:

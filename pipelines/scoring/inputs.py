@@ -40,8 +40,8 @@ class Input:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no images by their names, by suffix (in lower case; empty for none)."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """Other files of a folder that are left out: `hidden` ones, those in the `output` folder, and links to folders that
-    are not followed (`linked_folder`)."""
+    """Other files of a folder that are left out: by name (`ecor.storage.junk_names`), those in the `output` folder, and
+    links to folders that are not followed (`linked_folder`)."""
 
     unread_columns: str | None = None
     """A line that names the columns of a table that are not read, if there are any."""
@@ -88,7 +88,14 @@ class ImageInput(Input):
         return any(isinstance(unit, ShardUnit) for unit in self.units)
 
 
-def read_input(location: str, *, unit_size: int, without: str | None = None, follow_links: bool = False) -> ImageInput:
+def read_input(
+    location: str,
+    *,
+    unit_size: int,
+    without: str | None = None,
+    follow_links: bool = False,
+    allow_http: tuple[str, ...] = (),
+) -> ImageInput:
     """Divide an input into units of work: a split of shards, images in tables, archives or a folder.
 
     Args:
@@ -96,6 +103,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
         unit_size: images per unit of a folder (sorted by path) or a table (in its order); a split has a unit per shard.
         without: a folder whose files are not listed: the output may lie inside the input.
         follow_links: whether links to folders in a folder are followed.
+        allow_http: hosts on the web from which images of a table are read.
 
     Raises:
         ValueError: for a place that is none of these, holds no image or has several splits, and for a table with
@@ -105,7 +113,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
     root = absolute_address(location)
     if root.lower().endswith(IMAGE_TABLE_SUFFIXES):
         folder, _, name = root.rpartition("/")
-        return _input_of_tables(folder, (SplitFile(path=name, split=None),), unit_size=unit_size)
+        return _input_of_tables(folder, (SplitFile(path=name, split=None),), unit_size=unit_size, allow_http=allow_http)
     if filesystem.exists(filesystem.join(root, MANIFEST_NAME)):
         return _split(root)
     root = f"{root}{MARK}" if is_archive(root) and filesystem.is_file(root) else root
@@ -122,7 +130,7 @@ def read_input(location: str, *, unit_size: int, without: str | None = None, fol
     if splits:
         raise ValueError(f"{location} holds the splits {', '.join(splits)}: name one, as {location}/{splits[0]}")
     if tables := retry_in_store(lambda: find_tables(root), place=root):
-        return _input_of_tables(root, tables, unit_size=unit_size)
+        return _input_of_tables(root, tables, unit_size=unit_size, allow_http=allow_http)
     archives = retry_in_store(lambda: find_archives(root), place=root)
     return _input_of_folder(root, archives=archives, unit_size=unit_size, without=without, follow_links=follow_links)
 
@@ -138,10 +146,16 @@ def _split(folder: str) -> ImageInput:
     )
 
 
-def _input_of_tables(root: str, tables: Sequence[SplitFile], *, unit_size: int) -> ImageInput:
-    rows = list_tables(root, tables)
+def _input_of_tables(
+    root: str, tables: Sequence[SplitFile], *, unit_size: int, allow_http: tuple[str, ...]
+) -> ImageInput:
+    rows = list_tables(root, tables, allow_http=allow_http)
     listed = _input_of_files(
-        rows.files, described=rows.described, unit_size=unit_size, once_mended="run the same command again"
+        rows.files,
+        described=rows.described,
+        unit_size=unit_size,
+        once_mended="run the same command again",
+        allow_http=allow_http,
     )
     return replace(listed, unread_columns=rows.unread_columns)
 
@@ -167,11 +181,16 @@ def _input_of_folder(
 
 
 def _input_of_files(
-    files: Sequence[Listed], *, described: Sequence[Mapping[str, Any]], unit_size: int, once_mended: str
+    files: Sequence[Listed],
+    *,
+    described: Sequence[Mapping[str, Any]],
+    unit_size: int,
+    once_mended: str,
+    allow_http: tuple[str, ...] = (),
 ) -> ImageInput:
     """`described` are the JSON values that the digest is of, one per file."""
     units = tuple(
-        ListingUnit(name=f"{number:06d}", files=tuple(run))
+        ListingUnit(name=f"{number:06d}", files=tuple(run), allow_http=allow_http)
         for number, run in enumerate(split_runs(files, size=unit_size))
     )
     digest = text_sha256("\n".join(json.dumps(row, sort_keys=True) for row in described))

@@ -197,7 +197,9 @@ def _check_model(model: ModelVersion, *, made_before: KeptFeatures | EarlierLabe
 
 def _read_images(config: ScoreConfig) -> Input:
     assert config.input is not None, "settings name an input or features"
-    found = read_input(config.input, unit_size=config.unit_size, follow_links=config.follow_links)
+    found = read_input(
+        config.input, unit_size=config.unit_size, follow_links=config.follow_links, allow_http=config.allow_http
+    )
     require(
         config.since is None or not found.is_split,
         f"--since takes a folder of images or a table, and --input {config.input} is a split of shards: name the "

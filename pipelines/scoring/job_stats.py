@@ -101,6 +101,7 @@ class JobStats:
             "num_images": num_images,
             "num_rows": self.num_rows,
             "num_rejected": self.num_rejected,
+            "num_multipicture": sum(each.num_multipicture for each in self.committed.values()),
             "num_units": len(self.committed),
             "num_units_kept": self.num_kept,
             "num_units_done": self.num_done,

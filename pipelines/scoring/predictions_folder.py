@@ -174,6 +174,7 @@ class PredictionsFolder:
         rejected: Sequence[Rejection],
         parents: Mapping[str, Any],
         features: KeptRows | None = None,
+        num_multipicture: int = 0,
     ) -> CommittedUnit | None:
         """Write and commit the rows of a unit, and the features of its images; returns the committed unit.
 
@@ -182,7 +183,8 @@ class PredictionsFolder:
         name = f"{attempt.unit}-{attempt.name}.parquet"
         part = self._retry(lambda: _write_rows(self.folder, rows, name=name, unit=attempt.unit))
         lost = [asdict(each) for each in rejected]
-        record = {"part": asdict(part), "rejected": lost, "parents": dict(parents)}
+        record: dict[str, Any] = {"part": asdict(part), "rejected": lost, "parents": dict(parents)}
+        record["num_multipicture"] = num_multipicture
         if features is not None:
             kept = self.features.write(attempt, features.table, image_side=features.image_side, rejected=lost)
             record["features"] = asdict(kept)

@@ -83,6 +83,7 @@ class Scorer:
             num_parts=part.num_parts,
             rows=rows,
             rejected=part.rejected,
+            num_multipicture=part.num_multipicture,
             seconds=seconds,
             num_cut=self.recognizer.text.num_truncated,
             features=self._keep_features([each.features for each in batches], keys=rows["key"].to_pylist()),

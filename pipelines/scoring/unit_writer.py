@@ -107,6 +107,7 @@ class UnitWriter:
             rejected=[each for part in parts for each in part.rejected],
             parents=self.parents,
             features=_features_of(parts),
+            num_multipicture=sum(part.num_multipicture for part in parts),
         )
         return SavedUnit(attempt=attempt, committed=committed)
 

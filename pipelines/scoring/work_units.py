@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -121,6 +122,8 @@ class ListingUnit:
 
     name: str
     files: tuple[Listed, ...]
+    allow_http: tuple[str, ...] = ()
+    """Hosts on the web that are read."""
 
     @property
     def num_images(self) -> int:
@@ -129,7 +132,7 @@ class ListingUnit:
     def read(self) -> Iterator[ImageItem | Rejection]:
         with ThreadPoolExecutor(max_workers=_FILES_AT_ONCE) as pool:
             for files in split_runs(self.files, size=_PICTURES_PER_READ):
-                yield from pool.map(_read_file, files)
+                yield from pool.map(partial(_read_file, allow_http=self.allow_http), files)
 
 
 def unit_to_json(unit: Unit) -> str:
@@ -143,7 +146,8 @@ def unit_from_json(text: str) -> ImageUnit:
     fields = json.loads(text)
     if fields.pop("kind") == ShardUnit.__name__:
         return ShardUnit(folder=fields["folder"], info=ShardInfo(**fields["info"]))
-    return ListingUnit(name=fields["name"], files=tuple(_listed_from(each) for each in fields["files"]))
+    files = tuple(_listed_from(each) for each in fields["files"])
+    return ListingUnit(name=fields["name"], files=files, allow_http=tuple(fields["allow_http"]))
 
 
 def _listed_from(fields: Mapping[str, Any]) -> Listed:
@@ -151,11 +155,11 @@ def _listed_from(fields: Mapping[str, Any]) -> Listed:
     return Listed(path=fields["path"], category=fields["category"], **names)
 
 
-def _read_file(file: Listed) -> ImageItem | Rejection:
+def _read_file(file: Listed, *, allow_http: tuple[str, ...]) -> ImageItem | Rejection:
     if not is_utf8(file.path):
         return Rejection(source=escape_name(file.path), stage="read", reason="bad_name", detail="its name is not UTF-8")
     try:
-        data = read_image_bytes(file.path)
+        data = read_image_bytes(file.path, allow_http=allow_http)
     except UnreadableError as error:
         reason = "missing" if isinstance(error, MissingError) else "unreadable"
         detail = " ".join(str(error).split()) or type(error).__name__
@@ -188,6 +192,8 @@ class CommittedUnit:
     rejected: tuple[Rejection, ...]
     features: FeaturePart | None = None
     """File of its images' features, if they were kept."""
+    num_multipicture: int = 0
+    """Images whose files hold more pictures, of which the first was taken."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "CommittedUnit":
@@ -195,4 +201,9 @@ class CommittedUnit:
         rejected = tuple(Rejection(**each) for each in record["rejected"])
         kept = record.get("features")
         features = None if kept is None else FeaturePart(**kept)
-        return cls(part=PredictionPart(**record["part"]), rejected=rejected, features=features)
+        return cls(
+            part=PredictionPart(**record["part"]),
+            rejected=rejected,
+            features=features,
+            num_multipicture=record.get("num_multipicture", 0),
+        )

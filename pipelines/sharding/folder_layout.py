@@ -11,12 +11,13 @@ from ecor.config.checks import name_some, require
 from ecor.data.shard_manifest import VOCABULARY_NAME
 from ecor.data.split_names import all_resemble_splits, split_of
 from ecor.storage import filesystem
+from ecor.storage.junk_names import is_junk, junk_kind
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.sources.listed_source import archive_root, find_listed_source
 from pipelines.sharding.sources.source_places import Place, Source
-from pipelines.storage.image_bytes import is_junk, is_within
+from pipelines.storage.image_bytes import is_within
 
 TRUTH_NAME = "truth.jsonl"
 """In a split's folder: what the layout's folders cannot say of its images, a JSON object per line with `file` (path
@@ -77,14 +78,16 @@ def _folder_source(config: ShardConfig, *, root: str) -> Source:
     ignored = tuple(name for name in folders if splits and name not in splits)
     seen = {"": top, **levels}
     kinds = dict.fromkeys(masks, "masks") | dict.fromkeys(ignored, "unlabelled_folder")
-    kinds |= {f"{place}/{name}".lstrip("/"): "hidden" for place, each in seen.items() for name in each.hidden_folders}
+    kinds |= {
+        f"{place}/{name}".lstrip("/"): kind for place, each in seen.items() for name, kind in each.junk_folders.items()
+    }
     source = Source(
         root=root,
         layout=layout,
         places=(),
         vocabulary=None,
         num_ignored=sum(len(level.files) for level in seen.values()),
-        num_hidden=sum(level.num_hidden for level in seen.values()),
+        junk=sum((level.junk_files for level in seen.values()), start=Counter[str]()),
         ignored_folders=ignored,
         left_out_places=tuple(replace(_place(root, name, layout), left_out=kind) for name, kind in kinds.items()),
     )
@@ -147,9 +150,10 @@ class _Level:
     folders: tuple[str, ...]
     files: tuple[str, ...]
     """Those that may be images."""
-    hidden_folders: tuple[str, ...]
-    num_hidden: int
-    """Hidden files."""
+    junk_folders: Mapping[str, str]
+    """Folders that are left out by their names, with the kind of each."""
+    junk_files: Counter[str]
+    """Files that are, by kind."""
     linked_folders: tuple[str, ...]
     """Links to folders."""
 
@@ -160,8 +164,8 @@ def _look_into(folder: str, *, follow_links: bool = False) -> _Level:
     return _Level(
         folders=tuple(name for name in folders if not is_junk(name)),
         files=tuple(name for name in files if not is_junk(name) and name not in (VOCABULARY_NAME, TRUTH_NAME)),
-        hidden_folders=tuple(filter(is_junk, folders)),
-        num_hidden=sum(map(is_junk, files)),
+        junk_folders={name: kind for name in folders if (kind := junk_kind(name)) is not None},
+        junk_files=Counter(filter(None, map(junk_kind, files))),
         linked_folders=tuple(each.name for each in found if each.is_linked_folder and not is_junk(each.name)),
     )
 

@@ -6,6 +6,7 @@ Plain functions on tables; `pipelines/sharding/flows/` runs them on the workers 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -37,6 +38,7 @@ INSPECTED_SCHEMA = pa.schema(
         pa.field("extension", pa.string()),
         pa.field("width", pa.int64()),
         pa.field("height", pa.int64()),
+        pa.field("is_multipicture", pa.bool_()),  # its file holds more pictures
         pa.field("state", pa.string()),  # size and time of the last write when it was listed
         pa.field("reason", pa.string()),  # why it is rejected
         pa.field("detail", pa.string()),
@@ -48,6 +50,7 @@ KNOWN_SCHEMA = pa.schema(
         pa.field("known_extension", pa.string()),
         pa.field("known_width", pa.int64()),
         pa.field("known_height", pa.int64()),
+        pa.field("known_is_multipicture", pa.bool_()),
         pa.field("is_known", pa.bool_()),  # the content is certainly this one, so the image is not read
     ]
 )
@@ -60,6 +63,8 @@ PLACE_SCHEMA = pa.schema(
     ]
 )
 """Columns that rows of images to be written may have too: where an earlier tar holds the image."""
+CONTENT_FACTS = ("extension", "width", "height", "is_multipicture")
+"""Columns that a file's content decides, and that its header tells."""
 IMAGES_PER_READ = 32
 _COLUMNS = tuple(INSPECTED_SCHEMA.names)
 _HASH_DIGITS = 13
@@ -74,7 +79,7 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
     """
     rows = [row for row in listing.to_pylist() if row["left_out"] is None]
     unread = [row for row in rows if not row.get("is_known")]
-    contents = iter(_contents([join_source(row["source"], root=job.root) for row in unread], root=job.root))
+    contents = iter(_contents([join_source(row["source"], root=job.root) for row in unread], job=job))
     split_ends = _split_ends(job)
     found = [
         _finding(row, None if row.get("is_known") else next(contents), job=job, split_ends=split_ends) for row in rows
@@ -85,7 +90,14 @@ def inspect_images(listing: pa.Table, *, job: ShardJob) -> pa.Table:
 def read_inspected_part(address: str) -> pa.Table:
     """Read a Parquet file of rows of INSPECTED_SCHEMA."""
     with filesystem.open_file(address) as file:
-        return pq.ParquetFile(file).read(use_threads=False).cast(INSPECTED_SCHEMA)
+        return with_columns(pq.ParquetFile(file).read(use_threads=False), INSPECTED_SCHEMA)
+
+
+def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with all columns of a schema; null where an older version has not written them."""
+    for name in set(schema.names) - set(table.column_names):
+        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    return table.select(schema.names).cast(schema)
 
 
 def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
@@ -96,7 +108,7 @@ def entries(rows: pa.Table, *, job: ShardJob) -> Iterator[ShardEntry]:
     for batch in rows.to_batches(max_chunksize=IMAGES_PER_READ):
         listed = batch.to_pylist()
         unplaced = [row for row in listed if row.get("tar") is None]
-        contents = iter(_contents([join_source(row["source"], root=job.root) for row in unplaced], root=job.root))
+        contents = iter(_contents([join_source(row["source"], root=job.root) for row in unplaced], job=job))
         for row in listed:
             data = next(contents) if row.get("tar") is None else _member(row)
             if isinstance(data, UnreadableError):
@@ -158,24 +170,25 @@ def _facts(data: bytes, *, how: str) -> dict[str, Any]:
     header = check_header(data)
     if how == "decode":
         decode_image(data)
-    return {"extension": header.extension, "width": header.width, "height": header.height}
+    return {name: getattr(header, name) for name in CONTENT_FACTS}
 
 
 def _known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[f"known_{name}"] for name in ("extension", "width", "height")}
+    return {name: row[f"known_{name}"] for name in CONTENT_FACTS}
 
 
-def _contents(urls: Sequence[str], *, root: str) -> list[bytes | UnreadableError]:
-    """Bytes of some files, or why there are none; from a remote store many at once."""
-    if filesystem.is_local(root) or not urls:
-        return [_content(url) for url in urls]
+def _contents(urls: Sequence[str], *, job: ShardJob) -> list[bytes | UnreadableError]:
+    """Bytes of some files, or why there are none; from a remote store or the web many at once."""
+    content = partial(_content, allow_http=job.config.allow_http)
+    if not any("://" in url for url in urls):
+        return [content(url) for url in urls]
     with ThreadPoolExecutor(IMAGES_PER_READ) as readers:
-        return list(readers.map(_content, urls))
+        return list(readers.map(content, urls))
 
 
-def _content(url: str) -> bytes | UnreadableError:
+def _content(url: str, *, allow_http: tuple[str, ...]) -> bytes | UnreadableError:
     try:
-        return read_image_bytes(url)
+        return read_image_bytes(url, allow_http=allow_http)
     except UnreadableError as error:
         return error
 

@@ -19,12 +19,15 @@ from ecor.data.table_row import TableRow
 from ecor.data.tables import read_json_lines
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from ecor.storage.junk_names import is_junk, path_junk_kind
 from ecor.storage.members.member_address import MARK, ROW_SUFFIXES, split_member
+from ecor.storage.web.allowed_hosts import is_web_address
+from pipelines.config.addresses import check_web_image
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.folder_layout import TRUTH_NAME
 from pipelines.sharding.sources.source_places import Place
 from pipelines.storage.file_times import read_facts, settled_time
-from pipelines.storage.image_bytes import escape_name, is_junk, is_utf8, join_source
+from pipelines.storage.image_bytes import escape_name, is_utf8, join_source
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -68,12 +71,11 @@ def _folder_rows(place: Place) -> Iterator[dict[str, Any]]:
         source = f"{place.path}/{path}"
         within_split = source.removeprefix(prefix)
         parts = within_split.split("/")
-        left_out = "hidden" if any(map(is_junk, source.split("/"))) else place.left_out
+        left_out = path_junk_kind(source) or place.left_out
         if left_out is not None:
             yield {"source": escape_name(source), "left_out": left_out}
             continue
-        row = {"source": escape_name(source), "split": place.split, "num_bytes": facts.num_bytes}
-        row["state"] = _state(facts, listed_ns=began)
+        row = {"source": escape_name(source), "split": place.split, **_facts_of(facts, listed_ns=began)}
         if not is_utf8(source):
             yield row | {"category": None, "problem": "its name is not UTF-8: rename it"}
             continue
@@ -85,6 +87,11 @@ def _state(facts: FileFacts | None, *, listed_ns: int) -> str | None:
     """Size and time as one text, for a later `--since`."""
     modified_ns = settled_time(facts.modified_ns, listed_ns=listed_ns) if facts is not None else None
     return None if facts is None or modified_ns is None else f"{facts.num_bytes} {modified_ns}"
+
+
+def _facts_of(facts: FileFacts, *, listed_ns: int) -> dict[str, Any]:
+    """Columns of a listing; the time of an archive's member is that of the archive."""
+    return {"num_bytes": facts.num_bytes, "state": _state(facts, listed_ns=listed_ns)}
 
 
 def _files_of(place: Place) -> dict[str, FileFacts]:
@@ -138,26 +145,30 @@ def _table_rows(place: Place) -> Iterator[dict[str, Any]]:
     has_split: bool | None = None
     path = f"{place.root}/{place.path}"
     num_bytes, began = filesystem.num_bytes(path) if path.lower().endswith(ROW_SUFFIXES) else None, time.time_ns()
+    table_state = _state(read_facts(path), listed_ns=began)
     rows, num_known = read_image_rows(path, required=TABLE_COLUMNS, optional=OPTIONAL_TABLE_COLUMNS), 0
     for row in rows:
         has_split = "split" in row.cells if has_split is None else has_split
         if has_split != ("split" in row.cells):
             raise row.error("split", f"is {'missing' if has_split else 'given'}, unlike in the rows before: give all")
+        check_web_image(row.path("path"), where=row.where, allow_http=place.allow_http)
         source = join_source(row.path("path"), root=place.folder) if place.folder else row.path("path")
         found = {"source": source, **_labels_of(row, place=place)}
         found["unread"] = None if rows.num_unread == num_known else rows.unread[num_known:]
         num_known = rows.num_unread
-        if split_member(source) is not None:  # its size is that of the whole file: it tells that it changed
-            yield found | {"num_bytes": num_bytes}
+        is_member = not is_web_address(source) and split_member(source) is not None
+        if is_member:  # size and time are those of the whole file: they tell that it changed
+            state = table_state if source.startswith(f"{place.path}{MARK}/") else None
+            yield found | {"num_bytes": num_bytes, "state": state}
         else:
             yield found | {"state": _state(read_facts(join_source(source, root=place.root)), listed_ns=began)}
 
 
 def _archive_rows(place: Place) -> Iterator[dict[str, Any]]:
     """Images of an archive with the labels beside them; files that belong to an image are left out."""
-    root = f"{place.root}/{place.path}{MARK}"
-    files = retry_in_store(lambda: filesystem.files_below(root), place=root)
-    listed = [path for path in files if not any(map(is_junk, path.split("/")))]
+    root, began = f"{place.root}/{place.path}{MARK}", time.time_ns()
+    files = retry_in_store(lambda: filesystem.file_facts_below(root), place=root)
+    listed = [path for path in files if path_junk_kind(path) is None]
     beside: set[str] = set()
     for row, names in read_labelled_members(root, filter(is_utf8, listed)):
         beside.update(names)
@@ -165,11 +176,12 @@ def _archive_rows(place: Place) -> Iterator[dict[str, Any]]:
         labels = _labels_of(row, place=place)
         if labels["category"] is None and not names and "/" in path:
             labels["category"] = path.partition("/")[0]
-        yield {"source": f"{place.path}{MARK}/{path}", **labels, "num_bytes": files[path]}
-    for path, num_bytes in files.items():
-        found = {"source": escape_name(f"{place.path}{MARK}/{path}"), "split": place.split, "num_bytes": num_bytes}
-        if any(map(is_junk, path.split("/"))):
-            yield found | {"left_out": "hidden"}
+        yield {"source": f"{place.path}{MARK}/{path}", **labels, **_facts_of(files[path], listed_ns=began)}
+    for path, facts in files.items():
+        found = {"source": escape_name(f"{place.path}{MARK}/{path}"), "split": place.split}
+        found |= _facts_of(facts, listed_ns=began)
+        if (kind := path_junk_kind(path)) is not None:
+            yield found | {"left_out": kind}
         elif path in beside or path.lower().endswith(SIDECARS):
             yield found | {"left_out": "beside_images"}
         elif not is_utf8(path):

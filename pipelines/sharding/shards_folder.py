@@ -150,6 +150,7 @@ def write_summary(
     source: Source,
     how: Counter[How],
     balance: Balance,
+    num_multipicture: int,
     flow: Flow,
     seconds: float,
     increment: Mapping[str, Any] | None = None,
@@ -162,6 +163,7 @@ def write_summary(
         source: layout of the input.
         how: number of shards that were written, taken over, linked or made by another job; all others count as kept.
         balance: of the stage.
+        num_multipicture: images whose files hold more pictures.
         flow: where the job ran.
         seconds: duration of the stage.
         increment: what became of earlier shards, for a job with `since`.
@@ -183,6 +185,7 @@ def write_summary(
         "layout": source.layout,
         **totals,
         "num_ignored": source.num_ignored,
+        "num_multipicture": num_multipicture,
         "balance": balance.to_record(),
         "splits": {split: manifest.num_samples for split, manifest in manifests.items()},
         "num_shards_written": num_written,

@@ -15,7 +15,7 @@ from ecor.clip.image_features import FeatureSet
 from ecor.data.predictions.manifest import PredictionSet
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, absolute_address, resolve_tracking
 from pipelines.config.stages import ScoreConfig
-from pipelines.runtime.balance import say_balance
+from pipelines.runtime.balance import say_balance, say_multipicture
 from pipelines.runtime.console import progress_bar, say
 from pipelines.scoring.flows.flow import Flow, open_flow
 from pipelines.scoring.incremental.increment import prepare_listing, say_reuse, write_vanished
@@ -87,6 +87,7 @@ def run(
             folder.remove_uncommitted(tally.committed)  # last: the manifest before may name them
     say(summary_line(summary), to_stdout=True)
     say_reuse(job)
+    say_multipicture(summary["num_multipicture"])
     say_balance(balance)
     return predictions
 

@@ -14,7 +14,7 @@ from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from pipelines.cards.dataset_records import keep_dataset_card
 from pipelines.config.infrastructure import ClusterConfig, absolute_address
 from pipelines.config.stages import ShardConfig
-from pipelines.runtime.balance import add_counts, say_balance
+from pipelines.runtime.balance import add_counts, say_balance, say_multipicture
 from pipelines.runtime.console import say
 from pipelines.sharding.dataflow import (
     DUPLICATES,
@@ -31,7 +31,7 @@ from pipelines.sharding.flows.open_flow import open_flow
 from pipelines.sharding.folder_gaps import describe_gaps
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.incremental.earlier_shards import EarlierShards, read_earlier_shards
-from pipelines.sharding.incremental.image_record import write_record
+from pipelines.sharding.incremental.image_record import count_multipicture, write_record
 from pipelines.sharding.incremental.increment import count_increment, describe_increment
 from pipelines.sharding.incremental.known_images import add_known_contents, find_held_splits
 from pipelines.sharding.incremental.tar_plan import plan_increment
@@ -69,12 +69,14 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         counts = None if earlier is None else count_increment(job.output, manifests=manifests, earlier=earlier)
         seconds = time.perf_counter() - started
         balance = balance_listing(scan, manifests=manifests, rejected=read_rejected(job, manifests=manifests))
+        num_multipicture = count_multipicture(job.output)
         write_summary(
             job,
             manifests=manifests,
             source=source,
             how=how,
             balance=balance,
+            num_multipicture=num_multipicture,
             flow=flow,
             seconds=seconds,
             increment=describe_increment(counts, earlier=earlier),
@@ -84,6 +86,7 @@ def run(config: ShardConfig, *, cluster: ClusterConfig | None = None) -> dict[st
         say(line)
     if counts is not None:
         say(f"since {config.since}: {counts.line()}")
+    say_multipicture(num_multipicture)
     say_balance(balance)
     return manifests
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from ecor.storage.web.allowed_hosts import is_web_address
 
 SETTLED_S = 60
 """A file that was written less than so many seconds before the listing has no known time. It may be written again
@@ -16,7 +17,10 @@ def settled_time(modified_ns: int | None, *, listed_ns: int) -> int | None:
 
 
 def read_facts(address: str) -> FileFacts | None:
-    """Size and time of a file that no listing names; None in stores, which take a request each, and where it fails."""
+    """Size and time of a file that no listing names; None in stores and on the web, which take a request each, and
+    where it fails."""
+    if is_web_address(address):
+        return None
     with suppress(ValueError, OSError):  # the image is rejected when it is read
         if filesystem.is_local(address):
             found = filesystem.local_path(address).stat()

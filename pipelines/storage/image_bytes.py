@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from ecor.storage import filesystem
 from ecor.storage.members.member_address import split_member
+from ecor.storage.web.allowed_hosts import is_web_address
 from pipelines.config.addresses import check_address
-from pipelines.runtime.retries import retry_in_store
+from pipelines.runtime.retries import retry_in_store, retry_on_web
 
 MAX_BYTES = 2**30
 """Largest encoded image (our choice): an image of the largest decoded size needs fewer bytes in every format."""
@@ -21,15 +22,6 @@ _FILE_ERRORS = frozenset(
 )
 """Errors of the file or of its name, as opposed to those of a disk that may work again later."""
 
-_JUNK = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp"}
-    | {"recycler", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"}
-)
-"""Names that operating systems and file servers add, in lower case. Snapshots hold each picture once more."""
-_JUNK_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")
-"""Of files beside a file that hold what its disk cannot, in lower case."""
-
 
 class UnreadableError(OSError):
     """A file that is no image file, may not be read, or does not exist: another attempt would fail too."""
@@ -39,15 +31,23 @@ class MissingError(UnreadableError):
     """A file that does not exist."""
 
 
-def read_image_bytes(url: str) -> bytes:
-    """Read all bytes of a file on disk, in a store or in an archive; calls of a store are retried (`retry_in_store`).
+def read_image_bytes(url: str, *, allow_http: tuple[str, ...] = ()) -> bytes:
+    """Read all bytes of a file on disk, in a store, in an archive or on the web.
+
+    Calls of a store are retried (`retry_in_store`), and those of a web server (`retry_on_web`).
+
+    Args:
+        url: address of the file.
+        allow_http: hosts on the web that are read (`ecor.storage.web.allowed_hosts`).
 
     Raises:
         UnreadableError: the fault is the file's: it does not exist, may not be read, is no plain file (reading a pipe
             or a device would never end), is larger than `MAX_BYTES`, or its address is of no store or of one whose
-            client is not installed.
+            client is not installed; any fault of a web server.
         OSError: any other; the fault is the disk's or the store's.
     """
+    if is_web_address(url):
+        return _read_web(url, allow_http=allow_http)
     if "://" not in url and split_member(url) is None:
         return _read_local(url)
     try:
@@ -63,6 +63,20 @@ def read_image_bytes(url: str) -> bytes:
     if isinstance(found, UnreadableError):
         raise found
     return found
+
+
+def _read_web(url: str, *, allow_http: tuple[str, ...]) -> bytes:
+    if not allow_http:
+        raise UnreadableError(f"{url} is on the web: `ecor shard` and `ecor score` read it with --allow-http")
+    from ecor.storage.web.web_reader import WebError, web_reader  # aiohttp takes a while to import
+
+    reader = web_reader(allow_http)
+    try:
+        return retry_on_web(lambda: reader.read(url), final=(WebError, FileNotFoundError))
+    except FileNotFoundError as error:
+        raise MissingError(str(error)) from error
+    except OSError as error:
+        raise UnreadableError(str(error)) from error
 
 
 def _read_local(path: str) -> bytes:
@@ -165,12 +179,6 @@ def _real_address(address: str) -> str:
         return os.path.realpath(filesystem.local_path(address))
     protocol, _, path = address.partition("://")
     return f"{protocol.removesuffix('a') if protocol == 's3a' else protocol}://{re.sub('/+', '/', path).rstrip('/')}"
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that operating systems and file servers add."""
-    folded = name.casefold()
-    return name.startswith(".") or folded in _JUNK or folded.endswith(_JUNK_ENDINGS)
 
 
 def join_source(source: str, *, root: str) -> str:

@@ -19,8 +19,11 @@ from ecor.storage import filesystem
 from pipelines.__main__ import EXIT_DONE, main
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.pipeline_file import PipelineConfig, read_pipeline
+from pipelines.config.stages import ScoreConfig, ShardConfig
 from pipelines.runtime import cluster
 from pipelines.stages import score, shard
+from tests.support.image_forms import as_zip
+from tests.support.image_forms import pictures as form_pictures
 from tests.support.mlflow_databases import new_database
 from tests.support.tiny_models import NAMES, TINY_CLIP, write_pictures
 
@@ -138,6 +141,29 @@ def test_shards_that_are_damaged_or_missing_come_back_as_they_were_from_a_store_
     assert {name: filesystem.read(f"{folder}/{name}") for name in filesystem.names_in(folder)} == before
     summary = json.loads(filesystem.read(f"{JOB}/shards/summary.json"))
     assert (summary["num_shards_written"], summary["num_shards_kept"]) == (2, len(summary["splits"]) + 2)
+
+
+def test_an_archive_in_a_store_gives_on_ray_what_it_gives_on_a_disk_in_process(
+    config: PipelineConfig, tmp_path: Path
+) -> None:
+    place, model = as_zip(form_pictures(), tmp_path), read_labels(config.score.output).parents.model_uri
+    filesystem.write(f"{BUCKET}/forms/{place.name}", place.read_bytes())
+    tars, labels = [], []
+    for root, output, where in (
+        (f"{BUCKET}/forms", f"{BUCKET}/{place.stem}-out", config.cluster),
+        (str(tmp_path), str(tmp_path / "out"), ClusterConfig()),
+    ):
+        settings = ShardConfig(input=f"{root}/{place.name}", output=f"{output}/shards", split_shares={"train": 1.0})
+        (manifest,) = shard.run(settings, cluster=where).values()
+        tars.append([info.sha256 for info in manifest.shards])
+        scoring = ScoreConfig(input=settings.input, output=f"{output}/labels", model=model, unit_size=4)
+        score.run(scoring, cluster=where, tracking=config.tracking)
+        rows = read_predictions(scoring.output).to_pylist()
+        labels.append(sorted((row["key"][:12], row["category"], row["rationale"]) for row in rows))
+        assert json.loads(filesystem.read(f"{output}/labels/summary.json"))["in_process"] == (
+            where is not config.cluster
+        )
+    assert tars[0] == tars[1] and labels[0] == labels[1] and len(labels[0]) == len(form_pictures())
 
 
 def test_labels_that_are_missing_come_back_as_they_were_from_a_store_that_fails(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ecor.data.images.formats import EXTENSIONS, missing_format, opened_formats
+from ecor.data.images.image_error import ImageError as ImageError
+from ecor.data.images.jxl_header import JXL_STARTS, jxl_size
 from ecor.data.images.orientation import find_turn, is_sideways, stored_size
 from ecor.data.images.png_chunks import png_pixels
 
@@ -29,18 +31,6 @@ _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FOR
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 
 
-class ImageError(ValueError):
-    """An unusable image: `reason` is a short code for counting, `detail` a sentence for users."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        return ImageError, (self.reason, self.detail)  # makes it picklable
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
     """Format and size from an image's header."""
@@ -51,11 +41,23 @@ class ImageHeader:
     height: int
     is_sideways: bool
     """Whether the EXIF orientation swaps width and height."""
+    is_multipicture: bool
+    """Whether the file holds more pictures than the first, which is taken."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height as tools show the picture."""
         return (self.height, self.width) if self.is_sideways else (self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedFile:
+    """The first picture of a file."""
+
+    picture: Image.Image
+    """Upright, RGB."""
+    is_multipicture: bool
+    """Whether the file holds more."""
 
 
 def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -73,13 +75,19 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
         with _open_image(data, max_pixels=max_pixels) as image:
             width, height = stored_size(image)
             turned = is_sideways(find_turn(image))
-            return ImageHeader(extension=EXTENSIONS[str(image.format)], width=width, height=height, is_sideways=turned)
+            return ImageHeader(
+                extension=EXTENSIONS[str(image.format)],
+                width=width,
+                height=height,
+                is_sideways=turned,
+                is_multipicture=_is_multipicture(image),
+            )
 
     return _retry_without_metadata(header, data)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image to RGB and apply its EXIF orientation; of an animation, the first frame.
+    """Decode an image to RGB and apply its EXIF orientation; of several pictures, the first (`decode_file`).
 
     Transparency is dropped, not blended (as open_clip does); 16-bit grey keeps its upper 8 bits, as does 12-bit grey of
     a TIFF that says so. Of 12 bits in 16 no file tells.
@@ -92,12 +100,18 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: with the reason `empty`, `not_an_image`, `too_large` (read from the header, before memory is used),
             `truncated`, `corrupt` or `unsupported_mode`.
     """
+    return decode_file(data, max_pixels=max_pixels).picture
 
-    def picture(data: bytes) -> Image.Image:
+
+def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedFile:
+    """Decode as `decode_image`, and tell whether the file holds more pictures; arguments and errors are the same."""
+
+    def decoded(data: bytes) -> DecodedFile:
         with _open_image(data, max_pixels=max_pixels) as image:
-            return to_upright_rgb(image, max_pixels=max_pixels)
+            is_multipicture = _is_multipicture(image)
+            return DecodedFile(picture=to_upright_rgb(image, max_pixels=max_pixels), is_multipicture=is_multipicture)
 
-    return _retry_without_metadata(picture, data)
+    return _retry_without_metadata(decoded, data)
 
 
 def decode_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -147,6 +161,8 @@ def to_upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image
 def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "0 bytes")
+    if data.startswith(JXL_STARTS):  # its plugin decodes it when it opens it
+        _check_size(*jxl_size(data), max_pixels=max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=opened_formats())
     except UnidentifiedImageError as error:
@@ -160,6 +176,14 @@ def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise _decoding_error(error) from error
     _check_size(image.width, image.height, max_pixels=max_pixels)
     return image
+
+
+def _is_multipicture(image: Image.Image) -> bool:
+    """Of an opened file; Pillow looks for a second picture at most."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - what comes after the first picture may be damaged
+        return False
 
 
 def _check_size(width: int, height: int, *, max_pixels: int) -> None:

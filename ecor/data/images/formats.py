@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 from PIL import Image
 
+from ecor.data.images.jxl_header import JXL_STARTS
+
 EXTENSIONS = {
     "JPEG": "jpg",
     "MPO": "jpg",
@@ -21,13 +23,12 @@ EXTENSIONS = {
     "JXL": "jxl",
 }
 """Formats that are opened, and their file name extension. Others (EPS would start a program) are not images here."""
-REMEDIES = {".heic": "pip install 'ecor[heif]'", ".jxl": "pip install pillow-jxl-plugin"}
+REMEDIES = {".heic": "pip install 'ecor[heif]'", ".jxl": "pip install 'ecor[jxl]'"}
 REMEDIES |= dict.fromkeys((".heif", ".hif"), REMEDIES[".heic"])
 """How to take files that are left out where a package is not installed, by suffix."""
 _PACKAGES = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif", ".jxl": "pillow_jxl"}
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 
 @cache
@@ -57,6 +58,6 @@ def missing_format(data: bytes) -> str | None:
         return f"HEIC or HEIF, and pillow-heif is not installed: {REMEDIES['.heic']}"
     if brand in _AVIF_BRANDS and "AVIF" not in formats:
         return "AVIF, which this Pillow does not open: pip install 'pillow>=11.3'"
-    if data.startswith(_JXL_STARTS) and "JXL" not in formats:
-        return f"JPEG XL, which Pillow does not open alone: {REMEDIES['.jxl']}"
+    if data.startswith(JXL_STARTS) and "JXL" not in formats:
+        return f"JPEG XL, and pillow-jxl-plugin is not installed: {REMEDIES['.jxl']}"
     return None

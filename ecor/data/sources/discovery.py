@@ -11,6 +11,7 @@ from typing import Any
 from ecor.data.sources.metadata_tables import METADATA_NAMES, is_metadata
 from ecor.data.split_names import split_of, split_parts
 from ecor.storage import filesystem
+from ecor.storage.junk_names import is_junk
 from ecor.storage.members.member_address import is_archive
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -145,6 +146,6 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _look_into(folder: str) -> _Level:
-    found = [each for each in filesystem.list_folder(folder) if not each.name.startswith((".", "__MACOSX", "@eaDir"))]
+    found = [each for each in filesystem.list_folder(folder) if not is_junk(each.name)]
     folders, files = (tuple(each.name for each in found if each.is_folder is kind) for kind in (True, False))
     return _Level(folders=folders, files=files)

@@ -79,7 +79,7 @@ def _record_of(job: ScoreJob, files: Sequence[Listed]) -> pa.Table:
             f"{job.since.folder} has no record of sizes and times of its images (made from a split, from features, or "
             "by an older version): all contents are compared"
         )
-    plan = plan_reuse(listing, job.since, check=job.config.since_check)
+    plan = plan_reuse(listing, job.since, check=job.config.since_check, allow_http=job.config.allow_http)
     return plan.add_to(listing)
 
 
@@ -90,7 +90,7 @@ def _with_reuse(job: ScoreJob, files: Sequence[Listed], *, earlier: EarlierLabel
             f"no image of {earlier.folder} is in {job.input_address}: images are known by their address, which is "
             "another one where a folder was moved or renamed"
         )
-    units = divide(plan, files, earlier=earlier, unit_size=job.config.unit_size)
+    units = divide(plan, files, earlier=earlier, unit_size=job.config.unit_size, allow_http=job.config.allow_http)
     found = job.input
     images = Input(
         digest=found.digest,

@@ -86,7 +86,9 @@ class ReusePlan:
         return cls(**columns, counts=ReuseCounts(**json.loads(listing.schema.metadata[_COUNTS])))
 
 
-def plan_reuse(listing: pa.Table, earlier: EarlierLabels, *, check: SinceCheck) -> ReusePlan:
+def plan_reuse(
+    listing: pa.Table, earlier: EarlierLabels, *, check: SinceCheck, allow_http: tuple[str, ...] = ()
+) -> ReusePlan:
     """Join a listing with earlier labels by source, and decide which labels stay.
 
     An image of the same size and time is unchanged (`check` = "time"), one of another size has changed. All others are
@@ -96,6 +98,7 @@ def plan_reuse(listing: pa.Table, earlier: EarlierLabels, *, check: SinceCheck) 
         listing: of `pipelines.scoring.incremental.listing_record.listing_table`.
         earlier: the earlier labels.
         check: "time", or "content" to compare all contents.
+        allow_http: hosts on the web from which images are read.
 
     Raises:
         ValueError: when a part of the earlier labels is missing or altered, or has an image twice.
@@ -109,7 +112,7 @@ def plan_reuse(listing: pa.Table, earlier: EarlierLabels, *, check: SinceCheck) 
     compared_N = np.flatnonzero(had_label_N & ~is_reused_N & ~other_N)
     sources = listing["source"].take(pa.array(compared_N)).to_pylist()
     keys = found["key"].take(pa.array(position_N[compared_N])).to_pylist()
-    is_reused_N[compared_N] = compare_contents(sources, keys)
+    is_reused_N[compared_N] = compare_contents(sources, keys, allow_http=allow_http)
     counts = ReuseCounts(
         num_listed=listing.num_rows,
         num_reused=int(is_reused_N.sum()),

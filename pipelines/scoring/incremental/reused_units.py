@@ -58,7 +58,14 @@ class ReusedUnit:
         return sum(len(piece.files) for piece in self.pieces)
 
 
-def divide(plan: ReusePlan, files: Sequence[Listed], *, earlier: EarlierLabels, unit_size: int) -> tuple[Unit, ...]:
+def divide(
+    plan: ReusePlan,
+    files: Sequence[Listed],
+    *,
+    earlier: EarlierLabels,
+    unit_size: int,
+    allow_http: tuple[str, ...] = (),
+) -> tuple[Unit, ...]:
     """The units of a job: rows that stay, then images to label.
 
     What stays of consecutive units of the earlier job is one unit, up to `unit_size` images, so that units do not
@@ -69,6 +76,7 @@ def divide(plan: ReusePlan, files: Sequence[Listed], *, earlier: EarlierLabels, 
         files: all images, in the order of the plan.
         earlier: the labels that rows are reused of.
         unit_size: images per unit, at most; a larger unit of the earlier job stays as it is.
+        allow_http: hosts on the web from which images are read.
     """
     packed: list[list[ReusedRows]] = []
     size = 0
@@ -81,7 +89,7 @@ def divide(plan: ReusePlan, files: Sequence[Listed], *, earlier: EarlierLabels, 
     reused = [ReusedUnit(name=f"reused-{number:06d}", pieces=tuple(each)) for number, each in enumerate(packed)]
     others = [files[index] for index in np.flatnonzero(~plan.is_reused).tolist()]
     labelled = [
-        ListingUnit(name=f"new-{number:06d}", files=tuple(run))
+        ListingUnit(name=f"new-{number:06d}", files=tuple(run), allow_http=allow_http)
         for number, run in enumerate(split_runs(others, size=unit_size))
     ]
     return (*reused, *labelled)

@@ -12,10 +12,11 @@ from ecor.data.sources.sidecars import read_labelled_members
 from ecor.data.table_row import TableRow
 from ecor.storage import filesystem
 from ecor.storage.filesystem import FileFacts
+from ecor.storage.junk_names import is_junk, path_junk_kind
 from ecor.storage.members.member_address import MARK
 from pipelines.runtime.retries import retry_in_store
 from pipelines.scoring.sources.listed_tables import LABELS
-from pipelines.storage.image_bytes import is_junk, is_utf8, path_within
+from pipelines.storage.image_bytes import is_utf8, path_within
 
 EXPLAIN_SUMMARY_NAME = "explain.summary.json"
 """Beside the overlays of `ecor explain`, which are no photos."""
@@ -81,8 +82,8 @@ def _sorted_by_kind(
     explained = {path.rpartition("/")[0] for path in files if path.rpartition("/")[2] == EXPLAIN_SUMMARY_NAME}
     for path, facts in files.items():
         suffix = PurePosixPath(path).suffix.lower()
-        if any(map(is_junk, path.split("/"))):
-            found.passed_over["hidden"] += 1
+        if (kind := path_junk_kind(path)) is not None:
+            found.passed_over[kind] += 1
         elif output is not None and f"{path}/".startswith(f"{output}/" if output else ""):
             found.passed_over["output"] += 1
         elif suffix == ".png" and path.rpartition("/")[0] in explained:

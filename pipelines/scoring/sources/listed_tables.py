@@ -11,6 +11,8 @@ from ecor.data.sources.image_tables import describe_unlabelled, read_image_rows
 from ecor.data.table_row import TableRow
 from ecor.storage import filesystem
 from ecor.storage.members.member_address import split_member
+from ecor.storage.web.allowed_hosts import is_web_address
+from pipelines.config.addresses import check_web_image
 from pipelines.scoring.work_units import Listed
 from pipelines.storage.image_bytes import join_source
 
@@ -28,15 +30,17 @@ class ListedRows:
     """A line that names columns that are not read, if there are any."""
 
 
-def list_tables(root: str, tables: Sequence[SplitFile]) -> ListedRows:
+def list_tables(root: str, tables: Sequence[SplitFile], *, allow_http: tuple[str, ...]) -> ListedRows:
     """The rows of all tables of a folder, in order.
 
     Args:
         root: address of the folder.
         tables: in it.
+        allow_http: hosts on the web that their images may be on.
 
     Raises:
-        ValueError: when no table has a row, a table has errors, or two rows name one image.
+        ValueError: when no table has a row, a table has errors, two rows name one image, or an image is on the web and
+            no host is allowed.
     """
     files: list[Listed] = []
     described: list[Mapping[str, Any]] = []
@@ -46,10 +50,12 @@ def list_tables(root: str, tables: Sequence[SplitFile]) -> ListedRows:
         path = f"{root}/{table.path}"
         table_rows = read_image_rows(path, required=("path",), optional=LABELS)
         rows = list(_distinct_rows(table_rows, path=path))
+        for row in rows:
+            check_web_image(row.cells["path"], where=row.where, allow_http=allow_http)
         files += labelled_files(rows, base=path.rpartition("/")[0], spelled=spelled)
         columns = [name for name in ("path", *LABELS) if any(name in row.cells for row in rows)]
         beside: dict[str, Any] = {"table": table.path} if len(tables) > 1 else {}
-        if any(split_member(row.cells["path"]) for row in rows):
+        if any(split_member(row.cells["path"]) and not is_web_address(row.cells["path"]) for row in rows):
             beside |= {"of_bytes": filesystem.num_bytes(path)}
         described += [{name: row.cells.get(name) for name in columns} | beside for row in rows]
         unread = unread or table_rows.describe_unread() or describe_unlabelled(path)

@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecor.data.shard_manifest import ShardManifest
 from ecor.storage import filesystem
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.flows.flow import Rows
+from pipelines.sharding.inspection import with_columns
 
 RECORD_NAME = "images.parquet"
 RECORD_SCHEMA = pa.schema(
@@ -24,6 +26,7 @@ RECORD_SCHEMA = pa.schema(
         pa.field("extension", pa.string()),
         pa.field("width", pa.int64()),
         pa.field("height", pa.int64()),
+        pa.field("is_multipicture", pa.bool_()),  # null in a record of an older version
         pa.field("state", pa.string()),  # size and time of the last write when it was listed
         pa.field("row_digest", pa.string()),  # of content and labels
         pa.field("sample_digest", pa.string()),  # of the sample in a tar; null for a copy that is left out
@@ -69,7 +72,7 @@ def read_record(folder: str, *, manifests: Mapping[str, ShardManifest]) -> pa.Ta
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         digests = json.loads((table.schema.metadata or {})[_MANIFESTS])
-        table = table.select(RECORD_SCHEMA.names).cast(RECORD_SCHEMA)
+        table = with_columns(table, RECORD_SCHEMA)
     except (pa.ArrowException, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): leave out --since, to shard all images") from error
     if digests != _digests(manifests):
@@ -78,6 +81,18 @@ def read_record(folder: str, *, manifests: Mapping[str, ShardManifest]) -> pa.Ta
             "or leave out --since, to shard all images"
         )
     return table
+
+
+def count_multipicture(folder: str) -> int:
+    """Images of finished shards whose files hold several pictures; 0 for shards of an older version."""
+    path = filesystem.join(folder, RECORD_NAME)
+    if not filesystem.is_file(path):
+        return 0
+    with filesystem.open_file(path) as file:
+        table = pq.ParquetFile(file)
+        if "is_multipicture" not in table.schema_arrow.names:
+            return 0
+        return pc.sum(table.read(columns=["is_multipicture"], use_threads=False)["is_multipicture"]).as_py() or 0
 
 
 def _digests(manifests: Mapping[str, ShardManifest]) -> dict[str, str]:

@@ -12,9 +12,9 @@ from pipelines.config.stages import SinceCheck
 from pipelines.runtime.console import say
 from pipelines.sharding.flows.flow import Rows
 from pipelines.sharding.incremental.earlier_shards import EarlierShards
-from pipelines.sharding.inspection import KNOWN_SCHEMA
+from pipelines.sharding.inspection import CONTENT_FACTS, KNOWN_SCHEMA
 
-_CONTENT = ("sha256", "extension", "width", "height")
+_CONTENT = ("sha256", *CONTENT_FACTS)
 _CONTENT_AND_SPLIT = ("source", "sha256", "split")
 
 

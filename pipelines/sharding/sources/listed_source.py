@@ -7,11 +7,11 @@ from ecor.data.sources.discovery import SplitFile, find_archives, find_tables
 from ecor.data.sources.image_tables import IMAGE_TABLE_SUFFIXES
 from ecor.data.sources.sidecars import has_sidecars
 from ecor.storage import filesystem
+from ecor.storage.junk_names import path_junk_kind
 from ecor.storage.members.member_address import MARK, is_archive
 from pipelines.config.stages import Layout, ShardConfig
 from pipelines.runtime.retries import retry_in_store
 from pipelines.sharding.sources.source_places import Place, Source
-from pipelines.storage.image_bytes import is_junk
 
 
 def find_listed_source(config: ShardConfig, *, root: str) -> Source | None:
@@ -30,17 +30,17 @@ def find_listed_source(config: ShardConfig, *, root: str) -> Source | None:
     archive = root.removesuffix(MARK)
     if archive != root:
         if layout == "webdataset" or (layout == "auto" and _is_web_dataset(root)):
-            return _source_of(*_parted(archive), layout="webdataset")
+            return _source_of(*_parted(archive), layout="webdataset", config=config)
     elif filesystem.is_file(root):
         if not root.lower().endswith(IMAGE_TABLE_SUFFIXES) or layout == "webdataset":
             raise ValueError(
                 f"a table is a {', '.join(IMAGE_TABLE_SUFFIXES)} file, got {config.input}: name one, or a folder"
             )
-        return _source_of(*_parted(root), layout="table")
+        return _source_of(*_parted(root), layout="table", config=config)
     if layout != "webdataset" and (tables := retry_in_store(lambda: find_tables(root), place=root)):
-        return _source_of(root, tables, layout="table")
+        return _source_of(root, tables, layout="table", config=config)
     if layout != "table" and (archives := retry_in_store(lambda: find_archives(root), place=root)):
-        return _source_of(root, archives, layout="webdataset")
+        return _source_of(root, archives, layout="webdataset", config=config)
     if layout != "auto":
         kind = "table, or a folder of tables" if layout == "table" else "tar or zip, or a folder of these"
         raise ValueError(f"{config.input} is no {kind}: name one, or leave out --layout {layout}")
@@ -55,16 +55,19 @@ def _parted(path: str) -> tuple[str, tuple[SplitFile, ...]]:
 def _is_web_dataset(root: str) -> bool:
     """Whether files of an archive have labels beside them, or do not lie in folders."""
     paths = retry_in_store(lambda: filesystem.files_below(root), place=root)
-    seen = [path for path in paths if not any(map(is_junk, path.split("/")))]
+    seen = [path for path in paths if path_junk_kind(path) is None]
     return has_sidecars(seen) or not any("/" in path for path in seen)
 
 
-def _source_of(root: str, files: tuple[SplitFile, ...], *, layout: Layout) -> Source:
+def _source_of(root: str, files: tuple[SplitFile, ...], *, layout: Layout, config: ShardConfig) -> Source:
     vocabulary = f"{root}/{VOCABULARY_NAME}"
     return Source(
         root=root,
         layout=layout,
-        places=tuple(Place(root=root, layout=layout, path=file.path, split=file.split) for file in files),
+        places=tuple(
+            Place(root=root, layout=layout, path=file.path, split=file.split, allow_http=config.allow_http)
+            for file in files
+        ),
         vocabulary=vocabulary if filesystem.exists(vocabulary) else None,
     )
 

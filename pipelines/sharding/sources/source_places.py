@@ -1,6 +1,7 @@
 """The input of `ecor shard` as its driver knows it: the places that workers list, and what is left out of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ecor.config.checks import name_some
 from ecor.data.name_parsing import group_spellings
@@ -25,6 +26,8 @@ class Place:
     """Within `root`."""
     follow_links: bool = False
     """Go into links to folders."""
+    allow_http: tuple[str, ...] = ()
+    """Hosts on the web from which images of a table are read."""
     left_out: str | None = None
     """Why all its files are left out; None for a place of images."""
 
@@ -45,8 +48,8 @@ class Source:
     """Address of the `vocabulary.json` that lies in the input."""
     num_ignored: int = 0
     """Files above the level of categories."""
-    num_hidden: int = 0
-    """Hidden files, and files of operating systems, above the level of categories."""
+    junk: Mapping[str, int] = field(default_factory=dict)
+    """Files above the level of categories that are left out by their names, by kind (`ecor.storage.junk_names`)."""
     ignored_folders: tuple[str, ...] = ()
     """Folders beside the splits that hold no labelled images."""
     linked_folders: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ class Source:
     @property
     def left_out(self) -> dict[str, int]:
         """Files that the driver has seen, and no worker lists, by kind."""
-        return {"beside_folders": self.num_ignored, "hidden": self.num_hidden}
+        return {"beside_folders": self.num_ignored, **self.junk}
 
     def describe(self) -> str:
         """One line: the layout that was recognised, what is left out, and the settings that overrule it."""

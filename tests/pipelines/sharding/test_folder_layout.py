@@ -11,7 +11,7 @@ from pipelines.config.stages import ShardConfig
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.listing import list_images
 from pipelines.sharding.sources.source_places import Source
-from pipelines.storage.image_bytes import is_junk, is_within, path_within
+from pipelines.storage.image_bytes import is_within, path_within
 
 
 def source_of(root: Path, *files: str, **settings) -> Source:
@@ -69,7 +69,9 @@ def test_folders_of_systems_are_no_categories_and_files_beside_folders_are_count
         "layout folders: 1 categories, splits test, train; left out: 2 files beside the folders (--layout and "
         "--no-split-folders overrule this)"
     )
-    assert is_junk("THUMBS.DB") and not is_junk("hat")
+    assert source.junk == {"system_files": 3}
+    kinds = {place.path: place.left_out for place in source.left_out_places}
+    assert (kinds["@eaDir"], kinds[".git"], kinds["__MACOSX"]) == ("nas_files", "hidden", "resource_forks")
 
 
 def test_what_is_left_out_may_be_unreadable_and_has_no_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

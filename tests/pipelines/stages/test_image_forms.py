@@ -5,12 +5,15 @@ Covers: `pipelines.scoring.sources.listed_folder`, `pipelines.scoring.sources.li
 `ecor.data.sources.image_tables`, `ecor.data.sources.row_tables`.
 """
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ecor.clip.image_features import FEATURES_FOLDER, read_feature_part, read_feature_set
 from ecor.data.predictions.parts import read_predictions
@@ -150,3 +153,26 @@ def test_a_changed_file_of_rows_is_another_input(tmp_path):
     again = read_input(str(as_parquet(pictures(), tmp_path)), unit_size=4)
     other = read_input(str(as_parquet(pictures(seed=1), tmp_path)), unit_size=4)
     assert first.digest == again.digest != other.digest
+
+
+def test_files_of_several_pictures_are_counted(tmp_path, checkpoint, tracking, capsys):
+    """Also by a job that finds its shards finished, and by `--since`, which does not read them again."""
+    frames = [Image.fromarray(np.random.default_rng(seed).integers(0, 255, (9, 9), dtype=np.uint8)) for seed in (0, 1)]
+    images = dict(pictures())
+    for name, kind in (("cat/a.gif", "GIF"), ("dog/pages.tif", "TIFF")):
+        out = io.BytesIO()
+        frames[0].save(out, kind, save_all=True, append_images=frames[1:])
+        images[name] = out.getvalue()
+    place, line = as_folder(images, tmp_path), "2 files hold several pictures: the first of each is taken"
+    for _ in range(2):
+        assert len(sharded(place, tmp_path / "shards")) == len(images)
+        assert line in capsys.readouterr().err and number_of(tmp_path / "shards") == 2
+    assert len(sharded(place, tmp_path / "more", since=str(tmp_path / "shards"))) == len(images)
+    assert line in capsys.readouterr().err and number_of(tmp_path / "more") == 2
+    config = ScoreConfig(input=str(place), output=str(tmp_path / "labels"), model=checkpoint, unit_size=3)
+    score.run(config, tracking=tracking)
+    assert line in capsys.readouterr().err and number_of(tmp_path / "labels") == 2
+
+
+def number_of(folder: Path) -> int:
+    return json.loads((folder / "summary.json").read_text())["num_multipicture"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from ecor.config.model import Preprocess
-from ecor.data.images.decoding import decode_image
+from ecor.data.images.decoding import decode_file, decode_image
 from ecor.data.predictions.parts import read_part
 from ecor.data.tables import read_json_lines
 from ecor.data.vocabulary import vocabulary_from_mapping
@@ -62,7 +62,7 @@ def all_once(seen: Counter[Any], *, num: int) -> bool:
 
 def test_scoring_reads_and_decodes_a_picture_once(tmp_path: Path, counts: Counts) -> None:
     write_pictures(tmp_path, num=5)
-    reads, decodes = counts(read_image_bytes), counts(decode_image)
+    reads, decodes = counts(read_image_bytes), counts(decode_file)
     preprocess = Preprocess(image_size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     for unit in read_input(str(tmp_path), unit_size=3).units:
         list(decode_unit(unit, preprocess=preprocess, num_images=2))

@@ -228,7 +228,7 @@ def test_files_that_are_no_images_by_their_names_are_counted_and_an_output_folde
         (tmp_path / name).touch()
     found = read_input(str(tmp_path), unit_size=100, without=str(tmp_path / "out"))
     assert found.num_images == 4 and found.left_out == {".dng": 2, "": 1}
-    assert found.num_listed == 13 and found.passed_over == {"hidden": 5, "output": 1}
+    assert found.num_listed == 13 and found.passed_over == {"hidden": 1, "system_files": 2, "nas_files": 2, "output": 1}
     assert found.describe_left_out() == (
         "left out 3 files that are no images by their names: 2 .dng, 1 without a suffix"
     )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, features
 
 from ecor.data.images import formats
-from ecor.data.images.decoding import ImageError, check_header, decode_image
+from ecor.data.images.decoding import ImageError, check_header, decode_file, decode_image
 
 SMOOTH = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
 PICTURE = Image.fromarray(np.stack([SMOOTH, SMOOTH[::-1], 255 - SMOOTH], axis=-1))
@@ -19,7 +19,8 @@ def without_packages(monkeypatch: pytest.MonkeyPatch):
     """As on a machine that has neither package."""
     for name in ("pillow_heif", "pillow_jxl"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    for name in ("HEIF", "JXL"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
     formats.opened_formats.cache_clear()
     yield
     formats.opened_formats.cache_clear()
@@ -55,7 +56,7 @@ def test_avif_is_read():
     ("start", "remedy"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"pip install 'ecor\[heif\]'"),
-        (b"\xff\x0a\x00\x10", "pip install pillow-jxl-plugin"),
+        (b"\xff\x0a\x00\x10", r"pip install 'ecor\[jxl\]'"),
     ],
 )
 def test_a_format_whose_package_is_missing_is_named(start: bytes, remedy: str, without_packages):
@@ -71,3 +72,26 @@ def test_of_several_pictures_the_first_is_taken(kind: str):
     first.save(out, kind, save_all=True, append_images=[second], **({"lossless": True} if kind == "WEBP" else {}))
     assert getattr(Image.open(io.BytesIO(out.getvalue())), "n_frames", 1) == 2
     assert decode_image(out.getvalue()).getpixel((4, 4)) == (255, 0, 0)
+    assert check_header(out.getvalue()).is_multipicture and decode_file(out.getvalue()).is_multipicture
+
+
+def test_other_files_of_several_pictures_are_known_too():
+    heif = pytest.importorskip("pillow_heif")
+    formats.opened_formats.cache_clear()
+    several = heif.from_pillow(PICTURE)
+    several.add_from_pillow(PICTURE.rotate(180))
+    camera, heic = io.BytesIO(), io.BytesIO()
+    several.save(heic)
+    PICTURE.save(camera, "MPO", save_all=True, append_images=[PICTURE.rotate(180)])
+    for data in (camera.getvalue(), heic.getvalue()):
+        assert check_header(data).is_multipicture and decode_file(data).is_multipicture
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "JPEG", "BMP"])
+def test_a_file_of_one_picture_is_none_of_several(kind: str):
+    data = encoded(kind)
+    assert not check_header(data).is_multipicture and not decode_file(data).is_multipicture
+    animated = io.BytesIO()
+    PICTURE.save(animated, "GIF", save_all=True, append_images=[PICTURE.rotate(180)])
+    cut = animated.getvalue()[: len(animated.getvalue()) * 2 // 3]  # within the second picture
+    assert decode_file(cut).picture.size == PICTURE.size

@@ -126,9 +126,9 @@ def images_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     for module, kind in ((work_units, "labelled"), (content_check, "compared")):
         read = module.read_image_bytes
 
-        def note(url: str, *, read: Any = read, kind: str = kind) -> bytes:
+        def note(url: str, *, read: Any = read, kind: str = kind, **settings: Any) -> bytes:
             found[kind].append(url)
-            return read(url)
+            return read(url, **settings)
 
         monkeypatch.setattr(module, "read_image_bytes", note)
     return found

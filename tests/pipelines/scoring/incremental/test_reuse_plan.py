@@ -40,7 +40,9 @@ def without_files(monkeypatch: pytest.MonkeyPatch):
         return pa.table({"key": names, "source": names})
 
     monkeypatch.setattr(reuse_plan, "_read_names", read_names)
-    monkeypatch.setattr(reuse_plan, "compare_contents", lambda sources, keys: [each in "aei" for each in sources])
+    monkeypatch.setattr(
+        reuse_plan, "compare_contents", lambda sources, keys, allow_http: [each in "aei" for each in sources]
+    )
 
 
 @given(now=FILES, then=FILES, labelled=st.sets(st.sampled_from("abcdefghijkl")), unit=st.integers(1, 5))

@@ -20,6 +20,7 @@ from pipelines.sharding.flows import local_flow as flow
 from pipelines.sharding.folder_layout import find_source
 from pipelines.stages import shard
 from tests.pipelines.stages.test_shard import config_for, data_files, dror_world, put, summary_of
+from tests.support.image_forms import as_tar, pictures
 from tests.support.processes import ROOT, hear_ctrl_c
 
 TWO = ClusterConfig(num_cpus=2)
@@ -123,6 +124,17 @@ def test_after_ctrl_c_and_a_kill_the_same_command_ends_with_the_same_bytes(world
     shard.run(config_for(world, output, **settings), cluster=TWO)
     assert summary_of(output)["num_shards_kept"] == num_kept + 4
     assert summary_of(output)["num_shards_taken_over"] == 1
+    assert published(output) == published(tmp_path / "unharmed")
+
+
+def test_a_kill_between_the_images_of_a_tar_changes_no_byte(tmp_path):
+    tar = as_tar(pictures(), tmp_path)
+    shard.run(config_for(tar, tmp_path / "unharmed", samples_per_shard=1), cluster=TWO)
+    output = tmp_path / "shards"
+    assert strike(output, world=tar, blow=signal.SIGKILL, at_shard=5) == -signal.SIGKILL
+    assert len(list(output.glob("*/*.tar"))) == 4
+    shard.run(config_for(tar, output, samples_per_shard=1), cluster=TWO)
+    assert summary_of(output)["num_shards_kept"] == 4
     assert published(output) == published(tmp_path / "unharmed")
 
 

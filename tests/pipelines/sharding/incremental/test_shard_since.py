@@ -32,6 +32,7 @@ from pipelines.sharding import inspection, shard_writer
 from pipelines.sharding.incremental.image_record import RECORD_NAME
 from pipelines.stages import shard
 from tests.pipelines.stages.test_shard import VOCABULARY, config_for, dror_world, picture, put, summary_of
+from tests.support.image_forms import as_parquet, as_web_dataset, as_zip, pictures
 from tests.support.processes import hit
 
 HERE = ClusterConfig(num_cpus=1)
@@ -143,9 +144,9 @@ def images_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     read = inspection.read_image_bytes
 
-    def note(url: str) -> bytes:
+    def note(url: str, **settings: Any) -> bytes:
         found.append(Path(url).name)
-        return read(url)
+        return read(url, **settings)
 
     monkeypatch.setattr(inspection, "read_image_bytes", note)
     return found
@@ -519,3 +520,29 @@ def test_the_commands_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert re.search(r"since shards/monday: 63 images = 61 unchanged \+ 0 changed \+ 2 new; 61 before = ", said)
     assert main([*commands[1], *more, "--validate", "header"]) == 2
     assert "other settings (validate was decode, is header)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("form", [as_parquet, as_zip, as_web_dataset])
+def test_images_of_an_unchanged_archive_or_table_are_not_read_again(form, tmp_path, images_read):
+    """If it has changed, all its images are read and compared; the tars of those that stay are kept."""
+    images = pictures()
+    store = form(images, tmp_path)
+    files = [store] if store.is_file() else list(store.glob("*"))
+
+    def shard_as(name: str, **settings: Any) -> ShardConfig:
+        config = config_for(store, tmp_path / name, samples_per_shard=4, **settings)
+        images_read.clear()
+        shard.run(config, cluster=HERE)
+        return config
+
+    for path in files:
+        os.utime(path, (LONG_AGO_S, LONG_AGO_S))
+    monday = shard_as("monday")
+    assert len(images_read) >= len(images)
+    tuesday = shard_as("tuesday", since=monday.output)
+    assert not images_read and counts_of(tuesday)["unchanged"] == len(images)
+    assert members_of(tuesday.output) == members_of(monday.output)
+    for path in files:
+        os.utime(path, (LONG_AGO_S + 9, LONG_AGO_S + 9))
+    wednesday = shard_as("wednesday", since=tuesday.output)
+    assert len(images_read) == len(images) and counts_of(wednesday)["unchanged"] == len(images)
