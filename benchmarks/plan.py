@@ -4,8 +4,8 @@
     python benchmarks/plan.py --folder /tmp/plans --jobs small text-tokens        (some of them)
 
 Wall-clock seconds are those of the whole command. CPU seconds are of the command and the processes that it has waited
-for; a job on Ray has processes that nobody waits for, so its CPU seconds are not compared. Jobs that are in the folder's
-`results.jsonl` are not run again.
+for; a job on Ray has processes that nobody waits for, so its CPU seconds are not compared. Jobs that are in the
+folder's `results.jsonl` are not run again.
 """
 
 import argparse
@@ -254,8 +254,8 @@ def main() -> None:
             known.append(asdict(run_job(name, JOBS[name], root=root, photos=photos)))
             with log.open("a") as file:
                 file.write(json.dumps(known[-1]) + "\n")
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {datetime.now(UTC).date()}\n")  # noqa: T201
-    print(table([Result(**each) for each in known]))  # noqa: T201
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {datetime.now(UTC).date()}\n")
+    print(table([Result(**each) for each in known]))
 
 
 if __name__ == "__main__":

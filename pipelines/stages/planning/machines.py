@@ -1,7 +1,7 @@
 """Which machines a plan counts with, which stages run on Ray, and the actors and memory of a node."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.config.infrastructure import PlanConfig, Prices
 from pipelines.config.pipeline_file import PipelineConfig
@@ -81,6 +81,16 @@ def plan_machines(
         contests_on_ray=placed or not (is_one and runs_in_process(local, num_images=num_validation)),
         scores_on_ray=placed or not (is_one and runs_in_process(local, num_images=num_score)),
     )
+
+
+def fit_to_machine(config: PipelineConfig) -> tuple[PipelineConfig, list[str]]:
+    """The pipeline as this machine can try it out, and what differs."""
+    uses_gpu = config.train.use_gpu or config.score.use_gpu
+    if not uses_gpu or num_gpus_here():
+        return config, []
+    train, score = replace(config.train, use_gpu=False), replace(config.score, use_gpu=False)
+    note = "the settings use GPUs and this machine has none: all times are of its CPUs; plan on a node of the cluster"
+    return replace(config, train=train, score=score), [note]
 
 
 def num_gpus_here() -> int:

@@ -10,8 +10,8 @@ measured once is given plus or minus 15 %. A stage that will run on Ray is tried
 import platform
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,34 +19,31 @@ from pathlib import Path
 import torch
 
 from ecor.config.checks import require
-from ecor.data.shard_manifest import MANIFEST_NAME
-from ecor.evaluation.record import EVALUATION_NAME
 from ecor.storage import filesystem
-from pipelines.config.infrastructure import (
-    PlanConfig,
-    Prices,
-    absolute_address,
-    parse_prices,
-    sqlite_path,
-    tracking_uri,
-)
+from pipelines.config.infrastructure import PlanConfig, parse_prices, sqlite_path, tracking_uri
 from pipelines.config.pipeline_file import PipelineConfig, read_pipeline
 from pipelines.runtime.console import say
 from pipelines.runtime.shared_cluster import share_cluster
 from pipelines.scoring.work_units import Listed
-from pipelines.stages.planning.estimates import Cost, Spent, cost_once
+from pipelines.stages.planning.estimates import Spent, cost_once
 from pipelines.stages.planning.inputs import ScoreInput, ShardInput, list_score_input, list_shard_input
-from pipelines.stages.planning.machines import Machines, advise, node_memory_bytes, num_gpus_here, plan_machines
-from pipelines.stages.planning.plan_record import Images, Memory, Plan, Refusal, StagePlan, refusals_of
+from pipelines.stages.planning.machines import (
+    Machines,
+    advise,
+    fit_to_machine,
+    node_memory_bytes,
+    num_gpus_here,
+    plan_machines,
+)
+from pipelines.stages.planning.plan_record import Images, Memory, Plan, Refusal, refusals_of
 from pipelines.stages.planning.plan_table import print_plan
-from pipelines.stages.planning.rehearsal import make_databases, rehearse
-from pipelines.stages.planning.score_probe import probe_score
+from pipelines.stages.planning.rehearsal import has_champion, make_databases, makes_database, rehearse
+from pipelines.stages.planning.score_probe import ScoreProbe, probe_score
 from pipelines.stages.planning.shard_probe import ShardProbe, probe_shard
-from pipelines.stages.planning.stage_costs import Probes, stage_costs
+from pipelines.stages.planning.stage_costs import Probes, plan_stages
 from pipelines.stages.planning.train_probe import probe_train
 from pipelines.stages.planning.workspace import Workspace, local_cluster, open_workspace
 from pipelines.storage.image_bytes import join_source
-from pipelines.tracking import model_registry
 
 
 def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_s: float = 0.0) -> Plan:
@@ -62,36 +59,31 @@ def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_
         ValueError: for a pipeline that would be refused before or at its first images, and for a wrong price.
         OSError: when a disk or a store fails.
     """
-    began, first_bytes = time.perf_counter(), _peak_bytes()
-    money, asked = parse_prices(prices), read_pipeline(pipeline)
-    require(
-        asked.train.system == "ecor",
-        f"a pipeline labels pictures, which {asked.train.system} does not: set train.system to ecor",
-    )
-    here, notes = _fit_to_machine(asked)
-    say("plan: listing the input")
-    shards = list_shard_input(here, num_probes=config.num_probes, seed=config.seed)
-    scored = list_score_input(here.score, shards=shards, num_probes=config.num_probes, seed=config.seed)
-    machines = plan_machines(
-        asked,
-        plan=config,
-        num_shard=shards.num_images,
-        num_validation=shards.by_split.get(here.train.validation_split, 0),
-        num_score=scored.num_images,
-    )
+    began, first_bytes, money, asked = time.perf_counter(), _peak_bytes(), parse_prices(prices), read_pipeline(pipeline)
+    system = asked.train.system
+    require(system == "ecor", f"a pipeline labels pictures, which {system} does not: set train.system to ecor")
+    here, notes = fit_to_machine(asked)
+    listed = _list(asked, here=here, plan=config)
     with open_workspace() as workspace, share_cluster():
-        probes = _probe(here, shards=shards, scored=scored, machines=machines, workspace=workspace, plan=config)
-    start = cost_once(Spent(wall_s=start_s, cpu_s=start_s))
-    costs = {"start": start, **stage_costs(asked, shards=shards, scored=scored, probes=probes, machines=machines)}
+        probes = _probe(here, listed=listed, workspace=workspace, plan=config)
+    machines, start = listed.machines, cost_once(Spent(wall_s=start_s, cpu_s=start_s))
     found = Plan(
         pipeline=Path(pipeline).name,
         machine=f"{platform.machine()}, {machines.num_cpus_here} CPUs{_gpu_name()}",
         date=datetime.now(UTC).date().isoformat(),
         seed=config.seed,
-        images=_images(shards, scored=scored, probes=probes),
-        refusals=_refusals(shards, scored=scored, probes=probes),
+        images=_images(listed, probes=probes),
+        refusals=_refusals(listed, probes=probes),
         max_rejected=asked.shard.max_rejected,
-        stages=_stages(asked, costs=costs, machines=machines, prices=money),
+        stages=plan_stages(
+            asked,
+            shards=listed.shards,
+            scored=listed.scored,
+            probes=probes,
+            machines=machines,
+            start=start,
+            prices=money,
+        ),
         machines=machines,
         memory=Memory(
             node_bytes=node_memory_bytes(machines, peak_bytes=_peak_bytes(), first_bytes=first_bytes),
@@ -100,7 +92,7 @@ def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_
         ),
         advice=advise(asked.score, probe=probes.score, machines=machines),
         images_per_s=probes.score.images_per_s,
-        notes=(*notes, *_notes(asked, probes=probes, scored=scored)),
+        notes=(*notes, *_notes(asked, probes=probes, scored=listed.scored)),
         planning_s=time.perf_counter() - began,
     )
     if config.output is not None:
@@ -109,35 +101,40 @@ def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_
     return found
 
 
-def _fit_to_machine(config: PipelineConfig) -> tuple[PipelineConfig, list[str]]:
-    """The pipeline as this machine can try it out, and what differs."""
-    uses_gpu = config.train.use_gpu or config.score.use_gpu
-    if not uses_gpu or num_gpus_here():
-        return config, []
-    train, score = replace(config.train, use_gpu=False), replace(config.score, use_gpu=False)
-    note = "the settings use GPUs and this machine has none: all times are of its CPUs; plan on a node of the cluster"
-    return replace(config, train=train, score=score), [note]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """What is known before an image is read."""
+
+    shards: ShardInput
+    scored: ScoreInput
+    machines: Machines
 
 
-def _probe(
-    config: PipelineConfig,
-    *,
-    shards: ShardInput,
-    scored: ScoreInput,
-    machines: Machines,
-    workspace: Workspace,
-    plan: PlanConfig,
-) -> Probes:
+def _list(asked: PipelineConfig, *, here: PipelineConfig, plan: PlanConfig) -> _Listed:
+    say("plan: listing the input")
+    shards = list_shard_input(here, num_probes=plan.num_probes, seed=plan.seed)
+    scored = list_score_input(here.score, shards=shards, num_probes=plan.num_probes, seed=plan.seed)
+    machines = plan_machines(
+        asked,
+        plan=plan,
+        num_shard=shards.num_images,
+        num_validation=shards.by_split.get(here.train.validation_split, 0),
+        num_score=scored.num_images,
+    )
+    return _Listed(shards=shards, scored=scored, machines=machines)
+
+
+def _probe(config: PipelineConfig, *, listed: _Listed, workspace: Workspace, plan: PlanConfig) -> Probes:
     """Try out every stage."""
-    in_process, on_ray = (local_cluster(config.cluster, on_ray=each) for each in (False, True))
-    validation = config.train.validation_split
+    shards, scored, machines = listed.shards, listed.scored, listed.machines
+    place = partial(local_cluster, config.cluster)
     say(f"plan: {shards.num_images:,} images to shard, {scored.num_images:,} to label; trying shard")
     shard = probe_shard(
         shards,
-        validation=validation,
+        validation=config.train.validation_split,
         batch_size=config.score.batch_size,
         workspace=workspace,
-        cluster=on_ray if machines.shards_on_ray else in_process,
+        cluster=place(on_ray=machines.shards_on_ray),
     )
     say("plan: trying train")
     database = make_databases(workspace)
@@ -146,23 +143,13 @@ def _probe(
         small=shard.small,
         large=shard.large,
         workspace=workspace,
-        cluster=on_ray if machines.trains_on_ray else in_process,
+        cluster=place(on_ray=machines.trains_on_ray),
         seconds=plan.probe_s,
     )
     say("plan: trying score")
-    try_score = partial(
-        probe_score,
-        checkpoint=train.checkpoint,
-        shards=f"{shard.large}/train",
-        workspace=workspace,
-        cluster=in_process,
-        seconds=plan.probe_s,
+    contest, final = _probe_scores(
+        config, listed=listed, shard=shard, checkpoint=train.checkpoint, workspace=workspace, plan=plan
     )
-    own = _sample_of(shards, probe=shard)
-    plain = replace(config.score, explain=None, keep_features=False, vocabulary=None)
-    contest = try_score(plain, files=own, name="probe-contest")
-    is_same = replace(config.score, vocabulary=None) == plain and not scored.is_other
-    final = contest if is_same else try_score(config.score, files=scored.files or own, name="probe-score")
     say("plan: trying the stages after it")
     rehearsal = rehearse(
         config,
@@ -171,12 +158,12 @@ def _probe(
         num_images=train.num_validation,
         image=contest.image,
         workspace=workspace,
-        contest=on_ray if machines.contests_on_ray else in_process,
-        final=on_ray if machines.scores_on_ray else in_process,
+        contest=place(on_ray=machines.contests_on_ray),
+        final=place(on_ray=machines.scores_on_ray),
     )
     return Probes(
-        database=database.first if _makes_database(config) else database.opening,
-        num_contestants=1 + _has_champion(config),
+        database=database.first if makes_database(config) else database.opening,
+        num_contestants=1 + has_champion(config),
         shard=shard,
         train=train,
         contest=contest,
@@ -185,73 +172,52 @@ def _probe(
     )
 
 
-def _sample_of(shards: ShardInput, *, probe: ShardProbe) -> tuple[Listed, ...]:
-    return tuple(Listed(path=join_source(source, root=shards.job.root)) for source in probe.valid)
+def _probe_scores(
+    config: PipelineConfig,
+    *,
+    listed: _Listed,
+    shard: ShardProbe,
+    checkpoint: str,
+    workspace: Workspace,
+    plan: PlanConfig,
+) -> tuple[ScoreProbe, ScoreProbe]:
+    """`score` as it runs for validation, and as it runs at the end; one probe where both are alike."""
+    try_score = partial(
+        probe_score,
+        checkpoint=checkpoint,
+        shards=f"{shard.large}/train",
+        workspace=workspace,
+        cluster=local_cluster(config.cluster, on_ray=False),
+        seconds=plan.probe_s,
+    )
+    own = tuple(Listed(path=join_source(source, root=listed.shards.job.root)) for source in shard.valid)
+    plain = replace(config.score, explain=None, keep_features=False, vocabulary=None)
+    contest = try_score(plain, files=own, name="probe-contest")
+    if config.score == plain and not listed.scored.is_other:
+        return contest, contest
+    return contest, try_score(config.score, files=listed.scored.files or own, name="probe-score")
 
 
-def _makes_database(config: PipelineConfig) -> bool:
-    """Whether the first stage has to make a SQLite database for MLflow."""
-    path = sqlite_path(tracking_uri(config.tracking))
-    return path is not None and not path.exists()
-
-
-def _has_champion(config: PipelineConfig) -> bool:
-    """Whether a SQLite database of this machine knows a champion; a server is not asked."""
-    path = sqlite_path(tracking_uri(config.tracking))
-    if path is None or not path.exists():
-        return False
-    champion = f"models:/{config.register.name}@{config.promote.alias}"
-    return model_registry.find_version(champion, tracking=config.tracking) is not None
-
-
-def _images(shards: ShardInput, *, scored: ScoreInput, probes: Probes) -> Images:
-    valid = probes.shard.valid_share.times(float(shards.num_images))
+def _images(listed: _Listed, *, probes: Probes) -> Images:
+    shards = listed.shards
     return Images(
         num_shard=shards.num_images,
-        num_score=scored.num_images,
+        num_score=listed.scored.num_images,
         num_probed=probes.shard.num_probed,
         by_split=shards.by_split,
         num_bytes=shards.num_bytes,
-        tar_bytes=probes.shard.tar_bytes.times(valid),
+        tar_bytes=probes.shard.tar_bytes.times(probes.shard.valid_share).times(float(shards.num_images)),
     )
 
 
-def _refusals(shards: ShardInput, *, scored: ScoreInput, probes: Probes) -> tuple[Refusal, ...]:
+def _refusals(listed: _Listed, *, probes: Probes) -> tuple[Refusal, ...]:
     """Of `shard`; and of `score`, where it labels other images."""
-    found = refusals_of(
-        "shard", probes.shard.rejected, num_probed=probes.shard.num_probed, num_images=shards.num_images
-    )
-    if not scored.is_other or not scored.files:
-        return found
-    others = probes.score
-    return found + refusals_of("score", others.rejected, num_probed=others.num_probed, num_images=scored.num_images)
-
-
-def _stages(
-    config: PipelineConfig, *, costs: Mapping[str, Cost], machines: Machines, prices: Prices | None
-) -> tuple[StagePlan, ...]:
-    on_ray = {
-        "shard": machines.shards_on_ray,
-        "train": machines.trains_on_ray,
-        "contest": machines.contests_on_ray,
-        "score": machines.scores_on_ray,
-    }
-    outputs = {
-        "shard": f"{config.shard.output}/train/{MANIFEST_NAME}",
-        "train": f"{config.train.output}/summary.json",
-        "score": f"{config.score.output}/{MANIFEST_NAME}",
-        "evaluate": f"{config.evaluate.output}/{EVALUATION_NAME}",
-    }
-    return tuple(
-        StagePlan(
-            name=name,
-            on_ray=on_ray.get(name, False),
-            is_there=name in outputs and filesystem.exists(absolute_address(outputs[name])),
-            cost=cost,
-            money=None if prices is None else machines.money(cost.wall_s, prices=prices),
-        )
-        for name, cost in costs.items()
-    )
+    shard, score = probes.shard, probes.score
+    found = refusals_of("shard", shard.rejected, num_probed=shard.num_probed, num_images=listed.shards.num_images)
+    if listed.scored.files:
+        number = listed.scored.num_images
+        found += refusals_of("score", score.rejected, num_probed=score.num_probed, num_images=number)
+    return found
 
 
 def _notes(config: PipelineConfig, *, probes: Probes, scored: ScoreInput) -> Iterator[str]:
@@ -265,8 +231,8 @@ def _notes(config: PipelineConfig, *, probes: Probes, scored: ScoreInput) -> Ite
             f"train: time is that of {config.train.num_epochs} epochs; the low end is that of "
             f"{config.train.patience + 1}, after which it may stop"
         )
-    if config.train.num_workers > 1:
-        yield f"train: one worker was measured, and its steps divided by {config.train.num_workers}"
+    if (workers := config.train.num_workers) > 1:
+        yield f"train: one worker was measured, and its steps divided by {workers}"
     if scored.is_other and not scored.files:
         yield "score: its input was sharded before; images of shard.input stand for it"
     if sqlite_path(tracking_uri(config.tracking)) is None:

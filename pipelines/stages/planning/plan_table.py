@@ -35,12 +35,11 @@ def stages_table(plan: Plan) -> Table:
     """A row per stage, and the sum."""
     table = Table(title=f"{plan.pipeline}: estimates, with intervals")
     table.add_column("stage", no_wrap=True)
-    table.add_column("where")
     for title in ("time", "CPU time", *(["money"] if plan.money else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for stage in plan.stages:
         table.add_row(*_cells(stage))
-    whole = ["total", "", _seconds(plan.cost.wall_s), _seconds(plan.cost.cpu_s)]
+    whole = ["total", _seconds(plan.cost.wall_s), _seconds(plan.cost.cpu_s)]
     table.add_section()
     table.add_row(*whole, *([_money(plan.money)] if plan.money else []))
     return table
@@ -65,10 +64,9 @@ def tail_lines(plan: Plan) -> list[str]:
 
 
 def _cells(stage: StagePlan) -> list[str]:
-    where = "Ray" if stage.on_ray else "here"
-    name = f"{stage.name}*" if stage.is_there else stage.name
+    name = f"{stage.name}{' (Ray)' if stage.on_ray else ''}{'*' if stage.is_there else ''}"
     money = [] if stage.money is None else [_money(stage.money)]
-    return [name, where, _seconds(stage.cost.wall_s), _seconds(stage.cost.cpu_s), *money]
+    return [name, _seconds(stage.cost.wall_s), _seconds(stage.cost.cpu_s), *money]
 
 
 def _refusal_line(refusal: Refusal) -> str:

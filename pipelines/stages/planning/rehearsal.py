@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, TrackingConfig, sqlite_path, tracking_uri
 from pipelines.config.pipeline_file import CANDIDATE, PipelineConfig
-from pipelines.config.reporting import EvaluateConfig
+from pipelines.config.reporting import EvaluateConfig, ReportConfig
+from pipelines.config.stages import ScoreConfig
 from pipelines.stages import evaluate, promote, register, report, score
 from pipelines.stages.planning.estimates import Cost, Spent, Stopwatch, cost_once, fixed_cost
 from pipelines.stages.planning.workspace import Workspace, quiet
@@ -58,6 +59,21 @@ def make_databases(workspace: Workspace) -> Database:
     return Database(first=spent[0], making=spent[1])
 
 
+def makes_database(config: PipelineConfig) -> bool:
+    """Whether the first stage has to make a SQLite database for MLflow."""
+    path = sqlite_path(tracking_uri(config.tracking))
+    return path is not None and not path.exists()
+
+
+def has_champion(config: PipelineConfig) -> bool:
+    """Whether a SQLite database of this machine knows a champion; a server is not asked."""
+    path = sqlite_path(tracking_uri(config.tracking))
+    if path is None or not path.exists():
+        return False
+    champion = f"models:/{config.register.name}@{config.promote.alias}"
+    return model_registry.find_version(champion, tracking=config.tracking) is not None
+
+
 def rehearse(
     config: PipelineConfig,
     *,
@@ -91,20 +107,7 @@ def rehearse(
     with quiet():
         version = register.run(replace(config.register, checkpoint=checkpoint, alias=CANDIDATE), tracking=tracking)
         spent["register"] = watch.read()
-        scoring = replace(
-            config.score,
-            input=f"{shards}/{config.train.validation_split}",
-            output=labels,
-            model=version.uri,
-            vocabulary=f"{shards}/vocabulary.json",
-            explain=None,
-            since=None,
-            keep_features=False,
-            fresh=False,
-            max_rejected=1.0,
-            num_scorers=None,
-            num_decoders=None,
-        )
+        scoring = _validation(config, shards=shards, model=version.uri, output=labels)
         score.run(scoring, cluster=contest, tracking=tracking)
         spent["contest"] = spent["score"] = watch.read()
         if final != contest:
@@ -116,16 +119,7 @@ def rehearse(
         promotion = replace(config.promote, model=version.uri, evaluation=f"{evaluation}-evaluate")
         promote.run(replace(promotion, champion_evaluation=None), tracking=tracking)
         spent["promote"] = watch.read()
-        pages: dict[str, Spent] = {}
-        for name, most in (("first", 1), ("few", 1), ("many", min(num_images, config.report.max_images))):
-            page = workspace.path(f"report-{name}.html")
-            report.run(replace(config.report, predictions=labels, output=page, max_images=most, evaluation=None))
-            pages[name] = watch.read()
-    more = max(1, min(num_images, config.report.max_images) - 1)
-    card = Spent(
-        wall_s=max(0.0, pages["many"].wall_s - pages["few"].wall_s) / more,
-        cpu_s=max(0.0, pages["many"].cpu_s - pages["few"].cpu_s) / more,
-    )
+        page, card = _pages(replace(config.report, predictions=labels), num_images=num_images, workspace=workspace)
     return Rehearsal(
         register=cost_once(spent["register"]),
         contest=fixed_cost(spent["contest"], variable=image.times(num_images)),
@@ -133,6 +127,39 @@ def rehearse(
         evaluate=cost_once(spent["evaluate"]),
         evaluate_again=cost_once(spent["evaluate_again"]),
         promote=cost_once(spent["promote"]),
-        card=cost_once(card),
-        report=fixed_cost(pages["first"], variable=cost_once(card)),
+        card=card,
+        report=page,
     )
+
+
+def _validation(config: PipelineConfig, *, shards: str, model: str, output: str) -> ScoreConfig:
+    """Settings that label the validation split of the sample, as the contest does."""
+    return replace(
+        config.score,
+        input=f"{shards}/{config.train.validation_split}",
+        output=output,
+        model=model,
+        vocabulary=f"{shards}/vocabulary.json",
+        explain=None,
+        since=None,
+        keep_features=False,
+        fresh=False,
+        max_rejected=1.0,
+        num_scorers=None,
+        num_decoders=None,
+    )
+
+
+def _pages(config: ReportConfig, *, num_images: int, workspace: Workspace) -> tuple[Cost, Cost]:
+    """Cost of a page without pictures, and of each picture."""
+    spent: list[Spent] = []
+    watch, most = Stopwatch(), min(num_images, config.max_images)
+    for number, num_cards in enumerate((1, 1, most)):  # the first page pays for imports
+        page = workspace.path(f"report-{number}.html")
+        report.run(replace(config, output=page, max_images=num_cards, evaluation=None))
+        spent.append(watch.read())
+    first, few, many = spent
+    more = max(1, most - 1)
+    wall_s, cpu_s = max(0.0, many.wall_s - few.wall_s) / more, max(0.0, many.cpu_s - few.cpu_s) / more
+    card = cost_once(Spent(wall_s=wall_s, cpu_s=cpu_s))
+    return fixed_cost(first, variable=card), card

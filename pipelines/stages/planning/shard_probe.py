@@ -90,7 +90,7 @@ def probe_shard(
         job.config, max_rejected=1.0, since=None, split_shares={"train": 1.0}, samples_per_shard=batch_size
     )
     job = replace(job, config=config, given_splits=("train", validation))
-    found, inspected = _inspect(shards, job=job)
+    found, inspected = _inspect(shards)
     rejected = Counter(found["reason"].drop_null().to_pylist())
     valid = found.filter(pc.is_null(found["reason"]))
     unique = unique_rows(LocalRows(valid, flow.threads).mark_duplicates({}).table)
@@ -130,13 +130,13 @@ def _pieces(table: pa.Table, *, num: int) -> list[pa.Table]:
     return [table.slice(start, size) for start in range(0, table.num_rows, size)]
 
 
-def _inspect(shards: ShardInput, *, job: ShardJob) -> tuple[pa.Table, list[Spent]]:
+def _inspect(shards: ShardInput) -> tuple[pa.Table, list[Spent]]:
     """Inspect the sample in portions, each by all threads; every image is read once, as in the stage itself."""
     threads, tables, spent = shards.flow.threads, [], []
     for portion in _pieces(shards.sample, num=_NUM_PORTIONS):
         watch = Stopwatch()
         pieces = _pieces(portion, num=threads.num_threads)
-        tables += [table for _, table in threads.run(lambda piece: inspect_images(piece, job=job), pieces)]
+        tables += [table for _, table in threads.run(lambda piece: inspect_images(piece, job=shards.job), pieces)]
         spent.append(watch.read(num_images=portion.num_rows))
     return pa.concat_tables(tables), spent
 

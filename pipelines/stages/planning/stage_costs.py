@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
+from ecor.data.shard_manifest import MANIFEST_NAME
+from ecor.evaluation.record import EVALUATION_NAME
+from ecor.storage import filesystem
+from pipelines.config.infrastructure import Prices, absolute_address
 from pipelines.config.pipeline_file import PipelineConfig
 from pipelines.runtime.actor_resources import Reservation
 from pipelines.stages.planning.estimates import Cost, Estimate, cost_once, exact, total
 from pipelines.stages.planning.inputs import ScoreInput, ShardInput
 from pipelines.stages.planning.machines import Machines
+from pipelines.stages.planning.plan_record import StagePlan
 from pipelines.stages.planning.rehearsal import Rehearsal
 from pipelines.stages.planning.score_probe import ScoreProbe
 from pipelines.stages.planning.shard_probe import ShardProbe
@@ -27,6 +32,52 @@ class Probes:
     """Of labels without heat maps."""
     score: ScoreProbe
     rehearsal: Rehearsal
+
+
+def plan_stages(
+    config: PipelineConfig,
+    *,
+    shards: ShardInput,
+    scored: ScoreInput,
+    probes: Probes,
+    machines: Machines,
+    start: Cost,
+    prices: Prices | None,
+) -> tuple[StagePlan, ...]:
+    """Every stage with its cost, its price, where it runs, and whether its output is there.
+
+    Args:
+        config: of the pipeline.
+        shards: the listed input of `shard`.
+        scored: the listed input of `score`.
+        probes: what was measured.
+        machines: to plan for.
+        start: cost of the start of Python, and of imports.
+        prices: of the machines; None: no money.
+    """
+    on_ray = {
+        "shard": machines.shards_on_ray,
+        "train": machines.trains_on_ray,
+        "contest": machines.contests_on_ray,
+        "score": machines.scores_on_ray,
+    }
+    outputs = {
+        "shard": f"{config.shard.output}/train/{MANIFEST_NAME}",
+        "train": f"{config.train.output}/summary.json",
+        "score": f"{config.score.output}/{MANIFEST_NAME}",
+        "evaluate": f"{config.evaluate.output}/{EVALUATION_NAME}",
+    }
+    costs = stage_costs(config, shards=shards, scored=scored, probes=probes, machines=machines)
+    return tuple(
+        StagePlan(
+            name=name,
+            on_ray=on_ray.get(name, False),
+            is_there=name in outputs and filesystem.exists(absolute_address(outputs[name])),
+            cost=cost,
+            money=None if prices is None else machines.money(cost.wall_s, prices=prices),
+        )
+        for name, cost in {"start": start, **costs}.items()
+    )
 
 
 def stage_costs(

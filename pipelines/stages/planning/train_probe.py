@@ -17,7 +17,6 @@ from pipelines.stages.planning.estimates import (
     Estimate,
     Spent,
     Stopwatch,
-    exact,
     mean_of,
     measured_once,
     total,
@@ -135,7 +134,8 @@ def train_cost(probe: TrainProbe, config: TrainConfig, *, num_train: Estimate, n
     has_steps = probe.step.wall_s.value > 0
     epochs = float(config.num_epochs if has_steps else 1)
     num_epochs = Estimate(value=epochs, low=min(epochs, config.patience + 1.0), high=epochs)
-    steps = num_train.times(1 / (config.batch_size * config.own_fit.accumulate)).at_least(exact(1.0))
+    size = config.batch_size * config.own_fit.accumulate
+    steps = Estimate(**{end: max(1.0, getattr(num_train, end) // size) for end in ("value", "low", "high")})
     return total(
         [
             probe.fixed,
