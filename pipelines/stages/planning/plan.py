@@ -60,13 +60,12 @@ def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_
         OSError: when a disk or a store fails.
     """
     began, first_bytes, money, asked = time.perf_counter(), _peak_bytes(), parse_prices(prices), read_pipeline(pipeline)
-    system = asked.train.system
-    require(system == "ecor", f"a pipeline labels pictures, which {system} does not: set train.system to ecor")
+    require(asked.train.system == "ecor", f"a pipeline needs train.system ecor, got {asked.train.system}")
     here, notes = fit_to_machine(asked)
     listed = _list(asked, here=here, plan=config)
     with open_workspace() as workspace, share_cluster():
         probes = _probe(here, listed=listed, workspace=workspace, plan=config)
-    machines, start = listed.machines, cost_once(Spent(wall_s=start_s, cpu_s=start_s))
+    machines = listed.machines
     found = Plan(
         pipeline=Path(pipeline).name,
         machine=f"{platform.machine()}, {machines.num_cpus_here} CPUs{_gpu_name()}",
@@ -81,7 +80,7 @@ def run(pipeline: str, *, config: PlanConfig, prices: Sequence[str] = (), start_
             scored=listed.scored,
             probes=probes,
             machines=machines,
-            start=start,
+            start=cost_once(Spent(wall_s=start_s, cpu_s=start_s)),
             prices=money,
         ),
         machines=machines,
@@ -184,6 +183,7 @@ def _probe_scores(
     """`score` as it runs for validation, and as it runs at the end; one probe where both are alike."""
     try_score = partial(
         probe_score,
+        num_images=max(1, listed.scored.num_images),
         checkpoint=checkpoint,
         shards=f"{shard.large}/train",
         workspace=workspace,

@@ -153,10 +153,11 @@ def _validation(config: PipelineConfig, *, shards: str, model: str, output: str)
 def _pages(config: ReportConfig, *, num_images: int, workspace: Workspace) -> tuple[Cost, Cost]:
     """Cost of a page without pictures, and of each picture."""
     spent: list[Spent] = []
+    alone = replace(config, evaluation=None, audit=None, beside=(), beside_names=())
     watch, most = Stopwatch(), min(num_images, config.max_images)
     for number, num_cards in enumerate((1, 1, most)):  # the first page pays for imports
         page = workspace.path(f"report-{number}.html")
-        report.run(replace(config, output=page, max_images=num_cards, evaluation=None))
+        report.run(replace(alone, output=page, max_images=num_cards))
         spent.append(watch.read())
     first, few, many = spent
     more = max(1, most - 1)

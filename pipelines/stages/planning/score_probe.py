@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ecor.data.shard_manifest import read_shard_manifest
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.actor_resources import Reservation, reserve_resources
@@ -48,6 +49,7 @@ def probe_score(
     config: ScoreConfig,
     *,
     files: Sequence[Listed],
+    num_images: int,
     checkpoint: str,
     shards: str,
     name: str,
@@ -60,6 +62,7 @@ def probe_score(
     Args:
         config: settings of the stage; `input`, `output` and `model` are replaced.
         files: the sample; images are read again where it is smaller than the portions together.
+        num_images: images of the whole job, of which `explain_sample` is a part.
         checkpoint: folder of a model.
         shards: folder of a split, only to plan the job with.
         name: of the folder of labels in the workspace.
@@ -75,6 +78,8 @@ def probe_score(
     config = replace(
         config, num_decoders=None, num_scorers=None, fresh=False, text=replace(config.text, cache_dir=None)
     )
+    share = min(1.0, config.explain_sample / num_images)
+    config = replace(config, explain_sample=max(1, round(share * read_shard_manifest(shards).num_samples)))
     with quiet(), restore_torch_threads():
         job = plan_job(config, cluster=cluster, tracking=workspace.tracking)
         machine = {"CPU": float(num_local_cpus(cluster)), "GPU": float(config.use_gpu)}

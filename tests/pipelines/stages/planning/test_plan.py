@@ -193,7 +193,7 @@ def test_an_interrupted_plan_leaves_nothing(
         ),
         (["pipeline.toml", "--price", "1/gpu-hour", "--price", "2/gpu-hour"], "two prices per gpu-hour, give one"),
         (["pipeline.toml"], "no-photos"),
-        (["lico.toml"], "a pipeline labels pictures, which lico does not"),
+        (["lico.toml"], "a pipeline needs train.system ecor, got lico"),
     ],
 )
 def test_a_mistake_is_one_line(args: list[str], told: str, tmp_path: Path, monkeypatch, capsys):
