@@ -80,8 +80,9 @@ def drawn(sizes: Mapping[str, int] = SMALL, *, px: int | None = None, broken: fl
         del photos
         write_dataset(folder, set_name="demo-small", num_images=dict(sizes), seed=0)
         files = sorted(path for path in folder.rglob("*.png") if "-masks" not in str(path))
-        for path in files if px else ():
-            Image.open(path).convert("RGB").resize((px, px), Image.Resampling.BICUBIC).save(path)
+        if px is not None:
+            for path in files:
+                Image.open(path).convert("RGB").resize((px, px), Image.Resampling.BICUBIC).save(path)
         for path in random.Random(0).sample(files, round(broken * len(files))):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
