@@ -3,12 +3,13 @@
 Only settings are imported here, so that `ecor --help` starts fast; each command imports its stage when it runs.
 """
 
+import time
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
+from pipelines.config.infrastructure import ClusterConfig, PlanConfig, TrackingConfig
 from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
@@ -167,9 +168,26 @@ class RunPipeline:
         flow.run(pipeline_file.read_pipeline(self.pipeline))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPipeline:
+    """Say what a pipeline will take before it runs: time, money, memory and rejected images, from a sample."""
+
+    pipeline: tyro.conf.Positional[str]
+    """Path of the TOML file that `ecor run` takes."""
+    price: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What an hour costs, as `2.10/gpu-hour` or `0.05/cpu-hour`; may be given for both."""
+    config: Annotated[PlanConfig, _UNPREFIXED] = field(default_factory=PlanConfig)
+
+    def run(self) -> None:
+        from pipelines.stages.planning import plan
+
+        plan.run(self.pipeline, config=self.config, prices=self.price, start_s=time.process_time())
+
+
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[RunPipeline, tyro.conf.subcommand("run")]
+    | Annotated[PlanPipeline, tyro.conf.subcommand("plan")]
     | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]

@@ -1,15 +1,19 @@
-"""Settings of the Ray cluster and of MLflow tracking, shared by all stages.
+"""Settings of the Ray cluster and of MLflow tracking, shared by all stages; what a plan counts with.
 
 This module imports nothing heavy.
 """
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
 
+from ecor.config.address_types import StoreAddress
 from ecor.config.checks import require
 from ecor.config.model import expand_home
+from pipelines.config.addresses import check_address
 
 
 def absolute_address(place: str) -> str:
@@ -57,6 +61,57 @@ class TrackingConfig:
     and password by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: other users can read command lines."""
     experiment: str = "ecor"
     """Name of the MLflow experiment."""
+
+
+_PRICE = re.compile(r"(?P<amount>\d+(?:\.\d+)?|\.\d+)/(?P<unit>[cg]pu)-hour")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What an hour of a CPU and of a GPU costs, in any currency."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+
+
+def parse_prices(texts: Sequence[str]) -> Prices | None:
+    """Read prices such as `2.10/gpu-hour` and `0.05/cpu-hour`; None where there are none.
+
+    Raises:
+        ValueError: for another form, and for two prices of the same unit.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        match = _PRICE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"price must be a number and /gpu-hour or /cpu-hour, as 2.10/gpu-hour, got {text!r}")
+        require(match["unit"] not in found, f"two prices per {match['unit']}-hour, give one: {', '.join(texts)}")
+        found[match["unit"]] = float(match["amount"])
+    return Prices(cpu_hour=found.get("cpu", 0.0), gpu_hour=found.get("gpu", 0.0)) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanConfig:
+    """Settings of `ecor plan`."""
+
+    output: StoreAddress | None = None
+    """JSON file that gets the plan; None: it is only printed."""
+    num_probes: int = 200
+    """Images of the sample."""
+    seed: int = 0
+    """Seed of the sample."""
+    num_nodes: int = 1
+    """Nodes to plan for, each like this machine; more than one: all stages run on Ray."""
+    probe_s: float = 15.0
+    """Seconds of each repeated measurement, about."""
+
+    def __post_init__(self) -> None:
+        require(self.num_probes >= 16, f"num_probes must be at least 16, got {self.num_probes}")
+        require(self.num_nodes >= 1, f"num_nodes must be at least 1, got {self.num_nodes}")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require(self.probe_s > 0, f"probe_s must be positive, got {self.probe_s}")
+        if self.output is not None:
+            check_address(self.output, name="output")
 
 
 _SQLITE = ("sqlite:///", "sqlite+pysqlite:///")

@@ -8,8 +8,11 @@ import sqlalchemy
 
 from ecor.config.model import BackboneConfig
 from pipelines.config.infrastructure import (
+    PlanConfig,
+    Prices,
     TrackingConfig,
     absolute_address,
+    parse_prices,
     resolve_tracking,
     sqlite_path,
     sqlite_uri,
@@ -77,3 +80,21 @@ def test_schemes_are_compared_without_case(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert tracking_uri(TrackingConfig(uri="SQLITE:///x.db")) == f"sqlite:///{tmp_path}/x.db"
     assert tracking_uri(TrackingConfig(uri="HTTP://Server:5000/A")) == "http://Server:5000/A"
+
+
+def test_prices_are_numbers_per_hour():
+    assert parse_prices([]) is None
+    assert parse_prices(["2.10/gpu-hour"]) == Prices(gpu_hour=2.1)
+    assert parse_prices([".5/gpu-hour", "3/cpu-hour"]) == Prices(gpu_hour=0.5, cpu_hour=3.0)
+
+
+@pytest.mark.parametrize("text", ["2.10", "-1/gpu-hour", "2,10/gpu-hour", "2/tpu-hour", "2/gpu-day", "/cpu-hour", ""])
+def test_a_price_of_another_form_is_refused(text: str):
+    with pytest.raises(ValueError, match="price must be a number and /gpu-hour or /cpu-hour"):
+        parse_prices([text])
+
+
+def test_a_plan_needs_a_sample_and_nodes():
+    for wrong in ({"num_probes": 3}, {"num_nodes": 0}, {"seed": -1}, {"probe_s": 0.0}, {"output": "ftp://a/b"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PlanConfig(**wrong)
