@@ -166,7 +166,7 @@ def _make(
     rows = shards.sample.filter(pc.is_in(shards.sample["source"], pa.array(list(split_of), pa.string())))
     splits = pa.array([split_of[source] for source in rows["source"].to_pylist()], pa.string())
     rows = rows.set_column(rows.column_names.index("split"), "split", splits)
-    source = replace(shards.source, num_ignored=0, num_hidden=0)
+    source = replace(shards.source, num_ignored=0, junk={})
     job = replace(job, output=workspace.path(name), parents={"input": name})
     with quiet(), _open_flow(shards, cluster=cluster) as flow:
         listing = flow.spread(rows)
