@@ -149,9 +149,9 @@ class VisibilityMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfidenceMap:
-    """Logistic map from the log-odds of the most probable pair to the probability that it is right.
+    """Logistic maps from log-odds to the probability that the most probable pair is right, and that the category is.
 
-    And what calibrates the category's probability. Not in the paper: see `ecor.probability.platt_scaling`.
+    Not in the paper: see `ecor.probability.platt_scaling`.
     """
 
     intercept: float
@@ -159,22 +159,20 @@ class ConfidenceMap:
     """Weight of the log-odds of P(c, r | I), as decoding states them."""
     num_images: int
     """Validation images that it was fitted on."""
-    category_temperature: float | None = None
-    """T of (1 − u) · softmax(log P(c | I) / T) + u / C, where P(c | I) is what decoding states of C categories.
-    None: not fitted, as in older records."""
-    uniform_share: float = 0.0
-    """u: the share of images about whose category the model knows nothing."""
+    category_intercept: float | None = None
+    """Of the most probable category; None: not fitted, as in older records."""
+    category_log_odds: float | None = None
+    """Weight of the log-odds of P(c | I), as decoding states them; None: not fitted."""
 
     def __post_init__(self) -> None:
         for name in ("intercept", "pair_log_odds"):
             value = getattr(self, name)
             require(isfinite(value), f"{name} must be a finite number, got {value}")
         require_at_least("num_images", self.num_images, 1)
-        temperature, share = self.category_temperature, self.uniform_share
-        require(temperature is None or temperature > 0, f"category_temperature must be positive, got {temperature}")
-        require(0 <= share < 1, f"uniform_share must be at least 0 and below 1, got {share}")
+        for name in ("category_intercept", "category_log_odds"):
+            value = getattr(self, name)
+            require(value is None or isfinite(value), f"{name} must be a finite number, got {value}")
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests, without those that were not fitted."""
-        left_out = () if self.category_temperature is not None else ("category_temperature", "uniform_share")
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        return {name: value for name, value in asdict(self).items() if value is not None}

@@ -7,12 +7,9 @@ is right (Platt 1999, "Probabilistic outputs for support vector machines"),
     P(right | I) = sigmoid(a + b · log-odds P(c, r | I))
 
 where c and r are the most probable pair. P(c | I) as decoding states it has the same fault, most of all with `pooled`,
-which counts the category's own evidence beside the joint's, and is never so sure of nothing as it should be. So
-
-    (1 − u) · softmax(log P(c | I) / T) + u / C
-
-is stated of C categories: ensemble temperature scaling (arXiv:2003.07329) without its middle term. There is a map and a
-pair T, u per decoding method. `docs/calibration.md` names what lost.
+which counts the category's own evidence beside the joint's: a second map states the probability of the most probable
+category, and the others share the rest as before. There are such maps per decoding method. `docs/calibration.md` names
+what lost.
 """
 
 import math
@@ -20,22 +17,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.optimize import minimize, minimize_scalar
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
 from ecor.config.checks import require
 from ecor.config.scoring import ConfidenceMap
 from ecor.probability.joint import Joint, ranked_pairs
-from ecor.probability.temperature_scaling import COLDEST, HOTTEST
 
 LEAST_IMAGES = 50
 """Fewest images that a map is fitted on (our choice: two or three numbers are fitted)."""
 _LOWEST = 2.0**-24
 """Probabilities are stored as 32-bit floats: log-odds are those of one at least this far from 0 and 1."""
-_SMALLEST = float(np.finfo(np.float64).tiny)
-"""Added to probabilities before their logarithm."""
 _TOLERANCE = 1e-10
 """Largest slope of the loss at the minimum, in nats per unit of a standardised weight."""
 
@@ -69,68 +63,70 @@ def pair_probability(evidence: Float[Tensor, " B"], confidence: ConfidenceMap) -
 
 
 def with_calibrated_category(joint: Joint, confidence: ConfidenceMap | None) -> Joint:
-    """The same joint with P(c | I) as the fitted numbers state it; its order stays. Pairs are not changed.
+    """The same joint with P(c | I) as the fitted map states it. Pairs are not changed.
+
+    The most probable category gets the probability of the map, or the least one with which it stays the most probable
+    (ours); the others divide the rest as they did.
 
     Args:
         joint: of B images.
         confidence: fitted for the decoding method, if any.
     """
-    if confidence is None or confidence.category_temperature is None:
+    if confidence is None or confidence.category_intercept is None or confidence.category_log_odds is None:
         return joint
-    scaled_BC = (joint.category_log_prob / confidence.category_temperature).log_softmax(dim=-1)
-    if confidence.uniform_share:
-        floor = scaled_BC.new_tensor(math.log(confidence.uniform_share / scaled_BC.shape[1]))
-        scaled_BC = torch.logaddexp(scaled_BC + math.log1p(-confidence.uniform_share), floor)
-    return replace(joint, category_log_prob=scaled_BC)
+    log_prob_BC = joint.category_log_prob.double()
+    best = log_prob_BC.max(dim=-1, keepdim=True)
+    others_BC = log_prob_BC.scatter(1, best.indices, -math.inf).log_softmax(dim=-1)
+    stated = (log_odds(best.values) * confidence.category_log_odds + confidence.category_intercept).sigmoid()
+    least = others_BC.amax(dim=-1, keepdim=True).sigmoid()
+    stated = stated.clamp(max=1 - _LOWEST).maximum(least)
+    calibrated_BC = (others_BC + torch.log1p(-stated)).scatter(1, best.indices, stated.log())
+    has_others = (log_prob_BC > -math.inf).sum(dim=-1, keepdim=True) > 1
+    calibrated_BC = torch.where(has_others, calibrated_BC, log_prob_BC)
+    return replace(joint, category_log_prob=calibrated_BC.to(joint.category_log_prob.dtype))
 
 
-def fit_category_map(log_prob: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> tuple[float, float]:
-    """Fit T and u of (1 − u) · softmax(log P(c | I) / T) + u / C by likelihood, in double precision.
+def category_log_odds(joint: Joint) -> Float[Tensor, " B"]:
+    """Log-odds of the most probable category of each image, as decoding states them.
 
     Args:
-        log_prob: log P(c | I) of held-out images, as decoding states it.
-        targets: ids of their categories; rows with a negative one are left out.
-
-    Raises:
-        ValueError: when no row has a target.
+        joint: of B images.
     """
-    known = targets >= 0
-    require(bool(known.any()), "no temperature can be fitted: none of the validation images has a known category")
-    chosen, num_categories = log_prob[known].double(), log_prob.shape[1]
-    own = chosen.gather(1, targets[known].unsqueeze(1)).squeeze(1)
-
-    def at(temperature: float) -> tuple[float, float]:
-        """The least loss at a temperature, and its u: it is convex in u."""
-        prob = (own / temperature - (chosen / temperature).logsumexp(dim=-1)).exp().numpy()
-
-        def mean_nll(share: float) -> float:
-            return -float(np.log((1 - share) * prob + share / num_categories + _SMALLEST).mean())
-
-        found = minimize_scalar(mean_nll, bounds=(0.0, 0.5), method="bounded", options={"xatol": _TOLERANCE})
-        return min((mean_nll(0.0), 0.0), (float(found.fun), float(found.x)))
-
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
-    search = minimize_scalar(lambda x: at(math.exp(x))[0], bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    temperature = math.exp(float(search.x))
-    return temperature, at(temperature)[1]
+    return log_odds(joint.category_log_prob.amax(dim=-1))
 
 
-def fit_confidence_map(evidence: Float[Tensor, " N"], is_right: Bool[Tensor, " N"]) -> ConfidenceMap:
-    """Fit the map by likelihood (`fit_platt_scaling`).
+def fit_confidence_map(
+    evidence: Float[Tensor, " N"],
+    is_right: Bool[Tensor, " N"],
+    *,
+    category_evidence: Float[Tensor, " M"],
+    is_right_category: Bool[Tensor, " M"],
+) -> ConfidenceMap:
+    """Fit both maps by likelihood (`fit_platt_scaling`).
 
     Args:
-        evidence: of held-out images.
+        evidence: `pair_log_odds` of held-out images.
         is_right: whether category and rationale of the most probable pair are the labelled ones.
+        category_evidence: `category_log_odds` of held-out images.
+        is_right_category: whether the most probable category is the labelled one.
 
     Raises:
         ValueError: for fewer than `LEAST_IMAGES` images.
     """
-    require(
-        len(evidence) >= LEAST_IMAGES,
-        f"a calibrated confidence needs {LEAST_IMAGES} images with category and rationale, got {len(evidence)}",
-    )
+    for values, labels in ((evidence, "category and rationale"), (category_evidence, "a category")):
+        require(
+            len(values) >= LEAST_IMAGES,
+            f"a calibrated confidence needs {LEAST_IMAGES} images with {labels}, got {len(values)}",
+        )
     intercept, slopes = fit_platt_scaling(evidence.unsqueeze(1), is_right)
-    return ConfidenceMap(intercept=intercept, pair_log_odds=slopes[0], num_images=len(evidence))
+    of_category, category_slopes = fit_platt_scaling(category_evidence.unsqueeze(1), is_right_category)
+    return ConfidenceMap(
+        intercept=intercept,
+        pair_log_odds=slopes[0],
+        num_images=len(evidence),
+        category_intercept=of_category,
+        category_log_odds=category_slopes[0],
+    )
 
 
 def fit_platt_scaling(evidence: Float[Tensor, "N k"], is_so: Bool[Tensor, " N"]) -> tuple[float, list[float]]:

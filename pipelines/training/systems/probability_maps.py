@@ -1,7 +1,7 @@
 """Fit the maps of a tuned model on validation images: confidence of pair and category, visibility of the rationale."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,7 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, VisibilityMap
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, fit_category_map, fit_confidence_map, pair_log_odds
+from ecor.probability.platt_scaling import LEAST_IMAGES, category_log_odds, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
 
 _IMAGES_PER_PASS = 256
@@ -32,7 +32,9 @@ class _BestPairs:
     categories: Int[Tensor, " N"]
     rationales: Int[Tensor, " N"]
     pair_log_odds: Float[Tensor, " N"]
-    category_log_prob: Float[Tensor, "N C"]
+    marginal_categories: Int[Tensor, " N"]
+    """Most probable categories, whatever the rationale."""
+    category_log_odds: Float[Tensor, " N"]
     visibility_evidence: Float[Tensor, "N 2"]
 
 
@@ -56,7 +58,8 @@ def fit_probability_maps(
         methods: the decoding methods.
     """
     categories, rationales = categories.cpu(), rationales.cpu()
-    has_pair = (categories >= 0) & (rationales >= 0)
+    has_category = categories >= 0
+    has_pair = has_category & (rationales >= 0)
     has_visible = torch.tensor([each is not None for each in visible], dtype=torch.bool)
     visibility: dict[MethodName, VisibilityMap] = {}
     confidence: dict[MethodName, ConfidenceMap] = {}
@@ -66,9 +69,12 @@ def fit_probability_maps(
         best = _decode(recognizer, features, method=method)
         if has_pair.sum() >= LEAST_IMAGES:
             is_right = (best.categories == categories) & (best.rationales == rationales)
-            fitted = fit_confidence_map(best.pair_log_odds[has_pair], is_right[has_pair])
-            temperature, share = fit_category_map(best.category_log_prob, categories)
-            confidence[method] = replace(fitted, category_temperature=temperature, uniform_share=share)
+            confidence[method] = fit_confidence_map(
+                best.pair_log_odds[has_pair],
+                is_right[has_pair],
+                category_evidence=best.category_log_odds[has_category],
+                is_right_category=(best.marginal_categories == categories)[has_category],
+            )
         if has_visible.sum() >= LEAST_IMAGES:
             is_visible = _is_member(best.rationales, visible)
             visibility[method] = fit_visibility_map(best.visibility_evidence[has_visible], is_visible[has_visible])
@@ -82,13 +88,17 @@ def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodNa
         joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method))
         best = ranked_pairs(joint, 1)
         of_pair = (best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint))
-        found.append((*of_pair, joint.category_log_prob, visibility_evidence(joint)))
-    categories, rationales, pair, category, evidence = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+        of_category = (joint.category_log_prob.argmax(dim=-1), category_log_odds(joint))
+        found.append((*of_pair, *of_category, visibility_evidence(joint)))
+    categories, rationales, pair, marginal, alone, evidence = (
+        torch.cat(parts).cpu() for parts in zip(*found, strict=True)
+    )
     return _BestPairs(
         categories=categories,
         rationales=rationales,
         pair_log_odds=pair,
-        category_log_prob=category,
+        marginal_categories=marginal,
+        category_log_odds=alone,
         visibility_evidence=evidence,
     )
 

@@ -17,7 +17,6 @@ from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table
 from ecor.model import Recognizer
 from ecor.probability.platt_scaling import (
     LEAST_IMAGES,
-    fit_category_map,
     fit_confidence_map,
     fit_platt_scaling,
     log_odds,
@@ -56,10 +55,17 @@ def drawn(num: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return evidence, torch.rand(num, generator=generator, dtype=torch.float64) < pair_probability(evidence, MAP)
 
 
+def fitted(evidence: torch.Tensor, is_right: torch.Tensor) -> ConfidenceMap:
+    """With evidence of the category that is twice that of the pair."""
+    return fit_confidence_map(evidence, is_right, category_evidence=2 * evidence, is_right_category=is_right)
+
+
 def test_the_map_that_made_the_truth_is_found_again() -> None:
-    found = fit_confidence_map(*drawn(100_000))
+    found = fitted(*drawn(100_000))
     assert found.intercept == pytest.approx(MAP.intercept, abs=0.03)
     assert found.pair_log_odds == pytest.approx(MAP.pair_log_odds, abs=0.03)
+    assert found.category_intercept == pytest.approx(found.intercept, abs=1e-6)
+    assert found.category_log_odds == pytest.approx(found.pair_log_odds / 2, abs=1e-6)
     assert found.num_images == 100_000
 
 
@@ -76,10 +82,12 @@ def test_the_fit_is_scikit_learns_with_platts_targets() -> None:
     intercept, slopes = fit_platt_scaling(values, is_right)
     assert slopes == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
     assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
-    one = fit_confidence_map(evidence, is_right)
+    one = fitted(evidence, is_right)
     assert float(pair_probability(evidence, one).mean()) == pytest.approx(float(target.mean()), abs=1e-8)
     with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with category and rationale, got 49"):
-        fit_confidence_map(evidence[:49], is_right[:49])
+        fitted(evidence[:49], is_right[:49])
+    with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with a category, got 49"):
+        fit_confidence_map(evidence, is_right, category_evidence=evidence[:49], is_right_category=is_right[:49])
 
 
 def test_certainty_has_finite_log_odds() -> None:
@@ -114,52 +122,40 @@ def test_rows_state_the_mapped_confidence_and_nothing_else_changes(
 
 
 @pytest.mark.parametrize("method", FACTORS)
-def test_the_category_is_stated_with_its_temperature_and_nothing_else_changes(
-    model: Recognizer, images: torch.Tensor, method: MethodName
+@pytest.mark.parametrize("intercept", [-8.0, -0.3, 0.6])
+def test_the_category_is_stated_by_its_map_and_nothing_else_changes(
+    model: Recognizer, images: torch.Tensor, method: MethodName, intercept: float
 ) -> None:
     temperatures = replace(NEEDED, rationale_given_category=0.5, pair=0.3)
-    warm = {method: replace(MAP, category_temperature=1.7, uniform_share=0.1)}
+    with_map = {method: replace(MAP, category_intercept=intercept, category_log_odds=0.8)}
     states, plain = (
         labels(model.with_temperatures(temperatures, confidence_maps=maps), images, ScoringConfig(method=method))
-        for maps in (warm, {method: MAP})
+        for maps in (with_map, {method: MAP})
     )
     stated = ("category_log_prob", "categories", "model_digest")
     assert states.drop_columns(list(stated)).equals(plain.drop_columns(list(stated)))
     for row, other in zip(iterate_predictions(states), iterate_predictions(plain), strict=True):
-        before = np.array([each.log_prob for each in other.categories]) / 1.7
-        expected = np.log(0.9 * np.exp(before - np.logaddexp.reduce(before)) + 0.1 / len(before))
+        before = np.exp([each.log_prob for each in other.categories])
         assert len(before) == len(model.vocabulary.categories), "all are kept, so they sum to one"
-        assert [each.log_prob for each in row.categories] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
-        assert [each.category for each in row.categories] == [each.category for each in other.categories]
+        first = 1 / (1 + math.exp(-(intercept + 0.8 * math.log(before[0] / (1 - before[0])))))
+        ratio = before[1] / (1 - before[0])
+        first = max(first, ratio / (1 + ratio))
+        expected = [first, *(before[1:] * (1 - first) / (1 - before[0]))]
+        assert np.exp([each.log_prob for each in row.categories]) == pytest.approx(expected, rel=1e-4)
         by_name = {each.category: each.log_prob for each in row.categories}
+        assert by_name[other.categories[0].category] == pytest.approx(max(by_name.values()), abs=1e-6)
         assert row.category_log_prob == pytest.approx(by_name[row.category], abs=1e-6)
 
 
-def test_temperature_and_share_that_made_the_categories_are_found_again() -> None:
-    generator = torch.Generator().manual_seed(0)
-    stated = (3 * torch.randn(100_000, 6, generator=generator)).log_softmax(dim=-1)
-    drawn = torch.multinomial((stated / 1.5).softmax(dim=-1), 1, generator=generator).squeeze(1)
-    knows_nothing = torch.rand(len(drawn), generator=generator) < 0.08
-    targets = torch.where(knows_nothing, torch.randint(0, 6, drawn.shape, generator=generator), drawn)
-    temperature, share = fit_category_map(stated, targets)
-    assert temperature == pytest.approx(1.5, rel=0.02)
-    assert share == pytest.approx(0.08, abs=0.006)
-    temperature, share = fit_category_map(stated, drawn)
-    assert (temperature, share) == (pytest.approx(1.5, rel=0.02), pytest.approx(0.0, abs=0.003))
-    some = torch.where(torch.arange(len(drawn)) < 500, targets, -1)
-    assert fit_category_map(stated, some) == fit_category_map(stated[:500], targets[:500])
-    with pytest.raises(ValueError, match="none of the validation images has a known category"):
-        fit_category_map(stated, torch.full_like(targets, -1))
-
-
-def test_without_a_fitted_temperature_the_category_stays(model: Recognizer, images: torch.Tensor) -> None:
+def test_without_a_fitted_map_the_category_stays(model: Recognizer, images: torch.Tensor) -> None:
     joint = model.joint(images)
     assert with_calibrated_category(joint, None) is joint
     assert with_calibrated_category(joint, MAP) is joint
-    with pytest.raises(ValueError, match="category_temperature must be positive, got 0"):
-        replace(MAP, category_temperature=0.0)
-    with pytest.raises(ValueError, match="uniform_share must be at least 0 and below 1, got 1"):
-        replace(MAP, category_temperature=1.0, uniform_share=1.0)
+    one = replace(joint, category_log_prob=torch.zeros(5, 1), log_prob=joint.log_prob[:, :, :1])
+    mapped = with_calibrated_category(one, replace(MAP, category_intercept=-1.0, category_log_odds=0.5))
+    assert mapped.category_log_prob.equal(one.category_log_prob), "a single category is certain"
+    with pytest.raises(ValueError, match="category_log_odds must be a finite number, got nan"):
+        replace(MAP, category_intercept=0.0, category_log_odds=math.nan)
 
 
 def test_both_maps_are_stated_together(model: Recognizer, images: torch.Tensor) -> None:
@@ -201,8 +197,8 @@ def test_older_records_have_the_decoded_probability() -> None:
 def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
     model: Recognizer, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    assert "category_temperature" not in MAP.to_record(), "as it was written before"
-    warm = {**model.confidence_maps, "independent": replace(MAP, category_temperature=1.3, uniform_share=0.02)}
+    assert "category_intercept" not in MAP.to_record(), "as it was written before"
+    warm = {**model.confidence_maps, "independent": replace(MAP, category_intercept=0.2, category_log_odds=0.9)}
     model = model.with_temperatures(NEEDED, confidence_maps=warm)
     save_checkpoint(model, tmp_path / "new")
     loaded = load(tmp_path / "new")

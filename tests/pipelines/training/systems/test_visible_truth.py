@@ -14,7 +14,7 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import FACTORS, ScoringConfig
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, fit_category_map, fit_confidence_map, pair_log_odds
+from ecor.probability.platt_scaling import LEAST_IMAGES, category_log_odds, fit_confidence_map, pair_log_odds
 from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
@@ -67,9 +67,10 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
     assert set(recognizer.visibility) == set(recognizer.confidence_maps) == set(FACTORS)
     assert {each.num_images for each in recognizer.visibility.values()} == {NUM_VISIBLE}
     assert {each.num_images for each in recognizer.confidence_maps.values()} == {NUM_VISIBLE + NUM_UNKNOWN}
-    visibility, confidence, of_category = naive_maps(recognizer, trainer)
+    visibility, confidence = naive_maps(recognizer, trainer)
     found = recognizer.confidence_maps["pairs"]
-    assert (found.category_temperature, found.uniform_share) == pytest.approx(of_category, rel=1e-2, abs=1e-3)
+    assert found.category_intercept == pytest.approx(confidence.category_intercept, rel=1e-3, abs=1e-3)
+    assert found.category_log_odds == pytest.approx(confidence.category_log_odds, rel=1e-3, abs=1e-3)
     assert recognizer.visibility["pairs"].intercept == pytest.approx(visibility.intercept, rel=1e-4, abs=1e-4)
     assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
         visibility.rationale_log_odds, rel=1e-3, abs=1e-4
@@ -89,16 +90,20 @@ def naive_maps(recognizer, trainer):
             truth = sample(100 + position if position < NUM_VISIBLE else 300 + position - NUM_VISIBLE)
             log_odds.append(pair_log_odds(joint))
             category = VOCABULARY.categories[int(best.categories[0, 0])]
-            of_categories.append(joint.category_log_prob)
-            categories.append(VOCABULARY.category_id(truth.category))
+            of_categories.append(category_log_odds(joint))
+            categories.append(int(joint.category_log_prob.argmax()) == VOCABULARY.category_id(truth.category))
             is_right.append(category == truth.category and named == truth.rationales[0])
             if position < NUM_VISIBLE:
                 evidence.append(visibility_evidence(joint))
                 is_visible.append(named == truth.rationales[0])
     return (
         fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible)),
-        fit_confidence_map(torch.cat(log_odds), torch.tensor(is_right)),
-        fit_category_map(torch.cat(of_categories), torch.tensor(categories)),
+        fit_confidence_map(
+            torch.cat(log_odds),
+            torch.tensor(is_right),
+            category_evidence=torch.cat(of_categories),
+            is_right_category=torch.tensor(categories),
+        ),
     )
 
 
