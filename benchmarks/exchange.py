@@ -43,6 +43,8 @@ FILES = {
     "cvat": "annotations.xml",
     "fiftyone": "samples.json",
 }
+IMAGES = {"webdataset": "copy", "imagefolder": "link"}
+"""Of formats that hold the images themselves, or that are a folder of them."""
 
 
 def write_images(folder: Path) -> None:
@@ -179,7 +181,8 @@ def main() -> None:
         print("| command | seconds | peak memory, MiB | size, MB |\n|---|---:|---:|---:|")
         for to in args.formats:
             output = Path(scratch) / to
-            seconds, memory = measure("export", labels, "--to", to, "--output", str(output), "--images", "path")
+            images = IMAGES.get(to, "path")
+            seconds, memory = measure("export", labels, "--to", to, "--output", str(output), "--images", images)
             size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
             print(f"| `export --to {to}` | {seconds:.0f} | {memory:.0f} | {size:,.0f} |", flush=True)
             source = output / FILES[to] if to in FILES else output / "tasks-00000.json"

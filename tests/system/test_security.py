@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import socket
 import tarfile
 import tomllib
 from pathlib import Path
@@ -230,7 +231,10 @@ def test_a_tar_with_a_pickled_member_is_refused_unread(extension, tmp_path):
 
 
 COMMANDS = ["pipe:touch ran", "PIPE: touch ran", "|touch ran", " | touch ran", "pipe://touch ran"]
-OTHERS = ["ssh://host/x", "sftp://host/x", "http://169.254.169.254/x", "hdfs://host/x", "reference://x", "git://x"]
+METADATA = "http://169.254.169.254/x"
+"""Where clouds tell a machine its credentials."""
+NO_STORES = ["ssh://host/x", "sftp://host/x", "hdfs://host/x", "reference://x", "git://x"]
+OTHERS = [*NO_STORES, METADATA]
 
 
 @pytest.mark.parametrize("address", [*COMMANDS, *OTHERS, "simplecache::s3://bucket/x", "zip://x::http://host/y"])
@@ -295,7 +299,17 @@ def test_a_command_that_writes_to_disks_alone_refuses_a_store(words, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("address", [*COMMANDS, *OTHERS])
+def test_a_table_that_names_an_address_on_the_web_is_refused_and_asks_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    (tmp_path / "table.jsonl").write_text(json.dumps({"path": METADATA}) + "\n")
+    with pytest.raises(ValueError, match=r"169\.254\.169\.254/x is on the web.*only with --allow-http"):
+        read_input(str(tmp_path / "table.jsonl"), unit_size=8)
+    with pytest.raises(OSError, match=r"allow-http|is not read"):
+        read_image_bytes(METADATA)
+
+
+@pytest.mark.parametrize("address", [*COMMANDS, *NO_STORES])
 def test_a_table_that_names_a_command_gets_a_rejection_and_runs_nothing(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.jsonl").write_text(json.dumps({"path": address}) + "\n")
