@@ -42,8 +42,8 @@ class ScoringConfig:
     Null where the model has no such map for the method and vocabulary. Ours, not the paper's."""
     calibrated_confidence: bool | None = None
     """State as `confidence` how probable it is that the best pair is right, by a map that was fitted on validation
-    images, and P(c | I) with a temperature that was fitted with it (ours, not the paper's). Where the model has none
-    for the method and vocabulary, the decoded probabilities stay. None: by the map where there is one; True: and say of
+    images, and P(c | I) by a map that was fitted with it (ours, not the paper's). Where the model has none for the
+    method and vocabulary, the decoded probabilities stay. None: by the map where there is one; True: and say of
     the other rows that they are not calibrated; False: always the decoded probabilities."""
 
     def __post_init__(self) -> None:

@@ -147,7 +147,7 @@ def unit_from_json(text: str) -> ImageUnit:
     if fields.pop("kind") == ShardUnit.__name__:
         return ShardUnit(folder=fields["folder"], info=ShardInfo(**fields["info"]))
     files = tuple(_listed_from(each) for each in fields["files"])
-    return ListingUnit(name=fields["name"], files=files, allow_http=tuple(fields["allow_http"]))
+    return ListingUnit(name=fields["name"], files=files, allow_http=tuple(fields.get("allow_http", ())))
 
 
 def _listed_from(fields: Mapping[str, Any]) -> Listed:
