@@ -35,7 +35,7 @@ from ecor.drafting.candidates import Candidate, merge_candidates
 from ecor.drafting.caption_drafts import count_phrases
 from ecor.drafting.category_names import CategoryName
 from ecor.drafting.evidence import draft_vocabulary, gather_evidence, most_probable_categories
-from ecor.drafting.selection import Decision, select_candidates
+from ecor.drafting.selection import Decision, Evidence, select_candidates
 from ecor.drafting.text_rules import CategoryWords, text_verdicts
 from ecor.drafting.wordnet_drafts import choose_synset, kinds_of, synonyms_of, wordnet_drafts
 from ecor.evaluation.confidence_intervals import mean_over_repetitions
@@ -154,16 +154,15 @@ def drafts_of_wordnet(study: Study, lexicon: WordNetLexicon) -> tuple[tuple[Cand
     return merge_candidates(found), words
 
 
-def choose(
+def measure(
     study: Study,
     candidates: Sequence[Candidate],
     *,
     is_labelled: bool,
-    pruning: PruningConfig | None = None,
     words: Mapping[str, CategoryWords] | None = None,
-) -> tuple[Decision, ...]:
-    """Prune candidates by the training images, with their labels or without."""
-    pruning, categories = pruning or PruningConfig(), study.names.categories
+) -> tuple[tuple[str, ...], Evidence]:
+    """Verdicts of texts, and what the training images say, with their labels or without."""
+    categories = study.names.categories
     verdicts = text_verdicts(candidates, words or {name: CategoryWords(names=(name,)) for name in categories})
     names = draft_vocabulary(categories, candidates, keep=[not each for each in verdicts])
     model = Recognizer.zero_shot(names, backbone=study.backbone)
@@ -174,9 +173,21 @@ def choose(
         image_categories=ids,
         candidates=candidates,
         verdicts=verdicts,
-        pruning=pruning,
+        pruning=PruningConfig(),
     )
-    return select_candidates(candidates, verdicts, evidence=found.evidence, pruning=pruning)
+    return verdicts, found.evidence
+
+
+def choose(
+    study: Study,
+    candidates: Sequence[Candidate],
+    *,
+    is_labelled: bool,
+    words: Mapping[str, CategoryWords] | None = None,
+) -> tuple[Decision, ...]:
+    """Prune candidates as `ecor words` does."""
+    verdicts, evidence = measure(study, candidates, is_labelled=is_labelled, words=words)
+    return select_candidates(candidates, verdicts, evidence=evidence, pruning=PruningConfig())
 
 
 def compare(study: Study) -> Iterator[tuple[str, dict[str, float]]]:
@@ -276,19 +287,20 @@ def print_table(name: str, rows: Mapping[str, list[dict[str, float]]]) -> None:
 
 def sweep(name: str, studies: Sequence[Study]) -> None:
     """Precision, recall and their harmonic mean by limits, over all seeds."""
-    print(
-        f"\n{name}\n\n| min_auc | min_speaks | labels | true | true parts found | F1 |\n|---:|---:|---|---:|---:|---:|"
-    )
-    for min_auc in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9):
-        for min_speaks in (0.0, 1.0, 2.0, 4.0):
-            pruning = replace(PruningConfig(), min_auc=min_auc, min_speaks=min_speaks)
-            for is_labelled in (True, False):
-                found = []
-                for study in studies:
-                    pool = make_pool(study)
-                    found.append(
-                        describe(study, pool, kept(choose(study, pool, is_labelled=is_labelled, pruning=pruning)))
-                    )
+    print(f"\n{name}\n\n| min_auc | min_speaks | labels | true | true parts found | F1 |")
+    print("|---:|---:|---|---:|---:|---:|")
+    for is_labelled in (True, False):
+        measured = []
+        for study in studies:
+            pool = make_pool(study)
+            measured.append((study, pool, *measure(study, pool, is_labelled=is_labelled)))
+        for min_auc in (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
+            for min_speaks in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
+                pruning = replace(PruningConfig(), min_auc=min_auc, min_speaks=min_speaks)
+                found = [
+                    describe(study, pool, kept(select_candidates(pool, verdicts, evidence=evidence, pruning=pruning)))
+                    for study, pool, verdicts, evidence in measured
+                ]
                 precision, recall = (np.mean([each[figure] for each in found]) for figure in ("precision", "recall"))
                 f1 = 2 * precision * recall / max(precision + recall, 1e-9)
                 print(f"| {min_auc} | {min_speaks} | {is_labelled} | {precision:.3f} | {recall:.3f} | {f1:.3f} |")

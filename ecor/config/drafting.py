@@ -28,19 +28,20 @@ class PruningConfig:
 
     top_k: int = 5
     """A rationale speaks in an image where it is among this many most similar ones."""
-    min_speaks: float = 1.0
-    """Images of its category in which a rationale speaks, as a multiple of their share by chance (`top_k` of all)."""
+    min_speaks: float = 0.1
+    """Share of the images of its category in which a rationale has to speak, and more often than by chance (`top_k` of
+    all rationales)."""
     min_auc: float = 0.6
     """Least probability (0.5 to 1) that an image of the category is more similar to the rationale than another one."""
     false_alarms: float = 0.05
     """Largest share of rationales that are kept though they do not separate (Benjamini and Hochberg)."""
-    max_name_similarity: float = 0.95
+    max_name_similarity: float = 0.985
     """Cosine (0 to 1) with the sentence of the category's name from which a rationale only names it."""
-    max_rationale_similarity: float = 0.95
+    max_rationale_similarity: float = 0.985
     """Cosine (0 to 1) of two rationales of a category from which the one that separates less is dropped."""
     min_images: int = 5
     """Images that a category needs; the rationales of one with fewer are not measured."""
-    min_rationales: int = 2
+    min_rationales: int = 1
     """Rationales that a category keeps, the best of those that images would drop, if it has so many."""
     max_rationales: int = 10
     """Most rationales of a category, those that separate best."""
@@ -48,7 +49,7 @@ class PruningConfig:
     def __post_init__(self) -> None:
         for name in ("top_k", "min_images", "max_rationales"):
             require_at_least(name, getattr(self, name), 1)
-        require_at_least("min_speaks", self.min_speaks, 0)
+        require(0 <= self.min_speaks < 1, f"min_speaks is a share from 0 to below 1, got {self.min_speaks}")
         require_at_least("min_rationales", self.min_rationales, 0)
         require(0.5 <= self.min_auc < 1, f"min_auc lies between 0.5 and 1, got {self.min_auc}")
         require(0 < self.false_alarms <= 1, f"false_alarms is a share above 0 and up to 1, got {self.false_alarms}")

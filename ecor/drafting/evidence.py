@@ -103,7 +103,9 @@ def _name_features(model: Recognizer) -> Float[np.ndarray, "C D"]:
     return model.with_vocabulary(as_rationales).encoder.rationale_features().float().cpu().numpy()
 
 
-def _spread(values: np.ndarray, places: Int[np.ndarray, " p"], *, number: int, fill: float | int = np.nan) -> np.ndarray:
+def _spread(
+    values: np.ndarray, places: Int[np.ndarray, " p"], *, number: int, fill: float | int = np.nan
+) -> np.ndarray:
     """Values of some candidates among those of all."""
     spread = np.full(number, fill, dtype=values.dtype)
     spread[places] = values

@@ -61,18 +61,21 @@ def _pieces(text: str) -> Iterator[str]:
     start = 0
     for gap in _BETWEEN.finditer(text):
         left = text[start : gap.start()]
-        if _ends_phrase(_without_start(left).split()):
+        if _ends_phrase(_without_start(left).split(), is_choice="or" in gap[0]):
             yield left
             start = gap.end()
     yield text[start:]
 
 
-def _ends_phrase(words: list[str]) -> bool:
-    """Whether these words can be a phrase, and are not the first of several adjectives."""
+def _ends_phrase(words: list[str], *, is_choice: bool) -> bool:
+    """Whether these words can be a phrase before a comma, `and` or `or`, and are not the first of several adjectives.
+
+    `a spout and handle` are two phrases, `a bony or cartilaginous skeleton` is one.
+    """
     bare = [word for word in words if word not in _ARTICLES]
     if not bare or _COLOUR.fullmatch(bare[-1]):
         return False
-    return len(bare) > 1 or len(words) > 1 or bare[0].endswith("s")
+    return len(bare) > 1 or (len(words) > 1 and not is_choice) or bare[0].endswith("s")
 
 
 def _words(piece: str) -> list[str]:

@@ -19,7 +19,7 @@ REASONS: Mapping[str, str] = {
     "same_text": "are there twice",
     "like_the_name": "mean the category's name to the model",
     "near_duplicate": "are near duplicates",
-    "never_speaks": "speak no more often than by chance",
+    "never_speaks": "speak too rarely",
     "does_not_separate": "do not separate their category",
     "beyond_most": "are beyond the most per category",
 }
@@ -115,7 +115,7 @@ def _judged(index: int, evidence: Evidence, *, pruning: PruningConfig) -> Decisi
         return Decision(reason="near_duplicate", repeats=repeats)
     if np.isnan(found.auc[index]):
         return Decision()
-    if found.chance < 1 and found.speaks[index] <= pruning.min_speaks * found.chance:
+    if found.chance < 1 and found.speaks[index] <= max(found.chance, pruning.min_speaks):
         return Decision(reason="never_speaks")
     is_separating = found.auc[index] >= pruning.min_auc and found.q_value[index] <= pruning.false_alarms
     return Decision() if is_separating else Decision(reason="does_not_separate")

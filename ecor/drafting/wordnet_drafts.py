@@ -10,6 +10,8 @@ from ecor.drafting.category_names import CategoryName
 from ecor.drafting.phrases import part_phrases, with_article
 
 _WHOLE, _PERSON, _PHYSICAL = "whole.n.02", "person.n.01", "physical_entity.n.01"
+_GENERAL = frozenset((_WHOLE, _PHYSICAL, "entity.n.01", "object.n.01", "artifact.n.01", "organism.n.01"))
+"""What nearly everything is a kind of: nothing is inherited from it."""
 
 
 def choose_synset(lexicon: WordNetLexicon, category: CategoryName) -> str | None:
@@ -64,7 +66,8 @@ def wordnet_drafts(
         depth: levels of hypernyms that are read; 0: none.
         max_words: most words of a rationale.
     """
-    read = [name for name, steps in hypernym_levels(lexicon, synset) if steps <= depth]
+    levels = [(name, steps) for name, steps in hypernym_levels(lexicon, synset) if steps <= depth]
+    read = [name for name, steps in levels if not steps or name not in _GENERAL]
     for name in read:
         for phrase in part_phrases(lexicon.definition(name), max_words=max_words):
             yield Candidate(category=category.name, rationale=phrase, sources=(f"definition of {name}",))

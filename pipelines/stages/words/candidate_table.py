@@ -80,7 +80,7 @@ def describe_decisions(
     restored = sum(bool(each.restored) and each.is_kept for each in decisions)
     if restored:
         least = pruning.min_rationales
-        yield f"{restored:,} of these images would drop, and they stay so that categories have {least}"
+        yield f"{restored:,} of these are kept though images would drop them: a category keeps at least {least}"
     few = dict.fromkeys(
         each.category
         for each, size in zip(candidates, evidence.measurement.num_images, strict=True)

@@ -25,7 +25,7 @@ _SINGULAR_REASONS = {
     "same_text": "is there twice",
     "like_the_name": "means the category's name to the model",
     "near_duplicate": "is a near duplicate",
-    "never_speaks": "speaks no more often than by chance",
+    "never_speaks": "speaks too rarely",
     "does_not_separate": "does not separate",
     "beyond_most": "is beyond the most per category",
 }

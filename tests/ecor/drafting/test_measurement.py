@@ -94,7 +94,7 @@ def test_each_limit_drops_for_its_own_reason() -> None:
     assert reasons(evidence([0.9, 0.5, float("nan")])) == ["", "does_not_separate", ""]
     assert reasons(evidence([0.9], speaks=0.1)) == ["never_speaks"]
     assert reasons(evidence([0.9], q_value=0.2)) == ["does_not_separate"]
-    alike = replace(evidence([0.9, 0.9]), name_similarity=np.array([0.96, 0.5]))
+    alike = replace(evidence([0.9, 0.9]), name_similarity=np.array([0.99, 0.5]))
     assert reasons(alike) == ["like_the_name", ""]
     repeated = replace(evidence([0.8, 0.9]), repeats=np.array([1, -1]))
     assert reasons(repeated) == ["near_duplicate", ""]

@@ -36,6 +36,8 @@ from ecor.drafting.text_rules import CategoryWords, text_verdicts
         ("This is a photo of a cow because there is a pink udder.", ["a pink udder"]),
         ("a dog, with floppy ears and a tag, next to a cat with whiskers", ["floppy ears", "a tag"]),
         ("a tower with a light that gives warning to passing ships", ["a light"]),
+        ("pot for tea; has a spout and handle", ["a spout", "handle"]),
+        ("animals having a bony or cartilaginous skeleton", ["a bony or cartilaginous skeleton"]),
         ("a plain sentence", []),
         ("with", []),
         ("", []),
