@@ -28,10 +28,10 @@ class PruningConfig:
 
     top_k: int = 5
     """A rationale speaks in an image where it is among this many most similar ones."""
-    min_speaks: float = 0.1
+    min_speaks: float = 0.15
     """Share of the images of its category in which a rationale has to speak, and more often than by chance (`top_k` of
     all rationales)."""
-    min_auc: float = 0.6
+    min_auc: float = 0.7
     """Least probability (0.5 to 1) that an image of the category is more similar to the rationale than another one."""
     false_alarms: float = 0.05
     """Largest share of rationales that are kept though they do not separate (Benjamini and Hochberg)."""
