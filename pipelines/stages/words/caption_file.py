@@ -68,7 +68,8 @@ def _json_captions(text: str, *, path: str, column: str) -> Iterator[str]:
         where = f"{path}: item {number}"
         if caption is None and isinstance(item, dict):
             raise ValueError(f"{where} has no {column!r}, it has {show_value(sorted(item))}: set --caption-column")
-        require(isinstance(caption, str), f"{where} must be a text, got {show_value(caption)}: write captions as texts")
+        if not isinstance(caption, str):
+            raise ValueError(f"{where} must be a text, got {show_value(caption)}: write captions as texts")
         yield caption
 
 

@@ -290,14 +290,6 @@ def test_the_page_names_options_and_defaults_as_they_are(capsys) -> None:
     for option in set(re.findall(r"`(--[a-z.-]+)", PAGE)) - {"--vocabulary"}:
         assert option in helped, option
     defaults = WordsConfig(categories="x").pruning
-    for name in (
-        "min_auc",
-        "min_speaks",
-        "max_name_similarity",
-        "max_rationale_similarity",
-        "top_k",
-        "min_rationales",
-        "max_rationales",
-        "min_images",
-    ):
+    limits = ("min_auc", "min_speaks", "top_k", "max_name_similarity", "max_rationale_similarity", "min_images")
+    for name in (*limits, "min_rationales", "max_rationales"):
         assert f"`--pruning.{name.replace('_', '-')}` ({getattr(defaults, name)})" in PAGE, name
