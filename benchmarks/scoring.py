@@ -2,13 +2,15 @@
 
     python benchmarks/scoring.py --photos ../shared/data/photos --models ecor-demo:embedded ViT-B-32:random
 
-All rows see the same shards at the same batch size and precision (fp32), each in a process of its own, in turns,
+All rows see the same shards at the same batch size and precision, each in a process of its own, in turns,
 `--repeats` times; the median counts. Start-up (imports, opening the model, starting actors) is left out everywhere.
 
     bare        the image tower on pixels that are ready, on as many threads as a scorer gets
+    decode      decoding and resizing alone, by Pillow, in as many processes as there are CPUs
     local       this project's decoder and scorer in one process, without Ray, part by part
     score       `ecor score` on a Ray cluster of this machine: what all units cost more than one unit does
-    clip        CLIP_benchmark's classifier and loop over the same shards
+    ray         batch inference as Ray Data's guide writes it: read_webdataset, map, map_batches; costs as for `score`
+    clip        CLIP_benchmark's classifier and loop over the same shards; always in fp32
 
 Beside wall-clock rates stand images per CPU second, of the process and all its children: they compare what is spent
 where the wall-clock depends on what else the machine does.
@@ -22,23 +24,29 @@ import platform
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 import torch
+from PIL import Image
 
-from ecor.checkpoint import save_checkpoint
+from ecor.checkpoint import load, read_preprocess, save_checkpoint
 from ecor.clip.loading import load_backbone
 from ecor.clip.prompts import PromptLearner
-from ecor.config.model import BackboneConfig, PromptConfig, TextConfig
+from ecor.config.model import BackboneConfig, Preprocess, PromptConfig, TextConfig
 from ecor.config.scoring import ScoringConfig
+from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.samples import Sample, sample_key
 from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_side_files, write_text
 from ecor.data.shards import ShardEntry, write_shard
@@ -71,6 +79,8 @@ class Setting:
     batch_size: int
     num_cpus: int
     num_workers: int
+    precision: Literal["fp32", "bf16"]
+    fast_jpeg: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +234,7 @@ def scorer_of(setting: Setting) -> Scorer:
         scoring=ScoringConfig(),
         text=TextConfig(),
         batch_size=setting.batch_size,
-        precision="fp32",
+        precision=setting.precision,
         use_gpu=False,
         num_threads=reservation.num_threads,
     )
@@ -245,15 +255,43 @@ def run_bare(setting: Setting) -> list[Span]:
     return [Span(num_images=num_batches * len(pixels), began=began, ended=time.time())]
 
 
+def run_decode(setting: Setting) -> list[Span]:
+    preprocess = read_preprocess(Path(checkpoint_of(setting)))
+    tars = sorted(Path(setting.folder, "shards", "test").glob("*.tar"))
+    decode = partial(decode_tar, preprocess=preprocess, fast_jpeg=setting.fast_jpeg)
+    with ProcessPoolExecutor(setting.num_cpus) as pool:
+        list(pool.map(decode, tars[: setting.num_cpus]))  # processes have started then
+        began = time.time()
+        num_images = sum(pool.map(decode, tars))
+        return [Span(num_images=num_images, began=began, ended=time.time())]
+
+
+def decode_tar(tar: Path, *, preprocess: Preprocess, fast_jpeg: bool) -> int:
+    """Decode and resize all images of a tar, to nothing; returns how many."""
+    number, (height, width) = 0, preprocess.image_size
+    with tarfile.open(tar) as file:
+        for member in file:
+            if not member.name.endswith((".jpg", ".png", ".webp")):
+                continue
+            image = Image.open(file.extractfile(member))
+            if fast_jpeg:
+                image.draft("RGB", (2 * width, 2 * height))
+            ratio = max(height / image.height, width / image.width)
+            size = (round(image.width * ratio), round(image.height * ratio))
+            image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            number += 1
+    return number
+
+
 def run_local(setting: Setting) -> list[Span]:
     scorer = scorer_of(setting)
     preprocess = scorer.recognizer.backbone.preprocess
     num_images = images_per_part(preprocess, batch_size=setting.batch_size)
     units = read_input(f"{setting.folder}/shards/test", unit_size=1).units
-    first = next(decode_unit(units[0], preprocess=preprocess, num_images=num_images))
-    scorer.score(first)
+    decode = partial(decode_unit, preprocess=preprocess, num_images=num_images, fast_jpeg=setting.fast_jpeg)
+    scorer.score(next(decode(units[0])))
     began = time.time()
-    parts = (part for unit in units for part in decode_unit(unit, preprocess=preprocess, num_images=num_images))
+    parts = (part for unit in units for part in decode(unit))
     num_rows = sum(scorer.score(part).rows.num_rows for part in parts)
     return [Span(num_images=num_rows, began=began, ended=time.time())]
 
@@ -271,7 +309,8 @@ def score_split(setting: Setting, *, split: str, output: str) -> Span:
         output=output,
         model=checkpoint_of(setting),
         batch_size=setting.batch_size,
-        precision="fp32",
+        precision=setting.precision,
+        fast_jpeg=setting.fast_jpeg,
     )
     began = time.time()
     found = score.run(
@@ -280,6 +319,47 @@ def score_split(setting: Setting, *, split: str, output: str) -> Span:
         tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"),
     )
     return Span(num_images=found.num_rows, began=began, ended=time.time())
+
+
+def run_ray(setting: Setting) -> list[Span]:
+    """All shards, and the first alone, which takes the same start-up."""
+    with cluster.connect(ClusterConfig(num_cpus=setting.num_cpus)):
+        infer_with_ray(setting, split="one")
+        return [infer_with_ray(setting, split=split) for split in ("one", "test")]
+
+
+def infer_with_ray(setting: Setting, *, split: str) -> Span:
+    import ray
+
+    preprocess = read_preprocess(Path(checkpoint_of(setting)))
+    tars = sorted(str(path) for path in Path(setting.folder, "shards", split).glob("*.tar"))
+
+    def to_pixels(row: dict[str, Any]) -> dict[str, Any]:
+        data = next(row[name] for name in ("jpg", "png", "webp") if row.get(name) is not None)
+        return {"pixels": image_to_pixels(Image.open(io.BytesIO(data)).convert("RGB"), preprocess=preprocess)}
+
+    began = time.time()
+    dataset = ray.data.read_webdataset(tars, decoder=None).map(to_pixels)
+    named = dataset.map_batches(
+        BestCategory, fn_constructor_args=(setting,), batch_size=setting.batch_size, concurrency=1, num_cpus=1
+    )
+    num_images = sum(len(batch["category"]) for batch in named.iter_batches(batch_size=None))
+    return Span(num_images=num_images, began=began, ended=time.time())
+
+
+class BestCategory:
+    """A CLIP that names the category of each image: the actor of Ray Data's guide."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.recognizer = load(checkpoint_of(setting), device="cpu", precision=setting.precision)
+        torch.set_num_threads(max(1, setting.num_cpus - 1))
+        with torch.no_grad():
+            self.categories = self.recognizer.text.categories
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        features = self.recognizer.backbone.encode_image(torch.from_numpy(batch["pixels"]))
+        return {"category": (features @ self.categories.T).argmax(dim=-1).numpy()}
 
 
 def run_clip(setting: Setting) -> list[Span]:
@@ -302,8 +382,10 @@ def run_clip(setting: Setting) -> list[Span]:
 
 ROWS: dict[str, tuple[str, Callable[[Setting], list[Span]]]] = {
     "bare": ("bare forward", run_bare),
+    "decode": ("bare decoding", run_decode),
     "local": ("ours, one process", run_local),
     "score": ("ours, `ecor score`", run_score),
+    "ray": ("Ray Data's guide", run_ray),
     "clip": ("CLIP_benchmark's loop", run_clip),
 }
 
@@ -341,14 +423,15 @@ def middle(runs: Sequence[Measured]) -> Measured:
 
 
 def table(setting: Setting, found: dict[str, Measured]) -> str:
-    bare = found["bare"]
+    bare = found.get("bare") or next(iter(found.values()))
+    told = f"{setting.model}, {setting.precision}" + (", fast JPEG" if setting.fast_jpeg else "")
     lines = [
         "| model | row | images/s | of bare | images per CPU s | of bare | peak MiB |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row, measured in found.items():
         lines.append(
-            f"| {setting.model} | {ROWS[row][0]} | {measured.images_per_s:.1f} "
+            f"| {told} | {ROWS[row][0]} | {measured.images_per_s:.1f} "
             f"| {measured.images_per_s / bare.images_per_s:.2f} | {measured.images_per_cpu_s:.1f} "
             f"| {measured.images_per_cpu_s / bare.images_per_cpu_s:.2f} | {measured.peak_mib:.0f} |"
         )
@@ -363,6 +446,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count())
     parser.add_argument("--num-workers", type=int, default=1, help="loader processes of CLIP_benchmark")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--fast-jpeg", action="store_true")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
@@ -381,10 +467,12 @@ def main() -> None:
                 batch_size=given.batch_size,
                 num_cpus=given.num_cpus,
                 num_workers=given.num_workers,
+                precision=given.precision,
+                fast_jpeg=given.fast_jpeg,
             )
             prepare(setting, photos=given.photos)
-            runs = [{row: measure_apart(row, setting) for row in ROWS} for _ in range(given.repeats)]
-            print(table(setting, {row: middle([run[row] for run in runs]) for row in ROWS}), "\n", flush=True)
+            runs = [{row: measure_apart(row, setting) for row in given.rows} for _ in range(given.repeats)]
+            print(table(setting, {row: middle([run[row] for run in runs]) for row in given.rows}), "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from ecor.clip.construction import ClipParts, build_clip, model_digest, model_pr
 from ecor.clip.feature_types import unit_features
 from ecor.clip.open_clip_api import ModifiedResNet, VisionTransformer, set_model_preprocess_cfg
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
-from ecor.clip.towers.image_forward import encode_pixels
+from ecor.clip.towers.image_forward import check_prompts, encode_pixels
+from ecor.clip.towers.reduced_tower import with_reduced_image_tower
 from ecor.clip.towers.text_forward import replace_embeddings
 from ecor.clip.towers.text_tokenizer import TextTokenizer
 from ecor.config.checks import require
@@ -146,9 +147,27 @@ class Backbone(nn.Module):
             return self.config.precision
         return "bf16" if self.device.type == "cuda" else "fp32"
 
+    @property
+    def text_precision(self) -> str:
+        """Of sentences that are encoded without gradients: on a CPU they stay in fp32 beside a bf16 image tower."""
+        return "fp32" if self._reduces_weights else self.precision
+
+    @property
+    def _reduces_weights(self) -> bool:
+        """Whether features without gradients come from an image tower whose weights are held in bf16 (not autocast)."""
+        return self.precision == "bf16" and self.device.type == "cpu"
+
     def autocast(self) -> AbstractContextManager[None]:
-        """Lower precision for the frozen towers, as configured; softmaxes and learned tokens stay outside, in fp32."""
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "fp32")
+        """Lower precision for the frozen towers, as configured; softmaxes and learned tokens stay outside, in fp32.
+
+        On a CPU, bf16 counts where there are gradients; else see `encode_image` and `text_precision`.
+        """
+        precision = self.precision if torch.is_grad_enabled() else self.text_precision
+        return torch.autocast(self.device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+
+    @cached_property
+    def _reduced_model(self) -> Any:
+        return with_reduced_image_tower(self.model, dtype=torch.bfloat16)
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Convert 8-bit pixels to the normalised values that the tower was trained on."""
@@ -163,13 +182,16 @@ class Backbone(nn.Module):
     ) -> Float[Tensor, "B D"]:
         """Compute normalised fp32 features of images.
 
+        In bf16 on a CPU, without gradients, the tower's weights are held in bf16 too: a copy of them, made once. Not in
+        the paper.
+
         Args:
             images: 8-bit pixels, normalised here; or floating-point values that are already normalised.
             tokens: visual prompts (VPT, arXiv:2203.12119). `tokens[0]` stands between the class token and the patches
                 from the first block on; each further `tokens[i]` replaces them at block i. Not in the paper: they join
                 after the tower's first layer norm, as a block's input, and leave before pooling, so that no pool counts
                 them as patches.
-            fp32: leave the configured autocast off.
+            fp32: leave the configured precision out of account.
 
         Raises:
             ValueError: when there are tokens, and the image tower is no open_clip ViT, has fewer blocks than `tokens`,
@@ -177,30 +199,15 @@ class Backbone(nn.Module):
         """
         self.check_tokens(tokens)
         pixels = images.to(self.device) if images.is_floating_point() else self.normalise(images)
+        if self._reduces_weights and not fp32 and not torch.is_grad_enabled():
+            return unit_features(self._encode(self._reduced_model, pixels.to(torch.bfloat16), tokens))
         with nullcontext() if fp32 else self.autocast():
             features = self._encode(self.model, pixels, tokens)
         return unit_features(features)
 
     def check_tokens(self, tokens: Float[Tensor, "depth M W"] | None) -> None:
-        """Check that the image tower accepts visual prompt tokens.
-
-        Args:
-            tokens: of any prompt learner; None is always accepted.
-
-        Raises:
-            ValueError: when the image tower is no open_clip ViT, has fewer blocks, or has another width.
-        """
-        if tokens is None:
-            return
-        if self.vit is None:
-            raise ValueError(
-                f"visual tokens need an open_clip ViT, but the image tower of {self.config.name!r} is a "
-                f"{type(self.model.visual).__name__}: set visual_tokens to 0"
-            )
-        depth, _, width = tokens.shape
-        assert self.num_visual_blocks is not None
-        require(depth <= self.num_visual_blocks, f"visual depth {depth} is more than {self.num_visual_blocks} blocks")
-        require(width == self.visual_width, f"visual tokens are {width} wide, the tower {self.visual_width}")
+        """Check that the image tower accepts visual prompt tokens; ValueError says why it does not."""
+        check_prompts(self.model.visual, tokens, model_name=self.config.name)
 
     def encode_text(
         self, texts: Sequence[str], *, context: Float[Tensor, "M W"] | None = None, fp32: bool = False

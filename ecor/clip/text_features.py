@@ -228,7 +228,7 @@ def features_digest(encoder: SentenceEncoder, *, config: TextConfig) -> str:
     facts = {
         "format": _FORMAT,
         "backbone": encoder.backbone.digest,
-        "precision": encoder.backbone.precision,
+        "precision": encoder.backbone.text_precision,
         "contexts": [None if each is None else _tensor_digest(each) for each in contexts],
         "templates": asdict(encoder.templates),
         "vocabulary": encoder.vocabulary.digest,

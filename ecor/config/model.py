@@ -21,7 +21,8 @@ class BackboneConfig:
     package, `random` for untrained weights (always the same: for tests and timing), or None where the name already says
     (hub ids)."""
     precision: Precision = "auto"
-    """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32."""
+    """`auto` is fp32 on CPU and bf16 autocast on GPU; learned tokens and softmaxes stay fp32. On a CPU, bf16 is of the
+    image tower: its weights, where no gradient is asked for; else autocast."""
     compile: bool = False
     """Run the image tower through torch.compile: slower to start, 3–25 % faster after."""
     preprocess_of: str | None = None

@@ -236,8 +236,8 @@ class ExplainConfig(CheckedSettings):
     device: DeviceName = "cpu"
     """Where the model runs: `cpu`, `cuda` (a GPU), or `auto`: a GPU if this machine has one that torch can use."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the towers, as of `ecor score`; `auto` is fp32 on CPUs and bf16 on GPUs. A classifier of `ecor train
-    --system lico` always runs in fp32."""
+    """Precision of the towers; `auto` is fp32 on CPUs and bf16 on GPUs. A classifier of `ecor train --system lico`
+    always runs in fp32."""
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from ecor.config.model import Preprocess
 from ecor.data.images.decoding import ImageError, decode_file
 from ecor.data.images.preprocessing import image_to_pixels
+from ecor.data.images.reduced_jpeg import JPEG_MARGIN
 from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
 from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
 from pipelines.storage.attempt import Attempt
@@ -106,14 +107,13 @@ class Part(UnitPart):
 class Decoder:
     """The Ray Data actor: maps rows with a unit to rows with a part."""
 
-    def __init__(self, *, preprocess: Preprocess, num_images: int) -> None:
-        self.preprocess = preprocess
-        self.num_images = num_images
+    def __init__(self, *, preprocess: Preprocess, num_images: int, fast_jpeg: bool = False) -> None:
+        self.settings: dict[str, Any] = {"preprocess": preprocess, "num_images": num_images, "fast_jpeg": fast_jpeg}
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         for row in rows.to_pylist():
             unit, attempt = unit_from_json(row["unit"]), attempt_from_json(row["attempt"])
-            for part in decode_unit(unit, attempt=attempt, preprocess=self.preprocess, num_images=self.num_images):
+            for part in decode_unit(unit, attempt=attempt, **self.settings):
                 yield part.to_row()
 
 
@@ -125,7 +125,12 @@ def images_per_part(preprocess: Preprocess, *, batch_size: int) -> int:
 
 
 def decode_unit(
-    unit: ImageUnit, *, preprocess: Preprocess, num_images: int, attempt: Attempt | None = None
+    unit: ImageUnit,
+    *,
+    preprocess: Preprocess,
+    num_images: int,
+    attempt: Attempt | None = None,
+    fast_jpeg: bool = False,
 ) -> Iterator[Part]:
     """Decode a unit in parts; an empty unit has one empty part.
 
@@ -134,6 +139,7 @@ def decode_unit(
         attempt: the job's claim of the unit; None where nothing is committed.
         preprocess: the model's transform.
         num_images: images per part, unreadable ones included.
+        fast_jpeg: decode JPEG files smaller than they are, where the tower takes far fewer pixels.
 
     Raises:
         ValueError: when the unit's container differs from its record.
@@ -143,7 +149,7 @@ def decode_unit(
     num_parts = max(1, math.ceil(unit.num_images / num_images))
     for index in range(num_parts):
         began = time.perf_counter()
-        decoded = _decode_images(list(islice(found, num_images)), preprocess=preprocess)
+        decoded = _decode_images(list(islice(found, num_images)), preprocess=preprocess, fast_jpeg=fast_jpeg)
         yield Part(
             unit=unit.name,
             attempt=attempt,
@@ -201,7 +207,10 @@ class _DecodedImages:
     num_multipicture: int
 
 
-def _decode_images(found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess) -> _DecodedImages:
+def _decode_images(
+    found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess, fast_jpeg: bool
+) -> _DecodedImages:
+    jpeg_side = JPEG_MARGIN * max(preprocess.image_size) if fast_jpeg else None
     pictures: list[ImageItem] = []
     rejected: list[Rejection] = []
     num_multipicture = 0
@@ -211,7 +220,7 @@ def _decode_images(found: Sequence[ImageItem | Rejection], *, preprocess: Prepro
             rejected.append(each)
             continue
         try:
-            decoded = decode_file(each.data)
+            decoded = decode_file(each.data, jpeg_side=jpeg_side)
             pixels_B3HW[len(pictures)] = image_to_pixels(decoded.picture, preprocess=preprocess)
             pictures.append(each)
             num_multipicture += decoded.is_multipicture

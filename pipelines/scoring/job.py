@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ecor.clip.image_features import FeaturePart, FeatureSet, ImageSide
 from ecor.config.checks import require
+from ecor.config.choices import Precision
 from ecor.config.model import Preprocess
+from ecor.config.processor import has_bf16_units
 from ecor.data.predictions.manifest import PredictionParents
 from ecor.data.vocabulary import Vocabulary, read_vocabulary
 from ecor.storage.model_records import read_checkpoint
@@ -18,6 +19,8 @@ from pipelines.scoring.feature_units import input_of_features
 from pipelines.scoring.incremental.earlier_labels import EarlierLabels, read_earlier_labels
 from pipelines.scoring.incremental.reuse_plan import ReusePlan
 from pipelines.scoring.inputs import Input, read_input
+from pipelines.scoring.predictions_folder import job_records
+from pipelines.storage.checkpoint_facts import read_image_side, read_preprocess
 from pipelines.storage.image_bytes import is_within
 from pipelines.storage.kept_features import KeptFeatures, read_kept_features
 from pipelines.tracking import model_cache
@@ -75,6 +78,7 @@ class ScoreJob:
             "model_digest": self.model.digest,
             "vocabulary_digest": self.vocabulary_digest,
             **({} if self.kept is None else {"features_digest": self.kept.features.digest}),
+            **({"fast_jpeg": True} if self.config.fast_jpeg else {}),  # older records do not know it
             **self._since_identity(),
             **output_settings(self.config),
             **({} if self.evidence is None else {"evidence": self.evidence.identity}),
@@ -148,9 +152,13 @@ def plan_job(config: ScoreConfig, *, cluster: ClusterConfig, tracking: TrackingC
     images = _read_images(config) if kept is None else input_of_features(kept)
     vocabulary = read_vocabulary(config.vocabulary) if config.vocabulary else None
     folder = model_cache.fetch_model(model, tracking=tracking)
-    config = replace(config, scoring=config.scoring.for_model(read_checkpoint(folder).method or "joint"))
-    preprocess = _read_preprocess(folder)
-    image_side = _read_image_side(folder, config=config) if config.keep_features or kept is not None else None
+    precision = _choose_precision(config, kept=kept, since=since)
+    scoring = config.scoring.for_model(read_checkpoint(folder).method or "joint")
+    config = replace(config, scoring=scoring, precision=precision)
+    preprocess = read_preprocess(folder)
+    image_side = None
+    if config.keep_features or kept is not None:
+        image_side = read_image_side(folder, precision=precision, use_gpu=config.use_gpu)
     if kept is not None and image_side is not None:
         kept.require_image_side(image_side, model=model.uri)
     job = ScoreJob(
@@ -180,6 +188,21 @@ def _check_output(config: ScoreConfig) -> None:
         )
 
 
+def _choose_precision(config: ScoreConfig, *, kept: KeptFeatures | None, since: EarlierLabels | None) -> Precision:
+    """The precision of a job's rows: all of one, whichever machines label them and resume the job.
+
+    Labels of an earlier version say `auto`: that was fp32 on CPUs.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if kept is not None:
+        return cast(Precision, kept.features.image_side.precision)
+    made = since.identity if since is not None else {} if config.fresh else job_records(config.output).read("identity")
+    if made and "precision" in made:
+        return cast(Precision, made["precision"])
+    return "bf16" if config.use_gpu or has_bf16_units() else "fp32"
+
+
 def _default_model(made_before: KeptFeatures | EarlierLabels | None) -> str:
     """The address of the model that nobody has named: that of the earlier labels, or the usual one."""
     return DEFAULT_MODEL if made_before is None else made_before.labels.parents.pinned_model
@@ -206,27 +229,6 @@ def _read_images(config: ScoreConfig) -> Input:
         "images that the shards were made of, or leave out --since",
     )
     return found
-
-
-def _read_image_side(folder: Path, *, config: ScoreConfig) -> ImageSide:
-    """Image side of a model in the precision of the job; torch is imported for older records only."""
-    found = read_checkpoint(folder).image_side_digest
-    if found is None:
-        from ecor.checkpoint import read_image_side
-
-        found = read_image_side(folder)
-    usual = "bf16" if config.use_gpu else "fp32"
-    return ImageSide(model_digest=found, precision=usual if config.precision == "auto" else config.precision)
-
-
-def _read_preprocess(folder: Path) -> Preprocess:
-    """As `ecor.checkpoint.read_preprocess`; torch is imported for older records only."""
-    found = read_checkpoint(folder).preprocess
-    if found is not None:
-        return found
-    from ecor.checkpoint import read_preprocess
-
-    return read_preprocess(folder)
 
 
 def _read_evidence(

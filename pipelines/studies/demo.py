@@ -83,6 +83,7 @@ def run(config: DemoConfig) -> str:
                 explain=DEFAULT_METHOD,
                 scoring=ScoringConfig(visible_probability=True),
                 keep_features=True,
+                precision="fp32",  # as its rivals: the same table on every processor
             ),
             cluster=config.cluster,
             tracking=tracking,

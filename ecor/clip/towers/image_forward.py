@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ecor.clip.open_clip_api import ModifiedResNet
+from ecor.clip.open_clip_api import ModifiedResNet, VisionTransformer
 from ecor.clip.towers.transformer_block import Block, run_attention_pool, run_block
+from ecor.config.checks import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,30 @@ def encode_pixels(model: Any, pixels: Tensor, prompts: Tensor | None) -> Tensor:
     for index, block in enumerate(vit.transformer.resblocks):
         x_BLW = block(_insert_prompts(x_BLW, prompts, block=index))
     return _pool(vit, x_BLW, num_prompts=prompts.shape[1])
+
+
+def check_prompts(visual: Any, prompts: Float[Tensor, "depth M W"] | None, *, model_name: str) -> None:
+    """Check that an image tower accepts visual prompts.
+
+    Args:
+        visual: the image tower of an open_clip CLIP.
+        prompts: of any prompt learner; None is always accepted.
+        model_name: named in the error.
+
+    Raises:
+        ValueError: when the image tower is no open_clip ViT, has fewer blocks, or has another width.
+    """
+    if prompts is None:
+        return
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            f"visual tokens need an open_clip ViT, but the image tower of {model_name!r} is a "
+            f"{type(visual).__name__}: set visual_tokens to 0"
+        )
+    depth, _, width = prompts.shape
+    num_blocks, expected = len(visual.transformer.resblocks), visual.transformer.width
+    require(depth <= num_blocks, f"visual depth {depth} is more than {num_blocks} blocks")
+    require(width == expected, f"visual tokens are {width} wide, the tower {expected}")
 
 
 def run_vit(

@@ -12,13 +12,15 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from ecor.data.images.formats import EXTENSIONS, missing_format, opened_formats
+from ecor.data.images.formats import EXTENSIONS, opened_formats
 from ecor.data.images.image_error import ImageError as ImageError
 from ecor.data.images.jxl_header import JXL_STARTS, jxl_size
 from ecor.data.images.orientation import find_turn, is_sideways, stored_size
 from ecor.data.images.png_chunks import png_pixels
+from ecor.data.images.reduced_jpeg import reduce_jpeg
+from ecor.data.images.unidentified import unidentified_error
 
 Picture = Image.Image | NDArray[np.generic] | str | Path | bytes
 """A PIL image, an array [H W 3] of 8-bit RGB, a path, or the bytes of an image file."""
@@ -26,9 +28,8 @@ _T = TypeVar("_T")
 MAX_PIXELS = 89_478_485
 """Width times height that is decoded by default: Pillow's own warning limit, 0.27 GB as RGB."""
 _TOO_MANY = "more than the limit of {} (MAX_PIXELS in ecor.data.images.decoding): make it smaller"
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 256, 257, 258, 262, 277, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 """Tags of a TIFF."""
-_TIFF_STARTS = (b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +104,24 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return decode_file(data, max_pixels=max_pixels).picture
 
 
-def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedFile:
-    """Decode as `decode_image`, and tell whether the file holds more pictures; arguments and errors are the same."""
+def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS, jpeg_side: int | None = None) -> DecodedFile:
+    """Decode as `decode_image`, and tell whether the file holds more pictures.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: most pixels that are accepted, width times height.
+        jpeg_side: a JPEG is decoded at a half, a quarter or an eighth of its size where no side gets smaller than this.
+            None: at its size, as all other formats.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
 
     def decoded(data: bytes) -> DecodedFile:
         with _open_image(data, max_pixels=max_pixels) as image:
             is_multipicture = _is_multipicture(image)
+            if jpeg_side is not None:
+                reduce_jpeg(image, smallest_side=jpeg_side)
             return DecodedFile(picture=to_upright_rgb(image, max_pixels=max_pixels), is_multipicture=is_multipicture)
 
     return _retry_without_metadata(decoded, data)
@@ -166,7 +179,7 @@ def _open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=opened_formats())
     except UnidentifiedImageError as error:
-        raise _unidentified_error(data) from error
+        raise unidentified_error(data) from error
     except Image.DecompressionBombError as error:
         num_pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
         raise ImageError("too_large", f"{num_pixels} pixels, {_TOO_MANY.format(max_pixels)}") from error
@@ -189,28 +202,6 @@ def _is_multipicture(image: Image.Image) -> bool:
 def _check_size(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} x {height} pixels, {_TOO_MANY.format(max_pixels)}")
-
-
-def _unidentified_error(data: bytes) -> ImageError:
-    """A TIFF of pixels that Pillow has no mode for, a format whose package is not installed, or no image."""
-    if (missing := missing_format(data)) is not None:
-        return ImageError("unsupported_format", missing)
-    if data[:4] in _TIFF_STARTS:
-        try:
-            tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-            file = io.BytesIO(data)
-            file.seek(tags.next)
-            tags.load(file)
-            bands, bits = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(_BITS_PER_SAMPLE, (1,))
-            if _WIDTH in tags and _HEIGHT in tags:
-                kind = "floating point" if 3 in tags.get(_SAMPLE_FORMAT, ()) else "integers"
-                what = f"a TIFF of {bands} bands of {bits[0]}-bit {kind}"
-                return ImageError("unsupported_mode", f"{what}: save 8-bit RGB")
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - hostile bytes: Pillow raises many types
-            return ImageError("not_an_image", f"a TIFF whose tags cannot be read: {error or type(error).__name__}")
-    return ImageError("not_an_image", f"{len(data)} bytes that start with {data[:8]!r}")
 
 
 def _retry_without_metadata(read: Callable[[bytes], _T], data: bytes) -> _T:

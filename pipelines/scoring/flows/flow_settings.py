@@ -68,7 +68,7 @@ def make_reader(job: ScoreJob) -> tuple[type, dict[str, Any]]:
     if job.kept is not None:
         return FeatureReader, {"batch_size": job.config.batch_size}
     num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
-    return Decoder, {"preprocess": job.preprocess, "num_images": num_images}
+    return Decoder, {"preprocess": job.preprocess, "num_images": num_images, "fast_jpeg": job.config.fast_jpeg}
 
 
 def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:

@@ -131,7 +131,8 @@ def _stream(job: ScoreJob, *, files: Sequence[Listed], reservation: Reservation,
 def _decode(job: ScoreJob, *, files: Sequence[Listed]) -> list[Part]:
     """The sample, in parts of two batches."""
     unit = ListingUnit(name="decode", files=tuple(files))
-    return list(decode_unit(unit, preprocess=job.preprocess, num_images=min(2 * job.config.batch_size, len(files))))
+    num_images = min(2 * job.config.batch_size, len(files))
+    return list(decode_unit(unit, preprocess=job.preprocess, num_images=num_images, fast_jpeg=job.config.fast_jpeg))
 
 
 def _rates(scorer: Scorer, *, part: Part, batch_size: int, seconds: float) -> dict[int, list[float]]:

@@ -151,7 +151,8 @@ def key_of(sample: Sample) -> str:
 
 
 def config_of(input_: Path, output: Path, *, model: str, **settings: object) -> ScoreConfig:
-    return ScoreConfig(input=str(input_), output=str(output), model=model, batch_size=4, **settings)
+    given = {"batch_size": 4, "precision": "fp32", **settings}
+    return ScoreConfig(input=str(input_), output=str(output), model=model, **given)
 
 
 # --- units and parts, without Ray

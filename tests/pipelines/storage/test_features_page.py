@@ -56,7 +56,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
         exec(compile(block, "docs/features.md", "exec"), {})
 
 
-@pytest.mark.parametrize("option", ["--keep-features", "--features", "--vocabulary", "--precision", "--fresh"])
+@pytest.mark.parametrize("option", ["--keep-features", "--features", "--vocabulary", "--fresh"])
 def test_every_option_that_the_page_names_exists(option, capsys):
     assert option in PAGE
     with pytest.raises(SystemExit):

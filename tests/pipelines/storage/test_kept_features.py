@@ -86,6 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, without_ray: None) -> World:
         scoring=SCORING,
         unit_size=8,
         batch_size=3,
+        precision="fp32",
         max_rejected=0.2,
     )
     made = World(folder=folder, config=config, tracking=new_database(folder))

@@ -43,7 +43,12 @@ def tracking(tmp_path: Path) -> TrackingConfig:
 def config(tmp_path: Path, checkpoint: str) -> ScoreConfig:
     write_pictures(tmp_path / "photos", num=NUM_PICTURES)
     return ScoreConfig(
-        input=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=checkpoint, unit_size=3, batch_size=2
+        input=str(tmp_path / "photos"),
+        output=str(tmp_path / "labels"),
+        model=checkpoint,
+        unit_size=3,
+        batch_size=2,
+        precision="fp32",
     )
 
 
