@@ -7,8 +7,9 @@ For each set and seed a pool of candidates is made: the true parts of each categ
 of the set, and as many parts of categories that are in no image. `ecor.drafting` chooses among them by the training
 images, with their labels and without. The chosen vocabulary is compared with the true parts, and then labels test
 images, beside the hand-written one. `--sweep` prints the choice by limits instead; the limits were chosen on seeds 9000
-to 9002. Tables: mean and 95 % interval (Student's t) over the seeds. Drawings are kept in --work: the same command
-resumes.
+to 9002. `--tuned` tunes a model per vocabulary with the shipped settings, on the training images whose labelled
+rationale the vocabulary has. Tables: mean and 95 % interval (Student's t) over the seeds. Drawings are kept in --work:
+the same command resumes.
 """
 
 import argparse
@@ -16,20 +17,27 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
 from ecor.clip.loading import load_backbone
 from ecor.config.drafting import DraftConfig, PruningConfig
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import ScoringConfig
+from ecor.config.training import ObjectiveConfig
 from ecor.convis.wordnet import WordNetLexicon
 from ecor.data.predictions.schema import origins_table
+from ecor.data.samples import Sample
+from ecor.data.shard_manifest import ShardManifest, write_shard_manifest
+from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary
 from ecor.demo.corpus import CATEGORY_TEMPLATES, PAIR_TEMPLATES, RATIONALE_TEMPLATES
+from ecor.demo.dataset import labelled_drawings
 from ecor.demo.worlds.registry import get_world
 from ecor.drafting.candidates import Candidate, merge_candidates
 from ecor.drafting.caption_drafts import count_phrases
@@ -42,10 +50,16 @@ from ecor.evaluation.confidence_intervals import mean_over_repetitions
 from ecor.evaluation.label_columns import read_labels
 from ecor.evaluation.metrics import observations
 from ecor.model import Recognizer
-from pipelines.studies.ablation.cell import read_plain_images
+from ecor.storage.digests import json_digest
+from pipelines.config.training import TrainConfig
+from pipelines.studies.ablation.cell import read_images, read_plain_images
 from pipelines.studies.ablation.figures import LabelledImages
 from pipelines.studies.drawn_splits import Sizes, WorldSplits, draw_world, locate_world
+from pipelines.training.systems.local_run import build_local_trainer, train_to_end
+from pipelines.training.systems.prompt_trainer import PromptTrainer
 
+NUM_VALIDATION = 150
+"""Validation images of a tuning."""
 METRICS = {"strict/rr": "RR", "strict/visible_rr": "visible RR", "strict/accuracy": "accuracy"}
 CAPTION_NOISE = 0.2
 """Share of captions that tell of another image's part."""
@@ -85,6 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[6000, 6001, 6002], help="of images and pools")
     parser.add_argument("--clip", nargs=2, metavar=("MODEL", "WEIGHTS"), help="of `ecor pretrain`; none: the package's")
     parser.add_argument("--test", type=int, default=1000, help="test images per seed")
+    parser.add_argument("--tuned", action="store_true", help="label with models that are tuned on the vocabularies")
     parser.add_argument("--sweep", action="store_true", help="print precision and recall by limits")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,7 +114,7 @@ def main() -> None:
             continue
         rows: dict[str, list[dict[str, float]]] = {}
         for study in studies:
-            for way, figures in compare(study):
+            for way, figures in compare_tuned(study, clip=clip) if given.tuned else compare(study):
                 rows.setdefault(way, []).append(figures)
         print_table(name, rows)
 
@@ -207,17 +222,83 @@ def compare(study: Study) -> Iterator[tuple[str, dict[str, float]]]:
     ways["captions, not pruned"] = (said, [True] * len(said))
     ways["captions, pruned, labels"] = (said, kept(choose(study, said, is_labelled=True)))
     for way, (candidates, keep) in ways.items():
-        yield (
-            way,
-            describe(study, candidates, keep) | evaluate(study, draft_vocabulary(categories, candidates, keep=keep)),
-        )
+        names = draft_vocabulary(categories, candidates, keep=keep)
+        yield way, describe(study, candidates, keep) | evaluate_zero_shot(study, names)
     if study.world.set_name.startswith("demo"):
         drafted, words = drafts_of_wordnet(study, WordNetLexicon())
         decisions = choose(study, drafted, is_labelled=True, words=words)
         by_text = [not verdict for verdict in text_verdicts(drafted, words)]
         for way, keep in (("WordNet, not pruned", by_text), ("WordNet, pruned, labels", kept(decisions))):
-            figures = evaluate(study, draft_vocabulary(categories, drafted, keep=keep))
+            figures = evaluate_zero_shot(study, draft_vocabulary(categories, drafted, keep=keep))
             yield way, describe(study, drafted, keep, by_noun=True) | figures
+
+
+def compare_tuned(study: Study, *, clip: BackboneConfig) -> Iterator[tuple[str, dict[str, float]]]:
+    """The hand-written vocabulary, the pool and the pruned pool, each with a model that is tuned on it."""
+    pool = make_pool(study)
+    ways = {
+        "hand-written": [each.rationale in study.parts[each.category] for each in pool],
+        "pool, not pruned": [True] * len(pool),
+        "pool, pruned, labels": kept(choose(study, pool, is_labelled=True)),
+    }
+    for way, keep in ways.items():
+        model = tune(study, draft_vocabulary(study.names.categories, pool, keep=keep), clip=clip)
+        images = replace(study.test, features=read_images(study.world, split="test", recognizer=model).features)
+        yield way, describe(study, pool, keep) | evaluate(model, images, names=study.names)
+
+
+def tune(study: Study, names: Vocabulary, *, clip: BackboneConfig) -> Recognizer:
+    """A model that is tuned on a vocabulary, kept in a folder."""
+    folder = study.world.folder / f"tuned-{names.digest[:12]}"
+    if not (folder / "model").is_dir():
+        for split, number in (("train", len(study.train.categories)), ("validation", NUM_VALIDATION)):
+            write_split(study, names, split=split, num_images=number, folder=folder / "shards")
+        sizes = study.world.sizes
+        config = TrainConfig(
+            shards=str(folder / "shards"),
+            output=str(folder),
+            backbone=clip,
+            objective=ObjectiveConfig(max_sentences_per_step=sizes.max_sentences_per_step),
+            num_epochs=sizes.num_epochs,
+            patience=sizes.num_epochs,
+            batch_size=sizes.batch_size,
+            seed=study.world.seed,
+            cache_dir=str(folder / "cache"),
+        )
+        trainer = build_local_trainer(config, vocabulary=names)
+        assert isinstance(trainer, PromptTrainer)
+        save_checkpoint(trainer.best_recognizer(train_to_end(trainer)), folder / "model")
+    return load(folder / "model", backbone=study.backbone)
+
+
+def write_split(study: Study, names: Vocabulary, *, split: str, num_images: int, folder: Path) -> None:
+    """Shards of drawings; a rationale that the vocabulary lacks is no label."""
+    world, entries = study.world, []
+    for each in labelled_drawings(set_name=world.set_name, split=split, num_images=num_images, seed=world.seed):
+        file = BytesIO()
+        each.drawing.image.save(file, "png", compress_level=1)
+        known = [text for text in each.visible_rationales if names.has_rationale(text)]
+        sample = Sample(
+            key=f"{split}-{each.index:06d}",
+            image=file.getvalue(),
+            extension="png",
+            category=each.category,
+            rationales=(each.rationale,) if each.rationale in known else (),
+            visible_rationales=tuple(known),
+            source=f"{world.set_name}/{split}/{each.index}",
+        )
+        entries.append(ShardEntry(sample=sample))
+    manifest = ShardManifest(
+        split=split,
+        shards=(write_shard(entries, folder=folder / split, name="000000.tar", vocabulary=names),),
+        vocabulary_digest=names.digest,
+        num_samples=len(entries),
+        num_rejected=0,
+        num_duplicates=0,
+        config_digest=json_digest([world.set_name, world.seed, num_images]),
+        parents={},
+    )
+    write_shard_manifest(manifest, folder / split)
 
 
 def kept(decisions: Sequence[Decision]) -> list[bool]:
@@ -250,18 +331,22 @@ def head_noun(text: str) -> str:
     return words[end - 1].removesuffix("s")
 
 
-@torch.no_grad()
-def evaluate(study: Study, names: Vocabulary) -> dict[str, float]:
-    """Metrics of zero-shot CLIP with a vocabulary on the test images, judged by the labels of the drawings."""
+def evaluate_zero_shot(study: Study, names: Vocabulary) -> dict[str, float]:
+    """Metrics of zero-shot CLIP with a vocabulary on the test images."""
     if not names.rationales:
         return dict.fromkeys(METRICS.values(), float("nan"))
-    true, images = study.names, study.test
-    model = Recognizer.zero_shot(names, backbone=study.backbone)
+    return evaluate(Recognizer.zero_shot(names, backbone=study.backbone), study.test, names=study.names)
+
+
+@torch.no_grad()
+def evaluate(model: Recognizer, images: LabelledImages, *, names: Vocabulary) -> dict[str, float]:
+    """Metrics of a model, by the labels of the drawings, which are ids of `names`; it may have other names itself."""
+    visible = [[names.rationales[each] for each in row.nonzero().squeeze(1).tolist()] for row in images.visible]
     origins = origins_table(
         [f"{number:06d}" for number in range(len(images.categories))],
-        category_true=[true.categories[each] for each in images.categories.tolist()],
-        rationales_true=[[true.rationales[each]] for each in images.rationales.tolist()],
-        visible_rationales=[[true.rationales[r] for r in row.nonzero().squeeze(1).tolist()] for row in images.visible],
+        category_true=[names.categories[each] for each in images.categories.tolist()],
+        rationales_true=[[names.rationales[each]] for each in images.rationales.tolist()],
+        visible_rationales=visible,
     )
     labels = read_labels(model.label(images.features, origins=origins, scoring=ScoringConfig()))
     found = observations(labels.answers, labels.truth)
