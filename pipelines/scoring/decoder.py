@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,8 @@ import pyarrow as pa
 from jaxtyping import UInt8
 
 from ecor.config.model import Preprocess
-from ecor.data.images.decoding import ImageError, decode_file
-from ecor.data.images.preprocessing import image_to_pixels
-from ecor.data.images.reduced_jpeg import JPEG_MARGIN
-from ecor.data.predictions.schema import ORIGIN_SCHEMA, origins_table
-from pipelines.scoring.work_units import ImageItem, ImageUnit, Rejection, unit_from_json
+from pipelines.scoring.sources.decoded_images import decode_images
+from pipelines.scoring.work_units import ImageUnit, Rejection, unit_from_json
 from pipelines.storage.attempt import Attempt
 
 PART_BYTES = 32 * 1024**2
@@ -107,8 +103,15 @@ class Part(UnitPart):
 class Decoder:
     """The Ray Data actor: maps rows with a unit to rows with a part."""
 
-    def __init__(self, *, preprocess: Preprocess, num_images: int, fast_jpeg: bool = False) -> None:
-        self.settings: dict[str, Any] = {"preprocess": preprocess, "num_images": num_images, "fast_jpeg": fast_jpeg}
+    def __init__(
+        self, *, preprocess: Preprocess, num_images: int, fast_jpeg: bool = False, num_threads: int = 1
+    ) -> None:
+        self.settings: dict[str, Any] = {
+            "preprocess": preprocess,
+            "num_images": num_images,
+            "fast_jpeg": fast_jpeg,
+            "num_threads": num_threads,
+        }
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         for row in rows.to_pylist():
@@ -131,6 +134,7 @@ def decode_unit(
     num_images: int,
     attempt: Attempt | None = None,
     fast_jpeg: bool = False,
+    num_threads: int = 1,
 ) -> Iterator[Part]:
     """Decode a unit in parts; an empty unit has one empty part.
 
@@ -140,6 +144,7 @@ def decode_unit(
         preprocess: the model's transform.
         num_images: images per part, unreadable ones included.
         fast_jpeg: decode JPEG files smaller than they are, where the tower takes far fewer pixels.
+        num_threads: threads that decode.
 
     Raises:
         ValueError: when the unit's container differs from its record.
@@ -149,15 +154,21 @@ def decode_unit(
     num_parts = max(1, math.ceil(unit.num_images / num_images))
     for index in range(num_parts):
         began = time.perf_counter()
-        decoded = _decode_images(list(islice(found, num_images)), preprocess=preprocess, fast_jpeg=fast_jpeg)
+        decoded = decode_images(
+            found,
+            num_images=min(num_images, unit.num_images - index * num_images),
+            preprocess=preprocess,
+            fast_jpeg=fast_jpeg,
+            num_threads=num_threads,
+        )
         yield Part(
             unit=unit.name,
             attempt=attempt,
             index=index,
             num_parts=num_parts,
             pixels=decoded.pixels,
-            origins=_origin_rows(decoded.pictures),
-            rejected=tuple(decoded.rejected),
+            origins=decoded.origins,
+            rejected=decoded.rejected,
             num_multipicture=decoded.num_multipicture,
             decode_s=time.perf_counter() - began,
         )
@@ -195,50 +206,6 @@ def rejections_to_json(rejected: Sequence[Rejection]) -> str:
 def rejections_from_json(text: str) -> tuple[Rejection, ...]:
     """Deserialize the text of `rejections_to_json`."""
     return tuple(Rejection(**each) for each in json.loads(text))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DecodedImages:
-    """Images of a part, in order."""
-
-    pictures: Sequence[ImageItem]
-    pixels: UInt8[np.ndarray, "B 3 H W"]
-    rejected: Sequence[Rejection]
-    num_multipicture: int
-
-
-def _decode_images(
-    found: Sequence[ImageItem | Rejection], *, preprocess: Preprocess, fast_jpeg: bool
-) -> _DecodedImages:
-    jpeg_side = JPEG_MARGIN * max(preprocess.image_size) if fast_jpeg else None
-    pictures: list[ImageItem] = []
-    rejected: list[Rejection] = []
-    num_multipicture = 0
-    pixels_B3HW = np.empty((len(found), 3, *preprocess.image_size), dtype=np.uint8)
-    for each in found:
-        if isinstance(each, Rejection):
-            rejected.append(each)
-            continue
-        try:
-            decoded = decode_file(each.data, jpeg_side=jpeg_side)
-            pixels_B3HW[len(pictures)] = image_to_pixels(decoded.picture, preprocess=preprocess)
-            pictures.append(each)
-            num_multipicture += decoded.is_multipicture
-        except ImageError as error:
-            rejected.append(Rejection(source=each.source, stage="decode", reason=error.reason, detail=error.detail))
-    return _DecodedImages(
-        pictures=pictures,
-        pixels=pixels_B3HW[: len(pictures)],
-        rejected=rejected,
-        num_multipicture=num_multipicture,
-    )
-
-
-def _origin_rows(pictures: Sequence[ImageItem]) -> pa.Table:
-    return origins_table(
-        [picture.key for picture in pictures],
-        **{name: [getattr(picture, name) for picture in pictures] for name in ORIGIN_SCHEMA.names if name != "key"},
-    )
 
 
 def _binary_view(array: UInt8[np.ndarray, "..."]) -> pa.LargeBinaryArray:

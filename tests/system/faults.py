@@ -272,7 +272,8 @@ def score_stage(shards: Path, *, address: str, folder: Path) -> Stage:
     def words(output: Path) -> list[str]:
         return [
             *("score", "--input", str(shards / "train"), "--output", str(output), "--model", checkpoint),
-            *("--batch-size", str(BATCH_SIZE), "--tracking.uri", str(tracking.uri), *_on_cluster(address)),
+            *("--batch-size", str(BATCH_SIZE), "--precision", "fp32"),  # as the rows that are expected
+            *("--tracking.uri", str(tracking.uri), *_on_cluster(address)),
         ]
 
     def num_commits(output: Path) -> int:
@@ -311,7 +312,7 @@ def rows_without_a_cluster(split: Path, *, checkpoint: str, tracking: TrackingCo
         scoring=ScoringConfig(),
         text=TextConfig(),
         batch_size=BATCH_SIZE,
-        precision="auto",
+        precision="fp32",
         use_gpu=False,
         num_threads=1,
     )

@@ -63,12 +63,21 @@ def make_scorer_settings(job: ScoreJob, *, reservation: Reservation) -> ScorerSe
     )
 
 
-def make_reader(job: ScoreJob) -> tuple[type, dict[str, Any]]:
-    """The actor that makes parts of the units of a job, and its settings."""
+def make_reader(job: ScoreJob, *, num_threads: int = 1) -> tuple[type, dict[str, Any]]:
+    """The actor that makes parts of the units of a job, and its settings.
+
+    Args:
+        job: images or kept features.
+        num_threads: threads that decode; an actor of a cluster has one, and there are several actors.
+    """
     if job.kept is not None:
         return FeatureReader, {"batch_size": job.config.batch_size}
-    num_images = images_per_part(job.preprocess, batch_size=job.config.batch_size)
-    return Decoder, {"preprocess": job.preprocess, "num_images": num_images, "fast_jpeg": job.config.fast_jpeg}
+    return Decoder, {
+        "preprocess": job.preprocess,
+        "num_images": images_per_part(job.preprocess, batch_size=job.config.batch_size),
+        "fast_jpeg": job.config.fast_jpeg,
+        "num_threads": num_threads,
+    }
 
 
 def shared_text_config(config: ScoreConfig, *, num_scorers: int) -> TextConfig:

@@ -1,4 +1,4 @@
-"""Label the units of a small job in this process: a thread decodes, this thread scores, writes and commits.
+"""Label the units of a small job in this process: threads decode, this thread scores, writes and commits.
 
 Decoder, scorer and writer are those of `pipelines.scoring.flows.cluster_flow`, and so are records and rows.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.runtime.actor_resources import Reservation
-from pipelines.runtime.local_run import restore_torch_threads
+from pipelines.runtime.local_run import num_local_cpus, restore_torch_threads
 from pipelines.scoring.flows.flow_settings import make_reader, make_scorer_settings
 from pipelines.scoring.job import ScoreJob
 from pipelines.scoring.predictions_folder import PredictionsFolder
@@ -51,7 +51,7 @@ def stream_local_units(
     from pipelines.scoring.scorer import Scorer  # torch: a finished job does without
 
     rows = [pa.table({"unit": [unit_to_json(unit)], "attempt": [attempts[unit.name].to_json()]}) for unit in units]
-    reader, settings = make_reader(job)
+    reader, settings = make_reader(job, num_threads=num_local_cpus(job.cluster))
     decoder, writer = reader(**settings), UnitWriter(folder, parents=job.digests)
     with restore_torch_threads():
         scorer = Scorer(make_scorer_settings(job, reservation=reservation))

@@ -740,9 +740,18 @@ def test_a_killed_job_goes_on_with_every_row_once(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = ScoreConfig(input=str(pictures), output=str(tmp_path / "labels"), model=checkpoint, unit_size=1)
+    config = ScoreConfig(
+        input=str(pictures), output=str(tmp_path / "labels"), model=checkpoint, unit_size=1, precision="fp32"
+    )
     words = ["score", "--input", config.input, "--output", config.output, "--model", checkpoint, "--unit-size", "1"]
-    words += ["--tracking.uri", str(tracking.uri), "--cluster.address", ray.get_runtime_context().gcs_address]
+    words += [
+        "--precision",
+        "fp32",
+        "--tracking.uri",
+        str(tracking.uri),
+        "--cluster.address",
+        ray.get_runtime_context().gcs_address,
+    ]
     commits = tmp_path / "labels" / "_commits"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     hit(
@@ -775,7 +784,9 @@ def test_only_new_images_are_labelled_on_a_cluster_and_a_killed_job_goes_on(
     photos, long_ago = tmp_path / "photos", time.time() - 10_000
     for path in write_pictures(photos, num=12):
         os.utime(path, (long_ago, long_ago))
-    monday = ScoreConfig(input=str(photos), output=str(tmp_path / "monday"), model=checkpoint, unit_size=1)
+    monday = ScoreConfig(
+        input=str(photos), output=str(tmp_path / "monday"), model=checkpoint, unit_size=1, precision="fp32"
+    )
     score.run(monday, cluster=ON_RAY, tracking=tracking)
     gone, touched = sorted(photos.glob("*.png"))[:2]
     gone.unlink()
