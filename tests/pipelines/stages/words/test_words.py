@@ -113,7 +113,7 @@ def test_the_same_command_returns_the_result_and_another_one_is_refused(world: P
     assert main(command) == 0
     assert Path("twice/index.html").stat().st_mtime_ns == before and capsys.readouterr().out == first
     assert main([*command, "--pruning.min-auc", "0.9"]) == 2
-    assert "twice holds another search" in capsys.readouterr().err
+    assert "twice holds another result" in capsys.readouterr().err
     again = [*command[:-1], "again"]
     assert main(again) == 0
     names = ("vocabulary.json", "candidates.parquet", "index.html")
@@ -150,6 +150,20 @@ def test_without_images_texts_decide_and_no_model_is_opened(world: Path, capsys,
     assert "a tail" in names["tiger"] and len(names["fire engine"]) >= 2
     page = Path("drafted/index.html").read_text()
     assert "<img" not in page and "tiger.n.02" in page
+
+
+def test_an_interrupted_command_leaves_nothing_and_runs_again(world: Path, capsys, monkeypatch) -> None:
+    command = ["words", "--categories", "names.txt", "--output", "interrupted"]
+
+    def interrupt(*args: object, **settings: object) -> str:
+        raise KeyboardInterrupt
+
+    before = sorted(world.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.stages.words.words.draw_words_page", interrupt)
+        assert main(command) == 130
+    assert sorted(world.iterdir()) == before and "run the same command again" in capsys.readouterr().err
+    assert main(command) == 0 and Path("interrupted/vocabulary.json").is_file()
 
 
 def test_a_hostile_descriptor_is_text_on_the_page(world: Path) -> None:
