@@ -11,7 +11,7 @@ from ecor.clip.towers.image_tower import Capability, ImageTower
 from ecor.config.checks import require
 from ecor.config.choices import Compat
 from ecor.convis.concept_visualization import ConVis
-from ecor.explain.methods.attention import AttentionRollout, TransformerAttribution
+from ecor.explain.methods.attention import AttentionRollout, ContrastiveAttribution, TransformerAttribution
 from ecor.explain.methods.gradients import GradCam, GradEclip, LeGrad
 from ecor.explain.methods.perturbation import Occlusion, Rise
 from ecor.explain.methods.similarity import ClipSurgery, Eclip, Itsm, ReversedItsm
@@ -57,6 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "grad_cam": GradCam,
     "attention_rollout": AttentionRollout,
     "transformer_attribution": TransformerAttribution,
+    "contrastive_attribution": ContrastiveAttribution,
     "rise": Rise,
     "occlusion": Occlusion,
     "convis": ConVis,

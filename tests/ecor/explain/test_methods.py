@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.testing import assert_close
 
+from ecor.clip.towers.enlarged_grid import with_enlarged_grid
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.clip.towers.text_tower import trace_text
 from ecor.convis import ConceptFeatures, ListLexicon
@@ -377,6 +378,35 @@ def test_transformer_attribution_is_chefers_recursion(
             relevance = relevance + (attention * gradient).relu().mean(1) @ relevance
         row = relevance[:, 0] if kind == "class_token" else patches_of(tower, relevance).mean(1)
         assert_close(found[:, t].flatten(1), row[:, num_tokens - 16 : num_tokens], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_contrastive_attribution_is_that_of_the_gradient_of_the_log_odds(tmp_path: Path, prompted: bool) -> None:
+    tower = tower_of(tmp_path, VITS["wide"], prompted=prompted)
+    pixels, texts = pixels_for(tower), texts_for(tower, num=2)
+    others = torch.stack([texts_for(tower, num=5, seed=1), texts_for(tower, num=5, seed=2)])
+    scale, wanted = tower.backbone.logit_scale, []
+    for image in range(2):
+        feature = tower.features(pixels[image : image + 1])[0].detach().requires_grad_()
+        rest = (scale * others[image] @ feature).logsumexp(dim=0)
+        slopes = [torch.autograd.grad(scale * text @ feature - rest, feature, retain_graph=True)[0] for text in texts]
+        enlarged, size = with_enlarged_grid(tower, factor=3), (72, 120)  # 24 x 40 pixels in 3 x 5 patches
+        larger = interpolate(pixels[image : image + 1], size=size, mode="bicubic", align_corners=False)
+        wanted.append(maps_of("transformer_attribution", enlarged, larger, torch.stack(slopes)))
+    found = maps_of("contrastive_attribution", tower, pixels, texts, distractors=others)
+    assert found.shape == (2, 2, 9, 15)
+    assert_close(found, torch.cat(wanted), atol=1e-7, rtol=1e-3)
+
+
+def test_contrastive_attribution_of_one_text_alone_is_told_apart_from_the_empty_one(tmp_path: Path) -> None:
+    tower = tower_of(tmp_path)
+    pixels, texts, empty = pixels_for(tower), texts_for(tower, num=1), texts_for(tower, num=1, seed=4)[0]
+    found = maps_of("contrastive_attribution", tower, pixels, texts, redundant=empty, largest_grid=4)
+    assert_close(found, maps_of("transformer_attribution", tower, pixels, texts - empty), atol=1e-7, rtol=1e-4)
+    plain = maps_of("contrastive_attribution", tower, pixels, texts, largest_grid=7)
+    assert_close(plain, maps_of("transformer_attribution", tower, pixels, texts))
+    with pytest.raises(ValueError, match="largest_grid must be at least 1, got 0"):
+        build_method("contrastive_attribution", largest_grid=0)
 
 
 def test_rollout_traces_every_source_through_deep_prompts(tmp_path: Path) -> None:
