@@ -71,8 +71,8 @@ def describe_decisions(
 ) -> Iterator[str]:
     """What was kept and why the rest was not, in lines for the terminal."""
     reasons = Counter(each.reason for each in decisions)
-    dropped = [f"{reasons[reason]:,} {words}" for reason, words in REASONS.items() if reasons[reason]]
-    others = f"; of the others, {', '.join(dropped)}" if dropped else ""
+    dropped = [f"{words} ({reasons[reason]:,})" for reason, words in REASONS.items() if reasons[reason]]
+    others = f"; dropped because they {', '.join(dropped)}" if dropped else ""
     yield f"kept {reasons['']:,} of {len(decisions):,} rationales{others}"
     if evidence is None:
         yield "no --images: nothing was measured, and rationales that no image shows are still among them"
