@@ -24,6 +24,8 @@ REASONS: Mapping[str, str] = {
     "beyond_most": "are beyond the most per category",
 }
 """Why a candidate is dropped, in the order in which it is asked."""
+TEXT_REASONS = ("names_category", "names_kind", "same_text")
+"""Those that need neither a model nor images."""
 _RESTORABLE = ("never_speaks", "does_not_separate", "near_duplicate")
 """What a category that would else have too few rationales keeps, the first first."""
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from ecor.config.checks import name_some
 from ecor.config.drafting import PruningConfig
 from ecor.drafting.candidates import Candidate
-from ecor.drafting.selection import REASONS, Decision, Evidence
+from ecor.drafting.selection import REASONS, TEXT_REASONS, Decision, Evidence
 
 _NAMED = 8
 CANDIDATE_SCHEMA = pa.schema(
@@ -66,7 +66,6 @@ def describe_decisions(
     decisions: Sequence[Decision],
     *,
     evidence: Evidence | None,
-    categories: Sequence[str],
     pruning: PruningConfig,
 ) -> Iterator[str]:
     """What was kept and why the rest was not, in lines for the terminal."""
@@ -81,17 +80,16 @@ def describe_decisions(
     if restored:
         least = pruning.min_rationales
         yield f"{restored:,} of these are kept though images would drop them: a category keeps at least {least}"
+    auc = evidence.measurement.auc
     few = dict.fromkeys(
         each.category
-        for each, size in zip(candidates, evidence.measurement.num_images, strict=True)
-        if 0 < size < pruning.min_images
+        for each, decision, value in zip(candidates, decisions, auc, strict=True)
+        if np.isnan(value) and decision.reason not in TEXT_REASONS
     )
-    seen = {each.category for each, size in zip(candidates, evidence.measurement.num_images, strict=True) if size > 0}
-    drafted = {each.category for each in candidates}
-    few |= dict.fromkeys(name for name in categories if name in drafted and name not in seen)
     if few:
         yield f"not measured, with fewer than {pruning.min_images} images: {name_some(list(few), most=_NAMED)}"
     kept = {each.category for each, decision in zip(candidates, decisions, strict=True) if decision.is_kept}
-    bare = [name for name in categories if name in drafted and name not in kept]
+    drafted = dict.fromkeys(each.category for each in candidates)
+    bare = [name for name in drafted if name not in kept]
     if bare:
         yield f"left without a rationale, write some by hand: {name_some(bare, most=_NAMED)}"

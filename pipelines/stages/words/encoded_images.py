@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,7 +142,8 @@ def read_thumbnails(encoded: EncodedImages, numbers: Sequence[int], *, size_px: 
             sources = {encoded.images[number].source for number in keys.values()}
             for item in _narrowed(encoded.units[unit], sources=sources).read():
                 if isinstance(item, ImageItem) and item.key in keys:
-                    found[keys[item.key]] = make_thumbnail(decode_image(item.data), size_px=size_px)
+                    with suppress(ImageError):  # it was readable before
+                        found[keys[item.key]] = make_thumbnail(decode_image(item.data), size_px=size_px)
                     advance()
     return found
 

@@ -21,7 +21,7 @@ from ecor.config.checks import require
 from ecor.data.predictions.schema import PARQUET_OPTIONS
 from ecor.data.vocabulary import Vocabulary
 from ecor.drafting.evidence import draft_vocabulary
-from ecor.drafting.selection import select_candidates
+from ecor.drafting.selection import preference_order, select_candidates
 from ecor.model import Recognizer
 from ecor.storage import filesystem
 from pipelines.config.identity import output_settings
@@ -126,14 +126,18 @@ def _write(
 ) -> dict[str, Any]:
     evidence = None if measured is None else measured.found.evidence
     decisions = select_candidates(draft.candidates, draft.verdicts, evidence=evidence, pruning=config.pruning)
-    vocabulary = draft_vocabulary(draft.categories, draft.candidates, keep=[each.is_kept for each in decisions])
+    best_first = preference_order(len(decisions), evidence)
+    vocabulary = draft_vocabulary(
+        draft.categories,
+        [draft.candidates[index] for index in best_first],
+        keep=[decisions[index].is_kept for index in best_first],
+    )
     lines = (*draft.lines, *(() if measured is None else measured.lines))
     lines += tuple(
         describe_decisions(
             draft.candidates,
             decisions,
             evidence=evidence,
-            categories=draft.categories,
             pruning=config.pruning,
         )
     )

@@ -88,6 +88,10 @@ def test_images_keep_true_parts_and_drop_wrong_ones(world: Path, capsys) -> None
         for category, ids in zip(found.categories, found.rationales_of, strict=True)
         for each in ids
     }
+    auc = {(row["category"], row["rationale"]): row["auc"] for row in rows}
+    for category, ids in zip(found.categories, found.rationales_of, strict=True):
+        ordered = [auc[category, found.rationales[each]] for each in ids]
+        assert ordered == sorted(ordered, reverse=True), "the best first"
     true = {(category, part) for category in CATEGORIES for part in NAMES[category]}
     assert len(kept & true) >= 0.7 * len(true) and len(kept & true) >= 0.8 * len(kept)
     reasons = {(row["category"], row["rationale"]): row["reason"] for row in rows}
